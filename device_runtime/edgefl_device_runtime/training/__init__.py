@@ -1,0 +1,1 @@
+"""Trains a model file on local data: numpy and a TFLite interpreter."""

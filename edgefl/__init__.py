@@ -1,0 +1,40 @@
+"""edgefl: federated learning of Keras models on edge devices.
+
+    result = edgefl.convert(model, "model.tflite")     # needs the extra [convert]
+    model = edgefl.TrainableModel("model.tflite")      # needs the extra [device]
+    device = edgefl.Device(...)                        # needs the extra [device]
+
+Importing this package imports none of the parts: each name is resolved when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgefl.layout import Parameter, ParameterLayout
+from edgefl.manifest import ModelManifest
+from edgefl.parts import FACADE, load
+from edgefl.version import __version__
+
+if TYPE_CHECKING:
+    from edgefl_converters import convert, export, verify
+    from edgefl_device_runtime.agent import Device
+    from edgefl_device_runtime.training import TrainableModel
+
+__all__ = [
+    "Device",
+    "ModelManifest",
+    "Parameter",
+    "ParameterLayout",
+    "TrainableModel",
+    "__version__",
+    "convert",
+    "export",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in FACADE:
+        return getattr(load(FACADE[name]), name)
+    raise AttributeError(f"module 'edgefl' has no attribute {name!r}")

@@ -1,0 +1,67 @@
+"""Files that are either there in full or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from edgefl.errors import storage_error
+
+__all__ = ["sync_folder", "write_bytes", "write_text"]
+
+
+def write_bytes(
+    path: str | os.PathLike[str], data: bytes | memoryview, *, durable: bool = False, mode: int | None = None
+) -> None:
+    """Writes a file in one step: a reader sees the old content or all of the new one.
+
+    Args:
+        path: where; its folder must exist.
+        data: the whole content.
+        durable: when True, content and name survive a power cut once the call returns (file and folder fsync).
+        mode: permission bits; by default those that the process's umask gives a new file.
+
+    Raises:
+        StorageError: the disk is full, the folder is missing or may not be written. The old file is intact.
+    """
+    path = Path(path)
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(temporary).chmod(mode if mode is not None else 0o666 & ~_umask())
+        os.replace(temporary, path)  # noqa: PTH105 - Path.replace hides that this is rename(2)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                Path(temporary).unlink()
+        raise storage_error(error, "write", path) from error
+
+
+def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = False, mode: int | None = None) -> None:
+    """Like `write_bytes`, for UTF-8 text."""
+    write_bytes(path, text.encode(), durable=durable, mode=mode)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Makes renames and creations in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    # The only portable way to read the umask is to set it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

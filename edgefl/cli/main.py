@@ -1,0 +1,89 @@
+"""The command ``edgefl``: a table of verbs, each imported when it is used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, NoReturn
+
+import typer
+
+from edgefl.errors import EdgeflError
+from edgefl.parts import VERBS, load
+from edgefl.version import __version__
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="edgefl",
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _edgefl(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Federated learning of Keras models on edge devices."""
+    if version:
+        print(f"edgefl {__version__}")  # noqa: T201 - what was asked for
+        raise typer.Exit
+
+
+def _placeholder(name: str) -> Callable[[typer.Context], None]:
+    """A command that hands all its arguments, also ``--help``, to the verb's own command."""
+
+    def run(context: typer.Context) -> None:
+        verb = VERBS[name]
+        found = getattr(load(verb.part), verb.attribute)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            found.command()(function)
+        typer.main.get_command(found).main(args=context.args, prog_name=f"edgefl {name}")
+
+    return run
+
+
+for _name, _verb in VERBS.items():
+    app.command(
+        _name,
+        help=_verb.summary,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )(_placeholder(_name))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command line and exits with a code of docs/errors.md."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        typer.main.get_command(app).main(args=arguments, prog_name="edgefl")
+    except EdgeflError as error:
+        _report(error, as_json="--format=json" in arguments or _follows(arguments, "--format", "json"))
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def _follows(arguments: list[str], first: str, second: str) -> bool:
+    return (first, second) in zip(arguments, arguments[1:])
+
+
+def _report(error: EdgeflError, *, as_json: bool) -> None:
+    line = f"edgefl: {error}"
+    if as_json:
+        line = json.dumps(
+            {
+                "error": type(error).__name__,
+                "message": error.message,
+                "hint": error.hint,
+                "exit_code": error.exit_code,
+            }
+        )
+    print(line, file=sys.stderr)  # noqa: T201 - the command line's own error line
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""How a vector of float32 becomes bytes on the wire, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import CodecError
+
+__all__ = ["Codec", "codec", "codec_names", "register"]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A way to write a vector.
+
+    Attributes:
+        name: what sections and tasks call it.
+        encode: float32 vector of shape ``[n]`` to bytes.
+        decode: bytes and ``n`` to a float32 vector of shape ``[n]``, without copying where possible (read-only then).
+            Raises `CodecError` when the bytes are not those of ``n`` elements.
+    """
+
+    name: str
+    encode: Callable[[NDArray[np.float32]], bytes]
+    decode: Callable[[bytes | memoryview, int], NDArray[np.float32]]
+
+
+_REGISTRY: dict[str, Codec] = {}
+
+
+def register(new: Codec) -> Codec:
+    """Adds a codec; its name must be free."""
+    if new.name in _REGISTRY:
+        raise CodecError(f"A codec named {new.name!r} is registered already.")
+    _REGISTRY[new.name] = new
+    return new
+
+
+def codec(name: str) -> Codec:
+    """The codec of that name.
+
+    Raises:
+        CodecError: there is none.
+    """
+    try:
+        return _REGISTRY[name]
+    except KeyError:
+        raise CodecError(f"Unknown codec {name!r}, expected one of {', '.join(codec_names())}.") from None
+
+
+def codec_names() -> tuple[str, ...]:
+    """All names, sorted."""
+    return tuple(sorted(_REGISTRY))
+
+
+def _fixed_width(name: str, dtype: str) -> Codec:
+    """Little-endian IEEE 754 of a fixed width, rounding to nearest even."""
+    wire = np.dtype(dtype)
+    largest = float(np.finfo(wire).max)
+
+    def encode(vector: NDArray[np.float32]) -> bytes:
+        # A finite value beyond the type's range must not become infinite on the way.
+        finite = np.where(np.isfinite(vector), np.clip(vector, -largest, largest), vector)
+        return finite.astype(wire).tobytes()
+
+    def decode(data: bytes | memoryview, size: int) -> NDArray[np.float32]:
+        if len(data) != size * wire.itemsize:
+            raise CodecError(
+                f"Codec {name!r} expects {size * wire.itemsize} bytes for {size} elements, got {len(data)}."
+            )
+        return np.frombuffer(data, wire).astype(np.float32, copy=False)
+
+    return Codec(name, encode, decode)
+
+
+register(_fixed_width("float32", "<f4"))
+register(_fixed_width("float16", "<f2"))

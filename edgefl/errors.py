@@ -1,0 +1,194 @@
+"""Every error that edgefl raises on purpose, each with a documented exit code (docs/errors.md)."""
+
+from __future__ import annotations
+
+import errno
+
+__all__ = [
+    "AuthenticationError",
+    "CodecError",
+    "DataError",
+    "EdgeflError",
+    "FormatVersionError",
+    "HashMismatchError",
+    "InsecureListenError",
+    "InvalidSettingError",
+    "ListenError",
+    "MessageError",
+    "MissingDependencyError",
+    "ModelError",
+    "ModelFileError",
+    "OutcomeRefusedError",
+    "ProtocolError",
+    "RunError",
+    "RuntimeFailure",
+    "ServerUnavailableError",
+    "StorageError",
+    "UnsupportedModelError",
+    "VerificationError",
+    "storage_error",
+]
+
+
+class EdgeflError(Exception):
+    """Base of all errors that have a cause a user can act on.
+
+    Args:
+        message: one line: what was expected and what was got.
+        hint: one line: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} {self.hint}"
+
+
+class MissingDependencyError(EdgeflError):
+    """A verb needs packages that are not installed; the hint is the line that installs them."""
+
+    exit_code = 3
+
+
+class InvalidSettingError(EdgeflError):
+    """An option or argument has a value outside its range or names something that does not exist."""
+
+    exit_code = 4
+
+
+class ModelError(EdgeflError):
+    """What was given is not a Keras model that can be trained: not Keras, not compiled, loss does not fit."""
+
+    exit_code = 10
+
+
+class UnsupportedModelError(ModelError):
+    """The model holds a layer or operation that cannot be expressed in builtin TFLite ops."""
+
+    exit_code = 11
+
+
+class VerificationError(EdgeflError):
+    """The converted model does not compute what Keras computes."""
+
+    exit_code = 12
+
+
+class ModelFileError(EdgeflError):
+    """A file is not an edgefl model: no TFLite file, no manifest, corrupted."""
+
+    exit_code = 20
+
+
+class FormatVersionError(EdgeflError):
+    """A file or message was written by a newer, incompatible edgefl."""
+
+    exit_code = 21
+
+
+class DataError(EdgeflError):
+    """Data whose shapes, types or values do not fit the model, or a source that cannot be read."""
+
+    exit_code = 22
+
+
+class CodecError(EdgeflError):
+    """A payload that its codec cannot decode, or a codec that is not known."""
+
+    exit_code = 23
+
+
+class HashMismatchError(EdgeflError):
+    """Content whose SHA-256 is not the one it was asked for by."""
+
+    exit_code = 24
+
+
+class RuntimeFailure(EdgeflError):  # noqa: N818 - "RuntimeError" is Python's own
+    """The TFLite interpreter is missing, refuses the model, or fails while running it."""
+
+    exit_code = 25
+
+
+class MessageError(EdgeflError):
+    """Bytes that are not a message of the protocol."""
+
+    exit_code = 30
+
+
+class OutcomeRefusedError(EdgeflError):
+    """The server does not accept an outcome.
+
+    Args:
+        reason: a code of docs/protocol.md, for example ``not_finite``.
+        message: expected and got.
+        hint: what the device's owner can do.
+    """
+
+    exit_code = 31
+
+    def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class ServerUnavailableError(EdgeflError):
+    """The server did not answer, after retries."""
+
+    exit_code = 40
+
+
+class AuthenticationError(EdgeflError):
+    """A token, secret or certificate that the other side does not accept."""
+
+    exit_code = 41
+
+
+class ProtocolError(EdgeflError):
+    """The server answered something that the protocol does not allow."""
+
+    exit_code = 42
+
+
+class ListenError(EdgeflError):
+    """The server cannot listen on the address: the port is in use, or the address is not this machine's."""
+
+    exit_code = 50
+
+
+class InsecureListenError(EdgeflError):
+    """The server was asked to listen beyond this machine without TLS."""
+
+    exit_code = 51
+
+
+class StorageError(EdgeflError):
+    """A file cannot be written or read: disk full, no permission, damaged state."""
+
+    exit_code = 52
+
+
+class RunError(EdgeflError):
+    """A run that does not exist, or is not in a state that allows what was asked."""
+
+    exit_code = 53
+
+
+_STORAGE_HINTS = {
+    errno.ENOSPC: "Free some space on that disk and try again; nothing was left half-written.",
+    errno.EDQUOT: "The disk quota is used up; free some space and try again; nothing was left half-written.",
+    errno.EACCES: "Check who owns the folder, or choose another one.",
+    errno.EPERM: "Check who owns the folder, or choose another one.",
+    errno.EROFS: "The file system is mounted read-only; choose another folder.",
+}
+
+
+def storage_error(error: OSError, action: str, path: object) -> StorageError:
+    """Turns an ``OSError`` into one clear line that says what was being done to which path."""
+    hint = _STORAGE_HINTS.get(error.errno or 0, "Check the path and try again.")
+    return StorageError(f"Could not {action} {path}: {error.strerror or error}.", hint=hint)

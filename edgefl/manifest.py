@@ -1,0 +1,231 @@
+"""What a model file says about itself: the JSON that lies inside it (docs/model-file.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from edgefl.errors import EdgeflError, FormatVersionError, ModelFileError
+from edgefl.hashing import canonical_json
+from edgefl.layout import Parameter, ParameterLayout
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "Metric",
+    "ModelManifest",
+    "Signature",
+    "StateVariable",
+    "Target",
+    "TensorSpec",
+]
+
+FORMAT = "edgefl-model"
+FORMAT_VERSION = (1, 0)
+"""Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a signature.
+
+    Attributes:
+        name: what it is: an input of the Keras model, a parameter, ``sample_weight``, ``loss``, a metric's state.
+        tensor: its key in the TFLite signature, which allows fewer characters.
+        shape: dimensions, with the static batch first where it has one.
+        dtype: numpy's name of the type.
+    """
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A callable of the file: its tensors by name."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the model is trained towards, one per output.
+
+    Attributes:
+        name: the input of ``train`` and ``evaluate`` that takes it.
+        output: the model output that it is compared with.
+        classes: number of classes when the target is an integer label in ``[0, classes)``, else None.
+    """
+
+    name: str
+    output: str
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as a sum of states.
+
+    Attributes:
+        name: as compiled.
+        finaliser: how the summed states become the value: ``mean`` is the first state over the second.
+        states: outputs of ``train`` and ``evaluate`` that hold this batch's states.
+    """
+
+    name: str
+    finaliser: str
+    states: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StateVariable:
+    """Something that training changes and that is not a parameter: an optimizer slot or counter."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """Everything that a trainer, a server or an exporter needs to know about a model file.
+
+    Attributes:
+        parameters: in the order of the Keras model's variables.
+        signatures: by name; see docs/model-file.md for what each does.
+        inputs: the Keras model's inputs, in its order.
+        outputs: the Keras model's outputs, in its order.
+        targets: one per output that has a loss.
+        batch_size: rows of every batch; static.
+        mixes_rows: True when a row's result depends on the others (batch normalisation), so that padding is felt.
+        loss: the compiled loss as Keras serialises it.
+        optimizer: the compiled optimizer as Keras serialises it.
+        learning_rate: the compiled one, used when a caller gives none.
+        metrics: those that travel as sums.
+        state: what ``get_state`` returns beside the parameters.
+        frozen: Keras paths of the variables that became constants of the graph.
+        keras_config: the model as Keras serialises it, without weights.
+        custom_objects: names that Keras cannot rebuild without their source.
+        producer: versions of what wrote the file.
+        graph_hash: SHA-256 of the file with the parameters' buffers and the manifest zeroed.
+        layout_hash: `ParameterLayout.hash`.
+        weights_hash: SHA-256 of the initial weights as a flat vector.
+        unknown: fields written by a newer minor version, kept as they were.
+    """
+
+    parameters: tuple[Parameter, ...]
+    signatures: Mapping[str, Signature]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    targets: tuple[Target, ...]
+    batch_size: int
+    mixes_rows: bool = False
+    loss: Any = None
+    optimizer: Any = None
+    learning_rate: float = 0.01
+    metrics: tuple[Metric, ...] = ()
+    state: tuple[StateVariable, ...] = ()
+    frozen: tuple[str, ...] = ()
+    keras_config: Any = None
+    custom_objects: tuple[str, ...] = ()
+    producer: Mapping[str, str] = field(default_factory=dict)
+    graph_hash: str = "0" * 64
+    layout_hash: str = "0" * 64
+    weights_hash: str = "0" * 64
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def layout(self) -> ParameterLayout:
+        """The flat vector of the shared parameters."""
+        return ParameterLayout(self.parameters)
+
+    @property
+    def draws_random_numbers(self) -> bool:
+        """True when ``train`` takes a seed."""
+        return any(spec.name == "seed" for spec in self.signatures["train"].inputs)
+
+    def to_json(self) -> bytes:
+        """The manifest as canonical JSON; equal manifests give equal bytes."""
+        document = asdict(self)
+        document.update(document.pop("unknown"))
+        hashes = {name: document.pop(f"{name}_hash") for name in ("graph", "layout", "weights")}
+        return canonical_json({"format": FORMAT, "format_version": list(FORMAT_VERSION), "hashes": hashes, **document})
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> ModelManifest:
+        """Reads a manifest.
+
+        Raises:
+            FormatVersionError: the major version is another one.
+            ModelFileError: it is not a manifest, or a field is missing or malformed.
+        """
+        try:
+            document = json.loads(data)
+        except ValueError as error:
+            raise ModelFileError(f"The manifest is not JSON: {error}.", hint=_DAMAGED) from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise ModelFileError(f"The manifest does not say it is of format {FORMAT!r}.", hint=_DAMAGED)
+        try:
+            major, minor = (int(number) for number in document.pop("format_version"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError("The manifest has no format_version [major, minor].", hint=_DAMAGED) from error
+        if major != FORMAT_VERSION[0]:
+            raise FormatVersionError(
+                f"The model file has format version {major}.{minor}, this edgefl reads {FORMAT_VERSION[0]}.x.",
+                hint="Use an edgefl of the same major format version, or convert the model again.",
+            )
+        try:
+            return cls._from_document(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(
+                f"The manifest lacks or mistypes a field: {type(error).__name__}: {error}.", hint=_DAMAGED
+            ) from error
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> ModelManifest:
+        document.pop("format")
+        hashes = document.pop("hashes")
+        known = {name: document.pop(name) for name in _FIELDS if name in document}
+        known["parameters"] = tuple(_read(Parameter, each) for each in known["parameters"])
+        known["signatures"] = {
+            name: Signature(
+                tuple(_read(TensorSpec, each) for each in signature["inputs"]),
+                tuple(_read(TensorSpec, each) for each in signature["outputs"]),
+            )
+            for name, signature in known["signatures"].items()
+        }
+        for name, item in (("targets", Target), ("metrics", Metric), ("state", StateVariable)):
+            known[name] = tuple(_read(item, each) for each in known.get(name, ()))
+        for name in ("inputs", "outputs", "frozen", "custom_objects"):
+            known[name] = tuple(str(each) for each in known.get(name, ()))
+        known["batch_size"] = int(known["batch_size"])
+        if known["batch_size"] < 1:
+            raise ValueError(f"batch_size {known['batch_size']}")
+        known.update({f"{name}_hash": str(hashes[name]) for name in ("graph", "layout", "weights")})
+        manifest = cls(**known, unknown=document)
+        try:
+            layout = manifest.layout
+        except EdgeflError as error:
+            raise ModelFileError(error.message, hint=_DAMAGED) from error
+        if layout.hash != manifest.layout_hash:
+            raise ModelFileError("The manifest's layout hash does not fit its parameters.", hint=_DAMAGED)
+        return manifest
+
+
+_DAMAGED = "The file is damaged or was not made by edgefl; make it again with `edgefl convert`."
+_FIELDS = tuple(name for name in ModelManifest.__dataclass_fields__ if name != "unknown" and not name.endswith("_hash"))
+
+
+def _read(kind: type[Any], document: dict[str, Any]) -> Any:
+    """Builds a dataclass from the fields it knows; a newer minor version may have added others."""
+    known = {name: document[name] for name in kind.__dataclass_fields__ if name in document}
+    for name in ("shape", "states"):
+        if name in known:
+            known[name] = tuple(known[name])
+    return kind(**known)

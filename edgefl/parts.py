@@ -1,0 +1,79 @@
+"""The parts of edgefl by name: which verb and which public name live where, and which extra brings what they need.
+
+The shared core imports no part; this table is all that it knows of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+from edgefl.errors import MissingDependencyError
+
+__all__ = ["FACADE", "VERBS", "Verb", "install_line", "load"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of a part, and the extra whose dependencies it needs."""
+
+    module: str
+    extra: str
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line: the attribute ``command`` of a part's module."""
+
+    part: Part
+    attribute: str
+    summary: str
+
+
+_CONVERT = Part("edgefl_converters.cli", "convert")
+
+VERBS = {
+    "convert": Verb(_CONVERT, "convert", "Turn a Keras model into a trainable .tflite file."),
+    "inspect": Verb(Part("edgefl.cli.inspect", ""), "inspect", "Say what is in a model file."),
+    "verify": Verb(_CONVERT, "verify", "Train a model file beside its Keras model and compare."),
+    "export": Verb(_CONVERT, "export", "Turn trained weights back into a .keras or an inference .tflite file."),
+    "device": Verb(Part("edgefl_device_runtime.agent.cli", "device"), "device", "Take part with this device."),
+    "server": Verb(Part("edgefl_server.cli", "server"), "server", "Hand out work and merge what comes back."),
+    "run": Verb(Part("edgefl_server.cli", "server"), "run", "Create, watch and stop training runs."),
+}
+
+FACADE = {
+    "convert": Part("edgefl_converters", "convert"),
+    "verify": Part("edgefl_converters", "convert"),
+    "export": Part("edgefl_converters", "convert"),
+    "TrainableModel": Part("edgefl_device_runtime.training", "device"),
+    "Device": Part("edgefl_device_runtime.agent", "device"),
+}
+
+
+def load(part: Part) -> ModuleType:
+    """Imports a part.
+
+    Raises:
+        MissingDependencyError: a package it needs is not installed; the hint is the line that installs it.
+    """
+    try:
+        return importlib.import_module(part.module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if not part.extra or missing.startswith("edgefl"):
+            raise
+        raise MissingDependencyError(
+            f"This needs the package {missing!r}, which is not installed here.",
+            hint=f"Install it with: {install_line(part.extra)}",
+        ) from error
+
+
+def install_line(extra: str) -> str:
+    """The shell line that adds an extra to the environment that runs this process.
+
+    Until a release is published the wheel comes from the folder that `make dist` fills; EDGEFL_WHEELS names another.
+    """
+    return f'{sys.executable} -m pip install --find-links "${{EDGEFL_WHEELS:-dist}}" "edgefl-toolkit[{extra}]"'

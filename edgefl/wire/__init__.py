@@ -1,0 +1,1 @@
+"""The binary messages of the protocol and the readers that were generated from their schemas."""

@@ -1,0 +1,497 @@
+"""The two messages that carry tensors: a server's Task and a device's Outcome (messages.fbs, docs/protocol.md)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import flatbuffers
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.codecs import codec
+from edgefl.errors import FormatVersionError, HashMismatchError, MessageError
+from edgefl.hashing import sha256
+from edgefl.wire.generated import messages_generated as wire
+
+__all__ = [
+    "CONTENT_TYPE",
+    "PROTOCOL_VERSION",
+    "BatchPolicy",
+    "MetricState",
+    "OptimizerState",
+    "Outcome",
+    "OutcomeStatus",
+    "Reason",
+    "Section",
+    "Task",
+    "TaskKind",
+]
+
+PROTOCOL_VERSION = 1
+CONTENT_TYPE = "application/vnd.edgefl.message"
+
+_IDENTIFIER = b"EFLM"
+_E = TypeVar("_E", bound=IntEnum)
+
+
+class TaskKind(IntEnum):
+    """What a device is asked to do."""
+
+    TRAIN = 0
+    EVALUATE = 1
+    STATISTICS = 2
+
+
+class BatchPolicy(IntEnum):
+    """What to do with the rows left over after the last full batch."""
+
+    MODEL = 0
+    PAD = 1
+    DROP = 2
+    REFILL = 3
+
+
+class OptimizerState(IntEnum):
+    """What happens to optimizer slots when a task starts."""
+
+    RESET = 0
+    KEEP = 1
+
+
+class OutcomeStatus(IntEnum):
+    """How a task ended on the device."""
+
+    DONE = 0
+    DECLINED = 1
+    FAILED = 2
+
+
+class Reason(IntEnum):
+    """Why a task was declined or failed. A list and never free text, which could carry data off the device."""
+
+    NONE = 0
+    BUSY = 1
+    NO_DATA = 2
+    NOT_READY = 3
+    UNSUPPORTED_TASK = 4
+    UNSUPPORTED_MODEL = 5
+    DATA_MISMATCH = 6
+    HASH_MISMATCH = 7
+    OUT_OF_MEMORY = 8
+    OUT_OF_DISK = 9
+    OUT_OF_TIME = 10
+    DIVERGED = 11
+    INTERNAL = 12
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work for one device.
+
+    Attributes:
+        population: whose devices do it.
+        run: the training job it belongs to.
+        round: counted from 1.
+        phase: message number within a round, for protocols that need several.
+        task_id: unique; outcomes are idempotent by it.
+        kind: an unknown number is kept as an int: the device declines it.
+        model_hash: SHA-256 of the model file.
+        graph_hash: see `ModelManifest`.
+        layout_hash: see `ParameterLayout.hash`.
+        base_weights_hash: SHA-256 of the weights to start from.
+        seed: every random choice on the device derives from it.
+        epochs: passes over the local data.
+        max_steps: at most so many batches; 0: no limit.
+        max_seconds: at most so long; 0: no limit.
+        batch_policy: what to do with left-over rows.
+        batch_size: rows per step, at most the model's; 0: the model's.
+        learning_rate: None: the model's own.
+        optimizer_state: reset or keep slots.
+        mu: FedProx's proximal term (Li et al. 2020, section 3.2); 0: absent.
+        clip_norm: bound of the L2 norm of the delta's weight section; 0: none.
+        codec: how the outcome's sections are to be written.
+        deadline_seconds: how long the server waits, from receipt; 0: for ever.
+        extra_vectors: further vectors the task needs, by name and SHA-256.
+    """
+
+    population: str
+    run: str
+    round: int
+    task_id: str
+    model_hash: str
+    graph_hash: str
+    layout_hash: str
+    base_weights_hash: str
+    phase: int = 0
+    kind: TaskKind | int = TaskKind.TRAIN
+    seed: int = 0
+    epochs: int = 1
+    max_steps: int = 0
+    max_seconds: float = 0.0
+    batch_policy: BatchPolicy | int = BatchPolicy.MODEL
+    batch_size: int = 0
+    learning_rate: float | None = None
+    optimizer_state: OptimizerState | int = OptimizerState.RESET
+    mu: float = 0.0
+    clip_norm: float = 0.0
+    codec: str = "float32"
+    deadline_seconds: float = 0.0
+    extra_vectors: tuple[tuple[str, str], ...] = ()
+
+    def encode(self) -> bytes:
+        """The message as bytes."""
+        builder = _builder()
+        vectors = []
+        for name, digest in self.extra_vectors:
+            name_at, digest_at = builder.CreateString(name), builder.CreateString(digest)
+            wire.NamedHashStart(builder)
+            wire.NamedHashAddName(builder, name_at)
+            wire.NamedHashAddSha256(builder, digest_at)
+            vectors.append(wire.NamedHashEnd(builder))
+        vectors_at = _vector(builder, wire.TaskStartExtraVectorsVector, vectors)
+        strings = {
+            name: builder.CreateString(getattr(self, name))
+            for name in (
+                "population",
+                "run",
+                "task_id",
+                "model_hash",
+                "graph_hash",
+                "layout_hash",
+                "base_weights_hash",
+                "codec",
+            )
+        }
+        wire.TaskStart(builder)
+        wire.TaskAddPopulation(builder, strings["population"])
+        wire.TaskAddRun(builder, strings["run"])
+        wire.TaskAddRound(builder, self.round)
+        wire.TaskAddPhase(builder, self.phase)
+        wire.TaskAddTaskId(builder, strings["task_id"])
+        wire.TaskAddKind(builder, int(self.kind))
+        wire.TaskAddModelHash(builder, strings["model_hash"])
+        wire.TaskAddGraphHash(builder, strings["graph_hash"])
+        wire.TaskAddLayoutHash(builder, strings["layout_hash"])
+        wire.TaskAddBaseWeightsHash(builder, strings["base_weights_hash"])
+        wire.TaskAddSeed(builder, self.seed)
+        wire.TaskAddEpochs(builder, self.epochs)
+        wire.TaskAddMaxSteps(builder, self.max_steps)
+        wire.TaskAddMaxSeconds(builder, self.max_seconds)
+        wire.TaskAddBatchPolicy(builder, int(self.batch_policy))
+        wire.TaskAddBatchSize(builder, self.batch_size)
+        wire.TaskAddLearningRate(builder, math.nan if self.learning_rate is None else self.learning_rate)
+        wire.TaskAddOptimizerState(builder, int(self.optimizer_state))
+        wire.TaskAddMu(builder, self.mu)
+        wire.TaskAddClipNorm(builder, self.clip_norm)
+        wire.TaskAddCodec(builder, strings["codec"])
+        wire.TaskAddDeadlineSeconds(builder, self.deadline_seconds)
+        wire.TaskAddExtraVectors(builder, vectors_at)
+        return _finish(builder, wire.TaskEnd(builder), wire.Body.Task)
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> Task:
+        """Reads a message.
+
+        Raises:
+            MessageError: the bytes are not a Task.
+            FormatVersionError: it needs a newer protocol version.
+        """
+        with _Reading("Task") as reading:
+            table = reading.body(data, wire.Body.Task, wire.Task)
+            rate = float(table.LearningRate())
+            return cls(
+                population=_text(table.Population()),
+                run=_text(table.Run()),
+                round=table.Round(),
+                phase=table.Phase(),
+                task_id=_text(table.TaskId()),
+                kind=_open_enum(TaskKind, table.Kind()),
+                model_hash=_text(table.ModelHash()),
+                graph_hash=_text(table.GraphHash()),
+                layout_hash=_text(table.LayoutHash()),
+                base_weights_hash=_text(table.BaseWeightsHash()),
+                seed=table.Seed(),
+                epochs=table.Epochs(),
+                max_steps=table.MaxSteps(),
+                max_seconds=table.MaxSeconds(),
+                batch_policy=_open_enum(BatchPolicy, table.BatchPolicy()),
+                batch_size=table.BatchSize(),
+                learning_rate=None if math.isnan(rate) else rate,
+                optimizer_state=_open_enum(OptimizerState, table.OptimizerState()),
+                mu=table.Mu(),
+                clip_norm=table.ClipNorm(),
+                codec=_text(table.Codec()),
+                deadline_seconds=table.DeadlineSeconds(),
+                extra_vectors=tuple(
+                    (_text(entry.Name()), _text(entry.Sha256()))
+                    for entry in map(table.ExtraVectors, _counted(table.ExtraVectorsLength(), data))
+                ),
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A named vector of an outcome, still as its codec wrote it.
+
+    Attributes:
+        name: ``delta`` (weight section), ``statistics`` (statistic section), ``control``, …
+        codec: name of the codec.
+        length: elements after decoding.
+        payload: the codec's bytes; a view into the message when it was decoded.
+        digest: SHA-256 of the payload.
+    """
+
+    name: str
+    codec: str
+    length: int
+    payload: bytes | memoryview
+    digest: str
+
+    @classmethod
+    def of(cls, name: str, vector: NDArray[np.float32], codec_name: str) -> Section:
+        """Writes a float32 vector of shape ``[n]`` with a codec."""
+        payload = codec(codec_name).encode(vector)
+        return cls(name, codec_name, vector.size, payload, sha256(payload))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Section)
+            and (self.name, self.codec, self.length, self.digest)
+            == (other.name, other.codec, other.length, other.digest)
+            and bytes(self.payload) == bytes(other.payload)
+        )
+
+    def vector(self) -> NDArray[np.float32]:
+        """Decodes the payload: float32 of shape ``[length]``, possibly read-only.
+
+        Raises:
+            HashMismatchError: the payload is not what the digest says.
+            CodecError: the codec is unknown, or the payload is not of this length.
+        """
+        actual = sha256(self.payload)
+        if actual != self.digest:
+            raise HashMismatchError(
+                f"Section {self.name!r} should have digest {self.digest[:12]}…, got {actual[:12]}…."
+            )
+        return codec(self.codec).decode(self.payload, self.length)
+
+
+@dataclass(frozen=True)
+class MetricState:
+    """An additive state of a metric, in the order of its elements."""
+
+    name: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a device answers to a task.
+
+    Attributes:
+        task_id: the task's.
+        status: how it ended; an unknown number is kept as an int.
+        reason: why it is not ``DONE``.
+        base_weights_hash: the weights that it started from.
+        layout_hash: the layout of its vectors.
+        num_examples: rows of local data that were trained on; the weight in FedAvg.
+        local_steps: optimizer steps made.
+        sections: the vectors.
+        metrics: additive states, summed over the rows.
+        trainer: product and version of what computed it.
+    """
+
+    task_id: str
+    base_weights_hash: str
+    layout_hash: str
+    status: OutcomeStatus | int = OutcomeStatus.DONE
+    reason: Reason | int = Reason.NONE
+    num_examples: int = 0
+    local_steps: int = 0
+    sections: tuple[Section, ...] = ()
+    metrics: tuple[MetricState, ...] = field(default=())
+    trainer: str = ""
+
+    def section(self, name: str) -> Section | None:
+        """The section of that name, if there is one."""
+        return next((section for section in self.sections if section.name == name), None)
+
+    def encode(self) -> bytes:
+        """The message as bytes."""
+        builder = _builder(sum(len(section.payload) for section in self.sections) + 1024)
+        sections = [_write_section(builder, section) for section in self.sections]
+        metrics = []
+        for metric in self.metrics:
+            values_at = builder.CreateNumpyVector(np.asarray(metric.values, np.float64))
+            name_at = builder.CreateString(metric.name)
+            wire.MetricStateStart(builder)
+            wire.MetricStateAddName(builder, name_at)
+            wire.MetricStateAddValues(builder, values_at)
+            metrics.append(wire.MetricStateEnd(builder))
+        sections_at = _vector(builder, wire.OutcomeStartSectionsVector, sections)
+        metrics_at = _vector(builder, wire.OutcomeStartMetricsVector, metrics)
+        task_at = builder.CreateString(self.task_id)
+        base_at = builder.CreateString(self.base_weights_hash)
+        layout_at = builder.CreateString(self.layout_hash)
+        trainer_at = builder.CreateString(self.trainer)
+        wire.OutcomeStart(builder)
+        wire.OutcomeAddTaskId(builder, task_at)
+        wire.OutcomeAddStatus(builder, int(self.status))
+        wire.OutcomeAddReason(builder, int(self.reason))
+        wire.OutcomeAddBaseWeightsHash(builder, base_at)
+        wire.OutcomeAddLayoutHash(builder, layout_at)
+        wire.OutcomeAddNumExamples(builder, self.num_examples)
+        wire.OutcomeAddLocalSteps(builder, self.local_steps)
+        wire.OutcomeAddSections(builder, sections_at)
+        wire.OutcomeAddMetrics(builder, metrics_at)
+        wire.OutcomeAddTrainer(builder, trainer_at)
+        return _finish(builder, wire.OutcomeEnd(builder), wire.Body.Outcome)
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> Outcome:
+        """Reads a message; payloads are views into ``data``, nothing is copied.
+
+        Raises:
+            MessageError: the bytes are not an Outcome.
+            FormatVersionError: it needs a newer protocol version.
+        """
+        with _Reading("Outcome") as reading:
+            table = reading.body(data, wire.Body.Outcome, wire.Outcome)
+            return cls(
+                task_id=_text(table.TaskId()),
+                status=_open_enum(OutcomeStatus, table.Status()),
+                reason=_open_enum(Reason, table.Reason()),
+                base_weights_hash=_text(table.BaseWeightsHash()),
+                layout_hash=_text(table.LayoutHash()),
+                num_examples=table.NumExamples(),
+                local_steps=table.LocalSteps(),
+                sections=tuple(
+                    _read_section(entry, data) for entry in map(table.Sections, _counted(table.SectionsLength(), data))
+                ),
+                metrics=tuple(
+                    MetricState(_text(entry.Name()), tuple(float(value) for value in _array(entry, data)))
+                    for entry in map(table.Metrics, _counted(table.MetricsLength(), data))
+                ),
+                trainer=_text(table.Trainer()),
+            )
+
+
+class _Reading:
+    """Turns whatever the FlatBuffers reader raises on damaged bytes into one clear error."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> _Reading:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(
+            error,
+            (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError),
+        ):
+            raise MessageError(
+                f"Expected a message of type {self.name}, got bytes that do not parse: {error}."
+            ) from error
+
+    def body(self, data: bytes | memoryview, kind: int, table_type: Any) -> Any:
+        if len(data) < 8 or bytes(data[4:8]) != _IDENTIFIER:
+            raise MessageError(
+                f"Expected a message of type {self.name} with the identifier 'EFLM' at byte 4, "
+                f"got {len(data)} bytes without it."
+            )
+        message = wire.Message.GetRootAs(data, 0)
+        version = message.ProtocolVersion()
+        if version > PROTOCOL_VERSION:
+            raise FormatVersionError(
+                f"The message needs protocol version {version}, this edgefl speaks {PROTOCOL_VERSION}.",
+                hint="Update edgefl on this side.",
+            )
+        if version < 1 or message.BodyType() != kind or message.Body() is None:
+            raise MessageError(f"Expected a message of type {self.name}, got another one.")
+        table = table_type()
+        union = message.Body()
+        table.Init(union.Bytes, union.Pos)
+        return table
+
+
+def _builder(size: int = 1024) -> Any:
+    builder = flatbuffers.Builder(size)
+    # Without this a field that happens to equal its default is left out and the length tells so.
+    builder.ForceDefaults(True)
+    return builder
+
+
+def _finish(builder: Any, body: int, kind: int) -> bytes:
+    wire.MessageStart(builder)
+    wire.MessageAddProtocolVersion(builder, PROTOCOL_VERSION)
+    wire.MessageAddBodyType(builder, kind)
+    wire.MessageAddBody(builder, body)
+    builder.Finish(wire.MessageEnd(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _vector(builder: Any, start: Any, offsets: list[int]) -> int:
+    start(builder, len(offsets))
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def _write_section(builder: Any, section: Section) -> int:
+    payload_at = builder.CreateByteVector(bytes(section.payload))
+    name_at = builder.CreateString(section.name)
+    codec_at = builder.CreateString(section.codec)
+    digest_at = builder.CreateString(section.digest)
+    wire.SectionStart(builder)
+    wire.SectionAddName(builder, name_at)
+    wire.SectionAddCodec(builder, codec_at)
+    wire.SectionAddLength(builder, section.length)
+    wire.SectionAddPayload(builder, payload_at)
+    wire.SectionAddDigest(builder, digest_at)
+    return int(wire.SectionEnd(builder))
+
+
+def _read_section(entry: Any, data: bytes | memoryview) -> Section:
+    field_at = entry._tab.Offset(10)
+    start, length = entry._tab.Vector(field_at), entry._tab.VectorLen(field_at)
+    if not field_at or start + length > len(data):
+        raise ValueError("a payload reaches beyond the end")
+    return Section(
+        name=_text(entry.Name()),
+        codec=_text(entry.Codec()),
+        length=entry.Length(),
+        payload=memoryview(data)[start : start + length],
+        digest=_text(entry.Digest()),
+    )
+
+
+def _array(entry: Any, data: bytes | memoryview) -> Iterable[float]:
+    _counted(entry.ValuesLength(), data)
+    values = entry.ValuesAsNumpy()
+    return values if isinstance(values, np.ndarray) else ()
+
+
+def _counted(length: int, data: bytes | memoryview) -> Iterator[int]:
+    """Indices of a vector; a damaged length must not make a reader loop for ever."""
+    if length * 4 > len(data):
+        raise ValueError("a vector reaches beyond the end")
+    return iter(range(length))
+
+
+def _text(value: bytes | None) -> str:
+    if value is None:
+        raise ValueError("a required text is missing")
+    return value.decode()
+
+
+def _open_enum(kind: type[_E], value: int) -> _E | int:
+    try:
+        return kind(value)
+    except ValueError:
+        return value

@@ -1,0 +1,1 @@
+"""Hands out work to devices and merges what they send back."""

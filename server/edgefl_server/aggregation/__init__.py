@@ -1,0 +1,1 @@
+"""How outcomes become new weights: pure state machines and strategies."""
