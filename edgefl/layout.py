@@ -155,7 +155,7 @@ class ParameterLayout:
         self.check(vector)
         return {
             parameter.name: vector[offset : offset + parameter.size].reshape(parameter.shape)
-            for parameter, offset in zip(self.parameters, self.offsets.values())
+            for parameter, offset in zip(self.parameters, self.offsets.values(), strict=True)
         }
 
     def pack(self, arrays: Mapping[str, ArrayLike]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -23,14 +24,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _edgefl(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """Federated learning of Keras models on edge devices."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"edgefl {__version__}")  # noqa: T201 - what was asked for
         raise typer.Exit
+
+
+@app.callback()
+def _edgefl(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Federated learning of Keras models on edge devices."""
 
 
 def _placeholder(name: str) -> Callable[[typer.Context], None]:
@@ -68,7 +74,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _follows(arguments: list[str], first: str, second: str) -> bool:
-    return (first, second) in zip(arguments, arguments[1:])
+    return (first, second) in itertools.pairwise(arguments)
 
 
 def _report(error: EdgeflError, *, as_json: bool) -> None:

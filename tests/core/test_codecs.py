@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from edgefl.codecs import Codec, codec, codec_names, register
+from edgefl.errors import CodecError
+
+vectors = arrays(np.float32, st.integers(0, 50), elements=st.floats(width=32))
+
+
+@given(vectors)
+def test_float32_is_exact_to_the_bit(vector: NDArray[np.float32]) -> None:
+    decoded = codec("float32").decode(codec("float32").encode(vector), vector.size)
+    assert decoded.tobytes() == vector.tobytes()
+
+
+@given(arrays(np.float32, st.integers(0, 50), elements=st.floats(-60000, 60000, width=32)))
+def test_float16_errs_by_at_most_half_a_unit_in_the_last_place(vector: NDArray[np.float32]) -> None:
+    decoded = codec("float16").decode(codec("float16").encode(vector), vector.size)
+    assert decoded.dtype == np.float32
+    assert np.all(np.abs(decoded - vector) <= np.maximum(np.abs(vector) * 2.0**-11, 2.0**-25))
+
+
+@given(vectors, st.sampled_from(["float32", "float16"]))
+def test_the_length_of_the_bytes_depends_on_the_length_of_the_vector_only(
+    vector: NDArray[np.float32], name: str
+) -> None:
+    assert len(codec(name).encode(vector)) == vector.size * {"float32": 4, "float16": 2}[name]
+
+
+@given(vectors, st.sampled_from(["float32", "float16"]))
+def test_what_is_finite_stays_finite_and_what_is_not_stays_not(vector: NDArray[np.float32], name: str) -> None:
+    decoded = codec(name).decode(codec(name).encode(vector), vector.size)
+    assert np.array_equal(np.isfinite(decoded), np.isfinite(vector))
+
+
+@pytest.mark.parametrize("name", ["float32", "float16"])
+def test_bytes_of_another_length_are_refused(name: str) -> None:
+    data = codec(name).encode(np.zeros(3, np.float32))
+    with pytest.raises(CodecError, match="expects"):
+        codec(name).decode(data[:-1], 3)
+    with pytest.raises(CodecError, match="expects"):
+        codec(name).decode(data, 4)
+
+
+def test_an_unknown_codec_lists_the_known_ones() -> None:
+    with pytest.raises(CodecError, match="float16, float32"):
+        codec("zip")
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(CodecError, match="already"):
+        register(Codec("float32", lambda vector: b"", lambda data, size: np.zeros(size, np.float32)))
+    assert codec_names() == ("float16", "float32")
+
+
+def test_bytes_are_little_endian() -> None:
+    assert codec("float32").encode(np.array([1.0], np.float32)) == b"\x00\x00\x80\x3f"
+    assert codec("float16").encode(np.array([1.0], np.float32)) == b"\x00\x3c"

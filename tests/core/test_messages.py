@@ -1,0 +1,240 @@
+"""The golden files are the format: if one of these tests fails, devices in the field would fail as well."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from edgefl.errors import CodecError, EdgeflError, FormatVersionError, HashMismatchError, MessageError
+from edgefl.wire import messages
+from edgefl.wire.messages import (
+    BatchPolicy,
+    MetricState,
+    OptimizerState,
+    Outcome,
+    OutcomeStatus,
+    Reason,
+    Section,
+    Task,
+    TaskKind,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+TASK = Task(
+    population="pumps",
+    run="run-1",
+    round=3,
+    phase=1,
+    task_id="run-1-000003-ab-0",
+    kind=TaskKind.EVALUATE,
+    model_hash="a1" * 32,
+    graph_hash="b2" * 32,
+    layout_hash="c3" * 32,
+    base_weights_hash="d4" * 32,
+    seed=2**64 - 2,
+    epochs=5,
+    max_steps=100,
+    max_seconds=2.5,
+    batch_policy=BatchPolicy.REFILL,
+    batch_size=10,
+    learning_rate=0.25,
+    optimizer_state=OptimizerState.KEEP,
+    mu=0.5,
+    clip_norm=1.5,
+    codec="float16",
+    deadline_seconds=60.0,
+    extra_vectors=(("correction", "e5" * 32),),
+)
+OUTCOME = Outcome(
+    task_id="run-1-000003-ab-0",
+    status=OutcomeStatus.FAILED,
+    reason=Reason.DIVERGED,
+    base_weights_hash="d4" * 32,
+    layout_hash="c3" * 32,
+    num_examples=123,
+    local_steps=45,
+    sections=(
+        Section.of("delta", np.array([1.0, -2.5, 0.0], np.float32), "float32"),
+        Section.of("statistics", np.array([0.5], np.float32), "float16"),
+    ),
+    metrics=(MetricState("accuracy/total", (3.0,)), MetricState("accuracy/count", (4.0,))),
+    trainer="edgefl/0.1.0 ai-edge-litert/2.3.0",
+)
+
+texts = st.text(max_size=12)
+hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
+float32s = st.floats(width=32, allow_nan=False)
+tasks = st.builds(
+    Task,
+    population=texts,
+    run=texts,
+    round=st.integers(0, 2**32 - 1),
+    phase=st.integers(0, 2**32 - 1),
+    task_id=texts,
+    kind=st.sampled_from(TaskKind),
+    model_hash=hashes,
+    graph_hash=hashes,
+    layout_hash=hashes,
+    base_weights_hash=hashes,
+    seed=st.integers(0, 2**64 - 1),
+    epochs=st.integers(0, 2**32 - 1),
+    max_steps=st.integers(0, 2**32 - 1),
+    max_seconds=float32s,
+    batch_policy=st.sampled_from(BatchPolicy),
+    batch_size=st.integers(0, 2**32 - 1),
+    learning_rate=st.none() | float32s,
+    optimizer_state=st.sampled_from(OptimizerState),
+    mu=float32s,
+    clip_norm=float32s,
+    codec=texts,
+    deadline_seconds=float32s,
+    extra_vectors=st.lists(st.tuples(texts, hashes), max_size=3).map(tuple),
+)
+sections = st.builds(
+    Section.of,
+    texts,
+    st.lists(float32s, max_size=5).map(lambda values: np.array(values, np.float32)),
+    st.sampled_from(["float32", "float16"]),
+)
+metrics = st.builds(MetricState, texts, st.lists(st.floats(allow_nan=False), max_size=4).map(tuple))
+outcomes = st.builds(
+    Outcome,
+    task_id=texts,
+    status=st.sampled_from(OutcomeStatus),
+    reason=st.sampled_from(Reason),
+    base_weights_hash=hashes,
+    layout_hash=hashes,
+    num_examples=st.integers(0, 2**64 - 1),
+    local_steps=st.integers(0, 2**64 - 1),
+    sections=st.lists(sections, max_size=3).map(tuple),
+    metrics=st.lists(metrics, max_size=3).map(tuple),
+    trainer=texts,
+)
+
+
+@given(tasks)
+@example(TASK)
+def test_a_task_survives_the_wire(task: Task) -> None:
+    assert Task.decode(task.encode()) == task
+
+
+@given(outcomes)
+@example(OUTCOME)
+def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
+    assert Outcome.decode(outcome.encode()) == outcome
+
+
+def test_the_golden_task_is_read_and_written_to_the_byte() -> None:
+    golden = (GOLDEN / "task.eflm").read_bytes()
+    assert Task.decode(golden) == TASK
+    assert TASK.encode() == golden
+
+
+def test_the_golden_outcome_is_read_and_written_to_the_byte() -> None:
+    golden = (GOLDEN / "outcome.eflm").read_bytes()
+    assert Outcome.decode(golden) == OUTCOME
+    assert OUTCOME.encode() == golden
+
+
+def test_a_message_of_a_later_minor_schema_is_read_and_its_new_fields_ignored() -> None:
+    # task_with_a_new_field.eflm was written by the schema with one more field at the end of Task.
+    golden = (GOLDEN / "task_with_a_new_field.eflm").read_bytes()
+    assert golden != TASK.encode()
+    assert Task.decode(golden) == TASK
+
+
+def test_a_message_of_an_earlier_schema_is_read_with_defaults_for_what_it_lacks() -> None:
+    # task_without_late_fields.eflm holds the required fields only.
+    decoded = Task.decode((GOLDEN / "task_without_late_fields.eflm").read_bytes())
+    assert (decoded.epochs, decoded.learning_rate, decoded.extra_vectors) == (0, None, ())
+
+
+def test_a_message_of_a_newer_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as later:
+        later.setattr(messages, "PROTOCOL_VERSION", 9)
+        from_the_future = TASK.encode()
+    with pytest.raises(FormatVersionError, match="version 9, this edgefl speaks 1"):
+        Task.decode(from_the_future)
+
+
+def test_enumerations_are_open_so_that_a_device_can_decline_what_it_does_not_know() -> None:
+    assert Task.decode(replace(TASK, kind=77).encode()).kind == 77
+    assert Outcome.decode(replace(OUTCOME, reason=200).encode()).reason == 200
+
+
+def test_a_task_is_not_an_outcome() -> None:
+    with pytest.raises(MessageError, match="Outcome"):
+        Outcome.decode(TASK.encode())
+    with pytest.raises(MessageError, match="Task"):
+        Task.decode(OUTCOME.encode())
+
+
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\x00" * 64)
+@example(b"\x10\x00\x00\x00EFLM" + b"\xff" * 64)
+def test_bytes_that_are_no_message_are_refused_with_a_clear_error(data: bytes) -> None:
+    with pytest.raises(MessageError):
+        Outcome.decode(data)
+
+
+@given(st.data())
+def test_a_damaged_message_is_refused_or_read_but_never_crashes(data: st.DataObject) -> None:
+    message = bytearray(OUTCOME.encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(message)))
+    for damaged in (bytes(message), bytes(message[:cut])):
+        try:
+            outcome = Outcome.decode(damaged)
+            for section in outcome.sections:
+                section.vector()
+        except EdgeflError:
+            pass
+
+
+def test_the_length_of_an_outcome_does_not_depend_on_the_values_it_carries() -> None:
+    def length(num_examples: int, value: float) -> int:
+        vector = np.full(8, value, np.float32)
+        return len(
+            Outcome(
+                task_id="t",
+                base_weights_hash="0" * 64,
+                layout_hash="0" * 64,
+                num_examples=num_examples,
+                local_steps=num_examples,
+                sections=(Section.of("delta", vector, "float32"),),
+                metrics=(MetricState("loss", (value,)),),
+            ).encode()
+        )
+
+    assert length(0, 0.0) == length(7, 1.5) == length(2**40, -1e30)
+
+
+def test_payloads_are_views_into_the_message() -> None:
+    message = OUTCOME.encode()
+    payload = Outcome.decode(message).sections[0].payload
+    assert isinstance(payload, memoryview)
+    assert payload.obj is message
+
+
+def test_a_section_whose_payload_was_changed_is_refused() -> None:
+    section = Section.of("delta", np.ones(3, np.float32), "float32")
+    with pytest.raises(HashMismatchError, match="digest"):
+        replace(section, payload=bytes(12)).vector()
+
+
+def test_a_section_of_an_unknown_codec_is_refused() -> None:
+    section = Section.of("delta", np.ones(3, np.float32), "float32")
+    with pytest.raises(CodecError, match="Unknown codec 'zip'"):
+        replace(section, codec="zip").vector()
+
+
+def test_every_field_of_the_dataclasses_is_in_the_golden_messages_with_a_value_of_its_own() -> None:
+    for golden in (TASK, OUTCOME):
+        for field in fields(golden):
+            assert getattr(golden, field.name) != field.default, field.name
