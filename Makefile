@@ -1,0 +1,65 @@
+# edgefl: `make help` says what each target does.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# A new stamp, and so a new look at the environment, whenever what it is made from changes.
+STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
+
+.PHONY: help setup demo test test-slow test-network lint bench dist messages clean
+
+help: ## Say what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## Make the environment .venv with everything (about 2 minutes the first time, nothing afterwards)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "edgefl's development environment needs Python 3.11 (tflite-runtime has no wheel for a newer one);" \
+	         "found $$($(PYTHON) --version 2>&1). Install it, or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "Python has no venv module here. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV): TensorFlow, two TFLite runtimes, the server and the tools. This takes about two minutes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@# Only seglearn's recordings are used; what its code needs (scikit-learn, SciPy) is not.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps seglearn
+	@rm -f $(VENV)/.made-from-* && touch $@
+	@echo "Done."
+
+demo: setup ## Federated learning on real smartwatch recordings: 8 device processes, 1 server, a table and a picture
+	@$(BIN)/python examples/smartwatch/run.py --out demo
+
+test: setup ## The tests, without the slow ones and those that need a package registry
+	@echo "Running the tests (about ten minutes on two cores)."
+	@$(BIN)/python -m pytest -q
+
+test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST, the whole demo
+	@$(BIN)/python -m pytest -q -m "slow and not network"
+
+test-network: setup ## The tests that install the wheel into an empty environment (needs a package registry)
+	@$(BIN)/python -m pytest -q -m network
+
+lint: setup ## ruff (style and formatting), mypy --strict, import-linter (which part may import which)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## All benchmarks; each compares with a peer or a limit in the same run and leaves bench/NAME.json
+	@mkdir -p bench
+	@for file in benchmarks/*.py; do \
+	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python $$file --json bench/$$name.json || exit 1; done
+
+dist: setup ## Build the wheel into dist/
+	@rm -rf dist build
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	@ls dist
+
+messages: ## Generate the FlatBuffers readers again (needs flatc, Debian's flatbuffers-compiler)
+	cd edgefl/wire && flatc --python --gen-onefile -o generated messages.fbs && flatc --python --gen-onefile -o generated tflite_container.fbs
+
+clean: ## Remove what the other targets made, also the environment
+	rm -rf $(VENV) dist build bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
