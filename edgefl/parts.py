@@ -74,6 +74,10 @@ def load(part: Part) -> ModuleType:
 def install_line(extra: str) -> str:
     """The shell line that adds an extra to the environment that runs this process.
 
-    Until a release is published the wheel comes from the folder that `make dist` fills; EDGEFL_WHEELS names another.
+    Outside an environment, where Raspberry Pi OS and Debian forbid pip (PEP 668), the line makes one first. Until a
+    release is published the wheel comes from the folder that `make dist` fills; EDGEFL_WHEELS names another.
     """
-    return f'{sys.executable} -m pip install --find-links "${{EDGEFL_WHEELS:-dist}}" "edgefl-toolkit[{extra}]"'
+    python, first = sys.executable, ""
+    if sys.prefix == sys.base_prefix:
+        python, first = "edgefl-env/bin/python", f"{sys.executable} -m venv edgefl-env && "
+    return f'{first}{python} -m pip install --find-links "${{EDGEFL_WHEELS:-dist}}" "edgefl-toolkit[{extra}]"'
