@@ -28,7 +28,7 @@ def test_permissions_follow_the_umask_unless_they_are_given(tmp_path: Path) -> N
 
 
 def test_a_missing_folder_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="Could not write .*No such file") as caught:
+    with pytest.raises(StorageError, match=r"Could not write .*No such file") as caught:
         write_bytes(tmp_path / "missing" / "file", b"")
     assert caught.value.hint
 

@@ -1,0 +1,208 @@
+"""Time of one local training step: edgefl on both runtimes against Keras and the best raw tf.function.
+
+Every contender is a process of its own that trains when it is told to; the parent gives each a slice in turn, so that
+a machine whose speed drifts slows all of them alike. Figures are medians over slices; ratios are to `tf.function`.
+
+    python benchmarks/local_step.py --json bench/local_step.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
+    "2nn": ((784,), 10),
+    "fedavg_cnn": ((28, 28, 1), 10),
+    "smartwatch_1d_cnn": ((100, 6), 7),
+}
+CONTENDERS = ("edgefl ai-edge-litert", "edgefl tflite-runtime", "keras", "tf.function")
+REFERENCE = "tf.function"
+
+
+def build(name: str) -> Any:
+    """The models: 2NN and CNN of McMahan et al. 2017, section 3, and one like the demo's."""
+    import keras
+    from keras import layers
+
+    shape, classes = SHAPES[name]
+    hidden = {
+        "2nn": [layers.Dense(200, "relu"), layers.Dense(200, "relu")],
+        "fedavg_cnn": [
+            layers.Conv2D(32, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(512, "relu"),
+        ],
+        "smartwatch_1d_cnn": [
+            layers.Conv1D(32, 5, activation="relu"),
+            layers.MaxPooling1D(2),
+            layers.Conv1D(64, 5, activation="relu"),
+            layers.GlobalAveragePooling1D(),
+        ],
+    }[name]
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input(shape), *hidden, layers.Dense(classes, "softmax")])
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    return model
+
+
+def batch(name: str, size: int) -> tuple[Any, Any]:
+    """One batch of random data; the speed of a step does not depend on its content."""
+    shape, classes = SHAPES[name]
+    random = np.random.default_rng(0)
+    return random.normal(size=(size, *shape)).astype(np.float32), random.integers(0, classes, size).astype(np.int32)
+
+
+def make_step(contender: str, name: str, size: int, threads: int, file: str) -> Callable[[], Any]:
+    """The step of one contender, ready to be called."""
+    x, y = batch(name, size)
+    if contender.startswith("edgefl"):
+        import edgefl
+
+        trainer = edgefl.TrainableModel(file, num_threads=threads, runtime=contender.split()[1])
+        return lambda: trainer.train_on_batch(x, y)
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    model = build(name)
+    if contender == "keras":
+        return lambda: model.train_on_batch(x, y)
+    loss_function = tf.keras.losses.SparseCategoricalCrossentropy()
+    weights = [variable.value for variable in model.trainable_variables]
+
+    @tf.function(jit_compile=False)
+    def step(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_function(y, model(x, training=True))
+        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+            weight.assign_sub(0.01 * gradient)
+        return loss
+
+    inputs = tf.constant(x), tf.constant(y)
+    return lambda: float(step(*inputs))
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """A contender's process: a line ``seconds`` on standard input asks for a slice of at least that long."""
+    sys.stdout = sys.stderr  # libraries print; the answers go to the real standard output
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    step = make_step(arguments.contender, arguments.model, arguments.batch, arguments.threads, arguments.file)
+    for _ in range(3):
+        step()
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        times: list[float] = []
+        end = time.perf_counter() + float(line)
+        while time.perf_counter() < end or len(times) < 5:
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps([statistics.median(times) * 1e3, peak]), file=answers, flush=True)
+
+
+def convert(name: str, size: int, file: Path) -> None:
+    """Converts in a process of its own, as TensorFlow must not be where a runtime is measured."""
+    arguments = f"build({name!r}), {str(file)!r}, batch_size={size}"
+    program = f"from local_step import build; import edgefl; edgefl.convert({arguments})"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent)
+
+
+def measure(name: str, size: int, threads: int, slices: int, seconds: float, file: Path) -> list[dict[str, Any]]:
+    """All contenders on one model, interleaved."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(threads)}
+    processes = {}
+    try:
+        for contender in CONTENDERS:
+            command = [sys.executable, __file__, "--contender", contender, "--model", name, "--batch", str(size)]
+            processes[contender] = subprocess.Popen(
+                [*command, "--threads", str(threads), "--file", str(file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+            if ask(processes[contender]) != "ready":
+                raise SystemExit(f"{contender} failed:\n{processes[contender].communicate()[1]}")
+        results: dict[str, list[list[float]]] = {contender: [] for contender in CONTENDERS}
+        for _ in range(slices):
+            for contender, process in processes.items():
+                results[contender].append(json.loads(ask(process, f"{seconds}\n")))
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.communicate()
+    medians = {contender: statistics.median(ms for ms, _ in rows) for contender, rows in results.items()}
+    return [
+        {
+            "model": name,
+            "batch": size,
+            "threads": threads,
+            "contender": contender,
+            "step_ms": round(medians[contender], 4),
+            "ratio": round(medians[contender] / medians[REFERENCE], 3),
+            "peak_rss_mb": round(max(peak for _, peak in rows), 1),
+        }
+        for contender, rows in results.items()
+    ]
+
+
+def ask(process: subprocess.Popen[str], line: str = "") -> str:
+    """Sends a line and reads the answer."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(line)
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def main() -> None:
+    """Runs the whole table, or one contender of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the table")
+    parser.add_argument("--slices", type=int, default=5, help="turns that each contender gets")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of a turn")
+    for name in ("--contender", "--model", "--file"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.contender:
+        serve(arguments)
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SHAPES:
+            for size in (10, 32):
+                file = Path(folder) / f"{name}-{size}.tflite"
+                convert(name, size, file)
+                for row in measure(name, size, arguments.threads, arguments.slices, arguments.seconds, file):
+                    rows.append(row)
+                    print(
+                        f"{row['model']:18} batch {row['batch']:2}  {row['contender']:22} {row['step_ms']:9.3f} ms "
+                        f"{row['ratio']:6.2f}× {REFERENCE}  {row['peak_rss_mb']:6.0f} MB"
+                    )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
