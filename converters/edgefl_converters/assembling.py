@@ -1,0 +1,196 @@
+"""From traced graphs to a TFLite file with all signatures, builtin ops only."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from edgefl.errors import UnsupportedModelError
+from edgefl.manifest import Signature, TensorSpec
+from edgefl_converters.explaining import explain_conversion, explain_emission
+from edgefl_converters.naming import signature_keys
+from edgefl_converters.specification import Port, Specification
+from edgefl_converters.tracing import Trace, Traces
+from edgefl_converters.variables import FROZEN, SEED, STATE, STATISTIC, WEIGHT, Variable, Variables
+from edgefl_converters.walk import EmissionError, Origins, Walk, reachable_op_types
+
+__all__ = ["Assembled", "assemble"]
+
+_RANDOM = re.compile(r"Random|Multinomial|TruncatedNormal")
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What the TFLite converter made.
+
+    Attributes:
+        data: the file, not yet renamed; signature tensors have the keys that ``signatures`` says.
+        signatures: with names and keys.
+        resources: shared name of each variable in the file to the variable.
+        origins: where its ops come from.
+    """
+
+    data: bytes
+    signatures: Mapping[str, Signature]
+    resources: Mapping[str, Variable]
+    origins: Origins
+
+
+def assemble(specification: Specification, traces: Traces, variables: Variables) -> Assembled:
+    """Emits every signature over plain variables, and converts.
+
+    Raises:
+        UnsupportedModelError: an op has no builtin form and no lowering; the message names its layer.
+    """
+    origins = Origins()
+    holder = _Holder(variables)
+    emitter = _Emitter(holder, variables, origins)
+    functions: dict[str, Any] = {}
+    signatures: dict[str, Signature] = {}
+
+    def add(name: str, inputs: Sequence[Port], body: Callable[..., Mapping[str, tf.Tensor]]) -> None:
+        functions[name], signatures[name] = _signature(inputs, body)
+
+    train = traces.functions["train"]
+    draws = any(_RANDOM.search(op_type) for op_type in reachable_op_types(train.graph, train.results))
+    for name, trace in traces.functions.items():
+        inputs = trace.inputs if draws or name != "train" else trace.inputs[:-1]
+        try:
+            add(name, inputs, emitter.body(trace))
+        except EmissionError as error:
+            raise explain_emission(error, traces) from error
+    parameters, everything = variables.of_role(WEIGHT, STATISTIC), variables.of_role(WEIGHT, STATISTIC, STATE)
+    add("get_weights", (), holder.reader(parameters))
+    add("set_weights", _ports(parameters), holder.writer(parameters))
+    add("get_state", (), holder.reader(everything))
+    add("set_state", _ports(everything), holder.writer(everything))
+    add("reset_optimizer", (), holder.resetter(variables.of_role(STATE)))
+    return Assembled(_convert(holder, functions, traces, origins), signatures, holder.resources, origins)
+
+
+class _Holder(tf.Module):  # type: ignore[misc]
+    """Plain variables in plain lists: what a Keras model holds would be saved without initial values."""
+
+    def __init__(self, variables: Variables) -> None:
+        super().__init__()
+        kept = variables.of_role(WEIGHT, STATISTIC, STATE)
+        # The file lists variables by name; numbers keep that the manifest's order, whatever Keras called them.
+        names = [f"v{index:05d}" for index in range(len(kept))]
+        self.variables_in_order = [
+            tf.Variable(variable.initial, name=name, trainable=False) for name, variable in zip(names, kept)
+        ]
+        self._position = {id(variable): index for index, variable in enumerate(kept)}
+        self.resources = dict(zip(names, kept))
+
+    def of(self, variable: Variable) -> tf.Variable:
+        return self.variables_in_order[self._position[id(variable)]]
+
+    def reader(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
+        return lambda: {variable.name: self.of(variable).read_value() for variable in variables}
+
+    def writer(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
+        def write(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
+            for variable, tensor in zip(variables, tensors):
+                self.of(variable).assign(tensor)
+            return _status()
+
+        return write
+
+    def resetter(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
+        def reset() -> Mapping[str, tf.Tensor]:
+            for variable in variables:
+                self.of(variable).assign(tf.constant(variable.initial))
+            return _status()
+
+        return reset
+
+
+class _Emitter:
+    def __init__(self, holder: _Holder, variables: Variables, origins: Origins) -> None:
+        self._holder = holder
+        self._variables = variables
+        self._origins = origins
+
+    def body(self, trace: Trace) -> Callable[..., Mapping[str, tf.Tensor]]:
+        """The traced function over the holder's variables."""
+
+        def run(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
+            ports = trace.inputs[: len(tensors)]
+            seed = next((each for port, each in zip(ports, tensors) if port.name == "seed"), None)
+            walk = Walk(self._read, self._origins, seed)
+            bound: dict[str, Any] = {}
+            explicit = trace.graph.inputs[: len(trace.inputs)]
+            bound.update((inner.name, given) for inner, given in zip(explicit, tensors))
+            for outer, inner in trace.graph.captures:
+                if inner.dtype == tf.resource:
+                    bound[inner.name] = Walk.handle(self._variable(outer, inner))
+                else:
+                    bound[inner.name] = tf.constant(outer.numpy())
+            results = walk.emit(trace.graph, bound, trace.results)
+            for variable in walk.assigned:
+                if variable.role != SEED:
+                    self._holder.of(variable).assign(walk.values[variable])
+            return dict(zip(trace.outputs, results))
+
+        return run
+
+    def _variable(self, outer: Any, inner: Any) -> Variable:
+        variable = self._variables.by_handle.get(id(outer))
+        if variable is None:
+            raise UnsupportedModelError(
+                f"The model uses a resource that is not a variable ({inner.name!r}), such as a lookup table.",
+                hint="Do lookups and text processing before the model, and feed it numbers.",
+            )
+        return variable
+
+    def _read(self, variable: Variable) -> tf.Tensor:
+        if variable.role == SEED:
+            return tf.zeros(variable.initial.shape, variable.initial.dtype)
+        if variable.role == FROZEN:
+            return tf.constant(variable.initial)
+        return self._holder.of(variable).read_value()
+
+
+def _status() -> Mapping[str, tf.Tensor]:
+    return {"status": tf.zeros([1], tf.int32)}
+
+
+def _ports(variables: Sequence[Variable]) -> tuple[Port, ...]:
+    return tuple(Port(each.name, each.initial.shape, each.initial.dtype.name) for each in variables)
+
+
+def _signature(inputs: Sequence[Port], body: Callable[..., Mapping[str, tf.Tensor]]) -> tuple[Any, Signature]:
+    keys = signature_keys(port.name for port in inputs)
+    named: dict[str, str] = {}
+
+    def run(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = body(*tensors)
+        named.update(zip(outputs, signature_keys(outputs)))
+        return {named[name]: tensor for name, tensor in outputs.items()}
+
+    specs = [tf.TensorSpec(port.shape, port.dtype, name=key) for port, key in zip(inputs, keys)]
+    function = tf.function(run, autograph=False).get_concrete_function(*specs)
+    outputs = tuple(
+        TensorSpec(name, key, tuple(tensor.shape), tensor.dtype.name)
+        for name, key in named.items()
+        for tensor in (function.structured_outputs[key],)
+    )
+    given = tuple(TensorSpec(port.name, key, port.shape, port.dtype) for port, key in zip(inputs, keys))
+    return function, Signature(given, outputs)
+
+
+def _convert(holder: _Holder, functions: Mapping[str, Any], traces: Traces, origins: Origins) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(holder, folder, signatures=dict(functions))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.experimental_enable_resource_variables = True
+        try:
+            return bytes(converter.convert())
+        except Exception as error:
+            raise explain_conversion(error, origins, traces) from error

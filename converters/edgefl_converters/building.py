@@ -1,0 +1,102 @@
+"""From a compiled Keras model to the bytes of a model file, without verification."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import keras
+
+from edgefl.manifest import ModelManifest
+from edgefl.model_file import METADATA_NAME, ModelFile
+from edgefl_converters.assembling import Assembled, assemble
+from edgefl_converters.describing import describe
+from edgefl_converters.explaining import describe_origin
+from edgefl_converters.flatbuffer import FlatModel
+from edgefl_converters.specification import specify
+from edgefl_converters.tracing import Traces, trace
+from edgefl_converters.variables import STATISTIC, WEIGHT, classify
+
+__all__ = ["BuiltModel", "LayerReport", "build"]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What became of one layer's ops.
+
+    Attributes:
+        kept: TensorFlow op type to how often it was kept as it is.
+        lowered: TensorFlow op type to how often builtin ops stand in for it.
+    """
+
+    kept: Mapping[str, int]
+    lowered: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model file and where it comes from.
+
+    Attributes:
+        data: the file.
+        manifest: as it lies in the file.
+        layers: for each maker of ops (``layer 'conv1d' (Conv1D)``, ``the loss``, ``the optimizer``) what they became.
+    """
+
+    data: bytes
+    manifest: ModelManifest
+    layers: Mapping[str, LayerReport]
+
+
+def build(model: keras.Model, *, batch_size: int = 32) -> BuiltModel:
+    """Converts a compiled Keras model to a model file that trains.
+
+    The model is neither trained nor changed. The same model gives the same bytes, in another process too.
+
+    Args:
+        model: built and compiled with a loss and an optimizer.
+        batch_size: rows of every batch; fixed in the file.
+
+    Raises:
+        ModelError: the model is not compiled, not built, or its output does not fit its loss.
+        UnsupportedModelError: a layer, loss, metric or optimizer cannot be converted; the message names it.
+        InvalidSettingError: the batch size is not positive.
+    """
+    specification = specify(model, batch_size=batch_size)
+    traces = trace(specification)
+    variables = classify(specification, traces)
+    assembled = assemble(specification, traces, variables)
+    flat = FlatModel(assembled.data)
+    owned = {key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)}
+    buffers = flat.give_own_buffers(owned)
+    flat.compute_repeated_constants(["reset_optimizer"])
+    flat.drop_names()
+    moved = flat.drop_unused()
+    by_name = {assembled.resources[key].name: moved[index] for key, index in buffers.items()}
+    manifest = describe(specification, traces, variables, assembled.signatures, by_name)
+    flat.set_metadata(METADATA_NAME, manifest.to_json())
+    data, manifest = _seal(flat.pack(), manifest)
+    return BuiltModel(data, manifest, _report(assembled, traces))
+
+
+def _seal(data: bytes, manifest: ModelManifest) -> tuple[bytes, ModelManifest]:
+    """Puts the graph hash into the manifest in place: all hashes have one length, so nothing moves."""
+    sealed = replace(manifest, graph_hash=ModelFile(data).compute_graph_hash())
+    old, new = manifest.to_json(), sealed.to_json()
+    if len(old) != len(new) or data.count(old) != 1:
+        raise AssertionError("The manifest does not lie in the file exactly once.")
+    return data.replace(old, new), sealed
+
+
+def _report(assembled: Assembled, traces: Traces) -> Mapping[str, LayerReport]:
+    kept: dict[str, Counter[str]] = {}
+    lowered: dict[str, Counter[str]] = {}
+    for origin in assembled.origins.all:
+        maker = describe_origin(origin.op_name, traces)
+        for counts in (kept, lowered):
+            counts.setdefault(maker, Counter())
+        (lowered if origin.lowered else kept)[maker][origin.op_type] += 1
+    return {
+        maker: LayerReport(dict(sorted(kept[maker].items())), dict(sorted(lowered[maker].items()))) for maker in kept
+    }

@@ -1,0 +1,86 @@
+"""The manifest of a model file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from edgefl.hashing import weights_hash
+from edgefl.layout import Parameter, ParameterLayout
+from edgefl.manifest import Metric, ModelManifest, Signature, StateVariable, Target
+from edgefl.version import __version__
+from edgefl_converters.specification import Specification
+from edgefl_converters.tracing import Traces
+from edgefl_converters.variables import FROZEN, STATE, STATISTIC, WEIGHT, Variables
+
+__all__ = ["describe"]
+
+
+def describe(
+    specification: Specification,
+    traces: Traces,
+    variables: Variables,
+    signatures: Mapping[str, Signature],
+    buffers: Mapping[str, int],
+) -> ModelManifest:
+    """Writes down what a model file is; the graph hash is still missing.
+
+    Args:
+        specification: what was converted.
+        traces: its graphs.
+        variables: its variables.
+        signatures: of the file.
+        buffers: name of each parameter to its buffer.
+    """
+    parameters = tuple(
+        Parameter(each.name, each.keras_path, tuple(each.initial.shape), each.role, True, buffers[each.name])
+        for each in variables.of_role(WEIGHT, STATISTIC)
+    )
+    layout = ParameterLayout(parameters)
+    initial = {each.name: each.initial for each in variables.of_role(WEIGHT, STATISTIC)}
+    model = specification.model
+    outputs = specification.outputs
+    return ModelManifest(
+        parameters=parameters,
+        signatures=dict(signatures),
+        inputs=tuple(port.name for port in specification.inputs),
+        outputs=tuple(port.name for port in outputs),
+        targets=tuple(Target(port.name, outputs[port.output].name, port.classes) for port in specification.targets),
+        batch_size=specification.batch_size,
+        mixes_rows=_mixes_rows(traces),
+        loss=_plain(model.get_compile_config() or {}).get("loss"),
+        optimizer=_plain(keras.optimizers.serialize(specification.optimizer)),
+        learning_rate=specification.learning_rate,
+        metrics=tuple(Metric(each.name, each.finaliser, each.states) for each in traces.metrics),
+        state=tuple(
+            StateVariable(each.name, tuple(each.initial.shape), each.initial.dtype.name)
+            for each in variables.of_role(STATE)
+        ),
+        frozen=tuple(each.keras_path for each in variables.of_role(FROZEN)),
+        keras_config=_plain(keras.saving.serialize_keras_object(model)),
+        custom_objects=tuple(sorted(set(_custom_objects(model)))),
+        producer={"edgefl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+        layout_hash=layout.hash,
+        weights_hash=weights_hash(layout.pack(initial)),
+    )
+
+
+def _mixes_rows(traces: Traces) -> bool:
+    """True when training normalises over the batch, so that rows feel each other."""
+    return any(isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in traces.layers)
+
+
+def _plain(value: Any) -> Any:
+    """A configuration as plain JSON; what JSON cannot say becomes text."""
+    return json.loads(json.dumps(value, default=str, allow_nan=True).replace("NaN", "null"))
+
+
+def _custom_objects(model: Any) -> Iterator[str]:
+    for layer in model._flatten_layers():
+        module = type(layer).__module__
+        if not module.startswith(("keras.", "keras_")):
+            yield f"{module}.{type(layer).__qualname__}"

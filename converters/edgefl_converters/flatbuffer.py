@@ -1,0 +1,251 @@
+"""Surgery on a converted TFLite file, in the object form that TensorFlow's schema generates.
+
+Each parameter gets a buffer of its own with its initial value, constants that are one repeated number are computed instead of
+stored, names that nobody reads go, and the manifest comes in. Equal models give equal bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from numpy.typing import NDArray
+from tensorflow.lite.python import schema_py_generated as schema
+
+from edgefl.errors import UnsupportedModelError
+
+__all__ = ["FlatModel"]
+
+_ALIGNMENT = 16
+_FILL_FROM_BYTES = 512
+"""Below this a constant is smaller than the op that would compute it."""
+
+
+class FlatModel:
+    """A TFLite file as objects.
+
+    Args:
+        data: the file.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._model = schema.ModelT.InitFromPackedBuf(data, 0)
+        for buffer in self._model.buffers:
+            buffer.__class__ = _AlignedBuffer
+        self._owned: set[int] = set()
+
+    def give_own_buffers(self, values: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """Lets each variable start from a buffer that nothing else uses.
+
+        Args:
+            values: shared names of variables to their initial values.
+
+        Returns:
+            Shared name to the index of the buffer.
+
+        Raises:
+            UnsupportedModelError: the file initialises a variable in no known way.
+        """
+        buffers: dict[str, int] = {}
+        for subgraph, operator, name in self._initialisers():
+            if name not in values:
+                continue
+            tensor = copy.copy(subgraph.tensors[operator.inputs[1]])
+            tensor.buffer = self._add_buffer(np.ascontiguousarray(values[name]).tobytes())
+            operator.inputs = [operator.inputs[0], _add(subgraph.tensors, tensor)]
+            buffers[name] = tensor.buffer
+        self._owned |= set(buffers.values())
+        missing = sorted(set(values) - set(buffers))
+        if missing:
+            raise UnsupportedModelError(f"The converted file does not initialise the variables {', '.join(missing)}.")
+        return buffers
+
+    def compute_repeated_constants(self, signatures: Iterable[str]) -> None:
+        """Replaces constants that are assigned and hold one repeated number by FILL, in the initialiser and some signatures.
+
+        Args:
+            signatures: their keys.
+        """
+        wanted = set(signatures)
+        indices = {index for index, _ in self._initialiser_subgraphs()}
+        indices |= {each.subgraphIndex for each in self._model.signatureDefs if _text(each.signatureKey) in wanted}
+        for index in sorted(indices):
+            subgraph = self._model.subgraphs[index]
+            filled: dict[int, int] = {}
+            fills: list[Any] = []
+            for operator in subgraph.operators:
+                if self._builtin(operator) != schema.BuiltinOperator.ASSIGN_VARIABLE:
+                    continue
+                source = int(operator.inputs[1])
+                if source not in filled:
+                    fill = self._fill(subgraph, source)
+                    if fill is None:
+                        continue
+                    fills.append(fill)
+                    filled[source] = int(fill.outputs[0])
+                operator.inputs = [operator.inputs[0], filled[source]]
+            subgraph.operators = fills + list(subgraph.operators)
+
+    def drop_names(self) -> None:
+        """Removes the names of tensors and functions: signatures name what a caller needs."""
+        for subgraph in self._model.subgraphs:
+            subgraph.name = None
+            for tensor in subgraph.tensors:
+                tensor.name = None
+
+    def set_metadata(self, name: str, data: bytes) -> None:
+        """Adds a metadata entry."""
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, self._add_buffer(data)
+        self._model.metadata = [*(self._model.metadata or []), entry]
+
+    def drop_unused(self) -> dict[int, int]:
+        """Removes tensors and buffers that nothing refers to.
+
+        Returns:
+            Old to new buffer indices.
+        """
+        for subgraph in self._model.subgraphs:
+            self._drop_unused_tensors(subgraph)
+        used = {0}
+        for subgraph in self._model.subgraphs:
+            used |= {tensor.buffer for tensor in subgraph.tensors}
+        used |= {entry.buffer for entry in self._model.metadata or []}
+        moved = {old: new for new, old in enumerate(sorted(used))}
+        self._model.buffers = [self._model.buffers[old] for old in sorted(used)]
+        for subgraph in self._model.subgraphs:
+            for tensor in subgraph.tensors:
+                tensor.buffer = moved[tensor.buffer]
+        for entry in self._model.metadata or []:
+            entry.buffer = moved[entry.buffer]
+        self._model.metadataBuffer = None
+        return moved
+
+    def pack(self) -> bytes:
+        """The file."""
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(self._model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    # Details.
+
+    def _drop_unused_tensors(self, subgraph: Any) -> None:
+        used = set(map(int, subgraph.inputs)) | set(map(int, subgraph.outputs))
+        for operator in subgraph.operators:
+            for indices in (operator.inputs, operator.outputs, operator.intermediates):
+                used |= {int(index) for index in (() if indices is None else indices) if index >= 0}
+        for definition in self._model.signatureDefs:
+            if self._model.subgraphs[definition.subgraphIndex] is subgraph:
+                used |= {each.tensorIndex for each in (*(definition.inputs or ()), *(definition.outputs or ()))}
+        moved = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
+        subgraph.tensors = [subgraph.tensors[old] for old in sorted(used)]
+        subgraph.inputs = [moved[int(each)] for each in subgraph.inputs]
+        subgraph.outputs = [moved[int(each)] for each in subgraph.outputs]
+        for operator in subgraph.operators:
+            for name in ("inputs", "outputs", "intermediates"):
+                indices = getattr(operator, name)
+                if indices is not None:
+                    setattr(operator, name, [moved[int(each)] for each in indices])
+        for definition in self._model.signatureDefs:
+            if self._model.subgraphs[definition.subgraphIndex] is subgraph:
+                for each in (*(definition.inputs or ()), *(definition.outputs or ())):
+                    each.tensorIndex = moved[each.tensorIndex]
+
+    def _initialiser_subgraphs(self) -> Iterator[tuple[int, Any]]:
+        seen: set[int] = set()
+        for subgraph in self._model.subgraphs:
+            for operator in subgraph.operators:
+                if self._builtin(operator) == schema.BuiltinOperator.CALL_ONCE:
+                    index = operator.builtinOptions.initSubgraphIndex
+                    if index not in seen:
+                        seen.add(index)
+                        yield index, self._model.subgraphs[index]
+
+    def _initialisers(self) -> Iterator[tuple[Any, Any, str]]:
+        """Every assignment in the initialiser, with the variable's shared name."""
+        for _, subgraph in self._initialiser_subgraphs():
+            names: dict[int, str] = {}
+            for operator in subgraph.operators:
+                builtin = self._builtin(operator)
+                if builtin == schema.BuiltinOperator.VAR_HANDLE:
+                    names[int(operator.outputs[0])] = _text(operator.builtinOptions.sharedName)
+                elif builtin == schema.BuiltinOperator.ASSIGN_VARIABLE:
+                    yield subgraph, operator, names[int(operator.inputs[0])]
+
+    def _fill(self, subgraph: Any, source: int) -> Any:
+        """A FILL op that computes a constant tensor, or None where it is not worth it or not possible."""
+        tensor = subgraph.tensors[source]
+        data = self._model.buffers[tensor.buffer].data
+        if data is None or len(data) < _FILL_FROM_BYTES or tensor.type not in _ITEM_BYTES:
+            return None
+        if tensor.buffer in self._owned:
+            return None  # The initial value of a parameter is read from its buffer, whatever it is.
+        items = np.asarray(data, np.uint8).reshape(-1, _ITEM_BYTES[tensor.type])
+        if (items != items[0]).any():
+            return None
+        shape = np.asarray(tensor.shape, np.int32)
+        dims = self._constant(subgraph, schema.TensorType.INT32, [len(shape)], shape.tobytes())
+        value = self._constant(subgraph, tensor.type, [], items[0].tobytes())
+        output = schema.TensorT()
+        output.type, output.shape, output.buffer = tensor.type, tensor.shape, 0
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._operator_code(schema.BuiltinOperator.FILL)
+        operator.inputs, operator.outputs = [dims, value], [_add(subgraph.tensors, output)]
+        operator.builtinOptionsType = schema.BuiltinOptions.FillOptions
+        operator.builtinOptions = schema.FillOptionsT()
+        return operator
+
+    def _constant(self, subgraph: Any, dtype: int, shape: list[int], data: bytes) -> int:
+        tensor = schema.TensorT()
+        tensor.type, tensor.shape, tensor.buffer = dtype, shape, self._add_buffer(data)
+        return _add(subgraph.tensors, tensor)
+
+    def _add_buffer(self, data: bytes) -> int:
+        buffer = _AlignedBuffer()
+        buffer.data = np.frombuffer(data, np.uint8)
+        return _add(self._model.buffers, buffer)
+
+    def _operator_code(self, builtin: int) -> int:
+        for index, code in enumerate(self._model.operatorCodes):
+            if code.builtinCode == builtin and code.version == 1:
+                return index
+        code = schema.OperatorCodeT()
+        # The old field holds what fits into a byte, for readers from before there were more.
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
+        return _add(self._model.operatorCodes, code)
+
+    def _builtin(self, operator: Any) -> int:
+        code = self._model.operatorCodes[operator.opcodeIndex]
+        return max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
+
+
+_ITEM_BYTES = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT32: 4, schema.TensorType.INT64: 8}
+
+
+class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
+    """The generated code aligns data to one byte; runtimes map it and expect 16."""
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated name
+        data = None
+        if self.data is not None and len(self.data):
+            raw = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(raw), _ALIGNMENT)
+            builder.head -= len(raw)
+            builder.Bytes[builder.head : builder.head + len(raw)] = raw
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def _add(items: Any, item: Any) -> int:
+    items.append(item)
+    return len(items) - 1
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name

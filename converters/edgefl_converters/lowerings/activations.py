@@ -1,0 +1,56 @@
+"""Gradients of activations that have no builtin TFLite form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from edgefl_converters.lowerings.registry import Context, attribute, lowering
+
+
+def _where_positive(condition: tf.Tensor) -> tf.Tensor:
+    """1.0 where a condition holds: a product with it is cheaper than a select on both runtimes."""
+    return tf.cast(condition, tf.float32)
+
+
+@lowering("ReluGrad")
+def relu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """The gradient passes where the input (or the output) is above 0."""
+    gradient, features = inputs
+    return [gradient * _where_positive(features > 0.0)]
+
+
+@lowering("Relu6Grad")
+def relu6_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """The gradient passes strictly between 0 and 6."""
+    gradient, features = inputs
+    return [gradient * _where_positive(tf.logical_and(features > 0.0, features < 6.0))]
+
+
+@lowering("LeakyReluGrad")
+def leaky_relu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """The gradient is scaled by alpha where the input is not above 0."""
+    gradient, features = inputs
+    alpha = float(attribute(op, "alpha"))
+    return [gradient * (alpha + (1.0 - alpha) * _where_positive(features > 0.0))]
+
+
+@lowering("EluGrad")
+def elu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Below 0 the derivative is output + 1."""
+    gradient, outputs = inputs
+    return [gradient * tf.minimum(outputs + 1.0, 1.0)]
+
+
+_SELU_SCALE_ALPHA = 1.7580993408473768599402175208123
+_SELU_SCALE = 1.0507009873554804934193349852946
+
+
+@lowering("SeluGrad")
+def selu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Below 0 the derivative is output + scale x alpha, above it is scale (Klambauer et al., 2017)."""
+    gradient, outputs = inputs
+    negative = outputs + _SELU_SCALE_ALPHA
+    return [gradient * tf.where(outputs < 0.0, negative, tf.fill(outputs.shape, _SELU_SCALE))]

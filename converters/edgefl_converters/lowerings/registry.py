@@ -1,0 +1,80 @@
+"""Which TensorFlow op is replaced by what, as data: one small function an op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from edgefl.errors import UnsupportedModelError
+
+__all__ = ["LOWERINGS", "Context", "Lowering", "attribute", "constant", "lowering", "static_shape"]
+
+
+class Context(Protocol):
+    """What a lowering may know beyond its op and its inputs."""
+
+    @property
+    def seed(self) -> tf.Tensor | None:
+        """The int32 input of shape ``[1]`` that random numbers are a function of; None where there is none."""
+
+    def next_stream(self) -> int:
+        """A number of its own for each random op of the graph."""
+
+    def shared(self, key: Any, make: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """A tensor that several ops need, made once; the key holds everything that it depends on."""
+
+
+Lowering = Callable[[Any, Sequence[tf.Tensor], Context], Sequence[tf.Tensor] | None]
+"""Takes the traced op, its new inputs and the context; returns its new outputs, or None to keep the op as it is."""
+
+LOWERINGS: dict[str, Lowering] = {}
+
+
+def lowering(*op_types: str) -> Callable[[Lowering], Lowering]:
+    """Registers a function as the lowering of one or several TensorFlow op types."""
+
+    def register(function: Lowering) -> Lowering:
+        for op_type in op_types:
+            if op_type in LOWERINGS:
+                raise ValueError(f"{op_type} has two lowerings.")
+            LOWERINGS[op_type] = function
+        return function
+
+    return register
+
+
+def attribute(op: Any, name: str) -> Any:
+    """An attribute of a traced op; text as ``str``."""
+    value = op.get_attr(name)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def static_shape(tensor: tf.Tensor) -> tuple[int, ...]:
+    """The shape of a tensor, which must be known.
+
+    Raises:
+        UnsupportedModelError: a dimension is not.
+    """
+    if tensor.shape.rank is None or None in tensor.shape.as_list():
+        raise UnsupportedModelError(
+            f"The shape of {tensor.name!r} depends on the data: {tensor.shape}.",
+            hint="Only operations whose output shape is known can be trained on devices.",
+        )
+    return tuple(tensor.shape.as_list())
+
+
+def constant(op: Any, index: int) -> Any:
+    """The value of an op's input as a numpy array, which must not depend on data.
+
+    Raises:
+        UnsupportedModelError: it does.
+    """
+    value = tf.get_static_value(op.inputs[index])
+    if value is None:
+        raise UnsupportedModelError(
+            f"Input {index} of {op.type} ({op.name!r}) depends on the data, it must be a constant.",
+            hint="Use sizes, axes and paddings that are fixed when the model is built.",
+        )
+    return value

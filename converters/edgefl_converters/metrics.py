@@ -1,0 +1,107 @@
+"""Compiled metrics as states of one batch that add up over batches and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.trainers.compile_utils import CompileMetrics
+
+from edgefl.errors import UnsupportedModelError
+from edgefl_converters.row_weights import expand, real_rows
+from edgefl_converters.specification import Specification
+
+__all__ = ["BatchMetric", "batch_metrics"]
+
+_FINALISERS = {keras.metrics.Mean.result: "mean"}
+
+
+@dataclass(frozen=True)
+class BatchMetric:
+    """One compiled metric.
+
+    Attributes:
+        name: as Keras reports it.
+        metric: the Keras metric; only its stateless update is used.
+        output: index of the model output that it looks at.
+        weighted: True when it was compiled as one of ``weighted_metrics``.
+        finaliser: how summed states become the value.
+        states: names of its states.
+    """
+
+    name: str
+    metric: Any
+    output: int
+    weighted: bool
+    finaliser: str
+    states: tuple[str, ...]
+
+    def update(self, target: tf.Tensor, prediction: tf.Tensor, user_weight: tf.Tensor) -> list[tf.Tensor]:
+        """The states of one batch, from zeros.
+
+        Args:
+            target: what the output should be.
+            prediction: the output.
+            user_weight: shape ``[B]``, 0 on padding rows, the user's weights elsewhere.
+        """
+        weight = user_weight if self.weighted else real_rows(user_weight)
+        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self.metric.variables]
+        updated = self.metric.stateless_update_state(
+            zeros, target, prediction, sample_weight=expand(weight, prediction)
+        )
+        return [tf.convert_to_tensor(state) for state in updated]
+
+
+def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
+    """The compiled metrics of a model.
+
+    Raises:
+        UnsupportedModelError: a metric is not a function of states that add up.
+    """
+    compiled = specification.model._compile_metrics
+    if compiled is None:
+        return ()
+    fresh = CompileMetrics(compiled._user_metrics, compiled._user_weighted_metrics, output_names=compiled.output_names)
+    symbolic = [port.symbolic for port in specification.outputs]
+    prediction = keras.tree.pack_sequence_as(specification.output_structure, symbolic)
+    target = specification.nest_targets([port.symbolic for port in specification.targets])
+    fresh.build(target, prediction)
+    with_target = {port.output for port in specification.targets}
+    result = []
+    for name, output, metric, weighted in _named(fresh):
+        if output not in with_target:
+            raise UnsupportedModelError(
+                f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no loss and so no target.",
+                hint="Give that output a loss, or remove the metric.",
+            )
+        finaliser = _FINALISERS.get(type(metric).result)
+        if finaliser is None:
+            raise UnsupportedModelError(
+                f"Metric {name!r} ({type(metric).__name__}) is not a quotient of two sums, so it cannot be merged over devices.",
+                hint="Compile the model for conversion with accuracies, losses or other averages as metrics.",
+            )
+        states = tuple(f"{name}/{variable.name}" for variable in metric.variables)
+        result.append(BatchMetric(name, metric, output, weighted, finaliser, states))
+    return tuple(result)
+
+
+def _named(compiled: CompileMetrics) -> Iterator[tuple[str, int, Any, bool]]:
+    """Every metric with the name under which Keras reports it."""
+    counts: dict[str, int] = {}
+    groups: Sequence[tuple[bool, Any]] = ((False, compiled._flat_metrics), (True, compiled._flat_weighted_metrics))
+    for weighted, flat in groups:
+        for output, group in enumerate(flat):
+            for metric in group.metrics if group else ():
+                name = f"{group.output_name}_{metric.name}" if group.output_name else metric.name
+                if weighted and name in counts:
+                    name = (
+                        f"{group.output_name}_weighted_{metric.name}"
+                        if group.output_name
+                        else f"weighted_{metric.name}"
+                    )
+                seen = counts.get(name, 0)
+                counts[name] = seen + 1
+                yield (f"{name}_{seen}" if seen else name), output, metric, weighted

@@ -1,0 +1,246 @@
+"""From a compiled Keras model to the TensorFlow graphs of its training step, evaluation and inference."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.trainers.compile_utils import CompileLoss
+
+from edgefl.errors import EdgeflError, ModelError
+from edgefl_converters.metrics import BatchMetric, batch_metrics
+from edgefl_converters.row_weights import RowWeightedLoss, real_rows
+from edgefl_converters.specification import Port, Specification
+
+__all__ = ["Trace", "Traces", "layer_of", "trace"]
+
+_LAYER = "edgefl_layer_"
+_STAGE = "edgefl_stage_"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One traced function.
+
+    Attributes:
+        graph: its ops, over the variables of the Keras model and the fresh optimizer.
+        inputs: what its explicit inputs are, in order.
+        outputs: names of its outputs, in order.
+        results: the graph's tensors for them.
+    """
+
+    graph: Any
+    inputs: tuple[Port, ...]
+    outputs: tuple[str, ...]
+    results: tuple[tf.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Traces:
+    """The functions that come from Keras; those that only move variables are made when the file is assembled.
+
+    Attributes:
+        functions: ``train``, ``evaluate``, ``infer``.
+        metrics: the compiled metrics, whose states are outputs of ``train`` and ``evaluate``.
+        layers: the model's layers; an index into it is part of the name of every op that a layer made.
+    """
+
+    functions: Mapping[str, Trace]
+    metrics: tuple[BatchMetric, ...]
+    layers: tuple[Any, ...]
+
+
+def trace(specification: Specification) -> Traces:
+    """Traces what Keras does in a training step, an evaluation step and a prediction.
+
+    Raises:
+        ModelError: the model fails on inputs of its own shapes, or its outputs do not fit the loss.
+    """
+    metrics = batch_metrics(specification)
+    layers = tuple(specification.model._flatten_layers())
+    steps = _Steps(specification, metrics)
+    batch = specification.batch_size
+    weights = Port("sample_weight", (batch,), "float32")
+    rate, seed = Port("learning_rate", (1,), "float32"), Port("seed", (1,), "int32")
+    data = (*specification.inputs, *specification.targets)
+    functions = {}
+    with _attributed(layers):
+        for name, step, inputs in (
+            ("train", steps.train, (*data, weights, rate, seed)),
+            ("evaluate", steps.evaluate, (*data, weights)),
+            ("infer", steps.infer, specification.inputs),
+        ):
+            functions[name] = _trace_one(name, step, inputs)
+    return Traces(functions, metrics, layers)
+
+
+def layer_of(operation_name: str) -> int | str | None:
+    """What made an op: the index of a layer, or ``loss``, ``metrics``, ``optimizer``."""
+    layers = re.findall(rf"{_LAYER}(\d+)", operation_name)
+    if layers:
+        return int(layers[-1])
+    stages = re.findall(rf"{_STAGE}([a-z]+)", operation_name)
+    return stages[-1] if stages else None
+
+
+def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Sequence[Port]) -> Trace:
+    specs = [tf.TensorSpec(port.shape, port.dtype, name=f"input_{index}") for index, port in enumerate(inputs)]
+    try:
+        function = tf.function(step, autograph=False).get_concrete_function(*specs)
+    except EdgeflError:
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        raise ModelError(
+            f"Keras cannot run the model's {name} step: {lines[0] if lines else type(error).__name__}",
+            hint="Expected inputs and targets: "
+            + ", ".join(f"{port.name} {port.dtype} {port.shape}" for port in inputs[:-1])
+            + ". Check that the model's output fits its loss and metrics.",
+        ) from error
+    outputs = tuple(function.structured_outputs)
+    results = tf.nest.flatten(function.graph.structured_outputs, expand_composites=True)
+    # A dictionary is flattened by sorted keys.
+    by_name = dict(zip(sorted(outputs), results))
+    return Trace(function.graph, tuple(inputs), outputs, tuple(by_name[output] for output in outputs))
+
+
+class _Steps:
+    """The Python functions that are traced."""
+
+    def __init__(self, specification: Specification, metrics: Sequence[BatchMetric]) -> None:
+        self._specification = specification
+        self._metrics = metrics
+        self._compile_loss = _row_weighted_loss(specification)
+
+    def train(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Forward, loss, gradient, optimizer; returns the loss and the metrics' states."""
+        specification, model = self._specification, self._specification.model
+        inputs, targets, (weight, rate, _seed) = self._split(tensors)
+        variables = model.trainable_variables
+        with tf.GradientTape() as tape:
+            predictions = _call(model, inputs, training=True)
+            with tf.name_scope(f"{_STAGE}loss"):
+                loss = self._loss(inputs, targets, predictions, weight, training=True)
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        if all(gradient is None for gradient in gradients):
+            raise ModelError(
+                "The loss does not depend on any trainable weight.", hint="Check that the output uses the layers."
+            )
+        optimizer = specification.optimizer
+        optimizer._get_current_learning_rate = lambda: rate[0]
+        try:
+            with tf.name_scope(f"{_STAGE}optimizer"):
+                optimizer.apply(gradients, variables)
+        finally:
+            del optimizer._get_current_learning_rate
+        with tf.name_scope(f"{_STAGE}metrics"):
+            user_weight = weight * tf.reduce_mean(real_rows(weight))
+        return {"loss": loss, **self._states(targets, predictions, user_weight)}
+
+    def evaluate(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Forward and loss; everything that it returns adds up over batches."""
+        inputs, targets, (weight,) = self._split(tensors)
+        predictions = _call(self._specification.model, inputs, training=False)
+        with tf.name_scope(f"{_STAGE}loss"):
+            rows = tf.reduce_sum(real_rows(weight))
+            batch = float(self._specification.batch_size)
+            loss = self._loss(inputs, targets, predictions, weight * (batch / tf.maximum(rows, 1.0)), training=False)
+        return {"loss_sum": loss * rows, "rows": rows, **self._states(targets, predictions, weight)}
+
+    def infer(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The model's outputs."""
+        predictions = _call(self._specification.model, self._specification.nest_inputs(tensors), training=False)
+        flat = keras.tree.flatten(predictions)
+        return {port.name: tf.identity(each) for port, each in zip(self._specification.outputs, flat)}
+
+    def _split(self, tensors: Sequence[tf.Tensor]) -> tuple[Any, Any, Sequence[tf.Tensor]]:
+        specification = self._specification
+        first, second = len(specification.inputs), len(specification.inputs) + len(specification.targets)
+        return (
+            specification.nest_inputs(tensors[:first]),
+            specification.nest_targets(tensors[first:second]),
+            tensors[second:],
+        )
+
+    def _loss(self, inputs: Any, targets: Any, predictions: Any, weight: tf.Tensor, training: bool) -> tf.Tensor:
+        model = self._specification.model
+        compiled = model._compile_loss
+        model._compile_loss = self._compile_loss
+        try:
+            return model._compute_loss(inputs, targets, predictions, sample_weight=weight, training=training)
+        finally:
+            model._compile_loss = compiled
+
+    def _states(self, targets: Any, predictions: Any, user_weight: tf.Tensor) -> dict[str, tf.Tensor]:
+        structure = self._specification.output_structure
+        flat_predictions = keras.tree.flatten(predictions)
+        flat_targets = [targets] if not keras.tree.is_nested(structure) else _flatten_up_to(structure, targets)
+        states: dict[str, tf.Tensor] = {}
+        with tf.name_scope(f"{_STAGE}metrics"):
+            for metric in self._metrics:
+                values = metric.update(flat_targets[metric.output], flat_predictions[metric.output], user_weight)
+                states.update(zip(metric.states, values))
+        return states
+
+
+def _row_weighted_loss(specification: Specification) -> CompileLoss:
+    compiled = specification.model._compile_loss
+    fresh = CompileLoss(compiled._user_loss, compiled._user_loss_weights, output_names=compiled.output_names)
+    predictions = keras.tree.pack_sequence_as(
+        specification.output_structure, [port.symbolic for port in specification.outputs]
+    )
+    try:
+        fresh.build(specification.nest_targets([port.symbolic for port in specification.targets]), predictions)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"The compiled loss does not fit the model's outputs: {error}",
+            hint="Give one loss, or one per output by the outputs' names.",
+        ) from error
+    fresh._flat_losses = [each._replace(loss=RowWeightedLoss(each.loss)) for each in fresh._flat_losses]
+    # With several losses Keras tracks each in a metric of its own, whose variables must not become part of the graph.
+    fresh._metrics = [None] * len(fresh._flat_losses)
+    return fresh
+
+
+def _call(model: Any, inputs: Any, *, training: bool) -> Any:
+    return model(inputs, training=training) if model._call_has_training_arg else model(inputs)
+
+
+def _flatten_up_to(structure: Any, targets: Any) -> list[Any]:
+    paths = [path for path, _ in keras.tree.flatten_with_path(structure)]
+    flat = []
+    for path in paths:
+        value = targets
+        for key in path:
+            value = value[key]
+        flat.append(value)
+    return flat
+
+
+@contextmanager
+def _attributed(layers: Sequence[Any]) -> Iterator[None]:
+    """Puts every op that a layer makes under a name scope with the layer's index.
+
+    Keras's own scopes carry layer names, which TensorFlow numbers again where they repeat, so that they do not lead back
+    to one layer.
+    """
+    indices = {id(layer): index for index, layer in enumerate(layers)}
+    call = keras.Layer.__call__
+
+    def attributed_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        index = indices.get(id(self))
+        if index is None:
+            return call(self, *args, **kwargs)
+        with tf.name_scope(f"{_LAYER}{index}"):
+            return call(self, *args, **kwargs)
+
+    keras.Layer.__call__ = attributed_call
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = call

@@ -1,0 +1,114 @@
+"""Which of a model's variables the file keeps as variables, and under which names."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from edgefl_converters.naming import unique
+from edgefl_converters.specification import Specification
+from edgefl_converters.tracing import Traces
+from edgefl_converters.walk import assigned_inputs
+
+__all__ = ["Variable", "Variables", "classify"]
+
+WEIGHT, STATISTIC, STATE, FROZEN, SEED = "weight", "statistic", "state", "frozen", "seed"
+
+
+@dataclass(frozen=True, eq=False)
+class Variable:
+    """One variable that the traced graphs touch.
+
+    Attributes:
+        name: stable and unique.
+        keras_path: as Keras calls it.
+        role: ``weight`` (the gradient changes it), ``statistic`` (the forward pass does), ``state`` (the optimizer's own),
+            ``frozen`` (nothing changes it: a constant of the graph), ``seed`` (Keras's random state: replaced by an input).
+        initial: its value.
+    """
+
+    name: str
+    keras_path: str
+    role: str
+    initial: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Variables:
+    """All variables, with the way back from what a graph captured.
+
+    Attributes:
+        all: in the order of the Keras model's variables, then the optimizer's.
+        by_handle: identity of a captured handle to the variable.
+    """
+
+    all: tuple[Variable, ...]
+    by_handle: Mapping[int, Variable]
+
+    def of_role(self, *roles: str) -> tuple[Variable, ...]:
+        """The variables of some roles, in order."""
+        return tuple(variable for variable in self.all if variable.role in roles)
+
+
+def classify(specification: Specification, traces: Traces) -> Variables:
+    """Sorts everything that the traced graphs captured by what happens to it."""
+    captured: dict[int, None] = {}
+    assigned: set[int] = set()
+    for trace in traces.functions.values():
+        own = {inner.name: id(outer) for outer, inner in trace.graph.captures if inner.dtype == tf.resource}
+        captured.update(dict.fromkeys(own.values()))
+        assigned |= {own[name] for name in assigned_inputs(trace.graph, trace.results) if name in own}
+    model, optimizer = specification.model, specification.optimizer
+    trainable = {id(variable.value.handle) for variable in model.trainable_variables}
+    slots = {id(variable.value.handle) for variable in optimizer.variables}
+    seeds = {id(generator.state.value.handle) for layer in traces.layers for generator in _seed_generators(layer)}
+    model_variables = [(id(each.value.handle), each.value, each.path) for each in model.variables]
+    known = {handle for handle, _, _ in model_variables} | slots
+    watched = itertools.chain.from_iterable(trace.graph.variables for trace in traces.functions.values())
+    raw = {id(each.handle): (id(each.handle), each, each.name.split(":")[0]) for each in watched}
+    others = [entry for handle, entry in raw.items() if handle not in known]
+    found: list[tuple[int, str, str, str, NDArray[Any]]] = []
+    for handle, variable, path in model_variables + others:
+        if handle in captured:
+            value = np.asarray(variable.numpy())
+            role = _role(handle, trainable, seeds, assigned, value)
+            found.append((handle, specification.names(path), path, role, value))
+    for each in optimizer.variables:
+        handle = id(each.value.handle)
+        if handle in captured:
+            role = STATE if handle in assigned else FROZEN
+            name = _slot_name(each, specification)
+            found.append((handle, name, each.path, role, np.asarray(each.value.numpy())))
+    names = unique(name for _, name, *_ in found)
+    variables = [Variable(name, path, role, value) for name, (_, _, path, role, value) in zip(names, found)]
+    return Variables(tuple(variables), {entry[0]: variable for entry, variable in zip(found, variables)})
+
+
+def _role(handle: int, trainable: set[int], seeds: set[int], assigned: set[int], value: NDArray[Any]) -> str:
+    if handle in seeds:
+        return SEED
+    if handle not in assigned:
+        return FROZEN
+    if handle in trainable:
+        return WEIGHT
+    return STATISTIC if value.dtype == np.float32 else STATE
+
+
+def _seed_generators(layer: Any) -> Sequence[Any]:
+    return list(getattr(layer, "_seed_generators", ()))
+
+
+def _slot_name(slot: Any, specification: Specification) -> str:
+    """``optimizer/<weight>/<slot>`` instead of Keras's path, which has both names of the process glued together."""
+    own = slot.path.split("/", 1)[-1]
+    for variable in specification.model.trainable_variables:
+        prefix = variable.path.replace("/", "_") + "_"
+        if own.startswith(prefix) and tuple(slot.shape) == tuple(variable.shape):
+            return f"optimizer/{specification.names(variable.path)}/{own[len(prefix) :]}"
+    return f"optimizer/{own}"
