@@ -45,7 +45,7 @@ def add_states(sums: dict[str, NDArray[np.float64]], states: Mapping[str, ArrayL
     """Adds states to sums of the same names, in float64; names that the sums lack are begun."""
     for name, value in states.items():
         if name in sums:
-            sums[name] += value
+            sums[name] += np.asarray(value, np.float64)
         else:
             sums[name] = np.array(value, np.float64)
 

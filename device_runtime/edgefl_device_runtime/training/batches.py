@@ -1,0 +1,158 @@
+"""How rows become batches of the one size that a model file has.
+
+A batch of n real rows is filled up with rows of weight 0, and the real ones get weight B/n: Keras divides a loss by B,
+so the gradient is that of a batch of n rows. Where a row's result depends on the others (batch normalisation) this
+cannot be done, and rows are left out or used twice instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import DataError, InvalidSettingError
+from edgefl.wire.messages import BatchPolicy
+from edgefl_device_runtime.training.data import Column
+
+__all__ = ["BatchBuffers", "batches", "number_of_batches", "resolve_policy"]
+
+
+def resolve_policy(policy: BatchPolicy | str, *, rows: int, batch_size: int, mixes_rows: bool) -> BatchPolicy:
+    """What is done with the rows left over after the last full batch.
+
+    Args:
+        policy: the caller's wish; ``model`` means: pad where rows are independent, else drop, or refill when there is
+            less than one batch.
+        rows: how many there are.
+        batch_size: real rows of a full batch.
+        mixes_rows: whether padding would be felt by the real rows.
+
+    Returns:
+        ``PAD``, ``DROP`` or ``REFILL``.
+
+    Raises:
+        InvalidSettingError: no such policy, or padding where rows are mixed.
+        DataError: everything would be dropped.
+    """
+    try:
+        policy = BatchPolicy[policy.upper()] if isinstance(policy, str) else BatchPolicy(policy)
+    except (KeyError, ValueError) as error:
+        names = ", ".join(each.name.lower() for each in BatchPolicy)
+        raise InvalidSettingError(f"Unknown batch policy {policy!r}, expected one of {names}.") from error
+    if policy is BatchPolicy.MODEL:
+        if not mixes_rows:
+            return BatchPolicy.PAD
+        return BatchPolicy.DROP if rows >= batch_size else BatchPolicy.REFILL
+    if policy is BatchPolicy.PAD and mixes_rows:
+        raise InvalidSettingError(
+            "The batch policy 'pad' cannot be used: a layer of this model (batch normalisation) mixes a batch's rows.",
+            hint="Use 'drop' or 'refill'.",
+        )
+    if policy is BatchPolicy.DROP and rows < batch_size:
+        raise DataError(
+            f"The batch policy 'drop' leaves nothing of {rows} rows: a batch has {batch_size}.",
+            hint="Use the policy 'refill', or more data.",
+        )
+    return policy
+
+
+def number_of_batches(rows: int, batch_size: int, policy: BatchPolicy) -> int:
+    """Batches of one epoch."""
+    full, rest = divmod(rows, batch_size)
+    return full + (rest > 0 and policy is not BatchPolicy.DROP)
+
+
+def batches(
+    order: NDArray[np.intp], batch_size: int, static_size: int, policy: BatchPolicy
+) -> Iterator[tuple[NDArray[np.intp], int]]:
+    """Cuts an order of rows into batches.
+
+    Args:
+        order: indices of the rows of one epoch, shape ``[rows]``.
+        batch_size: real rows of a full batch, at most `static_size`.
+        static_size: rows of every batch as the model takes it.
+        policy: ``PAD``, ``DROP`` or ``REFILL``, which goes on with the first rows of the epoch again.
+
+    Yields:
+        Row indices of shape ``[static_size]`` and how many of them count: those at the beginning, which the others
+        repeat.
+    """
+    rows = len(order)
+    for start in range(0, rows, batch_size):
+        chosen = order[start : start + batch_size]
+        if len(chosen) < batch_size:
+            if policy is BatchPolicy.DROP:
+                return
+            if policy is BatchPolicy.REFILL:
+                chosen = order[np.arange(start, start + batch_size) % rows]
+        yield (chosen if len(chosen) == static_size else np.resize(chosen, static_size)), len(chosen)
+
+
+class BatchBuffers:
+    """The arrays of one batch, allocated once and filled again for every step.
+
+    Args:
+        columns: the data, one column for each input of the signature that comes from data.
+        tensors: the signature's tensor name of each column's name.
+        static_size: rows of every batch.
+        sample_weight: the rows' weights, float32 ``[rows]``, or None for 1.
+        divides: True for training, where the n real rows of a batch of B get B/n times their weight.
+
+    Attributes:
+        arrays: tensor name to the buffer of shape ``[static_size, ...]``.
+        weights: the buffer of row weights, float32 ``[static_size]``.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        tensors: Mapping[str, str],
+        static_size: int,
+        sample_weight: NDArray[np.float32] | None = None,
+        *,
+        divides: bool,
+    ) -> None:
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.weights = np.empty(static_size, np.float32)
+        self._moves: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]] = []
+        for column in columns:
+            shape = (static_size, *column.data.shape[1:])
+            buffer = self.arrays[tensors[column.name]] = np.empty(shape, column.dtype)
+            # Other types are converted batch by batch: the data is never held twice.
+            raw = None if column.data.dtype == column.dtype else np.empty(shape, column.data.dtype)
+            self._moves.append((column.data, buffer, raw))
+        self._sample_weight = sample_weight
+        self._static_size = static_size
+        self._divides = divides
+        self._filled = 0
+
+    def fill(self, rows: NDArray[np.intp], real: int) -> None:
+        """Copies rows into the buffers and sets their weights.
+
+        Args:
+            rows: indices of shape ``[static_size]``.
+            real: how many of them count; the others get weight 0.
+        """
+        for data, buffer, raw in self._moves:
+            # mode="raise" would take a detour over a temporary array; the indices are ours and in range.
+            if raw is None:
+                np.take(data, rows, 0, buffer, "clip")
+            else:
+                np.take(data, rows, 0, raw, "clip")
+                np.copyto(buffer, raw, casting="unsafe")
+        if self._sample_weight is None:
+            if real != self._filled:
+                self.weights[:real] = self._scale(real)
+                self.weights[real:] = 0.0
+                self._filled = real
+        else:
+            np.take(self._sample_weight, rows, 0, self.weights, "clip")
+            if real != self._static_size:
+                self.weights[:real] *= self._scale(real)
+                self.weights[real:] = 0.0
+
+    def _scale(self, real: int) -> np.float32:
+        return np.float32(self._static_size / real) if self._divides else np.float32(1.0)

@@ -1,0 +1,243 @@
+"""A user's arrays as the model file takes them: checked once, never copied where that can be avoided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import DataError
+from edgefl.manifest import ModelManifest, TensorSpec
+
+__all__ = ["Column", "Dataset", "prepare"]
+
+_CHUNK = 1 << 16
+"""Elements that are checked at a time, so that checking needs no memory worth mentioning."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One input's data, one row each.
+
+    Attributes:
+        name: the input's name in the manifest.
+        data: C-contiguous, native byte order, shape ``[rows, ...]``; a view of the user's array wherever possible.
+        dtype: the type that the model takes; every value fits it.
+    """
+
+    name: str
+    data: NDArray[Any]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Inputs, targets and row weights of equal length.
+
+    Attributes:
+        columns: inputs, then targets.
+        sample_weight: float32 ``[rows]``, or None when every row weighs 1.
+        rows: at least 1.
+    """
+
+    columns: tuple[Column, ...]
+    sample_weight: NDArray[np.float32] | None
+    rows: int
+
+
+def prepare(
+    manifest: ModelManifest,
+    signature: str,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    with_targets: bool = True,
+) -> Dataset:
+    """Checks data against a signature.
+
+    Args:
+        manifest: the model's.
+        signature: whose inputs to fit.
+        x: an array, a list of arrays in the order of ``manifest.inputs``, or a dict by name.
+        y: the same for the targets, whose names are also those of the model's outputs.
+        sample_weight: one number of at least 0 for each row, or None.
+        with_targets: False where the signature takes no targets.
+
+    Raises:
+        DataError: a name, shape, type, length, label or number does not fit.
+    """
+    specs = {spec.name: spec for spec in manifest.signatures[signature].inputs}
+    columns = [_column("input", specs[name], array) for name, array in _by_name("input", manifest.inputs, x)]
+    if with_targets:
+        names = [target.name for target in manifest.targets]
+        outputs = {target.output: target.name for target in manifest.targets}
+        classes = {target.name: target.classes for target in manifest.targets}
+        if y is None:
+            raise DataError(f"Targets are missing: the model is trained towards {', '.join(names)}.", hint="Give y.")
+        columns += [
+            _column("target", specs[name], array, classes[name])
+            for name, array in _by_name("target", names, y, outputs)
+        ]
+    lengths = {column.name: len(column.data) for column in columns}
+    if len(set(lengths.values())) != 1:
+        raise DataError(
+            f"Every array must have the same number of rows, got {_listed(lengths)}.",
+            hint="Row i of every input, target and weight belongs to example i.",
+        )
+    rows = next(iter(lengths.values()))
+    if rows == 0:
+        raise DataError("The data has no rows.", hint="Give at least one example.")
+    return Dataset(tuple(columns), _row_weights(sample_weight, rows), rows)
+
+
+def _by_name(
+    what: str, names: Sequence[str], given: Any, aliases: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Pairs the names with what was given for each, in their order."""
+    expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({', '.join(names)})"
+    if isinstance(given, Mapping):
+        renamed = {
+            (aliases or {}).get(name, name) if name not in names else name: value for name, value in given.items()
+        }
+        missing = [name for name in names if name not in renamed]
+        unknown = [name for name in renamed if name not in names]
+        if missing or unknown or len(renamed) != len(given):
+            raise DataError(
+                f"{expected}; got {', '.join(map(repr, given)) or 'none'}.",
+                hint="Use these names as the keys of the dict.",
+            )
+        values = [renamed[name] for name in names]
+    elif len(names) == 1:
+        alone = isinstance(given, (list, tuple)) and len(given) == 1 and np.ndim(given[0]) > 0
+        values = [given[0] if alone and isinstance(given[0], np.ndarray) else given]
+    else:
+        if not isinstance(given, (list, tuple)) or len(given) != len(names):
+            count = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
+            raise DataError(f"{expected}; got {count}.", hint="Give a list of arrays in this order, or a dict by name.")
+        values = list(given)
+    for name, value in zip(names, values, strict=True):
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise DataError(f"{what.capitalize()} {name!r} is not an array: {error}.", hint=_NUMBERS) from error
+        yield name, array
+
+
+def _column(what: str, spec: TensorSpec, array: NDArray[Any], classes: int | None = None) -> Column:
+    title = f"{what.capitalize()} {spec.name!r}"
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{title} expects numbers ({spec.dtype}), got {array.dtype}.", hint=_NUMBERS)
+    array = _fit_rank(title, spec, array, classes)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind in "iu":
+        _check_integers(title, array, dtype, classes)
+    elif array.dtype.kind == "f":
+        _check_finite(title, array, dtype)
+    if not array.flags.c_contiguous or not array.dtype.isnative or not array.flags.aligned:
+        # numpy's take would silently copy all of it for every batch.
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return Column(spec.name, array, dtype)
+
+
+def _fit_rank(title: str, spec: TensorSpec, array: NDArray[Any], classes: int | None) -> NDArray[Any]:
+    """Adds or drops a last dimension of 1, as Keras does; anything else must fit."""
+    wanted = spec.shape[1:]
+    if array.ndim > 0 and array.shape[1:] != wanted:
+        if array.shape[1:] == (*wanted, 1):
+            return array[..., 0]
+        if (*array.shape[1:], 1) == wanted:
+            return array[..., np.newaxis]
+    if array.ndim == 0 or array.shape[1:] != wanted:
+        hint = f"Every row must have shape {wanted}."
+        if classes is not None and array.shape[1:] == (*wanted, classes):
+            hint = "The loss takes class numbers; turn one-hot rows into them with y.argmax(-1)."
+        elif title.startswith("Target") and array.shape[1:] == wanted[:-1]:
+            hint = f"The loss takes one value per class; turn class numbers into rows with np.eye({wanted[-1]})[y]."
+        elif array.shape == wanted:
+            hint = "For a single example add the dimension of rows: x[np.newaxis]."
+        raise DataError(f"{title} expects shape {_rows(wanted)}, got {array.shape}.", hint=hint)
+    return array
+
+
+def _check_finite(title: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    for start, chunk in _chunks(array):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(chunk.astype(dtype, copy=False))
+        if not finite.all():
+            row = start + int(np.flatnonzero(~finite.reshape(len(chunk), -1).all(1))[0])
+            raise DataError(
+                f"{title} must be finite {dtype.name} numbers, got NaN, infinity or an overflow in row {row}.",
+                hint="Remove such rows or fill them in.",
+            )
+
+
+def _check_integers(title: str, array: NDArray[Any], dtype: np.dtype[Any], classes: int | None) -> None:
+    low, high = (0, classes - 1) if classes is not None else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    for start, chunk in _chunks(array):
+        if chunk.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                wrong = ~(np.rint(chunk) == chunk)
+            if wrong.any():
+                raise DataError(
+                    f"{title} expects whole numbers, got {chunk[wrong].flat[0]} in row {start + _first_row(wrong)}.",
+                    hint="Round or encode the values first.",
+                )
+        if chunk.dtype.kind != "b" and (chunk.min() < low or chunk.max() > high):
+            wrong = (chunk < low) | (chunk > high)
+            hint = (
+                "Labels count from 0 and are smaller than the model's number of classes." if classes is not None else ""
+            )
+            raise DataError(
+                f"{title} expects whole numbers from {low} to {high}, got {chunk[wrong].flat[0]} "
+                f"in row {start + _first_row(wrong)}.",
+                hint=hint or None,
+            )
+
+
+def _first_row(wrong: NDArray[np.bool_]) -> int:
+    return int(np.flatnonzero(wrong.reshape(len(wrong), -1).any(1))[0])
+
+
+def _chunks(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Pieces of whole rows and the row at which each begins; none for an empty array."""
+    if array.size:
+        step = max(1, _CHUNK // (array.size // len(array)))
+        for start in range(0, len(array), step):
+            yield start, array[start : start + step]
+
+
+def _row_weights(sample_weight: Any, rows: int) -> NDArray[np.float32] | None:
+    if sample_weight is None:
+        return None
+    array = np.asarray(sample_weight)
+    if array.shape == (rows, 1):
+        array = array[:, 0]
+    if array.shape != (rows,) or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"sample_weight expects one number per row, shape ({rows},), got {array.dtype} {array.shape}.",
+            hint="Give one weight for each example.",
+        )
+    _check_finite("sample_weight", array, np.dtype(np.float32))
+    weights = array.astype(np.float32)
+    if weights.min() < 0:
+        raise DataError(
+            f"sample_weight must not be negative, got {weights.min():g} in row {int(weights.argmin())}.",
+            hint="Use 0 for rows that shall not count.",
+        )
+    # Weight 0 means padding to the model. A real row of weight 0 counts and adds nothing: the smallest normal float32.
+    return np.maximum(weights, np.finfo(np.float32).tiny, out=weights)
+
+
+def _rows(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(['rows', *map(str, shape)])}{',' if not shape else ''})"
+
+
+def _listed(lengths: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {length}" for name, length in lengths.items())
+
+
+_NUMBERS = "Give a numpy array of numbers; turn text and categories into numbers first."

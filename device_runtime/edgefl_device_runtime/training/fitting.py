@@ -1,0 +1,234 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import InvalidSettingError
+from edgefl.manifest import ModelManifest
+from edgefl.metrics import add_states, finalise
+from edgefl.wire.messages import BatchPolicy
+from edgefl_device_runtime.training.batches import BatchBuffers, batches, number_of_batches, resolve_policy
+from edgefl_device_runtime.training.callbacks import Callback, overridden
+from edgefl_device_runtime.training.data import Dataset
+from edgefl_device_runtime.training.history import History
+from edgefl_device_runtime.training.interpreter import Arrays, Interpreter
+from edgefl_device_runtime.training.randomness import row_order, step_seeds
+
+__all__ = ["Plan", "Trainer", "check_batch_size", "check_count", "check_learning_rate", "fit"]
+
+
+def check_count(name: str, value: Any) -> int:
+    """Returns a whole number of at least 1.
+
+    Raises:
+        InvalidSettingError: it is something else.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InvalidSettingError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    return int(value)
+
+
+def check_learning_rate(manifest: ModelManifest, value: float | None) -> float:
+    """The learning rate to use: the caller's, else the compiled one.
+
+    Raises:
+        InvalidSettingError: it is negative or not finite.
+    """
+    if value is None:
+        return manifest.learning_rate
+    if isinstance(value, (bool, str)) or not math.isfinite(value) or value < 0:
+        raise InvalidSettingError(
+            f"The learning rate must be a finite number of at least 0, got {value!r}.",
+            hint=f"Leave it out for the compiled one, {manifest.learning_rate:g}.",
+        )
+    return float(value)
+
+
+def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
+    """Real rows of a full batch: the caller's number, else the file's.
+
+    Raises:
+        InvalidSettingError: it is more than the file's, or less where rows are mixed.
+    """
+    if value is None:
+        return manifest.batch_size
+    size = check_count("batch_size", value)
+    if size > manifest.batch_size or (size < manifest.batch_size and manifest.mixes_rows):
+        limit = "exactly" if manifest.mixes_rows else "at most"
+        raise InvalidSettingError(
+            f"batch_size must be {limit} {manifest.batch_size} with this model file, got {size}.",
+            hint=f"Leave it out, or convert the model with `--batch-size {size}`.",
+        )
+    return size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call of `fit` does; every value has been checked.
+
+    Attributes:
+        epochs: number of the epoch to stop before.
+        initial_epoch: number of the first one.
+        batch_size: real rows of a full batch.
+        shuffle: whether each epoch has an order of its own.
+        seed: of orders and of the model's own random numbers.
+        learning_rate: of every step.
+        max_steps: None: no limit.
+        max_seconds: None: no limit. At least one step is taken.
+        policy: ``PAD``, ``DROP`` or ``REFILL``.
+    """
+
+    epochs: int
+    initial_epoch: int
+    batch_size: int
+    shuffle: bool
+    seed: int
+    learning_rate: float
+    max_steps: int | None
+    max_seconds: float | None
+    policy: BatchPolicy
+
+
+class Trainer:
+    """The signature ``train`` with its input buffers, ready for one data set.
+
+    Args:
+        interpreter: the loaded model.
+        manifest: its manifest.
+        data: what to train on.
+        learning_rate: of every step.
+    """
+
+    def __init__(self, interpreter: Interpreter, manifest: ModelManifest, data: Dataset, learning_rate: float) -> None:
+        signature = manifest.signatures["train"]
+        tensors = {spec.name: spec.tensor for spec in signature.inputs}
+        outputs = {spec.name: spec.tensor for spec in signature.outputs}
+        self._call = interpreter.signature("train")
+        self.buffers = BatchBuffers(data.columns, tensors, manifest.batch_size, data.sample_weight, divides=True)
+        self._seed = np.zeros(1, np.int32)
+        self._inputs: dict[str, NDArray[Any]] = {
+            **self.buffers.arrays,
+            tensors["sample_weight"]: self.buffers.weights,
+            tensors["learning_rate"]: np.full(1, learning_rate, np.float32),
+        }
+        if manifest.draws_random_numbers:
+            self._inputs[tensors["seed"]] = self._seed
+        self._loss = outputs["loss"]
+        self._states = {name: outputs[name] for metric in manifest.metrics for name in metric.states}
+
+    def step(self, rows: NDArray[np.intp], real: int, seed: np.int32 | int) -> tuple[float, Arrays]:
+        """Takes one optimizer step.
+
+        Args:
+            rows: which rows of the data, shape ``[B]``.
+            real: how many of them count.
+            seed: of this step.
+
+        Returns:
+            The loss of the batch, and the outputs, of which `states` picks the metrics'.
+        """
+        self.buffers.fill(rows, real)
+        self._seed[0] = seed
+        outputs = self._call(self._inputs)
+        return outputs[self._loss].item(), outputs
+
+    def states(self, outputs: Arrays) -> dict[str, NDArray[Any]]:
+        """The metrics' states of a batch, by name."""
+        return {name: outputs[tensor] for name, tensor in self._states.items()}
+
+
+def resolve_plan_policy(
+    manifest: ModelManifest, policy: BatchPolicy | str, rows: int, batch_size: int
+) -> tuple[BatchPolicy, str | None]:
+    """The policy that applies, and what to tell the user where rows are left out or used twice."""
+    resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows)
+    rest = rows % batch_size
+    if not rest or not manifest.mixes_rows or resolved is BatchPolicy.PAD:
+        return resolved, None
+    why = "a layer of this model (batch normalisation) mixes the rows of a batch, so that it cannot be padded"
+    if resolved is BatchPolicy.DROP:
+        return resolved, f"The last {rest} of {rows} rows are left out of each epoch: {why}."
+    return resolved, f"The last batch of {rest} rows is filled up to {batch_size} with rows used before: {why}."
+
+
+def fit(
+    trainer: Trainer,
+    manifest: ModelManifest,
+    rows: int,
+    plan: Plan,
+    *,
+    validate: Callable[[], Mapping[str, float]] | None = None,
+    callbacks: Sequence[Callback] = (),
+    stop_requested: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> History:
+    """Runs the epochs of a plan.
+
+    Args:
+        trainer: takes the steps.
+        manifest: the model's.
+        rows: of the data.
+        plan: what to do.
+        validate: returns the validation metrics; called after every epoch.
+        callbacks: told of steps and epochs.
+        stop_requested: asked after every step.
+        clock: seconds that only grow.
+    """
+    history = History()
+    begin, step_end, end = (
+        overridden(callbacks, name) for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end")
+    )
+    deadline = None if plan.max_seconds is None else clock() + plan.max_seconds
+    steps_left = math.inf if plan.max_steps is None else plan.max_steps
+    used = np.zeros(rows, np.bool_)
+    steps_per_epoch = number_of_batches(rows, plan.batch_size, plan.policy)
+    for epoch in range(plan.initial_epoch, plan.epochs):
+        for hook in begin:
+            hook(epoch)
+        order = row_order(rows, plan.seed, epoch) if plan.shuffle else np.arange(rows)
+        seeds = step_seeds(steps_per_epoch, plan.seed, epoch)
+        sums: dict[str, NDArray[np.float64]] = {}
+        loss_sum = rows_seen = 0.0
+        step = 0
+        for step, (chosen, real) in enumerate(batches(order, plan.batch_size, manifest.batch_size, plan.policy)):
+            loss, outputs = trainer.step(chosen, real, seeds[step])
+            # As in Keras, an epoch's loss is the mean over rows of what each batch had before its step.
+            loss_sum += loss * real
+            rows_seen += real
+            if manifest.metrics:
+                add_states(sums, trainer.states(outputs))
+            for hook in step_end:
+                hook(step, {"loss": loss})
+            steps_left -= 1
+            if stop_requested():
+                history.stopped = "callback"
+            elif steps_left <= 0:
+                history.stopped = "max_steps"
+            elif deadline is not None and clock() >= deadline:
+                history.stopped = "max_seconds"
+            if history.stopped:
+                break
+        history.steps += step + 1
+        used[order[: (step + 1) * plan.batch_size]] = True
+        if history.stopped and step + 1 == steps_per_epoch and epoch + 1 == plan.epochs:
+            history.stopped = None  # the limit fell together with the end
+        logs = {"loss": loss_sum / rows_seen, **finalise(manifest.metrics, sums)}
+        if validate is not None:
+            logs.update({f"val_{name}": value for name, value in validate().items()})
+        history.append(epoch, logs)
+        for hook in end:
+            hook(epoch, logs)
+        if history.stopped is None and stop_requested() and epoch + 1 < plan.epochs:
+            history.stopped = "callback"
+        if history.stopped:
+            break
+    history.num_examples = int(used.sum())
+    return history

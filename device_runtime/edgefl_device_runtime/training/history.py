@@ -1,0 +1,32 @@
+"""What `fit` returns: the Keras history, and how much work was done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["History"]
+
+
+@dataclass
+class History:
+    """The course of one call of `fit`.
+
+    Attributes:
+        history: ``loss``, each metric, and with a prefix ``val_`` the same on the validation data: one value per epoch.
+        epoch: the numbers of those epochs.
+        steps: optimizer steps taken.
+        num_examples: different rows of the data that took part.
+        stopped: why it ended before the last epoch did: ``max_steps``, ``max_seconds`` or ``callback``; else None.
+    """
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    epoch: list[int] = field(default_factory=list)
+    steps: int = 0
+    num_examples: int = 0
+    stopped: str | None = None
+
+    def append(self, epoch: int, logs: dict[str, float]) -> None:
+        """Adds one epoch's values."""
+        self.epoch.append(epoch)
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)

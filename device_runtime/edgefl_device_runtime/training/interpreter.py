@@ -1,0 +1,137 @@
+"""One face for the two TFLite interpreters that a device may have: ai-edge-litert and tflite-runtime."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure
+from edgefl.parts import install_line
+
+__all__ = ["RUNTIMES", "Arrays", "Interpreter", "installed_runtimes"]
+
+_MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
+RUNTIMES = tuple(_MODULES)
+"""The interpreters that are known, the faster one first."""
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def installed_runtimes() -> tuple[str, ...]:
+    """Those of `RUNTIMES` that are installed here, the faster one first; none is imported."""
+    return tuple(
+        runtime
+        for runtime, module in _MODULES.items()
+        if importlib.util.find_spec(module.partition(".")[0]) is not None
+    )
+
+
+class Interpreter:
+    """A loaded model file, called by signature.
+
+    All signatures share the model's variables, which start from the values in the file.
+
+    Args:
+        source: path of the file, which the interpreter maps into memory, or its bytes, which it keeps.
+        num_threads: how many threads a kernel may use.
+        runtime: one of `RUNTIMES`, or ``auto`` for the first of them that can be imported.
+
+    Attributes:
+        runtime: the one of `RUNTIMES` that was chosen.
+
+    Raises:
+        InvalidSettingError: no such runtime, or `num_threads` below 1.
+        MissingDependencyError: no interpreter is installed, or not the wanted one.
+        RuntimeFailure: it cannot be imported here, or refuses the model.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | bytes, num_threads: int = 1, runtime: str = "auto") -> None:
+        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+            raise InvalidSettingError(f"num_threads must be a whole number of at least 1, got {num_threads!r}.")
+        self.runtime, module = _load(runtime)
+        self._signatures: dict[str, Callable[[Arrays], Arrays]] = {}
+        where = {"model_content": source} if isinstance(source, bytes) else {"model_path": os.fspath(source)}
+        try:
+            self._interpreter = module.Interpreter(**where, num_threads=num_threads)
+            # tflite-runtime applies its fast kernels (XNNPACK) only here, and only before the first signature runner.
+            self._interpreter.allocate_tensors()
+        except Exception as error:  # the bindings raise whatever C++ did: ValueError, RuntimeError, SystemError, …
+            raise RuntimeFailure(
+                f"{self.runtime} cannot load the model: {_first_line(error)}", hint=_loading_hint(self.runtime)
+            ) from error
+
+    def signature(self, name: str) -> Callable[[Arrays], Arrays]:
+        """A signature as a function from named tensors to named tensors.
+
+        The inputs are read during the call only; the outputs are new arrays.
+
+        Raises:
+            RuntimeFailure: the model has no such signature. The function raises it when the interpreter fails.
+        """
+        call = self._signatures.get(name)
+        if call is None:
+            call = self._signatures[name] = self._make_call(name)
+        return call
+
+    def _make_call(self, name: str) -> Callable[[Arrays], Arrays]:
+        try:
+            runner = self._interpreter.get_signature_runner(name)
+        except ValueError as error:
+            raise RuntimeFailure(f"The model has no signature {name!r}: {_first_line(error)}") from error
+
+        def call(inputs: Arrays) -> Arrays:
+            try:
+                outputs: Arrays = runner(**inputs)
+            except Exception as error:
+                raise RuntimeFailure(
+                    f"{self.runtime} failed in the signature {name!r}: {_first_line(error)}",
+                    hint="`edgefl verify` runs the model on every installed interpreter and says where it fails.",
+                ) from error
+            return outputs
+
+        return call
+
+
+def _load(runtime: str) -> tuple[str, Any]:
+    """The chosen runtime's name and its module."""
+    if runtime != "auto" and runtime not in _MODULES:
+        raise InvalidSettingError(f"Unknown runtime {runtime!r}, expected auto, {' or '.join(RUNTIMES)}.")
+    wanted = RUNTIMES if runtime == "auto" else (runtime,)
+    reasons = []
+    for name in wanted:
+        try:
+            return name, importlib.import_module(_MODULES[name])
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != _MODULES[name].partition(".")[0]:
+                reasons.append(f"{name}: {_first_line(error)}")
+        except Exception as error:  # a wheel for another numpy, Python or C library fails in its own way
+            reasons.append(f"{name}: {_first_line(error)}")
+    if not reasons:
+        raise MissingDependencyError(
+            f"No TFLite interpreter is installed; expected {' or '.join(wanted)}.",
+            hint=f"Install one with: {install_line('device')}",
+        )
+    hint = "Check that its wheel fits this Python, numpy and C library."
+    if any("tflite-runtime" in reason for reason in reasons) and int(np.__version__.partition(".")[0]) >= 2:
+        hint = f"tflite-runtime needs numpy < 2, this is {np.__version__}: {install_line('device')}"
+    raise RuntimeFailure(f"No TFLite interpreter can be imported: {'; '.join(reasons)}.", hint=hint)
+
+
+def _loading_hint(runtime: str) -> str:
+    if runtime == "tflite-runtime" and "tensorflow" in sys.modules:
+        return "tflite-runtime does not work in a process that has imported TensorFlow: use another process."
+    if runtime == "tflite-runtime" and int(np.__version__.partition(".")[0]) >= 2:
+        return f"tflite-runtime needs numpy < 2, this is {np.__version__}: {install_line('device')}"
+    return "Convert the model again with `edgefl convert`, which runs it on every installed interpreter."
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
