@@ -91,12 +91,14 @@ class _Holder(tf.Module):  # type: ignore[misc]
         return self.variables_in_order[self._position[id(variable)]]
 
     def reader(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
-        return lambda: {variable.name: self.of(variable).read_value() for variable in variables}
+        return lambda: {
+            variable.name: tf.reshape(self.of(variable).read_value(), _port_shape(variable)) for variable in variables
+        }
 
     def writer(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
         def write(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
             for variable, tensor in zip(variables, tensors):
-                self.of(variable).assign(tensor)
+                self.of(variable).assign(tf.reshape(tensor, variable.initial.shape))
             return _status()
 
         return write
@@ -161,7 +163,12 @@ def _status() -> Mapping[str, tf.Tensor]:
 
 
 def _ports(variables: Sequence[Variable]) -> tuple[Port, ...]:
-    return tuple(Port(each.name, each.initial.shape, each.initial.dtype.name) for each in variables)
+    return tuple(Port(each.name, _port_shape(each), each.initial.dtype.name) for each in variables)
+
+
+def _port_shape(variable: Variable) -> tuple[int, ...]:
+    """The shape in which a variable goes in and out: ai-edge-litert on aarch64 dies of inputs without dimensions."""
+    return variable.initial.shape or (1,)
 
 
 def _signature(inputs: Sequence[Port], body: Callable[..., Mapping[str, tf.Tensor]]) -> tuple[Any, Signature]:
