@@ -1,0 +1,73 @@
+"""Turns Keras models into TFLite files that train, checks them, and turns trained weights back into Keras models.
+
+Needs the extra [convert]. Importing this package imports no TensorFlow; calling its functions does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+from edgefl.errors import MissingDependencyError
+from edgefl.parts import install_line
+from edgefl_converters.results import ConversionResult
+
+__all__ = ["ConversionResult", "convert"]
+
+
+def convert(
+    model: Any,
+    out: str | os.PathLike[str],
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    metrics: Any = None,
+    batch_size: int = 32,
+    verify: bool = True,
+    on_progress: Callable[[str], None] | None = None,
+) -> ConversionResult:
+    """Converts a Keras model to a ``.tflite`` file that trains with builtin ops only.
+
+    The model must be compiled, or `loss` and `optimizer` must be given; then it is compiled with them, in place.
+
+    Args:
+        model: a Keras model, the path of a ``.keras`` file, or ``"module:function"`` that returns a model.
+        out: the file to write; ``<out>.report.json`` is written beside it. Nothing is written on failure.
+        loss: as `keras.Model.compile` takes it.
+        optimizer: as `keras.Model.compile` takes it.
+        metrics: as `keras.Model.compile` takes them; averages only.
+        batch_size: rows of every batch; fixed in the file.
+        verify: train the file on every installed runtime beside Keras, and refuse it where they differ.
+        on_progress: called with one line at each stage.
+
+    Raises:
+        MissingDependencyError: TensorFlow is not installed.
+        ModelError: not a Keras model, not compiled, or its output does not fit the loss.
+        UnsupportedModelError: a layer or op cannot be converted; the message names it.
+        VerificationError: the file does not compute what Keras computes.
+        InvalidSettingError: the batch size, or a name that Keras does not know.
+        StorageError: the file cannot be written.
+    """
+    _require_tensorflow()
+    from edgefl_converters import converting
+
+    return converting.convert(
+        model,
+        out,
+        loss=loss,
+        optimizer=optimizer,
+        metrics=metrics,
+        batch_size=batch_size,
+        verify=verify,
+        on_progress=on_progress,
+    )
+
+
+def _require_tensorflow() -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise MissingDependencyError(
+            "This needs the package 'tensorflow', which is not installed here.",
+            hint=f"Install it with: {install_line('convert')}",
+        )

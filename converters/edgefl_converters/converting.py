@@ -1,0 +1,66 @@
+"""The way from a Keras model to a checked file on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgefl.atomic import write_bytes, write_text
+from edgefl.errors import InvalidSettingError, storage_error
+from edgefl_converters.building import BuiltModel, build
+from edgefl_converters.lint import require_clean
+from edgefl_converters.loading import load_compiled
+from edgefl_converters.results import ConversionResult
+
+__all__ = ["convert", "report_path"]
+
+
+def convert(
+    model: Any,
+    out: str | os.PathLike[str],
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    metrics: Any = None,
+    batch_size: int = 32,
+    verify: bool = True,
+    on_progress: Callable[[str], None] | None = None,
+) -> ConversionResult:
+    """See `edgefl_converters.convert`."""
+    tell = on_progress or (lambda line: None)
+    path = Path(out)
+    _check_destination(path)
+    loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics)
+    tell("tracing and converting")
+    built = build(loaded, batch_size=batch_size)
+    require_clean(built.data, built.manifest)
+    report: dict[str, Any] = {
+        "bytes": len(built.data),
+        "graph_hash": built.manifest.graph_hash,
+        "layers": _layers(built),
+        "verification": None,
+    }
+    write_bytes(path, built.data)
+    write_text(report_path(path), json.dumps(report, indent=2) + "\n")
+    return ConversionResult(path, built.manifest, report)
+
+
+def report_path(path: str | os.PathLike[str]) -> Path:
+    """Where the report of a model file lies: beside it."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.report.json")
+
+
+def _check_destination(path: Path) -> None:
+    """Refuses what cannot be written before minutes are spent on what to write."""
+    if path.is_dir():
+        raise InvalidSettingError(f"{path} is a folder, expected the name of a .tflite file.")
+    if not path.parent.is_dir():
+        raise storage_error(FileNotFoundError(2, "the folder does not exist"), "write", path)
+
+
+def _layers(built: BuiltModel) -> Mapping[str, Any]:
+    return {maker: {"kept": dict(layer.kept), "lowered": dict(layer.lowered)} for maker, layer in built.layers.items()}
