@@ -121,7 +121,7 @@ class BatchBuffers:
         for column in columns:
             shape = (static_size, *column.data.shape[1:])
             buffer = self.arrays[tensors[column.name]] = np.empty(shape, column.dtype)
-            # Other types are converted batch by batch: the data is never held twice.
+            # Another type is converted batch by batch: large data is never held twice.
             raw = None if column.data.dtype == column.dtype else np.empty(shape, column.data.dtype)
             self._moves.append((column.data, buffer, raw))
         self._sample_weight = sample_weight
@@ -139,9 +139,9 @@ class BatchBuffers:
         for data, buffer, raw in self._moves:
             # mode="raise" would take a detour over a temporary array; the indices are ours and in range.
             if raw is None:
-                np.take(data, rows, 0, buffer, "clip")
+                data.take(rows, 0, buffer, "clip")
             else:
-                np.take(data, rows, 0, raw, "clip")
+                data.take(rows, 0, raw, "clip")
                 np.copyto(buffer, raw, casting="unsafe")
         if self._sample_weight is None:
             if real != self._filled:
@@ -149,7 +149,7 @@ class BatchBuffers:
                 self.weights[real:] = 0.0
                 self._filled = real
         else:
-            np.take(self._sample_weight, rows, 0, self.weights, "clip")
+            self._sample_weight.take(rows, 0, self.weights, "clip")
             if real != self._static_size:
                 self.weights[:real] *= self._scale(real)
                 self.weights[real:] = 0.0

@@ -16,6 +16,8 @@ __all__ = ["Column", "Dataset", "prepare"]
 
 _CHUNK = 1 << 16
 """Elements that are checked at a time, so that checking needs no memory worth mentioning."""
+_SMALL = 1 << 17
+"""Elements up to which an array of another type (labels, mostly) is converted as a whole instead of batch by batch."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ def _column(what: str, spec: TensorSpec, array: NDArray[Any], classes: int | Non
     if not array.flags.c_contiguous or not array.dtype.isnative or not array.flags.aligned:
         # numpy's take would silently copy all of it for every batch.
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    if array.size <= _SMALL:
+        array = array.astype(dtype, copy=False)
     return Column(spec.name, array, dtype)
 
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
-from edgefl.metrics import add_states, finalise
+from edgefl.metrics import finalise
 from edgefl.wire.messages import BatchPolicy
 from edgefl_device_runtime.training.batches import BatchBuffers, batches, number_of_batches, resolve_policy
 from edgefl_device_runtime.training.callbacks import Callback, overridden
 from edgefl_device_runtime.training.data import Dataset
 from edgefl_device_runtime.training.history import History
-from edgefl_device_runtime.training.interpreter import Arrays, Interpreter
+from edgefl_device_runtime.training.interpreter import Interpreter
 from edgefl_device_runtime.training.randomness import row_order, step_seeds
 
 __all__ = ["Plan", "Trainer", "check_batch_size", "check_count", "check_learning_rate", "fit"]
@@ -110,21 +110,24 @@ class Trainer:
     def __init__(self, interpreter: Interpreter, manifest: ModelManifest, data: Dataset, learning_rate: float) -> None:
         signature = manifest.signatures["train"]
         tensors = {spec.name: spec.tensor for spec in signature.inputs}
-        outputs = {spec.name: spec.tensor for spec in signature.outputs}
+        outputs = {spec.name: spec for spec in signature.outputs}
         self._call = interpreter.signature("train")
-        self.buffers = BatchBuffers(data.columns, tensors, manifest.batch_size, data.sample_weight, divides=True)
+        self._buffers = BatchBuffers(data.columns, tensors, manifest.batch_size, data.sample_weight, divides=True)
         self._seed = np.zeros(1, np.int32)
         self._inputs: dict[str, NDArray[Any]] = {
-            **self.buffers.arrays,
-            tensors["sample_weight"]: self.buffers.weights,
+            **self._buffers.arrays,
+            tensors["sample_weight"]: self._buffers.weights,
             tensors["learning_rate"]: np.full(1, learning_rate, np.float32),
         }
         if manifest.draws_random_numbers:
             self._inputs[tensors["seed"]] = self._seed
-        self._loss = outputs["loss"]
-        self._states = {name: outputs[name] for metric in manifest.metrics for name in metric.states}
+        self._metrics = manifest.metrics
+        self._loss = outputs["loss"].tensor
+        names = [name for metric in manifest.metrics for name in metric.states]
+        self._sums = {name: np.zeros(outputs[name].shape) for name in names}
+        self._added = [(outputs[name].tensor, sums) for name, sums in self._sums.items()]
 
-    def step(self, rows: NDArray[np.intp], real: int, seed: np.int32 | int) -> tuple[float, Arrays]:
+    def step(self, rows: NDArray[np.intp], real: int, seed: np.int32 | int) -> float:
         """Takes one optimizer step.
 
         Args:
@@ -133,16 +136,21 @@ class Trainer:
             seed: of this step.
 
         Returns:
-            The loss of the batch, and the outputs, of which `states` picks the metrics'.
+            The loss of the batch before the step.
         """
-        self.buffers.fill(rows, real)
+        self._buffers.fill(rows, real)
         self._seed[0] = seed
         outputs = self._call(self._inputs)
-        return outputs[self._loss].item(), outputs
+        for tensor, sums in self._added:
+            np.add(sums, outputs[tensor], sums)
+        return outputs[self._loss].item()  # type: ignore[no-any-return]
 
-    def states(self, outputs: Arrays) -> dict[str, NDArray[Any]]:
-        """The metrics' states of a batch, by name."""
-        return {name: outputs[tensor] for name, tensor in self._states.items()}
+    def take_metrics(self) -> dict[str, float]:
+        """The metrics over all steps since they were last taken, by name."""
+        values = finalise(self._metrics, self._sums)
+        for sums in self._sums.values():
+            sums.fill(0.0)
+        return values
 
 
 def resolve_plan_policy(
@@ -195,16 +203,13 @@ def fit(
             hook(epoch)
         order = row_order(rows, plan.seed, epoch) if plan.shuffle else np.arange(rows)
         seeds = step_seeds(steps_per_epoch, plan.seed, epoch)
-        sums: dict[str, NDArray[np.float64]] = {}
         loss_sum = rows_seen = 0.0
         step = 0
         for step, (chosen, real) in enumerate(batches(order, plan.batch_size, manifest.batch_size, plan.policy)):
-            loss, outputs = trainer.step(chosen, real, seeds[step])
+            loss = trainer.step(chosen, real, seeds[step])
             # As in Keras, an epoch's loss is the mean over rows of what each batch had before its step.
             loss_sum += loss * real
             rows_seen += real
-            if manifest.metrics:
-                add_states(sums, trainer.states(outputs))
             for hook in step_end:
                 hook(step, {"loss": loss})
             steps_left -= 1
@@ -220,7 +225,8 @@ def fit(
         used[order[: (step + 1) * plan.batch_size]] = True
         if history.stopped and step + 1 == steps_per_epoch and epoch + 1 == plan.epochs:
             history.stopped = None  # the limit fell together with the end
-        logs = {"loss": loss_sum / rows_seen, **finalise(manifest.metrics, sums)}
+        history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **sums}
+        logs = {"loss": loss_sum / rows_seen, **trainer.take_metrics()}
         if validate is not None:
             logs.update({f"val_{name}": value for name, value in validate().items()})
         history.append(epoch, logs)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = ["History"]
 
 
@@ -16,6 +19,8 @@ class History:
         epoch: the numbers of those epochs.
         steps: optimizer steps taken.
         num_examples: different rows of the data that took part.
+        states: of the last epoch, what its values were computed from: ``loss_sum``, ``rows`` and every metric's states,
+            which add up over devices.
         stopped: why it ended before the last epoch did: ``max_steps``, ``max_seconds`` or ``callback``; else None.
     """
 
@@ -23,6 +28,7 @@ class History:
     epoch: list[int] = field(default_factory=list)
     steps: int = 0
     num_examples: int = 0
+    states: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     stopped: str | None = None
 
     def append(self, epoch: int, logs: dict[str, float]) -> None:
