@@ -65,7 +65,7 @@ def test_a_missing_package_is_answered_with_the_line_that_installs_it(tmp_path: 
     (tmp_path / "model.keras").write_bytes(b"")
     for verb, extra in (("convert", "convert"), ("server", "server"), ("device", "device")):
         arguments = {
-            "convert": ["model.keras", "model.tflite"],
+            "convert": ["model.keras", "-o", "model.tflite"],
             "server": ["start", "--state", "state"],
             "device": ["run", "--help"],
         }[verb]

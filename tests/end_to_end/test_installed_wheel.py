@@ -85,7 +85,7 @@ def test_a_device_has_its_verbs(device: Path, tmp_path: Path) -> None:
 def test_convert_answers_with_the_line_that_installs_it_and_then_works(
     device: Path, wheels: Path, keras_file: Path, tmp_path: Path
 ) -> None:
-    refused = run(device / "edgefl", "convert", keras_file, "model.tflite", cwd=tmp_path, check=False)
+    refused = run(device / "edgefl", "convert", keras_file, "-o", "model.tflite", cwd=tmp_path, check=False)
     assert refused.returncode == 3, refused.stderr
     assert not (tmp_path / "model.tflite").exists()
     found = re.search(r"Install it with: (.*)$", refused.stderr.strip())
@@ -96,7 +96,7 @@ def test_convert_answers_with_the_line_that_installs_it_and_then_works(
     assert str(tmp_path) in line
     constraints = str(ROOT / "constraints.txt")
     run("sh", "-c", line, cwd=tmp_path, EDGEFL_WHEELS=str(wheels), PIP_CONSTRAINT=constraints)
-    run(tmp_path / "env" / "bin" / "edgefl", "convert", keras_file, "model.tflite", cwd=tmp_path)
+    run(tmp_path / "env" / "bin" / "edgefl", "convert", keras_file, "-o", "model.tflite", cwd=tmp_path)
 
     step = """
 import sys
