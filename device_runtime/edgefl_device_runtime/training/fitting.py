@@ -121,7 +121,6 @@ class Trainer:
         }
         if manifest.draws_random_numbers:
             self._inputs[tensors["seed"]] = self._seed
-        self._metrics = manifest.metrics
         self._loss = outputs["loss"].tensor
         names = [name for metric in manifest.metrics for name in metric.states]
         self._sums = {name: np.zeros(outputs[name].shape) for name in names}
@@ -145,12 +144,12 @@ class Trainer:
             np.add(sums, outputs[tensor], sums)
         return outputs[self._loss].item()  # type: ignore[no-any-return]
 
-    def take_metrics(self) -> dict[str, float]:
-        """The metrics over all steps since they were last taken, by name."""
-        values = finalise(self._metrics, self._sums)
+    def take_states(self) -> dict[str, NDArray[np.float64]]:
+        """The metrics' states, summed over all steps since they were last taken, by name."""
+        states = {name: sums.copy() for name, sums in self._sums.items()}
         for sums in self._sums.values():
             sums.fill(0.0)
-        return values
+        return states
 
 
 def resolve_plan_policy(
@@ -225,8 +224,8 @@ def fit(
         used[order[: (step + 1) * plan.batch_size]] = True
         if history.stopped and step + 1 == steps_per_epoch and epoch + 1 == plan.epochs:
             history.stopped = None  # the limit fell together with the end
-        history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **sums}
-        logs = {"loss": loss_sum / rows_seen, **trainer.take_metrics()}
+        history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **trainer.take_states()}
+        logs = finalise(manifest.metrics, history.states)
         if validate is not None:
             logs.update({f"val_{name}": value for name, value in validate().items()})
         history.append(epoch, logs)

@@ -194,7 +194,7 @@ class TrainableModel:
         trainer = Trainer(self._interpreter, self.manifest, data, rate)
         loss = trainer.step(np.resize(np.arange(data.rows), size), data.rows, step_seeds(1, seed, 0)[0])
         self._calls += 1
-        return {"loss": loss, **trainer.take_metrics()}
+        return {"loss": loss, **finalise(self.manifest.metrics, trainer.take_states())}
 
     def evaluate(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> dict[str, float]:
         """Loss and metrics over any number of rows, by name.
