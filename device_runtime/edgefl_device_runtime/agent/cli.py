@@ -1,0 +1,114 @@
+"""``edgefl device``: take part with this device."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from edgefl.cli.output import Format, FormatOption, emit, progress
+from edgefl.errors import InvalidSettingError
+from edgefl_device_runtime.agent.device import Device
+from edgefl_device_runtime.agent.invitation import Invitation
+from edgefl_device_runtime.agent.state import StateFolder
+
+__all__ = ["device"]
+
+device = typer.Typer(
+    help="Take part with this device.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StateOption = Annotated[Path, typer.Option(help="Folder for identity, cache and unsent outcomes; one per device.")]
+
+
+class _Stop(BaseException):
+    """SIGTERM or SIGINT. No ``Exception``, so that nobody on the way takes it for a failure of theirs."""
+
+
+@device.command()
+def run(
+    data: Annotated[str, typer.Option(help="An .npz file, a folder of .npy files, a .csv file, or module:function.")],
+    state: StateOption,
+    server: Annotated[str, typer.Option(help="URL of the server; by default the one of last time.")] = "",
+    population: Annotated[str, typer.Option(help="Whose work to do; by default the one of last time.")] = "",
+    token: Annotated[
+        str, typer.Option(envvar="EDGEFL_TOKEN", help="From the operator; needed the first time only.")
+    ] = "",
+    invitation: Annotated[
+        str, typer.Option(envvar="EDGEFL_INVITATION", help="From the operator: server, population, token, pin in one.")
+    ] = "",
+    certificate_pin: Annotated[
+        str, typer.Option(help="SHA-256 of the server's certificate; this one and no other is accepted.")
+    ] = "",
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when no run is active any more.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the interpreter.")] = 1,
+    runtime: Annotated[str, typer.Option(help="auto, ai-edge-litert or tflite-runtime.")] = "auto",
+    format: FormatOption = Format.text,
+) -> None:
+    """Poll a server for work, train on local data, send what was learned; until SIGTERM or Ctrl-C."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    invited = Invitation.parse(invitation) if invitation else None
+    known = StateFolder(state).enrolment()
+    server = server or (invited.server if invited else known.get("server") or "")
+    population = population or (invited.population if invited else known.get("population") or "")
+    if not server or not population:
+        raise InvalidSettingError(
+            f"Expected a server and a population, got {'no population' if server else 'no server'}.",
+            hint="Give --invitation, or --server, --population and --token; later starts remember them.",
+        )
+    pin = certificate_pin or (invited.certificate_pin if invited else known.get("certificate_pin"))
+    agent: Device | None = None
+    try:
+        agent = Device(
+            server,
+            population,
+            data,
+            state,
+            token=token or (invited.token if invited else None),
+            certificate_pin=pin or None,
+            num_threads=threads,
+            runtime=runtime,
+            report=progress,
+        )
+        agent.run(until_idle=until_idle)
+    except _Stop:
+        progress("Stopped.")
+    if agent is not None:
+        emit(agent.summary.to_json(), format, lambda: str(agent.summary))
+
+
+@device.command()
+def status(state: StateOption, format: FormatOption = Format.text) -> None:
+    """Say who this device is, where it takes part and what it still has to send."""
+    if not (state / "identity.json").exists():
+        raise InvalidSettingError(
+            f"Expected a device's state folder, got {state} without an identity.",
+            hint="`edgefl device run --state` makes one.",
+        )
+    folder = StateFolder(state)
+    unsent = folder.unsent_outcome()
+    cached = [file for cache in (folder.models, folder.weights) for file in cache.glob("*")]
+    enrolment = folder.enrolment()
+    result: dict[str, Any] = {
+        "device_id": folder.identity().device_id,
+        "server": enrolment.get("server"),
+        "population": enrolment.get("population"),
+        "unsent_task": unsent[0].task_id if unsent else None,
+        "cache_bytes": sum(file.stat().st_size for file in cached),
+    }
+    emit(result, format, lambda: "\n".join(f"{name}: {value}" for name, value in result.items()))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # Everything on disk is safe against a kill at any moment, so it is safe to leave from anywhere.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise _Stop

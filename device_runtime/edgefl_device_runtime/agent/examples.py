@@ -1,0 +1,115 @@
+"""Which of the local arrays is which input and target of a model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import DataError
+from edgefl.manifest import ModelManifest
+from edgefl_device_runtime.agent.sources import Arrays
+
+__all__ = ["Examples", "arrange"]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Local data under the model's own names.
+
+    Attributes:
+        x: the model's inputs, ``[rows, …]`` each.
+        y: the model's targets, ``[rows, …]`` each.
+        sample_weight: ``[rows]``, or None.
+    """
+
+    x: dict[str, NDArray[Any]]
+    y: dict[str, NDArray[Any]]
+    sample_weight: NDArray[Any] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of examples."""
+        return len(next(iter(self.x.values())))
+
+
+def arrange(arrays: Arrays, manifest: ModelManifest) -> Examples:
+    """Finds a model's inputs and targets among named arrays.
+
+    An input or target is taken from the array of its name, a target also from the one named like the model output it
+    is for; where the model has one input, also from ``x``, and where it has one target, from ``y``. Where there is
+    neither (a CSV file), the remaining columns are the input and the last one the target. Other arrays are left
+    alone.
+
+    Args:
+        arrays: see `Arrays`.
+        manifest: of the model.
+
+    Raises:
+        DataError: an array is missing, or they differ in their number of rows.
+    """
+    weight = arrays.get("sample_weight")
+    if weight is not None and "sample_weight" in manifest.inputs:
+        weight = None
+    y = _targets(arrays, manifest)
+    x = _inputs(arrays, manifest, taken={id(array) for array in y.values()})
+    lengths = {name: len(array) if array.ndim else 0 for name, array in {**x, **y}.items()}
+    if weight is not None:
+        lengths["sample_weight"] = len(weight)
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"Expected arrays with equal numbers of rows, got {lengths}.")
+    return Examples(x, y, weight)
+
+
+def _targets(arrays: Arrays, manifest: ModelManifest) -> dict[str, NDArray[Any]]:
+    found = {}
+    for target in manifest.targets:
+        names = [target.name, target.output]
+        if len(manifest.targets) == 1:
+            names.append("y")
+        names = [name for name in names if name not in manifest.inputs]
+        array = next((arrays[name] for name in names if name in arrays), None)
+        if array is None and len(manifest.targets) == 1 and _is_table(arrays):
+            array = arrays[[name for name in arrays if name != "sample_weight"][-1]]
+        if array is None:
+            raise _missing(target.name, arrays)
+        found[target.name] = array
+    return found
+
+
+def _inputs(arrays: Arrays, manifest: ModelManifest, taken: set[int]) -> dict[str, NDArray[Any]]:
+    if all(name in arrays for name in manifest.inputs):
+        return {name: arrays[name] for name in manifest.inputs}
+    if len(manifest.inputs) == 1:
+        (name,) = manifest.inputs
+        if "x" in arrays:
+            return {name: arrays["x"]}
+        if _is_table(arrays):
+            return {name: _table(arrays, manifest, taken)}
+    raise _missing(next(name for name in manifest.inputs if name not in arrays), arrays)
+
+
+def _is_table(arrays: Arrays) -> bool:
+    return len(arrays) > 1 and all(array.ndim == 1 for array in arrays.values())
+
+
+def _table(arrays: Arrays, manifest: ModelManifest, taken: set[int]) -> NDArray[Any]:
+    """The columns that are not the target, as rows of the input's shape."""
+    spec = next(spec for spec in manifest.signatures["train"].inputs if spec.name == manifest.inputs[0])
+    columns = [array for name, array in arrays.items() if name != "sample_weight" and id(array) not in taken]
+    if len(columns) != math.prod(spec.shape[1:]):
+        raise DataError(
+            f"Input {spec.name!r} expects {math.prod(spec.shape[1:])} numbers a row, the table has {len(columns)} "
+            f"columns beside the target."
+        )
+    return np.stack(columns, axis=1).astype(spec.dtype).reshape(-1, *spec.shape[1:])
+
+
+def _missing(name: str, arrays: Arrays) -> DataError:
+    return DataError(
+        f"The model expects an array {name!r}; the data holds {', '.join(map(repr, arrays)) or 'nothing'}.",
+        hint="Name the arrays x and y, or like the model's inputs and targets (`edgefl inspect` lists them).",
+    )

@@ -1,0 +1,53 @@
+"""What an operator gives to a device's owner: one line that holds address, population, token and certificate pin."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+
+from edgefl.errors import InvalidSettingError
+
+__all__ = ["Invitation"]
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """Where to take part, and the right to.
+
+    Attributes:
+        server: URL.
+        population: whose work the device will do.
+        token: shown once, when the device takes part for the first time.
+        certificate_pin: SHA-256 of the server's certificate in hexadecimal, or None.
+    """
+
+    server: str
+    population: str
+    token: str
+    certificate_pin: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Invitation({self.server}, {self.population})"  # a token does not belong into a log
+
+    @classmethod
+    def parse(cls, text: str) -> Invitation:
+        """Reads the line that `edgefl server invite` prints: base64url of JSON.
+
+        Raises:
+            InvalidSettingError: it is not one, or was not copied in full.
+        """
+        compact = "".join(text.split())
+        try:
+            document = json.loads(base64.urlsafe_b64decode(compact + "=" * (-len(compact) % 4)))
+            server, population, token = (document[name] for name in ("server", "population", "token"))
+            pin = document.get("certificate_pin")
+            if all(isinstance(field, str) and field for field in (server, population, token, pin or "none")):
+                return cls(server, population, token, pin or None)
+        except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        raise InvalidSettingError(
+            f"Expected an invitation as `edgefl server invite` prints it, got {len(compact)} other characters.",
+            hint="Copy the whole line.",
+        )

@@ -1,0 +1,117 @@
+"""What a device keeps on disk between tasks and restarts, and that only one process uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgefl.atomic import sync_folder, write_bytes, write_text
+from edgefl.errors import EdgeflError, StorageError, storage_error
+from edgefl.wire.messages import Outcome
+from edgefl_device_runtime.agent.identity import Identity
+
+__all__ = ["StateFolder"]
+
+
+class StateFolder:
+    """A device's folder.
+
+    ======================  =====================================================================
+    ``identity.json``       id and secret, mode 0600, made once
+    ``enrolment.json``      server, population and certificate pin, never the token
+    ``outcome.message``     a finished outcome that the server has not answered yet
+    ``cache/``              models and weights by hash
+    ``lock``                held by the process that uses the folder
+    ======================  =====================================================================
+
+    Args:
+        folder: made when it is missing, readable by its owner only.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.models = folder / "cache" / "models"
+        self.weights = folder / "cache" / "weights"
+        self._outcome = folder / "outcome.message"
+        self._enrolment = folder / "enrolment.json"
+        self._lock: Any = None
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, "make the folder", folder) from error
+
+    def acquire(self) -> None:
+        """Claims the folder for this process until it ends.
+
+        Raises:
+            StorageError: another process has it.
+        """
+        try:
+            self._lock = (self.folder / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"Another process uses the state folder {self.folder}.",
+                hint="Give each device on this machine a --state of its own.",
+            ) from error
+        except OSError as error:
+            raise storage_error(error, "lock", self.folder) from error
+        # What a kill left behind in the middle of an atomic write.
+        for leftover in self.folder.glob(".*.part"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+    def release(self) -> None:
+        """Gives the folder up."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def identity(self) -> Identity:
+        """See `Identity.load_or_make`."""
+        return Identity.load_or_make(self.folder)
+
+    def remember_enrolment(self, enrolment: Mapping[str, Any]) -> None:
+        """Stores where this device takes part."""
+        write_text(self._enrolment, json.dumps(enrolment, indent=2), durable=True, mode=0o600)
+
+    def enrolment(self) -> dict[str, Any]:
+        """What `remember_enrolment` stored; empty when there is nothing or it is damaged."""
+        try:
+            document = json.loads(self._enrolment.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def keep_outcome(self, message: bytes) -> None:
+        """Stores a finished outcome: once this returns, a crash costs no training."""
+        write_bytes(self._outcome, message, durable=True)
+
+    def unsent_outcome(self) -> tuple[Outcome, bytes] | None:
+        """The outcome that has not been answered yet, decoded and as bytes; a damaged one is dropped."""
+        try:
+            message = self._outcome.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, "read", self._outcome) from error
+        try:
+            return Outcome.decode(message), message
+        except EdgeflError:
+            self.drop_outcome()
+            return None
+
+    def drop_outcome(self) -> None:
+        """Forgets the outcome: the server has answered."""
+        try:
+            self._outcome.unlink(missing_ok=True)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise storage_error(error, "delete", self._outcome) from error

@@ -1,0 +1,151 @@
+"""What a device has done, for people and for scripts."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgefl.wire.messages import Outcome, OutcomeStatus
+
+__all__ = ["Summary", "TaskReport", "peak_rss_mb"]
+
+
+@dataclass
+class TaskReport:
+    """One task as it went.
+
+    Attributes:
+        task_id: the server's name for it.
+        run: the training job; empty when the task was finished by an earlier process.
+        round: of the run.
+        started: on the monotonic clock; 0 when an earlier process did the work.
+        result: ``accepted``, ``reported`` (declined or failed), ``surplus``, ``stale``, ``abandoned``, ``refused: …``.
+        status: how the outcome ended.
+        loss: mean over the rows of the last epoch; None when there is none.
+        examples: rows trained on.
+        steps: optimizer steps.
+        seconds: from receipt to the server's answer.
+        bytes_up: bodies sent.
+        bytes_down: bodies received.
+    """
+
+    task_id: str
+    run: str = ""
+    round: int = 0
+    started: float = 0.0
+    result: str = ""
+    status: str = "done"
+    loss: float | None = None
+    examples: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    def note(self, outcome: Outcome) -> None:
+        """Takes over what the outcome says."""
+        self.status = outcome.status.name.lower() if isinstance(outcome.status, OutcomeStatus) else "unknown"
+        self.examples, self.steps = outcome.num_examples, outcome.local_steps
+        states = {state.name: math.fsum(state.values) for state in outcome.metrics}
+        if states.get("rows"):
+            self.loss = states.get("loss_sum", math.nan) / states["rows"]
+
+    @property
+    def trouble(self) -> bool:
+        """Whether it is better to wait before the next one."""
+        return self.status != "done" or self.result.startswith("refused")
+
+    def title(self) -> str:
+        """Which task it is, for people."""
+        return f"Round {self.round} of {self.run}" if self.run else f"Task {self.task_id}"
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f"loss {self.loss:.4g}, "
+        return (
+            f"{self.title()}: {self.status}, {self.result}; {loss}{self.examples} examples, {self.steps} steps, "
+            f"{self.seconds:.2f} s, {self.bytes_up / 1000:.1f} kB up, {self.bytes_down / 1000:.1f} kB down"
+        )
+
+
+@dataclass
+class Summary:
+    """What a process has done since its start.
+
+    Attributes:
+        device_id: who.
+        population: for whom.
+        server: URL.
+        tasks: tasks by result; refusals under their reason.
+        examples: rows trained on, summed over the tasks.
+        steps: optimizer steps.
+        last_loss: of the last task that had one.
+        bytes_up: bytes of all request bodies.
+        bytes_down: bytes of all reply bodies.
+        task_seconds: time from receipt of a task to the server's answer, summed.
+    """
+
+    device_id: str
+    population: str
+    server: str
+    tasks: dict[str, int] = field(default_factory=dict)
+    examples: int = 0
+    steps: int = 0
+    last_loss: float | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+    task_seconds: float = 0.0
+    _started: float = field(default_factory=time.monotonic, repr=False)
+
+    def add(self, report: TaskReport, bytes_up: int, bytes_down: int) -> None:
+        """Counts a task.
+
+        Args:
+            report: the task.
+            bytes_up: of the process so far.
+            bytes_down: of the process so far.
+        """
+        self.tasks[report.result] = self.tasks.get(report.result, 0) + 1
+        self.examples += report.examples
+        self.steps += report.steps
+        self.last_loss = report.loss if report.loss is not None else self.last_loss
+        self.task_seconds += report.seconds
+        self.bytes_up, self.bytes_down = bytes_up, bytes_down
+
+    @property
+    def tasks_done(self) -> int:
+        """Outcomes that the server accepted."""
+        return self.tasks.get("accepted", 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values, with the time and memory that the process took until now."""
+        document = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+        return {
+            **document,
+            "tasks_done": self.tasks_done,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "task_seconds": round(self.task_seconds, 3),
+            "peak_rss_mb": peak_rss_mb(),
+        }
+
+    def __str__(self) -> str:
+        others = ", ".join(f"{count} {result}" for result, count in sorted(self.tasks.items()) if result != "accepted")
+        return (
+            f"{self.tasks_done} tasks done{f' ({others})' if others else ''}, {self.examples} examples, "
+            f"{self.bytes_up / 1000:.1f} kB up, {self.bytes_down / 1000:.1f} kB down, peak memory {peak_rss_mb()} MB"
+        )
+
+
+def peak_rss_mb() -> float:
+    """The most physical memory that this process has used, in MB of 2**20 bytes."""
+    try:
+        # getrusage also counts what the process was before exec: a child of a large parent starts with its peak.
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1024, 1)
+    except OSError:
+        pass
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

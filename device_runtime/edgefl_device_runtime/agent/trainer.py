@@ -1,0 +1,93 @@
+"""A `TrainableModel` as a task needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgefl.manifest import ModelManifest
+from edgefl.version import __version__
+from edgefl.wire.messages import Task
+from edgefl_device_runtime.agent.examples import Examples
+from edgefl_device_runtime.agent.local_training import Progress, Training
+from edgefl_device_runtime.training import Callback, TrainableModel
+
+__all__ = ["InterpreterTrainer"]
+
+
+class InterpreterTrainer:
+    """Trains a model file with the interpreter of this device.
+
+    Args:
+        path: of the model file.
+        num_threads: of the interpreter.
+        runtime: ``auto``, or an interpreter by name.
+
+    Raises:
+        EdgeflError: what `TrainableModel` raises.
+    """
+
+    def __init__(self, path: Path, *, num_threads: int = 1, runtime: str = "auto") -> None:
+        self._model = TrainableModel(path, num_threads=num_threads, runtime=runtime)
+
+    @property
+    def manifest(self) -> ModelManifest:
+        """What the model file says about itself."""
+        return self._model.manifest
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """The shared parameters, a new vector of shape ``[layout.size]``."""
+        return self._model.weights
+
+    @property
+    def version(self) -> str:
+        """Product and version of edgefl and of the interpreter."""
+        # importlib.metadata would cost 3 MB of memory.
+        module = sys.modules.get(self._model.runtime.replace("-", "_"))
+        return f"edgefl/{__version__} {self._model.runtime}/{getattr(module, '__version__', 'unknown')}"
+
+    def start(self, weights: NDArray[np.float32]) -> None:
+        """Makes the state what it is at the beginning of every task: these weights, a fresh optimizer."""
+        self._model.reset_optimizer()
+        self._model.weights = weights
+
+    def train(self, task: Task, examples: Examples, progress: Progress) -> Training:
+        """Trains as the task says; 0 stands for no limit there, and for the model's own batch size."""
+        history = self._model.fit(
+            examples.x,
+            examples.y,
+            sample_weight=examples.sample_weight,
+            epochs=task.epochs,
+            batch_size=task.batch_size or None,
+            seed=task.seed,
+            learning_rate=task.learning_rate,
+            max_steps=task.max_steps or None,
+            max_seconds=task.max_seconds or None,
+            batch_policy=task.batch_policy,  # type: ignore[arg-type]  # `check_supported` has seen to it
+            callbacks=(_Hook(progress),),
+        )
+        return Training(history.num_examples, history.steps, _plain(history.states))
+
+    def evaluate(self, examples: Examples) -> Training:
+        """Evaluates without changing anything."""
+        states = self._model.evaluate_states(examples.x, examples.y, examples.sample_weight)
+        return Training(examples.rows, 0, _plain(states))
+
+
+class _Hook(Callback):
+    """Lets the agent look up after every step."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
+        self._progress()
+
+
+def _plain(states: Mapping[str, ArrayLike]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(np.asarray(value, np.float64).ravel().tolist()) for name, value in states.items()}
