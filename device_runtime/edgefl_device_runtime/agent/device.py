@@ -74,7 +74,6 @@ class Device:
         InvalidSettingError: the server's URL or the pin is malformed.
 
     Attributes:
-        summary: what was done so far.
         active_runs: how many runs the population had at the last poll without work; None before.
     """
 
@@ -113,12 +112,18 @@ class Device:
         self._rest = 0.0
         self._troubles = 0
         self.active_runs: int | None = None
-        self.summary = Summary(self._identity.device_id, population, server)
+        self._summary = Summary(self._identity.device_id, population, server)
 
     @property
     def device_id(self) -> str:
         """This device's name, 32 hexadecimal digits."""
         return self._identity.device_id
+
+    @property
+    def summary(self) -> Summary:
+        """What was done so far."""
+        self._summary.bytes_up, self._summary.bytes_down = self._connection.bytes_up, self._connection.bytes_down
+        return self._summary
 
     def run(self, *, until_idle: bool = False) -> Summary:
         """Works until it is told to stop, through every loss of the network.
@@ -298,7 +303,7 @@ class Device:
             self._troubles = min(self._troubles + 1, 30)
         else:
             self._troubles = 0
-        self.summary.add(report, self._connection.bytes_up, self._connection.bytes_down)
+        self._summary.add(report)
         self._report(str(report))
         return report
 

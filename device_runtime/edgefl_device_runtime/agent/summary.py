@@ -100,20 +100,13 @@ class Summary:
     task_seconds: float = 0.0
     _started: float = field(default_factory=time.monotonic, repr=False)
 
-    def add(self, report: TaskReport, bytes_up: int, bytes_down: int) -> None:
-        """Counts a task.
-
-        Args:
-            report: the task.
-            bytes_up: of the process so far.
-            bytes_down: of the process so far.
-        """
+    def add(self, report: TaskReport) -> None:
+        """Counts a task."""
         self.tasks[report.result] = self.tasks.get(report.result, 0) + 1
         self.examples += report.examples
         self.steps += report.steps
         self.last_loss = report.loss if report.loss is not None else self.last_loss
         self.task_seconds += report.seconds
-        self.bytes_up, self.bytes_down = bytes_up, bytes_down
 
     @property
     def tasks_done(self) -> int:
