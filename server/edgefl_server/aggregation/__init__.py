@@ -1,1 +1,28 @@
 """How outcomes become new weights: pure state machines and strategies."""
+
+from edgefl_server.aggregation.metrics import finalise, known_states, sum_states
+from edgefl_server.aggregation.rounds import Assignment, AssignmentState, Round, RoundState
+from edgefl_server.aggregation.seeds import task_seed
+from edgefl_server.aggregation.settings import RunSettings
+from edgefl_server.aggregation.strategies import Accumulator, FedAvg, Strategy, StrategyState, Update
+from edgefl_server.aggregation.validation import Expectation, decode_outcome, validate
+
+__all__ = [
+    "Accumulator",
+    "Assignment",
+    "AssignmentState",
+    "Expectation",
+    "FedAvg",
+    "Round",
+    "RoundState",
+    "RunSettings",
+    "Strategy",
+    "StrategyState",
+    "Update",
+    "decode_outcome",
+    "finalise",
+    "known_states",
+    "sum_states",
+    "task_seed",
+    "validate",
+]

@@ -1,1 +1,33 @@
-"""What the server keeps: rows in a database, weights and outcomes in files."""
+"""What the server keeps: rows in a database, models, weights and outcomes in files."""
+
+from edgefl_server.storage.folding import close_due_rounds, fold_pending, sweep_outcomes
+from edgefl_server.storage.identities import EnrolmentRefusedError, authenticate, enrol, invite
+from edgefl_server.storage.outcomes import NotWantedError, accept_outcome
+from edgefl_server.storage.runs import create_run, stop_run
+from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.status import run_status, runs_summary, weights_of_round
+from edgefl_server.storage.tables import DeviceRow
+from edgefl_server.storage.tasks import active_runs, may_fetch, next_task, renew_lease
+
+__all__ = [
+    "DeviceRow",
+    "EnrolmentRefusedError",
+    "NotWantedError",
+    "ServerState",
+    "accept_outcome",
+    "active_runs",
+    "authenticate",
+    "close_due_rounds",
+    "create_run",
+    "enrol",
+    "fold_pending",
+    "invite",
+    "may_fetch",
+    "next_task",
+    "renew_lease",
+    "run_status",
+    "runs_summary",
+    "stop_run",
+    "sweep_outcomes",
+    "weights_of_round",
+]

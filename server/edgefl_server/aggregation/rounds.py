@@ -1,0 +1,222 @@
+"""The state machine of a synchronous round: SELECTING → COLLECTING → FOLDING → DONE | FAILED.
+
+Pure transitions: every method returns a new round; the time, in seconds since some fixed instant, is passed in. The
+design (over-selection, a minimum, a deadline) follows Bonawitz et al. 2019, Towards Federated Learning at Scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from edgefl.errors import RunError
+from edgefl_server.aggregation.settings import RunSettings
+
+__all__ = ["Assignment", "AssignmentState", "Round", "RoundState"]
+
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 300.0
+"""A device that declined or failed is asked again in the same round after a pause that doubles each time."""
+
+
+class RoundState(str, Enum):
+    """Where a round stands."""
+
+    SELECTING = "selecting"
+    COLLECTING = "collecting"
+    FOLDING = "folding"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def takes_outcomes(self) -> bool:
+        """True while an outcome can still become part of the round."""
+        return self in (RoundState.SELECTING, RoundState.COLLECTING)
+
+
+class AssignmentState(str, Enum):
+    """Where one device's task stands."""
+
+    OPEN = "open"
+    DONE = "done"
+    DECLINED = "declined"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One device's task in a round.
+
+    Attributes:
+        device: the device's id.
+        attempt: counted from 1 for each device.
+        state: see `AssignmentState`.
+        leased_until: an open task whose lease has passed may be taken over by another device.
+        ended_at: when it left the state OPEN; 0 before.
+        temporary: it was declined for a reason that says nothing about the model or the data.
+    """
+
+    device: str
+    attempt: int
+    leased_until: float
+    state: AssignmentState = AssignmentState.OPEN
+    ended_at: float = 0.0
+    temporary: bool = False
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round and the tasks that it has handed out.
+
+    Attributes:
+        settings: the run's.
+        state: see `RoundState`.
+        assignments: in the order in which they were handed out.
+        started_at: when the first task was handed out, from when the deadline counts; None before.
+        why: what ended it, when that was not simply enough outcomes.
+    """
+
+    settings: RunSettings
+    state: RoundState = RoundState.SELECTING
+    assignments: tuple[Assignment, ...] = ()
+    started_at: float | None = None
+    why: str = ""
+
+    def count(self, state: AssignmentState) -> int:
+        """How many tasks are in a state."""
+        return sum(assignment.state is state for assignment in self.assignments)
+
+    @property
+    def outcomes(self) -> int:
+        """Outcomes that will be folded."""
+        return self.count(AssignmentState.DONE)
+
+    @property
+    def failures(self) -> int:
+        """Tasks that failed or were declined for good; a device that is merely busy counts for nothing."""
+        ended = (AssignmentState.DECLINED, AssignmentState.FAILED)
+        return sum(assignment.state in ended and not assignment.temporary for assignment in self.assignments)
+
+    @property
+    def deadline(self) -> float | None:
+        """When the round closes whatever has come; None: never, or not known yet."""
+        if self.started_at is None or not self.settings.deadline_seconds:
+            return None
+        return self.started_at + self.settings.deadline_seconds
+
+    def latest(self, device: str) -> Assignment | None:
+        """The device's latest task in this round."""
+        mine = [assignment for assignment in self.assignments if assignment.device == device]
+        return max(mine, key=lambda assignment: assignment.attempt, default=None)
+
+    def assign(self, device: str, now: float) -> Round | None:
+        """Hands the device a task, which is then `latest(device)`; None when there is no work for it.
+
+        A free place comes first; else the place of the device whose lease ran out longest ago.
+        """
+        if not self.state.takes_outcomes:
+            return None
+        before = self.latest(device)
+        if before is not None and not self._may_try_again(before, now):
+            return None
+        current = self
+        if self._busy() >= self.settings.cohort_size:
+            late = [a for a in self.assignments if a.state is AssignmentState.OPEN and a.leased_until < now]
+            if not late:
+                return None
+            latest = min(late, key=lambda assignment: (assignment.leased_until, assignment.device))
+            current = self._with(latest, replace(latest, state=AssignmentState.ABANDONED, ended_at=now))
+        new = Assignment(device, before.attempt + 1 if before else 1, now + self.settings.lease_seconds)
+        started_at = now if current.started_at is None else current.started_at
+        return replace(current, assignments=(*current.assignments, new), started_at=started_at)._selected()
+
+    def renew(self, device: str, now: float) -> Round | None:
+        """Extends the lease of the device's open task; None when it has none that is still wanted."""
+        mine = self.latest(device)
+        if mine is None or mine.state is not AssignmentState.OPEN or not self.state.takes_outcomes:
+            return None
+        return self._with(mine, replace(mine, leased_until=now + self.settings.lease_seconds))
+
+    def settle(self, device: str, state: AssignmentState, now: float, *, temporary: bool = False) -> Round:
+        """Records how the device's open task ended.
+
+        Args:
+            device: whose.
+            state: DONE, DECLINED or FAILED.
+            now: the time.
+            temporary: for DECLINED: the device may be ready later.
+
+        Raises:
+            RunError: the round no longer takes outcomes, or the device has no open task in it.
+        """
+        mine = self.latest(device)
+        if not self.state.takes_outcomes or mine is None or mine.state is not AssignmentState.OPEN:
+            raise RunError(f"Device {device} has no open task in a round that is {self.state.value}.")
+        if state not in (AssignmentState.DONE, AssignmentState.DECLINED, AssignmentState.FAILED):
+            raise RunError(f"A task cannot be settled as {state.value}.")
+        ended = replace(mine, state=state, ended_at=now, temporary=temporary and state is AssignmentState.DECLINED)
+        return self._with(mine, ended).advance(now)
+
+    def advance(self, now: float) -> Round:
+        """Closes the round when it is time: enough outcomes, the deadline, or too many failures."""
+        if not self.state.takes_outcomes:
+            return self
+        settings = self.settings
+        if self.outcomes >= settings.target:
+            return self._close("")
+        if self.failures >= settings.effective_max_failures:
+            return self._close(f"{self.failures} devices failed or declined for good")
+        if self.deadline is not None and now >= self.deadline:
+            return self._close(f"the deadline of {settings.deadline_seconds:g} s passed")
+        return self._selected()
+
+    def stop(self, why: str) -> Round:
+        """Ends a round that is not finished; its outcomes will not be folded."""
+        if self.state in (RoundState.DONE, RoundState.FAILED):
+            return self
+        return self._release(RoundState.FAILED, why)
+
+    def folded(self) -> Round:
+        """The new weights are kept: the round is done.
+
+        Raises:
+            RunError: the round was not folding.
+        """
+        if self.state is not RoundState.FOLDING:
+            raise RunError(f"A round that is {self.state.value} cannot become done.")
+        return replace(self, state=RoundState.DONE)
+
+    def _busy(self) -> int:
+        return self.count(AssignmentState.OPEN) + self.outcomes
+
+    def _may_try_again(self, before: Assignment, now: float) -> bool:
+        if before.state in (AssignmentState.OPEN, AssignmentState.DONE):
+            return False
+        if before.state is AssignmentState.ABANDONED:
+            return True
+        return now >= before.ended_at + retry_seconds(before.attempt)
+
+    def _close(self, why: str) -> Round:
+        if self.outcomes >= self.settings.effective_minimum:
+            return self._release(RoundState.FOLDING, why)
+        needed = f"{self.outcomes} of at least {self.settings.effective_minimum} outcomes"
+        return self._release(RoundState.FAILED, f"{why}, with {needed}" if why else needed)
+
+    def _release(self, state: RoundState, why: str) -> Round:
+        assignments = tuple(
+            replace(a, state=AssignmentState.ABANDONED) if a.state is AssignmentState.OPEN else a
+            for a in self.assignments
+        )
+        return replace(self, state=state, assignments=assignments, why=why)
+
+    def _selected(self) -> Round:
+        full = self._busy() >= self.settings.cohort_size
+        return replace(self, state=RoundState.COLLECTING if full else RoundState.SELECTING)
+
+    def _with(self, old: Assignment, new: Assignment) -> Round:
+        return replace(self, assignments=tuple(new if a is old else a for a in self.assignments))
+
+
+def retry_seconds(attempt: int) -> float:
+    """The pause before a device that gave up its n-th attempt is asked again in the same round."""
+    return float(min(_FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 30), _LONGEST_RETRY_SECONDS))

@@ -1,0 +1,122 @@
+"""What an operator decides about a run, checked once and never changed afterwards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from edgefl.codecs import codec_names
+from edgefl.errors import InvalidSettingError
+
+__all__ = ["RunSettings"]
+
+_DEFAULT_OVER_SELECTION = 1.3
+"""Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
+_CLIP_TOLERANCE = 1.01
+"""A delta that was clipped and then rounded to float16 may exceed the bound by about 0.05 %."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of a run.
+
+    Attributes:
+        rounds: how many rounds; a failed round counts.
+        target: outcomes that close a round.
+        minimum: outcomes that suffice once the deadline has passed or too many devices have failed; 0: the target.
+        over_selection: devices asked per outcome wanted; 0 stands for 1.3 when there is a deadline, else for 1.
+            Without a deadline every selected device is waited for (its lease bounds how long), so that asking more
+            would only waste their work.
+        deadline_seconds: a round closes so long after its first task was handed out; 0: never.
+        max_failures: a round gives up after so many permanent refusals and failures; 0: as many as it selects.
+        lease_seconds: a device that is silent for so long may lose its place to another.
+        epochs: passes over the local data.
+        max_steps: batches per task; 0: no limit.
+        learning_rate: None: the model's own.
+        batch_size: rows per step, at most the model's; 0: the model's.
+        codec: how devices write their deltas.
+        clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
+        max_examples: a device's num_examples counts for at most this many: it is the device's word.
+        max_update_norm: an outcome whose weight section has a larger L2 norm is refused. The default only stops
+            what no training produces.
+        seed: all randomness of the run derives from it.
+    """
+
+    rounds: int
+    target: int
+    minimum: int = 0
+    over_selection: float = 0.0
+    deadline_seconds: float = 0.0
+    max_failures: int = 0
+    lease_seconds: float = 300.0
+    epochs: int = 1
+    max_steps: int = 0
+    learning_rate: float | None = None
+    batch_size: int = 0
+    codec: str = "float32"
+    clip_norm: float = 0.0
+    max_examples: int = 100_000
+    max_update_norm: float = 1e6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._require("rounds", self.rounds, 1, 1_000_000)
+        self._require("target", self.target, 1, 1_000_000)
+        self._require("minimum", self.minimum, 0, self.target)
+        self._require("max_failures", self.max_failures, 0, 10_000_000)
+        self._require("deadline_seconds", self.deadline_seconds, 0, 31e6)
+        self._require("lease_seconds", self.lease_seconds, 1, 31e6)
+        self._require("epochs", self.epochs, 1, 1_000_000)
+        self._require("max_steps", self.max_steps, 0, 2**31)
+        self._require("batch_size", self.batch_size, 0, 2**31)
+        self._require("clip_norm", self.clip_norm, 0, math.inf)
+        self._require("max_examples", self.max_examples, 1, 2**53)
+        self._require("max_update_norm", self.max_update_norm, 0, math.inf)
+        self._require("seed", self.seed, 0, 2**63 - 1)
+        if self.over_selection != 0:
+            self._require("over_selection", self.over_selection, 1, 100)
+        if self.learning_rate is not None:
+            self._require("learning_rate", self.learning_rate, 0, math.inf)
+        if self.codec not in codec_names():
+            raise InvalidSettingError(f"Codec expects one of {', '.join(codec_names())}, got {self.codec!r}.")
+
+    def _require(self, name: str, value: float, lowest: float, highest: float) -> None:
+        if math.isnan(value) or not lowest <= value <= highest:
+            option = "--" + name.replace("_seconds", "").replace("_", "-")
+            raise InvalidSettingError(
+                f"{option} expects a number from {lowest:g} to {highest:g}, got {value:g}.",
+                hint="The minimum is at most the target." if name == "minimum" else None,
+            )
+
+    @property
+    def effective_minimum(self) -> int:
+        """Outcomes without which a round fails."""
+        return self.minimum or self.target
+
+    @property
+    def cohort_size(self) -> int:
+        """Devices that work on a round at the same time, or have done so."""
+        factor = self.over_selection or (_DEFAULT_OVER_SELECTION if self.deadline_seconds else 1.0)
+        # 1.3 × 10 is 13.000000000000002 in floats and must not become 14.
+        return max(self.target, math.ceil(round(self.target * factor, 6)))
+
+    @property
+    def effective_max_failures(self) -> int:
+        """Failures after which a round gives up."""
+        return self.max_failures or self.cohort_size
+
+    @property
+    def norm_bound(self) -> float:
+        """Largest L2 norm of a delta's weight section that is accepted."""
+        return min(self.max_update_norm, self.clip_norm * _CLIP_TOLERANCE) if self.clip_norm else self.max_update_norm
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> RunSettings:
+        """Settings from plain values; names that this version does not know are ignored."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in document.items() if name in known})

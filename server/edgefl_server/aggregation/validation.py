@@ -1,0 +1,161 @@
+"""Whether an outcome is one that may be folded. Pure: bytes and expectations in, an update or a reason code out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.codecs import codec_names
+from edgefl.errors import CodecError, EdgeflError, HashMismatchError, OutcomeRefusedError
+from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Section
+from edgefl_server.aggregation.strategies import Update
+
+__all__ = ["Expectation", "decode_outcome", "validate", "weight_norm"]
+
+_MAX_METRICS, _MAX_METRIC_VALUES, _MAX_NAME = 256, 4096, 256
+_MAX_EXAMPLES = 2**53
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the outcome of a task has to fit.
+
+    Attributes:
+        task_id: the task's.
+        base_weights_hash: the weights that the task named.
+        layout_hash: the run's model's.
+        weight_size: elements of the section ``delta``.
+        statistic_size: elements of the section ``statistics``.
+        max_norm: largest L2 norm of ``delta``; infinity: no bound.
+    """
+
+    task_id: str
+    base_weights_hash: str
+    layout_hash: str
+    weight_size: int
+    statistic_size: int
+    max_norm: float = math.inf
+
+
+def decode_outcome(data: bytes | memoryview) -> Outcome:
+    """Reads bytes from a device.
+
+    Raises:
+        OutcomeRefusedError: ``malformed``.
+    """
+    try:
+        return Outcome.decode(data)
+    except EdgeflError as error:
+        raise OutcomeRefusedError("malformed", error.message, hint=error.hint) from error
+
+
+def validate(outcome: Outcome, expected: Expectation) -> Update | None:
+    """Checks an outcome.
+
+    Args:
+        outcome: as decoded.
+        expected: what it has to fit.
+
+    Returns:
+        The update to fold; None when the device declined or failed, which needs no vectors.
+
+    Raises:
+        OutcomeRefusedError: with the reason code of docs/protocol.md.
+    """
+    if outcome.task_id != expected.task_id:
+        raise _refused("wrong_task", "task", expected.task_id, outcome.task_id)
+    _check_metrics(outcome)
+    if outcome.status != OutcomeStatus.DONE:
+        _check_unfinished(outcome)
+        return None
+    if outcome.base_weights_hash != expected.base_weights_hash:
+        raise _refused("wrong_base_weights", "base weights", expected.base_weights_hash, outcome.base_weights_hash)
+    if outcome.layout_hash != expected.layout_hash:
+        raise _refused("wrong_layout", "layout", expected.layout_hash, outcome.layout_hash)
+    if not 1 <= outcome.num_examples <= _MAX_EXAMPLES:
+        raise OutcomeRefusedError(
+            "bad_num_examples", f"num_examples expects 1 to {_MAX_EXAMPLES}, got {outcome.num_examples}."
+        )
+    sizes = {"delta": expected.weight_size, "statistics": expected.statistic_size}
+    names = [section.name for section in outcome.sections]
+    required = [name for name, size in sizes.items() if size or name == "delta"]
+    if sorted(names) != sorted(required):
+        raise OutcomeRefusedError(
+            "malformed", f"Expected the sections {', '.join(required)}, got {_shorten(', '.join(names)) or 'none'}."
+        )
+    vectors = {section.name: _vector(section, sizes[section.name]) for section in outcome.sections}
+    norm = weight_norm(vectors["delta"])
+    if norm > expected.max_norm:
+        raise OutcomeRefusedError(
+            "norm_exceeded", f"The delta's L2 norm expects at most {expected.max_norm:g}, got {norm:g}."
+        )
+    return Update(
+        outcome.task_id, outcome.num_examples, vectors["delta"], vectors.get("statistics", np.empty(0, np.float32))
+    )
+
+
+def weight_norm(vector: NDArray[np.float32]) -> float:
+    """L2 norm, computed in float64 so that large vectors neither overflow nor lose digits."""
+    wide = vector.astype(np.float64)
+    return float(np.sqrt(np.dot(wide, wide)))
+
+
+def _check_unfinished(outcome: Outcome) -> None:
+    if outcome.status not in (OutcomeStatus.DECLINED, OutcomeStatus.FAILED):
+        raise OutcomeRefusedError("malformed", f"Unknown outcome status {outcome.status:d}.")
+    if outcome.reason == Reason.NONE:
+        raise OutcomeRefusedError("malformed", "An outcome that is not done expects a reason, got none.")
+    if outcome.sections:
+        raise OutcomeRefusedError("malformed", "An outcome that is not done expects no sections.")
+
+
+def _check_metrics(outcome: Outcome) -> None:
+    if len(outcome.metrics) > _MAX_METRICS:
+        raise OutcomeRefusedError(
+            "malformed", f"Expected at most {_MAX_METRICS} metric states, got {len(outcome.metrics)}."
+        )
+    for state in outcome.metrics:
+        if not 0 < len(state.name) <= _MAX_NAME or len(state.values) > _MAX_METRIC_VALUES:
+            raise OutcomeRefusedError("malformed", f"The metric state {_shorten(state.name)!r} is too long.")
+        if not all(map(math.isfinite, state.values)):
+            raise OutcomeRefusedError("not_finite", f"The metric state {_shorten(state.name)!r} has NaN or infinity.")
+    names = [state.name for state in outcome.metrics]
+    if len(set(names)) != len(names):
+        raise OutcomeRefusedError("malformed", "A metric state comes more than once.")
+
+
+def _vector(section: Section, size: int) -> NDArray[np.float32]:
+    if section.codec not in codec_names():
+        raise OutcomeRefusedError(
+            "unknown_codec",
+            f"Section {section.name!r} expects a codec among {', '.join(codec_names())}, "
+            f"got {_shorten(section.codec)!r}.",
+        )
+    if section.length != size:
+        raise OutcomeRefusedError(
+            "wrong_length", f"Section {section.name!r} expects {size} elements, got {section.length}."
+        )
+    try:
+        vector = section.vector()
+    except HashMismatchError as error:
+        raise OutcomeRefusedError("wrong_digest", error.message) from error
+    except CodecError as error:
+        raise OutcomeRefusedError("wrong_length", error.message) from error
+    if not np.isfinite(vector).all():
+        raise OutcomeRefusedError(
+            "not_finite",
+            f"Section {section.name!r} has {np.count_nonzero(~np.isfinite(vector))} elements that are NaN or infinite.",
+            hint="Training diverged on the device: a smaller learning rate or clipping may help.",
+        )
+    return vector
+
+
+def _refused(reason: str, what: str, expected: str, got: str) -> OutcomeRefusedError:
+    return OutcomeRefusedError(reason, f"The outcome's {what} should be {expected}, got {_shorten(got)}.")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,253 @@
+"""``edgefl server`` and ``edgefl run``: what operators type."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import typer
+
+from edgefl.atomic import write_bytes
+from edgefl.cli.output import Format, FormatOption, emit, progress
+from edgefl.errors import storage_error
+from edgefl_server import run_text, watching
+from edgefl_server.operator_client import OperatorClient
+from edgefl_server.operator_file import OperatorFile
+
+__all__ = ["run", "server"]
+
+server = typer.Typer(
+    help="Hand out work and merge what comes back.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+run = typer.Typer(help="Create, watch and stop training runs.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+StateOption = Annotated[Path | None, typer.Option("--state", help="State folder of a server on this machine.")]
+ServerOption = Annotated[
+    str | None, typer.Option("--server", help="URL of a server; the token is taken from EDGEFL_ADMIN_TOKEN.")
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+
+
+@server.command()
+def start(
+    state: Annotated[Path, typer.Option("--state", help="Folder for everything that the server keeps.")],
+    host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535)] = 8470,
+    certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow other machines without TLS.")] = False,
+    max_outcome_bytes: Annotated[int, typer.Option(help="Larger outcomes are refused.", min=1)] = 256 << 20,
+    format: FormatOption = Format.text,
+) -> None:
+    """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
+    # The web framework and the database are not needed by the verbs that only call a server.
+    from edgefl_server.http import Address, create_app, serve
+    from edgefl_server.http.serving import listen
+    from edgefl_server.storage import ServerState, sweep_outcomes
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("edgefl_server").setLevel(logging.INFO)
+    address = Address(host, port, certificate, private_key, insecure)
+    address.check()
+    pin = address.certificate_pin()
+    kept = ServerState(state)
+    try:
+        token = OperatorFile.token(state)
+        listener = listen(address)
+        url = address.url(listener.getsockname()[1])
+        OperatorFile(url, token, pin).write(state)
+        sweep_outcomes(kept)
+        app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes)
+        result = {"url": url, "state": str(state), "pid": os.getpid(), "certificate_pin": pin}
+
+        def ready() -> None:
+            if format is Format.json:
+                emit_line(json.dumps(result))
+            else:
+                emit_line(
+                    f"edgefl server at {url}; invite devices with: "
+                    f"edgefl server invite --state {state} --population NAME"
+                )
+
+        serve(app, address, listener, ready)
+    finally:
+        kept.close()
+
+
+def emit_line(line: str) -> None:
+    """One line to standard output at once, also into a pipe, for those who wait for it."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@server.command()
+def invite(
+    population: Annotated[str, typer.Option(help="Which population the devices join; any name.")],
+    state: StateOption = None,
+    server: ServerOption = None,
+    url: Annotated[str | None, typer.Option(help="The address that devices use, when it is another one.")] = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Make a token for devices, and an invitation that holds all they need to take part."""
+    client = OperatorClient.find(state, server)
+    token = client.post("/v1/invitations", {"population": population})["token"]
+    address = url or client.url
+    invitation = {
+        "server": address,
+        "population": population,
+        "token": token,
+        "certificate_pin": client.certificate_pin,
+    }
+    text = base64.urlsafe_b64encode(json.dumps(invitation, separators=(",", ":")).encode()).decode().rstrip("=")
+    result = {
+        "population": population,
+        "token": token,
+        "invitation": text,
+        "url": address,
+        "certificate_pin": client.certificate_pin,
+    }
+    if urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost"):
+        progress(
+            f"Devices on other machines cannot use {address}; "
+            f"give --url with this machine's name ({socket.gethostname()})."
+        )
+    emit(
+        result,
+        format,
+        lambda: (
+            f"token       {token}\ninvitation  {text}\n"
+            f"On a device: edgefl device run --invitation {text} --data SOURCE --state DIR"
+        ),
+    )
+
+
+@run.command()
+def create(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="A file made by `edgefl convert`.")],
+    population: Annotated[str, typer.Option(help="Whose devices train.")],
+    rounds: Annotated[int, typer.Option(help="How many rounds.")],
+    target: Annotated[int, typer.Option(help="Outcomes that close a round.")],
+    minimum: Annotated[
+        int, typer.Option(help="Outcomes that suffice at the deadline; 0: the target.", show_default=False)
+    ] = 0,
+    over_selection: Annotated[
+        float, typer.Option(help="Devices asked per outcome wanted [default: 1.3 with --deadline, else 1]")
+    ] = 0.0,
+    deadline: Annotated[float, typer.Option(help="Seconds that a round waits from its first task; 0: for ever.")] = 0.0,
+    max_failures: Annotated[
+        int, typer.Option(help="A round gives up after so many failures; 0: as many as it selects.")
+    ] = 0,
+    lease_seconds: Annotated[float, typer.Option(help="Silence after which a device may lose its place.")] = 300.0,
+    epochs: Annotated[int, typer.Option(help="Passes over each device's data.")] = 1,
+    max_steps: Annotated[int, typer.Option(help="Batches per task; 0: no limit.")] = 0,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows per step; 0: the model's own.")] = 0,
+    codec: Annotated[str, typer.Option(help="How devices write updates: float32 or float16.")] = "float32",
+    clip_norm: Annotated[float, typer.Option(help="Devices clip updates to this L2 norm; 0: they do not.")] = 0.0,
+    max_examples: Annotated[int, typer.Option(help="A device counts for at most so many examples.")] = 100_000,
+    max_update_norm: Annotated[float, typer.Option(help="Updates with a larger L2 norm are refused.")] = 1e6,
+    seed: Annotated[int, typer.Option(help="Makes the run repeatable; 0: a random one.")] = 0,
+    name: Annotated[str, typer.Option(help="For people.")] = "",
+    state: StateOption = None,
+    server: ServerOption = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Create a run: the devices of the population start to work on it at once."""
+    try:
+        data = model.read_bytes()
+    except OSError as error:
+        raise storage_error(error, "read", model) from error
+    settings = {
+        "population": population,
+        "rounds": rounds,
+        "target": target,
+        "minimum": minimum,
+        "over_selection": over_selection,
+        "deadline_seconds": deadline,
+        "max_failures": max_failures,
+        "lease_seconds": lease_seconds,
+        "epochs": epochs,
+        "max_steps": max_steps,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "codec": codec,
+        "clip_norm": clip_norm,
+        "max_examples": max_examples,
+        "max_update_norm": max_update_norm,
+        "seed": seed,
+        "name": name,
+    }
+    status = OperatorClient.find(state, server).upload("/v1/runs", settings, data)
+    emit(status, format, lambda: f"run {status['run']}: {rounds} rounds of {target} outcomes from {population}")
+
+
+@run.command()
+def status(
+    run_id: RunArgument, state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text
+) -> None:
+    """Say how a run goes, round by round."""
+    result = OperatorClient.find(state, server).get(f"/v1/runs/{run_id}")
+    emit(result, format, lambda: run_text.status(result))
+
+
+@run.command()
+def watch(
+    run_id: RunArgument, state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text
+) -> None:
+    """Follow a run to its end; exits with 53 when it fails."""
+    result = watching.watch(OperatorClient.find(state, server), run_id, progress)
+    emit(result, format, lambda: run_text.status(result))
+    watching.require_success(result)
+
+
+@run.command("list")
+def list_runs(state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text) -> None:
+    """List all runs, oldest first."""
+    result: dict[str, Any] = OperatorClient.find(state, server).get("/v1/runs")
+    emit(result, format, lambda: run_text.runs(result["runs"]))
+
+
+@run.command()
+def stop(
+    run_id: RunArgument, state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text
+) -> None:
+    """Stop a run; what its open round has collected is discarded."""
+    result = OperatorClient.find(state, server).post(f"/v1/runs/{run_id}/stop")
+    emit(result, format, lambda: run_text.status(result))
+
+
+@run.command()
+def weights(
+    run_id: RunArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .npy file: the flat float32 vector.")],
+    round: Annotated[
+        int | None, typer.Option(help="After which round; 0: the initial ones. The latest if not given.")
+    ] = None,
+    state: StateOption = None,
+    server: ServerOption = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Fetch a run's weights; `edgefl export MODEL.tflite --weights FILE` makes a model of them."""
+    query = "" if round is None else f"?round={round}"
+    data, headers = OperatorClient.find(state, server).download(f"/v1/runs/{run_id}/weights{query}")
+    vector = np.frombuffer(data, "<f4")
+    buffer = io.BytesIO()
+    np.save(buffer, vector)
+    write_bytes(output, buffer.getvalue())
+    result = {
+        "file": str(output),
+        "run": run_id,
+        "round": int(headers.get("EdgeFL-Round", "0")),
+        "elements": int(vector.size),
+        "weights_hash": headers.get("ETag", "").strip('"'),
+    }
+    emit(result, format, lambda: f"{output}: {vector.size:,} elements after round {result['round']}")

@@ -1,0 +1,113 @@
+"""Errors as JSON: ``{"error": {"code", "message", "hint"}}``, and which status each has (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from edgefl.errors import (
+    AuthenticationError,
+    EdgeflError,
+    FormatVersionError,
+    InvalidSettingError,
+    ModelFileError,
+    OutcomeRefusedError,
+    RunError,
+    StorageError,
+)
+from edgefl_server.storage import EnrolmentRefusedError, NotWantedError
+
+__all__ = ["RequestError", "install", "response", "retry_after"]
+
+_log = logging.getLogger(__name__)
+
+
+class RequestError(Exception):
+    """A request that cannot be answered, with its status and code.
+
+    Args:
+        status: of HTTP.
+        code: of docs/protocol.md.
+        message: expected and got.
+        hint: what to do.
+    """
+
+    def __init__(self, status: int, code: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.hint = status, code, message, hint
+
+
+def response(
+    status: int, code: str, message: str, hint: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """An error as every error looks."""
+    return JSONResponse({"error": {"code": code, "message": message, "hint": hint}}, status, headers)
+
+
+def retry_after(lowest: int, highest: int) -> dict[str, str]:
+    """When to come back, in whole seconds; drawn, so that a fleet does not come back all at once."""
+    return {"Retry-After": str(random.randint(lowest, highest))}
+
+
+def install(app: FastAPI) -> None:
+    """Makes the app answer its errors so."""
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(EdgeflError, _edgefl_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _request_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestError)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return response(error.status, error.code, error.message, error.hint, headers)
+
+
+async def _edgefl_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, EdgeflError)
+    message, hint = error.message, error.hint
+    if isinstance(error, EnrolmentRefusedError):
+        status = {"wrong_token": 401, "wrong_population": 403}.get(error.code, 409)
+        return response(status, error.code, message, hint)
+    if isinstance(error, AuthenticationError):
+        return response(401, "unknown_device", message, hint, {"WWW-Authenticate": "Bearer"})
+    if isinstance(error, NotWantedError):
+        return response(409, error.code, message, hint, retry_after(0, 2))
+    if isinstance(error, OutcomeRefusedError):
+        return response(422, error.reason, message, hint)
+    if isinstance(error, RunError):
+        return response(404, "unknown_run", message, hint)
+    if isinstance(error, InvalidSettingError):
+        return response(422, "invalid_setting", message, hint)
+    if isinstance(error, (ModelFileError, FormatVersionError)):
+        return response(422, "bad_model_file", message, hint)
+    if isinstance(error, StorageError):
+        _log.error("%s", error)
+        # The path is the operator's business; the device needs to know only that it should come back.
+        return response(
+            507, "storage_full", "The server could not store it; nothing was kept.", None, retry_after(20, 60)
+        )
+    _log.error("unexpected %s: %s", type(error).__name__, error)
+    return response(500, "internal", "The server failed; nothing was kept.", None, retry_after(5, 30))
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3]]
+    return response(422, "malformed", "; ".join(problems))
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}
+    return response(error.status_code, codes.get(error.status_code, "refused"), str(error.detail))
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    return response(500, "internal", "The server failed; nothing was kept.", None, retry_after(5, 30))

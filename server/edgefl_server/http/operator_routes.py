@@ -1,0 +1,111 @@
+"""The calls of operators: runs and invitations."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from edgefl_server.aggregation import RunSettings
+from edgefl_server.http.context import Operator, Shared
+from edgefl_server.http.device_routes import read_body, send_blob
+from edgefl_server.http.errors import RequestError
+from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, weights_of_round
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["operators"], dependencies=[Operator])
+
+RunId = Annotated[str, Path(pattern="^[0-9a-f]{1,32}$")]
+
+
+class NewRun(BaseModel):
+    """The settings of a run as query parameters; `RunSettings` says what each means and checks it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    population: str
+    rounds: int
+    target: int
+    name: str = ""
+    minimum: int = 0
+    over_selection: float = 0.0
+    deadline_seconds: float = 0.0
+    max_failures: int = 0
+    lease_seconds: float = 300.0
+    epochs: int = 1
+    max_steps: int = 0
+    learning_rate: float | None = None
+    batch_size: int = 0
+    codec: str = "float32"
+    clip_norm: float = 0.0
+    max_examples: int = 100_000
+    max_update_norm: float = 1e6
+    seed: int = 0
+
+    def settings(self) -> RunSettings:
+        """The settings, checked."""
+        return RunSettings(**{field.name: getattr(self, field.name) for field in fields(RunSettings)})
+
+
+class Invitation(BaseModel):
+    """Which population a token shall be for."""
+
+    population: str = Field(max_length=200)
+
+
+@router.post("/invitations", summary="Make a token with which devices enrol", status_code=201)
+async def make_invitation(invitation: Invitation, context: Shared) -> dict[str, str]:
+    """A new token each time; older ones stay valid. Only its hash is kept."""
+    token = await run_in_threadpool(invite, context.state, invitation.population)
+    return {"population": invitation.population, "token": token}
+
+
+@router.post(
+    "/runs",
+    summary="Create a run from a model file",
+    status_code=201,
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
+)
+async def post_run(new: Annotated[NewRun, Query()], request: Request, context: Shared) -> Response:
+    """The body is the model file, the query holds the settings. Answers the run's status."""
+    settings = new.settings()
+    model = await read_body(request)
+    run = await run_in_threadpool(create_run, context.state, model, new.population, settings, new.name)
+    context.changed()
+    return JSONResponse(await run_in_threadpool(run_status, context.state, run), 201)
+
+
+@router.get("/runs", summary="List all runs")
+async def get_runs(context: Shared) -> dict[str, Any]:
+    """Oldest first, without their rounds."""
+    return {"runs": await run_in_threadpool(runs_summary, context.state)}
+
+
+@router.get("/runs/{run_id}", summary="Say how a run goes")
+async def get_run(run_id: RunId, context: Shared) -> dict[str, Any]:
+    """Settings, state and every round with its outcomes and metrics."""
+    return await run_in_threadpool(run_status, context.state, run_id)
+
+
+@router.post("/runs/{run_id}/stop", summary="Stop a run")
+async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
+    """Ends it now; what the open round has accepted is discarded. 409 when it had ended before."""
+    if not await run_in_threadpool(stop_run, context.state, run_id):
+        raise RequestError(409, "ended", f"Run {run_id} had ended before.")
+    context.changed()
+    return await run_in_threadpool(run_status, context.state, run_id)
+
+
+@router.get("/runs/{run_id}/weights", summary="Fetch the weights of a run", response_class=FileResponse)
+async def get_weights(
+    run_id: RunId, request: Request, context: Shared, round: Annotated[int | None, Query(ge=0)] = None
+) -> Response:
+    """Little-endian float32 of the layout; after the given round, or the latest. 0: the initial ones."""
+    digest, number = await run_in_threadpool(weights_of_round, context.state, run_id, round)
+    path = await run_in_threadpool(context.state.weights.path, digest)
+    return send_blob(request, path, digest, {"EdgeFL-Round": str(number)})

@@ -1,0 +1,160 @@
+"""Listening: the socket, TLS, and a stop that lets requests finish."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from edgefl.errors import InsecureListenError, InvalidSettingError, ListenError, StorageError, storage_error
+
+__all__ = ["Address", "listen", "serve"]
+
+_STOP_SECONDS = 10
+"""Requests that are under way when the server is told to stop get so long."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens.
+
+    Attributes:
+        host: a name or address of this machine.
+        port: 0 for a free one.
+        certificate: PEM file; with `private_key` the server speaks TLS.
+        private_key: PEM file.
+        insecure: listen beyond this machine without TLS.
+    """
+
+    host: str
+    port: int
+    certificate: Path | None = None
+    private_key: Path | None = None
+    insecure: bool = False
+
+    def check(self) -> None:
+        """Refuses what would send secrets in the clear.
+
+        Raises:
+            InsecureListenError: other machines can reach the address and there is no TLS.
+            InvalidSettingError: a certificate without its key, or files that are not a pair of them.
+            ListenError: the host has no address.
+        """
+        if (self.certificate is None) != (self.private_key is None):
+            raise InvalidSettingError("TLS expects both --certificate and --private-key, got one of them.")
+        if self.certificate is not None and self.private_key is not None:
+            try:
+                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.private_key)
+            except ssl.SSLError as error:
+                raise InvalidSettingError(
+                    f"{self.certificate} and {self.private_key} are not a certificate and its key in PEM: "
+                    f"{error.reason}."
+                ) from error
+            except OSError as error:
+                raise storage_error(error, "read", f"{self.certificate} or {self.private_key}") from error
+        elif not self.insecure and not all(map(_is_loopback, self._resolve())):
+            raise InsecureListenError(
+                f"Listening on {self.host} without TLS would send tokens and updates in the clear.",
+                hint="Give --certificate and --private-key, or listen on 127.0.0.1; "
+                "on a network that you trust, say --insecure.",
+            )
+
+    def url(self, port: int) -> str:
+        """The address as this machine reaches it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.certificate else 'http'}://{shown}:{port}"
+
+    def certificate_pin(self) -> str | None:
+        """SHA-256 of the certificate in DER, by which a device knows the server; None without TLS.
+
+        Raises:
+            StorageError: the certificate cannot be read.
+        """
+        if self.certificate is None:
+            return None
+        try:
+            text = self.certificate.read_text()
+        except OSError as error:
+            raise storage_error(error, "read", self.certificate) from error
+        start = text.find("-----BEGIN CERTIFICATE-----")
+        end = text.find("-----END CERTIFICATE-----", start)
+        if start < 0 or end < 0:
+            raise StorageError(f"{self.certificate} holds no certificate in PEM.")
+        der = ssl.PEM_cert_to_DER_cert(text[start : end + len("-----END CERTIFICATE-----")])
+        return hashlib.sha256(der).hexdigest()
+
+    def _resolve(self) -> list[str]:
+        try:
+            found = socket.getaddrinfo(self.host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (OSError, UnicodeError) as error:
+            raise ListenError(f"The host {self.host!r} has no address on this machine: {error}.") from error
+        return [str(each[4][0]) for each in found]
+
+
+def listen(address: Address) -> socket.socket:
+    """Binds and listens, so that a port in use is one clear line.
+
+    Raises:
+        ListenError: the port is in use or forbidden, or the address is not this machine's.
+    """
+    host = address.host or "0.0.0.0"  # noqa: S104
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Lets a restarted server take its port back at once; two live ones still cannot share it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, address.port))
+        listener.listen(1024)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ListenError(
+            f"Cannot listen on {host} port {address.port}: {reason}.",
+            hint="Stop what uses the port, choose another --port, or --port 0 for a free one.",
+        ) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with a word when it is ready, and one when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready, self._stopping = ready, stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Devices that wait for work must not hold up the stop.
+        self._stopping()
+        super().handle_exit(sig, frame)
+
+
+def serve(app: FastAPI, address: Address, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serves until SIGTERM or SIGINT; then lets requests finish and returns."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.private_key,
+    )
+    _Server(config, ready, app.state.context.work.stop).run(sockets=[listener])
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback

@@ -1,0 +1,122 @@
+"""The operator's side of the protocol, for the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+
+from edgefl.errors import (
+    AuthenticationError,
+    EdgeflError,
+    InvalidSettingError,
+    ModelFileError,
+    ProtocolError,
+    RunError,
+    ServerUnavailableError,
+    StorageError,
+)
+from edgefl_server.operator_file import OperatorFile
+
+__all__ = ["OperatorClient"]
+
+_KINDS: dict[str, type[EdgeflError]] = {
+    "wrong_token": AuthenticationError,
+    "unknown_run": RunError,
+    "ended": RunError,
+    "invalid_setting": InvalidSettingError,
+    "bad_model_file": ModelFileError,
+    "storage_full": StorageError,
+}
+_TIMEOUT = urllib3.Timeout(connect=10, read=300)
+
+
+class OperatorClient:
+    """Calls a server as its operator.
+
+    Args:
+        operator: where it is, and the token.
+    """
+
+    def __init__(self, operator: OperatorFile) -> None:
+        self.url = operator.url.rstrip("/")
+        self.certificate_pin = operator.certificate_pin
+        self._headers = {"Authorization": f"Bearer {operator.admin_token}"}
+        if operator.certificate_pin:
+            # The pin is stricter than any authority: this very certificate.
+            self._pool = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint=operator.certificate_pin)
+        else:
+            self._pool = urllib3.PoolManager()
+
+    @classmethod
+    def find(cls, state: Path | None, server: str | None) -> OperatorClient:
+        """A client for the server of a state folder, or for a URL with EDGEFL_ADMIN_TOKEN.
+
+        Raises:
+            InvalidSettingError: neither or both were given, or the token is missing.
+            StorageError: the state folder has no operator.json.
+        """
+        if (state is None) == (server is None):
+            raise InvalidSettingError("This expects one of --state and --server.", hint="On the server: --state DIR.")
+        if state is not None:
+            return cls(OperatorFile.read(state))
+        token = os.environ.get("EDGEFL_ADMIN_TOKEN", "")
+        if not token:
+            raise InvalidSettingError(
+                "--server needs the operator's token in EDGEFL_ADMIN_TOKEN.",
+                hint="It is in operator.json of the server's state folder.",
+            )
+        return cls(OperatorFile(str(server), token, os.environ.get("EDGEFL_CERTIFICATE_PIN") or None))
+
+    def get(self, path: str) -> Any:
+        """A JSON answer."""
+        return self._json("GET", path)
+
+    def post(self, path: str, document: Mapping[str, Any] | None = None) -> Any:
+        """Sends JSON, gets JSON."""
+        body = None if document is None else json.dumps(document).encode()
+        return self._json("POST", path, body, "application/json")
+
+    def upload(self, path: str, query: Mapping[str, Any], data: bytes) -> Any:
+        """Sends bytes with settings in the query, gets JSON."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._json("POST", f"{path}?{urlencode(given)}", data, "application/octet-stream")
+
+    def download(self, path: str) -> tuple[bytes, Mapping[str, str]]:
+        """Bytes, and the answer's headers."""
+        answer = self._request("GET", path, None, None)
+        return answer.data, answer.headers
+
+    def _json(self, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> Any:
+        answer = self._request(method, path, body, kind)
+        try:
+            return json.loads(answer.data)
+        except ValueError as error:
+            raise ProtocolError(f"{self.url} does not answer like an edgefl server: no JSON.") from error
+
+    def _request(self, method: str, path: str, body: bytes | None, kind: str | None) -> urllib3.BaseHTTPResponse:
+        headers = self._headers if kind is None else {**self._headers, "Content-Type": kind}
+        try:
+            answer = self._pool.request(
+                method, self.url + path, body=body, headers=headers, timeout=_TIMEOUT, retries=False, redirect=False
+            )
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise ServerUnavailableError(
+                f"No answer from {self.url}: {error}.", hint="Is the server running? `edgefl server start` starts it."
+            ) from error
+        if answer.status >= 400:
+            raise self._refusal(answer)
+        return answer
+
+    def _refusal(self, answer: urllib3.BaseHTTPResponse) -> EdgeflError:
+        try:
+            error = json.loads(answer.data)["error"]
+            code, message, hint = str(error["code"]), str(error["message"]), error.get("hint")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return ProtocolError(f"{self.url} answered with status {answer.status} and no explanation.")
+        return _KINDS.get(code, ProtocolError)(message, hint=hint)

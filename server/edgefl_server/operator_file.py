@@ -1,0 +1,64 @@
+"""``operator.json`` in the state folder: where the server listens, and the token that operators show."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgefl.atomic import write_text
+from edgefl.errors import StorageError, storage_error
+
+__all__ = ["OperatorFile"]
+
+_NAME = "operator.json"
+
+
+@dataclass(frozen=True)
+class OperatorFile:
+    """What an operator's commands need to reach a server.
+
+    Attributes:
+        url: of the server, from this machine.
+        admin_token: the operator's; whoever has it can stop runs and read weights.
+        certificate_pin: SHA-256 of the server's certificate, or None without TLS.
+    """
+
+    url: str
+    admin_token: str
+    certificate_pin: str | None = None
+
+    def __repr__(self) -> str:
+        return f"OperatorFile({self.url})"  # the token does not belong into a log
+
+    @classmethod
+    def read(cls, folder: Path) -> OperatorFile:
+        """Reads the file of a state folder.
+
+        Raises:
+            StorageError: there is none, or it is damaged.
+        """
+        path = folder / _NAME
+        try:
+            document = json.loads(path.read_text())
+            return cls(str(document["url"]), str(document["admin_token"]), document.get("certificate_pin"))
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"There is no {path}.", hint="Give the --state of a server that `edgefl server start` has started."
+            ) from error
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path} is damaged.", hint="Delete it and start the server again.") from error
+
+    def write(self, folder: Path) -> None:
+        """Writes the file, for its owner only."""
+        write_text(folder / _NAME, json.dumps(asdict(self), indent=2) + "\n", durable=True, mode=0o600)
+
+    @staticmethod
+    def token(folder: Path) -> str:
+        """The token of earlier starts, else a new one."""
+        if not (folder / _NAME).exists():
+            return secrets.token_urlsafe(32)
+        return OperatorFile.read(folder).admin_token

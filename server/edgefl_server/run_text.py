@@ -1,0 +1,49 @@
+"""Runs as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["round_line", "runs", "status"]
+
+
+def status(result: dict[str, Any]) -> str:
+    """A run's status: what it is, then one line a round."""
+    label = f" ({result['name']})" if result["name"] else ""
+    lines = [f"run {result['run']}{label}: {result['state']}, round {result['round']} of {result['rounds']}"]
+    if result["why"]:
+        lines.append(f"  why: {result['why']}")
+    lines.append(
+        f"  population {result['population']}: {result['devices_enrolled']} devices enrolled, "
+        f"{result['tasks_open']} tasks open, target {result['target']}"
+    )
+    lines += [f"  {round_line(entry)}" for entry in result["history"]]
+    lines.append(f"  weights {result['weights_hash']}")
+    return "\n".join(lines)
+
+
+def round_line(entry: dict[str, Any]) -> str:
+    """One round in one line."""
+    counts = ", ".join(f"{count} {name}" for name, count in entry["outcomes"].items() if count) or "no outcomes yet"
+    parts = [f"round {entry['round']:>4} {entry['state']:<10} {entry['seconds']:>6.1f} s  {counts}"]
+    if entry["loss"] is not None:
+        parts.append(f"loss {entry['loss']:.4f}")
+    parts += [f"{name} {value:.4f}" for name, value in entry["metrics"].items()]
+    if entry["reasons"]:
+        parts.append("reasons: " + ", ".join(f"{name} ×{count}" for name, count in entry["reasons"].items()))
+    if entry["why"]:
+        parts.append(entry["why"])
+    return "; ".join(parts)
+
+
+def runs(entries: Sequence[dict[str, Any]]) -> str:
+    """One line a run."""
+    return (
+        "\n".join(
+            f"{entry['run']}  {entry['state']:<8} round {entry['round']} of {entry['rounds']}  "
+            f"{entry['population']}  {entry['name']}".rstrip()
+            for entry in entries
+        )
+        or "no runs"
+    )

@@ -1,0 +1,109 @@
+"""Large bytes by the hash of their content."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from edgefl.atomic import sync_folder, write_bytes
+from edgefl.errors import StorageError, storage_error
+from edgefl.hashing import sha256
+
+__all__ = ["BlobStore", "FolderBlobs"]
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class BlobStore(Protocol):
+    """Where models, weights and outcomes lie."""
+
+    def put(self, data: bytes | memoryview) -> str:
+        """Keeps bytes; they survive a power cut once this returns. The same bytes again change nothing.
+
+        Returns:
+            Their SHA-256, by which they are found.
+
+        Raises:
+            StorageError: no space; nothing was left half-written.
+        """
+        ...
+
+    def get(self, digest: str) -> bytes:
+        """The bytes, checked against their hash.
+
+        Raises:
+            StorageError: there are none, or they are damaged.
+        """
+        ...
+
+    def path(self, digest: str) -> Path | None:
+        """A local file with the bytes, if there is one."""
+        ...
+
+    def delete(self, digest: str) -> None:
+        """Forgets bytes; nothing happens when there are none."""
+        ...
+
+    def __iter__(self) -> Iterator[str]:
+        """The hashes of all blobs."""
+        ...
+
+
+class FolderBlobs:
+    """Blobs as files of a local folder, named by hash.
+
+    Args:
+        folder: created when it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
+            for unfinished in folder.glob(".*.part"):
+                unfinished.unlink()
+        except OSError as error:
+            raise storage_error(error, "create", folder) from error
+
+    def put(self, data: bytes | memoryview) -> str:
+        """See `BlobStore`."""
+        digest = sha256(data)
+        write_bytes(self._folder / digest, data, durable=True)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """See `BlobStore`."""
+        path = self._file(digest)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+        if sha256(data) != digest:
+            raise StorageError(f"{path} is damaged: its content does not have the hash that it is named by.")
+        return data
+
+    def path(self, digest: str) -> Path | None:
+        """See `BlobStore`."""
+        path = self._file(digest)
+        return path if path.is_file() else None
+
+    def delete(self, digest: str) -> None:
+        """See `BlobStore`."""
+        try:
+            self._file(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, "delete", self._file(digest)) from error
+
+    def __iter__(self) -> Iterator[str]:
+        """See `BlobStore`."""
+        return (name for name in os.listdir(self._folder) if _HASH.fullmatch(name))  # noqa: PTH208 - names only
+
+    def _file(self, digest: str) -> Path:
+        # A hash from outside must never become a path elsewhere.
+        if not _HASH.fullmatch(digest):
+            raise StorageError("A blob is named by 64 lower-case hexadecimal digits.")
+        return self._folder / digest

@@ -1,0 +1,143 @@
+"""What happens without a device asking: deadlines, and folding the outcomes of closed rounds into new weights."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import numpy as np
+from sqlalchemy import select, update
+
+from edgefl.errors import EdgeflError, StorageError
+from edgefl_server.aggregation import (
+    Expectation,
+    FedAvg,
+    RoundState,
+    RunSettings,
+    decode_outcome,
+    known_states,
+    sum_states,
+    validate,
+)
+from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round
+from edgefl_server.storage.runs import fail_run_if_hopeless, metrics_of, open_next_round
+from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.tables import OutcomeRow, RoundRow, RunRow
+
+__all__ = ["close_due_rounds", "fold_pending", "sweep_outcomes"]
+
+_log = logging.getLogger(__name__)
+
+
+def close_due_rounds(state: ServerState) -> bool:
+    """Closes the rounds whose deadline has passed; True when there were any."""
+    with state.database.read() as session:
+        active = session.scalars(select(RunRow.run).where(RunRow.state == RunState.ACTIVE)).all()
+        now = state.clock()
+        due = []
+        for run_id in active:
+            run = session.get_one(RunRow, run_id)
+            before = load_round(session, run, run.round)
+            if before.advance(now) != before:
+                due.append(run_id)
+    for run_id in due:
+        with state.database.write() as session:
+            run = session.get_one(RunRow, run_id)
+            if run.state != RunState.ACTIVE:
+                continue
+            before = load_round(session, run, run.round)
+            after = before.advance(now)
+            save_round(session, run, run.round, before, after, now)
+            if after.state is RoundState.FAILED:
+                session.flush()
+                fail_run_if_hopeless(session, run, now)
+    return bool(due)
+
+
+def fold_pending(state: ServerState) -> bool:
+    """Folds every round that is FOLDING, also those that a killed server left so; True when there were any.
+
+    Raises:
+        StorageError: no space, or an accepted outcome is damaged. The round stays FOLDING.
+    """
+    with state.database.read() as session:
+        pending = session.execute(
+            select(RoundRow.run, RoundRow.number)
+            .where(RoundRow.state == RoundState.FOLDING.value)
+            .order_by(RoundRow.run, RoundRow.number)
+        ).all()
+    for run_id, number in pending:
+        _fold(state, run_id, number)
+    return bool(pending)
+
+
+def _fold(state: ServerState, run_id: str, number: int) -> None:
+    with state.database.read() as session:
+        run = session.get_one(RunRow, run_id)
+        row = session.get_one(RoundRow, (run_id, number))
+        outcomes = session.scalars(
+            select(OutcomeRow)
+            .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
+            .order_by(OutcomeRow.task_id)
+        ).all()
+    settings = RunSettings.from_json(run.settings)
+    strategy = FedAvg(settings.max_examples)
+    before = strategy.init(np.frombuffer(state.weights.get(row.base_weights_hash), "<f4"))
+    accumulator = strategy.start(before)
+    sums: dict[str, list[float]] = {}
+    kept = known_states(metrics_of(run))
+    for each in outcomes:
+        outcome = decode_outcome(state.outcomes.get(each.digest))
+        expected = Expectation(
+            each.task_id, row.base_weights_hash, run.layout_hash, run.weight_size, run.statistic_size
+        )
+        contribution = validate(outcome, expected)
+        if contribution is None:
+            raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
+        accumulator = strategy.fold(accumulator, contribution)
+        sums = sum_states(sums, (metric for metric in outcome.metrics if metric.name in kept))
+    result, diagnostics = strategy.finish(before, accumulator)
+    # The weights first, then one transaction that names them: a crash in between leaves an orphan file.
+    weights_hash = state.weights.put(result.weights.astype("<f4", copy=False).tobytes())
+    with state.database.write() as session:
+        run = session.get_one(RunRow, run_id)
+        row = session.get_one(RoundRow, (run_id, number))
+        if row.state != RoundState.FOLDING.value:  # stopped meanwhile
+            return
+        now = state.clock()
+        after = load_round(session, run, number).folded()
+        row.state, row.ended_at, row.weights_hash = after.state.value, now, weights_hash
+        row.num_examples = sum(each.num_examples for each in outcomes)
+        row.metric_sums, row.diagnostics = sums, diagnostics
+        session.execute(
+            update(OutcomeRow)
+            .where(OutcomeRow.task_id.in_([each.task_id for each in outcomes]))
+            .values(disposition=Disposition.FOLDED)
+        )
+        run.weights_hash = weights_hash
+        open_next_round(session, run, now)
+    _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(outcomes))
+    # Nothing needs them any more, and they say more about single devices than the weights do.
+    for each in outcomes:
+        with contextlib.suppress(EdgeflError):
+            state.outcomes.delete(each.digest)
+
+
+def sweep_outcomes(state: ServerState) -> int:
+    """Deletes files that no outcome needs: orphans of a crash, and what was folded. For the start, before serving.
+
+    Returns:
+        How many files were deleted.
+    """
+    with state.database.read() as session:
+        needed = set(
+            session.scalars(
+                select(OutcomeRow.digest).where(
+                    OutcomeRow.disposition.in_([Disposition.ACCEPTED, Disposition.DISCARDED])
+                )
+            )
+        )
+    orphans = [digest for digest in state.outcomes if digest not in needed]
+    for digest in orphans:
+        state.outcomes.delete(digest)
+    return len(orphans)

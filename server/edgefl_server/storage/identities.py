@@ -1,0 +1,138 @@
+"""Who may talk to the server: invitations and devices. Secrets are kept as hashes and compared in constant time."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from typing import Any
+
+from sqlalchemy import select
+
+from edgefl.errors import AuthenticationError, InvalidSettingError
+from edgefl.hashing import canonical_json, sha256
+from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.tables import DeviceRow, InvitationRow
+
+__all__ = ["EnrolmentRefusedError", "authenticate", "check_population", "enrol", "invite"]
+
+_POPULATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HEX_32, _HEX_64 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
+_MAX_CAPABILITIES_BYTES = 4096
+
+
+class EnrolmentRefusedError(AuthenticationError):
+    """A device may not enrol.
+
+    Args:
+        code: of docs/protocol.md: ``wrong_token``, ``wrong_population`` or ``identity_taken``.
+        message: expected and got.
+        hint: what the device's owner can do.
+    """
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+def check_population(population: str) -> str:
+    """Returns the name if it is one.
+
+    Raises:
+        InvalidSettingError: it is not.
+    """
+    if not _POPULATION.fullmatch(population):
+        raise InvalidSettingError(
+            "A population's name expects 1 to 64 letters, digits, dots, dashes and underscores, "
+            f"got {population!r:.80}."
+        )
+    return population
+
+
+def invite(state: ServerState, population: str) -> str:
+    """Makes a token with which any number of devices can enrol in a population; older ones stay valid."""
+    check_population(population)
+    token = secrets.token_urlsafe(32)
+    with state.database.write() as session:
+        session.add(InvitationRow(token_hash=sha256(token.encode()), population=population, created_at=state.clock()))
+    return token
+
+
+def enrol(
+    state: ServerState, token: str, device: str, secret_hash: str, population: str, capabilities: dict[str, Any]
+) -> bool:
+    """Takes a device in.
+
+    Args:
+        state: the server's.
+        token: what the invitation said.
+        device: the id that the device chose: 32 hexadecimal digits.
+        secret_hash: SHA-256 of the secret that the device keeps.
+        population: what the device wants to take part in.
+        capabilities: what it says about itself.
+
+    Returns:
+        True for a new device, False when the same one enrols again.
+
+    Raises:
+        EnrolmentRefusedError: the token is not valid (there), or the id belongs to a device with another secret.
+        InvalidSettingError: a value has another form.
+    """
+    if not _HEX_32.fullmatch(device) or not _HEX_64.fullmatch(secret_hash):
+        raise InvalidSettingError(
+            "device_id expects 32 and secret_hash 64 lower-case hexadecimal digits, got something else."
+        )
+    try:
+        size = len(canonical_json(capabilities))
+    except ValueError as error:
+        raise InvalidSettingError("The capabilities hold a number that JSON cannot.") from error
+    if size > _MAX_CAPABILITIES_BYTES:
+        raise InvalidSettingError(f"The capabilities expect at most {_MAX_CAPABILITIES_BYTES} bytes, got {size}.")
+    check_population(population)
+    with state.database.write() as session:
+        # Looked up by hash: what timing tells about a hash does not help to guess the token.
+        invitation = session.get(InvitationRow, sha256(token.encode()))
+        if invitation is None:
+            raise EnrolmentRefusedError(
+                "wrong_token", "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
+            )
+        if invitation.population != population:
+            raise EnrolmentRefusedError(
+                "wrong_population",
+                f"The token is for another population than {population!r}.",
+                hint="Use the population that the invitation names.",
+            )
+        known = session.get(DeviceRow, device)
+        if known is None:
+            session.add(
+                DeviceRow(
+                    device=device,
+                    population=population,
+                    secret_hash=secret_hash,
+                    capabilities=capabilities,
+                    created_at=state.clock(),
+                )
+            )
+            return True
+        if not hmac.compare_digest(known.secret_hash, secret_hash) or known.population != population:
+            raise EnrolmentRefusedError(
+                "identity_taken",
+                f"Device {device} is enrolled with another secret or in another population.",
+                hint="Start the device with an empty state folder, so that it makes a new identity.",
+            )
+        known.capabilities = capabilities
+        return False
+
+
+def authenticate(state: ServerState, device: str, secret: str) -> DeviceRow:
+    """The device that the credentials belong to.
+
+    Raises:
+        AuthenticationError: there is no such device, or the secret is another one.
+    """
+    with state.database.read() as session:
+        known = session.scalar(select(DeviceRow).where(DeviceRow.device == device))
+    expected = known.secret_hash if known is not None else "0" * 64
+    if not hmac.compare_digest(expected, sha256(secret.encode())) or known is None:
+        raise AuthenticationError("The device id or its secret is not known here.", hint="Enrol first.")
+    return known

@@ -1,0 +1,136 @@
+"""Outcomes: what is accepted, and that an answer of 202 is kept whatever happens afterwards."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from sqlalchemy.orm import Session
+
+from edgefl.errors import EdgeflError, OutcomeRefusedError
+from edgefl.hashing import sha256
+from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
+from edgefl_server.aggregation import AssignmentState, Expectation, RoundState, RunSettings, decode_outcome, validate
+from edgefl_server.storage.round_rows import Disposition, load_round, save_round
+from edgefl_server.storage.runs import fail_run_if_hopeless
+from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
+
+__all__ = ["NotWantedError", "accept_outcome"]
+
+_TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
+_STATES = {
+    OutcomeStatus.DONE: AssignmentState.DONE,
+    OutcomeStatus.DECLINED: AssignmentState.DECLINED,
+    OutcomeStatus.FAILED: AssignmentState.FAILED,
+}
+
+
+class NotWantedError(EdgeflError):
+    """An outcome that came when nobody waited for it any more; the device did nothing wrong.
+
+    Args:
+        code: ``surplus`` (the round had enough) or ``stale`` (it was given up, or the task was).
+        message: what happened.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message, hint="Drop it and ask for the next task.")
+        self.code = code
+
+
+def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -> None:
+    """Accepts an outcome: once this returns, it is on the disk, belongs to its round and will be folded once.
+
+    Args:
+        state: the server's.
+        device: who sends it, authenticated.
+        task_id: which task it answers.
+        data: the message.
+
+    Raises:
+        KeyError: the device has no such task.
+        NotWantedError: surplus or stale.
+        OutcomeRefusedError: it does not fit, with the reason.
+        StorageError: no space; nothing was accepted.
+    """
+    digest = sha256(data)
+    with state.database.read() as session:
+        expected = _admit(session, device, task_id, digest)
+    if expected is None:
+        return
+    outcome = decode_outcome(data)
+    validate(outcome, expected)
+    # The file first: a row never names a file that is not there. A file without a row is an orphan and harmless.
+    state.outcomes.put(data)
+    try:
+        with state.database.write() as session:
+            if _admit(session, device, task_id, digest) is None:
+                return
+            _record(session, state.clock(), outcome, digest, len(data))
+    except (NotWantedError, OutcomeRefusedError):
+        # The round closed, or another outcome came, while this one was checked: no row names the file.
+        state.outcomes.delete(digest)
+        raise
+
+
+def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectation | None:
+    """What the outcome has to fit; None when just this one was accepted before."""
+    assignment = session.get(AssignmentRow, task_id)
+    if assignment is None or assignment.device != device:
+        raise KeyError(task_id)
+    earlier = session.get(OutcomeRow, task_id)
+    if earlier is not None:
+        if earlier.digest == digest:
+            return None
+        raise OutcomeRefusedError(
+            "conflicting_outcome", f"Task {task_id} has another outcome already, which stays the one that counts."
+        )
+    run = session.get_one(RunRow, assignment.run)
+    row = session.get_one(RoundRow, (assignment.run, assignment.round))
+    round_state = RoundState(row.state)
+    if assignment.state != AssignmentState.OPEN.value or not round_state.takes_outcomes:
+        if round_state in (RoundState.FOLDING, RoundState.DONE):
+            raise NotWantedError("surplus", f"Round {assignment.round} closed without task {task_id}.")
+        if round_state is RoundState.FAILED:
+            raise NotWantedError("stale", f"Round {assignment.round} was given up: {row.why}.")
+        raise NotWantedError("stale", f"Task {task_id} was silent for too long and went to another device.")
+    return Expectation(
+        task_id=task_id,
+        base_weights_hash=row.base_weights_hash,
+        layout_hash=run.layout_hash,
+        weight_size=run.weight_size,
+        statistic_size=run.statistic_size,
+        max_norm=RunSettings.from_json(run.settings).norm_bound,
+    )
+
+
+def _record(session: Session, now: float, outcome: Outcome, digest: str, size: int) -> None:
+    assignment = session.get_one(AssignmentRow, outcome.task_id)
+    run = session.get_one(RunRow, assignment.run)
+    status = OutcomeStatus(outcome.status)
+    session.add(
+        OutcomeRow(
+            task_id=outcome.task_id,
+            run=run.run,
+            round=assignment.round,
+            digest=digest,
+            size=size,
+            status=status.name.lower(),
+            reason=_name(outcome.reason),
+            num_examples=outcome.num_examples,
+            disposition=Disposition.ACCEPTED if status is OutcomeStatus.DONE else Disposition.NOTED,
+            trainer=outcome.trainer[:200],
+            accepted_at=now,
+        )
+    )
+    before = load_round(session, run, assignment.round)
+    after = before.settle(assignment.device, _STATES[status], now, temporary=outcome.reason in _TEMPORARY)
+    session.flush()
+    save_round(session, run, assignment.round, before, after, now)
+    if after.state is RoundState.FAILED:
+        session.flush()
+        fail_run_if_hopeless(session, run, now)
+
+
+def _name(reason: IntEnum | int) -> str:
+    return reason.name.lower() if isinstance(reason, IntEnum) else str(reason)

@@ -1,0 +1,106 @@
+"""Rounds as rows: reads the pure state machine from the database and writes back what changed."""
+
+from __future__ import annotations
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings
+from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
+
+__all__ = ["Disposition", "RunState", "load_round", "save_round", "task_id_of"]
+
+
+class RunState:
+    """What a run's ``state`` can be."""
+
+    ACTIVE, DONE, FAILED, STOPPED = "active", "done", "failed", "stopped"
+
+
+class Disposition:
+    """What an accepted outcome's ``disposition`` can be."""
+
+    ACCEPTED = "accepted"
+    """Will be folded when its round closes."""
+    FOLDED = "folded"
+    """Is part of the round's weights."""
+    DISCARDED = "discarded"
+    """Its round failed or was stopped."""
+    NOTED = "noted"
+    """The device declined or failed: there is nothing to fold."""
+
+
+def task_id_of(run: str, number: int, assignment: Assignment) -> str:
+    """Task ids sort by device inside a round, which fixes the order of folding for given devices."""
+    return f"{run}-{number:06d}-{assignment.device}-{assignment.attempt:03d}"
+
+
+def load_round(session: Session, run: RunRow, number: int) -> Round:
+    """A round of a run as the state machine knows it."""
+    row = session.get_one(RoundRow, (run.run, number))
+    rows = session.scalars(
+        select(AssignmentRow)
+        .where(AssignmentRow.run == run.run, AssignmentRow.round == number)
+        .order_by(AssignmentRow.position)
+    )
+    return Round(
+        settings=RunSettings.from_json(run.settings),
+        state=RoundState(row.state),
+        assignments=tuple(
+            Assignment(
+                device=each.device,
+                attempt=each.attempt,
+                leased_until=each.leased_until,
+                state=AssignmentState(each.state),
+                ended_at=each.ended_at,
+                temporary=each.temporary,
+            )
+            for each in rows
+        ),
+        started_at=row.started_at,
+        why=row.why,
+    )
+
+
+def save_round(session: Session, run: RunRow, number: int, before: Round, after: Round, now: float) -> None:
+    """Writes what a transition changed, discards the outcomes of a failed round and moves the run on.
+
+    The transition to DONE is not for this function: it comes with new weights.
+    """
+    row = session.get_one(RoundRow, (run.run, number))
+    row.state, row.why, row.started_at = after.state.value, after.why, after.started_at
+    known = {(each.device, each.attempt): each for each in before.assignments}
+    for position, assignment in enumerate(after.assignments):
+        old = known.get((assignment.device, assignment.attempt))
+        if old == assignment:
+            continue
+        values = {
+            "state": assignment.state.value,
+            "leased_until": assignment.leased_until,
+            "ended_at": assignment.ended_at,
+            "temporary": assignment.temporary,
+        }
+        task_id = task_id_of(run.run, number, assignment)
+        if old is None:
+            session.add(
+                AssignmentRow(
+                    task_id=task_id,
+                    run=run.run,
+                    round=number,
+                    device=assignment.device,
+                    attempt=assignment.attempt,
+                    position=position,
+                    **values,
+                )
+            )
+        else:
+            session.execute(update(AssignmentRow).where(AssignmentRow.task_id == task_id).values(**values))
+    if after.state is RoundState.FAILED and before.state is not RoundState.FAILED:
+        row.ended_at = now
+        session.execute(
+            update(OutcomeRow)
+            .where(
+                OutcomeRow.run == run.run, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED
+            )
+            .values(disposition=Disposition.DISCARDED)
+        )

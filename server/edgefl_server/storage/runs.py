@@ -1,0 +1,165 @@
+"""Runs: create, list, stop, what the next round is, where their weights are."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from edgefl.errors import InvalidSettingError, RunError
+from edgefl.manifest import Metric
+from edgefl.model_file import ModelFile
+from edgefl_server.aggregation import RoundState, RunSettings
+from edgefl_server.storage.identities import check_population
+from edgefl_server.storage.round_rows import RunState, load_round, save_round
+from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.tables import RoundRow, RunRow
+
+__all__ = ["create_run", "fail_run_if_hopeless", "get_run", "list_runs", "metrics_of", "open_next_round", "stop_run"]
+
+_FAILED_ROUNDS_IN_A_ROW = 3
+"""After so many the run gives up: what fails every device three times will fail them again."""
+
+
+def create_run(state: ServerState, model: bytes, population: str, settings: RunSettings, name: str = "") -> str:
+    """Starts a run from the weights in a model file.
+
+    Args:
+        state: the server's.
+        model: the file's bytes.
+        population: whose devices train.
+        settings: with seed 0 a random one is drawn and kept.
+        name: for people.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        ModelFileError: the bytes are no intact model file.
+        InvalidSettingError: the batch size is larger than the model's, or a name has another form.
+        StorageError: no space.
+    """
+    check_population(population)
+    if len(name) > 64:
+        raise InvalidSettingError(f"A run's name expects at most 64 characters, got {len(name)}.")
+    file = ModelFile(model)
+    file.verify()
+    manifest = file.manifest
+    if settings.batch_size > manifest.batch_size:
+        raise InvalidSettingError(
+            f"--batch-size expects at most the model's {manifest.batch_size}, got {settings.batch_size}.",
+            hint="Convert the model with a larger batch size.",
+        )
+    if settings.seed == 0:
+        settings = replace(settings, seed=1 + secrets.randbelow(2**62))
+    model_hash = state.models.put(model)
+    weights_hash = state.weights.put(file.initial_weights().astype("<f4", copy=False).tobytes())
+    now = state.clock()
+    run = RunRow(
+        run=secrets.token_hex(4),
+        name=name,
+        population=population,
+        state=RunState.ACTIVE,
+        why="",
+        settings=settings.to_json(),
+        model_hash=model_hash,
+        graph_hash=manifest.graph_hash,
+        layout_hash=manifest.layout_hash,
+        weight_size=manifest.layout.weight_size,
+        statistic_size=manifest.layout.statistic_size,
+        metrics=[asdict(metric) for metric in manifest.metrics],
+        initial_weights_hash=weights_hash,
+        weights_hash=weights_hash,
+        round=0,
+        created_at=now,
+    )
+    with state.database.write() as session:
+        session.add(run)
+        session.flush()
+        open_next_round(session, run, now)
+    return run.run
+
+
+def open_next_round(session: Session, run: RunRow, now: float) -> None:
+    """Opens the round after the current one, or ends the run when that was the last."""
+    settings = RunSettings.from_json(run.settings)
+    if run.round >= settings.rounds:
+        run.state, run.ended_at = RunState.DONE, now
+        return
+    run.round += 1
+    session.add(
+        RoundRow(
+            run=run.run,
+            number=run.round,
+            state=RoundState.SELECTING.value,
+            why="",
+            base_weights_hash=run.weights_hash,
+            opened_at=now,
+            metric_sums={},
+            diagnostics={},
+        )
+    )
+    session.flush()
+
+
+def fail_run_if_hopeless(session: Session, run: RunRow, now: float) -> None:
+    """Goes on after a failed round: with the next one, or with the end of the run when too many failed in a row."""
+    latest = session.scalars(
+        select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number.desc()).limit(_FAILED_ROUNDS_IN_A_ROW)
+    ).all()
+    failed = [row for row in latest if row.state == RoundState.FAILED.value]
+    settings = RunSettings.from_json(run.settings)
+    hopeless = len(failed) == _FAILED_ROUNDS_IN_A_ROW
+    none_done = run.round >= settings.rounds and run.weights_hash == run.initial_weights_hash
+    if hopeless or none_done:
+        run.state, run.ended_at = RunState.FAILED, now
+        run.why = f"round {latest[0].number} failed: {latest[0].why}"
+        if hopeless:
+            run.why = f"{_FAILED_ROUNDS_IN_A_ROW} rounds in a row failed; {run.why}"
+        return
+    open_next_round(session, run, now)
+
+
+def stop_run(state: ServerState, run_id: str, why: str = "stopped by the operator") -> bool:
+    """Ends a run now; what its open round has accepted is discarded.
+
+    Returns:
+        False when the run had ended before.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    with state.database.write() as session:
+        run = get_run(session, run_id)
+        if run.state != RunState.ACTIVE:
+            return False
+        now = state.clock()
+        before = load_round(session, run, run.round)
+        save_round(session, run, run.round, before, before.stop(why), now)
+        run.state, run.why, run.ended_at = RunState.STOPPED, why, now
+    return True
+
+
+def get_run(session: Session, run_id: str) -> RunRow:
+    """A run by id.
+
+    Raises:
+        RunError: there is none.
+    """
+    run = session.get(RunRow, run_id)
+    if run is None:
+        raise RunError(f"There is no run {run_id!r:.80}.", hint="`edgefl run list` names all runs.")
+    return run
+
+
+def list_runs(session: Session) -> Sequence[RunRow]:
+    """All runs, oldest first."""
+    return session.scalars(select(RunRow).order_by(RunRow.created_at, RunRow.run)).all()
+
+
+def metrics_of(run: RunRow) -> tuple[Metric, ...]:
+    """The metrics of a run's model."""
+    return tuple(Metric(each["name"], each["finaliser"], tuple(each["states"])) for each in run.metrics)

@@ -1,0 +1,65 @@
+"""The state folder of a server: what is in it, and that only one server uses it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgefl.errors import StorageError, storage_error
+from edgefl_server.storage.blobs import BlobStore, FolderBlobs
+from edgefl_server.storage.database import Database
+
+__all__ = ["ServerState"]
+
+
+class ServerState:
+    """Everything that a server knows, on disk.
+
+    Args:
+        folder: created when it is missing, for its owner only.
+        clock: seconds since 1970.
+
+    Attributes:
+        database: rows.
+        models: model files.
+        weights: flat vectors of little-endian float32.
+        outcomes: accepted messages that are not folded yet, or were discarded.
+        clock: the time.
+
+    Raises:
+        StorageError: another server uses the folder, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self.folder = folder
+        self.clock = clock
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise storage_error(error, "open", folder) from error
+        try:
+            # The kernel drops it with the process, so that kill -9 leaves nothing to clean up.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise StorageError(
+                f"Another server uses the state folder {folder}.",
+                hint="Stop it first, or give this one another --state.",
+            ) from error
+        try:
+            self.database = Database(folder / "server.sqlite")
+            self.models: BlobStore = FolderBlobs(folder / "models")
+            self.weights: BlobStore = FolderBlobs(folder / "weights")
+            self.outcomes: BlobStore = FolderBlobs(folder / "outcomes")
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        """Closes the database and lets another server use the folder."""
+        self.database.close()
+        os.close(self._lock)

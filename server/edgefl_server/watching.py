@@ -1,0 +1,59 @@
+"""Following a run from a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from edgefl.errors import RunError, ServerUnavailableError
+from edgefl_server import run_text
+from edgefl_server.operator_client import OperatorClient
+
+__all__ = ["require_success", "watch"]
+
+_PAUSE_SECONDS = 1.0
+_PATIENCE_SECONDS = 60.0
+"""A server that is restarted is waited for so long."""
+
+
+def watch(
+    client: OperatorClient, run_id: str, report: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
+) -> dict[str, Any]:
+    """Tells each round as it ends, until the run ends.
+
+    Returns:
+        The last status.
+
+    Raises:
+        ServerUnavailableError: the server did not answer for a minute.
+    """
+    told, silent = 0, 0.0
+    while True:
+        try:
+            result: dict[str, Any] = client.get(f"/v1/runs/{run_id}")
+        except ServerUnavailableError:
+            silent += _PAUSE_SECONDS
+            if silent > _PATIENCE_SECONDS:
+                raise
+            sleep(_PAUSE_SECONDS)
+            continue
+        silent = 0.0
+        for entry in result["history"][told:]:
+            if entry["state"] not in ("done", "failed"):
+                break
+            report(run_text.round_line(entry))
+            told += 1
+        if result["state"] != "active":
+            return result
+        sleep(_PAUSE_SECONDS)
+
+
+def require_success(result: dict[str, Any]) -> None:
+    """Passes when the run is done.
+
+    Raises:
+        RunError: it failed or was stopped.
+    """
+    if result["state"] != "done":
+        raise RunError(f"Run {result['run']} {result['state']}: {result['why']}.")
