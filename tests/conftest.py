@@ -1,0 +1,56 @@
+"""Fixtures for every part: small converted models with what Keras computes with them, and the interpreters.
+
+``NAME_file`` (for the names in `MODELS`) is the path of a model file; beside it lies ``NAME.npz``, written by
+build_models.py. All that a session's tests need are built by one child process when the first of them is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgefl_device_runtime.training import RUNTIMES
+
+MODELS = ("mlp", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "frozen", "two_inputs")
+
+
+@pytest.fixture(scope="session")
+def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the files of all models that the tests of this session name as fixtures."""
+    given = os.environ.get("EDGEFL_TEST_MODELS")
+    folder = Path(given) if given else tmp_path_factory.mktemp("models")
+    asked = {fixture for item in request.session.items for fixture in getattr(item, "fixturenames", ())}
+    names = [name for name in MODELS if f"{name}_file" in asked and not (folder / f"{name}.tflite").exists()]
+    if names:
+        script = Path(__file__).with_name("build_models.py")
+        done = subprocess.run([sys.executable, script, folder, *names], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _file_fixture(name: str) -> Callable[..., Path]:
+    @pytest.fixture(scope="session", name=f"{name}_file")
+    def file(model_folder: Path) -> Path:
+        error = model_folder / f"{name}.error"
+        assert not error.exists(), error.read_text()
+        return model_folder / f"{name}.tflite"
+
+    return file
+
+
+for _name in MODELS:
+    globals()[f"{_name}_file"] = _file_fixture(_name)
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Each interpreter in turn."""
+    if request.param == "tflite-runtime" and "tensorflow" in sys.modules:
+        # test_model.py runs what is skipped here in a process of its own.
+        pytest.skip("tflite-runtime cannot share a process with TensorFlow")
+    return str(request.param)
