@@ -50,7 +50,7 @@ def convert(
         InvalidSettingError: the batch size, or a name that Keras does not know.
         StorageError: the file cannot be written.
     """
-    _require_tensorflow()
+    require_tensorflow()
     from edgefl_converters import converting
 
     return converting.convert(
@@ -65,7 +65,7 @@ def convert(
     )
 
 
-def _require_tensorflow() -> None:
+def require_tensorflow() -> None:
     if importlib.util.find_spec("tensorflow") is None:
         raise MissingDependencyError(
             "This needs the package 'tensorflow', which is not installed here.",

@@ -9,7 +9,7 @@ import typer
 
 import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl_converters.quiet import quieten
+from edgefl_converters.quiet import import_tensorflow_quietly
 
 __all__ = ["convert"]
 
@@ -29,7 +29,7 @@ def convert(
     format: FormatOption = Format.text,
 ) -> None:
     """Turn a Keras model into a .tflite file that trains, with builtin TFLite ops only."""
-    quieten()
+    _start()
     result = edgefl_converters.convert(
         model,
         out,
@@ -42,3 +42,8 @@ def convert(
     )
     document: dict[str, Any] = {"path": str(result.path), **result.report}
     emit(document, format, lambda: f"wrote {result.path}: {document['bytes']:,} bytes")
+
+
+def _start() -> None:
+    edgefl_converters.require_tensorflow()
+    import_tensorflow_quietly()

@@ -14,6 +14,8 @@ from edgefl_converters.building import BuiltModel, build
 from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import load_compiled
 from edgefl_converters.results import ConversionResult
+from edgefl_converters.verification.runtimes import installed_runtimes
+from edgefl_converters.verification.verifying import check_agreement
 
 __all__ = ["convert", "report_path"]
 
@@ -43,6 +45,12 @@ def convert(
         "layers": _layers(built),
         "verification": None,
     }
+    if verify:
+        names = ", ".join(f"{each.name} {each.version}" for each in installed_runtimes()) or "no runtime"
+        tell(f"training beside Keras on {names}")
+        verification = check_agreement(loaded, built.data)
+        verification.require()
+        report["verification"] = verification.as_json()
     write_bytes(path, built.data)
     write_text(report_path(path), json.dumps(report, indent=2) + "\n")
     return ConversionResult(path, built.manifest, report)

@@ -84,7 +84,7 @@ class _Graph:
     def op(self, operator: Any) -> str:
         code = self.model.operatorCodes[operator.opcodeIndex]
         # Old files hold the code in an int8 field, newer ones in both.
-        return self.op_names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return str(self.op_names[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
     def operators(self, index: int, name: str) -> Iterator[Any]:
         return (each for each in self.subgraphs[index].operators or [] if self.op(each) == name)

@@ -1,0 +1,1 @@
+"""Parity: does a model file train as its Keras model does?"""

@@ -1,0 +1,239 @@
+"""What Keras computes, and how sure one can be of it: in float64, in float32, and in float32 with rounding added.
+
+How much rounding can change a result is measured, not guessed: Keras itself runs in float32 from weights and inputs
+disturbed in their last bits. Networks with kinks (ReLU) amplify that by orders of magnitude, smooth ones do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import UnsupportedModelError
+from edgefl.manifest import ModelManifest
+from edgefl_converters.specification import Specification
+from edgefl_converters.verification.batches import Batch
+from edgefl_converters.verification.probing import Probe
+from edgefl_converters.verification.reference import Reference, Snapshot
+
+__all__ = ["Expectation", "Experiment", "Measured", "measure"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+_DISTURBED_RUNS = 3
+_LAST_BITS = 2.0**-22
+"""Relative size of the disturbance: about two units in the last place of a float32."""
+_FASTER = (1.0, 10.0, 100.0)
+"""Factors on the compiled learning rate, tried until every weight moves far enough to be compared."""
+_ENOUGH_MOVED = 1e-4
+"""Of the largest weight: a thousand times its rounding error."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What both sides compute.
+
+    Attributes:
+        initial: the weights that they begin from, by stable name.
+        batches: one for each training step; the first one also serves for everything else.
+        rows: real rows of the partial batch.
+        row_weights: the user's weights of these rows.
+        probe: how the gradient is read off.
+        rate: learning rate of the training steps.
+    """
+
+    initial: Mapping[str, NDArray[np.float32]]
+    batches: Sequence[Batch]
+    rows: int
+    row_weights: NDArray[np.float32]
+    probe: Probe
+    rate: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One side's results; every array is float64.
+
+    Attributes:
+        outputs: of the first batch, by position.
+        evaluation: loss and metrics of the first rows of the first batch, not training.
+        probe: what one step on the first batch shows.
+        partial: what one step on its first rows alone shows, with the user's weights; None where it was not asked.
+        logs: loss and metrics of each training step, by ``<step> <name>``.
+        moved: how far each parameter moved in all training steps.
+        counters: integer state after all training steps.
+    """
+
+    outputs: Arrays
+    evaluation: Arrays
+    probe: Arrays
+    partial: Arrays | None
+    logs: Arrays
+    moved: Arrays
+    counters: Arrays
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What Keras computes.
+
+    Attributes:
+        reference: what ``exact`` was computed in, ``float64``, or ``float32`` and the reason why.
+        exact: the most precise result.
+        plain: in float32.
+        disturbed: in float32, from weights and inputs with other last bits.
+    """
+
+    reference: str
+    exact: Measured
+    plain: Measured
+    disturbed: Sequence[Measured]
+
+    def spread(self, kind: str, name: str, norm: Callable[[NDArray[np.float64]], float]) -> float:
+        """How far Keras's own float32 results of a kind lie from the exact one at most."""
+        exact = getattr(self.exact, kind)[name]
+        return max(norm(getattr(run, kind)[name] - exact) for run in (self.plain, *self.disturbed))
+
+
+def measure(
+    specification: Specification,
+    manifest: ModelManifest,
+    experiment: Experiment,
+    generator: np.random.Generator,
+) -> tuple[Experiment, Expectation]:
+    """Computes in Keras what a model file is to compute.
+
+    Args:
+        specification: of the Keras model.
+        manifest: of the file; says which parameters and state there are.
+        experiment: with the compiled learning rate.
+        generator: for the disturbances.
+
+    Returns:
+        The experiment with the learning rate that was used, and what Keras computes in it.
+
+    Raises:
+        UnsupportedModelError: Keras cannot rebuild the model from its configuration.
+    """
+    plain_reference = Reference(specification, "float32")
+    side = _Side(plain_reference, manifest)
+    experiment = _fast_enough(side, experiment)
+    plain = side.compute(experiment)
+    disturbed = [side.compute(_disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
+    try:
+        exact = _Side(Reference(specification, "float64"), manifest).compute(experiment)
+        reference = "float64"
+    except Exception as error:  # any failure of a layer that insists on float32
+        first_line = next(iter(str(error).splitlines()), "")
+        exact, reference = plain, f"float32, because the model does not run in float64: {first_line}"
+    return experiment, Expectation(reference, exact, plain, disturbed)
+
+
+class _Side:
+    """Runs experiments in one Keras copy of the model."""
+
+    def __init__(self, reference: Reference, manifest: ModelManifest) -> None:
+        self._reference = reference
+        self._parameters = [parameter.name for parameter in manifest.parameters]
+        self._statistics = frozenset(each.name for each in manifest.parameters if each.role == "statistic")
+        floats = [each for each in manifest.state if each.dtype.startswith("float")]
+        self._slots = [each.name for each in floats]
+        self._counters = [each.name for each in manifest.state if each not in floats]
+        self._partial = not manifest.mixes_rows
+
+    def compute(self, experiment: Experiment) -> Measured:
+        reference, first = self._reference, experiment.batches[0]
+        reference.reset(experiment.initial)
+        outputs = {str(index): _exact(each) for index, each in enumerate(reference.predict(first))}
+        evaluation = _numbers(reference.evaluate(first.rows(experiment.rows)))
+        probe = self._probe(experiment, first, None)
+        partial = (
+            self._probe(experiment, first.rows(experiment.rows), experiment.row_weights) if self._partial else None
+        )
+        logs, after = self.train(experiment)
+        return Measured(
+            outputs=outputs,
+            evaluation=evaluation,
+            probe=probe,
+            partial=partial,
+            logs=logs,
+            moved=self.moved(experiment, after),
+            counters={name: _find({**after.slots, **after.variables}, name) for name in self._counters},
+        )
+
+    def train(self, experiment: Experiment) -> tuple[dict[str, NDArray[np.float64]], Snapshot]:
+        self._reference.reset(experiment.initial)
+        logs: dict[str, NDArray[np.float64]] = {}
+        for step, batch in enumerate(experiment.batches):
+            log = self._reference.train(batch, experiment.rate)
+            logs.update((f"{step} {name}", np.asarray(value, np.float64)) for name, value in log.items())
+        return logs, self._reference.snapshot()
+
+    def moved(self, experiment: Experiment, after: Snapshot) -> dict[str, NDArray[np.float64]]:
+        return {name: _exact(_find(after.variables, name)) - experiment.initial[name] for name in self._parameters}
+
+    def _probe(self, experiment: Experiment, batch: Batch, weight: NDArray[np.float32] | None) -> Arrays:
+        self._reference.reset(experiment.initial)
+        self._reference.train(batch, experiment.probe.rate, weight)
+        after = self._reference.snapshot()
+        slots = {name: _find(after.slots, name) for name in self._slots}
+        return experiment.probe.reveal(self.moved(experiment, after), slots, self._statistics)
+
+
+def _fast_enough(side: _Side, experiment: Experiment) -> Experiment:
+    """Raises the learning rate until weights move far enough to be compared, as long as training stays finite."""
+    chosen = experiment
+    for factor in _FASTER:
+        candidate = replace(experiment, rate=experiment.rate * factor)
+        logs, after = side.train(candidate)
+        losses = [float(value) for name, value in logs.items() if name.endswith(" loss")]
+        if not np.all(np.isfinite(losses)) or max(losses) > 10 * abs(losses[0]) + 10:
+            break
+        chosen = candidate
+        sizes = {name: np.max(np.abs(value), initial=0.0) for name, value in experiment.initial.items()}
+        moved = side.moved(candidate, after)
+        if all(np.max(np.abs(moved[name])) >= _ENOUGH_MOVED * sizes[name] for name in moved if moved[name].size):
+            break
+    return chosen
+
+
+def _disturb(experiment: Experiment, generator: np.random.Generator) -> Experiment:
+    def last_bits(array: NDArray[Any]) -> NDArray[Any]:
+        if array.dtype != np.float32:
+            return array
+        return np.asarray(array * (1.0 + _LAST_BITS * generator.uniform(-1.0, 1.0, array.shape)), np.float32)
+
+    return replace(
+        experiment,
+        initial={name: last_bits(value) for name, value in experiment.initial.items()},
+        batches=[
+            Batch(tuple(_unless_whole(each, last_bits) for each in batch.inputs), batch.targets, batch.seed)
+            for batch in experiment.batches
+        ],
+    )
+
+
+def _unless_whole(array: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    """Leaves tokens alone that a model takes as floats."""
+    return array if np.array_equal(array, np.round(array)) else change(array)
+
+
+def _numbers(log: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.asarray(value, np.float64) for name, value in log.items()}
+
+
+def _exact(array: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(array, np.float64)
+
+
+def _find(arrays: Arrays, name: str) -> NDArray[Any]:
+    if name not in arrays:
+        raise UnsupportedModelError(
+            f"The model file has {name!r}, which the Keras model does not have.",
+            hint="Compare the file with the model that it was made from.",
+        )
+    return arrays[name]

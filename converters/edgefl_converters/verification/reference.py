@@ -1,0 +1,221 @@
+"""A copy of a Keras model that takes Keras's own training steps in TensorFlow, in float32 or float64."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from edgefl.errors import UnsupportedModelError
+from edgefl_converters.naming import PathNames, unique
+from edgefl_converters.specification import Specification
+from edgefl_converters.verification.batches import Batch
+from edgefl_converters.verification.randomness import hashed_random_numbers
+
+__all__ = ["Reference", "Snapshot", "stable_names"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What training has made of a model.
+
+    Attributes:
+        variables: every variable of the model by its stable name.
+        slots: every variable of the optimizer, named as the model file names its state.
+    """
+
+    variables: Arrays
+    slots: Arrays
+
+
+class Reference:
+    """A model to compare with.
+
+    Args:
+        specification: of the original model, which is left as it is.
+        dtype: ``float32`` or ``float64``: what the copy computes in.
+
+    Raises:
+        UnsupportedModelError: Keras cannot rebuild the model from its own configuration, or not in this type.
+    """
+
+    def __init__(self, specification: Specification, dtype: str) -> None:
+        self.dtype = dtype
+        self._specification = specification
+        original = specification.model
+        try:
+            with self._floatx():
+                self._model = _rebuild(original, dtype)
+                self._compile(original)
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"Keras cannot rebuild the model in {dtype} to compare with: {_first_line(error)}",
+                hint="Give custom classes a get_config(), and let them compute in the type of their inputs.",
+            ) from error
+        self._names = stable_names(original)
+        self._initial = [np.asarray(variable) for variable in original.variables]
+        self._optimizer_initial = [np.asarray(variable) for variable in self._model.optimizer.variables]
+        self._slot_names = self._name_slots()
+        self._train = self._function(self._model.train_step)
+        self._test = self._function(self._model.test_step)
+        self._predict: Any = None
+
+    def reset(self, initial: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Goes back to the weights of the original model, or to given ones, with a fresh optimizer."""
+        initial = initial or {}
+        for name, variable, value in zip(self._names, self._model.variables, self._initial, strict=True):
+            if variable.dtype.startswith("float"):
+                variable.assign(np.asarray(initial.get(name, value), self.dtype))
+        for variable, value in zip(self._model.optimizer.variables, self._optimizer_initial, strict=True):
+            variable.assign(value)
+
+    def train(
+        self, batch: Batch, learning_rate: float, sample_weight: NDArray[np.float32] | None = None
+    ) -> dict[str, float]:
+        """Takes one step; returns Keras's loss and metrics of this batch."""
+        # The step of a device is a float32 number.
+        self._model.optimizer.learning_rate.assign(float(np.float32(learning_rate)))
+        return self._call(self._train, batch, sample_weight)
+
+    def evaluate(self, batch: Batch) -> dict[str, float]:
+        """Keras's loss and metrics of a batch, not training."""
+        return self._call(self._test, batch, None)
+
+    def predict(self, batch: Batch) -> list[NDArray[Any]]:
+        """The model's outputs for a batch, not training."""
+        with self._floatx():
+            inputs = self._specification.nest_inputs([self._cast(array) for array in batch.inputs])
+            outputs = self._model(inputs, training=False) if self._model._call_has_training_arg else self._model(inputs)
+        return [np.asarray(each) for each in keras.tree.flatten(outputs)]
+
+    def snapshot(self) -> Snapshot:
+        """The present weights and optimizer slots."""
+        return Snapshot(
+            {name: np.array(variable) for name, variable in zip(self._names, self._model.variables, strict=True)},
+            {
+                name: np.array(variable)
+                for name, variable in zip(self._slot_names, self._model.optimizer.variables, strict=True)
+            },
+        )
+
+    def _compile(self, original: Any) -> None:
+        optimizer = type(original.optimizer).from_config(original.optimizer.get_config())
+        loss, metrics = original._compile_loss, original._compile_metrics
+        self._model.compile(
+            optimizer=optimizer,
+            loss=keras.tree.map_structure(_fresh, loss._user_loss),
+            loss_weights=loss._user_loss_weights,
+            metrics=None if metrics is None else keras.tree.map_structure(_fresh, metrics._user_metrics),
+            weighted_metrics=None
+            if metrics is None
+            else keras.tree.map_structure(_fresh, metrics._user_weighted_metrics),
+            jit_compile=False,
+        )
+        optimizer.build(self._model.trainable_variables)
+
+    def _name_slots(self) -> list[str]:
+        """The names that a model file gives to optimizer state: ``optimizer/<weight>/<slot>``."""
+        stable = {id(variable): name for variable, name in zip(self._model.variables, self._names, strict=True)}
+        names = []
+        for slot in self._model.optimizer.variables:
+            own = slot.path.split("/", 1)[-1]
+            name = f"optimizer/{own}"
+            for variable in self._model.trainable_variables:
+                prefix = variable.path.replace("/", "_") + "_"
+                if own.startswith(prefix) and tuple(slot.shape) == tuple(variable.shape):
+                    name = f"optimizer/{stable[id(variable)]}/{own[len(prefix) :]}"
+                    break
+            names.append(name)
+        return unique(names)
+
+    def _function(self, step: Any) -> Any:
+        specification = self._specification
+        first, last = len(specification.inputs), len(specification.inputs) + len(specification.targets)
+
+        def run(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+            inputs = specification.nest_inputs(tensors[:first])
+            targets = specification.nest_targets(tensors[first:last])
+            weight, seed = tensors[last:]
+            self._model.reset_metrics()
+            with hashed_random_numbers(seed):
+                return dict(step((inputs, targets, weight)))
+
+        ports = (*specification.inputs, *specification.targets)
+        signature = [tf.TensorSpec([None, *port.shape[1:]], self._own_type(port.dtype)) for port in ports]
+        signature += [tf.TensorSpec([None], self.dtype), tf.TensorSpec([1], tf.int32)]
+        return tf.function(run, input_signature=signature, autograph=False)
+
+    def _call(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, float]:
+        weight = np.ones(len(batch.inputs[0]), self.dtype) if sample_weight is None else sample_weight
+        arrays = [self._cast(array) for array in (*batch.inputs, *batch.targets)]
+        with self._floatx():  # traced in the first call
+            logs = function(*arrays, self._cast(weight), np.array([batch.seed], np.int32))
+        return {name: float(value) for name, value in logs.items()}
+
+    def _cast(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.astype(self._own_type(array.dtype.name))
+
+    def _own_type(self, dtype: str) -> str:
+        return self.dtype if dtype == "float32" else dtype
+
+    @contextlib.contextmanager
+    def _floatx(self) -> Iterator[None]:
+        before = keras.config.floatx()
+        keras.config.set_floatx(self.dtype)
+        try:
+            yield
+        finally:
+            keras.config.set_floatx(before)
+
+
+def stable_names(model: keras.Model) -> list[str]:
+    """One name for each of ``model.variables``, the ones that a model file uses for its parameters."""
+    names = PathNames(model)
+    return unique(names(variable.path) for variable in model.variables)
+
+
+def _rebuild(model: Any, dtype: str) -> Any:
+    classes = {type(each).__name__: type(each) for each in (model, *model._flatten_layers())}
+    own = {name: each for name, each in classes.items() if not each.__module__.startswith("keras.")}
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    copy = keras.saving.deserialize_keras_object(_in_type(config, dtype), custom_objects=own, safe_mode=False)
+    if [tuple(each.shape) for each in copy.variables] != [tuple(each.shape) for each in model.variables]:
+        raise ValueError("the rebuilt model has other variables than the original")
+    return copy
+
+
+def _in_type(config: Any, dtype: str) -> Any:
+    """Replaces float32 by another type wherever a configuration names the type that a layer computes in."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy":
+            name = config["config"]["name"]
+            return {**config, "config": {**config["config"], "name": dtype if name == "float32" else name}}
+        return {
+            key: dtype if key == "dtype" and value == "float32" else _in_type(value, dtype)
+            for key, value in config.items()
+        }
+    if isinstance(config, Sequence) and not isinstance(config, (str, bytes)):
+        return type(config)(_in_type(each, dtype) for each in config)  # type: ignore[call-arg]
+    return config
+
+
+def _fresh(compiled: Any) -> Any:
+    """A loss or metric anew, so that it computes in the present float type and shares no state with the original."""
+    if isinstance(compiled, (keras.losses.Loss, keras.metrics.Metric)):
+        config = {name: value for name, value in compiled.get_config().items() if name != "dtype"}
+        return type(compiled).from_config(config)
+    return compiled
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
