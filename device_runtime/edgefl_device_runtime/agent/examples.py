@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError
-from edgefl.manifest import ModelManifest
+from edgefl.manifest import ModelManifest, Target
 from edgefl_device_runtime.agent.sources import Arrays
 
 __all__ = ["Examples", "arrange"]
@@ -54,8 +54,9 @@ def arrange(arrays: Arrays, manifest: ModelManifest) -> Examples:
     weight = arrays.get("sample_weight")
     if weight is not None and "sample_weight" in manifest.inputs:
         weight = None
-    y = _targets(arrays, manifest)
-    x = _inputs(arrays, manifest, taken={id(array) for array in y.values()})
+    targets = {target.name: _target_array(target, arrays, manifest) for target in manifest.targets}
+    y = {name: arrays[source] for name, source in targets.items()}
+    x = _inputs(arrays, manifest, taken=set(targets.values()))
     lengths = {name: len(array) if array.ndim else 0 for name, array in {**x, **y}.items()}
     if weight is not None:
         lengths["sample_weight"] = len(weight)
@@ -64,23 +65,19 @@ def arrange(arrays: Arrays, manifest: ModelManifest) -> Examples:
     return Examples(x, y, weight)
 
 
-def _targets(arrays: Arrays, manifest: ModelManifest) -> dict[str, NDArray[Any]]:
-    found = {}
-    for target in manifest.targets:
-        names = [target.name, target.output]
-        if len(manifest.targets) == 1:
-            names.append("y")
-        names = [name for name in names if name not in manifest.inputs]
-        array = next((arrays[name] for name in names if name in arrays), None)
-        if array is None and len(manifest.targets) == 1 and _is_table(arrays):
-            array = arrays[[name for name in arrays if name != "sample_weight"][-1]]
-        if array is None:
-            raise _missing(target.name, arrays)
-        found[target.name] = array
+def _target_array(target: Target, arrays: Arrays, manifest: ModelManifest) -> str:
+    """The name of the array that holds a target."""
+    alone = len(manifest.targets) == 1
+    names = [target.name, target.output, *(["y"] if alone else [])]
+    found = next((name for name in names if name in arrays and name not in manifest.inputs), None)
+    if found is None and alone and _is_table(arrays):
+        found = [name for name in arrays if name != "sample_weight"][-1]
+    if found is None:
+        raise _missing(target.name, arrays)
     return found
 
 
-def _inputs(arrays: Arrays, manifest: ModelManifest, taken: set[int]) -> dict[str, NDArray[Any]]:
+def _inputs(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> dict[str, NDArray[Any]]:
     if all(name in arrays for name in manifest.inputs):
         return {name: arrays[name] for name in manifest.inputs}
     if len(manifest.inputs) == 1:
@@ -96,10 +93,10 @@ def _is_table(arrays: Arrays) -> bool:
     return len(arrays) > 1 and all(array.ndim == 1 for array in arrays.values())
 
 
-def _table(arrays: Arrays, manifest: ModelManifest, taken: set[int]) -> NDArray[Any]:
+def _table(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> NDArray[Any]:
     """The columns that are not the target, as rows of the input's shape."""
     spec = next(spec for spec in manifest.signatures["train"].inputs if spec.name == manifest.inputs[0])
-    columns = [array for name, array in arrays.items() if name != "sample_weight" and id(array) not in taken]
+    columns = [array for name, array in arrays.items() if name not in taken | {"sample_weight"}]
     if len(columns) != math.prod(spec.shape[1:]):
         raise DataError(
             f"Input {spec.name!r} expects {math.prod(spec.shape[1:])} numbers a row, the table has {len(columns)} "

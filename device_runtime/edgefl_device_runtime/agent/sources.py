@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib
+import itertools
 import os
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -139,22 +140,26 @@ def _map_member(path: Path, file: IO[bytes], entry: zipfile.ZipInfo) -> NDArray[
 def _read_csv(path: Path) -> Arrays:
     """Columns by name, and ``x`` and ``y`` as views: the last column, or the one called ``y``, is the target."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        header = [name.strip() for name in next(csv.reader(file), [])]
-        if len(header) < 2 or len(set(header)) != len(header):
-            raise DataError(
-                f"Expected a header of at least two different column names in {path}, got {','.join(header)!r}."
-            )
         try:
-            table = np.loadtxt(file, np.float64, delimiter=",", quotechar='"', ndmin=2, comments=None)
+            header = [name.strip() for name in next(csv.reader(file), [])]
+            first = next(file, "").strip()
+            table = _table(itertools.chain([first], file)) if first else np.empty((0, len(header)))
         except (ValueError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path} holds something that is not a number: {error}.",
                 hint="Every cell below the header must be a number; write classes as 0, 1, 2, …",
             ) from error
-    table = table.reshape(-1, len(header)) if table.size == 0 else table
+    if len(header) < 2 or len(set(header)) != len(header):
+        raise DataError(
+            f"Expected a header of at least two different column names in {path}, got {','.join(header)!r}."
+        )
     if table.shape[1] != len(header):
         raise DataError(f"{path} has {len(header)} column names and {table.shape[1]} columns.")
     return {name: table[:, index] for index, name in enumerate(header)}
+
+
+def _table(lines: Iterable[str]) -> NDArray[np.float64]:
+    return np.loadtxt(lines, np.float64, delimiter=",", quotechar='"', ndmin=2, comments=None)
 
 
 def _function(name: str) -> Source:

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from edgefl_device_runtime.agent.sources import open_source
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from edgefl.errors import DataError
+
+X = np.arange(12, dtype=np.float32).reshape(4, 3)
+Y = np.array([0, 1, 2, 0])
+
+
+def test_an_uncompressed_npz_is_mapped_and_not_read(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    data = open_source(tmp_path / "d.npz")()
+    assert isinstance(data["x"], np.memmap)
+    np.testing.assert_array_equal(data["x"], X)
+    np.testing.assert_array_equal(data["y"], Y)
+
+
+def test_a_compressed_npz_is_read(tmp_path):
+    np.savez_compressed(tmp_path / "d.npz", x=X, y=Y)
+    np.testing.assert_array_equal(open_source(str(tmp_path / "d.npz"))()["x"], X)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(
+    array=arrays.arrays(
+        st.sampled_from(["<f4", ">f8", "u1", "<i8", "?"]), arrays.array_shapes(min_dims=0, max_dims=4, min_side=0)
+    ),
+    fortran=st.booleans(),
+)
+def test_any_array_of_numbers_comes_back_from_an_npz(tmp_path, array, fortran):
+    np.savez(tmp_path / "d.npz", x=np.asfortranarray(array) if fortran else array)
+    np.testing.assert_array_equal(open_source(tmp_path / "d.npz")()["x"], array)
+
+
+def test_a_folder_of_npy_files_is_mapped(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    data = open_source(tmp_path)()
+    assert isinstance(data["x"], np.memmap)
+    np.testing.assert_array_equal(data["y"], Y)
+
+
+def test_a_csv_gives_its_columns_by_name(tmp_path):
+    (tmp_path / "d.csv").write_text('\ufeffwidth,"height",kind\n1,2.5,0\n"3",4e1,1\n', encoding="utf-8")
+    data = open_source(tmp_path / "d.csv")()
+    assert list(data) == ["width", "height", "kind"]
+    np.testing.assert_array_equal(data["height"], [2.5, 40.0])
+
+
+def test_a_csv_without_rows_is_empty(tmp_path):
+    (tmp_path / "d.csv").write_text("a,b\n")
+    assert [len(column) for column in open_source(tmp_path / "d.csv")().values()] == [0, 0]
+
+
+def test_files_that_change_are_read_again(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    source = open_source(tmp_path / "d.npz")
+    first = source()
+    assert source() is first
+    np.savez(tmp_path / "d.npz", x=X[:2], y=Y[:2])
+    assert len(source()["x"]) == 2
+
+
+def test_a_function_of_a_module_in_the_current_folder_is_called_for_every_task(tmp_path, monkeypatch):
+    (tmp_path / "my_sensor.py").write_text("calls = []\ndef read():\n    calls.append(1)\n    return [[1.0]], calls\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    source = open_source("my_sensor:read")
+    assert len(source()["y"]) == 1
+    assert len(source()["y"]) == 2
+    sys.modules.pop("my_sensor")
+
+
+@pytest.mark.parametrize("data", [(X, Y), [X, Y], {"x": X, "y": Y}, lambda: (X, Y), ({"x": X}, {"y": Y}), (X, Y, None)])
+def test_arrays_may_be_given_directly(data):
+    found = open_source(data)()
+    assert set(found) == {"x", "y"}
+    np.testing.assert_array_equal(found["x"], X)
+
+
+def test_sample_weights_come_third():
+    np.testing.assert_array_equal(open_source((X, Y, Y))()["sample_weight"], Y)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("d.npz", b"no zip", "not a readable .npz"),
+        ("d.csv", b"", "at least two different column names"),
+        ("d.csv", b"a,a\n1,2\n", "at least two different column names"),
+        ("d.csv", b"a,b\n1,cat\n", "not a number"),
+        ("d.csv", b"a,b\n1,2,3\n", "2 column names and 3 columns"),
+        ("d.csv", b"a,b\n1,2\n3\n", "not a number"),
+        ("d.csv", b"a,b\n1,\xff\n", "not a number"),
+        ("d.txt", b"", "a file of another kind"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        open_source(tmp_path / name)()
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("data", ["nothing.npz", "no/such/folder", "nothing.csv"])
+def test_a_missing_file_is_found_out_at_once(data):
+    with pytest.raises(DataError, match="no such file"):
+        open_source(data)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"x\.npy and y\.npy"):
+        open_source(tmp_path)()
+
+
+def test_pickled_objects_are_not_loaded(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.array([{}], dtype=object))
+    np.save(tmp_path / "x.npy", np.array([{}], dtype=object))
+    with pytest.raises(DataError):
+        open_source(tmp_path / "d.npz")()
+    with pytest.raises(DataError):
+        open_source(tmp_path)()
+
+
+def test_a_cut_npz_is_refused(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X)
+    data = (tmp_path / "d.npz").read_bytes()
+    (tmp_path / "d.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="not a readable"):
+        open_source(tmp_path / "d.npz")()
+
+
+@pytest.mark.parametrize(("name", "message"), [("no_such_module:f", "no_such_module"), ("json:nothing", "no function")])
+def test_a_function_that_does_not_exist_is_named(name, message, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(DataError, match=message):
+        open_source(name)
+
+
+@pytest.mark.parametrize("data", [3, (X,), lambda: X])
+def test_something_else_than_arrays_is_refused(data):
+    with pytest.raises(DataError, match="mapping of names to arrays"):
+        open_source(data)()

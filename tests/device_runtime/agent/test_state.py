@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import stat
+
+import pytest
+from edgefl_device_runtime.agent.state import StateFolder
+
+from edgefl.errors import StorageError
+from edgefl.wire.messages import Outcome
+
+OUTCOME = Outcome(task_id="t", base_weights_hash="0" * 64, layout_hash="1" * 64)
+
+
+def test_an_outcome_is_kept_until_it_is_dropped(tmp_path):
+    state = StateFolder(tmp_path / "s")
+    assert state.unsent_outcome() is None
+    state.keep_outcome(OUTCOME.encode())
+    assert StateFolder(tmp_path / "s").unsent_outcome() == (OUTCOME, OUTCOME.encode())
+    state.drop_outcome()
+    assert state.unsent_outcome() is None
+    state.drop_outcome()
+
+
+def test_only_the_owner_can_look_into_the_folder(tmp_path):
+    StateFolder(tmp_path / "s")
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
+
+
+def test_where_the_device_takes_part_is_remembered(tmp_path):
+    StateFolder(tmp_path).remember_enrolment({"server": "s", "population": "p"})
+    assert StateFolder(tmp_path).enrolment() == {"server": "s", "population": "p"}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff"])
+def test_a_damaged_memory_of_the_server_counts_as_none(tmp_path, content):
+    (tmp_path / "enrolment.json").write_bytes(content)
+    assert StateFolder(tmp_path).enrolment() == {}
+
+
+def test_one_process_at_a_time_has_the_folder(tmp_path):
+    first, second = StateFolder(tmp_path), StateFolder(tmp_path)
+    first.acquire()
+    with pytest.raises(StorageError, match="Another process"):
+        second.acquire()
+    first.release()
+    second.acquire()
+    second.release()
+
+
+def test_what_a_kill_left_of_a_write_is_removed(tmp_path):
+    (tmp_path / ".outcome.message.abc.part").write_bytes(b"half")
+    state = StateFolder(tmp_path)
+    state.acquire()
+    state.release()
+    assert not (tmp_path / ".outcome.message.abc.part").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError):
+        StateFolder(tmp_path / "file" / "state")
