@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any
 
-import flatbuffers
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.codecs import codec
-from edgefl.errors import FormatVersionError, HashMismatchError, MessageError
+from edgefl.errors import HashMismatchError
 from edgefl.hashing import sha256
+from edgefl.wire.framing import (
+    PROTOCOL_VERSION,
+    Reading,
+    counted,
+    finish,
+    new_builder,
+    open_enum,
+    text,
+    vector_of_tables,
+)
 from edgefl.wire.generated import messages_generated as wire
+from edgefl.wire.vocabulary import BatchPolicy, OptimizerState, OutcomeStatus, Reason, TaskKind
 
 __all__ = [
     "CONTENT_TYPE",
@@ -32,61 +40,7 @@ __all__ = [
     "TaskKind",
 ]
 
-PROTOCOL_VERSION = 1
 CONTENT_TYPE = "application/vnd.edgefl.message"
-
-_IDENTIFIER = b"EFLM"
-_E = TypeVar("_E", bound=IntEnum)
-
-
-class TaskKind(IntEnum):
-    """What a device is asked to do."""
-
-    TRAIN = 0
-    EVALUATE = 1
-    STATISTICS = 2
-
-
-class BatchPolicy(IntEnum):
-    """What to do with the rows left over after the last full batch."""
-
-    MODEL = 0
-    PAD = 1
-    DROP = 2
-    REFILL = 3
-
-
-class OptimizerState(IntEnum):
-    """What happens to optimizer slots when a task starts."""
-
-    RESET = 0
-    KEEP = 1
-
-
-class OutcomeStatus(IntEnum):
-    """How a task ended on the device."""
-
-    DONE = 0
-    DECLINED = 1
-    FAILED = 2
-
-
-class Reason(IntEnum):
-    """Why a task was declined or failed. A list and never free text, which could carry data off the device."""
-
-    NONE = 0
-    BUSY = 1
-    NO_DATA = 2
-    NOT_READY = 3
-    UNSUPPORTED_TASK = 4
-    UNSUPPORTED_MODEL = 5
-    DATA_MISMATCH = 6
-    HASH_MISMATCH = 7
-    OUT_OF_MEMORY = 8
-    OUT_OF_DISK = 9
-    OUT_OF_TIME = 10
-    DIVERGED = 11
-    INTERNAL = 12
 
 
 @dataclass(frozen=True)
@@ -145,7 +99,7 @@ class Task:
 
     def encode(self) -> bytes:
         """The message as bytes."""
-        builder = _builder()
+        builder = new_builder()
         vectors = []
         for name, digest in self.extra_vectors:
             name_at, digest_at = builder.CreateString(name), builder.CreateString(digest)
@@ -153,7 +107,7 @@ class Task:
             wire.NamedHashAddName(builder, name_at)
             wire.NamedHashAddSha256(builder, digest_at)
             vectors.append(wire.NamedHashEnd(builder))
-        vectors_at = _vector(builder, wire.TaskStartExtraVectorsVector, vectors)
+        vectors_at = vector_of_tables(builder, wire.TaskStartExtraVectorsVector, vectors)
         strings = {
             name: builder.CreateString(getattr(self, name))
             for name in (
@@ -191,7 +145,7 @@ class Task:
         wire.TaskAddCodec(builder, strings["codec"])
         wire.TaskAddDeadlineSeconds(builder, self.deadline_seconds)
         wire.TaskAddExtraVectors(builder, vectors_at)
-        return _finish(builder, wire.TaskEnd(builder), wire.Body.Task)
+        return finish(builder, wire.TaskEnd(builder), wire.Body.Task)
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Task:
@@ -201,35 +155,35 @@ class Task:
             MessageError: the bytes are not a Task.
             FormatVersionError: it needs a newer protocol version.
         """
-        with _Reading("Task") as reading:
+        with Reading("Task") as reading:
             table = reading.body(data, wire.Body.Task, wire.Task)
             rate = float(table.LearningRate())
             return cls(
-                population=_text(table.Population()),
-                run=_text(table.Run()),
+                population=text(table.Population()),
+                run=text(table.Run()),
                 round=table.Round(),
                 phase=table.Phase(),
-                task_id=_text(table.TaskId()),
-                kind=_open_enum(TaskKind, table.Kind()),
-                model_hash=_text(table.ModelHash()),
-                graph_hash=_text(table.GraphHash()),
-                layout_hash=_text(table.LayoutHash()),
-                base_weights_hash=_text(table.BaseWeightsHash()),
+                task_id=text(table.TaskId()),
+                kind=open_enum(TaskKind, table.Kind()),
+                model_hash=text(table.ModelHash()),
+                graph_hash=text(table.GraphHash()),
+                layout_hash=text(table.LayoutHash()),
+                base_weights_hash=text(table.BaseWeightsHash()),
                 seed=table.Seed(),
                 epochs=table.Epochs(),
                 max_steps=table.MaxSteps(),
                 max_seconds=table.MaxSeconds(),
-                batch_policy=_open_enum(BatchPolicy, table.BatchPolicy()),
+                batch_policy=open_enum(BatchPolicy, table.BatchPolicy()),
                 batch_size=table.BatchSize(),
                 learning_rate=None if math.isnan(rate) else rate,
-                optimizer_state=_open_enum(OptimizerState, table.OptimizerState()),
+                optimizer_state=open_enum(OptimizerState, table.OptimizerState()),
                 mu=table.Mu(),
                 clip_norm=table.ClipNorm(),
-                codec=_text(table.Codec()),
+                codec=text(table.Codec()),
                 deadline_seconds=table.DeadlineSeconds(),
                 extra_vectors=tuple(
-                    (_text(entry.Name()), _text(entry.Sha256()))
-                    for entry in map(table.ExtraVectors, _counted(table.ExtraVectorsLength(), data))
+                    (text(entry.Name()), text(entry.Sha256()))
+                    for entry in map(table.ExtraVectors, counted(table.ExtraVectorsLength(), data))
                 ),
             )
 
@@ -323,7 +277,7 @@ class Outcome:
 
     def encode(self) -> bytes:
         """The message as bytes."""
-        builder = _builder(sum(len(section.payload) for section in self.sections) + 1024)
+        builder = new_builder(sum(len(section.payload) for section in self.sections) + 1024)
         sections = [_write_section(builder, section) for section in self.sections]
         metrics = []
         for metric in self.metrics:
@@ -333,8 +287,8 @@ class Outcome:
             wire.MetricStateAddName(builder, name_at)
             wire.MetricStateAddValues(builder, values_at)
             metrics.append(wire.MetricStateEnd(builder))
-        sections_at = _vector(builder, wire.OutcomeStartSectionsVector, sections)
-        metrics_at = _vector(builder, wire.OutcomeStartMetricsVector, metrics)
+        sections_at = vector_of_tables(builder, wire.OutcomeStartSectionsVector, sections)
+        metrics_at = vector_of_tables(builder, wire.OutcomeStartMetricsVector, metrics)
         task_at = builder.CreateString(self.task_id)
         base_at = builder.CreateString(self.base_weights_hash)
         layout_at = builder.CreateString(self.layout_hash)
@@ -350,7 +304,7 @@ class Outcome:
         wire.OutcomeAddSections(builder, sections_at)
         wire.OutcomeAddMetrics(builder, metrics_at)
         wire.OutcomeAddTrainer(builder, trainer_at)
-        return _finish(builder, wire.OutcomeEnd(builder), wire.Body.Outcome)
+        return finish(builder, wire.OutcomeEnd(builder), wire.Body.Outcome)
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Outcome:
@@ -360,87 +314,25 @@ class Outcome:
             MessageError: the bytes are not an Outcome.
             FormatVersionError: it needs a newer protocol version.
         """
-        with _Reading("Outcome") as reading:
+        with Reading("Outcome") as reading:
             table = reading.body(data, wire.Body.Outcome, wire.Outcome)
             return cls(
-                task_id=_text(table.TaskId()),
-                status=_open_enum(OutcomeStatus, table.Status()),
-                reason=_open_enum(Reason, table.Reason()),
-                base_weights_hash=_text(table.BaseWeightsHash()),
-                layout_hash=_text(table.LayoutHash()),
+                task_id=text(table.TaskId()),
+                status=open_enum(OutcomeStatus, table.Status()),
+                reason=open_enum(Reason, table.Reason()),
+                base_weights_hash=text(table.BaseWeightsHash()),
+                layout_hash=text(table.LayoutHash()),
                 num_examples=table.NumExamples(),
                 local_steps=table.LocalSteps(),
                 sections=tuple(
-                    _read_section(entry, data) for entry in map(table.Sections, _counted(table.SectionsLength(), data))
+                    _read_section(entry, data) for entry in map(table.Sections, counted(table.SectionsLength(), data))
                 ),
                 metrics=tuple(
-                    MetricState(_text(entry.Name()), tuple(float(value) for value in _array(entry, data)))
-                    for entry in map(table.Metrics, _counted(table.MetricsLength(), data))
+                    MetricState(text(entry.Name()), tuple(float(value) for value in _array(entry, data)))
+                    for entry in map(table.Metrics, counted(table.MetricsLength(), data))
                 ),
-                trainer=_text(table.Trainer()),
+                trainer=text(table.Trainer()),
             )
-
-
-class _Reading:
-    """Turns whatever the FlatBuffers reader raises on damaged bytes into one clear error."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> _Reading:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(
-            error,
-            (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError),
-        ):
-            raise MessageError(
-                f"Expected a message of type {self.name}, got bytes that do not parse: {error}."
-            ) from error
-
-    def body(self, data: bytes | memoryview, kind: int, table_type: Any) -> Any:
-        if len(data) < 8 or bytes(data[4:8]) != _IDENTIFIER:
-            raise MessageError(
-                f"Expected a message of type {self.name} with the identifier 'EFLM' at byte 4, "
-                f"got {len(data)} bytes without it."
-            )
-        message = wire.Message.GetRootAs(data, 0)
-        version = message.ProtocolVersion()
-        if version > PROTOCOL_VERSION:
-            raise FormatVersionError(
-                f"The message needs protocol version {version}, this edgefl speaks {PROTOCOL_VERSION}.",
-                hint="Update edgefl on this side.",
-            )
-        if version < 1 or message.BodyType() != kind or message.Body() is None:
-            raise MessageError(f"Expected a message of type {self.name}, got another one.")
-        table = table_type()
-        union = message.Body()
-        table.Init(union.Bytes, union.Pos)
-        return table
-
-
-def _builder(size: int = 1024) -> Any:
-    builder = flatbuffers.Builder(size)
-    # Without this a field that happens to equal its default is left out and the length tells so.
-    builder.ForceDefaults(True)
-    return builder
-
-
-def _finish(builder: Any, body: int, kind: int) -> bytes:
-    wire.MessageStart(builder)
-    wire.MessageAddProtocolVersion(builder, PROTOCOL_VERSION)
-    wire.MessageAddBodyType(builder, kind)
-    wire.MessageAddBody(builder, body)
-    builder.Finish(wire.MessageEnd(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
-
-
-def _vector(builder: Any, start: Any, offsets: list[int]) -> int:
-    start(builder, len(offsets))
-    for offset in reversed(offsets):
-        builder.PrependUOffsetTRelative(offset)
-    return int(builder.EndVector())
 
 
 def _write_section(builder: Any, section: Section) -> int:
@@ -463,35 +355,15 @@ def _read_section(entry: Any, data: bytes | memoryview) -> Section:
     if not field_at or start + length > len(data):
         raise ValueError("a payload reaches beyond the end")
     return Section(
-        name=_text(entry.Name()),
-        codec=_text(entry.Codec()),
+        name=text(entry.Name()),
+        codec=text(entry.Codec()),
         length=entry.Length(),
         payload=memoryview(data)[start : start + length],
-        digest=_text(entry.Digest()),
+        digest=text(entry.Digest()),
     )
 
 
 def _array(entry: Any, data: bytes | memoryview) -> Iterable[float]:
-    _counted(entry.ValuesLength(), data)
+    counted(entry.ValuesLength(), data)
     values = entry.ValuesAsNumpy()
     return values if isinstance(values, np.ndarray) else ()
-
-
-def _counted(length: int, data: bytes | memoryview) -> Iterator[int]:
-    """Indices of a vector; a damaged length must not make a reader loop for ever."""
-    if length * 4 > len(data):
-        raise ValueError("a vector reaches beyond the end")
-    return iter(range(length))
-
-
-def _text(value: bytes | None) -> str:
-    if value is None:
-        raise ValueError("a required text is missing")
-    return value.decode()
-
-
-def _open_enum(kind: type[_E], value: int) -> _E | int:
-    try:
-        return kind(value)
-    except ValueError:
-        return value

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgefl.errors import CodecError, EdgeflError, FormatVersionError, HashMismatchError, MessageError
-from edgefl.wire import messages
+from edgefl.wire import framing
 from edgefl.wire.messages import (
     BatchPolicy,
     MetricState,
@@ -155,7 +155,7 @@ def test_a_message_of_an_earlier_schema_is_read_with_defaults_for_what_it_lacks(
 
 def test_a_message_of_a_newer_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
-        later.setattr(messages, "PROTOCOL_VERSION", 9)
+        later.setattr(framing, "PROTOCOL_VERSION", 9)
         from_the_future = TASK.encode()
     with pytest.raises(FormatVersionError, match="version 9, this edgefl speaks 1"):
         Task.decode(from_the_future)

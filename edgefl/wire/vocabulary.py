@@ -1,0 +1,57 @@
+"""The open lists of the protocol: what a device may be asked, and what it may answer."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["BatchPolicy", "OptimizerState", "OutcomeStatus", "Reason", "TaskKind"]
+
+
+class TaskKind(IntEnum):
+    """What a device is asked to do."""
+
+    TRAIN = 0
+    EVALUATE = 1
+    STATISTICS = 2
+
+
+class BatchPolicy(IntEnum):
+    """What to do with the rows left over after the last full batch."""
+
+    MODEL = 0
+    PAD = 1
+    DROP = 2
+    REFILL = 3
+
+
+class OptimizerState(IntEnum):
+    """What happens to optimizer slots when a task starts."""
+
+    RESET = 0
+    KEEP = 1
+
+
+class OutcomeStatus(IntEnum):
+    """How a task ended on the device."""
+
+    DONE = 0
+    DECLINED = 1
+    FAILED = 2
+
+
+class Reason(IntEnum):
+    """Why a task was declined or failed. A list and never free text, which could carry data off the device."""
+
+    NONE = 0
+    BUSY = 1
+    NO_DATA = 2
+    NOT_READY = 3
+    UNSUPPORTED_TASK = 4
+    UNSUPPORTED_MODEL = 5
+    DATA_MISMATCH = 6
+    HASH_MISMATCH = 7
+    OUT_OF_MEMORY = 8
+    OUT_OF_DISK = 9
+    OUT_OF_TIME = 10
+    DIVERGED = 11
+    INTERNAL = 12
