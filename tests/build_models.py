@@ -173,7 +173,7 @@ def main(folder: Path, names: list[str]) -> None:
             np.savez(folder / f"{name}.npz", **Recorder(model, x, y).record())
             (folder / f"{name}.tflite").write_bytes(built.data)
         except Exception:
-            (folder / f"{name}.error").write_text(traceback.format_exc())
+            (folder / f"{name}.error").write_text(traceback.format_exc()[-2000:])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +24,20 @@ def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """Holds the files of all models that the tests of this session name as fixtures."""
     given = os.environ.get("EDGEFL_TEST_MODELS")
     folder = Path(given) if given else tmp_path_factory.mktemp("models")
-    asked = {fixture for item in request.session.items for fixture in getattr(item, "fixturenames", ())}
+    asked = {name for item in request.session.items for name in _asked_by(item)}
     names = [name for name in MODELS if f"{name}_file" in asked and not (folder / f"{name}.tflite").exists()]
     if names:
         script = Path(__file__).with_name("build_models.py")
         done = subprocess.run([sys.executable, script, folder, *names], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return folder
+
+
+def _asked_by(item: pytest.Item) -> Iterator[str]:
+    """Fixtures that a test names, also as the parameter from which it takes ``NAME_file``."""
+    yield from getattr(item, "fixturenames", ())
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    yield from (f"{value}_file" for value in parameters.values() if isinstance(value, str))
 
 
 def _file_fixture(name: str) -> Callable[..., Path]:
