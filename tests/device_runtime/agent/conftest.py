@@ -63,6 +63,7 @@ class FakeServer:
         self.lease_seconds = 100.0
         self.leases: list[str] = []
         self.renewed = threading.Event()
+        self.polled = threading.Event()
         self.retry_after = "0"
         self.lock = threading.Lock()
         server = self
@@ -144,6 +145,7 @@ class FakeServer:
             return self.error(401, "unknown_device")
         match path:
             case ["tasks", "next"]:
+                self.polled.set()
                 if self.tasks:
                     return 200, self.tasks[0].encode(), {"Content-Type": CONTENT_TYPE}
                 return 204, b"", {"Retry-After": self.retry_after, "EdgeFL-Active-Runs": "0"}

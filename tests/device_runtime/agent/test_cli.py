@@ -1,0 +1,145 @@
+"""The command line of a device, as a process and in one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from edgefl.cli.main import main
+
+TOKEN = "token-of-the-kitchen"
+
+
+@pytest.fixture
+def data(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.ones((3, 2), np.float32), y=np.zeros(3))
+    return tmp_path / "data.npz"
+
+
+@pytest.fixture
+def start(server, tmp_path, data):
+    started = []
+
+    def start(*arguments, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgefl.cli.main", "device", *map(str, arguments)],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finish(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_a_device_with_nothing_to_do_ends_with_a_summary(server, start, tmp_path, data):
+    arguments = ["--server", server.url, "--population", "kitchen", "--data", data, "--state", tmp_path / "s"]
+    code, out, err = finish(start("run", *arguments, "--until-idle", "--format", "json", EDGEFL_TOKEN=TOKEN))
+    summary = json.loads(out)
+    assert (code, err) == (0, "")
+    assert summary["tasks_done"] == 0
+    assert summary["bytes_up"] == sum(len(request.body) for request in server.requests)
+    assert 0 < summary["peak_rss_mb"] < 80
+    assert TOKEN not in (tmp_path / "s" / "enrolment.json").read_text()
+
+    code, out, err = finish(start("status", "--state", tmp_path / "s", "--format", "json"))
+    assert code == 0
+    assert json.loads(out) == {
+        "device_id": summary["device_id"],
+        "server": server.url,
+        "population": "kitchen",
+        "unsent_task": None,
+        "cache_bytes": 0,
+    }
+
+
+def test_an_invitation_is_enough_and_later_not_even_that(server, start, tmp_path, data):
+    invitation = {"server": server.url, "population": "kitchen", "token": TOKEN, "certificate_pin": None}
+    text = base64.urlsafe_b64encode(json.dumps(invitation).encode()).decode().rstrip("=")
+    common = ["--data", data, "--state", tmp_path / "s", "--until-idle"]
+    code, out, err = finish(start("run", "--invitation", text, *common))
+    assert (code, err) == (0, "")
+    assert out.startswith("0 tasks done")
+    assert finish(start("run", *common))[0] == 0
+    assert len(server.asked("POST", "/devices")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_waiting_device_with_a_summary(server, start, tmp_path, data, number):
+    server.retry_after = "3000"
+    arguments = ["--server", server.url, "--population", "kitchen", "--data", data, "--state", tmp_path / "s"]
+    process = start("run", *arguments, "--format", "json", EDGEFL_TOKEN=TOKEN)
+    assert server.polled.wait(60)
+    process.send_signal(number)
+    code, out, err = finish(process)
+    assert (code, err) == (0, "Stopped.\n")
+    assert json.loads(out)["tasks_done"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"--data": "nothing.npz"}, 22, "no such file"),
+        ({"--server": "host"}, 4, "Expected a server URL"),
+        ({"--token": "wrong"}, 41, "does not accept this device"),
+        ({"--token": ""}, 4, "neither an invitation nor a token"),
+        ({"--population": ""}, 4, "no population"),
+        ({"--invitation": "abc"}, 4, "Copy the whole line"),
+        ({"--certificate-pin": "abc"}, 4, "certificate pin"),
+        ({"--state": "/proc/nowhere"}, 52, "Could not make the folder"),
+        ({"--threads": "0"}, 2, "threads"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_a_documented_code(
+    server, tmp_path, data, monkeypatch, capsys, changes, code, message
+):
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # this process keeps its own
+    options = {
+        "--server": server.url,
+        "--population": "kitchen",
+        "--token": TOKEN,
+        "--data": str(data),
+        "--state": str(tmp_path / "s"),
+        **changes,
+    }
+    pairs = [part for option in options.items() for part in option]
+    with pytest.raises(SystemExit) as ended:
+        main(["device", "run", *pairs, "--until-idle"])
+    out, err = capsys.readouterr()
+    assert ended.value.code == code
+    assert message in err
+    assert out == ""
+    if code != 2:  # a wrong option's message is the option parser's
+        assert len(err.splitlines()) == 1
+
+
+def test_the_state_of_no_device_is_refused(start, tmp_path):
+    code, _, err = finish(start("status", "--state", tmp_path))
+    assert code == 4
+    assert "without an identity" in err
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_importing_the_agent_imports_neither_an_interpreter_nor_anything_heavy():
+    heavy = ["tensorflow", "tflite_runtime", "ai_edge_litert", "typer", "rich", "fastapi", "sqlalchemy", "psutil"]
+    program = f"import sys, edgefl_device_runtime.agent\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
