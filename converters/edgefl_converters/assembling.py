@@ -200,4 +200,5 @@ def _convert(holder: _Holder, functions: Mapping[str, Any], traces: Traces, orig
         try:
             return bytes(converter.convert())
         except Exception as error:
-            raise explain_conversion(error, origins, traces) from error
+            # The converter prints the whole graph into its message; what matters of it is in ours.
+            raise explain_conversion(error, origins, traces) from None

@@ -17,18 +17,30 @@ from edgefl_converters.lowerings.registry import Context, attribute, lowering, s
 __all__ = ["matmul"]
 
 
-def matmul(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    """The product of two matrices, ``[M, K]`` by ``[K, N]``; the bigger one is faster on the left."""
-    product = tf.raw_ops.BatchMatMulV2(x=tf.expand_dims(left, 0), y=tf.expand_dims(right, 0))
-    return tf.reshape(product, [static_shape(left)[0], static_shape(right)[1]])
+def matmul(
+    left: tf.Tensor, right: tf.Tensor, *, transpose_left: bool = False, transpose_right: bool = False
+) -> tf.Tensor:
+    """The product of two matrices; the bigger one is faster on the left.
+
+    Args:
+        left: ``[M, K]``, or ``[K, M]`` if it is to be transposed.
+        right: ``[K, N]``, or ``[N, K]`` if it is to be transposed.
+        transpose_left: transpose it first.
+        transpose_right: transpose it first.
+
+    Returns:
+        ``[M, N]``.
+    """
+    product = tf.raw_ops.BatchMatMulV2(
+        x=tf.expand_dims(left, 0), y=tf.expand_dims(right, 0), adj_x=transpose_left, adj_y=transpose_right
+    )
+    rows, columns = static_shape(left)[int(transpose_left)], static_shape(right)[int(not transpose_right)]
+    return tf.reshape(product, [rows, columns])
 
 
 @lowering("MatMul")
 def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """Transposes are explicit: a product with a transposed right side falls to a slow kernel."""
+    """A product of rank 3."""
     left, right = inputs
-    if attribute(op, "transpose_a"):
-        left = tf.transpose(left)
-    if attribute(op, "transpose_b"):
-        right = tf.transpose(right)
-    return [matmul(left, right)]
+    transposed = bool(attribute(op, "transpose_a")), bool(attribute(op, "transpose_b"))
+    return [matmul(left, right, transpose_left=transposed[0], transpose_right=transposed[1])]

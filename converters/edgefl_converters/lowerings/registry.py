@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from edgefl.errors import UnsupportedModelError
@@ -71,7 +72,11 @@ def constant(op: Any, index: int) -> Any:
     Raises:
         UnsupportedModelError: it does.
     """
-    value = tf.get_static_value(op.inputs[index])
+    tensor = op.inputs[index]
+    value = tf.get_static_value(tensor)
+    if value is None and tensor.op.type == "ShapeN":
+        measured = tensor.op.inputs[tensor.value_index]
+        value = np.asarray(static_shape(measured), tensor.dtype.as_numpy_dtype)
     if value is None:
         raise UnsupportedModelError(
             f"Input {index} of {op.type} ({op.name!r}) depends on the data, it must be a constant.",

@@ -1,0 +1,132 @@
+"""Convolutions as one GATHER of all windows (im2col) and one matrix product.
+
+The runtimes' own CONV_2D is fast only with a constant filter, and the filter's gradient has no builtin form. The windows
+of an image are gathered once and serve the forward product and the filter's gradient alike. The gradient of the input is a
+convolution of the output's gradient with the flipped filter, one product per phase of the stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgefl_converters.lowerings.matmul import matmul
+from edgefl_converters.lowerings.registry import Context, attribute, constant, lowering, static_shape
+from edgefl_converters.lowerings.windows import Phase, Window, gather_rows, patches, phases
+
+
+@lowering("Conv2D")
+def conv2d(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """Windows times filter; a constant filter stays CONV_2D, which is fast then."""
+    image, kernel = inputs
+    if kernel.op.type == "Const" and attribute(op, "padding") != "EXPLICIT":
+        return None
+    batch, height, width, channels = static_shape(image)
+    rows, columns, depth, filters = static_shape(kernel)
+    window = Window.of(op, (height, width), (rows, columns))
+    groups = channels // depth
+    outputs = [
+        matmul(patches(part, window, context), tf.reshape(weights, [window.taps * depth, filters // groups]))
+        for part, weights in zip(_split(image, groups, context), _split(kernel, groups, context))
+    ]
+    return [tf.reshape(_join(outputs), [batch, *window.positions, filters])]
+
+
+@lowering("Conv2DBackpropFilter")
+def conv2d_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Transposed windows times the output's gradient."""
+    image, gradient = inputs[0], inputs[2]
+    batch, height, width, channels = static_shape(image)
+    rows, columns, depth, filters = (int(size) for size in constant(op, 1))
+    window = Window.of(op, (height, width), (rows, columns))
+    groups = channels // depth
+    flat = tf.reshape(gradient, [batch * window.count, filters])
+    parts = [
+        tf.reshape(
+            matmul(patches(part, window, context), own, transpose_left=True),
+            [rows, columns, depth, filters // groups],
+        )
+        for part, own in zip(_split(image, groups, context), _split(flat, groups, context))
+    ]
+    return [_join(parts)]
+
+
+@lowering("Conv2DBackpropInput")
+def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Windows over the output's gradient times the filter with channels and filters exchanged; also a transposed convolution."""
+    kernel, gradient = inputs[1], inputs[2]
+    batch, height, width, channels = (int(size) for size in constant(op, 0))
+    rows, columns, depth, filters = static_shape(kernel)
+    window = Window.of(op, (height, width), (rows, columns))
+    groups = channels // depth
+    parts = [
+        _input_gradient(own, weights, window, batch, depth)
+        for own, weights in zip(_split(gradient, groups, context), _split(kernel, groups, context))
+    ]
+    return [_join(parts)]
+
+
+def _input_gradient(
+    gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batch: int, channels: int
+) -> tf.Tensor:
+    filters = static_shape(kernel)[3]
+    split, lengths = phases(window)
+    margins = [_margin(split, axis, window.positions[axis]) for axis in (0, 1)]
+    if any(margin != (0, 0) for margin in margins):
+        gradient = tf.pad(gradient, [[0, 0], *(list(margin) for margin in margins), [0, 0]])
+    # [taps, filters, channels]: a tap's block is one row.
+    exchanged = tf.reshape(tf.transpose(kernel, [0, 1, 3, 2]), [window.taps, filters * channels])
+    outputs = []
+    for phase in split:
+        taps = [row * window.kernel[1] + column for row in phase.taps[0] for column in phase.taps[1]]
+        if not taps:
+            outputs.append(tf.zeros([batch, *lengths, channels]))
+            continue
+        rows, columns = (indices + margin[0] for indices, margin in zip(phase.windows, margins))
+        reached = tf.reshape(
+            gather_rows(gradient, rows, columns), [batch * lengths[0] * lengths[1], len(taps) * filters]
+        )
+        chosen = exchanged if taps == list(range(window.taps)) else tf.gather(exchanged, np.asarray(taps, np.int32))
+        product = matmul(reached, tf.reshape(chosen, [len(taps) * filters, channels]))
+        outputs.append(tf.reshape(product, [batch, *lengths, channels]))
+    return _interleave(outputs, window, lengths, batch, channels)
+
+
+def _margin(split: Sequence[Phase], axis: int, positions: int) -> tuple[int, int]:
+    """How far windows beyond the first and the last one are asked for."""
+    asked = [phase.windows[axis] for phase in split if phase.windows[axis].size]
+    lowest = min((int(indices.min()) for indices in asked), default=0)
+    highest = max((int(indices.max()) for indices in asked), default=0)
+    return max(0, -lowest), max(0, highest - positions + 1)
+
+
+def _interleave(
+    parts: Sequence[tf.Tensor], window: Window, lengths: tuple[int, int], batch: int, channels: int
+) -> tf.Tensor:
+    """Puts the phases of the stride side by side and cuts the image's size out."""
+    down, across = window.strides
+    image = parts[0]
+    if len(parts) > 1:
+        stacked = tf.concat(parts, axis=3)
+        if down == across:
+            image = tf.nn.depth_to_space(stacked, down)
+        else:
+            image = tf.reshape(stacked, [batch * lengths[0], lengths[1], down, across * channels])
+            image = tf.transpose(image, [0, 2, 1, 3]) if down > 1 else image
+            image = tf.reshape(image, [batch, lengths[0] * down, lengths[1] * across, channels])
+    if static_shape(image)[1:3] != window.image:
+        image = tf.slice(image, [0, 0, 0, 0], [batch, *window.image, channels])
+    return image
+
+
+def _split(tensor: tf.Tensor, groups: int, context: Context) -> Sequence[tf.Tensor]:
+    if groups == 1:
+        return [tensor]
+    return context.shared(("groups", tensor.name, groups), lambda: tf.split(tensor, groups, axis=-1))  # type: ignore[return-value]
+
+
+def _join(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)

@@ -1,0 +1,114 @@
+"""Random numbers as a function of a seed that is an input of the step, by a counter hash of int32 operations.
+
+The runtimes' own generators cannot be checkpointed and give every device the same masks. Here element i of the random op
+number s under seed k is a hash of (i, s, k): every step and device differs, a repeated step repeats exactly, and TensorFlow
+computes the same bits. The hash is a multiply-xorshift finaliser (as in Steele, Lea and Flood, "Fast splittable
+pseudorandom number generators", 2014), with the seed mixed in before each of its two rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgefl_converters.lowerings.registry import Context, lowering, static_shape
+
+__all__ = ["uniform"]
+
+_GOLDEN = 0x9E3779B1
+_STREAM = 0x85EBCA77
+_FIRST, _SECOND = 0x2C1B3C6D, 0x297A2D39
+_SHIFT = 15
+
+
+def uniform(shape: Sequence[int], stream: int, seed: tf.Tensor | None) -> tf.Tensor:
+    """Float32 numbers in [0, 1), multiples of 2^-24.
+
+    Args:
+        shape: of the result.
+        stream: number of the random op, so that no two ops draw the same numbers.
+        seed: int32 ``[1]``; None stands for a constant seed, in functions that are to repeat themselves.
+    """
+    seed = tf.zeros([1], tf.int32) if seed is None else seed
+    first = _finalise(seed + _int32(stream * _STREAM))
+    second = _finalise(first + _int32(_GOLDEN))
+    # The counter is an outer sum, so that the file holds two short tables instead of a number for each element.
+    rows, columns = _factor(shape)
+    row = _multiples(rows, columns * _GOLDEN)[:, np.newaxis] + tf.reshape(first, [1, 1])
+    column = tf.bitwise.bitwise_xor(_multiples(columns, _GOLDEN), second)[np.newaxis, :]
+    bits = _round(row + column, _FIRST)
+    bits = _round(tf.bitwise.bitwise_xor(bits, tf.reshape(second, [1, 1])), _SECOND)
+    # The shift is arithmetic: 24 bits with a sign, which the half undoes.
+    number = tf.cast(tf.bitwise.right_shift(bits, _constant(8)), tf.float32) * 2.0**-24 + 0.5
+    return tf.reshape(number, list(shape))
+
+
+def _normal(shape: Sequence[int], stream: int, seed: tf.Tensor | None) -> tf.Tensor:
+    """Standard normal numbers (Box and Muller, 1958)."""
+    pair = uniform([2, *shape], stream, seed)
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - pair[0]))
+    return radius * tf.cos(2.0 * math.pi * pair[1])
+
+
+@lowering("StatelessRandomUniformV2", "RandomUniform")
+def random_uniform(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Uniform in [0, 1)."""
+    return [uniform(_shape(op), context.next_stream(), context.seed)]
+
+
+@lowering("StatelessRandomNormalV2", "RandomStandardNormal")
+def random_normal(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Mean 0, standard deviation 1."""
+    return [_normal(_shape(op), context.next_stream(), context.seed)]
+
+
+@lowering("StatelessRandomUniformIntV2", "RandomUniformInt")
+def random_integers(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Uniform in [lowest, highest)."""
+    lowest, highest = inputs[-2:]
+    number = uniform(_shape(op, tf.int32), context.next_stream(), context.seed)
+    span = tf.cast(highest - lowest, tf.float32)
+    return [lowest + tf.cast(tf.floor(number * span), lowest.dtype)]
+
+
+@lowering("StatelessRandomGetKeyCounter")
+def key_counter(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """TensorFlow's own key, which nothing uses any more."""
+    return [tf.zeros(static_shape(output), output.dtype) for output in op.outputs]
+
+
+def _shape(op: Any, dtype: tf.DType = tf.float32) -> tuple[int, ...]:
+    if op.outputs[0].dtype != dtype:
+        raise ValueError(f"random numbers of type {op.outputs[0].dtype.name}")
+    return static_shape(op.outputs[0])
+
+
+def _factor(shape: Sequence[int]) -> tuple[int, int]:
+    """Splits a shape in two parts of which the sum of sizes is least."""
+    splits = [(math.prod(shape[:index]), math.prod(shape[index:])) for index in range(len(shape) + 1)]
+    return min(splits, key=sum)
+
+
+def _multiples(count: int, step: int) -> tf.Tensor:
+    return tf.constant((np.arange(count, dtype=np.uint64) * np.uint64(step % 2**32)).astype(np.uint32).view(np.int32))
+
+
+def _finalise(value: tf.Tensor) -> tf.Tensor:
+    return _round(_round(value, _FIRST), _SECOND)
+
+
+def _round(value: tf.Tensor, factor: int) -> tf.Tensor:
+    mixed = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, _constant(_SHIFT)))
+    return mixed * _int32(factor)
+
+
+def _int32(value: int) -> tf.Tensor:
+    return _constant((value + 2**31) % 2**32 - 2**31)
+
+
+def _constant(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.int32)

@@ -1,0 +1,190 @@
+"""Sliding windows over images as index tables: what convolutions and pooling, and their gradients, have in common."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from edgefl_converters.lowerings.registry import Context, attribute, static_shape
+
+__all__ = ["Window", "gather_rows", "pad_image", "patches", "phases"]
+
+_NARROW = 4
+"""Up to this many channels a row is too short to be gathered one by one: windows are stacked along the width first."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that slides over an image; every pair is (height, width).
+
+    Attributes:
+        image: size of the image.
+        kernel: size of the window.
+        strides: steps between windows.
+        dilations: steps between the taps of a window.
+        before: rows and columns of padding before the image.
+    """
+
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    before: tuple[int, int]
+    positions: tuple[int, int]
+
+    @classmethod
+    def of(cls, op: Any, image: tuple[int, int], kernel: tuple[int, int]) -> Window:
+        """Reads the attributes of a convolution or pooling op (``NHWC``)."""
+        if attribute(op, "data_format") != "NHWC":
+            raise ValueError("data_format must be 'channels_last'")
+        strides = tuple(op.get_attr("strides")[1:3])
+        dilations = tuple(op.get_attr("dilations")[1:3]) if "dilations" in op.node_def.attr else (1, 1)
+        padding = attribute(op, "padding")
+        before, positions = [], []
+        for axis in (0, 1):
+            extent = (kernel[axis] - 1) * dilations[axis] + 1
+            if padding == "SAME":
+                count = -(-image[axis] // strides[axis])
+                total = max(0, (count - 1) * strides[axis] + extent - image[axis])
+                first = total // 2
+            elif padding == "EXPLICIT":
+                first, last = op.get_attr("explicit_paddings")[2 + 2 * axis : 4 + 2 * axis]
+                count = (image[axis] + first + last - extent) // strides[axis] + 1
+            else:
+                first, count = 0, (image[axis] - extent) // strides[axis] + 1
+            before.append(int(first))
+            positions.append(int(count))
+        return cls(image, kernel, strides, dilations, _pair(before), _pair(positions))
+
+    @property
+    def taps(self) -> int:
+        """Elements of one window."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def count(self) -> int:
+        """Windows in one image."""
+        return self.positions[0] * self.positions[1]
+
+    @property
+    def after(self) -> tuple[int, int]:
+        """Rows and columns of padding after the image that the windows reach; 0 where they end inside it."""
+        return _pair(
+            [
+                max(0, (count - 1) * stride + (size - 1) * dilation + 1 - first - length)
+                for count, stride, size, dilation, first, length in zip(
+                    self.positions, self.strides, self.kernel, self.dilations, self.before, self.image
+                )
+            ]
+        )
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Size of the padded image."""
+        return _pair([size + one + two for size, one, two in zip(self.image, self.before, self.after)])
+
+    def axis_indices(self, axis: int) -> NDArray[np.int32]:
+        """Where each tap of each window lies on one axis of the padded image; shape ``[positions, kernel]``."""
+        first = np.arange(self.positions[axis]) * self.strides[axis]
+        return (first[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]).astype(np.int32)
+
+
+def pad_image(image: tf.Tensor, window: Window, value: float = 0.0) -> tf.Tensor:
+    """Pads ``[B, H, W, C]`` as the window needs it."""
+    (top, left), (bottom, right) = window.before, window.after
+    if top == left == bottom == right == 0:
+        return image
+    return tf.pad(image, [[0, 0], [top, bottom], [left, right], [0, 0]], constant_values=value)
+
+
+def gather_rows(image: tf.Tensor, rows: NDArray[np.int32], columns: NDArray[np.int32]) -> tf.Tensor:
+    """Gathers channels at index pairs.
+
+    Args:
+        image: ``[B, H, W, C]``.
+        rows: row indices ``[N, T]``: N positions with T taps each.
+        columns: column indices ``[M, U]``.
+
+    Returns:
+        ``[B, N * M, T * U, C]``; tap ``t * U + u`` of position ``n * M + m`` is ``image[:, rows[n, t], columns[m, u]]``.
+    """
+    batch, height, width, channels = static_shape(image)
+    table = rows[:, None, :, None] * width + columns[None, :, None, :]
+    table = table.reshape(rows.shape[0] * columns.shape[0], -1).astype(np.int32)
+    return tf.gather(tf.reshape(image, [batch, height * width, channels]), table, axis=1)
+
+
+def patches(image: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
+    """Every window as a row (im2col), shared by all ops that look at the same image through the same window.
+
+    Args:
+        image: ``[B, H, W, C]``.
+        window: how to look at it.
+        context: of the lowering.
+
+    Returns:
+        ``[B * positions, taps * C]``.
+    """
+    return context.shared(("patches", image.name, window), lambda: _patches(image, window))
+
+
+def _patches(image: tf.Tensor, window: Window) -> tf.Tensor:
+    batch, _, _, channels = static_shape(image)
+    shape = [batch * window.count, window.taps * channels]
+    if window.taps == 1 and window.strides == (1, 1):
+        return tf.reshape(image, shape)
+    padded = pad_image(image, window)
+    rows, columns = window.axis_indices(0), window.axis_indices(1)
+    if channels <= _NARROW and window.kernel[0] > 1 and window.kernel[1] > 1 and window.strides[1] == 1:
+        width = window.positions[1]
+        shifted = [padded[:, :, first : first + width] for first in columns[0]]
+        stacked = tf.concat(shifted, axis=3)
+        return tf.reshape(gather_rows(stacked, rows, np.arange(width, dtype=np.int32)[:, None]), shape)
+    return tf.reshape(gather_rows(padded, rows, columns), shape)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The image positions ``offset + stride * q`` of both axes, and the taps through which windows reach them.
+
+    Attributes:
+        taps: kernel indices (row, column) per axis.
+        windows: for each axis the window at tap t of position q, shape ``[positions, taps]``; may lie outside.
+    """
+
+    taps: tuple[tuple[int, ...], tuple[int, ...]]
+    windows: tuple[NDArray[np.int32], NDArray[np.int32]]
+
+
+def phases(window: Window) -> tuple[list[Phase], tuple[int, int]]:
+    """Splits an image by position modulo stride: inside a phase all positions are reached through the same taps.
+
+    Returns:
+        The phases, row offset first, and the number of positions of each axis, the same for all.
+    """
+    lengths = _pair([-(-size // stride) for size, stride in zip(window.image, window.strides)])
+    by_axis = [
+        [_axis_phase(window, axis, offset, lengths[axis]) for offset in range(window.strides[axis])] for axis in (0, 1)
+    ]
+    result = [
+        Phase((first[0], second[0]), (first[1], second[1])) for first, second in itertools.product(by_axis[0], by_axis[1])
+    ]
+    return result, lengths
+
+
+def _axis_phase(window: Window, axis: int, offset: int, length: int) -> tuple[tuple[int, ...], NDArray[np.int32]]:
+    stride, dilation = window.strides[axis], window.dilations[axis]
+    reach = [(tap, offset + window.before[axis] - tap * dilation) for tap in range(window.kernel[axis])]
+    reaching = [(tap, distance // stride) for tap, distance in reach if distance % stride == 0]
+    first = np.asarray([start for _, start in reaching], np.int32)
+    return tuple(tap for tap, _ in reaching), np.arange(length, dtype=np.int32)[:, None] + first[None, :]
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    first, second = values
+    return first, second
