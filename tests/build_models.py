@@ -18,9 +18,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 import numpy as np
-from keras import layers
-
 from edgefl_converters.building import build
+from keras import layers
 
 BATCH = 8
 ROWS = 35  # four batches and three rows

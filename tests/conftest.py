@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from edgefl_device_runtime.training import RUNTIMES
 
 MODELS = ("mlp", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "frozen", "two_inputs")

@@ -64,7 +64,7 @@ class Interpreter:
             self._interpreter.allocate_tensors()
         except Exception as error:  # the bindings raise whatever C++ did: ValueError, RuntimeError, SystemError, …
             raise RuntimeFailure(
-                f"{self.runtime} cannot load the model: {_first_line(error)}", hint=_loading_hint(self.runtime)
+                f"{self.runtime} cannot load the model: {_first_line(error)}.", hint=_loading_hint(self.runtime)
             ) from error
 
     def signature(self, name: str) -> Callable[[Arrays], Arrays]:
@@ -84,14 +84,14 @@ class Interpreter:
         try:
             runner = self._interpreter.get_signature_runner(name)
         except ValueError as error:
-            raise RuntimeFailure(f"The model has no signature {name!r}: {_first_line(error)}") from error
+            raise RuntimeFailure(f"The model has no signature {name!r}: {_first_line(error)}.") from error
 
         def call(inputs: Arrays) -> Arrays:
             try:
                 outputs: Arrays = runner(**inputs)
             except Exception as error:
                 raise RuntimeFailure(
-                    f"{self.runtime} failed in the signature {name!r}: {_first_line(error)}",
+                    f"{self.runtime} failed in the signature {name!r}: {_first_line(error)}.",
                     hint="`edgefl verify` runs the model on every installed interpreter and says where it fails.",
                 ) from error
             return outputs

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from edgefl_device_runtime.training.data import prepare
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefl.errors import DataError
+from edgefl.manifest import ModelManifest, Signature, Target, TensorSpec
+
+
+def manifest(*inputs: TensorSpec, targets: tuple[Target, ...] = (), target_specs: tuple[TensorSpec, ...] = ()) -> Any:
+    weights = TensorSpec("sample_weight", "sample_weight", (4,), "float32")
+    return ModelManifest(
+        parameters=(),
+        signatures={"evaluate": Signature((*inputs, *target_specs, weights)), "infer": Signature(inputs)},
+        inputs=tuple(spec.name for spec in inputs),
+        outputs=("output",),
+        targets=targets,
+        batch_size=4,
+    )
+
+
+CLASSIFIER = manifest(
+    TensorSpec("image", "image", (4, 2, 2, 1), "float32"),
+    targets=(Target("y", "scores", 3),),
+    target_specs=(TensorSpec("y", "y", (4,), "int32"),),
+)
+ONE_HOT = manifest(
+    TensorSpec("image", "image", (4, 2, 2, 1), "float32"),
+    targets=(Target("y", "scores"),),
+    target_specs=(TensorSpec("y", "y", (4, 3), "float32"),),
+)
+WORDS = manifest(TensorSpec("a", "a", (4, 2), "int32"), TensorSpec("b", "b", (4,), "float32"))
+IMAGES = np.zeros((5, 2, 2, 1), np.float32)
+LABELS = np.array([0, 1, 2, 1, 0])
+
+
+def refused(message: str, *arguments: Any, model: Any = CLASSIFIER) -> DataError:
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(model, "evaluate", *arguments)
+    return caught.value
+
+
+def test_data_that_fits_is_a_view_and_not_a_copy() -> None:
+    large = np.zeros((40_000, 2, 2, 1), np.float32)
+    data = prepare(CLASSIFIER, "evaluate", large, np.zeros(40_000, np.int64))
+    assert np.shares_memory(data.columns[0].data, large)
+    assert data.rows == 40_000
+    assert data.sample_weight is None
+
+
+def test_large_data_of_another_type_is_converted_later_batch_by_batch() -> None:
+    large = np.zeros((40_000, 2, 2, 1), np.uint8)
+    column = prepare(CLASSIFIER, "infer", large, with_targets=False).columns[0]
+    assert np.shares_memory(column.data, large)
+    assert column.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.asfortranarray(np.arange(600_000, dtype=np.float32).reshape(300_000, 2)),
+        np.arange(600_000, dtype=">f4").reshape(300_000, 2),
+        np.arange(1_200_000, dtype=np.float32).reshape(600_000, 2)[::2],
+    ],
+    ids=["fortran", "big-endian", "strided"],
+)
+def test_arrays_that_numpy_would_copy_for_every_batch_are_laid_out_once(array: np.ndarray) -> None:
+    model = manifest(TensorSpec("x", "x", (4, 2), "float32"))
+    column = prepare(model, "infer", array, with_targets=False).columns[0]
+    assert column.data.flags.c_contiguous
+    assert column.data.dtype.isnative
+    np.testing.assert_array_equal(column.data, array)
+
+
+def test_a_memory_mapped_file_is_read_in_place(tmp_path: Any) -> None:
+    np.save(tmp_path / "x.npy", np.ones((200_000, 1), np.float32))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    model = manifest(TensorSpec("x", "x", (4, 1), "float32"))
+    assert np.shares_memory(prepare(model, "infer", mapped, with_targets=False).columns[0].data, mapped)
+
+
+def test_a_last_dimension_of_one_is_added_or_dropped_as_keras_does() -> None:
+    data = prepare(CLASSIFIER, "evaluate", IMAGES[..., 0], LABELS[:, np.newaxis])
+    assert [column.data.shape for column in data.columns] == [(5, 2, 2, 1), (5,)]
+
+
+def test_lists_dicts_and_plain_numbers_are_taken() -> None:
+    words, numbers = [[1, 2], [3, 4]], [0.5, 1]
+    for x in ([words, numbers], (words, numbers), {"b": numbers, "a": words}):
+        data = prepare(WORDS, "infer", x, with_targets=False)
+        assert [column.name for column in data.columns] == ["a", "b"]
+        np.testing.assert_array_equal(data.columns[0].data, words)
+    for x in (IMAGES, [IMAGES], {"image": IMAGES}, IMAGES.tolist()):
+        assert prepare(CLASSIFIER, "evaluate", x, {"scores": LABELS}).rows == 5
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ({"a": [[1, 2]]}, r"2 inputs \(a, b\); got 'a'"),
+        ({"a": [[1, 2]], "b": [1], "c": [1]}, "got 'a', 'b', 'c'"),
+        ([[[1, 2]]], r"2 inputs \(a, b\); got 1"),
+        (np.zeros((2, 2)), "2 inputs .* got ndarray"),
+        ([[[1, 2], [3, 4]], [1]], "same number of rows, got a: 2, b: 1"),
+        ([[[1, 2, 3]], [1]], r"'a' expects shape \(rows, 2\), got \(1, 3\)"),
+        ([[[1, 2], [3]], [1, 2]], "'a' is not an array"),
+        ([[["x", "y"]], [1]], "'a' expects numbers"),
+        ([[[1, 2.5]], [1]], "whole numbers, got 2.5 in row 0"),
+        ([[[1, 2**31]], [1]], f"to {2**31 - 1}, got {2**31} in row 0"),
+        ([[[1, np.nan]], [1]], "whole numbers, got nan"),
+        ([np.zeros((0, 2)), np.zeros(0)], "no rows"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(x: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        prepare(WORDS, "infer", x, with_targets=False)
+
+
+def test_numbers_that_are_not_finite_are_refused_with_their_row() -> None:
+    for wrong in (np.nan, np.inf, -np.inf):
+        images = np.zeros((100_000, 2, 2, 1), np.float32)
+        images[76_543, 1, 0, 0] = wrong
+        refused("finite float32 numbers, .* in row 76543", images, np.zeros(100_000, int))
+    refused("overflow in row 0", np.full((5, 2, 2, 1), 1e39), LABELS)
+
+
+def test_labels_outside_the_classes_are_refused_with_their_row() -> None:
+    refused("from 0 to 2, got 3 in row 4", IMAGES, [0, 1, 2, 1, 3])
+    refused("from 0 to 2, got -1 in row 0", IMAGES, [-1, 1, 2, 1, 0])
+    refused("from 0 to 2, got 7.0 in row 1", IMAGES, [0.0, 7.0, 2.0, 1.0, 0.0])
+
+
+def test_a_hint_tells_how_to_turn_labels_into_what_the_loss_takes() -> None:
+    assert "argmax" in str(refused(r"expects shape \(rows,\), got \(5, 3\)", IMAGES, np.eye(3)[LABELS]))
+    assert "np.eye(3)[y]" in str(refused(r"expects shape \(rows, 3\), got \(5,\)", IMAGES, LABELS, model=ONE_HOT))
+    assert "np.newaxis" in str(refused("expects shape", IMAGES[0], LABELS))
+
+
+def test_missing_or_misnamed_targets_are_refused() -> None:
+    refused("trained towards y", IMAGES)
+    refused(r"1 target \(y\); got 'label'", IMAGES, {"label": LABELS})
+    refused(r"1 target \(y\); got 'y', 'scores'", IMAGES, {"y": LABELS, "scores": LABELS})
+    refused("image: 5, y: 4", IMAGES, LABELS[:4])
+
+
+def test_a_weight_of_zero_counts_as_a_row_and_adds_nothing() -> None:
+    weights = prepare(CLASSIFIER, "evaluate", IMAGES, LABELS, [0, 1, 0.5, 2, 0]).sample_weight
+    assert weights is not None
+    np.testing.assert_array_equal(weights, np.array([1.1754944e-38, 1, 0.5, 2, 1.1754944e-38], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, 1], r"shape \(5,\), got int64 \(2,\)"),
+        ([1, 1, -1, 1, 1], "not be negative, got -1 in row 2"),
+        ([1, 1, np.nan, 1, 1], "finite"),
+        (["a"] * 5, "one number per row"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights: Any, message: str) -> None:
+    refused(message, IMAGES, LABELS, weights)
+
+
+@given(
+    dtype=st.sampled_from(["u1", "i2", "<i4", ">i4", "i8", "f2", "<f8", ">f4", "?"]),
+    rows=st.integers(1, 9),
+    order=st.sampled_from(["C", "F"]),
+)
+def test_every_type_that_holds_the_values_keeps_them(dtype: str, rows: int, order: Any) -> None:
+    values = np.random.default_rng(rows).integers(0, 2, (rows, 2)).astype(dtype).copy(order)
+    data = prepare(WORDS, "infer", [values, values[:, 0]], with_targets=False)
+    for column, expected in zip(data.columns, (values, values[:, 0]), strict=True):
+        np.testing.assert_array_equal(column.data.astype(column.dtype), expected)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from edgefl_device_runtime.training import RUNTIMES, installed_runtimes
+from edgefl_device_runtime.training.interpreter import Interpreter
+
+from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure
+
+
+class FakeInterpreter:
+    """Stands in for a runtime's class."""
+
+    def __init__(self, num_threads: int, model_path: str | None = None, model_content: bytes | None = None) -> None:
+        self.num_threads = num_threads
+        self.calls: list[str] = []
+
+    def allocate_tensors(self) -> None:
+        self.calls.append("allocate_tensors")
+
+    def get_signature_runner(self, name: str) -> Any:
+        self.calls.append(f"get_signature_runner {name}")
+        return lambda **inputs: inputs
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
+    """Makes exactly these runtimes importable: name to a class, or to the exception that importing raises."""
+
+    def import_module(name: str) -> ModuleType:
+        package = name.partition(".")[0]
+        given = modules.get(package, ModuleNotFoundError(f"No module named {package!r}", name=package))
+        if isinstance(given, Exception):
+            raise given
+        module = ModuleType(name)
+        module.Interpreter = given  # type: ignore[attr-defined]
+        return module
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+
+
+def test_auto_prefers_the_faster_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, ai_edge_litert=FakeInterpreter, tflite_runtime=FakeInterpreter)
+    assert Interpreter("m").runtime == "ai-edge-litert"
+    assert Interpreter("m", runtime="tflite-runtime").runtime == "tflite-runtime"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ModuleNotFoundError("No module named 'ai_edge_litert'", name="ai_edge_litert"),
+        ImportError("GLIBC_2.34 not found"),
+    ],
+)
+def test_auto_takes_the_other_runtime_when_the_faster_one_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    install(monkeypatch, ai_edge_litert=failure, tflite_runtime=FakeInterpreter)
+    assert Interpreter("m").runtime == "tflite-runtime"
+
+
+def test_without_any_runtime_the_error_is_the_line_that_installs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    with pytest.raises(MissingDependencyError, match=r"pip install .*edgefl-toolkit\[device\]"):
+        Interpreter("m")
+    with pytest.raises(MissingDependencyError, match="expected tflite-runtime"):
+        Interpreter("m", runtime="tflite-runtime")
+
+
+def test_a_runtime_that_is_there_but_broken_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, tflite_runtime=SystemError("initialization failed\nmore"))
+    with pytest.raises(RuntimeFailure, match="tflite-runtime: SystemError: initialization failed"):
+        Interpreter("m")
+    monkeypatch.setattr(np, "__version__", "2.1.0")
+    with pytest.raises(RuntimeFailure, match=r"numpy < 2, this is 2\.1\.0"):
+        Interpreter("m")
+
+
+def test_tensors_are_allocated_before_the_first_signature_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, ai_edge_litert=FakeInterpreter)
+    interpreter = Interpreter("m", num_threads=2)
+    train = interpreter.signature("train")
+    assert interpreter.signature("train") is train
+    assert train({"x": np.ones(1)}) == {"x": np.ones(1)}
+    assert interpreter._interpreter.calls == ["allocate_tensors", "get_signature_runner train"]
+    assert interpreter._interpreter.num_threads == 2
+
+
+@pytest.mark.parametrize("failure", [ValueError("boom"), RuntimeError("boom\nat"), SystemError("boom")])
+def test_whatever_the_bindings_raise_becomes_one_error(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise failure
+
+    class Failing(FakeInterpreter):
+        def get_signature_runner(self, name: str) -> Any:
+            return fail
+
+    install(monkeypatch, ai_edge_litert=Failing)
+    with pytest.raises(RuntimeFailure, match=r"failed in the signature 'train': \w+: boom\. "):
+        Interpreter("m").signature("train")({})
+    install(monkeypatch, ai_edge_litert=fail)
+    with pytest.raises(RuntimeFailure, match=r"cannot load the model: \w+: boom"):
+        Interpreter("m")
+
+
+@pytest.mark.skipif("tensorflow" not in sys.modules, reason="no TensorFlow in this process")
+def test_tflite_runtime_beside_tensorflow_says_what_to_do(mlp_file: Path) -> None:
+    with pytest.raises(RuntimeFailure, match="use another process"):
+        Interpreter(mlp_file, runtime="tflite-runtime")
+
+
+def test_a_model_that_the_runtime_refuses_and_a_signature_that_is_not_there_are_named(
+    mlp_file: Path, runtime: str
+) -> None:
+    with pytest.raises(RuntimeFailure, match=f"{runtime} cannot load the model"):
+        Interpreter(b"no model at all", runtime=runtime)
+    with pytest.raises(RuntimeFailure, match="no signature 'serve'"):
+        Interpreter(mlp_file, runtime=runtime).signature("serve")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_a_wrong_number_of_threads_is_refused(threads: Any) -> None:
+    with pytest.raises(InvalidSettingError, match="num_threads"):
+        Interpreter("m", num_threads=threads)
+
+
+def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidSettingError, match="auto, ai-edge-litert or tflite-runtime"):
+        Interpreter("m", runtime="onnx")
+
+
+def test_both_runtimes_are_found_where_they_are_installed() -> None:
+    assert installed_runtimes() == RUNTIMES
