@@ -58,19 +58,29 @@ def test_with_json_an_error_is_json_too(tmp_path: Path, option: list[str]) -> No
     assert document["exit_code"] == 52
 
 
-def test_a_missing_package_is_answered_with_the_line_that_installs_it(tmp_path: Path) -> None:
-    # A module that fails to import as an absent one does, ahead of the real one on the path.
-    for name in ("tensorflow", "fastapi", "urllib3"):
-        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}', name={name!r})")
-    (tmp_path / "model.keras").write_bytes(b"")
-    for verb, extra in (("convert", "convert"), ("server", "server"), ("device", "device")):
-        arguments = {
-            "convert": ["model.keras", "-o", "model.tflite"],
-            "server": ["start", "--state", "state"],
-            "device": ["run", "--help"],
-        }[verb]
-        program = f"import sys; sys.path.insert(0, '.'); from edgefl.cli.main import main; main({[verb, *arguments]})"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-        assert done.returncode == 3, done.stderr
-        assert f'"edgefl-toolkit[{extra}]"' in done.stderr
-        assert "-m pip install" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["convert", "model.keras", "-o", "model.tflite"], "convert"),
+        (["verify", "model.tflite", "--against", "model.keras"], "convert"),
+        (["export", "model.tflite", "-o", "model.keras"], "convert"),
+        (["server", "start", "--state", "state"], "server"),
+        (["run", "list", "--state", "state"], "server"),
+        (["device", "run", "--server", "http://127.0.0.1:1", "--population", "p", "--token", "t",
+          "--data", "d.npz", "--state", "state"], "device"),
+    ],
+)  # fmt: skip
+def test_a_missing_package_is_answered_with_the_line_that_installs_it(
+    tmp_path: Path, arguments: list[str], extra: str
+) -> None:
+    # None in sys.modules is how Python marks a module as not importable.
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys(["tensorflow", "fastapi", "urllib3"]))
+from edgefl.cli.main import main
+main({arguments})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 3, done.stderr
+    assert f'-m pip install --find-links "${{EDGEFL_WHEELS:-dist}}" "edgefl-toolkit[{extra}]"' in done.stderr
+    assert list(tmp_path.iterdir()) == []
