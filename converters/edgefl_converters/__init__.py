@@ -8,13 +8,17 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
 from edgefl_converters.results import ConversionResult
 
-__all__ = ["ConversionResult", "convert"]
+if TYPE_CHECKING:
+    from edgefl_converters.verification.verifying import VerificationReport
+
+__all__ = ["ConversionResult", "convert", "export", "verify"]
 
 
 def convert(
@@ -63,6 +67,61 @@ def convert(
         verify=verify,
         on_progress=on_progress,
     )
+
+
+def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
+    """Trains a model file on every installed runtime beside the Keras model that it was made from.
+
+    Args:
+        file: the model file.
+        against: a Keras model, the path of a ``.keras`` file, or ``"module:function"``. The initial weights of the
+            first two must be those of the file; a function may draw new ones.
+
+    Returns:
+        Every figure that was compared.
+
+    Raises:
+        VerificationError: the file does not compute what the model computes, or was not made from it.
+        ModelFileError: the file is damaged or not a model file.
+        ModelError: ``against`` is not a Keras model.
+        MissingDependencyError: TensorFlow or every runtime is missing.
+    """
+    require_tensorflow()
+    from edgefl_converters import comparing
+
+    return comparing.verify(file, against)
+
+
+def export(
+    file: str | os.PathLike[str],
+    weights: Any,
+    out: str | os.PathLike[str],
+    *,
+    base: Any = None,
+) -> Path:
+    """Writes trained weights as a Keras model, or as a plain TFLite model for inference.
+
+    Args:
+        file: the model file that was trained.
+        weights: an ``.npz`` of named parameters, a mapping of them, a flat vector of the layout, or None for the
+            weights that the file holds.
+        out: ends in ``.keras``, or in ``.tflite`` for inference in float32 with any number of rows.
+        base: the Keras model that the file was made from, as `convert` takes it; needed where the file does not hold
+            the whole model: for frozen variables and for classes of your own.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        DataError: the weights belong to another layout.
+        UnsupportedModelError: the model cannot be rebuilt without `base`.
+        ModelFileError: the file is damaged or not a model file.
+        StorageError: a file cannot be read or written.
+    """
+    require_tensorflow()
+    from edgefl_converters import exporting
+
+    return exporting.export(file, weights, out, base=base)
 
 
 def require_tensorflow() -> None:

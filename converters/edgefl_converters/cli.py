@@ -11,7 +11,7 @@ import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl_converters.quiet import import_tensorflow_quietly
 
-__all__ = ["convert"]
+__all__ = ["convert", "export", "verify"]
 
 _MODEL = "A .keras file, or module:function that returns a Keras model."
 
@@ -41,7 +41,60 @@ def convert(
         on_progress=progress,
     )
     document: dict[str, Any] = {"path": str(result.path), **result.report}
-    emit(document, format, lambda: f"wrote {result.path}: {document['bytes']:,} bytes")
+    emit(
+        document,
+        format,
+        lambda: "\n".join([f"wrote {result.path}: {document['bytes']:,} bytes", *_figures(document["verification"])]),
+    )
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
+    against: Annotated[str, typer.Option(help=_MODEL)],
+    format: FormatOption = Format.text,
+) -> None:
+    """Train a model file beside its Keras model on every installed runtime, and compare."""
+    _start()
+    report = edgefl_converters.verify(file, against).as_json()
+    emit({"path": str(file), **report}, format, lambda: "\n".join([f"{file} agrees with {against}", *_figures(report)]))
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="model.keras, or model.tflite for inference.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="An .npz of named parameters; default: the weights that the file holds.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The Keras model that the file was made from; for frozen or custom layers.")
+    ] = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Turn trained weights back into a .keras or an inference .tflite file."""
+    _start()
+    path = edgefl_converters.export(file, weights, out, base=base)
+    size = path.stat().st_size
+    emit({"path": str(path), "bytes": size}, format, lambda: f"wrote {path}: {size:,} bytes")
+
+
+def _figures(verification: dict[str, Any] | None) -> list[str]:
+    """One line for each runtime: what agreed, and which figure came closest to its limit."""
+    if verification is None:
+        return ["  not verified"]
+    lines = []
+    for runtime in verification["runtimes"]:
+        name = f"{runtime['name']} {runtime['version']}"
+        if not runtime["ran"]:
+            lines.append(f"  {name}: did not run: {runtime['reason']}")
+            continue
+        worst = runtime["worst"]
+        parts = [
+            f"{kind} {worst[kind]['error']:.1e} of {worst[kind]['limit']:.1e}" for kind in worst if worst[kind]["limit"]
+        ]
+        lines.append(
+            f"  {name}: {len(runtime['comparisons'])} figures agree; closest to their limits: {', '.join(parts)}"
+        )
+    return lines
 
 
 def _start() -> None:

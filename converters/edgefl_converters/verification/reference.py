@@ -13,12 +13,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
-from edgefl_converters.naming import PathNames, unique
+from edgefl_converters.naming import stable_names, unique
 from edgefl_converters.specification import Specification
 from edgefl_converters.verification.batches import Batch
 from edgefl_converters.verification.randomness import hashed_random_numbers
 
-__all__ = ["Reference", "Snapshot", "stable_names"]
+__all__ = ["Reference", "Snapshot"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -174,12 +174,6 @@ class Reference:
             yield
         finally:
             keras.config.set_floatx(before)
-
-
-def stable_names(model: keras.Model) -> list[str]:
-    """One name for each of ``model.variables``, the ones that a model file uses for its parameters."""
-    names = PathNames(model)
-    return unique(names(variable.path) for variable in model.variables)
 
 
 def _rebuild(model: Any, dtype: str) -> Any:

@@ -28,7 +28,7 @@ __all__ = ["RuntimeReport", "VerificationReport", "check_agreement"]
 
 _STEPS = 10
 _SEED = 20260101
-_LOOK = "The report beside the file has every figure; please report the model, or change the layer that is named."
+_LOOK = "Please report the model; until then, replace the layer that is named or the one after it."
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,13 @@ def check_agreement(
     data: bytes,
     *,
     runtimes: Sequence[Runtime] | None = None,
-    from_file: bool = False,
 ) -> VerificationReport:
-    """Compares a model file with the compiled Keras model that it was made from.
+    """Compares a model file with the compiled Keras model that it was made from; both begin from the file's weights.
 
     Args:
         model: compiled; left as it is.
         data: the model file.
         runtimes: to run on; by default every installed one.
-        from_file: True to begin from the weights that the file holds instead of the model's.
 
     Returns:
         Every figure; `VerificationReport.require` raises where they differ.
@@ -151,7 +149,7 @@ def check_agreement(
     manifest = file.manifest
     specification = specify(model, batch_size=manifest.batch_size)
     generator = np.random.default_rng(_SEED)
-    experiment = _experiment(specification, file, generator, from_file=from_file)
+    experiment = _experiment(specification, file, generator)
     experiment, expectation = measure(specification, manifest, experiment, generator)
     programme = Programme(
         manifest, experiment.batches, experiment.probe.rate, experiment.rate, experiment.rows, experiment.row_weights
@@ -171,9 +169,7 @@ def check_agreement(
     )
 
 
-def _experiment(
-    specification: Specification, file: ModelFile, generator: np.random.Generator, *, from_file: bool
-) -> Experiment:
+def _experiment(specification: Specification, file: ModelFile, generator: np.random.Generator) -> Experiment:
     manifest = file.manifest
     rows = min(3, max(1, manifest.batch_size - 1))
     weights = generator.uniform(0.5, 2.0, rows).astype(np.float32)
@@ -243,9 +239,10 @@ def _complaint(report: RuntimeReport) -> str:
     failed = [each for each in report.comparisons if not each.passed]
     if not failed:
         return f"it breaks the law that {'; '.join(report.broken_laws)}"
-    # The gradient says where it goes wrong; what follows from it comes after.
+    # Errors of the gradient spread from the output to the input: the last parameter that differs is the closest to
+    # where it goes wrong.
     order = {kind: index for index, kind in enumerate(("infer", "gradient", "partial batch"))}
-    first = min(failed, key=lambda each: (order.get(each.kind, len(order)), -each.error))
+    first = min(reversed(failed), key=lambda each: order.get(each.kind, len(order)))
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     return f"{first}{more}"
 
