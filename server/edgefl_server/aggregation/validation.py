@@ -68,6 +68,11 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
     if outcome.task_id != expected.task_id:
         raise _refused("wrong_task", "task", expected.task_id, outcome.task_id)
     _check_metrics(outcome)
+    least = 1 if outcome.status == OutcomeStatus.DONE else 0
+    if not least <= outcome.num_examples <= _MAX_EXAMPLES:
+        raise OutcomeRefusedError(
+            "bad_num_examples", f"num_examples expects {least} to {_MAX_EXAMPLES}, got {outcome.num_examples}."
+        )
     if outcome.status != OutcomeStatus.DONE:
         _check_unfinished(outcome)
         return None
@@ -75,10 +80,6 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         raise _refused("wrong_base_weights", "base weights", expected.base_weights_hash, outcome.base_weights_hash)
     if outcome.layout_hash != expected.layout_hash:
         raise _refused("wrong_layout", "layout", expected.layout_hash, outcome.layout_hash)
-    if not 1 <= outcome.num_examples <= _MAX_EXAMPLES:
-        raise OutcomeRefusedError(
-            "bad_num_examples", f"num_examples expects 1 to {_MAX_EXAMPLES}, got {outcome.num_examples}."
-        )
     sizes = {"delta": expected.weight_size, "statistics": expected.statistic_size}
     names = [section.name for section in outcome.sections]
     required = [name for name, size in sizes.items() if size or name == "delta"]

@@ -64,6 +64,10 @@ def create_app(
         version=__version__,
         summary="Hands out training tasks to devices and merges what they send back.",
         lifespan=lifespan,
+        # The interactive pages would load scripts from elsewhere; /openapi.json is enough for tools.
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
     app.include_router(device_routes.router)

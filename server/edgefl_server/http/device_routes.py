@@ -15,7 +15,15 @@ from starlette.requests import ClientDisconnect
 from edgefl.wire.messages import CONTENT_TYPE
 from edgefl_server.http.context import Caller, Shared, bearer
 from edgefl_server.http.errors import RequestError, retry_after
-from edgefl_server.storage import accept_outcome, active_runs, enrol, may_fetch, next_task, renew_lease
+from edgefl_server.storage import (
+    accept_outcome,
+    active_runs,
+    enrol,
+    largest_outcome,
+    may_fetch,
+    next_task,
+    renew_lease,
+)
 
 __all__ = ["router"]
 
@@ -102,12 +110,16 @@ async def renew(task_id: TaskId, device: Caller, context: Shared) -> dict[str, f
 @router.put("/tasks/{task_id}/outcome", summary="Send what came out", status_code=202)
 async def put_outcome(task_id: TaskId, request: Request, device: Caller, context: Shared) -> Response:
     """202 once it is on the disk, belongs to its round and will be folded exactly once; the same bytes again: 202."""
-    data = await read_body(request)
     try:
-        await run_in_threadpool(accept_outcome, context.state, device.device, task_id, data)
+        limit = await run_in_threadpool(largest_outcome, context.state, device.device, task_id)
     except KeyError:
+        await read_body(request, None)
         raise _unknown_task() from None
-    context.changed()
+    data = await read_body(request, limit)
+    made_room = await run_in_threadpool(accept_outcome, context.state, device.device, task_id, data)
+    context.folding.ring()
+    if made_room:
+        context.work.ring()
     return JSONResponse({"task_id": task_id}, 202)
 
 
@@ -125,15 +137,28 @@ async def get_weights(weights_hash: Hash, request: Request, device: Caller, cont
     return send_blob(request, await run_in_threadpool(context.state.weights.path, weights_hash), weights_hash)
 
 
-async def read_body(request: Request) -> bytes:
-    """The whole body; `BodyLimit` has bounded it. A sender that goes silent is cut off with 408."""
-    data = bytearray()
+async def read_body(request: Request, limit: int | None) -> bytes:
+    """The whole body; a sender that goes silent is cut off with 408.
+
+    Args:
+        request: whose; `BodyLimit` has bounded it to what fits any request of its kind.
+        limit: more bytes get 413, after they were read and dropped: a client reads the answer only when it may finish
+            sending. None: drop all.
+    """
+    data, length = bytearray(), 0
     chunks = request.stream().__aiter__()
     try:
         while True:
             with anyio.fail_after(_LONGEST_SILENCE_SECONDS):
-                data += await chunks.__anext__()
+                chunk = await chunks.__anext__()
+            length += len(chunk)
+            if limit is not None and length <= limit:
+                data += chunk
     except StopAsyncIteration:
+        if limit is not None and length > limit:
+            raise RequestError(
+                413, "too_large", f"The body expects at most {limit} bytes here, got {length}."
+            ) from None
         return bytes(data)
     except TimeoutError:
         raise RequestError(408, "too_slow", "The body stopped coming.") from None

@@ -74,7 +74,7 @@ async def make_invitation(invitation: Invitation, context: Shared) -> dict[str, 
 async def post_run(new: Annotated[NewRun, Query()], request: Request, context: Shared) -> Response:
     """The body is the model file, the query holds the settings. Answers the run's status."""
     settings = new.settings()
-    model = await read_body(request)
+    model = await read_body(request, context.max_model_bytes)
     run = await run_in_threadpool(create_run, context.state, model, new.population, settings, new.name)
     context.changed()
     return JSONResponse(await run_in_threadpool(run_status, context.state, run), 201)

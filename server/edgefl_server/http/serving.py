@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import signal
 import socket
 import ssl
 from collections.abc import Callable
@@ -20,6 +21,9 @@ __all__ = ["Address", "listen", "serve"]
 
 _STOP_SECONDS = 10
 """Requests that are under way when the server is told to stop get so long."""
+
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than a device waits between two polls, so that it need not connect each time."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,17 @@ def serve(app: FastAPI, address: Address, listener: socket.socket, ready: Callab
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         ssl_certfile=address.certificate,
         ssl_keyfile=address.private_key,
     )
-    _Server(config, ready, app.state.context.work.stop).run(sockets=[listener])
+    # uvicorn raises a signal again once it has stopped; a stop that was asked for is no failure.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        _Server(config, ready, app.state.context.work.stop).run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_loopback(address: str) -> bool:

@@ -2,7 +2,7 @@
 
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, sweep_outcomes
 from edgefl_server.storage.identities import EnrolmentRefusedError, authenticate, enrol, invite
-from edgefl_server.storage.outcomes import NotWantedError, accept_outcome
+from edgefl_server.storage.outcomes import NotWantedError, accept_outcome, largest_outcome
 from edgefl_server.storage.runs import create_run, stop_run
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.status import run_status, runs_summary, weights_of_round
@@ -22,6 +22,7 @@ __all__ = [
     "enrol",
     "fold_pending",
     "invite",
+    "largest_outcome",
     "may_fetch",
     "next_task",
     "renew_lease",

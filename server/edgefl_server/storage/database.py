@@ -12,7 +12,7 @@ import alembic.command
 import alembic.config
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import StorageError
@@ -21,6 +21,8 @@ __all__ = ["Database"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _WRITES = "edgefl_writes"
+_CONNECTIONS = 40
+"""As many as the web framework has threads, so that no request waits for a connection."""
 
 
 class Database:
@@ -37,7 +39,9 @@ class Database:
         self._path = path
         # SQLite has one writer; waiting here in order is fairer and faster than its busy handler.
         self._writing = threading.Lock()
-        self._engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        self._engine = sqlalchemy.create_engine(
+            sqlalchemy.URL.create("sqlite", database=str(path)), connect_args={"timeout": 30}, pool_size=_CONNECTIONS
+        )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
         with self._explained("open"):
@@ -80,7 +84,9 @@ class Database:
         """Says in one line what SQLite says in its own words."""
         try:
             yield
-        except (OperationalError, DatabaseError) as error:
+        except (IntegrityError, ProgrammingError):
+            raise  # a mistake of ours, not of the disk
+        except DatabaseError as error:
             text = str(error.orig)
             hint = "Free some space on that disk and try again." if "full" in text or "I/O" in text else None
             raise StorageError(f"Could not {action} the database {self._path}: {text}.", hint=hint) from error

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, StorageError
 from edgefl_server.aggregation import (
@@ -32,14 +33,13 @@ _log = logging.getLogger(__name__)
 def close_due_rounds(state: ServerState) -> bool:
     """Closes the rounds whose deadline has passed; True when there were any."""
     with state.database.read() as session:
-        active = session.scalars(select(RunRow.run).where(RunRow.state == RunState.ACTIVE)).all()
         now = state.clock()
-        due = []
-        for run_id in active:
-            run = session.get_one(RunRow, run_id)
-            before = load_round(session, run, run.round)
-            if before.advance(now) != before:
-                due.append(run_id)
+        due = [
+            run.run
+            for run in session.scalars(select(RunRow).where(RunRow.state == RunState.ACTIVE))
+            # Without a deadline only outcomes move a round, and they do so themselves.
+            if run.settings["deadline_seconds"] and _is_due(session, run, now)
+        ]
     for run_id in due:
         with state.database.write() as session:
             run = session.get_one(RunRow, run_id)
@@ -54,6 +54,11 @@ def close_due_rounds(state: ServerState) -> bool:
     return bool(due)
 
 
+def _is_due(session: Session, run: RunRow, now: float) -> bool:
+    before = load_round(session, run, run.round)
+    return before.advance(now) != before
+
+
 def fold_pending(state: ServerState) -> bool:
     """Folds every round that is FOLDING, also those that a killed server left so; True when there were any.
 
@@ -66,9 +71,24 @@ def fold_pending(state: ServerState) -> bool:
             .where(RoundRow.state == RoundState.FOLDING.value)
             .order_by(RoundRow.run, RoundRow.number)
         ).all()
+    problem: EdgeflError | None = None
     for run_id, number in pending:
-        _fold(state, run_id, number)
+        try:
+            _fold(state, run_id, number)
+        except EdgeflError as error:
+            # The other runs go on; this one keeps its outcomes and is tried again.
+            problem = error
+            _explain(state, run_id, number, f"cannot fold yet: {error.message}")
+    if problem is not None:
+        raise problem
     return bool(pending)
+
+
+def _explain(state: ServerState, run_id: str, number: int, why: str) -> None:
+    with contextlib.suppress(StorageError), state.database.write() as session:
+        row = session.get_one(RoundRow, (run_id, number))
+        if row.state == RoundState.FOLDING.value:
+            row.why = why[:500]
 
 
 def _fold(state: ServerState, run_id: str, number: int) -> None:
@@ -107,6 +127,7 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         now = state.clock()
         after = load_round(session, run, number).folded()
         row.state, row.ended_at, row.weights_hash = after.state.value, now, weights_hash
+        row.why = row.why if not row.why.startswith("cannot fold yet") else ""
         row.num_examples = sum(each.num_examples for each in outcomes)
         row.metric_sums, row.diagnostics = sums, diagnostics
         session.execute(

@@ -15,9 +15,12 @@ from edgefl_server.storage.runs import fail_run_if_hopeless
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["NotWantedError", "accept_outcome"]
+__all__ = ["NotWantedError", "accept_outcome", "largest_outcome"]
 
 _TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
+_BYTES_PER_ELEMENT = 8
+_BYTES_BESIDE_VECTORS = 1 << 20
+"""Names, hashes and metric states."""
 _STATES = {
     OutcomeStatus.DONE: AssignmentState.DONE,
     OutcomeStatus.DECLINED: AssignmentState.DECLINED,
@@ -38,7 +41,21 @@ class NotWantedError(EdgeflError):
         self.code = code
 
 
-def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -> None:
+def largest_outcome(state: ServerState, device: str, task_id: str) -> int:
+    """The most bytes that an outcome of this task can need, whatever the codec.
+
+    Raises:
+        KeyError: the device has no such task.
+    """
+    with state.database.read() as session:
+        assignment = session.get(AssignmentRow, task_id)
+        if assignment is None or assignment.device != device:
+            raise KeyError(task_id)
+        run = session.get_one(RunRow, assignment.run)
+        return _BYTES_PER_ELEMENT * (run.weight_size + run.statistic_size) + _BYTES_BESIDE_VECTORS
+
+
+def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -> bool:
     """Accepts an outcome: once this returns, it is on the disk, belongs to its round and will be folded once.
 
     Args:
@@ -46,6 +63,9 @@ def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -
         device: who sends it, authenticated.
         task_id: which task it answers.
         data: the message.
+
+    Returns:
+        True when there may be new work for other devices at once: this one gave its place back.
 
     Raises:
         KeyError: the device has no such task.
@@ -57,7 +77,7 @@ def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -
     with state.database.read() as session:
         expected = _admit(session, device, task_id, digest)
     if expected is None:
-        return
+        return False
     outcome = decode_outcome(data)
     validate(outcome, expected)
     # The file first: a row never names a file that is not there. A file without a row is an orphan and harmless.
@@ -65,12 +85,13 @@ def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -
     try:
         with state.database.write() as session:
             if _admit(session, device, task_id, digest) is None:
-                return
+                return False
             _record(session, state.clock(), outcome, digest, len(data))
     except (NotWantedError, OutcomeRefusedError):
         # The round closed, or another outcome came, while this one was checked: no row names the file.
         state.outcomes.delete(digest)
         raise
+    return outcome.status != OutcomeStatus.DONE
 
 
 def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectation | None:

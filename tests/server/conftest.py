@@ -1,0 +1,106 @@
+"""A state folder with a population, devices and a run, without any HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgefl_server.aggregation import RunSettings
+from edgefl_server.storage import (
+    DeviceRow,
+    ServerState,
+    accept_outcome,
+    authenticate,
+    create_run,
+    enrol,
+    fold_pending,
+    invite,
+    next_task,
+)
+from fake_device import Identity, outcome_for
+from model_files import make_model_file
+
+from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
+
+
+@dataclass
+class Clock:
+    """A clock that stands until a test moves it."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Fleet:
+    """A server's state and what a test does with it."""
+
+    state: ServerState
+    clock: Clock
+    token: str
+    devices: list[DeviceRow] = field(default_factory=list)
+
+    def add_devices(self, count: int) -> list[DeviceRow]:
+        for index in range(len(self.devices), len(self.devices) + count):
+            identity = Identity.number(index)
+            enrol(self.state, self.token, identity.device, identity.secret_hash, "people", {})
+            self.devices.append(authenticate(self.state, identity.device, identity.secret))
+        return self.devices
+
+    def create_run(self, **settings: object) -> str:
+        values = {"rounds": 3, "target": 2, "seed": 7, **settings}
+        return create_run(self.state, make_model_file(), "people", RunSettings(**values))  # type: ignore[arg-type]
+
+    def outcome(self, task: Task) -> Outcome:
+        weights = np.frombuffer(self.state.weights.get(task.base_weights_hash), "<f4")
+        return outcome_for(task, weights, statistic_size=4)
+
+    def finish(self, device: DeviceRow) -> Task:
+        """The device gets its task and sends a good outcome."""
+        task = self.task(device)
+        self.accept(device, self.outcome(task))
+        return task
+
+    def give_up(self, device: DeviceRow, reason: Reason, status: OutcomeStatus = OutcomeStatus.DECLINED) -> Task:
+        task = self.task(device)
+        self.accept(
+            device, Outcome(task.task_id, task.base_weights_hash, task.layout_hash, status=status, reason=reason)
+        )
+        return task
+
+    def task(self, device: DeviceRow) -> Task:
+        task = next_task(self.state, device)
+        assert task is not None
+        return task
+
+    def accept(self, device: DeviceRow, outcome: Outcome) -> None:
+        accept_outcome(self.state, device.device, outcome.task_id, outcome.encode())
+
+    def fold(self) -> bool:
+        return fold_pending(self.state)
+
+
+@pytest.fixture
+def make_fleet(tmp_path: Path) -> Iterator[Callable[[str], Fleet]]:
+    """Makes state folders by name; the same name again, after closing, is a restart."""
+    states = []
+
+    def make(name: str = "state", clock: Clock | None = None) -> Fleet:
+        clock = clock or Clock()
+        state = ServerState(tmp_path / name, clock)
+        states.append(state)
+        return Fleet(state, clock, invite(state, "people"))
+
+    yield make
+    for state in states:
+        state.close()
+
+
+@pytest.fixture
+def fleet(make_fleet: Callable[..., Fleet]) -> Fleet:
+    return make_fleet()
