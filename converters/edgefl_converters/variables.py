@@ -74,11 +74,13 @@ def classify(specification: Specification, traces: Traces) -> Variables:
     raw = {id(each.handle): (id(each.handle), each, each.name.split(":")[0]) for each in watched}
     others = [entry for handle, entry in raw.items() if handle not in known]
     found: list[tuple[int, str, str, str, NDArray[Any]]] = []
-    for handle, variable, path in model_variables + others:
+    entries = model_variables + others
+    # All of the model's variables take part in the numbering of repeated names, whether they are used or not.
+    names = unique(specification.names(path) for _, _, path in entries)
+    for (handle, variable, path), name in zip(entries, names):
         if handle in captured:
             value = np.asarray(variable.numpy())
-            role = _role(handle, trainable, seeds, assigned, value)
-            found.append((handle, specification.names(path), path, role, value))
+            found.append((handle, name, path, _role(handle, trainable, seeds, assigned, value), value))
     for each in optimizer.variables:
         handle = id(each.value.handle)
         if handle in captured:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, attribute, constant, lowering, static_shape
-from edgefl_converters.lowerings.windows import Phase, Window, gather_rows, patches, phases
+from edgefl_converters.lowerings.windows import Window, gather_rows, interleave, margin, patches, phases
 
 
 @lowering("Conv2D")
@@ -69,14 +69,12 @@ def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context
     return [_join(parts)]
 
 
-def _input_gradient(
-    gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batch: int, channels: int
-) -> tf.Tensor:
+def _input_gradient(gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batch: int, channels: int) -> tf.Tensor:
     filters = static_shape(kernel)[3]
     split, lengths = phases(window)
-    margins = [_margin(split, axis, window.positions[axis]) for axis in (0, 1)]
-    if any(margin != (0, 0) for margin in margins):
-        gradient = tf.pad(gradient, [[0, 0], *(list(margin) for margin in margins), [0, 0]])
+    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
+    if margins != [(0, 0), (0, 0)]:
+        gradient = tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
     # [taps, filters, channels]: a tap's block is one row.
     exchanged = tf.reshape(tf.transpose(kernel, [0, 1, 3, 2]), [window.taps, filters * channels])
     outputs = []
@@ -85,41 +83,14 @@ def _input_gradient(
         if not taps:
             outputs.append(tf.zeros([batch, *lengths, channels]))
             continue
-        rows, columns = (indices + margin[0] for indices, margin in zip(phase.windows, margins))
+        rows, columns = (indices + first for indices, (first, _) in zip(phase.windows, margins))
         reached = tf.reshape(
             gather_rows(gradient, rows, columns), [batch * lengths[0] * lengths[1], len(taps) * filters]
         )
         chosen = exchanged if taps == list(range(window.taps)) else tf.gather(exchanged, np.asarray(taps, np.int32))
         product = matmul(reached, tf.reshape(chosen, [len(taps) * filters, channels]))
         outputs.append(tf.reshape(product, [batch, *lengths, channels]))
-    return _interleave(outputs, window, lengths, batch, channels)
-
-
-def _margin(split: Sequence[Phase], axis: int, positions: int) -> tuple[int, int]:
-    """How far windows beyond the first and the last one are asked for."""
-    asked = [phase.windows[axis] for phase in split if phase.windows[axis].size]
-    lowest = min((int(indices.min()) for indices in asked), default=0)
-    highest = max((int(indices.max()) for indices in asked), default=0)
-    return max(0, -lowest), max(0, highest - positions + 1)
-
-
-def _interleave(
-    parts: Sequence[tf.Tensor], window: Window, lengths: tuple[int, int], batch: int, channels: int
-) -> tf.Tensor:
-    """Puts the phases of the stride side by side and cuts the image's size out."""
-    down, across = window.strides
-    image = parts[0]
-    if len(parts) > 1:
-        stacked = tf.concat(parts, axis=3)
-        if down == across:
-            image = tf.nn.depth_to_space(stacked, down)
-        else:
-            image = tf.reshape(stacked, [batch * lengths[0], lengths[1], down, across * channels])
-            image = tf.transpose(image, [0, 2, 1, 3]) if down > 1 else image
-            image = tf.reshape(image, [batch, lengths[0] * down, lengths[1] * across, channels])
-    if static_shape(image)[1:3] != window.image:
-        image = tf.slice(image, [0, 0, 0, 0], [batch, *window.image, channels])
-    return image
+    return interleave(outputs, window, lengths, batch, channels)
 
 
 def _split(tensor: tf.Tensor, groups: int, context: Context) -> Sequence[tf.Tensor]:

@@ -7,12 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
+from edgefl_converters.lowerings.registry import Context, lowering, static_shape
 
 
 @lowering("UnsortedSegmentSum")
 def unsorted_segment_sum(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """SCATTER_ND sums duplicates on every runtime, several times faster than their own segment sums."""
     data, segments = inputs[0], inputs[1]
-    rest = static_shape(data)[len(segments.shape) :]
-    return [tf.scatter_nd(tf.expand_dims(segments, -1), data, [int(constant(op, 2)), *rest])]
+    return [tf.scatter_nd(tf.expand_dims(segments, -1), data, static_shape(op.outputs[0]))]

@@ -56,9 +56,7 @@ def _tiles(window: Window) -> bool:
     return (
         window.kernel == window.strides
         and window.before == (0, 0)
-        and all(
-            count * size == length for count, size, length in zip(window.positions, window.kernel, window.image)
-        )
+        and all(count * size == length for count, size, length in zip(window.positions, window.kernel, window.image))
     )
 
 

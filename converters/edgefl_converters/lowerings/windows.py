@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgefl_converters.lowerings.registry import Context, attribute, static_shape
 
-__all__ = ["Window", "gather_rows", "pad_image", "patches", "phases"]
+__all__ = ["Phase", "Window", "gather_rows", "interleave", "margin", "pad_image", "patches", "phases"]
 
 _NARROW = 4
 """Up to this many channels a row is too short to be gathered one by one: windows are stacked along the width first."""
@@ -172,7 +173,8 @@ def phases(window: Window) -> tuple[list[Phase], tuple[int, int]]:
         [_axis_phase(window, axis, offset, lengths[axis]) for offset in range(window.strides[axis])] for axis in (0, 1)
     ]
     result = [
-        Phase((first[0], second[0]), (first[1], second[1])) for first, second in itertools.product(by_axis[0], by_axis[1])
+        Phase((first[0], second[0]), (first[1], second[1]))
+        for first, second in itertools.product(by_axis[0], by_axis[1])
     ]
     return result, lengths
 
@@ -183,6 +185,33 @@ def _axis_phase(window: Window, axis: int, offset: int, length: int) -> tuple[tu
     reaching = [(tap, distance // stride) for tap, distance in reach if distance % stride == 0]
     first = np.asarray([start for _, start in reaching], np.int32)
     return tuple(tap for tap, _ in reaching), np.arange(length, dtype=np.int32)[:, None] + first[None, :]
+
+
+def margin(split: Sequence[Phase], axis: int, positions: int) -> tuple[int, int]:
+    """How far beyond the first and the last window phases reach on an axis: the zeros that its gradient needs around it."""
+    asked = [phase.windows[axis] for phase in split if phase.windows[axis].size]
+    lowest = min((int(indices.min()) for indices in asked), default=0)
+    highest = max((int(indices.max()) for indices in asked), default=0)
+    return max(0, -lowest), max(0, highest - positions + 1)
+
+
+def interleave(
+    parts: Sequence[tf.Tensor], window: Window, lengths: tuple[int, int], batch: int, channels: int
+) -> tf.Tensor:
+    """Puts the phases of the stride side by side and cuts the image's size out."""
+    down, across = window.strides
+    image = parts[0]
+    if len(parts) > 1:
+        stacked = tf.concat(parts, axis=3)
+        if down == across:
+            image = tf.nn.depth_to_space(stacked, down)
+        else:
+            image = tf.reshape(stacked, [batch * lengths[0], lengths[1], down, across * channels])
+            image = tf.transpose(image, [0, 2, 1, 3]) if down > 1 else image
+            image = tf.reshape(image, [batch, lengths[0] * down, lengths[1] * across, channels])
+    if static_shape(image)[1:3] != window.image:
+        image = tf.slice(image, [0, 0, 0, 0], [batch, *window.image, channels])
+    return image
 
 
 def _pair(values: list[int]) -> tuple[int, int]:
