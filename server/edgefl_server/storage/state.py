@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,14 +37,14 @@ class ServerState:
         self.clock = clock
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = (folder / "lock").open("ab")
         except OSError as error:
             raise storage_error(error, "open", folder) from error
         try:
             # The kernel drops it with the process, so that kill -9 leaves nothing to clean up.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self._lock)
+            self._lock.close()
             raise StorageError(
                 f"Another server uses the state folder {folder}.",
                 hint="Stop it first, or give this one another --state.",
@@ -56,10 +55,10 @@ class ServerState:
             self.weights: BlobStore = FolderBlobs(folder / "weights")
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes")
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
 
     def close(self) -> None:
         """Closes the database and lets another server use the folder."""
         self.database.close()
-        os.close(self._lock)
+        self._lock.close()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from edgefl_server.aggregation import RunSettings, task_seed
+
+from edgefl.errors import InvalidSettingError
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [
+        ("rounds", 0, "--rounds"),
+        ("target", 0, "--target"),
+        ("minimum", 3, "--minimum"),
+        ("over_selection", 0.5, "--over-selection"),
+        ("deadline_seconds", -1, "--deadline"),
+        ("lease_seconds", 0, "--lease"),
+        ("epochs", 0, "--epochs"),
+        ("learning_rate", math.nan, "--learning-rate"),
+        ("clip_norm", -1, "--clip-norm"),
+        ("max_update_norm", math.nan, "--max-update-norm"),
+        ("max_examples", 0, "--max-examples"),
+        ("seed", -1, "--seed"),
+    ],
+)
+def test_a_setting_outside_its_range_is_refused_by_its_option(name: str, value: float, option: str) -> None:
+    with pytest.raises(InvalidSettingError, match=option):
+        RunSettings(**{"rounds": 1, "target": 2, name: value})  # type: ignore[arg-type]
+
+
+def test_an_unknown_codec_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(InvalidSettingError, match="float16, float32"):
+        RunSettings(rounds=1, target=1, codec="zip")
+
+
+def test_settings_survive_json_and_ignore_names_of_later_versions() -> None:
+    settings = RunSettings(rounds=2, target=3, learning_rate=0.5, codec="float16")
+    assert RunSettings.from_json({**settings.to_json(), "later": 1}) == settings
+
+
+def test_a_clipped_update_is_held_to_its_clip_norm() -> None:
+    assert RunSettings(rounds=1, target=1, clip_norm=2).norm_bound == pytest.approx(2.02)
+    assert RunSettings(rounds=1, target=1, clip_norm=2, max_update_norm=1).norm_bound == 1
+    assert RunSettings(rounds=1, target=1, max_update_norm=9).norm_bound == 9
+
+
+def test_a_cohort_is_not_enlarged_by_rounding() -> None:
+    assert RunSettings(rounds=1, target=10, over_selection=1.3).cohort_size == 13
+    assert RunSettings(rounds=1, target=3, over_selection=1.3).cohort_size == 4
+
+
+def test_seeds_differ_by_run_seed_round_and_device_and_fit_64_bits() -> None:
+    seeds = {task_seed(run, number, device) for run in (1, 2) for number in (1, 2) for device in ("a", "b")}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**64 for seed in seeds)
+    assert task_seed(1, 2, "a") == task_seed(1, 2, "a")

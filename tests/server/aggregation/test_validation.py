@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from edgefl_server.aggregation import Expectation, decode_outcome, validate
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgefl.codecs import codec_names
+from edgefl.errors import OutcomeRefusedError
+from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, Task
+
+EXPECTED = Expectation("t-1", "b" * 64, "c" * 64, weight_size=4, statistic_size=2, max_norm=100.0)
+DELTA, STATISTICS = np.arange(4, dtype=np.float32), np.ones(2, np.float32)
+GOOD = Outcome(
+    "t-1",
+    "b" * 64,
+    "c" * 64,
+    num_examples=3,
+    sections=(Section.of("delta", DELTA, "float32"), Section.of("statistics", STATISTICS, "float32")),
+)
+
+
+def reason_for(outcome: Outcome, expected: Expectation = EXPECTED) -> str:
+    with pytest.raises(OutcomeRefusedError) as refused:
+        validate(decode_outcome(outcome.encode()), expected)
+    return refused.value.reason
+
+
+def with_delta(vector: np.ndarray, codec: str = "float32") -> Outcome:
+    return replace(GOOD, sections=(Section.of("delta", vector.astype(np.float32), codec), GOOD.sections[1]))
+
+
+@pytest.mark.parametrize("codec", codec_names())
+def test_a_good_outcome_becomes_an_update(codec: str) -> None:
+    update = validate(with_delta(DELTA, codec), EXPECTED)
+    assert update is not None
+    assert (update.task_id, update.num_examples) == ("t-1", 3)
+    np.testing.assert_array_equal(update.delta, DELTA)
+    np.testing.assert_array_equal(update.statistics, STATISTICS)
+
+
+def test_a_model_without_statistics_needs_only_a_delta() -> None:
+    update = validate(replace(GOOD, sections=GOOD.sections[:1]), replace(EXPECTED, statistic_size=0))
+    assert update is not None
+    assert update.statistics.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"task_id": "t-2"}, "wrong_task"),
+        ({"base_weights_hash": "d" * 64}, "wrong_base_weights"),
+        ({"layout_hash": "d" * 64}, "wrong_layout"),
+        ({"num_examples": 0}, "bad_num_examples"),
+        ({"num_examples": 2**64 - 1}, "bad_num_examples"),
+        ({"status": 9}, "malformed"),
+        ({"sections": ()}, "malformed"),
+        ({"sections": GOOD.sections[:1]}, "malformed"),
+        ({"sections": (*GOOD.sections, GOOD.sections[0])}, "malformed"),
+        ({"sections": (*GOOD.sections, Section.of("extra", DELTA, "float32"))}, "malformed"),
+        ({"sections": (replace(GOOD.sections[0], codec="zip"), GOOD.sections[1])}, "unknown_codec"),
+        ({"sections": (replace(GOOD.sections[0], digest="0" * 64), GOOD.sections[1])}, "wrong_digest"),
+        ({"sections": (replace(GOOD.sections[0], length=5), GOOD.sections[1])}, "wrong_length"),
+        ({"sections": (GOOD.sections[0], Section.of("statistics", DELTA, "float32"))}, "wrong_length"),
+        ({"metrics": (MetricState("loss_sum", (float("nan"),)),)}, "not_finite"),
+        ({"metrics": (MetricState("rows", (1.0,)), MetricState("rows", (1.0,)))}, "malformed"),
+        ({"metrics": tuple(MetricState(f"m{i}", (1.0,)) for i in range(300))}, "malformed"),
+        ({"metrics": (MetricState("x" * 300, (1.0,)),)}, "malformed"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_reason(change: dict, reason: str) -> None:
+    assert reason_for(replace(GOOD, **change)) == reason
+
+
+def test_a_payload_of_another_length_than_announced_is_refused() -> None:
+    short = replace(Section.of("delta", DELTA[:3], "float32"), length=4)
+    assert reason_for(replace(GOOD, sections=(short, GOOD.sections[1]))) == "wrong_length"
+
+
+@given(hnp.arrays(np.float32, 4, elements=st.floats(width=32)))
+def test_only_finite_vectors_within_the_norm_are_accepted(vector: np.ndarray) -> None:
+    outcome = with_delta(vector)
+    if not np.isfinite(vector).all():
+        assert reason_for(outcome) == "not_finite"
+    elif np.linalg.norm(vector.astype(np.float64)) > 100:
+        assert reason_for(outcome) == "norm_exceeded"
+    else:
+        assert validate(outcome, EXPECTED) is not None
+
+
+def test_infinite_statistics_are_refused_too() -> None:
+    bad = Section.of("statistics", np.array([1, np.inf], np.float32), "float32")
+    assert reason_for(replace(GOOD, sections=(GOOD.sections[0], bad))) == "not_finite"
+
+
+@pytest.mark.parametrize("status", [OutcomeStatus.DECLINED, OutcomeStatus.FAILED])
+def test_a_device_that_gives_up_needs_a_reason_and_sends_no_vectors(status: OutcomeStatus) -> None:
+    given_up = replace(GOOD, status=status, reason=Reason.NO_DATA, sections=(), num_examples=0)
+    assert validate(given_up, EXPECTED) is None
+    assert reason_for(replace(given_up, reason=Reason.NONE)) == "malformed"
+    assert reason_for(replace(given_up, sections=GOOD.sections)) == "malformed"
+    assert reason_for(replace(given_up, num_examples=2**64 - 1)) == "bad_num_examples"
+
+
+@given(st.binary(max_size=400))
+def test_bytes_that_are_no_message_are_malformed(data: bytes) -> None:
+    with pytest.raises(OutcomeRefusedError) as refused:
+        decode_outcome(data)
+    assert refused.value.reason == "malformed"
+
+
+def test_another_message_is_malformed() -> None:
+    task = Task("p", "r", 1, "t-1", "a" * 64, "a" * 64, "a" * 64, "a" * 64)
+    with pytest.raises(OutcomeRefusedError) as refused:
+        decode_outcome(task.encode())
+    assert refused.value.reason == "malformed"
+
+
+@given(st.data())
+def test_a_damaged_message_is_accepted_or_refused_but_never_breaks(data: st.DataObject) -> None:
+    damaged = bytearray(GOOD.encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        update = validate(decode_outcome(bytes(damaged)), EXPECTED)
+    except OutcomeRefusedError:
+        return
+    assert update is None or np.isfinite(update.delta).all()

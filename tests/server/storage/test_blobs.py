@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from edgefl_server.storage.blobs import FolderBlobs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgefl.errors import StorageError
+
+
+@settings(max_examples=30)
+@given(st.lists(st.binary(max_size=100), max_size=5))
+def test_what_was_put_is_found_by_its_hash(tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]) -> None:
+    blobs = FolderBlobs(tmp_path_factory.mktemp("blobs") / "b")
+    for content in contents:
+        assert blobs.put(content) == hashlib.sha256(content).hexdigest()
+    assert sorted(blobs) == sorted({hashlib.sha256(content).hexdigest() for content in contents})
+    for content in contents:
+        assert blobs.get(hashlib.sha256(content).hexdigest()) == content
+
+
+@pytest.mark.parametrize("name", ["../secret", "..", "/etc/passwd", "a" * 63, "A" * 64, "a" * 64 + "\n", ""])
+def test_a_name_that_is_no_hash_never_becomes_a_path(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("mine")
+    blobs = FolderBlobs(tmp_path / "blobs")
+    for method in (blobs.get, blobs.path, blobs.delete):
+        with pytest.raises(StorageError, match="64 lower-case"):
+            method(name)
+
+
+def test_a_damaged_blob_is_noticed(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    digest = blobs.put(b"content")
+    path = blobs.path(digest)
+    assert path is not None
+    path.write_bytes(b"contenT")
+    with pytest.raises(StorageError, match="damaged"):
+        blobs.get(digest)
+
+
+def test_a_missing_blob_is_one_clear_error(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    assert blobs.path("0" * 64) is None
+    blobs.delete("0" * 64)
+    with pytest.raises(StorageError, match="Could not read"):
+        blobs.get("0" * 64)
+
+
+def test_what_a_crash_left_half_written_is_removed_at_the_start(tmp_path: Path) -> None:
+    folder = tmp_path / "blobs"
+    digest = FolderBlobs(folder).put(b"whole")
+    (folder / f".{'1' * 64}.abc.part").write_bytes(b"half")
+    blobs = FolderBlobs(folder)
+    assert [path.name for path in folder.iterdir()] == [digest]
+    assert blobs.get(digest) == b"whole"
+
+
+def test_file_and_folder_are_synced_before_a_put_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    folder_inode = (tmp_path / "blobs").stat().st_ino
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append("folder" if os.fstat(descriptor).st_ino == folder_inode else "file")
+        fsync(descriptor)
+
+    def noted_replace(source: str, target: str) -> None:
+        events.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    blobs.put(b"content")
+    assert events == ["file", "rename", "folder"]

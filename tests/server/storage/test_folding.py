@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from edgefl_server.aggregation import RoundState
+from edgefl_server.storage import close_due_rounds, run_status, stop_run, sweep_outcomes, weights_of_round
+from edgefl_server.storage import folding as folding_module
+
+from edgefl.errors import StorageError
+
+
+def final_weights(fleet, run: str) -> bytes:
+    return fleet.state.weights.get(weights_of_round(fleet.state, run, None)[0])
+
+
+def train(fleet, run: str, orders: list[list[int]]) -> bytes:
+    for order in orders:
+        tasks = {index: fleet.task(fleet.devices[index]) for index in order}
+        for index in order:
+            fleet.accept(fleet.devices[index], fleet.outcome(tasks[index]))
+        fleet.fold()
+    assert run_status(fleet.state, run)["state"] == "done"
+    return final_weights(fleet, run)
+
+
+def test_equal_seeds_and_devices_give_equal_bits_in_any_order_and_in_another_run(make_fleet: Callable) -> None:
+    results = set()
+    for name, orders in (("a", [[0, 1, 2]] * 2), ("b", [[2, 0, 1], [1, 2, 0]])):
+        fleet = make_fleet(name)
+        fleet.add_devices(3)
+        run = fleet.create_run(target=3, rounds=2)
+        results.add(train(fleet, run, orders))
+    assert len(results) == 1
+
+
+def test_another_seed_gives_other_weights(make_fleet: Callable) -> None:
+    results = set()
+    for seed in (1, 2):
+        fleet = make_fleet(str(seed))
+        fleet.add_devices(2)
+        results.add(train(fleet, fleet.create_run(target=2, rounds=1, seed=seed), [[0, 1]]))
+    assert len(results) == 2
+
+
+def test_the_new_weights_are_the_weighted_mean_and_the_next_rounds_base(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2)
+    base = np.frombuffer(fleet.state.weights.get(weights_of_round(fleet.state, run, 0)[0]), "<f4")
+    outcomes = []
+    for device in devices:
+        outcome = fleet.outcome(fleet.task(device))
+        fleet.accept(device, outcome)
+        outcomes.append(outcome)
+    fleet.fold()
+    counts = [outcome.num_examples for outcome in outcomes]
+    deltas = [np.concatenate([section.vector() for section in outcome.sections]) for outcome in outcomes]
+    expected = base + np.average(np.array(deltas, np.float64), axis=0, weights=counts)
+    np.testing.assert_allclose(np.frombuffer(final_weights(fleet, run), "<f4"), expected, rtol=1e-6)
+    assert fleet.task(devices[0]).base_weights_hash == weights_of_round(fleet.state, run, 1)[0]
+
+
+def test_metrics_are_those_of_all_rows_of_the_round(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2)
+    rows = [fleet.outcome(fleet.task(device)).num_examples for device in devices]
+    for device in devices:
+        fleet.finish(device)
+    fleet.fold()
+    entry = run_status(fleet.state, run)["history"][0]
+    assert entry["loss"] == pytest.approx(0.5)
+    assert entry["metrics"]["accuracy"] == pytest.approx((sum(rows) - 2) / sum(rows))
+    assert entry["num_examples"] == sum(rows)
+
+
+def test_a_round_that_a_killed_server_left_folding_is_folded_at_the_next_start(make_fleet: Callable) -> None:
+    fleet = make_fleet("a")
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2)
+    for device in devices:
+        fleet.finish(device)
+    assert run_status(fleet.state, run)["history"][0]["state"] == RoundState.FOLDING.value
+    fleet.state.close()
+    again = make_fleet("a", fleet.clock)
+    assert again.fold() is True
+    assert again.fold() is False
+    assert run_status(again.state, run)["history"][0]["outcomes"]["folded"] == 2
+
+
+def test_a_crash_after_the_new_weights_are_written_folds_again_to_the_same_bits(
+    make_fleet: Callable, monkeypatch
+) -> None:
+    fleet = make_fleet("a")
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2, rounds=1)
+    for device in devices:
+        fleet.finish(device)
+
+    class Crash(BaseException):
+        pass
+
+    written = []
+
+    def crash(data: bytes) -> str:
+        written.append(data)
+        raise Crash
+
+    monkeypatch.setattr(fleet.state.weights, "put", crash)
+    with pytest.raises(Crash):
+        fleet.fold()
+    fleet.state.close()
+    again = make_fleet("a", fleet.clock)
+    again.fold()
+    assert final_weights(again, run) == written[0]
+    assert run_status(again.state, run)["state"] == "done"
+
+
+def test_a_full_disk_keeps_the_round_folding_and_says_so_until_there_is_space(fleet, monkeypatch) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2, rounds=1)
+    for device in devices:
+        fleet.finish(device)
+
+    def full(data: bytes) -> str:
+        raise StorageError("No space left on device.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fleet.state.weights, "put", full)
+        with pytest.raises(StorageError):
+            fleet.fold()
+    entry = run_status(fleet.state, run)["history"][0]
+    assert entry["state"] == "folding"
+    assert "No space left" in entry["why"]
+    assert fleet.fold() is True
+    entry = run_status(fleet.state, run)["history"][0]
+    assert (entry["state"], entry["why"]) == ("done", "")
+
+
+def test_a_run_that_cannot_fold_does_not_hold_up_another(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    damaged = fleet.create_run(target=1, rounds=1)
+    fleet.finish(device)
+    (digest,) = fleet.state.outcomes
+    fleet.state.outcomes.path(digest).write_bytes(b"damaged")
+    healthy = fleet.create_run(target=1, rounds=1, seed=8)
+    fleet.finish(device)
+    with pytest.raises(StorageError, match="damaged"):
+        fleet.fold()
+    assert run_status(fleet.state, damaged)["history"][0]["state"] == "folding"
+    assert run_status(fleet.state, healthy)["state"] == "done"
+
+
+def test_a_run_that_is_stopped_while_it_folds_keeps_no_new_weights(fleet, monkeypatch) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2)
+    for device in devices:
+        fleet.finish(device)
+    put = fleet.state.weights.put
+
+    def put_while_stopped(data: bytes) -> str:
+        stop_run(fleet.state, run)
+        return put(data)
+
+    monkeypatch.setattr(fleet.state.weights, "put", put_while_stopped)
+    fleet.fold()
+    status = run_status(fleet.state, run)
+    assert status["state"] == "stopped"
+    assert status["weights_hash"] == status["initial_weights_hash"]
+    assert status["history"][0]["outcomes"]["discarded"] == 2
+
+
+def test_folded_outcomes_are_deleted_and_discarded_ones_are_kept(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2)
+    for device in devices:
+        fleet.finish(device)
+    fleet.fold()
+    assert list(fleet.state.outcomes) == []
+    fleet.finish(devices[0])
+    stop_run(fleet.state, run)
+    assert sweep_outcomes(fleet.state) == 0
+    assert len(list(fleet.state.outcomes)) == 1
+
+
+def test_orphans_are_swept_and_accepted_outcomes_are_not(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=2)
+    fleet.finish(device)
+    fleet.state.outcomes.put(b"orphan")
+    assert sweep_outcomes(fleet.state) == 1
+    assert len(list(fleet.state.outcomes)) == 1
+
+
+def test_the_deadline_folds_what_came_when_it_is_enough(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2, minimum=1, deadline_seconds=60)
+    fleet.finish(devices[0])
+    fleet.task(devices[1])
+    assert close_due_rounds(fleet.state) is False
+    fleet.clock.now += 60
+    assert close_due_rounds(fleet.state) is True
+    fleet.fold()
+    entry = run_status(fleet.state, run)["history"][0]
+    assert entry["state"] == "done"
+    assert "deadline" in entry["why"]
+
+
+def test_the_deadline_fails_a_round_with_too_few_and_its_outcomes_are_discarded(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2, deadline_seconds=60)
+    fleet.finish(devices[0])
+    fleet.clock.now += 60
+    close_due_rounds(fleet.state)
+    first, second = run_status(fleet.state, run)["history"]
+    assert first["state"] == "failed"
+    assert "1 of at least 2 outcomes" in first["why"]
+    assert first["outcomes"]["discarded"] == 1
+    assert second["state"] == "selecting"
+    assert second["base_weights_hash"] == first["base_weights_hash"]
+    assert folding_module.fold_pending(fleet.state) is False

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from edgefl_server.storage import EnrolmentRefusedError, authenticate, enrol, invite
+from fake_device import Identity
+
+from edgefl.errors import AuthenticationError, InvalidSettingError
+
+ME = Identity.number(0)
+
+
+def test_enrolling_again_with_the_same_secret_changes_nothing(fleet) -> None:
+    assert enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {}) is True
+    assert enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {"cores": 4}) is False
+    assert authenticate(fleet.state, ME.device, ME.secret).capabilities == {"cores": 4}
+
+
+@pytest.mark.parametrize(
+    ("token", "population", "code"),
+    [("not a token", "people", "wrong_token"), ("", "people", "wrong_token"), (None, "others", "wrong_population")],
+)
+def test_only_the_populations_own_token_lets_a_device_in(fleet, token: str | None, population: str, code: str) -> None:
+    with pytest.raises(EnrolmentRefusedError) as refused:
+        enrol(fleet.state, fleet.token if token is None else token, ME.device, ME.secret_hash, population, {})
+    assert refused.value.code == code
+    with pytest.raises(AuthenticationError):
+        authenticate(fleet.state, ME.device, ME.secret)
+
+
+def test_an_id_with_another_secret_is_taken(fleet) -> None:
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {})
+    with pytest.raises(EnrolmentRefusedError) as refused:
+        enrol(fleet.state, fleet.token, ME.device, "0" * 64, "people", {})
+    assert refused.value.code == "identity_taken"
+    assert authenticate(fleet.state, ME.device, ME.secret).device == ME.device
+
+
+def test_an_id_stays_in_its_population(fleet) -> None:
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {})
+    other = invite(fleet.state, "others")
+    with pytest.raises(EnrolmentRefusedError) as refused:
+        enrol(fleet.state, other, ME.device, ME.secret_hash, "others", {})
+    assert refused.value.code == "identity_taken"
+
+
+@pytest.mark.parametrize(
+    ("device", "secret_hash"), [("x" * 32, "0" * 64), ("0" * 31, "0" * 64), ("0" * 32, "0" * 63), ("0" * 32, "G" * 64)]
+)
+def test_ids_and_hashes_of_another_form_are_refused(fleet, device: str, secret_hash: str) -> None:
+    with pytest.raises(InvalidSettingError):
+        enrol(fleet.state, fleet.token, device, secret_hash, "people", {})
+
+
+@pytest.mark.parametrize("capabilities", [{"x": "y" * 5000}, {"x": float("nan")}])
+def test_capabilities_are_small_and_plain(fleet, capabilities: dict) -> None:
+    with pytest.raises(InvalidSettingError):
+        enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", capabilities)
+
+
+@pytest.mark.parametrize("population", ["", "a/b", "../x", "-x", "a" * 65, "a b", "ä", "a\n"])
+def test_a_populations_name_is_a_plain_word(fleet, population: str) -> None:
+    with pytest.raises(InvalidSettingError):
+        invite(fleet.state, population)
+
+
+@pytest.mark.parametrize(("device", "secret"), [(ME.device, "wrong"), ("", ""), ("0" * 32, ME.secret), (ME.device, "")])
+def test_a_wrong_secret_is_no_device(fleet, device: str, secret: str) -> None:
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {})
+    with pytest.raises(AuthenticationError):
+        authenticate(fleet.state, device, secret)
+
+
+def test_older_invitations_stay_valid(fleet) -> None:
+    invite(fleet.state, "people")
+    assert enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {}) is True
+
+
+def test_no_secret_and_no_token_is_on_the_disk(fleet, tmp_path: Path) -> None:
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {})
+    fleet.state.close()
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
+    assert ME.secret.encode() not in everything
+    assert fleet.token.encode() not in everything
+    assert hashlib.sha256(fleet.token.encode()).hexdigest().encode() in everything

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from edgefl_server.storage import ServerState, run_status
+from edgefl_server.storage.database import Database
+from edgefl_server.storage.tables import InvitationRow, Table
+
+from edgefl.errors import StorageError
+
+
+def test_two_servers_cannot_share_a_state_folder(tmp_path: Path) -> None:
+    first = ServerState(tmp_path / "state")
+    with pytest.raises(StorageError, match="Another server"):
+        ServerState(tmp_path / "state")
+    first.close()
+    ServerState(tmp_path / "state").close()
+
+
+def test_the_folder_is_for_its_owner_only(fleet, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="Could not open"):
+        ServerState(tmp_path / "file" / "state")
+
+
+def test_a_file_that_is_no_database_is_one_clear_error_and_frees_the_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "server.sqlite").write_bytes(b"this is not a database" * 100)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="not a database"):
+            ServerState(folder)
+
+
+def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db.sqlite")
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'db.sqlite'}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
+        assert context.get_current_revision() is not None
+    engine.dispose()
+    database.close()
+
+
+def test_commits_reach_the_disk_before_they_return(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db.sqlite")
+    with database.read() as session:
+        assert session.scalar(sqlalchemy.text("PRAGMA synchronous")) == 2
+        assert session.scalar(sqlalchemy.text("PRAGMA journal_mode")) == "wal"
+    database.close()
+
+
+def test_a_transaction_that_raises_leaves_nothing(fleet) -> None:
+    def count() -> int:
+        with fleet.state.database.read() as session:
+            return len(session.scalars(sqlalchemy.select(InvitationRow)).all())
+
+    before = count()
+    with pytest.raises(RuntimeError), fleet.state.database.write() as session:  # noqa: PT012
+        session.add(InvitationRow(token_hash="f" * 64, population="p", created_at=0.0))
+        session.flush()
+        raise RuntimeError
+    assert count() == before
+
+
+def test_a_full_database_disk_is_a_storage_error_and_leaves_nothing(fleet) -> None:
+    rows = [InvitationRow(token_hash=f"{index:064x}", population="p" * 60, created_at=0.0) for index in range(2000)]
+    with fleet.state.database.write() as session:
+        session.execute(sqlalchemy.text("PRAGMA max_page_count = 1"))
+    with pytest.raises(StorageError, match="full"), fleet.state.database.write() as session:
+        session.add_all(rows)
+    with fleet.state.database.read() as session:
+        assert len(session.scalars(sqlalchemy.select(InvitationRow)).all()) == 1
+
+
+def test_what_was_kept_is_there_after_a_restart(make_fleet: Callable) -> None:
+    fleet = make_fleet("a")
+    run = fleet.create_run()
+    fleet.state.close()
+    again = make_fleet("a")
+    assert run_status(again.state, run)["state"] == "active"

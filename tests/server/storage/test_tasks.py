@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+from edgefl_server.aggregation import task_seed
+from edgefl_server.storage import active_runs, may_fetch, next_task, renew_lease, run_status, stop_run
+
+from edgefl.wire.messages import Reason
+
+
+def test_a_device_gets_its_open_task_again(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1, learning_rate=0.25, epochs=3, codec="float16", clip_norm=2.0)
+    first = fleet.task(device)
+    assert fleet.task(device) == first
+    status = run_status(fleet.state, run)
+    assert first.run == run
+    assert (first.round, first.epochs, first.learning_rate, first.codec, first.clip_norm) == (
+        1,
+        3,
+        0.25,
+        "float16",
+        2.0,
+    )
+    assert first.seed == task_seed(7, 1, device.device)
+    assert first.model_hash == status["model_hash"]
+    assert first.base_weights_hash == status["initial_weights_hash"]
+    assert first.deadline_seconds == 0
+
+
+def test_devices_of_another_population_get_nothing(fleet) -> None:
+    from edgefl_server.storage import authenticate, enrol, invite
+    from fake_device import Identity
+
+    fleet.create_run()
+    identity = Identity.number(99)
+    enrol(fleet.state, invite(fleet.state, "others"), identity.device, identity.secret_hash, "others", {})
+    stranger = authenticate(fleet.state, identity.device, identity.secret)
+    assert next_task(fleet.state, stranger) is None
+    assert active_runs(fleet.state, "others") == 0
+    assert active_runs(fleet.state, "people") == 1
+
+
+def test_no_more_devices_than_the_target_get_work(fleet) -> None:
+    devices = fleet.add_devices(3)
+    fleet.create_run(target=2)
+    assert [next_task(fleet.state, device) is not None for device in devices] == [True, True, False]
+
+
+def test_the_deadline_counts_down_for_a_device_that_asks_again(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=1, deadline_seconds=100)
+    assert fleet.task(device).deadline_seconds == 100
+    fleet.clock.now += 40
+    assert fleet.task(device).deadline_seconds == 60
+
+
+def test_a_silent_device_loses_its_place_only_to_another(fleet) -> None:
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=1, lease_seconds=30)
+    task = fleet.task(first)
+    fleet.clock.now += 31
+    assert fleet.task(first) == task
+    assert next_task(fleet.state, second) is None
+    fleet.clock.now += 31
+    assert next_task(fleet.state, second) is not None
+    assert renew_lease(fleet.state, first.device, task.task_id) is None
+    assert next_task(fleet.state, first) is None
+
+
+def test_a_lease_is_renewed_for_its_own_device_only(fleet) -> None:
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=1, lease_seconds=30)
+    task = fleet.task(first)
+    assert renew_lease(fleet.state, first.device, task.task_id) == 30
+    with pytest.raises(KeyError):
+        renew_lease(fleet.state, second.device, task.task_id)
+    with pytest.raises(KeyError):
+        renew_lease(fleet.state, first.device, "nothing")
+
+
+def test_only_what_an_open_task_names_may_be_fetched(fleet) -> None:
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=1)
+    task = fleet.task(first)
+    for digest in (task.model_hash, task.base_weights_hash):
+        assert may_fetch(fleet.state, first.device, digest)
+        assert not may_fetch(fleet.state, second.device, digest)
+    fleet.finish(first)
+    for digest in (task.model_hash, task.base_weights_hash):
+        assert not may_fetch(fleet.state, first.device, digest)
+
+
+def test_a_device_serves_the_older_of_two_runs_first_and_then_the_other(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    older = fleet.create_run(target=1, rounds=1)
+    fleet.clock.now += 1
+    newer = fleet.create_run(target=1, rounds=1)
+    assert fleet.finish(device).run == older
+    assert fleet.finish(device).run == newer
+    fleet.fold()
+    assert active_runs(fleet.state, "people") == 0
+
+
+def test_a_device_that_declined_makes_room_and_is_asked_again_in_the_next_round(fleet) -> None:
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=1, rounds=2, max_failures=5)
+    fleet.give_up(first, Reason.NO_DATA)
+    assert next_task(fleet.state, first) is None
+    fleet.finish(second)
+    fleet.fold()
+    assert fleet.task(first).round == 2
+
+
+def test_no_work_is_handed_out_for_a_stopped_run(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1)
+    task = fleet.task(device)
+    assert stop_run(fleet.state, run) is True
+    assert stop_run(fleet.state, run) is False
+    assert next_task(fleet.state, device) is None
+    assert renew_lease(fleet.state, device.device, task.task_id) is None
+    assert not may_fetch(fleet.state, device.device, task.model_hash)
