@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.naming import stable_names, unique
+from edgefl_converters.row_weights import expand
 from edgefl_converters.specification import Specification
 from edgefl_converters.verification.batches import Batch
 from edgefl_converters.verification.randomness import hashed_random_numbers
@@ -144,9 +145,12 @@ class Reference:
             inputs = specification.nest_inputs(tensors[:first])
             targets = specification.nest_targets(tensors[first:last])
             weight, seed = tensors[last:]
+            # Keras broadcasts one weight a row over a loss for each position only if it has the loss's rank.
+            predictions = [specification.outputs[port.output] for port in specification.targets]
+            weights = specification.nest_targets([expand(weight, prediction) for prediction in predictions])
             self._model.reset_metrics()
-            with hashed_random_numbers(seed):
-                return dict(step((inputs, targets, weight)))
+            with hashed_random_numbers(seed, specification.batch_size):
+                return dict(step((inputs, targets, weights)))
 
         ports = (*specification.inputs, *specification.targets)
         signature = [tf.TensorSpec([None, *port.shape[1:]], self._own_type(port.dtype)) for port in ports]
