@@ -42,9 +42,9 @@ def _asked_by(item: pytest.Item) -> Iterator[str]:
 def _file_fixture(name: str) -> Callable[..., Path]:
     @pytest.fixture(scope="session", name=f"{name}_file")
     def file(model_folder: Path) -> Path:
-        error = model_folder / f"{name}.error"
-        assert not error.exists(), error.read_text()
-        return model_folder / f"{name}.tflite"
+        file = model_folder / f"{name}.tflite"
+        assert file.exists(), file.with_suffix(".error").read_text()
+        return file
 
     return file
 

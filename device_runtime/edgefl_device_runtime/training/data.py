@@ -114,8 +114,8 @@ def _by_name(
             )
         values = [renamed[name] for name in names]
     elif len(names) == 1:
-        alone = isinstance(given, (list, tuple)) and len(given) == 1 and np.ndim(given[0]) > 0
-        values = [given[0] if alone and isinstance(given[0], np.ndarray) else given]
+        listed = isinstance(given, (list, tuple)) and len(given) == 1 and isinstance(given[0], np.ndarray)
+        values = [given[0] if listed and given[0].ndim > 0 else given]
     else:
         if not isinstance(given, (list, tuple)) or len(given) != len(names):
             count = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
@@ -159,7 +159,7 @@ def _fit_rank(title: str, spec: TensorSpec, array: NDArray[Any], classes: int | 
         hint = f"Every row must have shape {wanted}."
         if classes is not None and array.shape[1:] == (*wanted, classes):
             hint = "The loss takes class numbers; turn one-hot rows into them with y.argmax(-1)."
-        elif title.startswith("Target") and array.shape[1:] == wanted[:-1]:
+        elif title.startswith("Target") and wanted and array.ndim > 0 and array.shape[1:] == wanted[:-1]:
             hint = f"The loss takes one value per class; turn class numbers into rows with np.eye({wanted[-1]})[y]."
         elif array.shape == wanted:
             hint = "For a single example add the dimension of rows: x[np.newaxis]."

@@ -114,7 +114,12 @@ def _fit(spec: TensorSpec, value: ArrayLike) -> NDArray[Any]:
     dtype = np.dtype(spec.dtype)
     if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise DataError(f"{spec.name!r} expects {dtype.name}, got {array.dtype}.")
+    if dtype.kind != "f":
+        # Not ascontiguousarray: on 32-bit ARM it hands on C ints, which equal int32 and which the interpreter refuses.
+        exact = np.empty(spec.shape, dtype)
+        exact[...] = array.reshape(spec.shape)
+        return exact
     array = np.ascontiguousarray(array, dtype).reshape(spec.shape)
-    if dtype.kind == "f" and not np.isfinite(array).all():
+    if not np.isfinite(array).all():
         raise DataError(f"{spec.name!r} must be finite, got NaN or infinity.", hint="Training has diverged somewhere.")
     return array

@@ -146,6 +146,9 @@ def test_missing_or_misnamed_targets_are_refused() -> None:
     refused(r"1 target \(y\); got 'label'", IMAGES, {"label": LABELS})
     refused(r"1 target \(y\); got 'y', 'scores'", IMAGES, {"y": LABELS, "scores": LABELS})
     refused("image: 5, y: 4", IMAGES, LABELS[:4])
+    refused(r"expects shape \(rows,\), got \(\)", IMAGES, 1)
+    refused(r"expects shape \(rows, 3\), got \(\)", IMAGES, 1, model=ONE_HOT)
+    refused("'image' is not an array", [[[1, 2], [3]]], LABELS)
 
 
 def test_a_weight_of_zero_counts_as_a_row_and_adds_nothing() -> None:
