@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -53,6 +54,8 @@ def run(
     format: FormatOption = Format.text,
 ) -> None:
     """Poll a server for work, train on local data, send what was learned; until SIGTERM or Ctrl-C."""
+    # What the trainer remarks (rows that are left out) is one line here, without the place in the source.
+    warnings.showwarning = lambda message, *place: progress(f"Note: {message}")
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     invited = Invitation.parse(invitation) if invitation else None

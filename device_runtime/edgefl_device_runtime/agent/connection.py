@@ -59,8 +59,12 @@ class Reply:
     @property
     def message(self) -> str:
         """What the server says for people; its status when it says nothing."""
-        text = f"{self._error('message')} {self._error('hint')}".strip()
-        return text or f"The server answered with HTTP status {self.status}."
+        return self._error("message") or f"The server answered with HTTP status {self.status}."
+
+    @property
+    def hint(self) -> str | None:
+        """What the server advises."""
+        return self._error("hint") or None
 
     @property
     def retry_after(self) -> float | None:
@@ -81,7 +85,7 @@ class UnexpectedReplyError(ProtocolError):
     """The server answered something else than what was asked for."""
 
     def __init__(self, reply: Reply, asked: str) -> None:
-        super().__init__(f"{asked}: {reply.message}")
+        super().__init__(f"{asked}: {reply.message}", hint=reply.hint)
         self.reply = reply
 
 
@@ -295,7 +299,7 @@ class Connection:
         if reply.status == 401:
             raise AuthenticationError(
                 f"{self.server} does not accept this device: {reply.message}",
-                hint="Ask the operator for a new invitation.",
+                hint=reply.hint or "Ask the operator for a new invitation.",
             )
         return reply
 

@@ -218,7 +218,7 @@ class Device:
         if reply.status in (403, 409):
             raise AuthenticationError(
                 f"{self._connection.server} does not take this device in: {reply.message}",
-                hint="Ask the operator for a new invitation.",
+                hint=reply.hint or "Ask the operator for a new invitation.",
             )
         if reply.status not in (200, 201):
             raise UnexpectedReplyError(reply, "Asked to take part")
