@@ -16,7 +16,7 @@ from edgefl.parts import install_line
 from edgefl_converters.results import ConversionResult
 
 if TYPE_CHECKING:
-    from edgefl_converters.verification.verifying import VerificationReport
+    from edgefl_converters.verification.report import VerificationReport
 
 __all__ = ["ConversionResult", "convert", "export", "verify"]
 

@@ -16,7 +16,8 @@ from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import compile_model, load_source
 from edgefl_converters.naming import stable_names
 from edgefl_converters.specification import Specification, specify
-from edgefl_converters.verification.verifying import VerificationReport, check_agreement
+from edgefl_converters.verification.report import VerificationReport
+from edgefl_converters.verification.verifying import check_agreement
 
 __all__ = ["verify"]
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.atomic import write_bytes, write_text
-from edgefl.errors import InvalidSettingError, storage_error
+from edgefl.errors import InvalidSettingError, VerificationError, storage_error
 from edgefl_converters.building import BuiltModel, build
 from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import load_compiled
+from edgefl_converters.loss_fit import require_fitting_loss
 from edgefl_converters.results import ConversionResult
+from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import installed_runtimes
 from edgefl_converters.verification.verifying import check_agreement
 
@@ -36,6 +38,7 @@ def convert(
     path = Path(out)
     _check_destination(path)
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics)
+    require_fitting_loss(loaded)
     tell("tracing and converting")
     built = build(loaded, batch_size=batch_size)
     require_clean(built.data, built.manifest)
@@ -49,11 +52,40 @@ def convert(
         names = ", ".join(f"{each.name} {each.version}" for each in installed_runtimes()) or "no runtime"
         tell(f"training beside Keras on {names}")
         verification = check_agreement(loaded, built.data)
-        verification.require()
+        _require(verification, built)
         report["verification"] = verification.as_json()
     write_bytes(path, built.data)
     write_text(report_path(path), json.dumps(report, indent=2) + "\n")
     return ConversionResult(path, built.manifest, report)
+
+
+def _require(verification: VerificationReport, built: BuiltModel) -> None:
+    """Raises if the verification failed, with the layer to look at."""
+    try:
+        verification.require()
+    except VerificationError as error:
+        failed = next(report for report in verification.runtimes if report.ran and not report.passed)
+        layer = _layer(failed.first_failure.name, built) if failed.first_failure else None
+        if layer is None:
+            raise
+        lowered = ", ".join(built.layers[layer].lowered) or "none"
+        raise VerificationError(
+            error.message,
+            hint=f"Nothing was written. Look at {layer} and what follows it (lowered ops there: {lowered}): please report "
+            "the model, and replace that layer until then.",
+        ) from error
+
+
+def _layer(name: str, built: BuiltModel) -> str | None:
+    """The layer that a parameter or one of its slots belongs to, as the report calls it."""
+    own = name.removeprefix("optimizer/")
+    for parameter in built.manifest.parameters:
+        if f"{own}/".startswith(f"{parameter.name}/"):
+            layers = parameter.keras_path.split("/")[:-1]
+            return next(
+                (maker for maker in built.layers for each in layers if maker.startswith(f"layer {each!r} ")), None
+            )
+    return None
 
 
 def report_path(path: str | os.PathLike[str]) -> Path:

@@ -59,7 +59,7 @@ class Measured:
     """One side's results; every array is float64.
 
     Attributes:
-        outputs: of the first batch, by position.
+        outputs: of the first batch, by name.
         evaluation: loss and metrics of the first rows of the first batch, not training.
         probe: what one step on the first batch shows.
         partial: what one step on its first rows alone shows, with the user's weights; None where it was not asked.
@@ -138,6 +138,9 @@ class _Side:
 
     def __init__(self, reference: Reference, manifest: ModelManifest) -> None:
         self._reference = reference
+        self._outputs = manifest.outputs
+        # Keras also logs a loss for each output, which a file does not return.
+        self._logs = ("loss", *(metric.name for metric in manifest.metrics))
         self._parameters = [parameter.name for parameter in manifest.parameters]
         self._statistics = frozenset(each.name for each in manifest.parameters if each.role == "statistic")
         floats = [each for each in manifest.state if each.dtype.startswith("float")]
@@ -148,8 +151,8 @@ class _Side:
     def compute(self, experiment: Experiment) -> Measured:
         reference, first = self._reference, experiment.batches[0]
         reference.reset(experiment.initial)
-        outputs = {str(index): _exact(each) for index, each in enumerate(reference.predict(first))}
-        evaluation = _numbers(reference.evaluate(first.rows(experiment.rows)))
+        outputs = dict(zip(self._outputs, map(_exact, reference.predict(first)), strict=True))
+        evaluation = self._numbers(reference.evaluate(first.rows(experiment.rows)))
         probe = self._probe(experiment, first, None)
         partial = (
             self._probe(experiment, first.rows(experiment.rows), experiment.row_weights) if self._partial else None
@@ -169,12 +172,15 @@ class _Side:
         self._reference.reset(experiment.initial)
         logs: dict[str, NDArray[np.float64]] = {}
         for step, batch in enumerate(experiment.batches):
-            log = self._reference.train(batch, experiment.rate)
-            logs.update((f"{step} {name}", np.asarray(value, np.float64)) for name, value in log.items())
+            log = self._numbers(self._reference.train(batch, experiment.rate))
+            logs.update((f"{step} {name}", value) for name, value in log.items())
         return logs, self._reference.snapshot()
 
     def moved(self, experiment: Experiment, after: Snapshot) -> dict[str, NDArray[np.float64]]:
         return {name: _exact(_find(after.variables, name)) - experiment.initial[name] for name in self._parameters}
+
+    def _numbers(self, log: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+        return {name: np.asarray(log.get(name, np.nan), np.float64) for name in self._logs}
 
     def _probe(self, experiment: Experiment, batch: Batch, weight: NDArray[np.float32] | None) -> Arrays:
         self._reference.reset(experiment.initial)
@@ -220,10 +226,6 @@ def _disturb(experiment: Experiment, generator: np.random.Generator) -> Experime
 def _unless_whole(array: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
     """Leaves tokens alone that a model takes as floats."""
     return array if np.array_equal(array, np.round(array)) else change(array)
-
-
-def _numbers(log: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-    return {name: np.asarray(value, np.float64) for name, value in log.items()}
 
 
 def _exact(array: NDArray[Any]) -> NDArray[np.float64]:

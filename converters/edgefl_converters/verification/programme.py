@@ -39,7 +39,7 @@ class Answers:
 
     Attributes:
         initial: parameters before anything was done.
-        outputs: of the first batch before training, in the model's order.
+        outputs: of the first batch before training, by name.
         evaluation: ``loss`` and metrics of the first rows of the first batch, padded, before training.
         probe: state after one step on the first batch with the probing learning rate.
         partial: state after one step on the first rows of the first batch, padded; None where rows mix.
@@ -49,7 +49,7 @@ class Answers:
     """
 
     initial: Arrays
-    outputs: tuple[NDArray[Any], ...]
+    outputs: Arrays
     evaluation: Mapping[str, float]
     probe: State
     partial: State | None
@@ -111,7 +111,7 @@ class Programme:
         state = [self._state(output) for output in named]
         return Answers(
             initial=state[self._initial].variables,
-            outputs=tuple(named[self._infer][name] for name in self.manifest.outputs),
+            outputs={name: named[self._infer][name] for name in self.manifest.outputs},
             evaluation=self._evaluation(named[self._evaluate]),
             probe=state[self._probe],
             partial=None if self._partial is None else state[self._partial],
