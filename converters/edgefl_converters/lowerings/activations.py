@@ -54,3 +54,10 @@ def selu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequenc
     gradient, outputs = inputs
     negative = outputs + _SELU_SCALE_ALPHA
     return [gradient * tf.where(outputs < 0.0, negative, tf.fill(outputs.shape, _SELU_SCALE))]
+
+
+@lowering("SoftsignGrad")
+def softsign_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """The derivative of x / (1 + |x|) is its denominator's square, inverted."""
+    gradient, features = inputs
+    return [gradient / tf.square(1.0 + tf.abs(features))]

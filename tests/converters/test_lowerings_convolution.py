@@ -1,0 +1,75 @@
+"""Convolutions and their gradients against TensorFlow's own kernels: strides, paddings, dilations, groups, odd sizes."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+SHAPES = [((5, 7), (3, 3)), ((8, 8), (2, 2)), ((7, 6), (1, 1)), ((1, 11), (1, 4)), ((9, 5), (3, 2))]
+SETTINGS = [
+    (strides, dilation, padding)
+    for strides, dilation, padding in itertools.product([(1, 1), (2, 2), (1, 3), (3, 2)], [1, 2], ["SAME", "VALID"])
+    if dilation == 1 or strides == (1, 1)
+]
+
+
+def spread(kernel: tf.Tensor, dilation: int) -> tf.Tensor:
+    """A dilated filter as a bigger one with zeros between: TensorFlow has no dilated gradients on a CPU."""
+    rows, columns, depth, filters = kernel.shape
+    gap = dilation - 1
+    spread = tf.reshape(kernel, [rows, 1, columns, 1, depth, filters])
+    spread = tf.pad(spread, [[0, 0], [0, gap], [0, 0], [0, gap], [0, 0], [0, 0]])
+    spread = tf.reshape(spread, [rows * dilation, columns * dilation, depth, filters])
+    return spread[: rows * dilation - gap, : columns * dilation - gap]
+
+
+CASES = [
+    case
+    for case in itertools.product(SHAPES, SETTINGS, [(1, 1), (6, 1), (4, 2)])
+    if case[1][2] == "SAME" or all((size - 1) * case[1][1] < length for size, length in zip(case[0][1], case[0][0]))
+]
+
+
+def check(parity, cases):
+    generator = np.random.default_rng(1)
+    for ((height, width), kernel), (strides, dilation, padding), (channels, groups) in cases:
+        image = generator.normal(size=(2, height, width, channels)).astype(np.float32)
+        weights = generator.normal(size=(*kernel, channels // groups, 4)).astype(np.float32)
+        options = {"strides": [1, *strides, 1], "padding": padding, "dilations": [1, dilation, dilation, 1]}
+        name = f"{height}x{width}x{channels} kernel {kernel} {strides} {dilation} {padding} groups {groups}"
+
+        def forward(x, w, options=options):
+            return tf.raw_ops.Conv2D(input=x, filter=w, **options)
+
+        def gradients(x, w, dy, options=options):
+            with tf.GradientTape() as tape:
+                tape.watch((x, w))
+                y = tf.raw_ops.Conv2D(input=x, filter=w, **options)
+            dx, dw = tape.gradient(y, (x, w), dy)
+            return tf.concat([tf.reshape(dx, [-1]), tf.reshape(dw, [-1])], 0)
+
+        def group_by_group(x, w, dy, options=options | {"dilations": [1] * 4}, groups=groups, dilation=dilation):
+            with tf.GradientTape() as tape:
+                tape.watch((x, w))
+                split = [tf.split(each, groups, axis=-1) for each in (x, spread(w, dilation))]
+                y = tf.concat([tf.raw_ops.Conv2D(input=a, filter=b, **options) for a, b in zip(*split)], -1)
+            dx, dw = tape.gradient(y, (x, w), dy)
+            return tf.concat([tf.reshape(dx, [-1]), tf.reshape(dw, [-1])], 0)
+
+        parity.add(f"forward {name}", forward, image, weights)
+        dy = generator.normal(size=forward(image, weights).shape).astype(np.float32)
+        parity.add(f"gradients {name}", gradients, image, weights, dy, reference=group_by_group)
+    parity.check()
+
+
+def test_forward_and_both_gradients_equal_the_kernels(kernel_parity):
+    check(kernel_parity, random.Random(1).sample(CASES, 25))
+
+
+@pytest.mark.slow
+def test_forward_and_both_gradients_equal_the_kernels_over_the_whole_attribute_space(kernel_parity):
+    check(kernel_parity, CASES)

@@ -1,0 +1,42 @@
+"""Gradients of depthwise convolutions against TensorFlow's own kernels."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+CASES = list(
+    itertools.product([(5, 7), (6, 4)], [(3, 3), (2, 1), (1, 1), (4, 3)], [1, 2, 3], ["SAME", "VALID"], [1, 2])
+)
+
+
+def check(kernel_parity, cases):
+    generator = np.random.default_rng(5)
+    for image, kernel, stride, padding, multiplier in cases:
+        x = generator.normal(size=(2, *image, 3)).astype(np.float32)
+        w = generator.normal(size=(*kernel, 3, multiplier)).astype(np.float32)
+        options = {"strides": [1, stride, stride, 1], "padding": padding}
+
+        def gradients(x, w, dy, options=options):
+            with tf.GradientTape() as tape:
+                tape.watch((x, w))
+                y = tf.nn.depthwise_conv2d(x, w, **options)
+            dx, dw = tape.gradient(y, (x, w), dy)
+            return tf.concat([tf.reshape(dx, [-1]), tf.reshape(dw, [-1])], 0)
+
+        dy = generator.normal(size=tf.nn.depthwise_conv2d(x, w, **options).shape).astype(np.float32)
+        kernel_parity.add(f"{image} {kernel} {stride} {padding} x{multiplier}", gradients, x, w, dy)
+    kernel_parity.check()
+
+
+def test_both_gradients_equal_the_kernels(kernel_parity):
+    check(kernel_parity, random.Random(1).sample(CASES, 14))
+
+
+@pytest.mark.slow
+def test_both_gradients_equal_the_kernels_over_the_whole_attribute_space(kernel_parity):
+    check(kernel_parity, CASES)

@@ -1,0 +1,46 @@
+"""Gradients of lookups and slices against TensorFlow's own kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+
+def test_rows_looked_up_twice_get_both_gradients(kernel_parity):
+    random = np.random.default_rng(6)
+    for indices in ([0, 3, 3, 1], [[2, 2], [2, 2]], [4]):
+        indices = np.asarray(indices, np.int32)
+        rows = random.normal(size=(*indices.shape, 5)).astype(np.float32)
+
+        def summed(rows, indices):
+            return tf.math.unsorted_segment_sum(rows, indices, 6)
+
+        kernel_parity.add(f"{indices.tolist()}", summed, rows, indices)
+    kernel_parity.check()
+
+
+def test_gradients_of_slices_equal_the_kernel(kernel_parity):
+    slices = {
+        "[1:3]": lambda x: x[1:3],
+        "[:, 2]": lambda x: x[:, 2],
+        "[:, ::2]": lambda x: x[:, ::2],
+        "[..., 1::3]": lambda x: x[..., 1::3],
+        "[::-1, 1:4:2]": lambda x: x[::-1, 1:4:2],
+        "[-1]": lambda x: x[-1],
+        "[None, :, 1:]": lambda x: x[None, :, 1:],
+        "[:, None, ..., -2:]": lambda x: x[:, None, ..., -2:],
+        "[3:1:-1, ..., 0]": lambda x: x[3:1:-1, ..., 0],
+        "all": lambda x: x[:, :, :],
+    }
+    x = np.random.default_rng(7).normal(size=(4, 5, 6)).astype(np.float32)
+    for name, take in slices.items():
+
+        def gradient(x, dy, take=take):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = take(x)
+            return tape.gradient(y, x, dy)
+
+        dy = np.random.default_rng(8).normal(size=take(x).shape).astype(np.float32)
+        kernel_parity.add(name, gradient, x, dy)
+    kernel_parity.check()
