@@ -63,7 +63,8 @@ def export(
     file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="model.keras, or model.tflite for inference.")],
     weights: Annotated[
-        Path | None, typer.Option(help="An .npz of named parameters; default: the weights that the file holds.")
+        Path | None,
+        typer.Option(help="From `edgefl run weights`, or an .npz of named parameters; default: those in the file."),
     ] = None,
     base: Annotated[
         str | None, typer.Option(help="The Keras model that the file was made from; for frozen or custom layers.")

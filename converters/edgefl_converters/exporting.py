@@ -67,10 +67,11 @@ def read_weights(source: ModelFile, weights: Weights) -> dict[str, NDArray[np.fl
 
     Args:
         source: the model file; parameters that never leave a device keep its values.
-        weights: an ``.npz`` of named parameters, a mapping of them, a flat vector of the layout, or None.
+        weights: a ``.npy`` of the flat vector as `edgefl run weights` writes it, an ``.npz`` of named parameters, the
+            same as an array or a mapping, or None.
 
     Raises:
-        DataError: they belong to another layout, or the file is not an ``.npz``.
+        DataError: they belong to another layout, or the file holds neither.
         StorageError: the file cannot be read.
     """
     manifest = source.manifest
@@ -78,28 +79,32 @@ def read_weights(source: ModelFile, weights: Weights) -> dict[str, NDArray[np.fl
     if weights is None:
         return values
     if isinstance(weights, (str, os.PathLike)):
-        weights = _read_npz(Path(weights))
+        weights = _read_file(Path(weights))
     vector = manifest.layout.pack(weights) if isinstance(weights, Mapping) else manifest.layout.check(weights)
     if not np.all(np.isfinite(vector)):
         raise DataError("The weights hold values that are not finite.", hint="Take the weights of an earlier round.")
     return {**values, **manifest.layout.views(vector)}
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _read_file(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
     try:
-        with np.load(path) as archive:
+        loaded = np.load(path)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded as archive:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         if error.errno is None:
-            raise _not_npz(path) from error
+            raise _no_weights(path) from error
         raise storage_error(error, "read", path) from error
     except Exception as error:  # numpy raises what its zip and header parsers raise
-        raise _not_npz(path) from error
+        raise _no_weights(path) from error
 
 
-def _not_npz(path: Path) -> DataError:
+def _no_weights(path: Path) -> DataError:
     return DataError(
-        f"{path} is not an .npz file of named parameters.", hint="`edgefl run weights` writes one, or use numpy.savez."
+        f"{path} is neither a .npy file of the flat vector nor an .npz file of named parameters.",
+        hint="`edgefl run weights` writes the former, numpy.savez the latter.",
     )
 
 
