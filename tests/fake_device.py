@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import urllib3
 
-from edgefl.wire.messages import MetricState, Outcome, Section, Task
+from edgefl.wire.messages import CONTENT_TYPE, MetricState, Outcome, Section, Task
 
 __all__ = ["FakeDevice", "Identity", "outcome_for"]
 
@@ -122,17 +122,17 @@ class FakeDevice:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> urllib3.BaseHTTPResponse:
         limit = time.monotonic() + self.patience
+        kind = "application/json" if method == "POST" else CONTENT_TYPE
+        all_headers = {"Content-Type": kind, **(headers or self.identity.authorization)}
         while True:
             try:
-                answer = self._http.request(
-                    method, self.url + path, body=body, headers=dict(headers or self.identity.authorization), timeout=60
-                )
+                answer = self._http.request(method, self.url + path, body=body, headers=all_headers, timeout=60)
             except urllib3.exceptions.HTTPError:
                 if time.monotonic() > limit:
                     raise
-                time.sleep(0.02)  # the server is being restarted
+                time.sleep(0.1)  # the server is being restarted
                 continue
             if answer.status < 500:
                 return answer
             assert time.monotonic() < limit, answer.data
-            time.sleep(0.02)
+            time.sleep(0.1)

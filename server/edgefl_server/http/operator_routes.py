@@ -102,7 +102,7 @@ async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
 
 
 @router.get("/runs/{run_id}/weights", summary="Fetch the weights of a run", response_class=FileResponse)
-async def get_weights(
+async def get_weights_of_run(
     run_id: RunId, request: Request, context: Shared, round: Annotated[int | None, Query(ge=0)] = None
 ) -> Response:
     """Little-endian float32 of the layout; after the given round, or the latest. 0: the initial ones."""

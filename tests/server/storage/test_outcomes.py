@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 from edgefl_server.storage import NotWantedError, accept_outcome, next_task, run_status, stop_run
 from edgefl_server.storage.outcomes import largest_outcome
-from fake_device import outcome_for
 
 from edgefl.errors import OutcomeRefusedError, StorageError
 from edgefl.wire.messages import OutcomeStatus, Reason
@@ -271,4 +270,3 @@ def test_the_largest_outcome_leaves_room_for_any_codec(fleet) -> None:
     assert len(outcome.encode()) < largest_outcome(fleet.state, device.device, task.task_id) < 2**21
     with pytest.raises(KeyError):
         largest_outcome(fleet.state, "0" * 32, task.task_id)
-    assert outcome_for is not None

@@ -2,7 +2,18 @@ from __future__ import annotations
 
 import pytest
 from edgefl_server.aggregation import task_seed
-from edgefl_server.storage import active_runs, may_fetch, next_task, renew_lease, run_status, stop_run
+from edgefl_server.storage import (
+    active_runs,
+    authenticate,
+    enrol,
+    invite,
+    may_fetch,
+    next_task,
+    renew_lease,
+    run_status,
+    stop_run,
+)
+from fake_device import Identity
 
 from edgefl.wire.messages import Reason
 
@@ -28,9 +39,6 @@ def test_a_device_gets_its_open_task_again(fleet) -> None:
 
 
 def test_devices_of_another_population_get_nothing(fleet) -> None:
-    from edgefl_server.storage import authenticate, enrol, invite
-    from fake_device import Identity
-
     fleet.create_run()
     identity = Identity.number(99)
     enrol(fleet.state, invite(fleet.state, "others"), identity.device, identity.secret_hash, "others", {})

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from edgefl_server.http import create_app
+from fastapi.testclient import TestClient
+from model_files import make_model_file
+
+from edgefl.model_file import ModelFile
+
+from .conftest import ADMIN, Api, code
+
+QUERY = {"population": "people", "rounds": 1, "target": 1}
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "operators-token", "Basic operators-token"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/invitations"),
+        ("POST", "/v1/runs"),
+        ("GET", "/v1/runs"),
+        ("GET", "/v1/runs/abc"),
+        ("POST", "/v1/runs/abc/stop"),
+        ("GET", "/v1/runs/abc/weights"),
+    ],
+)
+def test_only_the_operator_may_call(api: Api, method: str, path: str, header: str | None) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    answer = api.client.request(method, path, headers=headers, params=QUERY, content=b"{}")
+    assert (answer.status_code, code(answer)) == (401, "wrong_token")
+
+
+def test_a_device_is_no_operator(api: Api) -> None:
+    assert api.client.get("/v1/runs", headers=api.device(0)).status_code == 401
+
+
+def test_an_invitation_lets_a_device_in(api: Api) -> None:
+    answer = api.client.post("/v1/invitations", json={"population": "people"}, headers=ADMIN)
+    assert answer.status_code == 201
+    assert api.enrol(5, token=answer.json()["token"]).status_code == 201
+
+
+def test_an_invitation_for_no_name_is_refused(api: Api) -> None:
+    answer = api.client.post("/v1/invitations", json={"population": "a b"}, headers=ADMIN)
+    assert (answer.status_code, code(answer)) == (422, "invalid_setting")
+
+
+def test_a_run_is_created_shown_listed_and_stopped(api: Api) -> None:
+    created = api.create_run(name="mine", over_selection=1.5, deadline_seconds=60)
+    assert api.status(created["run"])["settings"]["over_selection"] == 1.5
+    listed = api.client.get("/v1/runs", headers=ADMIN).json()["runs"]
+    assert [(entry["run"], entry["name"]) for entry in listed] == [(created["run"], "mine")]
+    stopped = api.client.post(f"/v1/runs/{created['run']}/stop", headers=ADMIN)
+    assert stopped.json()["state"] == "stopped"
+    again = api.client.post(f"/v1/runs/{created['run']}/stop", headers=ADMIN)
+    assert (again.status_code, code(again)) == (409, "ended")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"rounds": 0}, "invalid_setting"),
+        ({"target": "x"}, "malformed"),
+        ({"minimum": 2}, "invalid_setting"),
+        ({"codec": "zip"}, "invalid_setting"),
+        ({"learning_rate": "nan"}, "invalid_setting"),
+        ({"population": "a/b"}, "invalid_setting"),
+        ({"unheard_of": 1}, "malformed"),
+    ],
+)
+def test_a_run_with_a_wrong_setting_is_refused(api: Api, change: dict, expected: str) -> None:
+    answer = api.client.post("/v1/runs", params={**QUERY, **change}, content=make_model_file(), headers=ADMIN)
+    assert (answer.status_code, code(answer)) == (422, expected)
+    assert api.client.get("/v1/runs", headers=ADMIN).json() == {"runs": []}
+
+
+def test_a_file_that_is_no_model_is_refused(api: Api) -> None:
+    answer = api.client.post("/v1/runs", params=QUERY, content=b"hello", headers=ADMIN)
+    assert (answer.status_code, code(answer)) == (422, "bad_model_file")
+
+
+def test_weights_come_as_a_vector_with_their_round_and_hash(api: Api) -> None:
+    run = api.create_run()["run"]
+    answer = api.client.get(f"/v1/runs/{run}/weights", params={"round": 0}, headers=ADMIN)
+    assert answer.content == ModelFile(make_model_file()).initial_weights().tobytes()
+    assert answer.headers["EdgeFL-Round"] == "0"
+    assert answer.headers["ETag"].strip('"') == hashlib.sha256(answer.content).hexdigest()
+    missing = api.client.get(f"/v1/runs/{run}/weights", params={"round": 1}, headers=ADMIN)
+    assert (missing.status_code, code(missing)) == (404, "unknown_run")
+
+
+@pytest.mark.parametrize("run", ["ffff", "..%2f..", "XYZ"])
+def test_a_run_that_does_not_exist_is_404_or_refused(api: Api, run: str) -> None:
+    answer = api.client.get(f"/v1/runs/{run}", headers=ADMIN)
+    assert answer.status_code in (404, 422)
+    code(answer)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("DELETE", "/v1/runs"), ("GET", "/docs")])
+def test_what_is_not_there_is_a_json_error_too(api: Api, method: str, path: str) -> None:
+    answer = api.client.request(method, path, headers=ADMIN)
+    assert answer.status_code in (404, 405)
+    code(answer)
+
+
+def test_the_description_names_every_call_once(api: Api) -> None:
+    document = api.client.get("/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 12
+    assert all(operation["summary"] and operation["description"] for operation in operations)
+
+
+def test_bodies_of_control_calls_are_small(api: Api) -> None:
+    answer = api.client.post("/v1/devices", content=bytes(1 << 20))
+    assert (answer.status_code, code(answer)) == (413, "too_large")
+    answer = api.client.post("/v1/devices", content=(b"x" * 50_000 for _ in range(4)))
+    assert (answer.status_code, code(answer)) == (413, "too_large")
+
+
+def test_a_model_beyond_the_limit_is_too_large(fleet) -> None:
+    with TestClient(create_app(fleet.state, "operators-token", max_model_bytes=100)) as client:
+        answer = client.post("/v1/runs", params=QUERY, content=make_model_file(), headers=ADMIN)
+    assert (answer.status_code, code(answer)) == (413, "too_large")

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import base64
+import json
+import resource
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import urllib3
+from fake_device import FakeDevice, Identity
+from model_files import make_model_file
+from server_process import ServerProcess, edgefl, free_port
+
+from edgefl.layout import Parameter
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    server = ServerProcess(tmp_path_factory.mktemp("cli") / "state", free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.tflite"
+    path.write_bytes(make_model_file())
+    return path
+
+
+def error_of(*arguments: object, **environment: str) -> tuple[int, dict[str, object]]:
+    """Exit code and the error as JSON; nothing may be on standard output."""
+    done = edgefl(*arguments, "--format", "json", **environment)
+    assert done.stdout == ""
+    return done.returncode, json.loads(done.stderr.splitlines()[-1])
+
+
+def test_an_operator_invites_creates_watches_and_fetches(server: ServerProcess, model: Path, tmp_path: Path) -> None:
+    invited = server.call("server", "invite", "--population", "people")
+    text = str(invited["invitation"])
+    invitation = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    assert invitation == {
+        "server": server.url,
+        "population": "people",
+        "token": invited["token"],
+        "certificate_pin": None,
+    }
+    devices = [FakeDevice(server.url, Identity.number(index)) for index in range(2)]
+    for device in devices:
+        device.enrol("people", invitation["token"])
+    run = server.call("run", "create", model, "--population", "people", "--rounds", 2, "--target", 2, "--name", "mine")
+    for _ in range(2):
+        for device in devices:
+            assert device.step(wait=20) is True
+    watched = edgefl("run", "watch", run["run"], "--state", server.state)
+    assert watched.returncode == 0
+    assert "round    2 done" in watched.stderr
+    status = server.call("run", "status", run["run"])
+    assert status["state"] == "done"
+    assert [entry["loss"] for entry in status["history"]] == [0.5, 0.5]  # type: ignore[attr-defined]
+    assert "mine" in edgefl("run", "list", "--state", server.state).stdout
+    for number, expected in ((None, 2), (0, 0), (1, 1)):
+        output = tmp_path / f"{number}.npy"
+        chosen = () if number is None else ("--round", number)
+        fetched = server.call("run", "weights", run["run"], "-o", output, *chosen)
+        assert fetched["round"] == expected
+        assert np.load(output).shape == (20,)
+    code, error = error_of("run", "stop", run["run"], "--state", server.state)
+    assert (code, error["error"]) == (53, "RunError")
+
+
+def test_a_remote_operator_uses_url_and_token(server: ServerProcess) -> None:
+    token = json.loads((server.state / "operator.json").read_text())["admin_token"]
+    done = edgefl("run", "list", "--server", server.url, EDGEFL_ADMIN_TOKEN=token)
+    assert done.returncode == 0
+    code, error = error_of("run", "list", "--server", server.url, EDGEFL_ADMIN_TOKEN="wrong")
+    assert (code, error["error"]) == (41, "AuthenticationError")
+    code, error = error_of("run", "list", "--server", server.url)
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    code, error = error_of("run", "list")
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+
+
+def test_the_operators_file_is_for_its_owner_only(server: ServerProcess) -> None:
+    assert stat.S_IMODE((server.state / "operator.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("change", "exit_code", "kind"),
+    [
+        (("--rounds", 0), 4, "InvalidSettingError"),
+        (("--codec", "zip"), 4, "InvalidSettingError"),
+        (("--population", "a b"), 4, "InvalidSettingError"),
+    ],
+)
+def test_a_run_with_a_wrong_setting_is_one_clear_line(
+    server: ServerProcess, model: Path, change: tuple[object, ...], exit_code: int, kind: str
+) -> None:
+    given = ["--population", "people", "--rounds", 1, "--target", 1, *change]
+    code, error = error_of("run", "create", model, *given, "--state", server.state)
+    assert (code, error["error"]) == (exit_code, kind)
+
+
+def test_a_file_that_is_no_model_is_one_clear_line(server: ServerProcess, tmp_path: Path) -> None:
+    given = ["--population", "people", "--rounds", 1, "--target", 1, "--state", server.state]
+    (tmp_path / "bad.tflite").write_bytes(b"hello")
+    code, error = error_of("run", "create", tmp_path / "bad.tflite", *given)
+    assert (code, error["error"]) == (20, "ModelFileError")
+    code, error = error_of("run", "create", tmp_path / "missing.tflite", *given)
+    assert (code, error["error"]) == (52, "StorageError")
+
+
+def test_a_run_that_does_not_exist_is_one_clear_line(server: ServerProcess, tmp_path: Path) -> None:
+    for verb in ("status", "watch", "stop"):
+        code, error = error_of("run", verb, "ffff", "--state", server.state)
+        assert (code, error["error"]) == (53, "RunError")
+    code, _ = error_of("run", "weights", "ffff", "-o", tmp_path / "w.npy", "--state", server.state)
+    assert code == 53
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_does_not_run_is_one_clear_line(tmp_path: Path) -> None:
+    code, error = error_of("run", "list", "--state", tmp_path)
+    assert (code, error["error"]) == (52, "StorageError")
+    url = f"http://127.0.0.1:{free_port()}"
+    code, error = error_of("run", "list", "--server", url, EDGEFL_ADMIN_TOKEN="x")
+    assert (code, error["error"]) == (40, "ServerUnavailableError")
+
+
+def test_a_port_in_use_is_one_clear_line(server: ServerProcess, tmp_path: Path) -> None:
+    code, error = error_of("server", "start", "--state", tmp_path / "s", "--port", server.port)
+    assert (code, error["error"]) == (50, "ListenError")
+    assert str(server.port) in str(error["message"])
+
+
+def test_an_address_of_another_machine_is_one_clear_line(tmp_path: Path) -> None:
+    code, error = error_of("server", "start", "--state", tmp_path / "s", "--host", "192.0.2.1", "--insecure")
+    assert (code, error["error"]) == (50, "ListenError")
+
+
+def test_a_state_folder_in_use_is_one_clear_line(server: ServerProcess) -> None:
+    code, error = error_of("server", "start", "--state", server.state, "--port", 0)
+    assert (code, error["error"]) == (52, "StorageError")
+    assert "Another server" in str(error["message"])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_listening_for_others_without_tls_needs_a_word(tmp_path: Path, host: str) -> None:
+    code, error = error_of("server", "start", "--state", tmp_path / "s", "--host", host, "--port", 0)
+    assert (code, error["error"]) == (51, "InsecureListenError")
+    assert not (tmp_path / "s").exists()
+
+
+def test_with_that_word_it_listens_for_others(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "s", 0, ("--host", "0.0.0.0", "--insecure"))
+    said = server.start()
+    assert str(said["url"]).startswith("http://127.0.0.1:")
+    assert server.stop()[0] == 0
+
+
+def test_half_of_a_certificate_is_one_clear_line(tmp_path: Path) -> None:
+    code, error = error_of("server", "start", "--state", tmp_path / "s", "--certificate", tmp_path / "c.pem")
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+
+
+def test_a_stop_ends_waiting_polls_and_exits_with_0(tmp_path: Path, model: Path) -> None:
+    server = ServerProcess(tmp_path / "s", free_port())
+    server.start()
+    token = server.call("server", "invite", "--population", "people")["token"]
+    server.call("run", "create", model, "--population", "people", "--rounds", 1, "--target", 1)
+    for index in range(2):
+        FakeDevice(server.url, Identity.number(index)).enrol("people", str(token))
+    busy, waiting = (Identity.number(index).authorization for index in range(2))
+    http = urllib3.PoolManager(retries=False)
+    http.request("POST", f"{server.url}/v1/tasks/next", json={"wait": 0}, headers=busy)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        body = b'{"wait": 30}'
+        head = f"POST /v1/tasks/next HTTP/1.1\r\nHost: x\r\nAuthorization: {waiting['Authorization']}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        # A later request is answered: the poll before it has arrived.
+        http.request("POST", f"{server.url}/v1/tasks/next", json={"wait": 0}, headers=busy)
+        code, errors = server.stop()
+        answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 204")
+    assert (code, errors) == (0, "")
+
+
+def test_a_restarted_server_knows_its_runs_devices_and_operator(tmp_path: Path, model: Path) -> None:
+    server = ServerProcess(tmp_path / "s", free_port())
+    server.start()
+    token = server.call("server", "invite", "--population", "people")["token"]
+    device = FakeDevice(server.url, Identity.number(0))
+    device.enrol("people", str(token))
+    run = server.call("run", "create", model, "--population", "people", "--rounds", 1, "--target", 1)["run"]
+    before = (server.state / "operator.json").read_text()
+    assert server.stop()[0] == 0
+    server.start()
+    assert (server.state / "operator.json").read_text() == before
+    assert device.step() is True
+    edgefl("run", "watch", str(run), "--state", server.state)
+    assert server.call("run", "status", str(run))["state"] == "done"
+    server.stop()
+
+
+def test_a_full_disk_is_507_for_devices_and_nothing_is_half_written(tmp_path: Path) -> None:
+    # A limit on the size of files stands for the full disk: every write beyond it fails as one does.
+    parameters_file = tmp_path / "model.tflite"
+    parameters_file.write_bytes(make_model_file([Parameter("w", "m/w", (20_000,))]))
+    state = tmp_path / "s"
+    server = ServerProcess(state, free_port())
+    server.start()
+    token = server.call("server", "invite", "--population", "people")["token"]
+    device = FakeDevice(server.url, Identity.number(0), statistic_size=0)
+    device.enrol("people", str(token))
+    server.call("run", "create", parameters_file, "--population", "people", "--rounds", 1, "--target", 1)
+    assert server.process is not None
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+    http = urllib3.PoolManager(retries=False)
+    headers = {**Identity.number(0).authorization, "Content-Type": "application/json"}
+    answers = []
+
+    def once(method: str, path: str, body: bytes | None = None, headers_given: object = None) -> object:
+        answer = http.request(method, server.url + path, body=body, headers=headers)
+        answers.append(answer)
+        if answer.status == 507:
+            resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            assert list((state / "outcomes").iterdir()) == []
+            return http.request(method, server.url + path, body=body, headers=headers)
+        return answer
+
+    device.call = once  # type: ignore[assignment,method-assign]
+    assert device.step() is True
+    refused = [answer for answer in answers if answer.status == 507]
+    assert json.loads(refused[0].data)["error"]["code"] == "storage_full"
+    server.stop()
+
+
+def test_help_and_wrong_options_name_the_options(tmp_path: Path) -> None:
+    done = edgefl("run", "create", "--help")
+    assert done.returncode == 0
+    for option in ("--population", "--over-selection", "--deadline", "--clip-norm", "--format"):
+        assert option in done.stdout
+    assert edgefl("server", "start").returncode == 2
+
+
+def test_tls_serves_devices_and_operators_that_pin_the_certificate(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=edgefl"
+    made = subprocess.run(
+        ["openssl", *request.split(), "-keyout", key, "-out", certificate], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip("openssl is not installed")
+    options = ("--host", "0.0.0.0", "--certificate", str(certificate), "--private-key", str(key))
+    server = ServerProcess(tmp_path / "s", 0, options)
+    said = server.start()
+    invited = server.call("server", "invite", "--population", "people")
+    assert invited["certificate_pin"] == said["certificate_pin"]
+    pinned = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint=str(said["certificate_pin"]), retries=False)
+    assert pinned.request("GET", f"{said['url']}/openapi.json").status == 200
+    other = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint="0" * 64, retries=False)
+    with pytest.raises(urllib3.exceptions.SSLError):
+        other.request("GET", f"{said['url']}/openapi.json")
+    for pool in (pinned, other):
+        pool.clear()
+    assert server.stop()[0] == 0
+
+
+def test_interrupting_from_the_keyboard_stops_cleanly(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "s", 0)
+    server.start()
+    assert server.process is not None
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(30) == 0
+    server.process.communicate()
