@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +16,19 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+import numpy as np
+from edgefl_server.operator_client import OperatorClient
+from numpy.typing import NDArray
+
 from edgefl.errors import EdgeflError
 
 __all__ = ["DeviceProcess", "Fleet", "ProcessFailedError", "edgefl", "stop_on_signals"]
 
+Vector = NDArray[np.float32]
+
 _EDGEFL = (sys.executable, "-m", "edgefl.cli.main")
 _ROOT = Path(__file__).resolve().parents[1]
+_POLL_SECONDS = 0.5
 _STOP_SECONDS = 20
 """So long a process may take to end after it has been told to; then it is killed."""
 
@@ -198,6 +206,45 @@ class Fleet:
     def operate(self, *arguments: str | Path) -> dict[str, Any]:
         """Runs an `edgefl` command of the operator of this fleet's server."""
         return edgefl(*arguments, "--state", self.state)
+
+    def rounds(
+        self, run_id: str, on_poll: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[dict[str, Any], Vector]]:
+        """Follows a run to its end.
+
+        Args:
+            run_id: of this fleet's server.
+            on_poll: called twice a second, after each look at the run.
+
+        Yields:
+            Each round's entry of `edgefl run status` and the weights after it, as soon as it is done.
+
+        Raises:
+            ProcessFailedError: the run fails, or a device ends before the run does.
+        """
+        client = OperatorClient.find(self.state, None)
+        seen = 0
+        while True:
+            # Looked at first: devices end by themselves, but only after the run has.
+            ended = [device for device in self.devices if not device.running]
+            status = client.get(f"/v1/runs/{run_id}")
+            for device in self.devices:
+                device.sample_memory()
+            done = [entry for entry in status["history"] if entry["state"] == "done"]
+            for entry in done[seen:]:
+                content, _ = client.download(f"/v1/runs/{run_id}/weights?round={entry['round']}")
+                yield entry, np.frombuffer(content, "<f4")
+            seen = len(done)
+            if status["state"] == "done":
+                return
+            if status["state"] != "active":
+                raise ProcessFailedError(f"The run {status['state']}: {status['why']}.", hint=f"See {self.folder}.")
+            if ended:
+                names = ", ".join(device.name for device in ended)
+                raise ProcessFailedError(f"Ended before the run did: {names}.", hint=f"See {ended[0].log}.")
+            if on_poll is not None:
+                on_poll()
+            time.sleep(_POLL_SECONDS)
 
     def add_device(self, name: str) -> DeviceProcess:
         """Makes a folder for a device; it is not started yet."""

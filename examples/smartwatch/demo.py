@@ -10,16 +10,14 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from edgefl_server.operator_client import OperatorClient
 
 from edgefl.errors import EdgeflError
-from examples.fleet import DeviceProcess, Fleet, ProcessFailedError, edgefl, stop_on_signals
+from examples.fleet import DeviceProcess, Fleet, edgefl, stop_on_signals
 from examples.smartwatch import report
 from examples.smartwatch.contenders import Accuracies, Contenders, Judge
 from examples.smartwatch.recordings import Person, Split, load_recordings, recordings_file, split
@@ -30,7 +28,6 @@ EPOCHS = 5
 """Passes over a device's own data in each round."""
 SEED = 1
 
-_POLL_SECONDS = 0.5
 _END_SECONDS = 60
 """So long after the last round a device may take to notice that there is nothing left to do."""
 
@@ -145,9 +142,10 @@ def _federate(fleet: Fleet, model: Path, data: Split, judge: Judge, rounds: int,
         device = fleet.add_device(f"person-{person.number}")
         device.start(_write_examples(person, device), invitation)
     accuracies = []
-    for weights, line in _follow(fleet, run_id):
+    for entry, weights in fleet.rounds(run_id):
         accuracies.append(judge.judge(weights))
-        say(f"  {line}: {accuracies[-1].on_other_shoulder:.1%} on the other shoulder")
+        merged = f"round {entry['round']:2}/{rounds}: {entry['outcomes']['folded']} updates merged"
+        say(f"  {merged}, {accuracies[-1].on_other_shoulder:.1%} on the other shoulder")
     summaries = [device.result(_END_SECONDS) for device in fleet.devices]
     fleet.operate("run", "weights", run_id, "-o", fleet.folder / "weights.npy")
     return Federation(
@@ -162,38 +160,6 @@ def _write_examples(person: Person, device: DeviceProcess) -> Path:
     x, y = person.train
     np.savez(path, x=x, y=y)
     return path
-
-
-def _follow(fleet: Fleet, run_id: str) -> Iterator[tuple[Any, str]]:
-    """The weights after each round as soon as it is done, until the run ends.
-
-    Raises:
-        ProcessFailedError: the run fails, or a device ends before the run does.
-    """
-    client = OperatorClient.find(fleet.state, None)
-    seen = 0
-    while True:
-        # In this order: the devices may end only after the status that shows them that all is done.
-        alive = all(device.running for device in fleet.devices)
-        status = client.get(f"/v1/runs/{run_id}")
-        for device in fleet.devices:
-            device.sample_memory()
-        done = [entry for entry in status["history"] if entry["state"] == "done"]
-        for entry in done[seen:]:
-            content, _ = client.download(f"/v1/runs/{run_id}/weights?round={entry['round']}")
-            line = f"round {entry['round']:2}/{status['rounds']}: {entry['outcomes']['folded']} updates merged"
-            yield np.frombuffer(content, "<f4"), line
-        seen = len(done)
-        if status["state"] == "done":
-            return
-        if status["state"] != "active":
-            raise ProcessFailedError(f"The run {status['state']}: {status['why']}.", hint=f"See {fleet.folder}.")
-        if not alive:
-            ended = ", ".join(device.name for device in fleet.devices if not device.running)
-            raise ProcessFailedError(
-                f"Ended before the run did: {ended}.", hint=f"See device.log under {fleet.folder}."
-            )
-        time.sleep(_POLL_SECONDS)
 
 
 def _quoted(say: Say) -> Say:
