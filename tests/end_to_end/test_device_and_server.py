@@ -112,6 +112,13 @@ def test_a_device_whose_data_does_not_fit_says_so_and_sends_no_word_of_it(fleet,
     assert status["history"][0]["reasons"] == {"data_mismatch": 1}
 
 
+def test_an_update_that_explodes_is_refused_and_the_round_does_not_wait_for_it(fleet, write_data, mlp_file):
+    fleet.start_server()
+    run = fleet.create_run(mlp_file, "kitchen", rounds=1, target=1, max_failures=1, max_update_norm=1e-3)
+    assert fleet.start_device("d", "kitchen", write_data("d")).finish()["tasks"] == {"refused: norm_exceeded": 1}
+    assert fleet.status(run)["history"][0]["reasons"] == {"diverged": 1}
+
+
 def test_a_wrong_token_ends_the_device_with_the_documented_code(fleet, write_data):
     fleet.start_server()
     fleet.tokens["kitchen"] = "wrong"

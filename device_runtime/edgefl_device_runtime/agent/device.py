@@ -24,13 +24,14 @@ from edgefl.errors import (
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Task
 from edgefl_device_runtime.agent.cache import Cache
-from edgefl_device_runtime.agent.connection import Connection, UnexpectedReplyError
+from edgefl_device_runtime.agent.connection import Connection, Reply, UnexpectedReplyError
 from edgefl_device_runtime.agent.examples import arrange
 from edgefl_device_runtime.agent.lease import Lease
 from edgefl_device_runtime.agent.local_training import (
     SUPPORTED_KINDS,
     Trainer,
     check_supported,
+    given_up,
     perform,
     reason_for,
     unfinished,
@@ -285,12 +286,22 @@ class Device:
         elif reply.status in (413, 422):
             report.result = f"refused: {reply.code or reply.status}"
             self._report(f"The server refused the outcome of {outcome.task_id}: {reply.message}")
+            if outcome.status == OutcomeStatus.DONE and reply.code != "conflicting_outcome":
+                # The task is still open, and training again would give the same bytes again.
+                reply = self._give_up(outcome, reply.code)
         else:
             raise UnexpectedReplyError(reply, "Sent an outcome")
         self._state.drop_outcome()
         self._rest = min(reply.retry_after or 0.0, self._settings.longest_rest)
         report.note(outcome)
         return self._finish(report)
+
+    def _give_up(self, outcome: Outcome, refusal: str) -> Reply:
+        failed = given_up(outcome, refusal)
+        message = failed.encode()
+        self._state.keep_outcome(message)
+        path = _task_path(outcome.task_id, "outcome")
+        return self._connection.call("PUT", path, body=message, content_type=CONTENT_TYPE)
 
     def _finish(self, report: TaskReport) -> TaskReport:
         report.seconds = time.monotonic() - report.started if report.started else 0.0

@@ -43,6 +43,7 @@ __all__ = [
     "Trainer",
     "Training",
     "check_supported",
+    "given_up",
     "perform",
     "reason_for",
     "unfinished",
@@ -189,6 +190,30 @@ def unfinished(task: Task, status: OutcomeStatus, reason: Reason, version: str) 
         status=status,
         reason=reason,
         trainer=version,
+    )
+
+
+def given_up(outcome: Outcome, refusal: str) -> Outcome:
+    """What is sent instead of an outcome that the server refused, so that nobody waits for another one.
+
+    Args:
+        outcome: that was refused.
+        refusal: the server's reason code.
+    """
+    reasons = {
+        "not_finite": Reason.DIVERGED,
+        "norm_exceeded": Reason.DIVERGED,
+        "wrong_base_weights": Reason.HASH_MISMATCH,
+        "wrong_layout": Reason.HASH_MISMATCH,
+        "unknown_codec": Reason.UNSUPPORTED_TASK,
+    }
+    return Outcome(
+        task_id=outcome.task_id,
+        base_weights_hash=outcome.base_weights_hash,
+        layout_hash=outcome.layout_hash,
+        status=OutcomeStatus.FAILED,
+        reason=reasons.get(refusal, Reason.INTERNAL),
+        trainer=outcome.trainer,
     )
 
 

@@ -147,8 +147,7 @@ def test_a_crash_while_training_trains_to_the_same_bytes(rig):
         (409, "surplus", "surplus"),
         (409, "stale", "stale"),
         (410, "abandoned", "abandoned"),
-        (413, "too_large", "refused: too_large"),
-        (422, "not_finite", "refused: not_finite"),
+        (422, "conflicting_outcome", "refused: conflicting_outcome"),
     ],
 )
 def test_what_the_server_does_not_take_is_dropped(rig, status, code, result):
@@ -158,6 +157,35 @@ def test_what_the_server_does_not_take_is_dropped(rig, status, code, result):
     assert device.step().result == result
     assert device.step() is None
     assert len(rig.server.asked("PUT", "")) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (413, "too_large", Reason.INTERNAL),
+        (422, "norm_exceeded", Reason.DIVERGED),
+        (422, "wrong_layout", Reason.HASH_MISMATCH),
+    ],
+)
+def test_an_outcome_that_is_refused_is_followed_by_a_failure_so_that_nobody_waits(rig, fault, status, code, reason):
+    rig.server.tasks = [rig.task()]
+    rig.server.faults = [fault("PUT", "/outcome", status, code=code)]
+    device = rig.device()
+    assert device.step().result == f"refused: {code}"
+    outcome = rig.server.decoded("r-1-d")
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, reason)
+    assert not outcome.sections
+    assert rig.trainer.trained == 1
+    assert device.step() is None
+
+
+def test_a_failure_that_is_refused_too_is_dropped(rig):
+    rig.server.tasks = [rig.task()]
+    rig.server.refused["r-1-d"] = (422, "malformed")
+    device = rig.device()
+    assert device.step().result == "refused: malformed"
+    assert device.step() is None
+    assert len(rig.server.asked("PUT", "")) == 2
 
 
 def test_training_ends_when_the_server_gives_the_task_up(rig):

@@ -1,0 +1,179 @@
+"""What leaves a device is protocol and nothing else, down to the last byte, whatever its data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from edgefl_device_runtime.training import RUNTIMES
+from real_processes import write_identity
+from recording_proxy import RecordingProxy, exchanges
+
+from edgefl.model_file import ModelFile
+from edgefl.version import __version__
+from edgefl.wire.messages import CONTENT_TYPE, Outcome, Task
+
+ROUNDS = 3
+TASK = r"/v1/tasks/(?P<task>[0-9a-f-]+)"
+CALLS = {
+    "enrol": ("POST", r"/v1/devices"),
+    "poll": ("POST", r"/v1/tasks/next"),
+    "lease": ("POST", TASK + "/lease"),
+    "model": ("GET", r"/v1/models/(?P<hash>[0-9a-f]{64})"),
+    "weights": ("GET", r"/v1/weights/(?P<hash>[0-9a-f]{64})"),
+    "outcome": ("PUT", TASK + "/outcome"),
+}
+
+
+class Reader:
+    """Knows what the server told a device, and accepts nothing else from it than the protocol's words."""
+
+    def __init__(self, model, device, token, port):
+        self.manifest = ModelFile.read(model).manifest
+        self.device, self.token, self.port = device, token, port
+        self.tasks = {}
+
+    def read(self, exchange):
+        """The request's outline: everything about it except the numbers that training made."""
+        request = exchange.request
+        kind, match = self.kind(request)
+        self.headers(kind, request)
+        getattr(self, kind)(request, match.groupdict(), exchange.reply)
+        body = self.outline(Outcome.decode(request.body)) if kind == "outcome" else request.body
+        path = re.sub("[0-9a-f]{8,}", lambda digits: "h" * len(digits[0]), request.path)
+        return kind, path, tuple((name, len(value)) for name, value in request.headers), len(request.body), body
+
+    def kind(self, request):
+        for kind, (method, path) in CALLS.items():
+            match = re.fullmatch(path, request.path)
+            if match and method == request.method:
+                return kind, match
+        raise AssertionError(f"not in the protocol: {request.method} {request.path}")
+
+    def headers(self, kind, request):
+        headers = dict(request.headers)
+        assert len(headers) == len(request.headers), "a header came twice"
+        assert headers.pop("Host") == f"127.0.0.1:{self.port}"
+        assert headers.pop("User-Agent") == f"edgefl/{__version__}"
+        assert headers.pop("Accept-Encoding") == "identity"
+        credentials = headers.pop("Authorization")
+        if kind == "enrol":
+            assert credentials == f"Bearer {self.token}"
+        else:
+            assert re.fullmatch(f"Bearer {self.device}\\.[0-9a-f]{{64}}", credentials)
+        types = {"outcome": CONTENT_TYPE, "enrol": "application/json", "poll": "application/json"}
+        assert headers.pop("Content-Type", None) == types.get(kind)
+        length = headers.pop("Content-Length", None)
+        assert length in (None, str(len(request.body)))
+        assert headers == {}, "a header that the protocol does not know"
+
+    def enrol(self, request, names, reply):
+        document = json.loads(request.body)
+        assert set(document) == {"device_id", "secret_hash", "population", "capabilities"}
+        assert document["device_id"] == self.device
+        assert re.fullmatch("[0-9a-f]{64}", document["secret_hash"])
+        assert document["population"] == "kitchen"
+        assert set(document["capabilities"]) == {"edgefl", "codecs", "kinds", "machine"}
+        assert json.dumps(document).encode() == request.body  # no other spelling that could carry something
+
+    def poll(self, request, names, reply):
+        assert request.body == b'{"wait": 25.0}'
+        if reply is not None and reply.status == 200:
+            task = Task.decode(reply.body)
+            self.tasks[task.task_id] = task
+
+    def lease(self, request, names, reply):
+        assert request.body == b""
+        assert names["task"] in self.tasks
+
+    def model(self, request, names, reply):
+        assert request.body == b""
+        assert names["hash"] in {task.model_hash for task in self.tasks.values()}
+
+    def weights(self, request, names, reply):
+        assert request.body == b""
+        assert names["hash"] in {task.base_weights_hash for task in self.tasks.values()}
+
+    def outcome(self, request, names, reply):
+        outcome = Outcome.decode(request.body)
+        # Encoding is a function of the fields: equal bytes mean that there is nothing between or behind them.
+        assert outcome.encode() == request.body
+        task, layout = self.tasks[names["task"]], self.manifest.layout
+        assert (outcome.task_id, outcome.base_weights_hash) == (task.task_id, task.base_weights_hash)
+        assert outcome.layout_hash == layout.hash
+        assert (outcome.status, outcome.reason) == (0, 0)
+        sizes = {"delta": layout.weight_size, "statistics": layout.statistic_size}
+        assert [section.name for section in outcome.sections] == [name for name, size in sizes.items() if size]
+        for section in outcome.sections:
+            assert section.codec == task.codec
+            assert section.length == sizes[section.name]
+            assert len(section.payload) == 4 * section.length
+            assert section.digest == hashlib.sha256(section.payload).hexdigest()
+        states = ["loss_sum", "rows", *(state for metric in self.manifest.metrics for state in metric.states)]
+        assert [metric.name for metric in outcome.metrics] == sorted(states)
+        assert all(len(metric.values) == 1 for metric in outcome.metrics)
+        assert re.fullmatch(f"edgefl/{re.escape(__version__)} ({'|'.join(RUNTIMES)})/[0-9.]+", outcome.trainer)
+
+    def outline(self, outcome):
+        """What is left of an outcome without its vectors, their digests, and the sums of loss and metrics."""
+        sections = [(section.name, section.codec, section.length) for section in outcome.sections]
+        counts = (outcome.num_examples, outcome.local_steps)
+        return str((outcome.status, outcome.reason, *counts, sections, [m.name for m in outcome.metrics]))
+
+
+def took_part(fleet, proxy, model, data, population="kitchen"):
+    """One device's whole part in a run, as it went over the wire: a reader and the connections."""
+    fleet.via = proxy.port
+    state = fleet.folder / "device"
+    shutil.rmtree(state, ignore_errors=True)
+    device = write_identity(state, 1)
+    fleet.create_run(model, population, rounds=ROUNDS, target=1, seed=5, epochs=2)
+    before = len(proxy.recordings)
+    summary = fleet.start_device("device", population, data).finish()
+    assert summary["tasks"] == {"accepted": ROUNDS}
+    return Reader(model, device, fleet.token(population), proxy.port), proxy.recordings[before:], summary
+
+
+@pytest.fixture
+def proxy(fleet):
+    proxy = RecordingProxy(fleet.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("name", ["mlp", "batch_norm"])
+def test_every_byte_is_protocol_and_nothing_but_its_numbers_depends_on_the_data(
+    fleet, proxy, write_data, request, name
+):
+    model = request.getfixturevalue(f"{name}_file")
+    fleet.start_server()
+    outlines, payloads = [], []
+    for index, (seed, scale) in enumerate([(1, 1.0), (2, 3.0)]):
+        data = write_data(f"data{index}", rows=35, seed=seed, scale=scale)
+        reader, recordings, summary = took_part(fleet, proxy, model, data)
+        found = [exchange for recording in recordings for exchange in exchanges(recording)]
+        outline = [reader.read(exchange) for exchange in found]
+        assert summary["bytes_up"] == sum(len(exchange.request.body) for exchange in found)
+        assert {kind for kind, *_ in outline} - {"lease"} == set(CALLS) - {"lease"}
+        # How often a device asks is the network's and the clock's doing.
+        outlines.append([each for each in outline if each[0] not in ("poll", "lease")])
+        sent = b"".join(bytes(recording.sent) for recording in recordings)
+        assert_not_in(sent, np.load(data))
+        payloads.append([e.request.body for e in found if e.request.method == "PUT"])
+    assert outlines[0] == outlines[1]
+    assert payloads[0] != payloads[1]  # or the two would have been the same run
+
+
+def assert_not_in(sent, arrays):
+    """No row of the data, nor two neighbouring numbers of one, is among the bytes."""
+    x = np.ascontiguousarray(arrays["x"])
+    for dtype in ("<f4", ">f4", "<f8", "<f2"):
+        rows = x.astype(dtype)
+        for row in rows:
+            assert row[:2].tobytes() not in sent
+            assert row.tobytes() not in sent
+    assert arrays["y"].tobytes() not in sent
