@@ -54,8 +54,7 @@ def convert(
         verification = check_agreement(loaded, built.data)
         _require(verification, built)
         report["verification"] = verification.as_json()
-    write_bytes(path, built.data)
-    write_text(report_path(path), json.dumps(report, indent=2) + "\n")
+    _write(path, built.data, report)
     return ConversionResult(path, built.manifest, report)
 
 
@@ -71,8 +70,8 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
         lowered = ", ".join(built.layers[layer].lowered) or "none"
         raise VerificationError(
             error.message,
-            hint=f"Nothing was written. Look at {layer} and what follows it (lowered ops there: {lowered}): please report "
-            "the model, and replace that layer until then.",
+            hint=f"Nothing was written. Look at {layer} and what follows it (lowered ops there: {lowered}): please "
+            "report the model, and replace that layer until then.",
         ) from error
 
 
@@ -86,6 +85,17 @@ def _layer(name: str, built: BuiltModel) -> str | None:
                 (maker for maker in built.layers for each in layers if maker.startswith(f"layer {each!r} ")), None
             )
     return None
+
+
+def _write(path: Path, data: bytes, report: Mapping[str, Any]) -> None:
+    """Writes the report and the model, or neither."""
+    beside = report_path(path)
+    write_text(beside, json.dumps(report, indent=2) + "\n")
+    try:
+        write_bytes(path, data)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def report_path(path: str | os.PathLike[str]) -> Path:

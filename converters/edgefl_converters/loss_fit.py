@@ -12,7 +12,23 @@ from edgefl.errors import ModelError
 __all__ = ["require_fitting_loss"]
 
 _NOT_PROBABILITIES = frozenset(
-    "linear relu relu6 leaky_relu elu selu celu gelu silu swish mish softplus softsign tanh exponential".split()
+    {
+        "linear",
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "swish",
+        "mish",
+        "softplus",
+        "softsign",
+        "tanh",
+        "exponential",
+    }
 )
 """Keras activations whose values are not confined to [0, 1]."""
 _PASS_ON = ("Reshape", "Flatten", "Dropout", "Permute")

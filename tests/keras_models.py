@@ -1,0 +1,50 @@
+"""Small compiled Keras models for the converter's tests; each has the same weights every time it is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+
+def mlp(optimizer: Any = "sgd") -> keras.Model:
+    """Dense, relu and softmax."""
+    keras.utils.set_random_seed(1)
+    stack = [keras.Input((6,)), layers.Dense(8, activation="relu"), layers.Dense(4, activation="softmax")]
+    return classifier(stack, optimizer)
+
+
+def cnn(optimizer: Any = "sgd") -> keras.Model:
+    """Two-dimensional convolutions with stride and padding, and pooling."""
+    keras.utils.set_random_seed(1)
+    stack = [
+        keras.Input((8, 8, 2)),
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(5, 3, strides=2, padding="same", activation="tanh"),
+        layers.Flatten(),
+        layers.Dense(4, activation="softmax"),
+    ]
+    return classifier(stack, optimizer)
+
+
+def conv1d(optimizer: Any = "sgd") -> keras.Model:
+    """One-dimensional convolutions over time, and global pooling."""
+    keras.utils.set_random_seed(1)
+    stack = [
+        keras.Input((16, 3)),
+        layers.Conv1D(4, 5, activation="relu"),
+        layers.MaxPooling1D(2),
+        layers.Conv1D(5, 3, padding="causal", activation="relu"),
+        layers.GlobalAveragePooling1D(),
+        layers.Dense(4, activation="softmax"),
+    ]
+    return classifier(stack, optimizer)
+
+
+def classifier(stack: list[Any], optimizer: Any = "sgd") -> keras.Model:
+    """Compiles a stack of layers for four classes."""
+    model = keras.Sequential(stack)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
