@@ -18,7 +18,7 @@ import typer
 
 from edgefl.atomic import write_bytes
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl.errors import storage_error
+from edgefl.errors import InvalidSettingError, storage_error
 from edgefl_server import run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
@@ -34,7 +34,7 @@ StateOption = Annotated[Path | None, typer.Option("--state", help="State folder 
 ServerOption = Annotated[
     str | None, typer.Option("--server", help="URL of a server; the token is taken from EDGEFL_ADMIN_TOKEN.")
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id or name.")]
 
 
 @server.command()
@@ -156,7 +156,7 @@ def create(
     max_examples: Annotated[int, typer.Option(help="A device counts for at most so many examples.")] = 100_000,
     max_update_norm: Annotated[float, typer.Option(help="Updates with a larger L2 norm are refused.")] = 1e6,
     seed: Annotated[int, typer.Option(help="Makes the run repeatable; 0: a random one.")] = 0,
-    name: Annotated[str, typer.Option(help="For people.")] = "",
+    name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
     state: StateOption = None,
     server: ServerOption = None,
     format: FormatOption = Format.text,
@@ -237,6 +237,8 @@ def weights(
     format: FormatOption = Format.text,
 ) -> None:
     """Fetch a run's weights; `edgefl export MODEL.tflite --weights FILE` makes a model of them."""
+    if output.suffix != ".npy":
+        raise InvalidSettingError(f"--output expects a name that ends in .npy, got {output}.")
     query = "" if round is None else f"?round={round}"
     data, headers = OperatorClient.find(state, server).download(f"/v1/runs/{run_id}/weights{query}")
     vector = np.frombuffer(data, "<f4")

@@ -126,6 +126,11 @@ def test_a_run_that_does_not_exist_is_one_clear_line(server: ServerProcess, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_go_into_an_npy_file_only(server: ServerProcess, tmp_path: Path) -> None:
+    code, error = error_of("run", "weights", "ffff", "-o", tmp_path / "w.npz", "--state", server.state)
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+
+
 def test_a_server_that_does_not_run_is_one_clear_line(tmp_path: Path) -> None:
     code, error = error_of("run", "list", "--state", tmp_path)
     assert (code, error["error"]) == (52, "StorageError")

@@ -20,7 +20,7 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["operators"], dependencies=[Operator])
 
-RunId = Annotated[str, Path(pattern="^[0-9a-f]{1,32}$")]
+RunId = Annotated[str, Path(pattern="^[A-Za-z0-9._-]{1,64}$", description="id, or the name when only one run has it")]
 
 
 class NewRun(BaseModel):

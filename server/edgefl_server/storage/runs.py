@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from edgefl_server.storage.tables import RoundRow, RunRow
 
 __all__ = ["create_run", "fail_run_if_hopeless", "get_run", "list_runs", "metrics_of", "open_next_round", "stop_run"]
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FAILED_ROUNDS_IN_A_ROW = 3
 """After so many the run gives up: what fails every device three times will fail them again."""
 
@@ -32,7 +34,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         model: the file's bytes.
         population: whose devices train.
         settings: with seed 0 a random one is drawn and kept.
-        name: for people.
+        name: for people, who may use it instead of the id.
 
     Returns:
         The run's id.
@@ -43,8 +45,10 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         StorageError: no space.
     """
     check_population(population)
-    if len(name) > 64:
-        raise InvalidSettingError(f"A run's name expects at most 64 characters, got {len(name)}.")
+    if name and not _NAME.fullmatch(name):
+        raise InvalidSettingError(
+            f"--name expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}."
+        )
     file = ModelFile(model)
     file.verify()
     manifest = file.manifest
@@ -144,15 +148,21 @@ def stop_run(state: ServerState, run_id: str, why: str = "stopped by the operato
 
 
 def get_run(session: Session, run_id: str) -> RunRow:
-    """A run by id.
+    """A run by its id, or by its name when only one has it.
 
     Raises:
-        RunError: there is none.
+        RunError: there is none, or several have the name.
     """
     run = session.get(RunRow, run_id)
-    if run is None:
+    if run is not None:
+        return run
+    named = session.scalars(select(RunRow).where(RunRow.name == run_id)).all()
+    if len(named) > 1:
+        ids = ", ".join(each.run for each in named)
+        raise RunError(f"{len(named)} runs are named {run_id!r}.", hint=f"Use one of the ids {ids}.")
+    if not named:
         raise RunError(f"There is no run {run_id!r:.80}.", hint="`edgefl run list` names all runs.")
-    return run
+    return named[0]
 
 
 def list_runs(session: Session) -> Sequence[RunRow]:

@@ -32,8 +32,8 @@ def run_status(state: ServerState, run_id: str) -> dict[str, Any]:
     """
     with state.database.read() as session:
         run = get_run(session, run_id)
-        rounds = session.scalars(select(RoundRow).where(RoundRow.run == run_id).order_by(RoundRow.number)).all()
-        outcomes = _outcome_counts(session, run_id)
+        rounds = session.scalars(select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number)).all()
+        outcomes = _outcome_counts(session, run.run)
         devices = session.scalar(
             select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
         )
@@ -62,7 +62,7 @@ def weights_of_round(state: ServerState, run_id: str, number: int | None) -> tup
         run = get_run(session, run_id)
         done = [
             (row.number, row.weights_hash)
-            for row in session.scalars(select(RoundRow).where(RoundRow.run == run_id).order_by(RoundRow.number))
+            for row in session.scalars(select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number))
             if row.weights_hash is not None
         ]
         versions = {0: run.initial_weights_hash, **dict(done)}

@@ -69,6 +69,22 @@ def test_a_run_or_round_that_does_not_exist_is_named(fleet) -> None:
         weights_of_round(fleet.state, run, 1)
 
 
+def test_a_run_is_found_by_its_name_when_only_one_has_it(fleet) -> None:
+    run = create_run(fleet.state, make_model_file(), "people", SETTINGS, "first")
+    assert run_status(fleet.state, "first")["run"] == run
+    assert weights_of_round(fleet.state, "first", 0) == weights_of_round(fleet.state, run, 0)
+    create_run(fleet.state, make_model_file(), "people", SETTINGS, "first")
+    with pytest.raises(RunError, match="2 runs are named 'first'"):
+        stop_run(fleet.state, "first")
+    assert run_status(fleet.state, run)["state"] == "active"
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "x" * 65, "-x"])
+def test_a_name_is_a_plain_word(fleet, name: str) -> None:
+    with pytest.raises(InvalidSettingError, match="--name"):
+        create_run(fleet.state, make_model_file(), "people", SETTINGS, name)
+
+
 def test_runs_are_listed_oldest_first(fleet) -> None:
     runs = []
     for _ in range(3):
