@@ -207,9 +207,7 @@ class Fleet:
         """Runs an `edgefl` command of the operator of this fleet's server."""
         return edgefl(*arguments, "--state", self.state)
 
-    def rounds(
-        self, run_id: str, on_poll: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[dict[str, Any], Vector]]:
+    def rounds(self, run_id: str, on_poll: Callable[[], None] | None = None) -> Iterator[tuple[dict[str, Any], Vector]]:
         """Follows a run to its end.
 
         Args:
