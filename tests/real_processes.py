@@ -80,10 +80,10 @@ class Process:
         self.err.seek(0)
         return self.err.read().decode()
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, patience: float = PATIENCE) -> dict[str, Any]:
         """Waits for an end with code 0; the JSON document that was printed."""
         try:
-            code: int | str = self.child.wait(PATIENCE)
+            code: int | str = self.child.wait(patience)
         except subprocess.TimeoutExpired:
             code = "nothing, and still runs"
         assert code == 0, f"{self.arguments} ended with {code}:\n{self.errors()}"
