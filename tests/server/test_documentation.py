@@ -1,0 +1,50 @@
+"""docs/protocol.md and docs/operating.md name what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import edgefl_server
+import pytest
+import typer
+from edgefl_server.cli import run
+from edgefl_server.http import create_app
+
+from edgefl.codecs import codec_names
+
+DOCS = Path(__file__).parents[2] / "docs"
+PROTOCOL, OPERATING = (DOCS / f"{name}.md" for name in ("protocol", "operating"))
+
+
+def test_every_call_is_in_the_protocol(fleet) -> None:
+    text = PROTOCOL.read_text()
+    for path in create_app(fleet.state, "token").openapi()["paths"]:
+        pattern = re.escape(path).replace(r"\{run_id\}", r"\{id or name\}")
+        assert re.search(re.sub(r"\\\{\w+_hash\\\}", r"\\{hash\\}", pattern), text), path
+
+
+def test_every_code_is_in_the_protocol() -> None:
+    text = PROTOCOL.read_text()
+    source = "\n".join(path.read_text() for path in Path(edgefl_server.__file__).parent.rglob("*.py"))
+    raised = re.findall(
+        r'(?:OutcomeRefusedError|NotWantedError|EnrolmentRefusedError|_refused|RequestError)\(\s*(?:\d+,\s*)?"(\w+)"',
+        source,
+    )
+    assert len(set(raised)) > 15
+    missing = sorted(code for code in set(raised) if not re.search(rf"\b{code}\b", text))
+    assert missing == []
+
+
+def test_every_codec_is_in_the_protocol() -> None:
+    assert [name for name in codec_names() if f"| `{name}` |" not in PROTOCOL.read_text()] == []
+
+
+def options() -> list[str]:
+    command = typer.main.get_command(run).commands["create"]  # type: ignore[attr-defined]
+    return [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+
+
+@pytest.mark.parametrize("option", options())
+def test_every_option_of_a_run_is_in_the_operators_page(option: str) -> None:
+    assert option in OPERATING.read_text() or option == "--help"
