@@ -12,7 +12,17 @@ import flatbuffers
 from edgefl.errors import FormatVersionError, MessageError
 from edgefl.wire.generated import messages_generated as wire
 
-__all__ = ["PROTOCOL_VERSION", "Reading", "counted", "finish", "new_builder", "open_enum", "text", "vector_of_tables"]
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Budget",
+    "Reading",
+    "counted",
+    "finish",
+    "new_builder",
+    "open_enum",
+    "text",
+    "vector_of_tables",
+]
 
 PROTOCOL_VERSION = 1
 _IDENTIFIER = b"EFLM"
@@ -97,6 +107,31 @@ def text(value: bytes | None) -> str:
     if value is None:
         raise ValueError("a required text is missing")
     return value.decode()
+
+
+class Budget:
+    """How much may be read out of one message in all.
+
+    Offsets of a hostile message may all lead to one large text or vector, so that a few kilobytes would unfold into
+    gigabytes. The parts of an honest message do not overlap, but for short texts that a writer may share.
+
+    Args:
+        data: the message.
+    """
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._left = 2 * len(data) + 4096
+
+    def spend(self, size: int) -> None:
+        """Counts bytes that are about to be read."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("its parts overlap")
+
+    def text(self, value: bytes | None) -> str:
+        """Like `text`, counted."""
+        self.spend(len(value or b""))
+        return text(value)
 
 
 def open_enum(kind: type[_E], value: int) -> _E | int:

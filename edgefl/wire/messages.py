@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from edgefl.errors import HashMismatchError
 from edgefl.hashing import sha256
 from edgefl.wire.framing import (
     PROTOCOL_VERSION,
+    Budget,
     Reading,
     counted,
     finish,
@@ -316,6 +316,7 @@ class Outcome:
         """
         with Reading("Outcome") as reading:
             table = reading.body(data, wire.Body.Outcome, wire.Outcome)
+            budget = Budget(data)
             return cls(
                 task_id=text(table.TaskId()),
                 status=open_enum(OutcomeStatus, table.Status()),
@@ -325,10 +326,11 @@ class Outcome:
                 num_examples=table.NumExamples(),
                 local_steps=table.LocalSteps(),
                 sections=tuple(
-                    _read_section(entry, data) for entry in map(table.Sections, counted(table.SectionsLength(), data))
+                    _read_section(entry, data, budget)
+                    for entry in map(table.Sections, counted(table.SectionsLength(), data))
                 ),
                 metrics=tuple(
-                    MetricState(text(entry.Name()), tuple(float(value) for value in _array(entry, data)))
+                    MetricState(budget.text(entry.Name()), _values(entry, data, budget))
                     for entry in map(table.Metrics, counted(table.MetricsLength(), data))
                 ),
                 trainer=text(table.Trainer()),
@@ -349,21 +351,23 @@ def _write_section(builder: Any, section: Section) -> int:
     return int(wire.SectionEnd(builder))
 
 
-def _read_section(entry: Any, data: bytes | memoryview) -> Section:
+def _read_section(entry: Any, data: bytes | memoryview, budget: Budget) -> Section:
     field_at = entry._tab.Offset(10)
     start, length = entry._tab.Vector(field_at), entry._tab.VectorLen(field_at)
     if not field_at or start + length > len(data):
         raise ValueError("a payload reaches beyond the end")
+    budget.spend(length)
     return Section(
-        name=text(entry.Name()),
-        codec=text(entry.Codec()),
+        name=budget.text(entry.Name()),
+        codec=budget.text(entry.Codec()),
         length=entry.Length(),
         payload=memoryview(data)[start : start + length],
-        digest=text(entry.Digest()),
+        digest=budget.text(entry.Digest()),
     )
 
 
-def _array(entry: Any, data: bytes | memoryview) -> Iterable[float]:
+def _values(entry: Any, data: bytes | memoryview, budget: Budget) -> tuple[float, ...]:
     counted(entry.ValuesLength(), data)
+    budget.spend(8 * entry.ValuesLength())
     values = entry.ValuesAsNumpy()
-    return values if isinstance(values, np.ndarray) else ()
+    return tuple(float(value) for value in values) if isinstance(values, np.ndarray) else ()

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from edgefl.errors import CodecError, EdgeflError, FormatVersionError, HashMismatchError, MessageError
 from edgefl.wire import framing
+from edgefl.wire.framing import finish, new_builder, vector_of_tables
+from edgefl.wire.generated import messages_generated as wire
 from edgefl.wire.messages import (
     BatchPolicy,
     MetricState,
@@ -195,6 +197,30 @@ def test_a_damaged_message_is_refused_or_read_but_never_crashes(data: st.DataObj
                 section.vector()
         except EdgeflError:
             pass
+
+
+def test_a_small_message_cannot_unfold_into_a_large_one() -> None:
+    builder = new_builder()
+    values = builder.CreateNumpyVector(np.zeros(10_000))
+    texts = {name: builder.CreateString(name) for name in ("task", "base", "layout", "trainer", "state")}
+    wire.MetricStateStart(builder)
+    wire.MetricStateAddName(builder, texts["state"])
+    wire.MetricStateAddValues(builder, values)
+    state = wire.MetricStateEnd(builder)
+    metrics = vector_of_tables(builder, wire.OutcomeStartMetricsVector, [state] * 20_000)
+    sections = vector_of_tables(builder, wire.OutcomeStartSectionsVector, [])
+    wire.OutcomeStart(builder)
+    wire.OutcomeAddTaskId(builder, texts["task"])
+    wire.OutcomeAddBaseWeightsHash(builder, texts["base"])
+    wire.OutcomeAddLayoutHash(builder, texts["layout"])
+    wire.OutcomeAddTrainer(builder, texts["trainer"])
+    wire.OutcomeAddSections(builder, sections)
+    wire.OutcomeAddMetrics(builder, metrics)
+    message = finish(builder, wire.OutcomeEnd(builder), wire.Body.Outcome)
+    assert len(message) < 200_000  # and would hold 200 million numbers
+
+    with pytest.raises(MessageError, match="overlap"):
+        Outcome.decode(message)
 
 
 def test_the_length_of_an_outcome_does_not_depend_on_the_values_it_carries() -> None:
