@@ -45,7 +45,7 @@ def edgefl(*arguments: str | Path, on_progress: Callable[[str], None] | None = N
         on_progress: told each line that the command writes to standard error.
 
     Raises:
-        ProcessFailedError: it exits with another code than 0; the message has its last line.
+        ProcessFailedError: it exits with another code than 0; the message has its own.
     """
     command = [*_EDGEFL, *map(str, arguments), "--format", "json"]
     last = ""
@@ -62,7 +62,7 @@ def edgefl(*arguments: str | Path, on_progress: Callable[[str], None] | None = N
         finally:
             _end(process)
         if code != 0:
-            raise ProcessFailedError(f"`edgefl {' '.join(map(str, arguments))}` exited with code {code}: {last}")
+            raise _failure(arguments, code, last)
         output.seek(0)
         document: dict[str, Any] = json.load(output)
     return document
@@ -183,6 +183,12 @@ class Fleet:
         if self._server_log is not None:
             self._server_log.close()
 
+    @property
+    def server_pid(self) -> int:
+        """The process id of the server, which must have been started."""
+        assert self._server is not None
+        return self._server.pid
+
     def start_server(self) -> str:
         """Starts the server on a free port of this machine and returns its URL once it answers.
 
@@ -270,6 +276,16 @@ def _environment() -> dict[str, str]:
     """One numpy thread each, for nine processes share the cores; and modules of the examples can be named."""
     paths = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths}
+
+
+def _failure(arguments: tuple[str | Path, ...], code: int, last_line: str) -> ProcessFailedError:
+    """What a command said about its failure: JSON, unless it broke down."""
+    command = f"`edgefl {' '.join(map(str, arguments))}` exited with code {code}"
+    try:
+        error = json.loads(last_line)
+        return ProcessFailedError(f"{command}: {error['message']}", hint=error["hint"])
+    except (ValueError, KeyError, TypeError):
+        return ProcessFailedError(f"{command}: {last_line or 'it said nothing'}")
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
