@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -58,16 +59,16 @@ def run(
     warnings.showwarning = lambda message, *place: progress(f"Note: {message}")
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
-    invited = Invitation.parse(invitation) if invitation else None
-    known = StateFolder(state).enrolment()
-    server = server or (invited.server if invited else known.get("server") or "")
-    population = population or (invited.population if invited else known.get("population") or "")
+    found = _enrolment(invitation, state)
+    server = server or found.get("server") or ""
+    population = population or found.get("population") or ""
     if not server or not population:
         raise InvalidSettingError(
             f"Expected a server and a population, got {'no population' if server else 'no server'}.",
             hint="Give --invitation, or --server, --population and --token; later starts remember them.",
         )
-    pin = certificate_pin or (invited.certificate_pin if invited else known.get("certificate_pin"))
+    # A pin belongs to the server that it came with.
+    pin = certificate_pin or (found.get("certificate_pin") if server == found.get("server") else None)
     agent: Device | None = None
     try:
         agent = Device(
@@ -75,8 +76,8 @@ def run(
             population,
             data,
             state,
-            token=token or (invited.token if invited else None),
-            certificate_pin=pin or None,
+            token=token or found.get("token"),
+            certificate_pin=pin,
             num_threads=threads,
             runtime=runtime,
             report=progress,
@@ -108,6 +109,11 @@ def status(state: StateOption, format: FormatOption = Format.text) -> None:
         "cache_bytes": sum(file.stat().st_size for file in cached),
     }
     emit(result, format, lambda: "\n".join(f"{name}: {value}" for name, value in result.items()))
+
+
+def _enrolment(invitation: str, state: Path) -> dict[str, Any]:
+    """Where to take part: what the invitation says, else what the state folder remembers."""
+    return asdict(Invitation.parse(invitation)) if invitation else StateFolder(state).enrolment()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -19,6 +19,7 @@ from edgefl.errors import (
     EdgeflError,
     InvalidSettingError,
     MissingDependencyError,
+    StorageError,
     storage_error,
 )
 from edgefl.version import __version__
@@ -193,7 +194,7 @@ class Device:
             report.result = "abandoned"
             return self._finish(report)
         message = outcome.encode()
-        self._state.keep_outcome(message)
+        self._keep(message)
         return self._send(outcome, message, report)
 
     def _enrol(self) -> None:
@@ -296,10 +297,17 @@ class Device:
         report.note(outcome)
         return self._finish(report)
 
+    def _keep(self, message: bytes) -> None:
+        try:
+            self._state.keep_outcome(message)
+        except StorageError as error:
+            # Sending needs no disk; after a crash the same bytes would be trained again.
+            self._report(str(error))
+
     def _give_up(self, outcome: Outcome, refusal: str) -> Reply:
         failed = given_up(outcome, refusal)
         message = failed.encode()
-        self._state.keep_outcome(message)
+        self._keep(message)
         path = _task_path(outcome.task_id, "outcome")
         return self._connection.call("PUT", path, body=message, content_type=CONTENT_TYPE)
 

@@ -82,6 +82,18 @@ def test_an_invitation_is_enough_and_later_not_even_that(server, start, tmp_path
     assert len(server.asked("POST", "/devices")) == 1
 
 
+def test_the_pin_of_one_server_is_not_used_for_another(server, tmp_path, data, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    (tmp_path / "s").mkdir()
+    remembered = {"server": "https://elsewhere", "population": "kitchen", "certificate_pin": "0" * 64}
+    (tmp_path / "s" / "enrolment.json").write_text(json.dumps(remembered))
+    arguments = ["--server", server.url, "--token", TOKEN, "--data", str(data), "--state", str(tmp_path / "s")]
+    with pytest.raises(SystemExit) as ended:
+        main(["device", "run", *arguments, "--until-idle"])
+    assert ended.value.code == 0
+    assert json.loads((tmp_path / "s" / "enrolment.json").read_text())["certificate_pin"] is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_waiting_device_with_a_summary(server, start, tmp_path, data, number):
     server.retry_after = "3000"

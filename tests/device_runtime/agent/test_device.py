@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -321,6 +323,32 @@ def test_weights_that_are_not_finite_are_not_sent(rig):
     rig.device().step()
     outcome = rig.server.decoded("r-1-d")
     assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, Reason.DIVERGED)
+
+
+def test_a_full_disk_while_downloading_fails_the_task_with_its_reason(rig):
+    rig.server.tasks = [rig.task()]
+    device = rig.device()
+    device._weights.part(rig.weights_hash).symlink_to("/dev/full")
+    device.step()
+    outcome = rig.server.decoded("r-1-d")
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, Reason.OUT_OF_DISK)
+    assert "No space left on device" in rig.lines[0]
+
+
+def test_an_outcome_that_cannot_be_kept_is_sent_all_the_same(rig, monkeypatch):
+    rig.server.tasks = [rig.task()]
+    device = rig.device()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    device._enrol()
+    monkeypatch.setattr("edgefl.atomic.os.fsync", full)
+    with monkeypatch.context() as patch:
+        patch.setattr(device._state, "drop_outcome", lambda: None)
+        assert device.step().result == "accepted"
+    assert "No space left on device" in rig.lines[0]
+    assert not list((rig.folder / "state").glob("*outcome*"))
 
 
 def test_troubles_in_a_row_make_the_device_wait_longer(rig, quick):
