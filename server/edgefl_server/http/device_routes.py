@@ -30,8 +30,8 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["devices"])
 
 _LONGEST_WAIT_SECONDS = 30.0
-_LONGEST_IDLE_WAIT_SECONDS = 5.0
-"""The wait when the population has no active run at all."""
+_LONGEST_IDLE_WAIT_SECONDS = 1.0
+"""The wait when the population has no active run at all: scripts (`--until-idle`) sit it out at their end."""
 _LONGEST_SILENCE_SECONDS = 60.0
 """A sender that goes silent in the middle of a body for so long is cut off."""
 
