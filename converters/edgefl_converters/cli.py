@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl_converters.quiet import import_tensorflow_quietly
+from edgefl_converters.quiet import quiet_tensorflow
 
 __all__ = ["convert", "export", "verify"]
 
@@ -29,17 +30,17 @@ def convert(
     format: FormatOption = Format.text,
 ) -> None:
     """Turn a Keras model into a .tflite file that trains, with builtin TFLite ops only."""
-    _start()
-    result = edgefl_converters.convert(
-        model,
-        out,
-        loss=loss,
-        optimizer=optimizer,
-        metrics=metric or None,
-        batch_size=batch_size,
-        verify=verify,
-        on_progress=progress,
-    )
+    with _tensorflow():
+        result = edgefl_converters.convert(
+            model,
+            out,
+            loss=loss,
+            optimizer=optimizer,
+            metrics=metric or None,
+            batch_size=batch_size,
+            verify=verify,
+            on_progress=progress,
+        )
     document: dict[str, Any] = {"path": str(result.path), **result.report}
     emit(
         document,
@@ -54,8 +55,8 @@ def verify(
     format: FormatOption = Format.text,
 ) -> None:
     """Train a model file beside its Keras model on every installed runtime, and compare."""
-    _start()
-    report = edgefl_converters.verify(file, against).as_json()
+    with _tensorflow():
+        report = edgefl_converters.verify(file, against).as_json()
     emit({"path": str(file), **report}, format, lambda: "\n".join([f"{file} agrees with {against}", *_figures(report)]))
 
 
@@ -72,8 +73,8 @@ def export(
     format: FormatOption = Format.text,
 ) -> None:
     """Turn trained weights back into a .keras or an inference .tflite file."""
-    _start()
-    path = edgefl_converters.export(file, weights, out, base=base)
+    with _tensorflow():
+        path = edgefl_converters.export(file, weights, out, base=base)
     size = path.stat().st_size
     emit({"path": str(path), "bytes": size}, format, lambda: f"wrote {path}: {size:,} bytes")
 
@@ -98,6 +99,7 @@ def _figures(verification: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def _start() -> None:
+def _tensorflow() -> AbstractContextManager[None]:
+    """Answers with the install line before TensorFlow is missed."""
     edgefl_converters.require_tensorflow()
-    import_tensorflow_quietly()
+    return quiet_tensorflow()

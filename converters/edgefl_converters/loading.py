@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -130,7 +131,8 @@ def _known_names(kind: str, given: Any, get: Any, known: Iterable[str]) -> None:
         except Exception as error:
             candidates = sorted(set(known))
             near = _nearest(name, candidates)
-            hint = f"Did you mean {near!r}?" if near else f"Keras knows: {', '.join(candidates)}."
+            shown = [each for each in candidates if each[0].islower()] or candidates
+            hint = f"Did you mean {near!r}?" if near else f"Keras knows: {', '.join(shown)}."
             raise InvalidSettingError(f"Keras knows no {kind} {name!r}.", hint=hint) from error
 
 
@@ -195,7 +197,8 @@ def _call(source: str) -> keras.Model:
         except EdgeflError:
             raise
         except Exception as error:
-            raise ModelError(f"{source}() failed: {_where(error)}", hint="It is called without arguments.") from error
+            hint = "It is called without arguments." if isinstance(error, TypeError) else None
+            raise ModelError(f"{source}() failed: {_where(error)}", hint=hint) from error
     if not isinstance(model, keras.Model):
         raise ModelError(f"{source}() returned {type(model).__name__}, expected a Keras model.", hint=_SOURCES)
     return model
@@ -236,7 +239,10 @@ def _read(path: Path) -> keras.Model:
     if path.suffix != ".keras":
         raise ModelError(f"{path} must have a name that ends in .keras for Keras to load it.", hint="Rename it.")
     try:
-        model = keras.saving.load_model(path)
+        with warnings.catch_warnings():
+            # The optimizer's state is not converted: training on devices starts with a fresh one.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = keras.saving.load_model(path)
     except Exception as error:
         message = str(error)
         if "Lambda" in message or "safe_mode" in message:
@@ -244,8 +250,9 @@ def _read(path: Path) -> keras.Model:
                 f"{path} holds Python code (a Lambda layer), which is not run from a file.",
                 hint="Give module:function that builds the model, or replace the Lambda by a layer class.",
             ) from error
-        if "Could not locate" in message or "custom_objects" in message or "register" in message:
-            raise ModelError(f"{path} cannot be rebuilt: {_first_line(error)}", hint=_FUNCTION_INSTEAD) from error
+        unknown = re.search(r"Could not locate \w+ '(\w+)'", message)
+        if unknown:
+            raise ModelError(f"{path} uses {unknown[1]}, which Keras does not know.", hint=_FUNCTION_INSTEAD) from error
         raise ModelError(f"Keras cannot load {path}: {_first_line(error)}", hint=_RESAVE) from error
     if not isinstance(model, keras.Model):
         raise ModelError(f"{path} holds {type(model).__name__}, expected a Keras model.", hint=_SOURCES)
@@ -259,6 +266,8 @@ def _first_line(error: BaseException) -> str:
 
 def _where(error: BaseException) -> str:
     """The error with the last line of the user's own code that led to it."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({Path(error.filename or '').name}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {_first_line(error)}{place}"

@@ -45,10 +45,21 @@ def require_fitting_loss(model: keras.Model) -> None:
         ModelError: says which output, what its loss expects and what to change.
     """
     outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
+    _check_names(model)
     for tensor, loss in zip(outputs, _losses(model, len(outputs)), strict=False):
         kind = _kind(loss)
         if kind is not None:
             _check(tensor, loss, kind)
+
+
+def _check_names(model: Any) -> None:
+    given, names = model.loss, list(getattr(model, "output_names", None) or [])
+    if isinstance(given, dict) and names and not set(given) & set(names):
+        raise ModelError(
+            f"The compiled losses are for {', '.join(map(repr, given))}, the model's outputs are "
+            f"{', '.join(map(repr, names))}.",
+            hint="Compile with loss={output name: loss}.",
+        )
 
 
 def _check(tensor: Any, loss: Any, kind: str) -> None:

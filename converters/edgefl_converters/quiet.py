@@ -2,38 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 
-__all__ = ["import_tensorflow_quietly"]
+from edgefl.errors import EdgeflError
+
+__all__ = ["quiet_tensorflow"]
+
+_VERBOSITY = "TF_CPP_MIN_LOG_LEVEL"
 
 
-def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow for a command: on the CPU, and without its messages about GPUs.
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Imports TensorFlow for a command, on the CPU, and holds back what its native code writes to standard error.
 
-    What the user set in the environment stays as it is. Some messages are written before any setting is read, so
-    standard error is held back during the import; it is shown if the import fails.
+    TensorFlow writes some messages before it reads any setting, and repeats as pages of text what its exceptions say.
+    What was held back is shown if something fails that edgefl has no words for. Python's own ``sys.stderr`` works on.
+    Nothing is held back where the user has set TF_CPP_MIN_LOG_LEVEL.
     """
     # Devices compute in float32 on CPUs; a GPU would be the wrong thing to compare with, and slower to start.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if _VERBOSITY in os.environ:
+        _import()
+        yield
+        return
+    os.environ[_VERBOSITY] = "2"
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    with _native_stderr_held():
+        _import()
+        yield
+
+
+def _import() -> None:
+    tensorflow = importlib.import_module("tensorflow")
+    importlib.import_module("keras")
+    tensorflow.config.list_physical_devices()  # looks for GPUs now, not in the middle of the work
+
+
+@contextlib.contextmanager
+def _native_stderr_held() -> Iterator[None]:
+    before = sys.stderr
     with tempfile.TemporaryFile() as held:
-        standard_error = os.dup(2)
+        real = os.dup(2)
         os.dup2(held.fileno(), 2)
-        failed = True
+        sys.stderr = os.fdopen(os.dup(real), "w", buffering=1)
+        show = True
         try:
-            tensorflow = importlib.import_module("tensorflow")
-            importlib.import_module("keras")
-            tensorflow.config.list_physical_devices()  # looks for GPUs now, not in the middle of the work
-            failed = False
+            yield
+            show = False
+        except EdgeflError:
+            show = False
+            raise
         finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
-            if failed:
+            sys.stderr.close()
+            sys.stderr = before
+            os.dup2(real, 2)
+            os.close(real)
+            if show:
                 held.seek(0)
                 os.write(2, held.read())
