@@ -41,9 +41,14 @@ class OperatorClient:
 
     Args:
         operator: where it is, and the token.
+
+    Raises:
+        InvalidSettingError: the URL is none of HTTP.
     """
 
     def __init__(self, operator: OperatorFile) -> None:
+        if not operator.url.startswith(("http://", "https://")):
+            raise InvalidSettingError(f"The server's URL expects http:// or https:// in front, got {operator.url!r}.")
         self.url = operator.url.rstrip("/")
         self.certificate_pin = operator.certificate_pin
         self._headers = {"Authorization": f"Bearer {operator.admin_token}"}

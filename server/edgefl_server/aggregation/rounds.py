@@ -14,7 +14,7 @@ from edgefl_server.aggregation.settings import RunSettings
 
 __all__ = ["Assignment", "AssignmentState", "Round", "RoundState"]
 
-_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 300.0
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 60.0
 """A device that declined or failed is asked again in the same round after a pause that doubles each time."""
 
 

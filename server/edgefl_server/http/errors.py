@@ -80,6 +80,7 @@ async def _edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, NotWantedError):
         return response(409, error.code, message, hint, retry_after(0, 2))
     if isinstance(error, OutcomeRefusedError):
+        _log.warning("refused %s: %s: %s", request.url.path, error.reason, message)
         return response(422, error.reason, message, hint)
     if isinstance(error, RunError):
         return response(404, "unknown_run", message, hint)

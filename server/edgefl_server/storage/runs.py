@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from edgefl_server.storage.tables import RoundRow, RunRow
 
 __all__ = ["create_run", "fail_run_if_hopeless", "get_run", "list_runs", "metrics_of", "open_next_round", "stop_run"]
 
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FAILED_ROUNDS_IN_A_ROW = 3
 """After so many the run gives up: what fails every device three times will fail them again."""
@@ -84,6 +86,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         session.add(run)
         session.flush()
         open_next_round(session, run, now)
+    _log.info("run %s created: %d rounds of %d outcomes from %s", run.run, settings.rounds, settings.target, population)
     return run.run
 
 
@@ -111,6 +114,7 @@ def open_next_round(session: Session, run: RunRow, now: float) -> None:
 
 def fail_run_if_hopeless(session: Session, run: RunRow, now: float) -> None:
     """Goes on after a failed round: with the next one, or with the end of the run when too many failed in a row."""
+    _log.warning("run %s: round %d failed: %s", run.run, run.round, session.get_one(RoundRow, (run.run, run.round)).why)
     latest = session.scalars(
         select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number.desc()).limit(_FAILED_ROUNDS_IN_A_ROW)
     ).all()

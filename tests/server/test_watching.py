@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from edgefl_server.run_text import round_line, runs, status
+from edgefl_server.watching import require_success, watch
+
+from edgefl.errors import RunError, ServerUnavailableError
+
+
+def entry(number: int, state: str, **change: Any) -> dict[str, Any]:
+    return {
+        "round": number,
+        "state": state,
+        "why": "",
+        "outcomes": {"accepted": 0, "folded": 2, "discarded": 0, "declined": 0, "failed": 0},
+        "reasons": {},
+        "loss": 0.5,
+        "metrics": {"accuracy": 0.75},
+        "seconds": 1.25,
+        **change,
+    }
+
+
+def document(state: str, *history: dict[str, Any], why: str = "") -> dict[str, Any]:
+    return {
+        "run": "abc",
+        "name": "mine",
+        "state": state,
+        "why": why,
+        "round": len(history),
+        "rounds": 2,
+        "population": "people",
+        "devices_enrolled": 3,
+        "tasks_open": 1,
+        "target": 2,
+        "weights_hash": "f" * 64,
+        "history": list(history),
+    }
+
+
+class Answers:
+    """A client that gives prepared answers."""
+
+    def __init__(self, *answers: dict[str, Any] | Exception) -> None:
+        self.answers = list(answers)
+
+    def get(self, path: str) -> Any:
+        assert path == "/v1/runs/abc"
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_each_round_is_told_once_when_it_has_ended() -> None:
+    told: list[str] = []
+    answers = Answers(
+        document("active", entry(1, "selecting")),
+        document("active", entry(1, "done"), entry(2, "collecting")),
+        document("done", entry(1, "done"), entry(2, "done")),
+    )
+    result = watch(answers, "abc", told.append, sleep=lambda seconds: None)  # type: ignore[arg-type]
+    assert [line.split()[1] for line in told] == ["1", "2"]
+    require_success(result)
+
+
+def test_a_restart_of_the_server_is_waited_for() -> None:
+    away = ServerUnavailableError("away")
+    answers = Answers(away, away, document("done", entry(1, "done")))
+    assert watch(answers, "abc", lambda line: None, sleep=lambda seconds: None)["state"] == "done"  # type: ignore[arg-type]
+
+
+def test_a_server_that_stays_away_is_not_waited_for_for_ever() -> None:
+    answers = Answers(*[ServerUnavailableError("away")] * 100)
+    with pytest.raises(ServerUnavailableError):
+        watch(answers, "abc", lambda line: None, sleep=lambda seconds: None)  # type: ignore[arg-type]
+    assert answers.answers
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_a_run_that_did_not_end_well_is_an_error_that_says_why(state: str) -> None:
+    with pytest.raises(RunError, match="too few devices"):
+        require_success(document(state, why="too few devices"))
+
+
+def test_a_line_says_what_came_of_a_round() -> None:
+    line = round_line(
+        entry(
+            7,
+            "failed",
+            outcomes={"accepted": 0, "folded": 0, "discarded": 2, "declined": 1, "failed": 0},
+            reasons={"no_data": 1},
+            why="the deadline passed",
+            loss=None,
+            metrics={},
+        )
+    )
+    assert line == "round    7 failed        1.2 s  2 discarded, 1 declined; reasons: no_data ×1; the deadline passed"
+    assert "loss 0.5000; accuracy 0.7500" in round_line(entry(1, "done"))
+
+
+def test_the_status_of_a_run_says_why_it_ended() -> None:
+    text = status(document("failed", entry(1, "failed"), why="nobody came"))
+    assert text.startswith("run abc (mine): failed, round 1 of 2\n  why: nobody came\n")
+
+
+def test_no_runs_are_said_so() -> None:
+    assert runs([]) == "no runs"
