@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from edgefl.errors import UnsupportedModelError
@@ -82,23 +83,31 @@ class _Holder(tf.Module):  # type: ignore[misc]
         # The file lists variables by name; numbers keep that the manifest's order, whatever Keras called them.
         names = [f"v{index:05d}" for index in range(len(kept))]
         self.variables_in_order = [
-            tf.Variable(variable.initial, name=name, trainable=False) for name, variable in zip(names, kept)
+            tf.Variable(np.reshape(variable.initial, _held_shape(variable)), name=name, trainable=False)
+            for name, variable in zip(names, kept)
         ]
         self._position = {id(variable): index for index, variable in enumerate(kept)}
         self.resources = dict(zip(names, kept))
 
-    def of(self, variable: Variable) -> tf.Variable:
+    def _of(self, variable: Variable) -> tf.Variable:
         return self.variables_in_order[self._position[id(variable)]]
 
+    def read(self, variable: Variable) -> tf.Tensor:
+        """The current value, in the shape that the traced graph knows."""
+        held = self._of(variable).read_value()
+        return held if variable.initial.shape else held[0]
+
+    def assign(self, variable: Variable, value: tf.Tensor) -> None:
+        """Gives a variable a new value."""
+        self._of(variable).assign(value if variable.initial.shape else tf.expand_dims(value, 0))
+
     def reader(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
-        return lambda: {
-            variable.name: tf.reshape(self.of(variable).read_value(), _port_shape(variable)) for variable in variables
-        }
+        return lambda: {variable.name: self._of(variable).read_value() for variable in variables}
 
     def writer(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
         def write(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
             for variable, tensor in zip(variables, tensors):
-                self.of(variable).assign(tf.reshape(tensor, variable.initial.shape))
+                self._of(variable).assign(tensor)
             return _status()
 
         return write
@@ -106,7 +115,7 @@ class _Holder(tf.Module):  # type: ignore[misc]
     def resetter(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
         def reset() -> Mapping[str, tf.Tensor]:
             for variable in variables:
-                self.of(variable).assign(tf.constant(variable.initial))
+                self.assign(variable, tf.constant(variable.initial))
             return _status()
 
         return reset
@@ -136,7 +145,7 @@ class _Emitter:
             results = walk.emit(trace.graph, bound, trace.results)
             for variable in walk.assigned:
                 if variable.role != SEED:
-                    self._holder.of(variable).assign(walk.values[variable])
+                    self._holder.assign(variable, walk.values[variable])
             return dict(zip(trace.outputs, results))
 
         return run
@@ -155,7 +164,7 @@ class _Emitter:
             return tf.zeros(variable.initial.shape, variable.initial.dtype)
         if variable.role == FROZEN:
             return tf.constant(variable.initial)
-        return self._holder.of(variable).read_value()
+        return self._holder.read(variable)
 
 
 def _status() -> Mapping[str, tf.Tensor]:
@@ -163,11 +172,15 @@ def _status() -> Mapping[str, tf.Tensor]:
 
 
 def _ports(variables: Sequence[Variable]) -> tuple[Port, ...]:
-    return tuple(Port(each.name, _port_shape(each), each.initial.dtype.name) for each in variables)
+    return tuple(Port(each.name, _held_shape(each), each.initial.dtype.name) for each in variables)
 
 
-def _port_shape(variable: Variable) -> tuple[int, ...]:
-    """The shape in which a variable goes in and out: ai-edge-litert on aarch64 dies of inputs without dimensions."""
+def _held_shape(variable: Variable) -> tuple[int, ...]:
+    """The shape in which a variable is kept, goes in and comes out: never without dimensions.
+
+    ai-edge-litert on aarch64 dies of inputs without dimensions, and tflite-runtime 2.14 takes a variable without
+    dimensions for one of unknown shape, after which it leaves the whole subgraph to its slow kernels.
+    """
     return variable.initial.shape or (1,)
 
 

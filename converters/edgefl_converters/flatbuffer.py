@@ -20,6 +20,13 @@ from edgefl.errors import UnsupportedModelError
 __all__ = ["FlatModel"]
 
 _ALIGNMENT = 16
+_SUBGRAPH_FIELDS = (
+    "initSubgraphIndex",
+    "thenSubgraphIndex",
+    "elseSubgraphIndex",
+    "condSubgraphIndex",
+    "bodySubgraphIndex",
+)
 _FILL_FROM_BYTES = 512
 """Below this a constant is smaller than the op that would compute it."""
 
@@ -88,6 +95,21 @@ class FlatModel:
                     filled[source] = int(fill.outputs[0])
                 operator.inputs = [operator.inputs[0], filled[source]]
             subgraph.operators = fills + list(subgraph.operators)
+
+    def make_primary(self, signature: str) -> None:
+        """Moves a signature's subgraph to the front: tflite-runtime 2.14 delegates the first subgraph only."""
+        index = next(each.subgraphIndex for each in self._model.signatureDefs if _text(each.signatureKey) == signature)
+        moved = {0: index, index: 0}
+        subgraphs = self._model.subgraphs
+        subgraphs[0], subgraphs[index] = subgraphs[index], subgraphs[0]
+        for each in self._model.signatureDefs:
+            each.subgraphIndex = moved.get(each.subgraphIndex, each.subgraphIndex)
+        for subgraph in subgraphs:
+            for operator in subgraph.operators:
+                for field in _SUBGRAPH_FIELDS:
+                    called = getattr(operator.builtinOptions, field, None)
+                    if called is not None:
+                        setattr(operator.builtinOptions, field, moved.get(called, called))
 
     def drop_names(self) -> None:
         """Removes the names of tensors and functions: signatures name what a caller needs."""

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from edgefl_converters.lowerings.activations import positive
 from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
 from edgefl_converters.lowerings.windows import Window, gather_rows, pad_image
 
@@ -64,9 +65,9 @@ def _first_maximum(taps: Sequence[tf.Tensor], maximum: tf.Tensor, gradient: tf.T
     """Gives each tap the gradient where it is the first that equals the maximum."""
     received, rest = [], gradient
     for tap in taps[:-1]:
-        own = rest * tf.cast(tf.equal(tap, maximum), tf.float32)
-        received.append(own)
-        rest = rest - own
+        left = rest * positive(maximum - tap)
+        received.append(rest - left)
+        rest = left
     # One of the taps is the maximum, so the last one gets what no other took.
     return [*received, rest]
 

@@ -1,4 +1,4 @@
-"""Gradients of slices: the gradient is put back where the slice was taken."""
+"""Shapes: reshaping to a scalar, and gradients of slices, which are put back where the slice was taken."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ import numpy as np
 import tensorflow as tf
 
 from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
+
+
+@lowering("Reshape", "Squeeze")
+def to_scalar(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """A scalar is taken out by a slice.
+
+    A RESHAPE to no dimensions has an empty shape tensor, which tflite-runtime 2.14 does not recognise as a constant: it
+    expects the shape to change at every step and leaves the whole subgraph to its slow kernels.
+    """
+    if op.outputs[0].shape.rank != 0 or inputs[0].shape.rank == 0:
+        return None
+    return [tf.reshape(inputs[0], [1])[0]]
 
 
 @lowering("StridedSliceGrad")
