@@ -74,6 +74,11 @@ def _differences(specification: Specification, manifest: ModelManifest) -> Itera
     ):
         if in_file != in_model:
             yield f"its {what} are {', '.join(in_file)}, the model's {', '.join(in_model)}"
+    given = {spec.name: (spec.dtype, spec.shape) for spec in manifest.signatures["train"].inputs}
+    for port in (*specification.inputs, *specification.targets):
+        if given.get(port.name, (port.dtype, port.shape)) != (port.dtype, port.shape):
+            dtype, shape = given[port.name]
+            yield f"its {port.name!r} is {dtype} {shape}, the model's {port.dtype} {port.shape}"
     names = dict(zip(stable_names(model), model.variables, strict=True))
     for parameter in manifest.parameters:
         if parameter.name not in names:

@@ -17,8 +17,9 @@ from edgefl.atomic import write_bytes
 from edgefl.errors import DataError, InvalidSettingError, ModelError, UnsupportedModelError, storage_error
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
+from edgefl_converters.lint import lint_inference
 from edgefl_converters.loading import load
-from edgefl_converters.naming import signature_keys, stable_names
+from edgefl_converters.naming import PathNames, signature_keys, stable_names
 
 __all__ = ["export", "read_weights"]
 
@@ -123,8 +124,8 @@ def _rebuild(manifest: ModelManifest, name: str) -> keras.Model:
             f"{manifest.producer.get('keras', 'of an unknown version')}): {first_line}",
             hint=_BASE,
         ) from error
-    own = {variable.path for variable in model.variables}
-    frozen = [path for path in manifest.frozen if path in own]
+    names, own = PathNames(model), set(stable_names(model))
+    frozen = [name for name in map(names, manifest.frozen) if name in own]
     if frozen:
         raise UnsupportedModelError(
             f"{name} holds {len(frozen)} frozen variables ({', '.join(frozen[:3])}{', …' if len(frozen) > 3 else ''}) "
@@ -179,12 +180,27 @@ def _tflite_bytes(model: keras.Model, manifest: ModelManifest) -> bytes:
         tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, name=key) for spec, key in zip(specs, keys, strict=True)
     ]
     function = tf.function(infer, autograph=False).get_concrete_function(*signature)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], _Holder(model))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
-        return bytes(converter.convert())
+        data = bytes(converter.convert())
     except Exception as error:
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UnsupportedModelError(
             f"TensorFlow cannot convert the model for inference: {first_line}", hint="Export it as .keras instead."
         ) from error
+    findings = lint_inference(data)
+    if findings:
+        raise UnsupportedModelError(
+            f"The inference model would not run everywhere: {' '.join(each.message for each in findings)}",
+            hint="Export it as .keras instead.",
+        )
+    return data
+
+
+class _Holder(tf.Module):  # type: ignore[misc]
+    """The raw variables: TensorFlow saves those of a Keras model without their values."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.raw = [variable.value for variable in model.variables]

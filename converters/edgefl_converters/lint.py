@@ -10,7 +10,7 @@ from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest, TensorSpec
 from edgefl_converters.op_versions import OLDEST_RUNTIME, OLDEST_RUNTIME_VERSIONS
 
-__all__ = ["REQUIRED_SIGNATURES", "Finding", "lint", "require_clean"]
+__all__ = ["REQUIRED_SIGNATURES", "Finding", "lint", "lint_inference", "require_clean"]
 
 REQUIRED_SIGNATURES = (
     "train",
@@ -55,6 +55,22 @@ def lint(data: bytes, manifest: ModelManifest) -> list[Finding]:
         *_operators(graph),
         *_variables(graph),
         *_signatures(graph, manifest),
+    ]
+
+
+def lint_inference(data: bytes) -> list[Finding]:
+    """Checks a model without training: every op known everywhere, every weight a constant.
+
+    Args:
+        data: the whole file.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    graph = _Graph(schema.ModelT.InitFromPackedBuf(data, 0), schema)
+    variables = {name for index in range(len(graph.subgraphs)) for name in graph.handles(index).values()}
+    return [
+        *_operators(graph),
+        *(Finding("variable", f"Weight {name!r} is a variable, expected a constant.") for name in sorted(variables)),
     ]
 
 

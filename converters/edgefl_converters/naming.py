@@ -42,8 +42,8 @@ class PathNames:
     """Renames the layers of one model as if nothing had been built before it in this process.
 
     Keras names a layer that the user did not name ``dense_7`` when it is the eighth Dense layer of the process. Here it
-    becomes ``dense``, ``dense_1``, … by its place among the automatically named Dense layers of its parent in this model.
-    Names that the user gave stay.
+    becomes ``dense``, ``dense_1``, … by its place among the automatically named Dense layers of its parent in this
+    model. Names that the user gave stay.
 
     Args:
         model: a built Keras model.
@@ -73,7 +73,9 @@ class PathNames:
 
     def _rename(self, prefix: tuple[str, ...]) -> str:
         if prefix not in self._renamed:
-            base = self._automatic.get(prefix[-1])
+            # A layer that adds a weight without naming it gets `variable`, `variable_1`, … of the process.
+            unnamed = "variable" if re.fullmatch(r"variable(_\d+)?", prefix[-1]) else None
+            base = self._automatic.get(prefix[-1], unnamed)
             if base is None:
                 self._renamed[prefix] = prefix[-1]
             else:
