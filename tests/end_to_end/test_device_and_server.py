@@ -13,6 +13,7 @@ from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 from edgefl_server.aggregation import task_seed
 from real_processes import Process, write_identity
 
+import edgefl
 from edgefl.hashing import weights_hash
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import Task
@@ -110,6 +111,19 @@ def test_a_device_whose_data_does_not_fit_says_so_and_sends_no_word_of_it(fleet,
     status = fleet.status(run)
     assert status["state"] == "failed"
     assert status["history"][0]["reasons"] == {"data_mismatch": 1}
+
+
+def test_a_device_is_also_a_python_object(fleet, write_data, mlp_file):
+    arrays = np.load(write_data("d"))
+    fleet.start_server()
+    run = fleet.create_run(mlp_file, "kitchen", rounds=2, target=1)
+    url = f"http://127.0.0.1:{fleet.port}"
+    device = edgefl.Device(url, "kitchen", (arrays["x"], arrays["y"]), fleet.folder / "d", token=fleet.token("kitchen"))
+    assert device.step().result == "accepted"
+    assert fleet.status(run)["round"] == 2
+    assert device.run(until_idle=True).tasks_done == 2
+    assert fleet.status(run)["state"] == "done"
+    device.close()
 
 
 def test_an_update_that_explodes_is_refused_and_the_round_does_not_wait_for_it(fleet, write_data, mlp_file):

@@ -181,7 +181,8 @@ class Device:
             return self._send(*unsent, TaskReport(unsent[0].task_id))
         reply = self._connection.call_json("POST", "/v1/tasks/next", {"wait": wait}, wait=wait)
         if reply.status == 204:
-            self._rest = min(reply.retry_after or 0.0, self._settings.longest_rest)
+            advice = self._settings.rest_without_advice if reply.retry_after is None else reply.retry_after
+            self._rest = min(advice, self._settings.longest_rest)
             self.active_runs = _count(reply.headers.get("EdgeFL-Active-Runs"))
             return None
         if reply.status != 200:

@@ -21,6 +21,7 @@ class Settings:
         longest_retry: pauses double up to here: a fleet must not press on a server that is down, yet find it within
             a minute.
         jitter: share of every pause that is random, so that devices cut off together do not come back together.
+        rest_without_advice: pause after "no work" when the server does not say when to come back.
         longest_rest: a server's ``Retry-After`` is honoured up to here; beyond it is taken for a mistake.
         first_lease_renewal: tasks shorter than this never renew their lease, which saves a request.
         lease_share: a lease is renewed after this part of it, so that two renewals may be lost.
@@ -39,6 +40,7 @@ class Settings:
     first_retry: float = 0.25
     longest_retry: float = 60.0
     jitter: float = 0.5
+    rest_without_advice: float = 5.0
     longest_rest: float = 3600.0
     first_lease_renewal: float = 2.0
     lease_share: float = 0.3

@@ -7,7 +7,13 @@ import errno
 import numpy as np
 import pytest
 
-from edgefl.errors import AuthenticationError, InvalidSettingError, ProtocolError, StorageError
+from edgefl.errors import (
+    AuthenticationError,
+    InvalidSettingError,
+    MissingDependencyError,
+    ProtocolError,
+    StorageError,
+)
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 
 
@@ -212,15 +218,15 @@ def test_a_lost_network_during_training_costs_nothing(rig, fault):
     assert rig.device().step().result == "accepted"
 
 
-def test_retry_after_is_honoured(rig, monkeypatch):
+@pytest.mark.parametrize(("advice", "rest"), [("7", 7.0), ("7.5", 7.5), ("999999", 3600.0), ("soon", 5.0)])
+def test_the_device_comes_back_when_the_server_says(rig, monkeypatch, advice, rest):
     rests = []
-    rig.server.retry_after = "7"
+    rig.server.retry_after = advice
     monkeypatch.setattr("edgefl_device_runtime.agent.device.time.sleep", lambda seconds: _stop_after(rests, seconds))
-    monkeypatch.setattr(rig.server, "error", rig.server.error)
     device = rig.device()
     with pytest.raises(KeyboardInterrupt):
         device.run()
-    assert rests == [7.0]
+    assert rests == [rest]
 
 
 def test_a_server_that_forgot_the_device_gets_to_know_it_again(rig):
@@ -315,6 +321,16 @@ def test_an_unforeseen_error_is_an_outcome_without_any_text(rig):
     assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, Reason.INTERNAL)
     assert b"division" not in rig.server.outcomes["r-1-d"][0]
     assert "ZeroDivisionError" in rig.lines[0]
+
+
+def test_without_an_interpreter_the_device_stops_and_the_task_stays_open(rig):
+    def missing(path):
+        raise MissingDependencyError("No TFLite interpreter is installed.")
+
+    rig.server.tasks = [rig.task()]
+    with pytest.raises(MissingDependencyError):
+        rig.device(load_trainer=missing).step()
+    assert not rig.server.outcomes
 
 
 def test_weights_that_are_not_finite_are_not_sent(rig):
