@@ -71,6 +71,7 @@ def build(model: keras.Model, *, batch_size: int = 32) -> BuiltModel:
     owned = {key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)}
     buffers = flat.give_own_buffers(owned)
     flat.compute_repeated_constants(["reset_optimizer"])
+    flat.separate_outputs()
     flat.make_primary("train")
     flat.drop_names()
     moved = flat.drop_unused()

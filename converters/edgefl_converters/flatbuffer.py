@@ -96,6 +96,17 @@ class FlatModel:
                 operator.inputs = [operator.inputs[0], filled[source]]
             subgraph.operators = fills + list(subgraph.operators)
 
+    def separate_outputs(self) -> None:
+        """Copies what a branch or loop body returns twice: both runtimes hand one tensor over once and lose the second."""
+        entries = {each.subgraphIndex for each in self._model.signatureDefs}
+        for index, subgraph in enumerate(self._model.subgraphs):
+            if index in entries:
+                continue
+            outputs: list[int] = []
+            for output in map(int, subgraph.outputs):
+                outputs.append(self._copy_tensor(subgraph, output) if output in outputs else output)
+            subgraph.outputs = outputs
+
     def make_primary(self, signature: str) -> None:
         """Moves a signature's subgraph to the front: tflite-runtime 2.14 delegates the first subgraph only."""
         index = next(each.subgraphIndex for each in self._model.signatureDefs if _text(each.signatureKey) == signature)
@@ -219,6 +230,24 @@ class FlatModel:
         operator.builtinOptionsType = schema.BuiltinOptions.FillOptions
         operator.builtinOptions = schema.FillOptionsT()
         return operator
+
+    def _copy_tensor(self, subgraph: Any, source: int) -> int:
+        """Adds an op that gives its input back: the maximum of a value and itself."""
+        original = subgraph.tensors[source]
+        output = schema.TensorT()
+        output.type, output.shape, output.buffer = original.type, original.shape, 0
+        operator = schema.OperatorT()
+        if original.type == schema.TensorType.BOOL:
+            operator.opcodeIndex = self._operator_code(schema.BuiltinOperator.LOGICAL_OR)
+            operator.builtinOptionsType = schema.BuiltinOptions.LogicalOrOptions
+            operator.builtinOptions = schema.LogicalOrOptionsT()
+        else:
+            operator.opcodeIndex = self._operator_code(schema.BuiltinOperator.MAXIMUM)
+            operator.builtinOptionsType = schema.BuiltinOptions.MaximumMinimumOptions
+            operator.builtinOptions = schema.MaximumMinimumOptionsT()
+        operator.inputs, operator.outputs = [source, source], [_add(subgraph.tensors, output)]
+        subgraph.operators = [*subgraph.operators, operator]
+        return int(operator.outputs[0])
 
     def _constant(self, subgraph: Any, dtype: int, shape: list[int], data: bytes) -> int:
         tensor = schema.TensorT()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 from tensorflow.python.framework import function_def_to_graph, ops
 
 from edgefl.errors import EdgeflError
@@ -53,6 +54,13 @@ class _Handle:
 
     def __init__(self, key: Any) -> None:
         self.key = key
+
+
+class _Optional:
+    """What one branch of a conditional keeps for its gradient, and the other does not have."""
+
+    def __init__(self, values: Sequence[tf.Tensor]) -> None:
+        self.values = list(values)
 
 
 class Walk:
@@ -179,7 +187,7 @@ def reachable_op_types(graph: Any, results: Sequence[tf.Tensor]) -> set[str]:
     for op in _in_order(graph, results):
         types.add(op.type)
         for name in _called_functions(op):
-            inner = _function_graph(op.graph, name)
+            inner = _function_graph(name)
             types |= reachable_op_types(inner, inner.outputs)
     return types
 
@@ -195,7 +203,7 @@ def assigned_inputs(graph: Any, results: Sequence[tf.Tensor]) -> set[str]:
             found.add(origin[op.inputs[0].name])
         data = list(op.inputs)[1:] if op.type in ("If", "StatelessIf") else list(op.inputs)
         for name in _called_functions(op):
-            inner = _function_graph(op.graph, name)
+            inner = _function_graph(name)
             assigned = assigned_inputs(inner, inner.outputs)
             found |= {origin[outer.name] for outer, own in zip(data, inner.inputs) if own.name in assigned}
     return found
@@ -247,7 +255,7 @@ def _changes_variables(op: Any) -> bool:
     if op.type in _ASSIGNING:
         return True
     for name in _called_functions(op):
-        inner = _function_graph(op.graph, name)
+        inner = _function_graph(name)
         if any(_changes_variables(each) for each in inner.get_operations()):
             return True
     return False
@@ -261,20 +269,15 @@ def _called_functions(op: Any) -> list[str]:
     ]
 
 
-def _function_graph(graph: Any, name: str) -> Any:
-    """The graph of a function that an op calls."""
-    key = (id(graph), name)
-    if key not in _GRAPHS:
-        definition = graph._get_function(name).definition if hasattr(graph._get_function(name), "definition") else None
-        if definition is None:
-            definition = graph._get_function(name).function_def
-        inner = function_def_to_graph.function_def_to_graph(definition)
-        # The graph is kept with its parent, so that the key stays its own.
-        _GRAPHS[key] = (graph, inner)
-    return _GRAPHS[key][1]
+def _function_graph(name: str) -> Any:
+    """The graph of a function that an op calls; TensorFlow gives every function a name of its own in a process."""
+    if name not in _GRAPHS:
+        definition = context.context().get_function_def(name)
+        _GRAPHS[name] = function_def_to_graph.function_def_to_graph(definition)
+    return _GRAPHS[name]
 
 
-_GRAPHS: dict[tuple[int, str], tuple[Any, Any]] = {}
+_GRAPHS: dict[str, Any] = {}
 
 
 def _copy(op: Any, inputs: Sequence[tf.Tensor], name: str) -> Sequence[tf.Tensor]:
@@ -337,12 +340,12 @@ def _scattered(like: tf.Tensor, indices: tf.Tensor, rows: tf.Tensor) -> tf.Tenso
 
 
 def _call(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    inner = _function_graph(op.graph, op.get_attr("f").name)
+    inner = _function_graph(op.get_attr("f").name)
     return walk.emit(inner, _bound(inner, inputs), inner.outputs)
 
 
 def _conditional(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    graphs = [_function_graph(op.graph, op.get_attr(name).name) for name in ("then_branch", "else_branch")]
+    graphs = [_function_graph(op.get_attr(name).name) for name in ("then_branch", "else_branch")]
     predicate, data = inputs[0], inputs[1:]
     if predicate.dtype != tf.bool:
         predicate = tf.not_equal(predicate, 0)
@@ -352,20 +355,74 @@ def _conditional(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
         keys.update({given.key: None for own, given in zip(graph.inputs, data) if own.name in assigned})
     for key in keys:
         walk.value(key)
+    layouts = [_optional_layout(graphs, index) for index in range(len(op.outputs))]
 
     def body(graph: Any) -> Callable[[], list[tf.Tensor]]:
         def emit() -> list[tf.Tensor]:
             inner = walk.branch()
             results = inner.emit(graph, _bound(graph, data), graph.outputs)
             walk._streams = max(walk._streams, inner._streams)
-            return [tf.identity(each) for each in (*results, *(inner.value(key) for key in keys))]
+            flat: list[tf.Tensor] = []
+            for result, layout in zip(results, layouts):
+                if layout is None:
+                    flat.append(result)
+                else:
+                    flat += result.values or [tf.zeros(each.shape, each.dtype) for each in layout]
+            return [tf.identity(each) for each in (*flat, *(inner.value(key) for key in keys))]
 
         return emit
 
-    outputs = tf.nest.flatten(tf.cond(predicate, body(graphs[0]), body(graphs[1])))
-    for key, value in zip(keys, outputs[len(op.outputs) :]):
+    emitted = iter(tf.nest.flatten(tf.cond(predicate, body(graphs[0]), body(graphs[1]))))
+    outputs = [
+        next(emitted) if layout is None else _Optional([next(emitted) for _ in layout]) for layout in layouts
+    ]
+    for key in keys:
+        walk.assign(key, next(emitted))
+    return outputs
+
+
+def _optional_layout(graphs: Sequence[Any], index: int) -> list[tf.Tensor] | None:
+    """What an optional output of two branches holds where it holds anything; None for a plain output."""
+    makers = [graph.outputs[index].op for graph in graphs]
+    while any(maker.type == "Identity" for maker in makers):
+        makers = [maker.inputs[0].op if maker.type == "Identity" else maker for maker in makers]
+    if not any(maker.type.startswith("Optional") for maker in makers):
+        return None
+    return next((list(maker.inputs) for maker in makers if maker.type == "OptionalFromValue"), [])
+
+
+def _loop(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+    condition, body = (_function_graph(op.get_attr(name).name) for name in ("cond", "body"))
+    assigned = assigned_inputs(body, body.outputs)
+    keys = list({given.key: None for own, given in zip(body.inputs, inputs) if own.name in assigned})
+    carried = [index for index, given in enumerate(inputs) if not isinstance(given, _Handle)]
+
+    def emit(graph: Any, variables: Sequence[tf.Tensor]) -> tuple[list[Any], Walk]:
+        inner = walk.branch()
+        inner.values.update(zip(keys, variables[len(carried) :]))
+        given = list(inputs)
+        for index, value in zip(carried, variables):
+            given[index] = value
+        results = inner.emit(graph, _bound(graph, given), graph.outputs)
+        walk._streams = max(walk._streams, inner._streams)
+        return results, inner
+
+    def proceed(*variables: tf.Tensor) -> tf.Tensor:
+        return emit(condition, variables)[0][0]
+
+    def step(*variables: tf.Tensor) -> list[tf.Tensor]:
+        results, inner = emit(body, variables)
+        return [*(results[index] for index in carried), *(inner.value(key) for key in keys)]
+
+    start = [*(inputs[index] for index in carried), *(walk.value(key) for key in keys)]
+    shapes = [op.outputs[index].shape for index in carried] + [each.shape for each in start[len(carried) :]]
+    finished = tf.nest.flatten(tf.while_loop(proceed, step, start, shape_invariants=shapes))
+    for key, value in zip(keys, finished[len(carried) :]):
         walk.assign(key, value)
-    return outputs[: len(op.outputs)]
+    outputs = list(inputs)
+    for index, value in zip(carried, finished):
+        outputs[index] = value
+    return outputs
 
 
 def _bound(graph: Any, inputs: Sequence[Any]) -> dict[str, Any]:
@@ -386,8 +443,13 @@ _ASSIGNING = frozenset(_VARIABLE_OPS) - {"ReadVariableOp", "ResourceGather"}
 _SPECIAL: dict[str, _Special] = {
     **_VARIABLE_OPS,
     "If": _conditional,
+    "OptionalFromValue": lambda walk, op, inputs: [_Optional(inputs)],
+    "OptionalGetValue": lambda walk, op, inputs: inputs[0].values,
+    "OptionalNone": lambda walk, op, inputs: [_Optional([])],
     "PartitionedCall": _call,
     "StatefulPartitionedCall": _call,
     "StatelessIf": _conditional,
+    "StatelessWhile": _loop,
+    "While": _loop,
 }
 _CALLING = frozenset({"If", "PartitionedCall", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile", "While"})
