@@ -88,6 +88,16 @@ def test_a_remote_operator_uses_url_and_token(server: ServerProcess) -> None:
     assert (code, error["error"]) == (4, "InvalidSettingError")
 
 
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_body_that_is_too_large_is_answered_over_a_real_connection(server: ServerProcess, chunked: bool) -> None:
+    http = urllib3.PoolManager(retries=False, timeout=20)
+    body = (bytes(40_000) for _ in range(100)) if chunked else bytes(4_000_000)
+    for path in ("/v1/devices", "/v1/tasks/next"):
+        answer = http.request("POST", server.url + path, body=body, headers={"Content-Type": "application/json"})
+        assert (answer.status, json.loads(answer.data)["error"]["code"]) == (413, "too_large")
+        body = (bytes(40_000) for _ in range(100)) if chunked else body
+
+
 def test_the_operators_file_is_for_its_owner_only(server: ServerProcess) -> None:
     assert stat.S_IMODE((server.state / "operator.json").stat().st_mode) == 0o600
 

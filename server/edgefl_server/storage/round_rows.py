@@ -10,6 +10,8 @@ from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, Ru
 
 __all__ = ["Disposition", "RunState", "load_round", "save_round", "task_id_of"]
 
+_STATES = {state.value: state for state in AssignmentState}
+
 
 class RunState:
     """What a run's ``state`` can be."""
@@ -38,8 +40,16 @@ def task_id_of(run: str, number: int, assignment: Assignment) -> str:
 def load_round(session: Session, run: RunRow, number: int) -> Round:
     """A round of a run as the state machine knows it."""
     row = session.get_one(RoundRow, (run.run, number))
-    rows = session.scalars(
-        select(AssignmentRow)
+    # Columns instead of objects: every poll of every device comes through here.
+    rows = session.execute(
+        select(
+            AssignmentRow.device,
+            AssignmentRow.attempt,
+            AssignmentRow.leased_until,
+            AssignmentRow.state,
+            AssignmentRow.ended_at,
+            AssignmentRow.temporary,
+        )
         .where(AssignmentRow.run == run.run, AssignmentRow.round == number)
         .order_by(AssignmentRow.position)
     )
@@ -47,15 +57,8 @@ def load_round(session: Session, run: RunRow, number: int) -> Round:
         settings=RunSettings.from_json(run.settings),
         state=RoundState(row.state),
         assignments=tuple(
-            Assignment(
-                device=each.device,
-                attempt=each.attempt,
-                leased_until=each.leased_until,
-                state=AssignmentState(each.state),
-                ended_at=each.ended_at,
-                temporary=each.temporary,
-            )
-            for each in rows
+            Assignment(device, attempt, leased_until, _STATES[state], ended_at, temporary)
+            for device, attempt, leased_until, state, ended_at, temporary in rows
         ),
         started_at=row.started_at,
         why=row.why,
