@@ -10,6 +10,7 @@ from edgefl_converters.lowerings import (
     matmul,
     pooling,
     random,
+    reduction,
     slicing,
 )
 from edgefl_converters.lowerings.registry import LOWERINGS
@@ -25,5 +26,6 @@ __all__ = [
     "matmul",
     "pooling",
     "random",
+    "reduction",
     "slicing",
 ]
