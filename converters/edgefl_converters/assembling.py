@@ -14,11 +14,12 @@ import tensorflow as tf
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import Signature, TensorSpec
 from edgefl_converters.explaining import explain_conversion, explain_emission
+from edgefl_converters.graphs import reachable_op_types
 from edgefl_converters.naming import signature_keys
 from edgefl_converters.specification import Port, Specification
 from edgefl_converters.tracing import Trace, Traces
 from edgefl_converters.variables import FROZEN, SEED, STATE, STATISTIC, WEIGHT, Variable, Variables
-from edgefl_converters.walk import EmissionError, Origins, Walk, reachable_op_types
+from edgefl_converters.walk import EmissionError, Origins, Walk
 
 __all__ = ["Assembled", "assemble"]
 

@@ -29,7 +29,7 @@ def describe_origin(op_name: str, traces: Traces) -> str:
 def explain_emission(error: EmissionError, traces: Traces) -> UnsupportedModelError:
     """An op that the walk could not emit."""
     return UnsupportedModelError(
-        f"The op {error.op.type} of {describe_origin(error.op.name, traces)} cannot be converted in this form: {error}.",
+        f"{error.op.type} of {describe_origin(error.op.name, traces)} cannot be converted in this form: {error}.",
         hint=_HINT,
     )
 

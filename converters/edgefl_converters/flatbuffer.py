@@ -1,7 +1,7 @@
 """Surgery on a converted TFLite file, in the object form that TensorFlow's schema generates.
 
-Each parameter gets a buffer of its own with its initial value, constants that are one repeated number are computed instead of
-stored, names that nobody reads go, and the manifest comes in. Equal models give equal bytes.
+Each parameter gets a buffer of its own with its initial value, constants that are one repeated number are computed
+instead of stored, names that nobody reads go, and the manifest comes in. Equal models give equal bytes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FlatModel:
         return buffers
 
     def compute_repeated_constants(self, signatures: Iterable[str]) -> None:
-        """Replaces constants that are assigned and hold one repeated number by FILL, in the initialiser and some signatures.
+        """Computes constants that are assigned and hold one repeated number, in the initialiser and some signatures.
 
         Args:
             signatures: their keys.
@@ -97,7 +97,7 @@ class FlatModel:
             subgraph.operators = fills + list(subgraph.operators)
 
     def separate_outputs(self) -> None:
-        """Copies what a branch or loop body returns twice: both runtimes hand one tensor over once and lose the second."""
+        """Copies what a branch or loop body returns twice: both runtimes hand a tensor over only once."""
         entries = {each.subgraphIndex for each in self._model.signatureDefs}
         for index, subgraph in enumerate(self._model.subgraphs):
             if index in entries:

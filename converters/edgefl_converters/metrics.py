@@ -74,13 +74,13 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
     for name, output, metric, weighted in _named(fresh):
         if output not in with_target:
             raise UnsupportedModelError(
-                f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no loss and so no target.",
+                f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no target.",
                 hint="Give that output a loss, or remove the metric.",
             )
         finaliser = _FINALISERS.get(type(metric).result)
         if finaliser is None:
             raise UnsupportedModelError(
-                f"Metric {name!r} ({type(metric).__name__}) is not a quotient of two sums, so it cannot be merged over devices.",
+                f"Metric {name!r} ({type(metric).__name__}) is not a quotient of two sums: it cannot be merged.",
                 hint="Compile the model for conversion with accuracies, losses or other averages as metrics.",
             )
         states = tuple(f"{name}/{variable.name}" for variable in metric.variables)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["PathNames", "signature_keys", "stable_names", "unique"]
+__all__ = ["PathNames", "signature_keys", "slot_name", "stable_names", "unique"]
 
 # Names that a TFLite signature runner could not take as a keyword argument.
 _RESERVED = frozenset(keyword.kwlist) | {"self", "args", "kwargs"}
@@ -73,9 +73,8 @@ class PathNames:
 
     def _rename(self, prefix: tuple[str, ...]) -> str:
         if prefix not in self._renamed:
-            # A layer that adds a weight without naming it gets `variable`, `variable_1`, … of the process.
-            unnamed = "variable" if re.fullmatch(r"variable(_\d+)?", prefix[-1]) else None
-            base = self._automatic.get(prefix[-1], unnamed)
+            unnamed = _unnumbered(prefix[-1])
+            base = self._automatic.get(prefix[-1], "variable" if unnamed == "variable" else None)
             if base is None:
                 self._renamed[prefix] = prefix[-1]
             else:
@@ -90,6 +89,28 @@ def stable_names(model: Any) -> list[str]:
     """One name for each of ``model.variables``, the ones that a model file uses for its parameters."""
     names = PathNames(model)
     return unique(names(variable.path) for variable in model.variables)
+
+
+def slot_name(slot: Any, weights: Iterable[tuple[Any, str]]) -> str:
+    """A stable name for a variable of an optimizer: ``optimizer/<weight>/<slot>`` or ``optimizer/<counter>``.
+
+    Keras's path of it has both names of the process glued together.
+
+    Args:
+        slot: the optimizer's variable.
+        weights: the trainable variables with their stable names.
+    """
+    own = slot.path.split("/", 1)[-1]
+    for variable, name in weights:
+        prefix = variable.path.replace("/", "_") + "_"
+        if own.startswith(prefix) and tuple(slot.shape) == tuple(variable.shape):
+            return f"optimizer/{name}/{own[len(prefix) :]}"
+    return f"optimizer/{_unnumbered(own)}"
+
+
+def _unnumbered(name: str) -> str:
+    """Keras calls a weight that nobody named ``variable_7`` when it is the eighth such of the process."""
+    return re.sub(r"^variable_\d+$", "variable", name)
 
 
 def snake_case(name: str) -> str:

@@ -1,7 +1,7 @@
 """Losses over a batch of which some rows are padding.
 
-A training step gets row weights ``user weight x B / n`` on its n real rows and 0 on padding. Keras divides a loss by B, so the
-gradient is that of a batch of n rows.
+A training step gets row weights ``user weight x B / n`` on its n real rows and 0 on padding. Keras divides a loss by
+B, so the gradient is that of a batch of n rows.
 """
 
 from __future__ import annotations

@@ -226,8 +226,7 @@ def _flatten_up_to(structure: Any, targets: Any) -> list[Any]:
 def _attributed(layers: Sequence[Any]) -> Iterator[None]:
     """Puts every op that a layer makes under a name scope with the layer's index.
 
-    Keras's own scopes carry layer names, which TensorFlow numbers again where they repeat, so that they do not lead back
-    to one layer.
+    Keras's own scopes carry layer names, which TensorFlow numbers again where they repeat: they lead to no one layer.
     """
     indices = {id(layer): index for index, layer in enumerate(layers)}
     call = keras.Layer.__call__

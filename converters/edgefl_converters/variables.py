@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.naming import unique
+from edgefl_converters.graphs import assigned_inputs
+from edgefl_converters.naming import slot_name, unique
 from edgefl_converters.specification import Specification
 from edgefl_converters.tracing import Traces
-from edgefl_converters.walk import assigned_inputs
 
 __all__ = ["Variable", "Variables", "classify"]
 
@@ -28,8 +28,8 @@ class Variable:
     Attributes:
         name: stable and unique.
         keras_path: as Keras calls it.
-        role: ``weight`` (the gradient changes it), ``statistic`` (the forward pass does), ``state`` (the optimizer's own),
-            ``frozen`` (nothing changes it: a constant of the graph), ``seed`` (Keras's random state: replaced by an input).
+        role: ``weight`` (the gradient changes it), ``statistic`` (the forward pass does), ``state`` (the optimizer's
+            own), ``frozen`` (nothing changes it: a constant), ``seed`` (Keras's random state: an input instead).
         initial: its value.
     """
 
@@ -81,11 +81,12 @@ def classify(specification: Specification, traces: Traces) -> Variables:
         if handle in captured:
             value = np.asarray(variable.numpy())
             found.append((handle, name, path, _role(handle, trainable, seeds, assigned, value), value))
+    weights = [(each, specification.names(each.path)) for each in model.trainable_variables]
     for each in optimizer.variables:
         handle = id(each.value.handle)
         if handle in captured:
             role = STATE if handle in assigned else FROZEN
-            name = _slot_name(each, specification)
+            name = slot_name(each, weights)
             found.append((handle, name, each.path, role, np.asarray(each.value.numpy())))
     names = unique(name for _, name, *_ in found)
     variables = [Variable(name, path, role, value) for name, (_, _, path, role, value) in zip(names, found)]
@@ -104,13 +105,3 @@ def _role(handle: int, trainable: set[int], seeds: set[int], assigned: set[int],
 
 def _seed_generators(layer: Any) -> Sequence[Any]:
     return list(getattr(layer, "_seed_generators", ()))
-
-
-def _slot_name(slot: Any, specification: Specification) -> str:
-    """``optimizer/<weight>/<slot>`` instead of Keras's path, which has both names of the process glued together."""
-    own = slot.path.split("/", 1)[-1]
-    for variable in specification.model.trainable_variables:
-        prefix = variable.path.replace("/", "_") + "_"
-        if own.startswith(prefix) and tuple(slot.shape) == tuple(variable.shape):
-            return f"optimizer/{specification.names(variable.path)}/{own[len(prefix) :]}"
-    return f"optimizer/{own}"

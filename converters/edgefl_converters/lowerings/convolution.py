@@ -1,8 +1,8 @@
 """Convolutions as one GATHER of all windows (im2col) and one matrix product.
 
-The runtimes' own CONV_2D is fast only with a constant filter, and the filter's gradient has no builtin form. The windows
-of an image are gathered once and serve the forward product and the filter's gradient alike. The gradient of the input is a
-convolution of the output's gradient with the flipped filter, one product per phase of the stride.
+The runtimes' own CONV_2D is fast only with a constant filter, and the filter's gradient has no builtin form. The
+windows of an image are gathered once and serve the forward product and the filter's gradient alike. The gradient of
+the input is a convolution of the output's gradient with the flipped filter, one product per phase of the stride.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def conv2d_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Contex
 
 @lowering("Conv2DBackpropInput")
 def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """Windows over the output's gradient times the filter with channels and filters exchanged; also a transposed convolution."""
+    """Windows over the output's gradient times the exchanged filter; also a transposed convolution."""
     kernel, gradient = inputs[1], inputs[2]
     batch, height, width, channels = (int(size) for size in constant(op, 0))
-    rows, columns, depth, filters = static_shape(kernel)
+    rows, columns, depth, _ = static_shape(kernel)
     window = Window.of(op, (height, width), (rows, columns))
     groups = channels // depth
     parts = [
@@ -96,7 +96,10 @@ def _input_gradient(gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batc
 def _split(tensor: tf.Tensor, groups: int, context: Context) -> Sequence[tf.Tensor]:
     if groups == 1:
         return [tensor]
-    return context.shared(("groups", tensor.name, groups), lambda: tf.split(tensor, groups, axis=-1))  # type: ignore[return-value]
+    parts: Sequence[tf.Tensor] = context.shared(
+        ("groups", tensor.name, groups), lambda: tf.split(tensor, groups, axis=-1)
+    )
+    return parts
 
 
 def _join(parts: Sequence[tf.Tensor]) -> tf.Tensor:

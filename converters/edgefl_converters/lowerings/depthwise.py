@@ -61,7 +61,7 @@ def _repeat_channels(image: tf.Tensor, times: int) -> tf.Tensor:
 
 def _taps(padded: tf.Tensor, window: Window) -> Iterator[tf.Tensor]:
     """What each tap sees of a padded image; ``[B, positions, positions, C]``, tap by tap."""
-    batch, height, width, channels = static_shape(padded)
+    batch, _, _, channels = static_shape(padded)
     (down, across), size = window.strides, window.positions
     for row in range(window.kernel[0]):
         for column in range(window.kernel[1]):

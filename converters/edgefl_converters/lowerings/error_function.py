@@ -1,7 +1,7 @@
 """The error function, which the exact gelu needs.
 
-The complement follows Press et al., "Numerical Recipes" (1992), section 6.2: a Chebyshev fit with a relative error of at
-most 1.2e-7 everywhere.
+The complement follows Press et al., "Numerical Recipes" (1992), section 6.2: a Chebyshev fit with a relative error of
+at most 1.2e-7 everywhere.
 """
 
 from __future__ import annotations

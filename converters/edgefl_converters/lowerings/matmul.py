@@ -1,8 +1,8 @@
 """Matrix products.
 
-Every MatMul becomes a product of rank 3. Left at rank 2, the converter fuses a following Relu into FULLY_CONNECTED and
-loses it again when the weight is a variable (TF 2.21): the file then computes without the Relu, and nothing says so. The
-rank 3 form is also the faster one.
+Every MatMul becomes a product of rank 3. Left at rank 2, the converter fuses a following Relu into FULLY_CONNECTED
+and loses it again when the weight is a variable (TF 2.21): the file then computes without the Relu, and nothing says
+so. The rank 3 form is also the faster one.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _tiled_max_grad(image: tf.Tensor, output: tf.Tensor, gradient: tf.Tensor, wi
 
 
 def _untile(tiles: Sequence[Sequence[tf.Tensor]], window: Window) -> tf.Tensor:
-    """Puts the taps of windows that do not overlap back into an image; ``tiles[row][column]`` holds one tap of all windows."""
+    """Puts taps back into an image; ``tiles[row][column]`` holds that tap of all windows, which do not overlap."""
     (down, across), (rows, columns) = window.kernel, window.positions
     first = tiles[0][0]
     channels = static_shape(first)[-1]
@@ -105,7 +105,7 @@ def _sum_back(flat: tf.Tensor, table: NDArray[np.int32], window: Window) -> tf.T
 
 
 def _reaching(window: Window, *, per_tap: bool) -> NDArray[np.int32]:
-    """For every element of the image the windows (or their taps) that see it, padded to equal number; ``[H * W, most]``."""
+    """For every element of the image the windows (or their taps) that see it; ``[H * W, most]``, padded."""
     reaching: list[list[int]] = [[] for _ in range(window.image[0] * window.image[1])]
     rows, columns = (window.axis_indices(axis) - window.before[axis] for axis in (0, 1))
     for (down, across), _ in np.ndenumerate(np.empty(window.positions)):
@@ -124,4 +124,6 @@ def _reaching(window: Window, *, per_tap: bool) -> NDArray[np.int32]:
 def _inside(window: Window, axis: int) -> NDArray[np.float32]:
     """How many taps of each window lie inside the image, along one axis."""
     indices = window.axis_indices(axis) - window.before[axis]
-    return ((indices >= 0) & (indices < window.image[axis])).sum(axis=1).astype(np.float32)
+    inside: NDArray[np.bool_] = (indices >= 0) & (indices < window.image[axis])
+    count: NDArray[np.float32] = inside.sum(axis=1).astype(np.float32)
+    return count

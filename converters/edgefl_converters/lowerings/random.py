@@ -1,9 +1,9 @@
 """Random numbers as a function of a seed that is an input of the step, by a counter hash of int32 operations.
 
-The runtimes' own generators cannot be checkpointed and give every device the same masks. Here element i of the random op
-number s under seed k is a hash of (i, s, k): every step and device differs, a repeated step repeats exactly, and TensorFlow
-computes the same bits. The hash is a multiply-xorshift finaliser (as in Steele, Lea and Flood, "Fast splittable
-pseudorandom number generators", 2014), with the seed mixed in before each of its two rounds.
+The runtimes' own generators cannot be checkpointed and give every device the same masks. Here element i of the random
+op number s under seed k is a hash of (i, s, k): every step and device differs, a repeated step repeats exactly, and
+TensorFlow computes the same bits. The hash is a multiply-xorshift finaliser (as in Steele, Lea and Flood, "Fast
+splittable pseudorandom number generators", 2014), with the seed mixed in before each of its two rounds.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def gather_rows(image: tf.Tensor, rows: NDArray[np.int32], columns: NDArray[np.i
         columns: column indices ``[M, U]``.
 
     Returns:
-        ``[B, N * M, T * U, C]``; tap ``t * U + u`` of position ``n * M + m`` is ``image[:, rows[n, t], columns[m, u]]``.
+        ``[B, N * M, T * U, C]``: tap ``t * U + u`` of position ``n * M + m`` is at ``rows[n, t], columns[m, u]``.
     """
     batch, height, width, channels = static_shape(image)
     table = rows[:, None, :, None] * width + columns[None, :, None, :]
@@ -188,7 +188,7 @@ def _axis_phase(window: Window, axis: int, offset: int, length: int) -> tuple[tu
 
 
 def margin(split: Sequence[Phase], axis: int, positions: int) -> tuple[int, int]:
-    """How far beyond the first and the last window phases reach on an axis: the zeros that its gradient needs around it."""
+    """How far phases reach beyond the first and the last window: the zeros that a gradient needs around it."""
     asked = [phase.windows[axis] for phase in split if phase.windows[axis].size]
     lowest = min((int(indices.min()) for indices in asked), default=0)
     highest = max((int(indices.max()) for indices in asked), default=0)

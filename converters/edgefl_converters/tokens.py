@@ -1,0 +1,24 @@
+"""What stands for things that are no tensors while a graph is walked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = ["Handle", "OptionalValues"]
+
+
+class Handle:
+    """A traced variable; ``key`` is the same for every capture of it."""
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+
+class OptionalValues:
+    """What one branch of a conditional keeps for its gradient, and the other does not have."""
+
+    def __init__(self, values: Sequence[tf.Tensor]) -> None:
+        self.values = list(values)
