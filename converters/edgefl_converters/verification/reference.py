@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
-from edgefl_converters.naming import stable_names, unique
+from edgefl_converters.naming import slot_name, stable_names, unique
 from edgefl_converters.row_weights import expand
 from edgefl_converters.specification import Specification
 from edgefl_converters.verification.batches import Batch
@@ -123,19 +123,10 @@ class Reference:
         optimizer.build(self._model.trainable_variables)
 
     def _name_slots(self) -> list[str]:
-        """The names that a model file gives to optimizer state: ``optimizer/<weight>/<slot>``."""
+        """The names that a model file gives to optimizer state."""
         stable = {id(variable): name for variable, name in zip(self._model.variables, self._names, strict=True)}
-        names = []
-        for slot in self._model.optimizer.variables:
-            own = slot.path.split("/", 1)[-1]
-            name = f"optimizer/{own}"
-            for variable in self._model.trainable_variables:
-                prefix = variable.path.replace("/", "_") + "_"
-                if own.startswith(prefix) and tuple(slot.shape) == tuple(variable.shape):
-                    name = f"optimizer/{stable[id(variable)]}/{own[len(prefix) :]}"
-                    break
-            names.append(name)
-        return unique(names)
+        weights = [(variable, stable[id(variable)]) for variable in self._model.trainable_variables]
+        return unique(slot_name(slot, weights) for slot in self._model.optimizer.variables)
 
     def _function(self, step: Any) -> Any:
         specification = self._specification
