@@ -51,7 +51,7 @@ def describe(
         outputs=tuple(port.name for port in outputs),
         targets=tuple(Target(port.name, outputs[port.output].name, port.classes) for port in specification.targets),
         batch_size=specification.batch_size,
-        mixes_rows=_mixes_rows(traces),
+        mixes_rows=_mixes_rows(traces, variables),
         loss=_plain(model.get_compile_config() or {}).get("loss"),
         optimizer=_plain(keras.optimizers.serialize(specification.optimizer)),
         learning_rate=specification.learning_rate,
@@ -69,9 +69,15 @@ def describe(
     )
 
 
-def _mixes_rows(traces: Traces) -> bool:
-    """True when training normalises over the batch, so that rows feel each other."""
-    return any(isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in traces.layers)
+def _mixes_rows(traces: Traces, variables: Variables) -> bool:
+    """True when training normalises over the batch, so that rows feel each other: where moving averages move."""
+    moving = {each.keras_path for each in variables.of_role(STATISTIC)}
+    return any(
+        variable.path in moving
+        for layer in traces.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for variable in layer.non_trainable_variables
+    )
 
 
 def _plain(value: Any) -> Any:

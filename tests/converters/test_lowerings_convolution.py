@@ -1,4 +1,4 @@
-"""Convolutions and their gradients against TensorFlow's own kernels: strides, paddings, dilations, groups, odd sizes."""
+"""Convolutions and their gradients against TensorFlow's own kernels: strides, padding, dilations, groups, odd sizes."""
 
 from __future__ import annotations
 
