@@ -41,7 +41,12 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
             hint="Convert the model again, or compare with the one that the file was made from.",
         )
     report = check_agreement(model, bytes(source.data))
-    report.require()
+    try:
+        report.require()
+    except VerificationError as error:
+        raise VerificationError(
+            error.message, hint="If the file was made from this very model, please report it; otherwise convert again."
+        ) from error
     return report
 
 

@@ -27,8 +27,8 @@ Arrays = Mapping[str, NDArray[Any]]
 _DISTURBED_RUNS = 3
 _LAST_BITS = 2.0**-22
 """Relative size of the disturbance: about two units in the last place of a float32."""
-_FASTER = (1.0, 10.0, 100.0)
-"""Factors on the compiled learning rate, tried until every weight moves far enough to be compared."""
+_SLOWER, _FASTER = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0)
+"""Factors on the compiled learning rate, tried until training is stable and every weight moves far enough."""
 _ENOUGH_MOVED = 1e-4
 """Of the largest weight: a thousand times its rounding error."""
 
@@ -60,10 +60,10 @@ class Measured:
 
     Attributes:
         outputs: of the first batch, by name.
-        evaluation: loss and metrics of the first rows of the first batch, not training.
+        evaluation: loss and metrics of the first rows of the first batch, with the user's weights, not training.
         probe: what one step on the first batch shows.
         partial: what one step on its first rows alone shows, with the user's weights; None where it was not asked.
-        logs: loss and metrics of each training step, by ``<step> <name>``.
+        logs: loss and metrics of each training step, by ``<step> <name>``; of the partial batch, ``partial <name>``.
         moved: how far each parameter moved in all training steps.
         counters: integer state after all training steps.
     """
@@ -121,7 +121,7 @@ def measure(
     """
     plain_reference = Reference(specification, "float32")
     side = _Side(plain_reference, manifest)
-    experiment = _fast_enough(side, experiment)
+    experiment = _with_fitting_rate(side, experiment)
     plain = side.compute(experiment)
     disturbed = [side.compute(_disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
     try:
@@ -146,18 +146,20 @@ class _Side:
         floats = [each for each in manifest.state if each.dtype.startswith("float")]
         self._slots = [each.name for each in floats]
         self._counters = [each.name for each in manifest.state if each not in floats]
-        self._partial = not manifest.mixes_rows
+        self._pads_rows, self._batch_size = not manifest.mixes_rows, manifest.batch_size
 
     def compute(self, experiment: Experiment) -> Measured:
         reference, first = self._reference, experiment.batches[0]
         reference.reset(experiment.initial)
         outputs = dict(zip(self._outputs, map(_exact, reference.predict(first)), strict=True))
-        evaluation = self._numbers(reference.evaluate(first.rows(experiment.rows)))
-        probe = self._probe(experiment, first, None)
-        partial = (
-            self._probe(experiment, first.rows(experiment.rows), experiment.row_weights) if self._partial else None
-        )
+        rows, weights = first.rows(experiment.rows), experiment.row_weights
+        evaluation = self._numbers(reference.evaluate(rows, weights))
+        probe, _ = self._probe(experiment, first, None)
         logs, after = self.train(experiment)
+        partial = None
+        if self._pads_rows and experiment.rows < self._batch_size:
+            partial, log = self._probe(experiment, rows, weights)
+            logs.update((f"partial {name}", value) for name, value in log.items())
         return Measured(
             outputs=outputs,
             evaluation=evaluation,
@@ -182,29 +184,47 @@ class _Side:
     def _numbers(self, log: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
         return {name: np.asarray(log.get(name, np.nan), np.float64) for name in self._logs}
 
-    def _probe(self, experiment: Experiment, batch: Batch, weight: NDArray[np.float32] | None) -> Arrays:
+    def _probe(
+        self, experiment: Experiment, batch: Batch, weight: NDArray[np.float32] | None
+    ) -> tuple[Arrays, dict[str, NDArray[np.float64]]]:
         self._reference.reset(experiment.initial)
-        self._reference.train(batch, experiment.probe.rate, weight)
+        log = self._numbers(self._reference.train(batch, experiment.probe.rate, weight))
         after = self._reference.snapshot()
         slots = {name: _find(after.slots, name) for name in self._slots}
-        return experiment.probe.reveal(self.moved(experiment, after), slots, self._statistics)
+        return experiment.probe.reveal(self.moved(experiment, after), slots, self._statistics), log
 
 
-def _fast_enough(side: _Side, experiment: Experiment) -> Experiment:
-    """Raises the learning rate until weights move far enough to be compared, as long as training stays finite."""
+def _with_fitting_rate(side: _Side, experiment: Experiment) -> Experiment:
+    """Changes the learning rate until training on made-up data is stable and weights move far enough to be compared."""
     chosen = experiment
-    for factor in _FASTER:
-        candidate = replace(experiment, rate=experiment.rate * factor)
-        logs, after = side.train(candidate)
-        losses = [float(value) for name, value in logs.items() if name.endswith(" loss")]
-        if not np.all(np.isfinite(losses)) or max(losses) > 10 * abs(losses[0]) + 10:
+    stable, enough = _try(side, experiment)
+    for factor in () if stable else _SLOWER:
+        chosen = replace(experiment, rate=experiment.rate * factor)
+        if _try(side, chosen)[0]:
+            return chosen
+    for factor in () if enough else _FASTER:
+        faster = replace(experiment, rate=experiment.rate * factor)
+        stable, enough = _try(side, faster)
+        if not stable:
             break
-        chosen = candidate
-        sizes = {name: np.max(np.abs(value), initial=0.0) for name, value in experiment.initial.items()}
-        moved = side.moved(candidate, after)
-        if all(np.max(np.abs(moved[name])) >= _ENOUGH_MOVED * sizes[name] for name in moved if moved[name].size):
+        chosen = faster
+        if enough:
             break
     return chosen
+
+
+def _try(side: _Side, experiment: Experiment) -> tuple[bool, bool]:
+    """Whether the losses stay where they began, and whether every weight moves by more than rounding errors."""
+    logs, after = side.train(experiment)
+    losses = [float(value) for name, value in logs.items() if name.endswith(" loss")]
+    stable = bool(np.all(np.isfinite(losses))) and max(losses) <= 10 * abs(losses[0]) + 10
+    moved = side.moved(experiment, after)
+    enough = all(
+        np.max(np.abs(change)) >= _ENOUGH_MOVED * np.max(np.abs(experiment.initial[name]))
+        for name, change in moved.items()
+        if change.size
+    )
+    return stable, enough
 
 
 def _disturb(experiment: Experiment, generator: np.random.Generator) -> Experiment:

@@ -40,9 +40,10 @@ class Answers:
     Attributes:
         initial: parameters before anything was done.
         outputs: of the first batch before training, by name.
-        evaluation: ``loss`` and metrics of the first rows of the first batch, padded, before training.
+        evaluation: ``loss`` and metrics of the first rows of the first batch, padded, weighted, before training.
         probe: state after one step on the first batch with the probing learning rate.
         partial: state after one step on the first rows of the first batch, padded; None where rows mix.
+        partial_log: ``loss`` and metrics of that step.
         logs: ``loss`` and metrics of each training step.
         trained: state after all training steps.
         identities: name of a law to the two states that it says are equal to the last bit.
@@ -53,6 +54,7 @@ class Answers:
     evaluation: Mapping[str, float]
     probe: State
     partial: State | None
+    partial_log: Mapping[str, float]
     logs: tuple[Mapping[str, float], ...]
     trained: State
     identities: Mapping[str, tuple[State, State]]
@@ -83,16 +85,16 @@ class Programme:
         first, size = self.batches[0], self.manifest.batch_size
         self._initial = self._add("get_weights", fresh=True)
         self._infer = self._add("infer", dict(zip(self.manifest.inputs, first.inputs, strict=True)))
-        kept = np.zeros(size, np.float32)
-        kept[: self.partial_rows] = 1.0
-        self._evaluate = self._add("evaluate", {**self._data(first), "sample_weight": kept})
+        weight = np.zeros(size, np.float32)
+        weight[: self.partial_rows] = self.partial_weight
+        self._evaluate = self._add("evaluate", {**self._data(first), "sample_weight": weight})
         self._train(first, self.probe_rate)
         self._probe = self._add("get_state")
         self._partial: int | None = None
         if not self.manifest.mixes_rows and self.partial_rows < size:
-            weight = np.zeros(size, np.float32)
-            weight[: self.partial_rows] = self.partial_weight * (size / self.partial_rows)
-            self._train(first, self.probe_rate, weight, fresh=True)
+            # What a trainer sends, so that the graph's division by the batch size becomes one by the real rows.
+            scaled = weight * np.float32(size / self.partial_rows)
+            self._partial_step = self._train(first, self.probe_rate, scaled, fresh=True)
             self._partial = self._add("get_state")
         self._steps = [self._train(batch, self.rate, fresh=index == 0) for index, batch in enumerate(self.batches)]
         self._trained = self._add("get_state")
@@ -115,6 +117,7 @@ class Programme:
             evaluation=self._evaluation(named[self._evaluate]),
             probe=state[self._probe],
             partial=None if self._partial is None else state[self._partial],
+            partial_log={} if self._partial is None else self._log(named[self._partial_step]),
             logs=tuple(self._log(named[index]) for index in self._steps),
             trained=state[self._trained],
             identities={

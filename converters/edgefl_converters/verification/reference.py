@@ -86,9 +86,9 @@ class Reference:
         self._model.optimizer.learning_rate.assign(float(np.float32(learning_rate)))
         return self._call(self._train, batch, sample_weight)
 
-    def evaluate(self, batch: Batch) -> dict[str, float]:
+    def evaluate(self, batch: Batch, sample_weight: NDArray[np.float32] | None = None) -> dict[str, float]:
         """Keras's loss and metrics of a batch, not training."""
-        return self._call(self._test, batch, None)
+        return self._call(self._test, batch, sample_weight)
 
     def predict(self, batch: Batch) -> list[NDArray[Any]]:
         """The model's outputs for a batch, not training."""

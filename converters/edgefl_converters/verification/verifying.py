@@ -125,7 +125,7 @@ def _measured(manifest: ModelManifest, experiment: Experiment, answers: Answers)
         partial=None if answers.partial is None else shown(answers.partial),
         logs={
             f"{step} {name}": np.asarray(value, np.float64)
-            for step, log in enumerate(answers.logs)
+            for step, log in (*enumerate(answers.logs), ("partial", answers.partial_log))
             for name, value in log.items()
         },
         moved=moved(answers.trained),
