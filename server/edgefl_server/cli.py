@@ -9,6 +9,8 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -59,8 +61,7 @@ def start(
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
     pin = address.certificate_pin()
-    kept = ServerState(state)
-    try:
+    with _private_files(), closing(ServerState(state)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
@@ -79,8 +80,16 @@ def start(
                 )
 
         serve(app, address, listener, ready)
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Weights and updates are nobody else's business on this machine."""
+    umask = os.umask(0o077)
+    try:
+        yield
     finally:
-        kept.close()
+        os.umask(umask)
 
 
 def emit_line(line: str) -> None:

@@ -13,6 +13,8 @@ __all__ = ["RunSettings"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
+_LARGEST = 1e30
+"""Larger numbers are mistakes, and sums of them leave float32."""
 _CLIP_TOLERANCE = 1.01
 """A delta that was clipped and then rounded to float16 may exceed the bound by about 0.05 %."""
 
@@ -70,14 +72,14 @@ class RunSettings:
         self._require("epochs", self.epochs, 1, 1_000_000)
         self._require("max_steps", self.max_steps, 0, 2**31)
         self._require("batch_size", self.batch_size, 0, 2**31)
-        self._require("clip_norm", self.clip_norm, 0, math.inf)
+        self._require("clip_norm", self.clip_norm, 0, _LARGEST)
         self._require("max_examples", self.max_examples, 1, 2**53)
-        self._require("max_update_norm", self.max_update_norm, 0, math.inf)
+        self._require("max_update_norm", self.max_update_norm, 0, _LARGEST)
         self._require("seed", self.seed, 0, 2**63 - 1)
         if self.over_selection != 0:
             self._require("over_selection", self.over_selection, 1, 100)
         if self.learning_rate is not None:
-            self._require("learning_rate", self.learning_rate, 0, math.inf)
+            self._require("learning_rate", self.learning_rate, 0, _LARGEST)
         if self.codec not in codec_names():
             raise InvalidSettingError(f"Codec expects one of {', '.join(codec_names())}, got {self.codec!r}.")
 

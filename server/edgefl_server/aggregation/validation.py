@@ -17,6 +17,8 @@ __all__ = ["Expectation", "decode_outcome", "validate", "weight_norm"]
 
 _MAX_METRICS, _MAX_METRIC_VALUES, _MAX_NAME = 256, 4096, 256
 _MAX_EXAMPLES = 2**53
+_LARGEST_STATISTIC = 1e30
+"""A variance has no natural bound; this one keeps the new weights finite."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,10 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         raise OutcomeRefusedError(
             "norm_exceeded", f"The delta's L2 norm expects at most {expected.max_norm:g}, got {norm:g}."
         )
-    return Update(
-        outcome.task_id, outcome.num_examples, vectors["delta"], vectors.get("statistics", np.empty(0, np.float32))
-    )
+    statistics = vectors.get("statistics", np.empty(0, np.float32))
+    if np.abs(statistics).max(initial=0.0) > _LARGEST_STATISTIC:
+        raise OutcomeRefusedError("norm_exceeded", f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size.")
+    return Update(outcome.task_id, outcome.num_examples, vectors["delta"], statistics)
 
 
 def weight_norm(vector: NDArray[np.float32]) -> float:

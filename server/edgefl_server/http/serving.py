@@ -150,6 +150,7 @@ def serve(app: FastAPI, address: Address, listener: socket.socket, ready: Callab
     """Serves until SIGTERM or SIGINT; then lets requests finish and returns."""
     config = uvicorn.Config(
         app,
+        lifespan="on",
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -132,7 +132,7 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         row.metric_sums, row.diagnostics = sums, diagnostics
         session.execute(
             update(OutcomeRow)
-            .where(OutcomeRow.task_id.in_([each.task_id for each in outcomes]))
+            .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
             .values(disposition=Disposition.FOLDED)
         )
         run.weights_hash = weights_hash

@@ -121,8 +121,8 @@ def fail_run_if_hopeless(session: Session, run: RunRow, now: float) -> None:
     failed = [row for row in latest if row.state == RoundState.FAILED.value]
     settings = RunSettings.from_json(run.settings)
     hopeless = len(failed) == _FAILED_ROUNDS_IN_A_ROW
-    none_done = run.round >= settings.rounds and run.weights_hash == run.initial_weights_hash
-    if hopeless or none_done:
+    done = select(RoundRow.number).where(RoundRow.run == run.run, RoundRow.state == RoundState.DONE.value).limit(1)
+    if hopeless or (run.round >= settings.rounds and session.scalar(done) is None):
         run.state, run.ended_at = RunState.FAILED, now
         run.why = f"round {latest[0].number} failed: {latest[0].why}"
         if hopeless:

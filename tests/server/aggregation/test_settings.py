@@ -20,6 +20,8 @@ from edgefl.errors import InvalidSettingError
         ("epochs", 0, "--epochs"),
         ("learning_rate", math.nan, "--learning-rate"),
         ("clip_norm", -1, "--clip-norm"),
+        ("learning_rate", math.inf, "--learning-rate"),
+        ("max_update_norm", math.inf, "--max-update-norm"),
         ("max_update_norm", math.nan, "--max-update-norm"),
         ("max_examples", 0, "--max-examples"),
         ("seed", -1, "--seed"),

@@ -97,6 +97,11 @@ def test_infinite_statistics_are_refused_too() -> None:
     assert reason_for(replace(GOOD, sections=(GOOD.sections[0], bad))) == "not_finite"
 
 
+def test_statistics_that_would_leave_float32_are_refused() -> None:
+    huge = Section.of("statistics", np.array([0, -3e38], np.float32), "float32")
+    assert reason_for(replace(GOOD, sections=(GOOD.sections[0], huge))) == "norm_exceeded"
+
+
 @pytest.mark.parametrize("status", [OutcomeStatus.DECLINED, OutcomeStatus.FAILED])
 def test_a_device_that_gives_up_needs_a_reason_and_sends_no_vectors(status: OutcomeStatus) -> None:
     given_up = replace(GOOD, status=status, reason=Reason.NO_DATA, sections=(), num_examples=0)

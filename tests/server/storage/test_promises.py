@@ -1,0 +1,230 @@
+"""What 202 promises, under anything that devices, operators, clocks and crashes can do in any order."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from edgefl_server.aggregation import FedAvg, RunSettings, Update
+from edgefl_server.storage import (
+    NotWantedError,
+    ServerState,
+    accept_outcome,
+    authenticate,
+    close_due_rounds,
+    create_run,
+    enrol,
+    fold_pending,
+    invite,
+    next_task,
+    renew_lease,
+    run_status,
+    stop_run,
+    sweep_outcomes,
+    weights_of_round,
+)
+from edgefl_server.storage.tables import OutcomeRow
+from fake_device import Identity, outcome_for
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from model_files import make_model_file
+from sqlalchemy import select
+
+from edgefl.errors import OutcomeRefusedError
+from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
+
+DEVICES = 4
+devices = st.integers(0, DEVICES - 1)
+
+
+class Crash(BaseException):
+    """Stands for kill -9: nothing after it is run."""
+
+
+class Promises(RuleBasedStateMachine):
+    @initialize(
+        wanted=st.integers(1, 3),
+        over_selection=st.sampled_from([0.0, 1.0, 2.0]),
+        deadline=st.sampled_from([0.0, 100.0]),
+        max_failures=st.integers(1, 5),
+    )
+    def begin(self, wanted: int, over_selection: float, deadline: float, max_failures: int) -> None:
+        self.now = 1e6
+        self.folder = Path(tempfile.mkdtemp())
+        self.state = ServerState(self.folder, lambda: self.now)
+        token = invite(self.state, "people")
+        self.devices = []
+        for index in range(DEVICES):
+            identity = Identity.number(index)
+            enrol(self.state, token, identity.device, identity.secret_hash, "people", {})
+            self.devices.append(authenticate(self.state, identity.device, identity.secret))
+        self.settings = RunSettings(
+            rounds=4,
+            target=wanted,
+            minimum=1,
+            over_selection=over_selection,
+            deadline_seconds=deadline,
+            max_failures=max_failures,
+            lease_seconds=50,
+            seed=5,
+        )
+        self.run = create_run(self.state, make_model_file(), "people", self.settings)
+        self.tasks: dict[int, Task] = {}
+        self.accepted: dict[str, Outcome] = {}
+        self.told: dict[str, tuple[int, bytes]] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "state"):
+            self.state.close()
+            shutil.rmtree(self.folder)
+
+    def weights(self, digest: str) -> np.ndarray:
+        return np.frombuffer(self.state.weights.get(digest), "<f4")
+
+    def send(self, device: int, outcome: Outcome) -> None:
+        data = outcome.encode()
+        try:
+            accept_outcome(self.state, self.devices[device].device, outcome.task_id, data)
+        except NotWantedError:
+            assert outcome.task_id not in self.told
+            return
+        except OutcomeRefusedError as error:
+            assert error.reason == "conflicting_outcome"  # noqa: PT017
+            assert self.told[outcome.task_id] != (device, data)
+            return
+        self.told[outcome.task_id] = (device, data)
+        if outcome.status == OutcomeStatus.DONE:
+            self.accepted[outcome.task_id] = outcome
+
+    @rule(device=devices)
+    def poll(self, device: int) -> None:
+        task = next_task(self.state, self.devices[device])
+        if task is not None:
+            self.tasks[device] = task
+
+    @rule(device=devices)
+    def finish(self, device: int) -> None:
+        if device in self.tasks:
+            task = self.tasks[device]
+            self.send(device, outcome_for(task, self.weights(task.base_weights_hash), 4))
+
+    @rule(device=devices, reason=st.sampled_from([Reason.BUSY, Reason.NO_DATA]))
+    def give_up(self, device: int, reason: Reason) -> None:
+        if device in self.tasks:
+            task = self.tasks[device]
+            status = OutcomeStatus.DECLINED
+            self.send(device, Outcome(task.task_id, task.base_weights_hash, task.layout_hash, status, reason))
+
+    @rule(device=devices)
+    def lie(self, device: int) -> None:
+        if device in self.tasks:
+            task = self.tasks[device]
+            outcome = outcome_for(task, self.weights(task.base_weights_hash), 4)
+            self.send(device, replace(outcome, num_examples=outcome.num_examples + 1))
+
+    @rule(choice=st.integers(0, 100))
+    def repeat(self, choice: int) -> None:
+        if self.told:
+            task_id = sorted(self.told)[choice % len(self.told)]
+            device, data = self.told[task_id]
+            accept_outcome(self.state, self.devices[device].device, task_id, data)
+
+    @rule(device=devices)
+    def crash_while_sending(self, device: int) -> None:
+        if device not in self.tasks:
+            return
+        task = self.tasks[device]
+        outcome = outcome_for(task, self.weights(task.base_weights_hash), 4)
+        put = self.state.outcomes.put
+
+        def crash(data: bytes) -> str:
+            put(data)
+            raise Crash
+
+        self.state.outcomes.put = crash  # type: ignore[method-assign]
+        with contextlib.suppress(Crash, NotWantedError, OutcomeRefusedError):
+            accept_outcome(self.state, self.devices[device].device, task.task_id, outcome.encode())
+        self.restart()
+
+    @rule()
+    def crash_while_folding(self) -> None:
+        put = self.state.weights.put
+
+        def crash(data: bytes) -> str:
+            put(data)
+            raise Crash
+
+        self.state.weights.put = crash  # type: ignore[method-assign]
+        with contextlib.suppress(Crash):
+            fold_pending(self.state)
+        self.restart()
+
+    @rule()
+    def restart(self) -> None:
+        self.state.close()
+        self.state = ServerState(self.folder, lambda: self.now)
+        sweep_outcomes(self.state)
+
+    @rule(device=devices)
+    def renew(self, device: int) -> None:
+        if device in self.tasks:
+            renew_lease(self.state, self.devices[device].device, self.tasks[device].task_id)
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 60.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        close_due_rounds(self.state)
+
+    @rule()
+    def fold(self) -> None:
+        fold_pending(self.state)
+
+    @rule(stop=st.integers(0, 15))
+    def stop(self, stop: int) -> None:
+        if stop == 0:
+            stop_run(self.state, self.run)
+
+    @invariant()
+    def every_accepted_outcome_is_kept_once_and_folded_once(self) -> None:
+        if not hasattr(self, "run"):
+            return
+        with self.state.database.read() as session:
+            rows = session.scalars(select(OutcomeRow).where(OutcomeRow.status == "done")).all()
+        assert {row.task_id for row in rows} == set(self.accepted)
+        rounds = {entry["round"]: entry for entry in run_status(self.state, self.run)["history"]}
+        fate = {"done": "folded", "failed": "discarded"}
+        for row in rows:
+            assert row.disposition == fate.get(rounds[row.round]["state"], "accepted")
+            if row.disposition != "folded":
+                assert self.state.outcomes.path(row.digest) is not None
+
+    @invariant()
+    def the_weights_are_those_of_the_folded_outcomes_and_no_others(self) -> None:
+        if not hasattr(self, "run"):
+            return
+        expected = self.weights(weights_of_round(self.state, self.run, 0)[0])
+        for entry in run_status(self.state, self.run)["history"]:
+            if entry["state"] != "done":
+                continue
+            strategy = FedAvg(self.settings.max_examples)
+            before = strategy.init(expected)
+            accumulator = strategy.start(before)
+            prefix = f"{self.run}-{entry['round']:06d}-"
+            for task_id in sorted(each for each in self.accepted if each.startswith(prefix)):
+                delta, statistics = (section.vector() for section in self.accepted[task_id].sections)
+                update = Update(task_id, self.accepted[task_id].num_examples, delta, statistics)
+                accumulator = strategy.fold(accumulator, update)
+            assert accumulator.outcomes == entry["outcomes"]["folded"] >= 1
+            expected = strategy.finish(before, accumulator)[0].weights
+            assert self.weights(entry["weights_hash"]).tobytes() == expected.tobytes()
+
+
+TestPromises = Promises.TestCase
+TestPromises.settings = settings(
+    max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
