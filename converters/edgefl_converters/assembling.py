@@ -16,6 +16,7 @@ from edgefl.manifest import Signature, TensorSpec
 from edgefl_converters.explaining import explain_conversion, explain_emission
 from edgefl_converters.graphs import reachable_op_types
 from edgefl_converters.naming import signature_keys
+from edgefl_converters.saved_model import ConverterError, convert_saved_model
 from edgefl_converters.specification import Port, Specification
 from edgefl_converters.tracing import Trace, Traces
 from edgefl_converters.variables import FROZEN, SEED, STATE, STATISTIC, WEIGHT, Variable, Variables
@@ -208,11 +209,8 @@ def _signature(inputs: Sequence[Port], body: Callable[..., Mapping[str, tf.Tenso
 def _convert(holder: _Holder, functions: Mapping[str, Any], traces: Traces, origins: Origins) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(holder, folder, signatures=dict(functions))
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        converter.experimental_enable_resource_variables = True
         try:
-            return bytes(converter.convert())
-        except Exception as error:
+            return convert_saved_model(folder, list(functions))
+        except ConverterError as error:
             # The converter prints the whole graph into its message; what matters of it is in ours.
             raise explain_conversion(error, origins, traces) from None

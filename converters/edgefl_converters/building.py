@@ -70,6 +70,7 @@ def build(model: keras.Model, *, batch_size: int = 32) -> BuiltModel:
     flat = FlatModel(assembled.data)
     owned = {key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)}
     buffers = flat.give_own_buffers(owned)
+    flat.share_equal_buffers()
     flat.compute_repeated_constants(["reset_optimizer"])
     flat.separate_outputs()
     flat.make_primary("train")

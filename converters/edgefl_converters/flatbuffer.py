@@ -70,6 +70,15 @@ class FlatModel:
             raise UnsupportedModelError(f"The converted file does not initialise the variables {', '.join(missing)}.")
         return buffers
 
+    def share_equal_buffers(self) -> None:
+        """Lets constants with equal content lie in one buffer; parameters keep theirs."""
+        first: dict[bytes, int] = {}
+        for subgraph in self._model.subgraphs:
+            for tensor in subgraph.tensors:
+                data = self._model.buffers[tensor.buffer].data
+                if tensor.buffer not in self._owned and data is not None and len(data):
+                    tensor.buffer = first.setdefault(np.asarray(data, np.uint8).tobytes(), tensor.buffer)
+
     def compute_repeated_constants(self, signatures: Iterable[str]) -> None:
         """Computes constants that are assigned and hold one repeated number, in the initialiser and some signatures.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from edgefl_converters.saved_model import convert_saved_model
 from edgefl_converters.walk import Origins, Walk
 
 TOLERANCE = 1e-5
@@ -96,9 +97,7 @@ class KernelParity:
         # By way of a saved model: straight from the function the converter drags every op's Python stack along.
         signatures = {"serving_default": module.run.get_concrete_function(**specs)}
         tf.saved_model.save(module, str(self._folder / "saved"), signatures=signatures)
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(self._folder / "saved"))
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        return bytes(converter.convert())
+        return convert_saved_model(str(self._folder / "saved"), ["serving_default"])
 
     def _litert(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         interpreter = Interpreter(str(self._folder / "model.tflite"))
