@@ -113,6 +113,15 @@ class Promises(RuleBasedStateMachine):
             task = self.tasks[device]
             self.send(device, outcome_for(task, self.weights(task.base_weights_hash), 4))
 
+    @rule(order=st.permutations(range(DEVICES)), fold=st.booleans())
+    def work(self, order: list[int], fold: bool) -> None:
+        for device in order:
+            self.poll(device)
+        for device in order[:3]:
+            self.finish(device)
+        if fold:
+            fold_pending(self.state)
+
     @rule(device=devices, reason=st.sampled_from([Reason.BUSY, Reason.NO_DATA]))
     def give_up(self, device: int, reason: Reason) -> None:
         if device in self.tasks:
