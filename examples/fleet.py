@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,7 +21,9 @@ import numpy as np
 from edgefl_server.operator_client import OperatorClient
 from numpy.typing import NDArray
 
+from edgefl.atomic import write_text
 from edgefl.errors import EdgeflError
+from edgefl.hashing import sha256
 
 __all__ = ["DeviceProcess", "Fleet", "ProcessFailedError", "edgefl", "stop_on_signals"]
 
@@ -251,9 +254,15 @@ class Fleet:
             time.sleep(_POLL_SECONDS)
 
     def add_device(self, name: str) -> DeviceProcess:
-        """Makes a folder for a device; it is not started yet."""
+        """Makes a folder for a device; it is not started yet.
+
+        The device gets its id here instead of drawing one: the order in which it visits its data derives from the id
+        and the run's seed, so that the example gives the same figures each time. Its secret is random as ever.
+        """
         device = DeviceProcess(name, self.folder / "devices" / name)
-        device.folder.mkdir(parents=True, exist_ok=True)
+        (device.folder / "state").mkdir(parents=True, exist_ok=True)
+        document = {"device_id": sha256(name.encode())[:32], "secret": secrets.token_hex(32)}
+        write_text(device.folder / "state" / "identity.json", json.dumps(document), mode=0o600)
         self.devices.append(device)
         return device
 

@@ -26,6 +26,7 @@ from edgefl.hashing import weights_hash
 from examples.fashion_mnist.images import DEBIAN_FOLDER, Examples, load, partition_by_dirichlet
 from examples.fashion_mnist.misfortune import Misfortune
 from examples.fleet import DeviceProcess, Fleet, edgefl, stop_on_signals
+from examples.loading import load_model
 
 POPULATION = "wardrobes"
 DEVICES = 5
@@ -86,7 +87,7 @@ def run(out: Path, *, data: Path = DEBIAN_FOLDER, rounds: int = ROUNDS, say: Say
 
     model = out / "model.tflite"
     edgefl("convert", "examples.fashion_mnist.model:build", "-o", model, on_progress=say)
-    trainable = TrainableModel(model)
+    trainable = load_model(model)
 
     def accuracy(weights: Vector) -> float:
         trainable.weights = weights

@@ -48,9 +48,9 @@ class Misfortune:
         self.next_round(_FIRST_ROUND_SECONDS)
 
     def next_round(self, expected_seconds: float) -> None:
-        """Allows new kills, spread over the time that a round is expected to take."""
+        """Allows new kills, most of them in the first half of the time that a round is expected to take."""
         self._left = MOST_KILLS_PER_ROUND
-        self._pause = expected_seconds / MOST_KILLS_PER_ROUND
+        self._pause = expected_seconds / MOST_KILLS_PER_ROUND / 2
         self._due = self._next()
 
     def __call__(self) -> None:

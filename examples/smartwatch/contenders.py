@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl import TrainableModel
+from examples.loading import load_model
 from examples.smartwatch.recordings import Examples, Split, pooled
 
 __all__ = ["Accuracies", "Contenders", "Judge"]
@@ -58,7 +58,7 @@ class Judge:
     """
 
     def __init__(self, model: Path, data: Split) -> None:
-        self._model = TrainableModel(model)
+        self._model = load_model(model)
         self._data = data
 
     def initial(self) -> Accuracies:
@@ -120,7 +120,7 @@ class Contenders:
 
 
 def _train(model: Path, examples: Examples, epochs: int, seed: int) -> Vector:
-    trainable = TrainableModel(model)
+    trainable = load_model(model)
     trainable.fit(*examples, epochs=epochs, seed=seed)
     return trainable.weights
 

@@ -135,7 +135,7 @@ def _federate(fleet: Fleet, model: Path, data: Split, judge: Judge, rounds: int,
     invitation = fleet.operate("server", "invite", "--population", POPULATION)["invitation"]
     run_id = fleet.operate(
         "run", "create", model, "--population", POPULATION, "--rounds", str(rounds), "--epochs", str(epochs),
-        "--target", str(len(data.people)), "--seed", str(SEED), "--name", "smartwatch demo",
+        "--target", str(len(data.people)), "--seed", str(SEED), "--name", "smartwatch",
     )["run"]  # fmt: skip
     # The devices start after the run is there: they end by themselves when no run is active.
     for person in data.people:

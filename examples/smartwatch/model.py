@@ -17,7 +17,7 @@ SEED = 2017  # of the initial weights; the year of the FedAvg paper
 
 
 def build() -> Any:
-    """A compiled model of 16,407 weights, always with the same initial ones.
+    """A compiled model of 14,143 weights, always with the same initial ones.
 
     There is no batch normalisation on purpose: its statistics would be those of one person on every device.
     """
@@ -26,18 +26,19 @@ def build() -> Any:
     model = keras.Sequential(
         [
             keras.Input((WINDOW, CHANNELS), name="motion"),
-            layers.Conv1D(32, 7, padding="same", activation="relu"),
-            layers.MaxPooling1D(2),
+            layers.Conv1D(24, 7, padding="same", activation="relu"),
+            layers.MaxPooling1D(4),
             layers.Conv1D(48, 5, padding="same", activation="relu"),
             layers.MaxPooling1D(2),
             layers.Conv1D(48, 3, padding="same", activation="relu"),
             layers.GlobalAveragePooling1D(),
+            layers.Dropout(0.5),
             layers.Dense(len(EXERCISES), activation="softmax", name="exercise"),
         ],
         name="smartwatch",
     )
     model.compile(
-        optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
+        optimizer=keras.optimizers.Adam(0.005),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )

@@ -163,13 +163,13 @@ def load_recordings(path: Path) -> list[Recording]:
 def split(recordings: Sequence[Recording]) -> Split:
     """Gives each device one shoulder of one person, and keeps that person's other shoulder for the test.
 
-    Half of the people who take part hold their right shoulder and half their left one, so that together the devices
-    have seen both; every single one has not.
+    Of the people who take part, one after the other holds the right shoulder or the left one: together the devices
+    have seen both, no single one has.
     """
     taking_part = sorted({recording.person for recording in recordings} - set(UNSEEN_PEOPLE))
     people = []
     for index, number in enumerate(taking_part):
-        own, other = ("right", "left") if index < len(taking_part) // 2 else ("left", "right")
+        own, other = ("right", "left") if index % 2 == 0 else ("left", "right")
         people.append(Person(number, own, _examples(recordings, number, own), _examples(recordings, number, other)))
     unseen = [
         _join(_examples(recordings, number, shoulder) for shoulder in ("right", "left")) for number in UNSEEN_PEOPLE
