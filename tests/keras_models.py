@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
+from edgefl_converters.building import BuiltModel, build
 from keras import layers
+
+BATCH = 8
+
+
+@functools.cache
+def built(architecture: str, optimizer: str = "sgd") -> BuiltModel:
+    """The file made from one of these models; made once for all tests of a process, for that takes seconds."""
+    return build(globals()[architecture](optimizer), batch_size=BATCH)
 
 
 def mlp(optimizer: Any = "sgd") -> keras.Model:

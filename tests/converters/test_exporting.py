@@ -27,7 +27,7 @@ from edgefl.model_file import ModelFile
 @pytest.fixture(scope="module")
 def cnn_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "cnn.tflite"
-    path.write_bytes(build(keras_models.cnn("adam"), batch_size=4).data)
+    path.write_bytes(keras_models.built("cnn", "adam").data)
     return path
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import flatbuffers
 import keras_models
 import pytest
-from edgefl_converters.building import build
 from edgefl_converters.lint import lint, require_clean
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -17,7 +16,7 @@ from edgefl.manifest import TensorSpec
 
 @pytest.fixture(scope="module")
 def built():
-    return build(keras_models.mlp("adam"), batch_size=4)
+    return keras_models.built("mlp")
 
 
 def edited(data, change):

@@ -15,7 +15,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl.errors import VerificationError
 
-BATCH = 8
+BATCH = keras_models.BATCH
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.05),
     "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
@@ -61,8 +61,7 @@ def _parameter(name: str, parameters: set[str]) -> str:
 @pytest.fixture(scope="module")
 def plain():
     """A model, and the file made from it."""
-    model = keras_models.mlp(keras.optimizers.SGD(1.0))
-    return model, build(model, batch_size=BATCH)
+    return keras_models.mlp(), keras_models.built("mlp")
 
 
 def test_three_rows_in_a_batch_of_eight_give_the_gradient_of_those_three(plain, tmp_path):

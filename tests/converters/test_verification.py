@@ -6,7 +6,6 @@ import keras
 import keras_models
 import numpy as np
 import pytest
-from edgefl_converters.building import build
 from edgefl_converters.specification import specify
 from edgefl_converters.verification import runtimes
 from edgefl_converters.verification.batches import draw_batches
@@ -154,7 +153,7 @@ def test_a_broken_law_alone_fails_the_verification():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("runtimes") / "model.tflite"
-    path.write_bytes(build(keras_models.mlp(), batch_size=4).data)
+    path.write_bytes(keras_models.built("mlp").data)
     return path
 
 

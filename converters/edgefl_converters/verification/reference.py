@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.naming import slot_name, stable_names, unique
 from edgefl_converters.row_weights import expand
-from edgefl_converters.specification import Specification
+from edgefl_converters.specification import Port, Specification
 from edgefl_converters.verification.batches import Batch
 from edgefl_converters.verification.randomness import hashed_random_numbers
 
@@ -121,6 +121,22 @@ class Reference:
             jit_compile=False,
         )
         optimizer.build(self._model.trainable_variables)
+        self._build_loss_and_metrics()
+
+    def _build_loss_and_metrics(self) -> None:
+        """Makes the variables of losses and metrics now: a function that makes some is traced twice."""
+        specification = self._specification
+
+        def symbolic(port: Port) -> keras.KerasTensor:
+            return keras.KerasTensor((None, *port.shape[1:]), self._own_type(port.dtype))
+
+        predictions = keras.tree.pack_sequence_as(
+            specification.output_structure, [symbolic(port) for port in specification.outputs]
+        )
+        targets = specification.nest_targets([symbolic(port) for port in specification.targets])
+        for each in (self._model._compile_loss, self._model._compile_metrics):
+            if each is not None:
+                each.build(targets, predictions)
 
     def _name_slots(self) -> list[str]:
         """The names that a model file gives to optimizer state."""
