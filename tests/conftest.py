@@ -12,8 +12,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from edgefl_device_runtime.training import RUNTIMES
+
+# No test may depend on how fast the machine is, nor on chance.
+hypothesis.settings.register_profile("edgefl", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("edgefl")
 
 MODELS = ("mlp", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "frozen", "two_inputs")
 

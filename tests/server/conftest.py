@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import hypothesis
 import numpy as np
 import pytest
 from edgefl_server.aggregation import RunSettings
@@ -25,10 +24,6 @@ from fake_device import Identity, outcome_for
 from model_files import make_model_file
 
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
-
-# No test may depend on how fast the machine is.
-hypothesis.settings.register_profile("server", deadline=None)
-hypothesis.settings.load_profile("server")
 
 
 @dataclass

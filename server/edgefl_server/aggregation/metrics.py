@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from edgefl.manifest import Metric
+from edgefl.metrics import FINALISERS, LOSS_STATES
 from edgefl.wire.messages import MetricState
 
-__all__ = ["LOSS_STATES", "finalise", "known_states", "sum_states"]
-
-LOSS_STATES = ("loss_sum", "rows")
-"""Names under which devices report the loss: summed over rows, and the number of rows."""
+__all__ = ["finalise", "known_states", "sum_states"]
 
 Sums = dict[str, list[float]]
 
@@ -34,16 +34,18 @@ def sum_states(sums: Mapping[str, Sequence[float]], states: Iterable[MetricState
 def finalise(sums: Mapping[str, Sequence[float]], metrics: Iterable[Metric]) -> dict[str, float]:
     """The values that people read, by metric name, with ``loss`` among them when devices sent it.
 
+    Unlike `edgefl.metrics.finalise` this trusts no one: a metric whose states some device left out, or sent as something
+    that has no value, is left out.
+
     Args:
         sums: state name to summed elements.
-        metrics: the manifest's; ``mean`` is the first state over the second. Others are left out.
+        metrics: the manifest's.
     """
     values = {}
-    known = [Metric("loss", "mean", LOSS_STATES), *metrics]
-    for metric in known:
-        if metric.finaliser != "mean" or len(metric.states) != 2 or any(name not in sums for name in metric.states):
-            continue
-        total, count = (math.fsum(sums[name]) for name in metric.states)
-        if count > 0 and math.isfinite(total):
-            values[metric.name] = total / count
+    for metric in (Metric("loss", "mean", LOSS_STATES), *metrics):
+        states = [np.asarray(sums[name]) for name in metric.states if name in sums]
+        if len(states) == len(metric.states) and metric.finaliser in FINALISERS:
+            value = FINALISERS[metric.finaliser](states)
+            if math.isfinite(value):
+                values[metric.name] = value
     return values

@@ -21,10 +21,7 @@ def test_the_fleets_accuracy_is_that_of_all_rows_together(devices: list[tuple[in
         sums = sum_states(sums, states)
     values = finalise(sums, [ACCURACY])
     rows = sum(each[1] for each in devices)
-    if rows:
-        assert values == {"accuracy": sum(each[0] for each in devices) / rows}
-    else:
-        assert values == {}
+    assert values == {"accuracy": sum(each[0] for each in devices) / rows if rows else 0.0}
 
 
 def test_the_loss_is_the_sum_over_rows_divided_by_their_number() -> None:
