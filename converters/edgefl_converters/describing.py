@@ -61,7 +61,7 @@ def describe(
             for each in variables.of_role(STATE)
         ),
         frozen=tuple(each.keras_path for each in variables.of_role(FROZEN)),
-        keras_config=_plain(keras.saving.serialize_keras_object(model)),
+        keras_config=_configuration(model),
         custom_objects=tuple(sorted(set(_custom_objects(model)))),
         producer={"edgefl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         layout_hash=layout.hash,
@@ -78,6 +78,14 @@ def _mixes_rows(traces: Traces, variables: Variables) -> bool:
         if isinstance(layer, keras.layers.BatchNormalization)
         for variable in layer.non_trainable_variables
     )
+
+
+def _configuration(model: Any) -> Any:
+    """The model as Keras serialises it; None for classes that do not say how: exporting needs their source anyway."""
+    try:
+        return _plain(keras.saving.serialize_keras_object(model))
+    except NotImplementedError:
+        return None
 
 
 def _plain(value: Any) -> Any:

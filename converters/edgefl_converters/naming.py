@@ -12,6 +12,8 @@ __all__ = ["PathNames", "signature_keys", "slot_name", "stable_names", "unique"]
 # Names that a TFLite signature runner could not take as a keyword argument.
 _RESERVED = frozenset(keyword.kwlist) | {"self", "args", "kwargs"}
 
+_UNNAMED = ("variable", "seed_generator")
+
 
 def unique(names: Iterable[str]) -> list[str]:
     """Numbers repeated names: ``a, a, b`` become ``a, a_1, b``; the order stays."""
@@ -43,7 +45,8 @@ class PathNames:
 
     Keras names a layer that the user did not name ``dense_7`` when it is the eighth Dense layer of the process. Here it
     becomes ``dense``, ``dense_1``, … by its place among the automatically named Dense layers of its parent in this
-    model. Names that the user gave stay.
+    model. Names that the user gave stay. Variables are named by the layers that hold them: Keras's own paths depend on
+    where a layer was when it was built, and are others once a model was saved and loaded.
 
     Args:
         model: a built Keras model.
@@ -61,20 +64,36 @@ class PathNames:
         # Numbers are given in order of first sight: layers in the model's order, whatever is asked for first later.
         for layer in model.layers:
             self(layer.name)
+        self._owned: dict[int, tuple[str, ...]] = {}
+        self._own(model, ())
         for variable in model.weights:
-            self(variable.path)
+            self.of(variable)
 
     def __call__(self, path: str) -> str:
         """The stable form of a Keras path or of a single layer name."""
         parts = tuple(path.split("/"))
         if len(parts) > 1 and parts[0] == self._model_name:
             parts = parts[1:]
+        return self._join(parts)
+
+    def of(self, variable: Any) -> str:
+        """The stable name of a variable of the model."""
+        parts = self._owned.get(id(variable))
+        return self(variable.path) if parts is None else self._join(parts)
+
+    def _own(self, layer: Any, parts: tuple[str, ...]) -> None:
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+            self._owned.setdefault(id(variable), (*parts, variable.name))
+        for inner in getattr(layer, "layers", None) or layer._layers:
+            self._own(inner, (*parts, inner.name))
+
+    def _join(self, parts: tuple[str, ...]) -> str:
         return "/".join(self._rename(parts[: index + 1]) for index in range(len(parts)))
 
     def _rename(self, prefix: tuple[str, ...]) -> str:
         if prefix not in self._renamed:
             unnamed = _unnumbered(prefix[-1])
-            base = self._automatic.get(prefix[-1], "variable" if unnamed == "variable" else None)
+            base = self._automatic.get(prefix[-1], unnamed if unnamed in _UNNAMED else None)
             if base is None:
                 self._renamed[prefix] = prefix[-1]
             else:
@@ -88,7 +107,7 @@ class PathNames:
 def stable_names(model: Any) -> list[str]:
     """One name for each of ``model.variables``, the ones that a model file uses for its parameters."""
     names = PathNames(model)
-    return unique(names(variable.path) for variable in model.variables)
+    return unique(names.of(variable) for variable in model.variables)
 
 
 def slot_name(slot: Any, weights: Iterable[tuple[Any, str]]) -> str:
@@ -110,7 +129,7 @@ def slot_name(slot: Any, weights: Iterable[tuple[Any, str]]) -> str:
 
 def _unnumbered(name: str) -> str:
     """Keras calls a weight that nobody named ``variable_7`` when it is the eighth such of the process."""
-    return re.sub(r"^variable_\d+$", "variable", name)
+    return re.sub(rf"^({'|'.join(_UNNAMED)})_\d+$", r"\1", name)
 
 
 def snake_case(name: str) -> str:

@@ -76,12 +76,13 @@ def classify(specification: Specification, traces: Traces) -> Variables:
     found: list[tuple[int, str, str, str, NDArray[Any]]] = []
     entries = model_variables + others
     # All of the model's variables take part in the numbering of repeated names, whether they are used or not.
-    names = unique(specification.names(path) for _, _, path in entries)
+    stable = [specification.names.of(each) for each in model.variables]
+    names = unique([*stable, *(specification.names(path) for _, _, path in others)])
     for (handle, variable, path), name in zip(entries, names):
         if handle in captured:
             value = np.asarray(variable.numpy())
             found.append((handle, name, path, _role(handle, trainable, seeds, assigned, value), value))
-    weights = [(each, specification.names(each.path)) for each in model.trainable_variables]
+    weights = [(each, specification.names.of(each)) for each in model.trainable_variables]
     for each in optimizer.variables:
         handle = id(each.value.handle)
         if handle in captured:

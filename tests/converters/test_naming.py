@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keras
-from edgefl_converters.naming import PathNames, signature_keys, snake_case, unique
+from edgefl_converters.naming import PathNames, signature_keys, snake_case, stable_names, unique
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
@@ -44,6 +44,32 @@ def test_layers_are_numbered_by_their_place_in_the_model():
     assert {name.split("/")[0] for name in names[0]} == {"dense", "dense_1", "mine_2", "block"}
     assert "block/dense/kernel" in names[0]
     assert "block/dense_1/kernel" in names[0]
+
+
+class Unnamed(layers.Layer):
+    """Adds weights without naming them."""
+
+    def build(self, shape):
+        self.first = self.add_weight(shape=(shape[-1],))
+        self.second = self.add_weight(shape=(shape[-1],))
+
+    def call(self, x):
+        return x * self.first + self.second
+
+
+def test_names_survive_saving_and_loading():
+    inputs = keras.Input((4,))
+    block = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.Dropout(0.5), Unnamed()])
+    model = keras.Model(inputs, layers.Dense(1)(Unnamed()(block(inputs))))
+
+    config = keras.saving.serialize_keras_object(model)
+    again = keras.saving.deserialize_keras_object(config, custom_objects={"Unnamed": Unnamed})
+
+    assert [each.path for each in again.variables] != [each.path for each in model.variables]
+    assert stable_names(again) == stable_names(model)
+    assert {"sequential/dense/kernel", "sequential/unnamed/variable_1", "unnamed/variable", "dense/bias"} <= set(
+        stable_names(model)
+    )
 
 
 def test_names_are_made_as_keras_makes_them():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgefl_converters.row_weights import expand
 from edgefl_converters.specification import Port, Specification
 from edgefl_converters.verification.batches import Batch
 from edgefl_converters.verification.randomness import hashed_random_numbers
+from edgefl_converters.verification.rebuilding import rebuild
 
 __all__ = ["Reference", "Snapshot"]
 
@@ -54,12 +55,12 @@ class Reference:
         original = specification.model
         try:
             with self._floatx():
-                self._model = _rebuild(original, dtype)
+                self._model = rebuild(specification, dtype)
                 self._compile(original)
         except Exception as error:
             raise UnsupportedModelError(
                 f"Keras cannot rebuild the model in {dtype} to compare with: {_first_line(error)}",
-                hint="Give custom classes a get_config(), and let them compute in the type of their inputs.",
+                hint="Give custom classes a get_config(), or convert without verification (verify=False, --no-verify).",
             ) from error
         self._names = stable_names(original)
         self._initial = [np.asarray(variable) for variable in original.variables]
@@ -67,7 +68,6 @@ class Reference:
         self._slot_names = self._name_slots()
         self._train = self._function(self._model.train_step)
         self._test = self._function(self._model.test_step)
-        self._predict: Any = None
 
     def reset(self, initial: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Goes back to the weights of the original model, or to given ones, with a fresh optimizer."""
@@ -185,32 +185,6 @@ class Reference:
             yield
         finally:
             keras.config.set_floatx(before)
-
-
-def _rebuild(model: Any, dtype: str) -> Any:
-    classes = {type(each).__name__: type(each) for each in (model, *model._flatten_layers())}
-    own = {name: each for name, each in classes.items() if not each.__module__.startswith("keras.")}
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
-    copy = keras.saving.deserialize_keras_object(_in_type(config, dtype), custom_objects=own, safe_mode=False)
-    if [tuple(each.shape) for each in copy.variables] != [tuple(each.shape) for each in model.variables]:
-        raise ValueError("the rebuilt model has other variables than the original")
-    return copy
-
-
-def _in_type(config: Any, dtype: str) -> Any:
-    """Replaces float32 by another type wherever a configuration names the type that a layer computes in."""
-    if isinstance(config, Mapping):
-        if config.get("class_name") == "DTypePolicy":
-            name = config["config"]["name"]
-            return {**config, "config": {**config["config"], "name": dtype if name == "float32" else name}}
-        return {
-            key: dtype if key == "dtype" and value == "float32" else _in_type(value, dtype)
-            for key, value in config.items()
-        }
-    if isinstance(config, Sequence) and not isinstance(config, (str, bytes)):
-        return type(config)(_in_type(each, dtype) for each in config)  # type: ignore[call-arg]
-    return config
 
 
 def _fresh(compiled: Any) -> Any:

@@ -1,0 +1,79 @@
+"""A second copy of a Keras model, in another float type."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+from edgefl_converters.naming import stable_names
+from edgefl_converters.specification import Specification
+
+__all__ = ["rebuild"]
+
+
+def rebuild(specification: Specification, dtype: str) -> keras.Model:
+    """Makes a copy of a model with other variables of the same names; not compiled, with weights of its own.
+
+    Args:
+        specification: of the model.
+        dtype: ``float32`` or ``float64``: what the copy computes in.
+
+    Raises:
+        Exception: of any kind, Keras's or the model's own: it cannot be rebuilt.
+    """
+    model = specification.model
+    try:
+        copy = _from_config(model, dtype)
+    except Exception:
+        if isinstance(model, (keras.Sequential, Functional)):
+            raise
+        copy = _from_constructor(specification, dtype)
+    if stable_names(copy) != stable_names(model):
+        raise ValueError("the rebuilt model has other variables than the original")
+    return copy
+
+
+def _from_config(model: Any, dtype: str) -> Any:
+    classes = {type(each).__name__: type(each) for each in (model, *model._flatten_layers())}
+    own = {name: each for name, each in classes.items() if not each.__module__.startswith("keras.")}
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return keras.saving.deserialize_keras_object(_in_type(config, dtype), custom_objects=own, safe_mode=False)
+
+
+def _from_constructor(specification: Specification, dtype: str) -> Any:
+    """For subclassed models whose constructor takes its own arguments, but not what Keras adds to a configuration."""
+    model = specification.model
+    accepted = inspect.signature(type(model).__init__).parameters
+    try:
+        arguments = {name: value for name, value in model.get_config().items() if name in accepted}
+    except NotImplementedError:  # Keras's own, for a constructor with arguments that it cannot write down
+        arguments = {}
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        copy = type(model)(**arguments)
+        ports = [(port.shape, dtype if port.dtype == "float32" else port.dtype) for port in specification.inputs]
+        copy(specification.nest_inputs([keras.ops.zeros(shape, own) for shape, own in ports]))
+    finally:
+        keras.config.set_dtype_policy(before)
+    return copy
+
+
+def _in_type(config: Any, dtype: str) -> Any:
+    """Replaces float32 by another type wherever a configuration names the type that a layer computes in."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy":
+            name = config["config"]["name"]
+            return {**config, "config": {**config["config"], "name": dtype if name == "float32" else name}}
+        return {
+            key: dtype if key == "dtype" and value == "float32" else _in_type(value, dtype)
+            for key, value in config.items()
+        }
+    if isinstance(config, Sequence) and not isinstance(config, (str, bytes)):
+        return type(config)(_in_type(each, dtype) for each in config)  # type: ignore[call-arg]
+    return config
