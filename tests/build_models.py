@@ -18,8 +18,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 import numpy as np
-from edgefl_converters.building import build
 from keras import layers
+
+from edgefl_converters.building import build
 
 BATCH = 8
 ROWS = 35  # four batches and three rows

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
 from edgefl_device_runtime.training import RUNTIMES
 
 # No test may depend on how fast the machine is, nor on chance.

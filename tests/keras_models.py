@@ -6,8 +6,9 @@ import functools
 from typing import Any
 
 import keras
-from edgefl_converters.building import BuiltModel, build
 from keras import layers
+
+from edgefl_converters.building import BuiltModel, build
 
 BATCH = 8
 

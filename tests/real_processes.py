@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
 from edgefl_server.operator_client import OperatorClient
 
 __all__ = ["Fleet", "Process", "free_port", "write_identity"]

@@ -7,16 +7,16 @@ import subprocess
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.local_training import perform
-from edgefl_device_runtime.agent.trainer import InterpreterTrainer
-from edgefl_server.aggregation import task_seed
-from real_processes import Process, write_identity
 
 import edgefl
 from edgefl.hashing import weights_hash
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import Task
+from edgefl_device_runtime.agent.examples import Examples
+from edgefl_device_runtime.agent.local_training import perform
+from edgefl_device_runtime.agent.trainer import InterpreterTrainer
+from edgefl_server.aggregation import task_seed
+from real_processes import Process, write_identity
 
 ROUNDS, SEED, EPOCHS = 3, 11, 2
 

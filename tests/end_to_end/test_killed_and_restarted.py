@@ -8,10 +8,10 @@ import time
 
 import numpy as np
 import pytest
-from real_processes import Fleet, write_identity
-from recording_proxy import RecordingProxy, exchanges
 
 from edgefl.hashing import sha256
+from real_processes import Fleet, write_identity
+from recording_proxy import RecordingProxy, exchanges
 
 DEVICES = 3
 OUTCOME = re.compile("/v1/tasks/(?P<task>[0-9a-f-]+)/outcome")

@@ -9,13 +9,13 @@ import shutil
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.training import RUNTIMES
-from real_processes import write_identity
-from recording_proxy import RecordingProxy, exchanges
 
 from edgefl.model_file import ModelFile
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, Task
+from edgefl_device_runtime.training import RUNTIMES
+from real_processes import write_identity
+from recording_proxy import RecordingProxy, exchanges
 
 ROUNDS = 3
 TASK = r"/v1/tasks/(?P<task>[0-9a-f-]+)"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 from edgefl_server.aggregation import RunSettings
 from edgefl_server.storage import (
     DeviceRow,
@@ -22,8 +24,6 @@ from edgefl_server.storage import (
 )
 from fake_device import Identity, outcome_for
 from model_files import make_model_file
-
-from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 
 
 @dataclass

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import urllib3
+
+from edgefl.layout import Parameter
 from fake_device import FakeDevice, Identity
 from model_files import make_model_file
 from server_process import ServerProcess, edgefl, free_port
-
-from edgefl.layout import Parameter
 
 
 @pytest.fixture(scope="module")

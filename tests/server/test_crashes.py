@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
 from fake_device import FakeDevice, Identity

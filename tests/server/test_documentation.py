@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import edgefl_server
 import pytest
 import typer
+
+import edgefl_server
+from edgefl.codecs import codec_names
 from edgefl_server.cli import run
 from edgefl_server.http import create_app
-
-from edgefl.codecs import codec_names
 
 DOCS = Path(__file__).parents[2] / "docs"
 PROTOCOL, OPERATING = (DOCS / f"{name}.md" for name in ("protocol", "operating"))

@@ -7,10 +7,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from edgefl_server.operator_client import OperatorClient
-from edgefl_server.operator_file import OperatorFile
 
 from edgefl.errors import InvalidSettingError, ProtocolError, ServerUnavailableError, StorageError
+from edgefl_server.operator_client import OperatorClient
+from edgefl_server.operator_file import OperatorFile
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from edgefl_server.run_text import round_line, runs, status
-from edgefl_server.watching import require_success, watch
 
 from edgefl.errors import RunError, ServerUnavailableError
+from edgefl_server.run_text import round_line, runs, status
+from edgefl_server.watching import require_success, watch
 
 
 def entry(number: int, state: str, **change: Any) -> dict[str, Any]:

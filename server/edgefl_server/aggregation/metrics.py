@@ -34,8 +34,8 @@ def sum_states(sums: Mapping[str, Sequence[float]], states: Iterable[MetricState
 def finalise(sums: Mapping[str, Sequence[float]], metrics: Iterable[Metric]) -> dict[str, float]:
     """The values that people read, by metric name, with ``loss`` among them when devices sent it.
 
-    Unlike `edgefl.metrics.finalise` this trusts no one: a metric whose states some device left out, or sent as something
-    that has no value, is left out.
+    Unlike `edgefl.metrics.finalise` this trusts no one: a metric whose states are missing, or have no finite value, is
+    left out.
 
     Args:
         sums: state name to summed elements.

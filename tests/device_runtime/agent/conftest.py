@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.agent import Device, Settings
-from edgefl_device_runtime.agent.local_training import Training
 
 from edgefl.hashing import sha256
 from edgefl.layout import Parameter
 from edgefl.manifest import ModelManifest, Signature, Target, TensorSpec
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, Task
+from edgefl_device_runtime.agent import Device, Settings
+from edgefl_device_runtime.agent.local_training import Training
 
 TOKEN = "token-of-the-kitchen"
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from edgefl_device_runtime.agent.cache import Cache, file_hash
 
 from edgefl.errors import HashMismatchError, StorageError
 from edgefl.hashing import sha256
+from edgefl_device_runtime.agent.cache import Cache, file_hash
 
 
 def put(cache: Cache, data: bytes) -> str:

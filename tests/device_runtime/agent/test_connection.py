@@ -8,14 +8,14 @@ import ssl
 import subprocess
 
 import pytest
-from edgefl_device_runtime.agent.cache import Cache
-from edgefl_device_runtime.agent.connection import Connection, Reply, UnexpectedReplyError
-from edgefl_device_runtime.agent.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.errors import AuthenticationError, HashMismatchError, InvalidSettingError, ServerUnavailableError
 from edgefl.hashing import sha256
+from edgefl_device_runtime.agent.cache import Cache
+from edgefl_device_runtime.agent.connection import Connection, Reply, UnexpectedReplyError
+from edgefl_device_runtime.agent.settings import Settings
 
 SECRET = "a" * 64
 

@@ -5,9 +5,9 @@ import json
 import stat
 
 import pytest
-from edgefl_device_runtime.agent.identity import Identity
 
 from edgefl.errors import StorageError
+from edgefl_device_runtime.agent.identity import Identity
 
 
 def test_an_identity_is_made_once(tmp_path):

@@ -4,11 +4,11 @@ import base64
 import json
 
 import pytest
-from edgefl_device_runtime.agent.invitation import Invitation
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.errors import InvalidSettingError
+from edgefl_device_runtime.agent.invitation import Invitation
 
 
 def encode(document: object) -> str:

@@ -4,8 +4,6 @@ import errno
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.local_training import TaskDeclinedError, _clipped, perform, reason_for
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -21,6 +19,8 @@ from edgefl.errors import (
 )
 from edgefl.layout import Parameter
 from edgefl.wire.messages import OutcomeStatus, Reason, TaskKind
+from edgefl_device_runtime.agent.examples import Examples
+from edgefl_device_runtime.agent.local_training import TaskDeclinedError, _clipped, perform, reason_for
 
 EXAMPLES = Examples({"image": np.ones((4, 2), np.float32)}, {"label": np.zeros(4, np.int32)})
 BASE = np.arange(3, dtype=np.float32)

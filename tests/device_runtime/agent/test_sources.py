@@ -4,12 +4,12 @@ import sys
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.agent.sources import open_source
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgefl.errors import DataError
+from edgefl_device_runtime.agent.sources import open_source
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 Y = np.array([0, 1, 2, 0])

@@ -3,10 +3,10 @@ from __future__ import annotations
 import stat
 
 import pytest
-from edgefl_device_runtime.agent.state import StateFolder
 
 from edgefl.errors import StorageError
 from edgefl.wire.messages import Outcome
+from edgefl_device_runtime.agent.state import StateFolder
 
 OUTCOME = Outcome(task_id="t", base_weights_hash="0" * 64, layout_hash="1" * 64)
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from edgefl_device_runtime.agent.summary import Summary, TaskReport, peak_rss_mb
 
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus
+from edgefl_device_runtime.agent.summary import Summary, TaskReport, peak_rss_mb
 
 
 def outcome(**changes):

@@ -6,15 +6,15 @@ import re
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.agent.examples import arrange
-from edgefl_device_runtime.agent.local_training import perform
-from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 
 from edgefl.errors import DataError
 from edgefl.hashing import weights_hash
 from edgefl.model_file import ModelFile
 from edgefl.version import __version__
 from edgefl.wire.messages import Task, TaskKind
+from edgefl_device_runtime.agent.examples import arrange
+from edgefl_device_runtime.agent.local_training import perform
+from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 
 
 def data(rows=19, seed=0):

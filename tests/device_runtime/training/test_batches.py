@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.training.batches import BatchBuffers, batches, number_of_batches, resolve_policy
-from edgefl_device_runtime.training.data import Column
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.wire.messages import BatchPolicy
+from edgefl_device_runtime.training.batches import BatchBuffers, batches, number_of_batches, resolve_policy
+from edgefl_device_runtime.training.data import Column
 
 PAD, DROP, REFILL = BatchPolicy.PAD, BatchPolicy.DROP, BatchPolicy.REFILL
 sizes = st.tuples(st.integers(1, 9), st.integers(0, 5)).map(lambda pair: (pair[0], pair[0] + pair[1]))

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.training.data import prepare
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest, Signature, Target, TensorSpec
+from edgefl_device_runtime.training.data import prepare
 
 
 def manifest(*inputs: TensorSpec, targets: tuple[Target, ...] = (), target_specs: tuple[TensorSpec, ...] = ()) -> Any:

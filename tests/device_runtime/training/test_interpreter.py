@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.training import RUNTIMES, installed_runtimes
-from edgefl_device_runtime.training.interpreter import Interpreter
 
 from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure
+from edgefl_device_runtime.training import RUNTIMES, installed_runtimes
+from edgefl_device_runtime.training.interpreter import Interpreter
 
 
 class FakeInterpreter:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.training import Callback, TrainableModel
 
 from edgefl.errors import DataError, InvalidSettingError, ModelFileError, StorageError
 from edgefl.metrics import finalise
 from edgefl.model_file import ModelFile
+from edgefl_device_runtime.training import Callback, TrainableModel
 
 KERAS = ["mlp", "mlp_adam", "cnn", "conv1d", "frozen", "two_inputs"]
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.training.randomness import check_seed, row_order, step_seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.errors import InvalidSettingError
+from edgefl_device_runtime.training.randomness import check_seed, row_order, step_seeds
 
 seeds = st.integers(0, 2**64 - 1)
 

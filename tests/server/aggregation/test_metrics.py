@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from edgefl_server.aggregation import finalise, known_states, sum_states
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.manifest import Metric
 from edgefl.wire.messages import MetricState
+from edgefl_server.aggregation import finalise, known_states, sum_states
 
 ACCURACY = Metric("accuracy", "mean", ("accuracy_total", "accuracy_count"))
 counts = st.integers(0, 10_000)

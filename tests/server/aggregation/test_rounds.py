@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from edgefl_server.aggregation import AssignmentState, Round, RoundState, RunSettings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edgefl.errors import RunError
+from edgefl_server.aggregation import AssignmentState, Round, RoundState, RunSettings
 
 
 def a_round(**settings: float) -> Round:

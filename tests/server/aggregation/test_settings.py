@@ -3,9 +3,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from edgefl_server.aggregation import RunSettings, task_seed
 
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation import RunSettings, task_seed
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgefl_server.aggregation import FedAvg, StrategyState, Update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgefl.errors import RunError
+from edgefl_server.aggregation import FedAvg, StrategyState, Update
 
 WEIGHTS, STATISTICS = 5, 3
 floats = st.floats(-1e3, 1e3, width=32)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from edgefl_server.aggregation import Expectation, decode_outcome, validate
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from edgefl.codecs import codec_names
 from edgefl.errors import OutcomeRefusedError
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, Task
+from edgefl_server.aggregation import Expectation, decode_outcome, validate
 
 EXPECTED = Expectation("t-1", "b" * 64, "c" * 64, weight_size=4, statistic_size=2, max_norm=100.0)
 DELTA, STATISTICS = np.arange(4, dtype=np.float32), np.ones(2, np.float32)

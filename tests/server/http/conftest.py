@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from edgefl_server.http import create_app
-from fake_device import Identity
 from fastapi.testclient import TestClient
-from model_files import make_model_file
 
 from edgefl.wire.messages import Outcome, Task
+from edgefl_server.http import create_app
+from fake_device import Identity
+from model_files import make_model_file
 
 ADMIN = {"Authorization": "Bearer operators-token"}
 

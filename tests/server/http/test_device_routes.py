@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_device import Identity
-from model_files import make_model_file
 
 from edgefl.errors import StorageError
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
+from fake_device import Identity
+from model_files import make_model_file
 
 from .conftest import ADMIN, Api, code
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from edgefl_server.http import create_app
 from fastapi.testclient import TestClient
-from model_files import make_model_file
 
 from edgefl.model_file import ModelFile
+from edgefl_server.http import create_app
+from model_files import make_model_file
 
 from .conftest import ADMIN, Api, code
 

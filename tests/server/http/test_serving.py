@@ -4,9 +4,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from edgefl_server.http.serving import Address, listen
 
 from edgefl.errors import InsecureListenError, InvalidSettingError, ListenError, StorageError
+from edgefl_server.http.serving import Address, listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.10", "::1"])

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
-from edgefl_server.storage.blobs import FolderBlobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefl.errors import StorageError
+from edgefl_server.storage.blobs import FolderBlobs
 
 
 @settings(max_examples=30)

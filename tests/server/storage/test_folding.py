@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
+from edgefl.errors import StorageError
 from edgefl_server.aggregation import RoundState
 from edgefl_server.storage import close_due_rounds, run_status, stop_run, sweep_outcomes, weights_of_round
 from edgefl_server.storage import folding as folding_module
-
-from edgefl.errors import StorageError
 
 
 def final_weights(fleet, run: str) -> bytes:

@@ -4,10 +4,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from edgefl_server.storage import EnrolmentRefusedError, authenticate, enrol, invite
-from fake_device import Identity
 
 from edgefl.errors import AuthenticationError, InvalidSettingError
+from edgefl_server.storage import EnrolmentRefusedError, authenticate, enrol, invite
+from fake_device import Identity
 
 ME = Identity.number(0)
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from edgefl_server.storage import NotWantedError, accept_outcome, next_task, run_status, stop_run
-from edgefl_server.storage.outcomes import largest_outcome
 
 from edgefl.errors import OutcomeRefusedError, StorageError
 from edgefl.wire.messages import OutcomeStatus, Reason
+from edgefl_server.storage import NotWantedError, accept_outcome, next_task, run_status, stop_run
+from edgefl_server.storage.outcomes import largest_outcome
 
 
 def counts(fleet, run: str, number: int = 1) -> dict[str, int]:

@@ -9,6 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy import select
+
+from edgefl.errors import OutcomeRefusedError
+from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 from edgefl_server.aggregation import FedAvg, RunSettings, Update
 from edgefl_server.storage import (
     NotWantedError,
@@ -29,14 +36,7 @@ from edgefl_server.storage import (
 )
 from edgefl_server.storage.tables import OutcomeRow
 from fake_device import Identity, outcome_for
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from model_files import make_model_file
-from sqlalchemy import select
-
-from edgefl.errors import OutcomeRefusedError
-from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 
 DEVICES = 4
 devices = st.integers(0, DEVICES - 1)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgefl_server.aggregation import RunSettings
-from edgefl_server.storage import create_run, run_status, runs_summary, stop_run, weights_of_round
-from model_files import default_parameters, make_model_file
 
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelFileError, RunError
 from edgefl.model_file import ModelFile
+from edgefl_server.aggregation import RunSettings
+from edgefl_server.storage import create_run, run_status, runs_summary, stop_run, weights_of_round
+from model_files import default_parameters, make_model_file
 
 SETTINGS = RunSettings(rounds=2, target=2)
 

@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+
+from edgefl.errors import StorageError
 from edgefl_server.storage import ServerState, run_status
 from edgefl_server.storage.database import Database
 from edgefl_server.storage.tables import InvitationRow, Table
-
-from edgefl.errors import StorageError
 
 
 def test_two_servers_cannot_share_a_state_folder(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+
+from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import task_seed
 from edgefl_server.storage import (
     active_runs,
@@ -14,8 +16,6 @@ from edgefl_server.storage import (
     stop_run,
 )
 from fake_device import Identity
-
-from edgefl.wire.messages import Reason
 
 
 def test_a_device_gets_its_open_task_again(fleet) -> None:
