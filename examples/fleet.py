@@ -18,12 +18,12 @@ from types import FrameType
 from typing import IO, Any
 
 import numpy as np
-from edgefl_server.operator_client import OperatorClient
 from numpy.typing import NDArray
 
 from edgefl.atomic import write_text
 from edgefl.errors import EdgeflError
 from edgefl.hashing import sha256
+from edgefl_server.operator_client import OperatorClient
 
 __all__ = ["DeviceProcess", "Fleet", "ProcessFailedError", "edgefl", "stop_on_signals"]
 

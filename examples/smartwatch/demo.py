@@ -24,8 +24,10 @@ from examples.smartwatch.recordings import Person, Split, load_recordings, recor
 
 POPULATION = "smartwatches"
 ROUNDS = 20
-EPOCHS = 5
+EPOCHS = 4
 """Passes over a device's own data in each round."""
+BATCH_SIZE = 16
+"""Small, so that a device with 150 windows still takes many steps in a round."""
 SEED = 1
 
 _END_SECONDS = 60
@@ -124,7 +126,7 @@ def _introduce(data: Split, say: Say) -> None:
 
 def _convert(model: Path, verify: bool, say: Say) -> None:
     # TensorFlow lives and dies with this child process; neither the server nor a device ever imports it.
-    options = () if verify else ("--no-verify",)
+    options = ("--batch-size", str(BATCH_SIZE), *(() if verify else ("--no-verify",)))
     edgefl("convert", "examples.smartwatch.model:build", "-o", model, *options, on_progress=_quoted(say))
     say(f"  {model.name}: {model.stat().st_size:,} bytes")
 

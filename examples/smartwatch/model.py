@@ -32,13 +32,12 @@ def build() -> Any:
             layers.MaxPooling1D(2),
             layers.Conv1D(48, 3, padding="same", activation="relu"),
             layers.GlobalAveragePooling1D(),
-            layers.Dropout(0.5),
             layers.Dense(len(EXERCISES), activation="softmax", name="exercise"),
         ],
         name="smartwatch",
     )
     model.compile(
-        optimizer=keras.optimizers.Adam(0.005),
+        optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )

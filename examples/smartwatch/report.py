@@ -91,7 +91,7 @@ def print_table(result: Result, console: Console) -> None:
         "initial": "before training",
         "alone": "each device alone (mean)",
         "federated": f"federated, {len(result.rounds)} rounds",
-        "centralised": "all data in one place (the ceiling)",
+        "centralised": "all data in one place (ceiling)",
     }
     for name, accuracies in result.contenders.items():
         table.add_row(
