@@ -10,6 +10,7 @@ import keras
 
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError
 from edgefl_converters.naming import PathNames, unique
+from edgefl_converters.reasons import reason
 
 __all__ = ["Port", "Specification", "specify"]
 
@@ -105,7 +106,7 @@ def specify(model: keras.Model, *, batch_size: int = 32) -> Specification:
         output_structure = model.compute_output_spec(symbolic)
     except Exception as error:
         raise ModelError(
-            f"The model cannot be called with a batch of {batch_size} rows: {_first_line(error)}",
+            f"The model cannot be called with a batch of {batch_size} rows: {reason(error)}",
             hint="Check that it works in Keras with inputs of these shapes: "
             + ", ".join(f"{port.name} {port.shape}" for port in inputs)
             + ".",
@@ -299,13 +300,8 @@ def _fresh_optimizer(model: Any) -> Any:
         fresh = type(compiled).from_config(compiled.get_config())
     except Exception as error:
         raise UnsupportedModelError(
-            f"The optimizer {type(compiled).__name__} cannot be rebuilt from its configuration: {_first_line(error)}",
+            f"The optimizer {type(compiled).__name__} cannot be rebuilt from its configuration: {reason(error)}",
             hint="Give it a get_config() that returns the arguments of its constructor.",
         ) from error
     fresh.build(model.trainable_variables)
     return fresh
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

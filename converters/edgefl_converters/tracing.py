@@ -14,11 +14,13 @@ from keras.src.trainers.compile_utils import CompileLoss
 
 from edgefl.errors import EdgeflError, ModelError
 from edgefl_converters.metrics import BatchMetric, batch_metrics
+from edgefl_converters.reasons import reason
 from edgefl_converters.row_weights import RowWeightedLoss, real_rows
 from edgefl_converters.specification import Port, Specification
 
 __all__ = ["Trace", "Traces", "layer_of", "trace"]
 
+_EXTRA = ("sample_weight", "learning_rate", "seed")
 _LAYER = "edgefl_layer_"
 _STAGE = "edgefl_stage_"
 
@@ -95,12 +97,11 @@ def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Seq
     except EdgeflError:
         raise
     except Exception as error:
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
         raise ModelError(
-            f"Keras cannot run the model's {name} step: {lines[0] if lines else type(error).__name__}",
-            hint="Expected inputs and targets: "
-            + ", ".join(f"{port.name} {port.dtype} {port.shape}" for port in inputs[:-1])
-            + ". Check that the model's output fits its loss and metrics.",
+            f"Keras cannot run the model's {name} step: {reason(error).rstrip('.')}.",
+            hint="Its inputs and targets are "
+            + ", ".join(f"{port.name} {port.dtype} {port.shape}" for port in inputs if port.name not in _EXTRA)
+            + "; check that the output fits the loss and the metrics.",
         ) from error
     outputs = tuple(function.structured_outputs)
     results = tf.nest.flatten(function.graph.structured_outputs, expand_composites=True)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from edgefl_converters.building import build
 from keras import layers
 
 from edgefl.errors import InvalidSettingError, ModelError, UnsupportedModelError
 from edgefl.model_file import ModelFile
+from edgefl_converters.building import build
+from edgefl_converters.lowerings import LOWERINGS
 
 BATCH = 8
 
@@ -242,9 +243,19 @@ def test_nothing_goes_in_without_dimensions(plain):
 
 
 def test_the_report_names_layers_and_what_was_lowered(plain):
-    layer_reports = plain[1].layers
-    assert layer_reports["layer 'dense' (Dense)"].lowered["MatMul"] >= 3
-    assert "AssignVariableOp" in layer_reports["the optimizer"].kept
+    model, built = plain
+    assert built.layers[f"layer {model.layers[0].name!r} (Dense)"].lowered["MatMul"] >= 3
+    assert "AssignVariableOp" in built.layers["the optimizer"].kept
+
+
+def test_without_its_lowering_the_converter_loses_that_relu(monkeypatch):
+    # When this fails the converter has been repaired, and lowerings/matmul.py can say so.
+    monkeypatch.delitem(LOWERINGS, "MatMul")
+    model = make_plain()
+    running = Running(build(model, batch_size=BATCH))
+    x, _ = rows(BATCH)
+    (output,) = running("infer", input_layer=x).values()
+    assert np.abs(output - model.predict(x, verbose=0)).max() > 0.01
 
 
 def make_mixed():
@@ -317,6 +328,7 @@ def test_inference_draws_nothing_and_uses_the_moving_averages(mixed):
 _BUILD_AGAIN = """
 import hashlib, sys, keras
 from edgefl_converters.building import build
+from edgefl_converters.lowerings import LOWERINGS
 print(hashlib.sha256(build(keras.models.load_model(sys.argv[1]), batch_size=8).data).hexdigest())
 """
 
