@@ -53,8 +53,7 @@ STRIDE = WINDOW // 2
 """Samples from one window's start to the next one's."""
 
 SENSOR_RANGE = np.array([8, 8, 8] + [np.deg2rad(2000)] * 3, np.float32)
-"""Largest acceleration (in g) and angular velocity (in rad/s) of such a watch's sensors. They are properties of the
-hardware: nothing has to be computed from people's data to know them."""
+"""The common measuring range of such sensors: 8 g and 2000 degrees a second. Knowing it takes a data sheet, no data."""
 GAIN = 8
 """Everyday motion uses a small part of the range; this brings it to numbers of about 1."""
 
