@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
 from edgefl.errors import EdgeflError, ModelError
+from edgefl_converters.addition import columns_are_no_biases
 from edgefl_converters.metrics import BatchMetric, batch_metrics
 from edgefl_converters.reasons import reason
 from edgefl_converters.row_weights import RowWeightedLoss, real_rows
@@ -71,7 +72,7 @@ def trace(specification: Specification) -> Traces:
     rate, seed = Port("learning_rate", (1,), "float32"), Port("seed", (1,), "int32")
     data = (*specification.inputs, *specification.targets)
     functions = {}
-    with _attributed(layers):
+    with _attributed(layers), columns_are_no_biases():
         for name, step, inputs in (
             ("train", steps.train, (*data, weights, rate, seed)),
             ("evaluate", steps.evaluate, (*data, weights)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,7 @@ class Reference:
         self._slot_names = self._name_slots()
         self._train = self._function(self._model.train_step)
         self._test = self._function(self._model.test_step)
+        self._infer: Any = None
 
     def reset(self, initial: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Goes back to the weights of the original model, or to given ones, with a fresh optimizer."""
@@ -93,9 +94,10 @@ class Reference:
     def predict(self, batch: Batch) -> list[NDArray[Any]]:
         """The model's outputs for a batch, not training."""
         with self._floatx():
-            inputs = self._specification.nest_inputs([self._cast(array) for array in batch.inputs])
-            outputs = self._model(inputs, training=False) if self._model._call_has_training_arg else self._model(inputs)
-        return [np.asarray(each) for each in keras.tree.flatten(outputs)]
+            if self._infer is None:
+                self._infer = self._inference()
+            outputs = self._infer(*(tf.constant(self._cast(array)) for array in batch.inputs))
+        return [np.asarray(each) for each in outputs]
 
     def snapshot(self) -> Snapshot:
         """The present weights and optimizer slots."""
@@ -159,10 +161,23 @@ class Reference:
             with hashed_random_numbers(seed, specification.batch_size):
                 return dict(step((inputs, targets, weights)))
 
-        ports = (*specification.inputs, *specification.targets)
-        signature = [tf.TensorSpec([None, *port.shape[1:]], self._own_type(port.dtype)) for port in ports]
+        signature = self._signature((*specification.inputs, *specification.targets))
         signature += [tf.TensorSpec([None], self.dtype), tf.TensorSpec([1], tf.int32)]
         return tf.function(run, input_signature=signature, autograph=False)
+
+    def _inference(self) -> Any:
+        specification, model = self._specification, self._model
+
+        def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
+            inputs = specification.nest_inputs(tensors)
+            outputs = model(inputs, training=False) if model._call_has_training_arg else model(inputs)
+            return [tf.identity(each) for each in keras.tree.flatten(outputs)]
+
+        return tf.function(run, autograph=False).get_concrete_function(*self._signature(specification.inputs))
+
+    def _signature(self, ports: Sequence[Port]) -> list[tf.TensorSpec]:
+        """With a dynamic batch, as Keras's own fit: with a static one, Keras adds columns as if they were rows."""
+        return [tf.TensorSpec([None, *port.shape[1:]], self._own_type(port.dtype)) for port in ports]
 
     def _call(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, float]:
         weight = np.ones(len(batch.inputs[0]), self.dtype) if sample_weight is None else sample_weight
