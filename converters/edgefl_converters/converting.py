@@ -36,7 +36,7 @@ def convert(
     """See `edgefl_converters.convert`."""
     tell = on_progress or (lambda line: None)
     path = Path(out)
-    _check_destination(path)
+    _check_destination(path, model)
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics)
     require_fitting_loss(loaded)
     tell("tracing and converting")
@@ -64,6 +64,13 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
         verification.require()
     except VerificationError as error:
         failed = next(report for report in verification.runtimes if report.ran and not report.passed)
+        if all("partial" in f"{each.kind} {each.name}" or each.kind == "evaluate" for each in failed.failures):
+            raise VerificationError(
+                error.message,
+                hint="Nothing was written. Only batches with padding differ, so something in the model makes its rows "
+                "feel each other: a loss on activations (add_loss, activity_regularizer) or a statistic over the batch. "
+                "Express it for each row, or as a regulariser of weights.",
+            ) from error
         layer = _layer(failed.first_failure.name, built) if failed.first_failure else None
         if layer is None:
             raise
@@ -104,8 +111,10 @@ def report_path(path: str | os.PathLike[str]) -> Path:
     return path.with_name(f"{path.name}.report.json")
 
 
-def _check_destination(path: Path) -> None:
-    """Refuses what cannot be written before minutes are spent on what to write."""
+def _check_destination(path: Path, model: Any) -> None:
+    """Refuses what cannot or must not be written before minutes are spent on what to write."""
+    if isinstance(model, (str, os.PathLike)) and path.exists() and Path(model).exists() and path.samefile(model):
+        raise InvalidSettingError(f"{path} is the model itself.", hint="Give the .tflite file another name.")
     if path.is_dir():
         raise InvalidSettingError(f"{path} is a folder, expected the name of a .tflite file.")
     if not path.parent.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -47,6 +48,10 @@ def export(
         raise storage_error(FileNotFoundError(2, "the folder does not exist"), "write", path)
     source = ModelFile.read(file)
     source.verify()
+    if path.exists() and path.samefile(file):
+        raise InvalidSettingError(
+            f"{path} is the trainable model file itself.", hint="Give the exported file another name."
+        )
     values = read_weights(source, weights)
     model = _rebuild(source.manifest, source.name) if base is None else load(base)
     variables = _match(model, source.manifest)
@@ -115,8 +120,10 @@ def _rebuild(manifest: ModelManifest, name: str) -> keras.Model:
             f"{name} holds classes of your own ({', '.join(manifest.custom_objects)}), without their source.",
             hint=_BASE,
         )
+    config = dict(manifest.keras_config)
+    compiled = config.pop("compile_config", None)
     try:
-        model = keras.saving.deserialize_keras_object(manifest.keras_config)
+        model = keras.saving.deserialize_keras_object(config)
     except Exception as error:
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UnsupportedModelError(
@@ -132,6 +139,8 @@ def _rebuild(manifest: ModelManifest, name: str) -> keras.Model:
             "only as constants of its graph.",
             hint=_BASE,
         )
+    with contextlib.suppress(Exception):  # a loss or optimizer of one's own: the model is exported without
+        model.compile_from_config(compiled)
     return model
 
 

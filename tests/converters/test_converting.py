@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 
 import keras
-import keras_models
 import numpy as np
 import pytest
-from edgefl_converters import converting
-from edgefl_converters.lowerings import LOWERINGS
 from keras import layers
 
 import edgefl
+import keras_models
 from edgefl.errors import InvalidSettingError, ModelError, StorageError, UnsupportedModelError, VerificationError
 from edgefl.model_file import ModelFile
+from edgefl_converters import converting
+from edgefl_converters.lowerings import LOWERINGS
 
 
 def test_a_model_becomes_a_file_with_its_report_beside_it(tmp_path):
@@ -103,6 +103,22 @@ def test_a_model_that_trains_otherwise_than_in_keras_leaves_no_file(tmp_path, mo
     assert "ReluGrad" in str(caught.value.hint)
     assert [each.name for each in tmp_path.iterdir()] == ["model.tflite"]
     assert old.read_bytes() == b"the file of yesterday"
+
+
+def test_a_loss_on_activations_is_refused_because_padding_would_be_felt(tmp_path):
+    model = with_loss("mse", layers.Dense(3, activity_regularizer="l2"))
+    with pytest.raises(VerificationError, match=r"Only batches with padding differ.*activity_regularizer"):
+        edgefl.convert(model, tmp_path / "model.tflite", batch_size=4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_itself_is_never_overwritten(tmp_path):
+    path = tmp_path / "model.keras"
+    keras_models.mlp().save(path)
+    before = path.read_bytes()
+    with pytest.raises(InvalidSettingError, match="is the model itself"):
+        edgefl.convert(path, path)
+    assert path.read_bytes() == before
 
 
 def test_a_place_that_cannot_be_written_is_found_before_the_work_starts(tmp_path):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 
 import keras
-import keras_models
 import numpy as np
 import pytest
-from edgefl_converters.building import build
-from edgefl_converters.verification.runtimes import Call, installed_runtimes
 from keras import layers
 
 import edgefl
+import keras_models
 from edgefl.errors import (
     DataError,
     InvalidSettingError,
@@ -22,6 +20,8 @@ from edgefl.errors import (
     UnsupportedModelError,
 )
 from edgefl.model_file import ModelFile
+from edgefl_converters.building import build
+from edgefl_converters.verification.runtimes import Call, installed_runtimes
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +197,45 @@ def test_classes_of_ones_own_need_their_source(tmp_path, monkeypatch):
 
     loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects={"Scale": Scale})
     np.testing.assert_array_equal(loaded.layers[0].factor, np.ones(6))
+
+
+def own_loss(target, prediction):
+    return keras.ops.mean((target - prediction) ** 4, axis=-1)
+
+
+def test_a_loss_of_ones_own_is_left_out_of_the_keras_model(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    model.compile("sgd", own_loss)
+    file = tmp_path / "file.tflite"
+    file.write_bytes(build(model, batch_size=4).data)
+
+    edgefl.export(file, None, tmp_path / "model.keras")
+
+    exported = keras.saving.load_model(tmp_path / "model.keras")
+    assert not exported.compiled
+    np.testing.assert_array_equal(exported.layers[0].kernel, model.layers[0].kernel)
+
+
+def test_nested_models_are_exported_though_keras_gives_their_variables_other_paths(tmp_path):
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(4, activation="relu"), layers.Dense(2)])
+    outer = keras.Sequential([keras.Input((3,)), inner, layers.Dense(2)])
+    outer.compile("sgd", "mse")
+    file = tmp_path / "file.tflite"
+    file.write_bytes(build(outer, batch_size=4).data)
+    vector = np.random.default_rng(1).normal(size=ModelFile.read(file).manifest.layout.size).astype(np.float32)
+
+    edgefl.export(file, vector, tmp_path / "model.keras")
+
+    exported = keras.saving.load_model(tmp_path / "model.keras")
+    flat = np.concatenate([np.ravel(variable) for variable in exported.trainable_variables])
+    np.testing.assert_array_equal(flat, vector)
+
+
+def test_the_trainable_file_is_never_overwritten(cnn_file):
+    before = cnn_file.read_bytes()
+    with pytest.raises(InvalidSettingError, match="trainable model file itself"):
+        edgefl.export(cnn_file, None, cnn_file)
+    assert cnn_file.read_bytes() == before
 
 
 def test_importing_the_package_imports_no_tensorflow():

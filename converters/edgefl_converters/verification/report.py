@@ -41,14 +41,18 @@ class RuntimeReport:
         return self.ran and not self.broken_laws and all(each.passed for each in self.comparisons)
 
     @property
+    def failures(self) -> list[Comparison]:
+        """The figures that differ."""
+        return [each for each in self.comparisons if not each.passed]
+
+    @property
     def first_failure(self) -> Comparison | None:
         """The figure that differs closest to where it goes wrong.
 
         Errors of the gradient spread from the output to the input, so that is the last parameter that differs.
         """
-        failed = [each for each in self.comparisons if not each.passed]
         order = {kind: index for index, kind in enumerate(("infer", "gradient", "partial batch"))}
-        return min(reversed(failed), key=lambda each: order.get(each.kind, len(order)), default=None)
+        return min(reversed(self.failures), key=lambda each: order.get(each.kind, len(order)), default=None)
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def _complaint(report: RuntimeReport) -> str:
     first = report.first_failure
     if first is None:
         return f"it breaks the law that {'; '.join(report.broken_laws)}"
-    count = sum(not each.passed for each in report.comparisons)
+    count = len(report.failures)
     return f"{first}{f' (and {count - 1} more)' if count > 1 else ''}"
 
 
