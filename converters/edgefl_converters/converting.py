@@ -67,7 +67,7 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
         if all("partial" in f"{each.kind} {each.name}" or each.kind == "evaluate" for each in failed.failures):
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Only batches with padding differ, so something in the model makes its rows "
+                hint="Nothing was written. Only batches with padding differ, so something in the model makes rows "
                 "feel each other: a loss on activations (add_loss, activity_regularizer) or a statistic over the batch. "
                 "Express it for each row, or as a regulariser of weights.",
             ) from error

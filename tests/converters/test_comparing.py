@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import keras
-import keras_models
 import numpy as np
 import pytest
 
 import edgefl
+import keras_models
 from edgefl.errors import ModelFileError, VerificationError
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import flatbuffers
-import keras_models
 import pytest
-from edgefl_converters.lint import lint, require_clean
 from tensorflow.lite.python import schema_py_generated as schema
 
+import keras_models
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import TensorSpec
+from edgefl_converters.lint import lint, require_clean
 
 
 @pytest.fixture(scope="module")

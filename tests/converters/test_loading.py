@@ -6,12 +6,12 @@ import sys
 import textwrap
 
 import keras
-import keras_models
 import pytest
-from edgefl_converters.loading import compile_model, load, load_compiled
 from keras import layers
 
+import keras_models
 from edgefl.errors import InvalidSettingError, ModelError
+from edgefl_converters.loading import compile_model, load, load_compiled
 
 MODULE = """
     import keras

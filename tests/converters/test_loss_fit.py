@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import keras
 import pytest
-from edgefl_converters.loss_fit import require_fitting_loss
 from keras import layers, losses
 
 from edgefl.errors import ModelError
+from edgefl_converters.loss_fit import require_fitting_loss
 
 
 def compiled(loss, *last):

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from edgefl_converters.lowerings.random import uniform
 
 SHAPE = (64, 50)

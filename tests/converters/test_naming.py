@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import keras
-from edgefl_converters.naming import PathNames, signature_keys, snake_case, stable_names, unique
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
+
+from edgefl_converters.naming import PathNames, signature_keys, snake_case, stable_names, unique
 
 
 @given(st.lists(st.text(alphabet="ab_1", max_size=4)))

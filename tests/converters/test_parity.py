@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import flatbuffers
 import keras
-import keras_models
 import numpy as np
 import pytest
+from tensorflow.lite.python import schema_py_generated as schema
+
+import keras_models
+from edgefl.errors import VerificationError
 from edgefl_converters.building import build
 from edgefl_converters.lowerings import LOWERINGS
 from edgefl_converters.verification.runtimes import Call, installed_runtimes
 from edgefl_converters.verification.verifying import check_agreement
-from tensorflow.lite.python import schema_py_generated as schema
-
-from edgefl.errors import VerificationError
 
 BATCH = keras_models.BATCH
 OPTIMIZERS = {

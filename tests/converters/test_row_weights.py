@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from edgefl_converters.row_weights import RowWeightedLoss, expand, real_rows
 
 BATCH = 8

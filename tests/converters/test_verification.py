@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import keras
-import keras_models
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers
+
+import keras_models
+from edgefl.errors import MissingDependencyError, RuntimeFailure, UnsupportedModelError, VerificationError
 from edgefl_converters.specification import specify
 from edgefl_converters.verification import runtimes
 from edgefl_converters.verification.batches import draw_batches
@@ -14,11 +19,6 @@ from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference
 from edgefl_converters.verification.report import RuntimeReport, VerificationReport
 from edgefl_converters.verification.runtimes import Call, Runtime, UnusableRuntimeError, installed_runtimes
-from hypothesis import given
-from hypothesis import strategies as st
-from keras import layers
-
-from edgefl.errors import MissingDependencyError, RuntimeFailure, UnsupportedModelError, VerificationError
 
 FLOATS = st.floats(-100, 100, width=32).filter(lambda value: value == 0 or abs(value) > 1e-6)
 
