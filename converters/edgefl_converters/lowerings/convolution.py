@@ -75,8 +75,7 @@ def _input_gradient(gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batc
     margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
     if margins != [(0, 0), (0, 0)]:
         gradient = tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
-    # [taps, filters, channels]: a tap's block is one row.
-    exchanged = tf.reshape(tf.transpose(kernel, [0, 1, 3, 2]), [window.taps, filters * channels])
+    exchanged = tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [channels, window.taps, filters])
     outputs = []
     for phase in split:
         taps = [row * window.kernel[1] + column for row in phase.taps[0] for column in phase.taps[1]]
@@ -87,8 +86,10 @@ def _input_gradient(gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batc
         reached = tf.reshape(
             gather_rows(gradient, rows, columns), [batch * lengths[0] * lengths[1], len(taps) * filters]
         )
-        chosen = exchanged if taps == list(range(window.taps)) else tf.gather(exchanged, np.asarray(taps, np.int32))
-        product = matmul(reached, tf.reshape(chosen, [len(taps) * filters, channels]))
+        chosen = (
+            exchanged if taps == list(range(window.taps)) else tf.gather(exchanged, np.asarray(taps, np.int32), axis=1)
+        )
+        product = matmul(reached, tf.reshape(chosen, [channels, len(taps) * filters]), transpose_right=True)
         outputs.append(tf.reshape(product, [batch, *lengths, channels]))
     return interleave(outputs, window, lengths, batch, channels)
 
