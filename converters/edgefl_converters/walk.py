@@ -70,6 +70,7 @@ class Walk:
         self.values: dict[Any, tf.Tensor] = {}
         self.assigned: dict[Any, None] = {}
         self._shared: dict[Any, tf.Tensor] = {}
+        self.thin: dict[str, tf.Tensor] = {}
 
     # What lowerings see (lowerings.registry.Context).
 

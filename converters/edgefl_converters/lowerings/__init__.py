@@ -3,6 +3,7 @@
 from edgefl_converters.lowerings import (
     activations,
     bitwise,
+    broadcasting,
     convolution,
     depthwise,
     embedding,
@@ -19,6 +20,7 @@ __all__ = [
     "LOWERINGS",
     "activations",
     "bitwise",
+    "broadcasting",
     "convolution",
     "depthwise",
     "embedding",

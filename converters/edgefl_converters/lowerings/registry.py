@@ -20,6 +20,10 @@ class Context(Protocol):
     def seed(self) -> tf.Tensor | None:
         """The int32 input of shape ``[1]`` that random numbers are a function of; None where there is none."""
 
+    @property
+    def thin(self) -> dict[str, tf.Tensor]:
+        """Names of tensors that repeat a thinner one along some dimensions, to the thinner one; lowerings add to it."""
+
     def next_stream(self) -> int:
         """A number of its own for each random op of the graph."""
 

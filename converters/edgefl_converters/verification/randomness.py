@@ -52,6 +52,7 @@ class _Context:
 
     def __init__(self, seed: tf.Tensor) -> None:
         self.seed = seed
+        self.thin: dict[str, tf.Tensor] = {}
         self._streams = 0
 
     def next_stream(self) -> int:

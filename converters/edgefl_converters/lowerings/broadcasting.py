@@ -1,0 +1,73 @@
+"""Elementwise ops on values that TensorFlow tiles first: a mean's gradient repeats a number over what was averaged.
+
+A tiled value is kept beside its thin original. Where the other operand has the full shape the thin one serves as well,
+by broadcasting, and the tiled one is dead code that the converter drops. Batch normalisation has several such at every
+layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from edgefl_converters.lowerings.registry import Context, constant, lowering
+
+_HIGHEST_RANK = 4
+"""More dimensions than this broadcast slowly or not at all."""
+
+_OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "AddV2": tf.add,
+    "Mul": tf.multiply,
+    "RealDiv": tf.divide,
+    "Sub": tf.subtract,
+}
+
+
+@lowering("Tile")
+def tile(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Remembers what is tiled, where every repeated dimension has one element."""
+    tiled = tf.tile(inputs[0], inputs[1])
+    times = constant(op, 1)
+    sizes = inputs[0].shape.as_list()
+    broadcasts = all(count == 1 or size == 1 for count, size in zip(times, sizes))
+    if inputs[0].dtype == tf.float32 and broadcasts and len(sizes) <= _HIGHEST_RANK:
+        context.thin[tiled.name] = inputs[0]
+    return [tiled]
+
+
+@lowering(*_OPERATIONS)
+def elementwise(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """Uses the thin original of a tiled operand; of a tiled operand and a scalar the result is thin again."""
+    left, right = inputs
+    thin_left, thin_right = context.thin.get(left.name), context.thin.get(right.name)
+    if thin_left is None and thin_right is None:
+        return None
+    apply = _OPERATIONS[op.type]
+    full = op.outputs[0].shape
+    if thin_left is not None and thin_right is None and right.shape == full:
+        return [apply(thin_left, right)]
+    if thin_right is not None and thin_left is None and left.shape == full:
+        return [apply(left, thin_right)]
+    result = apply(left, right)
+    if (thin_left is None and left.shape.rank == 0) or (thin_right is None and right.shape.rank == 0):
+        context.thin[result.name] = apply(
+            left if thin_left is None else thin_left, right if thin_right is None else thin_right
+        )
+    return [result]
+
+
+@lowering("AddN")
+def add_n(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """A chain of sums, which the runtimes delegate; full operands first, then thin ones."""
+    full = [each for each in inputs if each.name not in context.thin]
+    if not full or inputs[0].dtype != tf.float32:
+        return None
+    total = full[0]
+    for each in full[1:]:
+        total = total + each
+    for each in inputs:
+        if each.name in context.thin:
+            total = total + context.thin[each.name]
+    return [total]
