@@ -15,6 +15,7 @@ from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import load_compiled
 from edgefl_converters.loss_fit import require_fitting_loss
 from edgefl_converters.results import ConversionResult
+from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import installed_runtimes
 from edgefl_converters.verification.verifying import check_agreement
@@ -64,11 +65,11 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
         verification.require()
     except VerificationError as error:
         failed = next(report for report in verification.runtimes if report.ran and not report.passed)
-        if all("partial" in f"{each.kind} {each.name}" or each.kind == "evaluate" for each in failed.failures):
+        if failed.failures and all(map(_of_padding, failed.failures)):
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Only batches with padding differ, so something in the model makes rows "
-                "feel each other: a loss on activations (add_loss, activity_regularizer) or a statistic over the batch. "
+                hint="Nothing was written. Only batches with padding differ, so something in the model makes rows feel "
+                "each other: a loss on activations (add_loss, activity_regularizer) or a statistic over the batch. "
                 "Express it for each row, or as a regulariser of weights.",
             ) from error
         layer = _layer(failed.first_failure.name, built) if failed.first_failure else None
@@ -80,6 +81,10 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
             hint=f"Nothing was written. Look at {layer} and what follows it (lowered ops there: {lowered}): please "
             "report the model, and replace that layer until then.",
         ) from error
+
+
+def _of_padding(comparison: Comparison) -> bool:
+    return comparison.kind in ("partial batch", "evaluate") or comparison.name.startswith("partial ")
 
 
 def _layer(name: str, built: BuiltModel) -> str | None:
