@@ -32,7 +32,7 @@ POPULATION = "wardrobes"
 DEVICES = 5
 ROWS = 480
 """Training images on each device: 15 batches."""
-TEST_ROWS = 2000
+TEST_ROWS = 1000
 ALPHA = 0.5
 """Of the Dirichlet distribution: most devices have hardly seen half of the classes."""
 ROUNDS = 10
@@ -52,7 +52,6 @@ class Result:
     initial_accuracy: float
     alone_accuracy_mean: float
     federated_accuracy: float
-    undisturbed_accuracy: float
     same_weights: bool
     weights_hash: str
     rounds: int
@@ -94,7 +93,6 @@ def run(out: Path, *, data: Path = DEBIAN_FOLDER, rounds: int = ROUNDS, say: Say
         return trainable.evaluate(*test)["accuracy"]
 
     initial = trainable.weights
-    initial_accuracy = accuracy(initial)
     with Fleet(out / "fleet") as fleet:
         say(f"server at {fleet.start_server()}")
         invitation = fleet.operate("server", "invite", "--population", POPULATION)["invitation"]
@@ -105,14 +103,11 @@ def run(out: Path, *, data: Path = DEBIAN_FOLDER, rounds: int = ROUNDS, say: Say
         def start(device: DeviceProcess) -> None:
             device.start(device.folder / "data.npz", invitation)
 
-        def tell(line: str, weights: Vector) -> None:
-            say(f"  {line}, {accuracy(weights):.1%} right")
-
         say("undisturbed:")
-        calm, _ = _train(fleet, model, rounds, start, None, tell)
+        calm, _ = _train(fleet, model, rounds, start, None, say)
         say("with devices killed at random moments:")
         misfortune = Misfortune(fleet.devices, start, SEED)
-        disturbed, status = _train(fleet, model, rounds, start, misfortune, tell)
+        disturbed, status = _train(fleet, model, rounds, start, misfortune, say)
         peak = max(device.peak_rss_mb for device in fleet.devices)
 
     say("each device alone, as many passes over its own images:")
@@ -120,10 +115,9 @@ def run(out: Path, *, data: Path = DEBIAN_FOLDER, rounds: int = ROUNDS, say: Say
     say("  " + ", ".join(f"{each:.1%}" for each in alone))
     outcomes = [entry["outcomes"] for entry in status["history"]]
     result = Result(
-        initial_accuracy=initial_accuracy,
+        initial_accuracy=accuracy(initial),
         alone_accuracy_mean=float(np.mean(alone)),
         federated_accuracy=accuracy(disturbed),
-        undisturbed_accuracy=accuracy(calm),
         same_weights=weights_hash(calm) == weights_hash(disturbed),
         weights_hash=weights_hash(disturbed),
         rounds=rounds,
@@ -144,7 +138,7 @@ def _train(
     rounds: int,
     start: Callable[[DeviceProcess], None],
     misfortune: Misfortune | None,
-    on_round: Callable[[str, Vector], None],
+    say: Say,
 ) -> tuple[Vector, dict[str, Any]]:
     """One run with all devices.
 
@@ -157,16 +151,19 @@ def _train(
     )["run"]  # fmt: skip
     for device in fleet.devices:
         start(device)
-    weights = np.empty(0, np.float32)
+    final = np.empty(0, np.float32)
     for entry, weights in fleet.rounds(run_id, misfortune):
-        folded = f"round {entry['round']:2}/{rounds}: {entry['outcomes']['folded']} updates merged"
         killed = f", {misfortune.kills} kills so far" if misfortune else ""
-        on_round(folded + killed, weights)
+        say(
+            f"  round {entry['round']:2}/{rounds}: {entry['outcomes']['folded']} updates merged, "
+            f"loss on the devices {entry['loss']:.2f}{killed}"
+        )
         if misfortune:
             misfortune.next_round(entry["seconds"])
+        final = weights
     for device in fleet.devices:
         device.result(_END_SECONDS)
-    return weights, fleet.operate("run", "status", run_id)
+    return final, fleet.operate("run", "status", run_id)
 
 
 def _train_alone(
@@ -208,4 +205,7 @@ def main() -> None:
     except EdgeflError as error:
         print(f"fashion_mnist: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("fashion_mnist: stopped, and all its processes with it", file=sys.stderr)
+        sys.exit(130)
     say(json.dumps(asdict(result), indent=2))

@@ -185,6 +185,9 @@ def main() -> None:
     except EdgeflError as error:
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("demo: stopped, and all its processes with it", file=sys.stderr)
+        sys.exit(130)
     from rich.console import Console
 
     say("")
