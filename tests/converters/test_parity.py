@@ -38,6 +38,7 @@ def test_a_model_trains_as_in_keras_on_both_runtimes(architecture, optimizer):
     report.require()
     assert report.reference.endswith("float64")
     assert report.partial_rows == 3
+    assert report.learning_rate != built.manifest.learning_rate  # which is an input, not a constant
     assert [runtime.ran for runtime in report.runtimes] == [True, True]
     parameters = {parameter.name for parameter in built.manifest.parameters}
     for runtime in report.runtimes:

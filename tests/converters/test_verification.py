@@ -13,7 +13,7 @@ import keras_models
 from edgefl.errors import MissingDependencyError, RuntimeFailure, UnsupportedModelError, VerificationError
 from edgefl_converters.specification import specify
 from edgefl_converters.verification import runtimes
-from edgefl_converters.verification.batches import draw_batches
+from edgefl_converters.verification.batches import Batch, draw_batches
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference
@@ -101,6 +101,32 @@ def test_the_float64_reference_is_the_same_function_and_leaves_the_original_alon
     assert keras.config.floatx() == "float32"
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, np.array(variable))
+
+
+class Plain(keras.Model):
+    """Takes none of the arguments that Keras adds to a configuration."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = layers.Dense(4, activation="relu"), layers.Dense(2)
+
+    def call(self, x):
+        return self.out(self.hidden(x))
+
+
+def test_a_subclassed_model_is_rebuilt_by_its_constructor():
+    model = Plain()
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    expected = model(x)
+    model.compile("sgd", "mse")
+    specification = specify(model, batch_size=4)
+    exact = Reference(specification, "float64")
+    exact.reset()
+
+    (output,) = exact.predict(Batch((x,), (), seed=1))
+
+    assert output.dtype == np.float64
+    np.testing.assert_allclose(output, expected, atol=1e-6)
 
 
 def test_a_model_that_keras_cannot_rebuild_is_said_to_be_so():

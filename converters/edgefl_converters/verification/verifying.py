@@ -26,6 +26,8 @@ from edgefl_converters.verification.runtimes import Runtime, UnusableRuntimeErro
 __all__ = ["check_agreement"]
 
 _STEPS = 10
+_OTHER_RATE = 1.25
+"""Times the compiled learning rate: a file that had it as a constant would not follow."""
 _SEED = 20260101
 
 
@@ -78,7 +80,7 @@ def _experiment(specification: Specification, file: ModelFile, generator: np.ran
     rows = min(3, max(1, manifest.batch_size - 1))
     weights = generator.uniform(0.5, 2.0, rows).astype(np.float32)
     has_slots = any(each.dtype.startswith("float") for each in manifest.state)
-    rate = specification.learning_rate
+    rate = _OTHER_RATE * specification.learning_rate
     probe = Probe.of(type(specification.optimizer).__name__, rate, has_slots)
     initial = {parameter.name: file.initial_value(parameter) for parameter in manifest.parameters}
     return Experiment(initial, draw_batches(specification, _STEPS, generator), rows, weights, probe, rate)
