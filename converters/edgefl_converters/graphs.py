@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -112,12 +113,7 @@ def _called_functions(op: Any) -> list[str]:
     ]
 
 
+@functools.lru_cache(maxsize=256)
 def function_graph(name: str) -> Any:
     """The graph of a function that an op calls; TensorFlow gives every function a name of its own in a process."""
-    if name not in _GRAPHS:
-        definition = context.context().get_function_def(name)
-        _GRAPHS[name] = function_graphs.function_def_to_graph(definition)
-    return _GRAPHS[name]
-
-
-_GRAPHS: dict[str, Any] = {}
+    return function_graphs.function_def_to_graph(context.context().get_function_def(name))

@@ -18,25 +18,38 @@ def cases():
             yield image, {"ksize": [1, *kernel, 1], "strides": [1, *strides, 1], "padding": padding}
 
 
-@pytest.mark.parametrize("kind", ["MaxPool", "AvgPool"])
-@pytest.mark.parametrize("values", ["distinct", "tied"])
-def test_gradient_equals_the_kernel(kernel_parity, kind, values):
-    pool = getattr(tf.raw_ops, kind)
+def images(shape, *, tied):
     random = np.random.default_rng(2)
-    for image, options in cases():
-        shape = (2, *image, 3)
-        if values == "tied":  # A quarter of all windows has its maximum twice, some are all equal.
-            data = random.integers(-1, 2, shape).astype(np.float32)
-        else:
-            data = random.normal(size=shape).astype(np.float32)
+    # Of three values: a quarter of all windows has its maximum more than once, some are all equal.
+    return (random.integers(-1, 2, shape) if tied else random.normal(size=shape)).astype(np.float32)
 
-        def gradient(x, dy, options=options):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = pool(value=x, **options) if kind == "AvgPool" else pool(input=x, **options)
-            return tape.gradient(y, x, dy)
 
-        key = "value" if kind == "AvgPool" else "input"
-        dy = random.normal(size=pool(**{key: data}, **options).shape).astype(np.float32)
-        kernel_parity.add(f"{image} {options}", gradient, data, dy)
+def add(parity, kind, image, options, *, tied):
+    key = "value" if kind == "AvgPool" else "input"
+    x = images((2, *image, 3), tied=tied)
+
+    def pool(x):
+        return getattr(tf.raw_ops, kind)(**{key: x}, **options)
+
+    def gradient(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = pool(x)
+        return tape.gradient(y, x, dy)
+
+    dy = np.random.default_rng(3).normal(size=pool(x).shape).astype(np.float32)
+    parity.add(f"{kind} {image} {options} {'tied' if tied else 'distinct'}", gradient, x, dy)
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AvgPool"])
+def test_gradient_equals_the_kernel(kernel_parity, kind):
+    for index, (image, options) in enumerate(cases()):
+        add(kernel_parity, kind, image, options, tied=index % 2 == 0)
+    kernel_parity.check()
+
+
+@pytest.mark.slow
+def test_gradient_of_the_maximum_equals_the_kernel_with_and_without_ties_everywhere(kernel_parity):
+    for (image, options), tied in itertools.product(cases(), [False, True]):
+        add(kernel_parity, "MaxPool", image, options, tied=tied)
     kernel_parity.check()
