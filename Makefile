@@ -42,7 +42,10 @@ test: setup ## The tests, without the slow ones and those that need a package re
 	  echo "The converter's tests:"; wait $$converters || status=1; cat $$log; exit $$status
 
 test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST, the whole demo
-	@$(BIN)/python -m pytest -q -m "slow and not network"
+	@status=0; \
+	  $(BIN)/python -m pytest -q -m "slow and not network" --ignore=tests/converters || status=1; \
+	  $(BIN)/python -m pytest -q -m "slow and not network" tests/converters || status=1; \
+	  exit $$status
 
 test-network: setup ## The tests that install the wheel into an empty environment (needs a package registry)
 	@$(BIN)/python -m pytest -q -m network
