@@ -115,7 +115,13 @@ class Contenders:
             ]
             for name, future in zip(names, futures, strict=True):
                 future.add_done_callback(_announce(name, on_progress))
-            centralised, *alone = [future.result() for future in futures]
+            try:
+                centralised, *alone = [future.result() for future in futures]
+            except BaseException:
+                # Leaving the block would wait for all that is still to be trained.
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
         return alone, centralised
 
 
