@@ -134,3 +134,67 @@ def test_labels_for_every_step_of_a_sequence_are_one_target():
     expected = model.evaluate(x, y, batch_size=BATCH, verbose=0, return_dict=True)
     assert got["loss_sum"] / BATCH == pytest.approx(expected["loss"], rel=1e-5)
     assert got["accuracy/total"] / got["accuracy/count"] == pytest.approx(expected["accuracy"], rel=1e-5)
+
+
+def test_layers_that_repeat_and_cut_train_as_in_keras():
+    keras.utils.set_random_seed(9)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(3, 3, padding="same", activation="relu"),
+            layers.UpSampling2D(),
+            layers.ZeroPadding2D(1),
+            layers.Cropping2D(((1, 2), (0, 1))),
+            layers.SeparableConv2D(2, 3, strides=2, activation="gelu"),
+            layers.AveragePooling2D(2, 1),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    built = build(model, batch_size=BATCH)
+    random = np.random.default_rng(4)
+    x = random.normal(size=(BATCH, 6, 6, 2)).astype(np.float32)
+    y = random.normal(size=(BATCH, *model.output_shape[1:])).astype(np.float32)
+    interpreter = Interpreter(model_content=built.data)
+    train = interpreter.get_signature_runner("train")
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        train(input_layer=x, y=y, sample_weight=np.ones(BATCH, np.float32), learning_rate=np.asarray([0.1], np.float32))
+    got = interpreter.get_signature_runner("get_weights")()
+    for each, expected in zip(built.manifest.signatures["get_weights"].outputs, model.get_weights(), strict=True):
+        assert got[each.tensor] == pytest.approx(expected, abs=1e-6), each.name
+
+
+def test_a_gradient_passes_through_frozen_layers():
+    keras.utils.set_random_seed(10)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(3, 3, activation="relu"),
+            layers.Conv2D(4, 3, strides=2, use_bias=False, trainable=False),
+            layers.BatchNormalization(trainable=False),
+            layers.DepthwiseConv2D(2, activation="relu6", trainable=False),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    built = build(model, batch_size=BATCH)
+    assert not built.manifest.mixes_rows
+    random = np.random.default_rng(5)
+    x, y = random.normal(size=(BATCH, 8, 8, 2)).astype(np.float32), random.integers(0, 3, BATCH).astype(np.int32)
+    interpreter = Interpreter(model_content=built.data)
+    train = interpreter.get_signature_runner("train")
+    before = {each.path: each.numpy() for each in model.weights}
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        train(
+            input_layer=x, y=y, sample_weight=np.ones(BATCH, np.float32), learning_rate=np.asarray([0.01], np.float32)
+        )
+    got = interpreter.get_signature_runner("get_weights")()
+    weights = {each.path: each.numpy() for each in model.weights}
+    specs = built.manifest.signatures["get_weights"].outputs
+    for parameter, spec in zip(built.manifest.parameters, specs, strict=True):
+        expected = weights[parameter.keras_path]
+        assert np.any(expected != before[parameter.keras_path])
+        assert got[spec.tensor] == pytest.approx(expected, abs=1e-5), parameter.name
+    assert len(built.manifest.frozen) == len(weights) - len(built.manifest.parameters) == 7

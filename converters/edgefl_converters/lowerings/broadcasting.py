@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.lowerings.registry import Context, constant, lowering
+from edgefl_converters.lowerings.registry import Context, lowering
 
 _HIGHEST_RANK = 4
 """More dimensions than this broadcast slowly or not at all."""
@@ -26,13 +26,14 @@ _OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 
 
 @lowering("Tile")
-def tile(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+def tile(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
     """Remembers what is tiled, where every repeated dimension has one element."""
+    times = tf.get_static_value(op.inputs[1])
+    if times is None or inputs[0].dtype != tf.float32:
+        return None
     tiled = tf.tile(inputs[0], inputs[1])
-    times = constant(op, 1)
     sizes = inputs[0].shape.as_list()
-    broadcasts = all(count == 1 or size == 1 for count, size in zip(times, sizes))
-    if inputs[0].dtype == tf.float32 and broadcasts and len(sizes) <= _HIGHEST_RANK:
+    if len(sizes) <= _HIGHEST_RANK and all(count == 1 or size == 1 for count, size in zip(times, sizes)):
         context.thin[tiled.name] = inputs[0]
     return [tiled]
 
