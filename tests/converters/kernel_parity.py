@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+
 from edgefl_converters.saved_model import convert_saved_model
 from edgefl_converters.walk import Origins, Walk
 
