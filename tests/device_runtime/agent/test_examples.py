@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgefl_device_runtime.agent.examples import arrange
 
 from edgefl.errors import DataError
 from edgefl.manifest import Target
+from edgefl_device_runtime.agent.examples import arrange
 
 X = np.arange(8, dtype=np.float32).reshape(4, 2)
 Y = np.array([0, 1, 2, 0])
