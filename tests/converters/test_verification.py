@@ -11,10 +11,13 @@ from keras import layers
 
 import keras_models
 from edgefl.errors import MissingDependencyError, RuntimeFailure, UnsupportedModelError, VerificationError
+from edgefl.model_file import ModelFile
+from edgefl_converters.building import build
 from edgefl_converters.specification import specify
-from edgefl_converters.verification import runtimes
+from edgefl_converters.verification import runtimes, verifying
 from edgefl_converters.verification.batches import Batch, draw_batches
 from edgefl_converters.verification.judging import Comparison
+from edgefl_converters.verification.measuring import look_closer, measure
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference
 from edgefl_converters.verification.report import RuntimeReport, VerificationReport
@@ -101,6 +104,48 @@ def test_the_float64_reference_is_the_same_function_and_leaves_the_original_alon
     assert keras.config.floatx() == "float32"
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, np.array(variable))
+
+
+def training_spread(activation, pool):
+    """How far Keras disagrees with itself after the training steps: at first, and when looked at closer."""
+    keras.utils.set_random_seed(1)
+    stack = [keras.Input((16, 16, 1)), layers.Conv2D(32, 5, padding="same", activation=activation), pool(4)]
+    model = keras.Sequential([*stack, layers.Flatten(), layers.Dense(64, activation), layers.Dense(4, "softmax")])
+    model.compile(keras.optimizers.SGD(0.2), "sparse_categorical_crossentropy")
+    file = ModelFile(build(model, batch_size=32).data)
+    specification, generator = specify(model, batch_size=32), np.random.default_rng(3)
+    experiment = verifying._experiment(specification, file, generator)
+    experiment, expectation = measure(specification, file.manifest, experiment, generator)
+    closer = look_closer(specification, file.manifest, experiment, expectation, generator)
+
+    def spread(of):
+        return max(of.spread("moved", name, lambda array: float(np.abs(array).max())) for name in of.exact.moved)
+
+    for name, value in expectation.exact.probe.items():
+        np.testing.assert_array_equal(closer.plain.probe[name], expectation.plain.probe[name])
+        assert closer.spread("probe", name, np.linalg.norm) == expectation.spread("probe", name, np.linalg.norm)
+        assert value.dtype == np.float64
+    return spread(expectation), spread(closer)
+
+
+def test_a_closer_look_finds_the_kinks_of_a_network_that_has_some():
+    first, closer = training_spread("relu", layers.MaxPooling2D)
+    assert closer > 10 * first
+
+
+def test_a_closer_look_does_not_excuse_a_smooth_network():
+    _, closer = training_spread("tanh", layers.AveragePooling2D)
+    assert closer < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [((), False), (("training",), True), (("training", "loss"), True), (("training", "gradient"), False)],
+)
+def test_only_a_difference_in_later_steps_is_looked_at_closer(failed, expected):
+    kinds = ("gradient", "infer", "training", "loss")
+    comparisons = [Comparison(kind, "kernel", 1.0 if kind in failed else 0.0, 0.5) for kind in kinds]
+    assert verifying._may_be_kinks(comparisons) is expected
 
 
 class Plain(keras.Model):

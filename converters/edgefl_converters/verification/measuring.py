@@ -20,13 +20,16 @@ from edgefl_converters.verification.batches import Batch
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference, Snapshot
 
-__all__ = ["Expectation", "Experiment", "Measured", "measure"]
+__all__ = ["Expectation", "Experiment", "Measured", "look_closer", "measure"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _DISTURBED_RUNS = 3
 _LAST_BITS = 2.0**-22
 """Relative size of the disturbance: about two units in the last place of a float32."""
+_CLOSER_RUNS = 6
+_ROUNDING_OF_A_STEP = 2.0**-19
+"""Relative size of what a runtime's own order of summation does to the gradient of a convolution."""
 _SLOWER, _FASTER = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0)
 """Factors on the compiled learning rate, tried until training is stable and every weight moves far enough."""
 _ENOUGH_MOVED = 1e-4
@@ -133,6 +136,38 @@ def measure(
     return experiment, Expectation(reference, exact, plain, disturbed)
 
 
+def look_closer(
+    specification: Specification,
+    manifest: ModelManifest,
+    experiment: Experiment,
+    expectation: Expectation,
+    generator: np.random.Generator,
+) -> Expectation:
+    """Finds out whether Keras itself, disturbed like a runtime, ends its training steps elsewhere.
+
+    Whether rounding pushes some activation across a kink (ReLU, the maximum of a pool) is chance: the few disturbed
+    runs of `measure` may all miss what a runtime meets, and one crossing changes the rest of the training.
+
+    Args:
+        specification: of the Keras model.
+        manifest: of the file.
+        experiment: as `measure` returned it.
+        expectation: the same.
+        generator: for the disturbances.
+
+    Returns:
+        The expectation with further disturbed runs that differ in the training steps alone.
+    """
+    side = _Side(Reference(specification, "float32"), manifest)
+    runs = []
+    for _ in range(_CLOSER_RUNS):
+        disturbed = _disturb(experiment, generator, _ROUNDING_OF_A_STEP)
+        logs, after = side.train(disturbed)
+        logs = {**expectation.plain.logs, **logs}
+        runs.append(replace(expectation.plain, logs=logs, moved=side.moved(disturbed, after)))
+    return replace(expectation, disturbed=(*expectation.disturbed, *runs))
+
+
 class _Side:
     """Runs experiments in one Keras copy of the model."""
 
@@ -227,11 +262,11 @@ def _try(side: _Side, experiment: Experiment) -> tuple[bool, bool]:
     return stable, enough
 
 
-def _disturb(experiment: Experiment, generator: np.random.Generator) -> Experiment:
+def _disturb(experiment: Experiment, generator: np.random.Generator, size: float = _LAST_BITS) -> Experiment:
     def last_bits(array: NDArray[Any]) -> NDArray[Any]:
         if array.dtype != np.float32:
             return array
-        return np.asarray(array * (1.0 + _LAST_BITS * generator.uniform(-1.0, 1.0, array.shape)), np.float32)
+        return np.asarray(array * (1.0 + size * generator.uniform(-1.0, 1.0, array.shape)), np.float32)
 
     return replace(
         experiment,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.specification import Specification, specify
 from edgefl_converters.verification.batches import draw_batches
-from edgefl_converters.verification.judging import judge
-from edgefl_converters.verification.measuring import Expectation, Experiment, Measured, measure
+from edgefl_converters.verification.judging import Comparison, judge
+from edgefl_converters.verification.measuring import Expectation, Experiment, Measured, look_closer, measure
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.programme import Answers, Programme, State
 from edgefl_converters.verification.report import REPORT_IT, RuntimeReport, VerificationReport
@@ -60,12 +61,17 @@ def check_agreement(
     programme = Programme(
         manifest, experiment.batches, experiment.probe.rate, experiment.rate, experiment.rows, experiment.row_weights
     )
+
+    @functools.cache
+    def closer() -> Expectation:
+        return look_closer(specification, manifest, experiment, expectation, np.random.default_rng(_SEED))
+
     reports = []
     with tempfile.TemporaryDirectory(prefix="edgefl-verify-") as folder:
         path = Path(folder, "model.tflite")
         path.write_bytes(data)
         for runtime in installed_runtimes() if runtimes is None else runtimes:
-            reports.append(_run(runtime, path, manifest, programme, experiment, expectation))
+            reports.append(_run(runtime, path, manifest, programme, experiment, expectation, closer))
     return VerificationReport(
         f"Keras {keras.__version__} on TensorFlow {tf.__version__}, {expectation.reference}",
         experiment.rate,
@@ -93,6 +99,7 @@ def _run(
     programme: Programme,
     experiment: Experiment,
     expectation: Expectation,
+    closer: Callable[[], Expectation],
 ) -> RuntimeReport:
     try:
         answers = programme.read(runtime.run(path, programme.calls))
@@ -100,13 +107,22 @@ def _run(
         return RuntimeReport(runtime.name, runtime.version, False, error.message, (), ())
     except RuntimeFailure as error:
         raise VerificationError(error.message, hint=REPORT_IT) from error
-    comparisons = judge(manifest, experiment, expectation, _measured(manifest, experiment, answers))
+    measured = _measured(manifest, experiment, answers)
+    comparisons = judge(manifest, experiment, expectation, measured)
+    if _may_be_kinks(comparisons):
+        comparisons = judge(manifest, experiment, closer(), measured)
     laws = [law for law, (left, right) in answers.identities.items() if not _same_bits(left, right)]
     if not _same_arrays(answers.initial, experiment.initial):
         laws.append("get_weights returns the initial weights")
     if answers.evaluation["rows"] != experiment.rows:
         laws.append("evaluate counts the rows with a weight")
     return RuntimeReport(runtime.name, runtime.version, True, "", comparisons, laws)
+
+
+def _may_be_kinks(comparisons: Sequence[Comparison]) -> bool:
+    """Whether only later training steps differ, while the gradient and all else agree: no wrong formula does that."""
+    failed = {each.kind for each in comparisons if not each.passed}
+    return bool(failed) and failed <= {"training", "loss"}
 
 
 def _measured(manifest: ModelManifest, experiment: Experiment, answers: Answers) -> Measured:
