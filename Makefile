@@ -42,6 +42,7 @@ test: setup ## The tests, without the slow ones and those that need a package re
 	  echo "The converter's tests:"; wait $$converters || status=1; cat $$log; exit $$status
 
 test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST, the whole demo
+	@test -d /usr/share/datasets/fashion-mnist || .ci/install dataset-fashion-mnist
 	@status=0; \
 	  $(BIN)/python -m pytest -q -m "slow and not network" --ignore=tests/converters || status=1; \
 	  $(BIN)/python -m pytest -q -m "slow and not network" tests/converters || status=1; \
