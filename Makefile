@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # A new stamp, and so a new look at the environment, whenever what it is made from changes.
 STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test test-slow test-network lint bench dist messages clean
+.PHONY: help setup demo test test-slow test-network coverage lint bench dist messages clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST
 
 test-network: setup ## The tests that install the wheel into an empty environment (needs a package registry)
 	@$(BIN)/python -m pytest -q -m network
+
+coverage: setup ## Convert everything that Keras has, train it beside Keras, and write docs/coverage.md
+	@cd tests && $(CURDIR)/$(BIN)/python -m keras_coverage
 
 lint: setup ## ruff (style and formatting), mypy --strict, import-linter (which part may import which)
 	@$(BIN)/ruff check .

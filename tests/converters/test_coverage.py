@@ -1,0 +1,50 @@
+"""docs/coverage.md tells the truth: every public name has a row, and every row does what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keras_coverage.families import ROWS
+from keras_coverage.measuring import measure
+from keras_coverage.public import SECTIONS, aliases, public
+from keras_coverage.report import answers, refused_share, written_answers
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
+
+
+def rows(*, slow):
+    for section in SECTIONS:
+        for api in public(section):
+            if api in ROWS and ROWS[api].slow == slow and ROWS[api].models:
+                yield pytest.param(ROWS[api], section, id=f"{section}.{aliases(section, api)[0]}")
+
+
+def test_every_public_name_has_a_row():
+    missing = [f"{section}.{api.__name__}" for section in SECTIONS for api in public(section) if api not in ROWS]
+    assert not missing
+
+
+def test_every_row_is_about_a_public_name():
+    assert ROWS.keys() <= {api for section in SECTIONS for api in public(section)}
+
+
+def test_the_document_says_what_the_rows_say():
+    assert written_answers(DOCUMENT) == answers()
+
+
+def test_at_most_one_row_in_twenty_of_those_with_a_gradient_says_no():
+    refused, total = refused_share()
+    assert refused <= 0.05 * total
+
+
+@pytest.mark.parametrize(("row", "section"), rows(slow=False))
+def test_row(row, section):
+    measure(row, section)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("row", "section"), rows(slow=True))
+def test_slow_row(row, section):
+    measure(row, section)

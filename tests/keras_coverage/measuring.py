@@ -1,0 +1,78 @@
+"""Converts the models of a row and trains them on both runtimes beside Keras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+
+from edgefl.errors import EdgeflError
+from edgefl_converters.building import build
+from edgefl_converters.lint import require_clean
+from edgefl_converters.verification.report import RuntimeReport
+from edgefl_converters.verification.verifying import check_agreement
+from keras_coverage.rows import Row
+
+__all__ = ["Outcome", "measure"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a row.
+
+    Attributes:
+        errors: name of each runtime to its error: for a metric, of its value in an evaluation; else the norm of what
+            the whole first gradient misses of the float64 one, relative to that. The largest of all variants.
+    """
+
+    errors: Mapping[str, float]
+
+
+def measure(row: Row, section: str) -> Outcome:
+    """Runs a row of a section.
+
+    Raises:
+        AssertionError: the row says something else than what happens.
+    """
+    errors: dict[str, float] = {}
+    for variant, make in row.models.items():
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(1)
+        where = f"{row.api.__name__} ({variant})"
+        if row.answer == "no":
+            _require_refusal(row, make, where)
+            continue
+        model = make()
+        built = build(model, batch_size=row.batch_size)
+        require_clean(built.data, built.manifest)
+        report = check_agreement(model, built.data)
+        for runtime in report.runtimes:
+            assert runtime.ran, f"{where} did not run on {runtime.name}: {runtime.reason}"
+            failed = [str(each) for each in runtime.failures] + [str(law) for law in runtime.broken_laws]
+            assert not failed, f"{where} on {runtime.name}: {failed[:4]}"
+            worst = _metrics_error(runtime) if section == "metrics" else _gradient_error(runtime)
+            errors[runtime.name] = max(errors.get(runtime.name, 0.0), worst)
+    return Outcome(errors)
+
+
+def _gradient_error(report: RuntimeReport) -> float:
+    gradients = [each for each in report.comparisons if each.kind == "gradient"]
+    return math.hypot(*(each.error * each.scale for each in gradients)) / math.hypot(
+        *(each.scale for each in gradients)
+    )
+
+
+def _metrics_error(report: RuntimeReport) -> float:
+    return max(each.error for each in report.comparisons if each.kind == "evaluate" and each.name != "loss")
+
+
+def _require_refusal(row: Row, make: object, where: str) -> None:
+    assert callable(make)
+    try:
+        built = build(make(), batch_size=row.batch_size)
+        require_clean(built.data, built.manifest)
+    except EdgeflError:
+        return
+    raise AssertionError(f"{where} is said to be refused, but it converts.")
