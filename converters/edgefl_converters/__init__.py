@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
+from edgefl_converters.input_shapes import InputShape
 from edgefl_converters.results import ConversionResult
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def convert(
     optimizer: Any = None,
     metrics: Any = None,
     batch_size: int = 32,
+    input_shape: InputShape | None = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
 ) -> ConversionResult:
@@ -43,6 +45,8 @@ def convert(
         optimizer: as `keras.Model.compile` takes it.
         metrics: as `keras.Model.compile` takes them; averages only.
         batch_size: rows of every batch; fixed in the file.
+        input_shape: for models with unknown dimensions, the shape without the batch: ``(100, 6)``, or a dictionary by
+            input name. The model is made anew with it and keeps its weights.
         verify: train the file on every installed runtime beside Keras, and refuse it where they differ.
         on_progress: called with one line at each stage.
 
@@ -64,6 +68,7 @@ def convert(
         optimizer=optimizer,
         metrics=metrics,
         batch_size=batch_size,
+        input_shape=input_shape,
         verify=verify,
         on_progress=on_progress,
     )

@@ -10,6 +10,7 @@ import typer
 
 import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
+from edgefl_converters.input_shapes import parse_input_shapes
 from edgefl_converters.quiet import quiet_tensorflow
 
 __all__ = ["convert", "export", "verify"]
@@ -24,12 +25,17 @@ def convert(
     optimizer: Annotated[str | None, typer.Option(help="Keras optimizer by name; default: as compiled.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Keras metric by name; may be repeated.")] = None,
     batch_size: Annotated[int, typer.Option(help="Rows of every batch; fixed in the file.")] = 32,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(help="Shape of an input without the batch, where the model leaves it open: 100,6 or name=100,6."),
+    ] = None,
     verify: Annotated[
         bool, typer.Option(help="Train the file beside Keras on every installed runtime before writing it.")
     ] = True,
     format: FormatOption = Format.text,
 ) -> None:
     """Turn a Keras model into a .tflite file that trains, with builtin TFLite ops only."""
+    shapes = parse_input_shapes(input_shape) if input_shape else None
     with _tensorflow():
         result = edgefl_converters.convert(
             model,
@@ -38,6 +44,7 @@ def convert(
             optimizer=optimizer,
             metrics=metric or None,
             batch_size=batch_size,
+            input_shape=shapes,
             verify=verify,
             on_progress=progress,
         )

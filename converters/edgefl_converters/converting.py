@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, VerificationError, storage_error
 from edgefl_converters.building import BuiltModel, build
+from edgefl_converters.input_shapes import InputShape
 from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import load_compiled
 from edgefl_converters.loss_fit import require_fitting_loss
+from edgefl_converters.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
@@ -21,6 +24,9 @@ from edgefl_converters.verification.runtimes import installed_runtimes
 from edgefl_converters.verification.verifying import check_agreement
 
 __all__ = ["convert", "report_path"]
+
+_PROBE_BYTES = 1 << 16
+"""Written and removed before the work begins, to learn whether the folder takes a file: the smallest has as many."""
 
 
 def convert(
@@ -31,6 +37,7 @@ def convert(
     optimizer: Any = None,
     metrics: Any = None,
     batch_size: int = 32,
+    input_shape: InputShape | None = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
 ) -> ConversionResult:
@@ -38,7 +45,8 @@ def convert(
     tell = on_progress or (lambda line: None)
     path = Path(out)
     _check_destination(path, model)
-    loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics)
+    loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
+    require_convertible(loaded)
     require_fitting_loss(loaded)
     tell("tracing and converting")
     built = build(loaded, batch_size=batch_size)
@@ -124,6 +132,18 @@ def _check_destination(path: Path, model: Any) -> None:
         raise InvalidSettingError(f"{path} is a folder, expected the name of a .tflite file.")
     if not path.parent.is_dir():
         raise storage_error(FileNotFoundError(2, "the folder does not exist"), "write", path)
+    if report_path(path).is_dir():
+        raise InvalidSettingError(
+            f"{report_path(path)} is a folder, the report is to be written there.",
+            hint="Remove it or choose another -o.",
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise storage_error(error, "write", path) from error
 
 
 def _layers(built: BuiltModel) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, storage_error
+from edgefl_converters.input_shapes import InputShape, with_input_shapes
 
 if TYPE_CHECKING:
     import keras
@@ -28,9 +29,17 @@ _FUNCTION_INSTEAD = "Custom classes need their source: give module:function that
 _MODULE_AND_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def load_compiled(source: Any, *, loss: Any = None, optimizer: Any = None, metrics: Any = None) -> keras.Model:
-    """Loads a model and makes sure that it is compiled; see `load` and `compile_model`."""
-    return compile_model(load(source), loss=loss, optimizer=optimizer, metrics=metrics)
+def load_compiled(
+    source: Any, *, loss: Any = None, optimizer: Any = None, metrics: Any = None, input_shape: InputShape | None = None
+) -> keras.Model:
+    """Loads a model, gives it fixed input shapes and makes sure that it is compiled; see `load`, `compile_model`."""
+    model = load(source)
+    if input_shape is not None:
+        shaped = with_input_shapes(model, input_shape)
+        if shaped is not model and model.compiled and model._compile_loss is not None:
+            shaped.compile(**_compiled_with(model))
+        model = shaped
+    return compile_model(model, loss=loss, optimizer=optimizer, metrics=metrics)
 
 
 def load(source: Any) -> keras.Model:
@@ -136,10 +145,27 @@ def _known_names(kind: str, given: Any, get: Any, known: Iterable[str]) -> None:
             raise InvalidSettingError(f"Keras knows no {kind} {name!r}.", hint=hint) from error
 
 
-def _nearest(name: str, candidates: list[str]) -> str | None:
+def _near_hint(message: str) -> str | None:
+    """The nearest name to one that Keras did not know while it built a model."""
+    found = re.search(r"(?:Could not interpret|Unknown)\b.*?(?:identifier|instance)?\s*:\s*'?(\w+)'?", message)
+    near = _nearest(found[1], _classes()) if found else None
+    if near is None:
+        found = re.search(r"has no attribute '(\w+)'", message)
+        near = _nearest(found[1], _classes(), cutoff=0.75) if found else None
+    return f"Did you mean {near!r}?" if near else None
+
+
+def _classes() -> list[str]:
+    import keras
+
+    parts = (keras.layers, keras.losses, keras.optimizers, keras.metrics, keras.activations, keras.initializers)
+    return [name for part in parts for name in _public(part)]
+
+
+def _nearest(name: str, candidates: list[str], cutoff: float = 0.5) -> str | None:
     """The known name most like one that is not, whatever its upper and lower case and underscores."""
     plain = {re.sub(r"[^a-z0-9]", "", candidate.lower()): candidate for candidate in candidates}
-    found = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=1, cutoff=cutoff)
     return plain[found[0]] if found else None
 
 
@@ -197,7 +223,7 @@ def _call(source: str) -> keras.Model:
         except EdgeflError:
             raise
         except Exception as error:
-            hint = "It is called without arguments." if isinstance(error, TypeError) else None
+            hint = "It is called without arguments." if isinstance(error, TypeError) else _near_hint(str(error))
             raise ModelError(f"{source}() failed: {_where(error)}", hint=hint) from error
     if not isinstance(model, keras.Model):
         raise ModelError(f"{source}() returned {type(model).__name__}, expected a Keras model.", hint=_SOURCES)
@@ -250,9 +276,13 @@ def _read(path: Path) -> keras.Model:
                 f"{path} holds Python code (a Lambda layer), which is not run from a file.",
                 hint="Give module:function that builds the model, or replace the Lambda by a layer class.",
             ) from error
-        unknown = re.search(r"Could not locate \w+ '(\w+)'", message)
+        unknown = re.search(r"Could not locate \w+ '(\w+)'", message) or re.search(
+            r"Unknown \w[\w ]*: '?(\w+)'?", message
+        )
         if unknown:
-            raise ModelError(f"{path} uses {unknown[1]}, which Keras does not know.", hint=_FUNCTION_INSTEAD) from error
+            near = _nearest(unknown[1], _classes(), cutoff=0.75)
+            hint = f"Did you mean {near!r}? {_FUNCTION_INSTEAD}" if near else _FUNCTION_INSTEAD
+            raise ModelError(f"{path} uses {unknown[1]}, which Keras does not know.", hint=hint) from error
         raise ModelError(f"Keras cannot load {path}: {_first_line(error)}", hint=_RESAVE) from error
     if not isinstance(model, keras.Model):
         raise ModelError(f"{path} holds {type(model).__name__}, expected a Keras model.", hint=_SOURCES)

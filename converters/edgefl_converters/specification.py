@@ -138,7 +138,8 @@ def _check_model(model: Any) -> None:
     if not model.built:
         raise ModelError(
             "The model has no weights yet: its input shape is not known.",
-            hint="Begin it with keras.Input(shape), or call it once on data.",
+            hint="Give --input-shape (input_shape= in Python), begin it with keras.Input(shape), or call it once on "
+            "data.",
         )
     if not model.trainable_variables:
         raise ModelError("The model has no trainable weights.", hint="Set layer.trainable = True where it shall learn.")
@@ -192,7 +193,8 @@ def _static_shape(name: str, shape: Sequence[int | None], batch_size: int) -> tu
     if any(size is None for size in shape[1:]):
         raise UnsupportedModelError(
             f"Input {name!r} has shape {tuple(shape)}; every dimension but the batch must be known.",
-            hint="Give the input a fixed shape, for example keras.Input((100, 6)) instead of keras.Input((None, 6)).",
+            hint="Say which with --input-shape (input_shape= in Python), for example --input-shape "
+            f"{','.join('100' if size is None else str(size) for size in shape[1:])}, or build the model with it.",
         )
     return (batch_size, *(int(size) for size in shape[1:] if size is not None))
 

@@ -80,7 +80,12 @@ def with_loss(loss, *stack, shape=(6,)):
         (keras_models.mlp, {"batch_size": 0}, InvalidSettingError, "at least 1, got 0"),
         (keras_models.mlp, {"optimizer": "sdg"}, InvalidSettingError, "Did you mean 'sgd'"),
         (lambda: with_loss("categorical_crossentropy", layers.Dense(1)), {}, ModelError, "two classes"),
-        (lambda: with_loss("mse", layers.Conv1D(2, 3), shape=(None, 4)), {}, UnsupportedModelError, "fixed shape"),
+        (
+            lambda: with_loss("mse", layers.Conv1D(2, 3), shape=(None, 4)),
+            {},
+            UnsupportedModelError,
+            "--input-shape 100,4",
+        ),
         (lambda: with_loss("mse", layers.Dense(2, dtype="mixed_float16")), {}, UnsupportedModelError, "float16"),
         (lambda: with_loss("mse", Inverting()), {}, UnsupportedModelError, r"'inverting' \(Inverting\): MatrixInverse"),
     ],

@@ -1,0 +1,112 @@
+"""What a model must have before it can be converted, checked before any work is done on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from edgefl.errors import ModelError, UnsupportedModelError
+
+__all__ = ["require_convertible"]
+
+
+def require_convertible(model: keras.Model) -> None:
+    """Refuses models that cannot become a file, or whose file would be useless, with what to do about it.
+
+    Args:
+        model: as it was loaded.
+
+    Raises:
+        ModelError: it is empty, or a layer has not seen its data, or a weight is not a number.
+        UnsupportedModelError: its inputs are text, sparse or ragged, or it is not float32.
+    """
+    if not model.layers and type(model) in (keras.Sequential, keras.Model):
+        raise ModelError("The model is empty: it has no layers.", hint="Add layers, at least one with weights.")
+    for tensor in keras.tree.flatten(getattr(model, "inputs", None) or []):
+        _check_input(tensor)
+    layers = list(model._flatten_layers(include_self=False, recursive=True))
+    for layer in layers:
+        _check_layer(layer)
+    for layer in layers:
+        dtype = layer.variable_dtype  # a mixed policy keeps its weights in float32; tracing sees what becomes of it
+        if layer.weights and dtype not in ("float32", None) and str(dtype).startswith(("float", "bfloat")):
+            raise UnsupportedModelError(
+                f"Layer {layer.name!r} has weights in {dtype} (dtype policy {layer.dtype_policy.name!r}), "
+                "devices train in float32 only.",
+                hint="Build the model under keras.config.set_dtype_policy('float32') and copy the weights over: "
+                "new.set_weights(old.get_weights()).",
+            )
+    _check_use(model)
+    _check_values(model)
+
+
+def _check_input(tensor: Any) -> None:
+    name = tensor.name
+    if tensor.dtype == "string":
+        raise UnsupportedModelError(
+            f"Input {name!r} takes strings, a model file takes numbers.",
+            hint="Look text up before the model (the same layer as a preprocessing step), and feed it the numbers.",
+        )
+    for kind in ("sparse", "ragged"):
+        if getattr(tensor, kind, False):
+            raise UnsupportedModelError(
+                f"Input {name!r} is {kind}, a model file takes dense arrays of fixed shape.",
+                hint=f"Build the model with keras.Input(..., {kind}=False) and pad or densify the data.",
+            )
+
+
+def _check_layer(layer: Any) -> None:
+    kind = type(layer).__name__
+    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+        identity = layer.built and layer.mean is not None and _is_identity(layer)
+        empty = layer.mean is None or identity
+    elif isinstance(layer, keras.layers.Discretization):
+        empty = layer.bin_boundaries is None
+    elif kind in ("TextVectorization", "StringLookup"):
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} ({kind}) works on strings, a model file takes numbers.",
+            hint="Use it before the model as a preprocessing step, and give the model the numbers that it returns.",
+        )
+    elif kind == "IntegerLookup":
+        empty = layer.vocabulary_size() <= layer.num_oov_indices + (layer.mask_token is not None)
+    else:
+        return
+    if empty:
+        raise ModelError(
+            f"Layer {layer.name!r} ({kind}) has not seen any data: its values are learnt by adapt, not by training.",
+            hint="Call adapt(data) on it before converting, or give its values to its constructor.",
+        )
+
+
+def _is_identity(layer: Any) -> bool:
+    """Whether it holds the values that it begins with; a file keeps these when the layer was never adapted."""
+    mean, variance = np.asarray(layer.adapt_mean), np.asarray(layer.adapt_variance)
+    return bool((mean == 0).all() and ((variance == 1).all() or (variance == 0).all()))
+
+
+def _check_use(model: Any) -> None:
+    functional = getattr(model, "_functional", None) or model
+    inputs, by_depth = getattr(functional, "inputs", None), getattr(functional, "_nodes_by_depth", None)
+    if not inputs or by_depth is None:
+        return
+    used = {id(tensor) for nodes in by_depth.values() for node in nodes for tensor in node.input_tensors}
+    outputs = {id(tensor) for tensor in keras.tree.flatten(functional.outputs)}
+    for tensor in keras.tree.flatten(inputs):
+        if id(tensor) not in used | outputs:
+            raise ModelError(
+                f"Input {tensor.name!r} is not used: no layer of the model takes it.",
+                hint="Take it out of the model's inputs, or connect it.",
+            )
+
+
+def _check_values(model: Any) -> None:
+    for variable in model.weights:
+        if str(variable.dtype).startswith(("float", "bfloat")):
+            values = keras.ops.convert_to_numpy(variable)
+            if not np.isfinite(values.astype(np.float32)).all():
+                raise ModelError(
+                    f"Weight {variable.path!r} holds values that are not finite numbers (NaN or infinite).",
+                    hint="Training diverged or a file is damaged: load weights from before that.",
+                )

@@ -1,0 +1,173 @@
+"""Models and options that cannot be converted: one line that says what to do, its exit code, and no file."""
+
+from __future__ import annotations
+
+import errno
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import edgefl
+import keras_models
+from edgefl.errors import InvalidSettingError, ModelError, StorageError, UnsupportedModelError
+from edgefl_converters import converting
+from edgefl_converters.input_shapes import parse_input_shapes
+
+
+def compiled(*stack, shape=(4,), **options):
+    model = keras.Sequential([keras.Input(shape, **options), *stack])
+    model.compile("sgd", "mse")
+    return model
+
+
+def two_inputs_one_used():
+    first, second = keras.Input((3,), name="used"), keras.Input((3,), name="left_over")
+    model = keras.Model([first, second], layers.Dense(1)(first))
+    model.compile("sgd", "mse")
+    return model
+
+
+def with_bad_weight():
+    model = compiled(layers.Dense(2))
+    model.layers[0].kernel.assign(np.full((4, 2), np.nan))
+    return model
+
+
+def not_built():
+    model = keras.Sequential([layers.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def empty():
+    model = keras.Sequential()
+    model.compile("sgd", "mse")
+    return model
+
+
+def half(policy):
+    return compiled(layers.Dense(2, dtype=policy))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "code", "words"),
+    [
+        (lambda: compiled(layers.Conv1D(2, 3), shape=(None, 6)), UnsupportedModelError, 11, "--input-shape 100,6"),
+        (lambda: compiled(layers.Normalization(), layers.Dense(1)), ModelError, 10, r"adapt\(data\)"),
+        (lambda: compiled(layers.Discretization(num_bins=3), layers.Dense(1)), ModelError, 10, r"adapt\(data\)"),
+        (with_bad_weight, ModelError, 10, "not finite"),
+        (lambda: half("float64"), UnsupportedModelError, 11, "float64.*float32"),
+        (lambda: half("float16"), UnsupportedModelError, 11, "float16.*float32"),
+        (lambda: compiled(layers.Dense(2), sparse=True), UnsupportedModelError, 11, "sparse.*dense"),
+        (not_built, ModelError, 10, "--input-shape"),
+        (empty, ModelError, 10, "empty"),
+        (two_inputs_one_used, ModelError, 10, "'left_over' is not used"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_with_the_way_out(tmp_path, make, error, code, words):
+    with pytest.raises(error, match=words) as caught:
+        edgefl.convert(make(), tmp_path / "m.tflite")
+    assert caught.value.exit_code == code
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_is_turned_into_numbers_before_the_model(tmp_path):
+    text = keras.Input((), dtype="string")
+    lookup = layers.StringLookup(vocabulary=["a", "b"])
+    model = keras.Model(text, layers.Flatten()(layers.Embedding(3, 2)(lookup(text))))
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedModelError, match=r"takes strings.*before the model"):
+        edgefl.convert(model, tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_folder_that_takes_no_file_is_found_before_the_work_starts(tmp_path, monkeypatch, code):
+    def refuse(**options):
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(converting.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StorageError, match=r"Could not write") as caught:
+        edgefl.convert("never looked at", tmp_path / "m.tflite")
+    assert caught.value.exit_code == 52
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_where_the_report_belongs_is_found_before_the_work_starts(tmp_path):
+    (tmp_path / "m.tflite.report.json").mkdir()
+    with pytest.raises(InvalidSettingError, match="report is to be written"):
+        edgefl.convert("never looked at", tmp_path / "m.tflite")
+
+
+def test_an_unknown_time_length_is_given_and_the_weights_stay(tmp_path):
+    model = compiled(layers.Conv1D(2, 3, name="conv"), layers.GlobalMaxPooling1D(), layers.Dense(1), shape=(None, 6))
+    result = edgefl.convert(model, tmp_path / "m.tflite", input_shape=(10, 6), batch_size=4, verify=False)
+    assert result.manifest.signatures["infer"].inputs[0].shape == (4, 10, 6)
+    file = edgefl_file(result.path)
+    kernel = next(each for each in file.manifest.parameters if each.name == "conv/kernel")
+    np.testing.assert_array_equal(file.initial_value(kernel), np.asarray(model.layers[0].kernel))
+
+
+def edgefl_file(path):
+    from edgefl.model_file import ModelFile
+
+    return ModelFile.read(path)
+
+
+def test_a_model_that_was_never_called_is_built_with_the_given_shape(tmp_path):
+    result = edgefl.convert(not_built(), tmp_path / "m.tflite", input_shape=(3,), batch_size=4, verify=False)
+    assert result.manifest.signatures["infer"].inputs[0].shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((10, 5), "does not fit"), ((10,), "does not fit"), ({"nobody": (10, 6)}, "no input 'nobody'"), ((0, 6), "got")],
+)
+def test_a_shape_that_contradicts_the_model_is_refused(tmp_path, shape, words):
+    model = compiled(layers.Conv1D(2, 3), layers.GlobalMaxPooling1D(), shape=(None, 6))
+    with pytest.raises(InvalidSettingError, match=words):
+        edgefl.convert(model, tmp_path / "m.tflite", input_shape=shape)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shapes_are_read_from_the_command_line():
+    assert parse_input_shapes(["100,6"]) == (100, 6)
+    assert parse_input_shapes(["left=100,6", "right=3"]) == {"left": (100, 6), "right": (3,)}
+    for wrong in (["x"], ["3,"], ["3", "4"], ["a=b"]):
+        with pytest.raises(InvalidSettingError, match="name=100,6"):
+            parse_input_shapes(wrong)
+
+
+def test_a_batch_of_no_rows_is_refused(tmp_path):
+    with pytest.raises(InvalidSettingError, match="at least 1, got 0"):
+        edgefl.convert(keras_models.mlp(), tmp_path / "m.tflite", batch_size=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_class_in_a_file_is_answered_with_the_nearest(tmp_path):
+    class Conv2DX(layers.Dense):
+        pass
+
+    path = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((3,)), Conv2DX(2)]).save(path)
+    with pytest.raises(ModelError, match=r"uses Conv2DX.*Did you mean 'Conv2D'"):
+        edgefl.convert(path, tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [("layers.Dense(1, activation='rellu')", "'relu'"), ("layers.Dens(1)", "'Dense'")],
+)
+def test_an_unknown_name_in_the_users_function_is_answered_with_the_nearest(tmp_path, monkeypatch, line, near):
+    monkeypatch.chdir(tmp_path)
+    name = f"bad_names_{len(line)}"
+    (tmp_path / f"{name}.py").write_text(
+        f"import keras\nfrom keras import layers\ndef model():\n    return keras.Sequential([{line}])\n"
+    )
+    with pytest.raises(ModelError, match=f"Did you mean {near}"):
+        edgefl.convert(f"{name}:model", tmp_path / "m.tflite")
