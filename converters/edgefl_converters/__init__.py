@@ -19,7 +19,7 @@ from edgefl_converters.results import ConversionResult
 if TYPE_CHECKING:
     from edgefl_converters.verification.report import VerificationReport
 
-__all__ = ["ConversionResult", "convert", "export", "verify"]
+__all__ = ["ConversionResult", "convert", "explain", "export", "verify"]
 
 
 def convert(
@@ -33,6 +33,7 @@ def convert(
     input_shape: InputShape | None = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
+    on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> ConversionResult:
     """Converts a Keras model to a ``.tflite`` file that trains with builtin ops only.
 
@@ -49,6 +50,7 @@ def convert(
             input name. The model is made anew with it and keeps its weights.
         verify: train the file on every installed runtime beside Keras, and refuse it where they differ.
         on_progress: called with one line at each stage.
+        on_layers: called with what became of each layer (as in the report), on failure with those until it failed.
 
     Raises:
         MissingDependencyError: TensorFlow is not installed.
@@ -71,6 +73,49 @@ def convert(
         input_shape=input_shape,
         verify=verify,
         on_progress=on_progress,
+        on_layers=on_layers,
+    )
+
+
+def explain(
+    model: Any,
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    metrics: Any = None,
+    batch_size: int = 32,
+    input_shape: InputShape | None = None,
+    on_layers: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Says what each layer of a model would be lowered to; writes and verifies nothing.
+
+    Args:
+        model: as `convert` takes it, like all other arguments.
+        loss: as `convert` takes it.
+        optimizer: as `convert` takes it.
+        metrics: as `convert` takes them.
+        batch_size: rows of every batch.
+        input_shape: for models with unknown dimensions.
+        on_layers: called with the result, on failure with the layers until it failed.
+
+    Returns:
+        For each layer (and the loss, the optimizer, the metrics): counts of TensorFlow ops ``kept`` and ``lowered``,
+        of ``builtin`` TFLite ops, its ``parameters``, and ``training`` (``trained`` or ``frozen``).
+
+    Raises:
+        EdgeflError: whatever `convert` raises before verification.
+    """
+    require_tensorflow()
+    from edgefl_converters import converting
+
+    return converting.explain(
+        model,
+        loss=loss,
+        optimizer=optimizer,
+        metrics=metrics,
+        batch_size=batch_size,
+        input_shape=input_shape,
+        on_layers=on_layers,
     )
 
 

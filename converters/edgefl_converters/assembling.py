@@ -44,13 +44,21 @@ class Assembled:
     origins: Origins
 
 
-def assemble(specification: Specification, traces: Traces, variables: Variables) -> Assembled:
+def assemble(
+    specification: Specification, traces: Traces, variables: Variables, origins: Origins | None = None
+) -> Assembled:
     """Emits every signature over plain variables, and converts.
+
+    Args:
+        specification: the model.
+        traces: its functions.
+        variables: its variables.
+        origins: filled with what was emitted, up to a failure.
 
     Raises:
         UnsupportedModelError: an op has no builtin form and no lowering; the message names its layer.
     """
-    origins = Origins()
+    origins = Origins() if origins is None else origins
     holder = _Holder(variables)
     emitter = _Emitter(holder, variables, origins)
     functions: dict[str, Any] = {}

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import keras
 
+from edgefl.errors import EdgeflError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import METADATA_NAME, ModelFile
-from edgefl_converters.assembling import Assembled, assemble
+from edgefl_converters.assembling import assemble
 from edgefl_converters.describing import describe
-from edgefl_converters.explaining import describe_origin
 from edgefl_converters.flatbuffer import FlatModel
+from edgefl_converters.layer_reports import LayerReport, report_layers
 from edgefl_converters.specification import specify
-from edgefl_converters.tracing import Traces, trace
+from edgefl_converters.tracing import trace
 from edgefl_converters.variables import STATISTIC, WEIGHT, classify
+from edgefl_converters.walk import Origins
 
 __all__ = ["BuiltModel", "LayerReport", "build"]
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What became of one layer's ops.
-
-    Attributes:
-        kept: TensorFlow op type to how often it was kept as it is.
-        lowered: TensorFlow op type to how often builtin ops stand in for it.
-    """
-
-    kept: Mapping[str, int]
-    lowered: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,12 @@ class BuiltModel:
     layers: Mapping[str, LayerReport]
 
 
-def build(model: keras.Model, *, batch_size: int = 32) -> BuiltModel:
+def build(
+    model: keras.Model,
+    *,
+    batch_size: int = 32,
+    on_layers: Callable[[Mapping[str, LayerReport]], None] | None = None,
+) -> BuiltModel:
     """Converts a compiled Keras model to a model file that trains.
 
     The model is neither trained nor changed. The same model gives the same bytes, in another process too.
@@ -57,6 +50,7 @@ def build(model: keras.Model, *, batch_size: int = 32) -> BuiltModel:
     Args:
         model: built and compiled with a loss and an optimizer.
         batch_size: rows of every batch; fixed in the file.
+        on_layers: called with what became of each layer, also when the conversion fails, then up to the failure.
 
     Raises:
         ModelError: the model is not compiled, not built, or its output does not fit its loss.
@@ -66,8 +60,15 @@ def build(model: keras.Model, *, batch_size: int = 32) -> BuiltModel:
     specification = specify(model, batch_size=batch_size)
     traces = trace(specification)
     variables = classify(specification, traces)
-    assembled = assemble(specification, traces, variables)
+    origins, tell = Origins(), on_layers or (lambda layers: None)
+    try:
+        assembled = assemble(specification, traces, variables, origins)
+    except EdgeflError:
+        tell(report_layers(origins, traces))
+        raise
     flat = FlatModel(assembled.data)
+    layers = report_layers(origins, traces, flat.emitted())
+    tell(layers)
     owned = {key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)}
     buffers = flat.give_own_buffers(owned)
     flat.share_equal_buffers()
@@ -80,7 +81,7 @@ def build(model: keras.Model, *, batch_size: int = 32) -> BuiltModel:
     manifest = describe(specification, traces, variables, assembled.signatures, by_name)
     flat.set_metadata(METADATA_NAME, manifest.to_json())
     data, manifest = _seal(flat.pack(), manifest)
-    return BuiltModel(data, manifest, _report(assembled, traces))
+    return BuiltModel(data, manifest, layers)
 
 
 def _seal(data: bytes, manifest: ModelManifest) -> tuple[bytes, ModelManifest]:
@@ -90,16 +91,3 @@ def _seal(data: bytes, manifest: ModelManifest) -> tuple[bytes, ModelManifest]:
     if len(old) != len(new) or data.count(old) != 1:
         raise AssertionError("The manifest does not lie in the file exactly once.")
     return data.replace(old, new), sealed
-
-
-def _report(assembled: Assembled, traces: Traces) -> Mapping[str, LayerReport]:
-    kept: dict[str, Counter[str]] = {}
-    lowered: dict[str, Counter[str]] = {}
-    for origin in assembled.origins.all:
-        maker = describe_origin(origin.op_name, traces)
-        for counts in (kept, lowered):
-            counts.setdefault(maker, Counter())
-        (lowered if origin.lowered else kept)[maker][origin.op_type] += 1
-    return {
-        maker: LayerReport(dict(sorted(kept[maker].items())), dict(sorted(lowered[maker].items()))) for maker in kept
-    }

@@ -10,7 +10,9 @@ import typer
 
 import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
+from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl_converters.input_shapes import parse_input_shapes
+from edgefl_converters.layer_tables import as_table
 from edgefl_converters.quiet import quiet_tensorflow
 
 __all__ = ["convert", "export", "verify"]
@@ -20,7 +22,9 @@ _MODEL = "A .keras file, or module:function that returns a Keras model."
 
 def convert(
     model: Annotated[str, typer.Argument(help=_MODEL)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .tflite file to write.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The .tflite file to write; may be left out with --explain.")
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="Keras loss by name; default: as the model is compiled.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Keras optimizer by name; default: as compiled.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Keras metric by name; may be repeated.")] = None,
@@ -32,27 +36,51 @@ def convert(
     verify: Annotated[
         bool, typer.Option(help="Train the file beside Keras on every installed runtime before writing it.")
     ] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="List what each layer was lowered to; without -o nothing is written.")
+    ] = False,
     format: FormatOption = Format.text,
 ) -> None:
     """Turn a Keras model into a .tflite file that trains, with builtin TFLite ops only."""
     shapes = parse_input_shapes(input_shape) if input_shape else None
-    with _tensorflow():
-        result = edgefl_converters.convert(
-            model,
-            out,
-            loss=loss,
-            optimizer=optimizer,
-            metrics=metric or None,
-            batch_size=batch_size,
-            input_shape=shapes,
-            verify=verify,
-            on_progress=progress,
+    if out is None and not explain:
+        raise InvalidSettingError(
+            "There is no place to write the file.", hint="Give -o model.tflite, or --explain to only list the layers."
         )
+    given: dict[str, Any] = {
+        "loss": loss,
+        "optimizer": optimizer,
+        "metrics": metric or None,
+        "batch_size": batch_size,
+        "input_shape": shapes,
+    }
+    layers: dict[str, Any] = {}
+    try:
+        with _tensorflow():
+            if out is None:
+                edgefl_converters.explain(model, **given, on_layers=layers.update)
+            else:
+                result = edgefl_converters.convert(
+                    model, out, **given, verify=verify, on_progress=progress, on_layers=layers.update
+                )
+    except EdgeflError:
+        if explain and layers:
+            _emit_layers(layers, format, converted=False)
+        raise
+    if out is None:
+        _emit_layers(layers, format, converted=True)
+        return
     document: dict[str, Any] = {"path": str(result.path), **result.report}
     emit(
         document,
         format,
-        lambda: "\n".join([f"wrote {result.path}: {document['bytes']:,} bytes", *_figures(document["verification"])]),
+        lambda: "\n".join(
+            [
+                *([as_table(layers)] if explain else []),
+                f"wrote {result.path}: {document['bytes']:,} bytes",
+                *_figures(document["verification"]),
+            ]
+        ),
     )
 
 
@@ -84,6 +112,11 @@ def export(
         path = edgefl_converters.export(file, weights, out, base=base)
     size = path.stat().st_size
     emit({"path": str(path), "bytes": size}, format, lambda: f"wrote {path}: {size:,} bytes")
+
+
+def _emit_layers(layers: dict[str, Any], format: Format, *, converted: bool) -> None:
+    last = [] if converted else ["the conversion failed; the layers above were reached or have no ops yet"]
+    emit({"converted": converted, "layers": layers}, format, lambda: "\n".join([as_table(layers), *last]))
 
 
 def _figures(verification: dict[str, Any] | None) -> list[str]:

@@ -13,6 +13,7 @@ from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, VerificationError, storage_error
 from edgefl_converters.building import BuiltModel, build
 from edgefl_converters.input_shapes import InputShape
+from edgefl_converters.layer_reports import LayerReport, as_json
 from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import load_compiled
 from edgefl_converters.loss_fit import require_fitting_loss
@@ -23,7 +24,7 @@ from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import installed_runtimes
 from edgefl_converters.verification.verifying import check_agreement
 
-__all__ = ["convert", "report_path"]
+__all__ = ["convert", "explain", "report_path"]
 
 _PROBE_BYTES = 1 << 16
 """Written and removed before the work begins, to learn whether the folder takes a file: the smallest has as many."""
@@ -40,6 +41,7 @@ def convert(
     input_shape: InputShape | None = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
+    on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> ConversionResult:
     """See `edgefl_converters.convert`."""
     tell = on_progress or (lambda line: None)
@@ -49,12 +51,12 @@ def convert(
     require_convertible(loaded)
     require_fitting_loss(loaded)
     tell("tracing and converting")
-    built = build(loaded, batch_size=batch_size)
+    built = build(loaded, batch_size=batch_size, on_layers=_as_plain(on_layers))
     require_clean(built.data, built.manifest)
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
-        "layers": _layers(built),
+        "layers": as_json(built.layers),
         "verification": None,
     }
     if verify:
@@ -65,6 +67,31 @@ def convert(
         report["verification"] = verification.as_json()
     _write(path, built.data, report)
     return ConversionResult(path, built.manifest, report)
+
+
+def explain(
+    model: Any,
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    metrics: Any = None,
+    batch_size: int = 32,
+    input_shape: InputShape | None = None,
+    on_layers: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """See `edgefl_converters.explain`."""
+    loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
+    require_convertible(loaded)
+    require_fitting_loss(loaded)
+    built = build(loaded, batch_size=batch_size, on_layers=_as_plain(on_layers))
+    require_clean(built.data, built.manifest)
+    return as_json(built.layers)
+
+
+def _as_plain(
+    on_layers: Callable[[dict[str, Any]], None] | None,
+) -> Callable[[Mapping[str, LayerReport]], None] | None:
+    return None if on_layers is None else lambda layers: on_layers(as_json(layers))
 
 
 def _require(verification: VerificationReport, built: BuiltModel) -> None:
@@ -144,7 +171,3 @@ def _check_destination(path: Path, model: Any) -> None:
             os.fsync(probe.fileno())
     except OSError as error:
         raise storage_error(error, "write", path) from error
-
-
-def _layers(built: BuiltModel) -> Mapping[str, Any]:
-    return {maker: {"kept": dict(layer.kept), "lowered": dict(layer.lowered)} for maker, layer in built.layers.items()}

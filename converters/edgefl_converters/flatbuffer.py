@@ -70,6 +70,15 @@ class FlatModel:
             raise UnsupportedModelError(f"The converted file does not initialise the variables {', '.join(missing)}.")
         return buffers
 
+    def emitted(self) -> Iterator[tuple[str, str]]:
+        """Every op, as its builtin name and the name of its first output, before names are dropped."""
+        names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+        for subgraph in self._model.subgraphs:
+            for operator in subgraph.operators:
+                outputs = operator.outputs
+                output = _text(subgraph.tensors[int(outputs[0])].name or "") if len(outputs) else ""
+                yield names[self._builtin(operator)], output
+
     def share_equal_buffers(self) -> None:
         """Lets constants with equal content lie in one buffer; parameters keep theirs."""
         first: dict[bytes, int] = {}
