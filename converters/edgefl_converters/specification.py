@@ -149,6 +149,12 @@ def _check_model(model: Any) -> None:
             hint="Express it as a loss (add_loss, compute_loss) or as layers, and leave train_step as it is.",
         )
     for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False) is True:
+            raise UnsupportedModelError(
+                f"Layer {layer.name!r} is stateful: it carries its state from one batch to the next.",
+                hint="Build it with stateful=False: the batches that a device trains on have nothing to do with each "
+                "other.",
+            )
         if layer.compute_dtype not in ("float32", None) and layer.weights:
             raise UnsupportedModelError(
                 f"Layer {layer.name!r} computes in {layer.compute_dtype}, only float32 can be trained on devices.",

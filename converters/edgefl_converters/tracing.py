@@ -16,6 +16,7 @@ from edgefl.errors import EdgeflError, ModelError
 from edgefl_converters.addition import columns_are_no_biases
 from edgefl_converters.metrics import BatchMetric, batch_metrics
 from edgefl_converters.reasons import reason
+from edgefl_converters.recurrence import unrolled_recurrence
 from edgefl_converters.row_weights import RowWeightedLoss, real_rows
 from edgefl_converters.specification import Port, Specification
 
@@ -72,7 +73,7 @@ def trace(specification: Specification) -> Traces:
     rate, seed = Port("learning_rate", (1,), "float32"), Port("seed", (1,), "int32")
     data = (*specification.inputs, *specification.targets)
     functions = {}
-    with _attributed(layers), columns_are_no_biases():
+    with _attributed(layers), columns_are_no_biases(), unrolled_recurrence():
         for name, step, inputs in (
             ("train", steps.train, (*data, weights, rate, seed)),
             ("evaluate", steps.evaluate, (*data, weights)),

@@ -53,6 +53,10 @@ def _scattered(like: tf.Tensor, indices: tf.Tensor, rows: tf.Tensor) -> tf.Tenso
     return tf.scatter_nd(indices[..., tf.newaxis], rows, like.shape)
 
 
+def _shape(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+    return [tf.constant(walk.value(inputs[0].key).shape.as_list(), op.outputs[0].dtype)]
+
+
 VARIABLE_OPS: Mapping[str, Callable[[Walk, Any, Sequence[Any]], Sequence[Any]]] = {
     "AssignAddVariableOp": _assign_add,
     "AssignSubVariableOp": _assign_sub,
@@ -61,4 +65,5 @@ VARIABLE_OPS: Mapping[str, Callable[[Walk, Any, Sequence[Any]], Sequence[Any]]] 
     "ResourceGather": _gather,
     "ResourceScatterAdd": _scatter_add,
     "ResourceScatterSub": _scatter_sub,
+    "VariableShape": _shape,
 }

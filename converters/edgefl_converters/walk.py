@@ -71,6 +71,7 @@ class Walk:
         self.assigned: dict[Any, None] = {}
         self._shared: dict[Any, tf.Tensor] = {}
         self.thin: dict[str, tf.Tensor] = {}
+        self.factors: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
 
     # What lowerings see (lowerings.registry.Context).
 

@@ -92,7 +92,7 @@ covers(
     layers.SeparableConv1D,
     {
         "same, strides": lambda: after(LINE, layers.SeparableConv1D(3, 3, strides=2, padding="same")),
-        "causal": lambda: after(LINE, layers.SeparableConv1D(3, 3, padding="causal", depth_multiplier=2)),
+        "valid, multiplied": lambda: after(LINE, layers.SeparableConv1D(3, 3, depth_multiplier=2)),
     },
 )
 covers(

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, lowering
 
 _HIGHEST_RANK = 4
@@ -61,7 +62,15 @@ def elementwise(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Seque
 
 @lowering("AddN")
 def add_n(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
-    """A chain of sums, which the runtimes delegate; full operands first, then thin ones."""
+    """A chain of sums, which the runtimes delegate; full operands first, then thin ones.
+
+    A layer that is used several times, as a recurrent one at each step, has such a sum as its weights' gradient: of
+    products ``A^T B``, which are one product of all A and all B one below the other.
+    """
+    factors = [context.factors[each.name] for each in inputs if each.name in context.factors]
+    if len(factors) == len(inputs) > 1:
+        left, right = (tf.concat(each, axis=0) for each in zip(*factors))
+        return [matmul(left, right, transpose_left=True)]
     full = [each for each in inputs if each.name not in context.thin]
     if not full or inputs[0].dtype != tf.float32:
         return None

@@ -49,4 +49,7 @@ def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
     """A product of rank 3."""
     left, right = inputs
     transposed = bool(attribute(op, "transpose_a")), bool(attribute(op, "transpose_b"))
-    return [matmul(left, right, transpose_left=transposed[0], transpose_right=transposed[1])]
+    product = matmul(left, right, transpose_left=transposed[0], transpose_right=transposed[1])
+    if transposed == (True, False):
+        context.factors[product.name] = (left, right)
+    return [product]

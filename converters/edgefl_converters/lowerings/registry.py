@@ -24,6 +24,10 @@ class Context(Protocol):
     def thin(self) -> dict[str, tf.Tensor]:
         """Names of tensors that repeat a thinner one along some dimensions, to the thinner one; lowerings add to it."""
 
+    @property
+    def factors(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Names of products ``left^T right`` of two matrices, to these two; lowerings add to it."""
+
     def next_stream(self) -> int:
         """A number of its own for each random op of the graph."""
 
