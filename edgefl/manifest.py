@@ -74,13 +74,15 @@ class Metric:
 
     Attributes:
         name: as compiled.
-        finaliser: how the summed states become the value: ``mean`` is the first state over the second.
+        finaliser: how the summed states become the value: a name in `edgefl.finalisers`.
         states: outputs of ``train`` and ``evaluate`` that hold this batch's states.
+        settings: what the finaliser needs to know besides, as plain JSON values.
     """
 
     name: str
     finaliser: str
     states: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgefl.errors import DataError, FormatVersionError
+from edgefl.finalisers import FINALISERS
 from edgefl.manifest import Metric
 
-__all__ = ["FINALISERS", "LOSS_STATES", "add_states", "check_finalisers", "finalise"]
+__all__ = ["FINALISERS", "LOSS_STATES", "add_states", "check_finalisers", "compute", "finalise"]
 
 LOSS_STATES = ("loss_sum", "rows")
 """The states of the loss, which every evaluation has: its sum over the rows and their number."""
+_LOSS = Metric("loss", "mean", LOSS_STATES)
 
 
-def _mean(states: Sequence[NDArray[Any]]) -> float:
-    total, count = (float(np.sum(state)) for state in states)
-    return total / count if count else 0.0
+def compute(metric: Metric, states: Sequence[ArrayLike]) -> float:
+    """The value of one metric.
 
+    Args:
+        metric: the manifest's.
+        states: summed, in the order of ``metric.states``; of any shape.
 
-FINALISERS: dict[str, Callable[[Sequence[NDArray[Any]]], float]] = {"mean": _mean}
-"""By the name that a manifest gives; ``mean`` is the first state over the second, 0 where nothing was counted."""
+    Raises:
+        DataError: the states are not what the metric's settings say.
+        FormatVersionError: its finaliser is not known here.
+    """
+    check_finalisers([metric])
+    try:
+        return FINALISERS[metric.finaliser]([np.asarray(state) for state in states], metric.settings)
+    except (ValueError, KeyError, IndexError, ZeroDivisionError) as error:
+        raise DataError(f"The states of metric {metric.name!r} do not fit its settings: {error}") from error
 
 
 def check_finalisers(metrics: Iterable[Metric]) -> None:
@@ -71,7 +81,7 @@ def finalise(metrics: Iterable[Metric], states: Mapping[str, ArrayLike]) -> dict
         raise DataError(f"Metric states are missing: {', '.join(missing)}; got {', '.join(states) or 'none'}.")
     values = {}
     if all(name in states for name in LOSS_STATES):
-        values["loss"] = _mean([np.asarray(states[name]) for name in LOSS_STATES])
+        values["loss"] = compute(_LOSS, [states[name] for name in LOSS_STATES])
     for metric in metrics:
-        values[metric.name] = FINALISERS[metric.finaliser]([np.asarray(states[name]) for name in metric.states])
+        values[metric.name] = compute(metric, [states[name] for name in metric.states])
     return values

@@ -33,8 +33,7 @@ def _conditional(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     for graph in graphs:
         assigned = assigned_inputs(graph, graph.outputs)
         keys.update({given.key: None for own, given in zip(graph.inputs, data) if own.name in assigned})
-    for key in keys:
-        walk.value(key)
+    _read_before(walk, data)
     layouts = [_optional_layout(graphs, index) for index in range(len(op.outputs))]
 
     def body(graph: Any) -> Callable[[], list[tf.Tensor]]:
@@ -94,6 +93,7 @@ def _loop(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
         results, inner = emit(body, variables)
         return [*(results[index] for index in carried), *(inner.value(key) for key in keys)]
 
+    _read_before(walk, inputs)
     start = [*(inputs[index] for index in carried), *(walk.value(key) for key in keys)]
     shapes = [op.outputs[index].shape for index in carried] + [each.shape for each in start[len(carried) :]]
     finished = tf.nest.flatten(tf.while_loop(proceed, step, start, shape_invariants=shapes))
@@ -103,6 +103,13 @@ def _loop(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     for index, value in zip(carried, finished):
         outputs[index] = value
     return outputs
+
+
+def _read_before(walk: Walk, inputs: Sequence[Any]) -> None:
+    """Reads variables outside of the branches: what one branch reads first the other could not use."""
+    for each in inputs:
+        if isinstance(each, Handle):
+            walk.value(each.key)
 
 
 def _bound(graph: Any, inputs: Sequence[Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def describe(
         loss=_plain(model.get_compile_config() or {}).get("loss"),
         optimizer=_plain(keras.optimizers.serialize(specification.optimizer)),
         learning_rate=specification.learning_rate,
-        metrics=tuple(Metric(each.name, each.finaliser, each.states) for each in traces.metrics),
+        metrics=tuple(Metric(each.name, each.finaliser, each.states, each.settings) for each in traces.metrics),
         state=tuple(
             StateVariable(each.name, tuple(each.initial.shape), each.initial.dtype.name)
             for each in variables.of_role(STATE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,11 @@ import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileMetrics
 
 from edgefl.errors import UnsupportedModelError
+from edgefl_converters.finalising import finalisation_of
 from edgefl_converters.row_weights import expand, real_rows
 from edgefl_converters.specification import Specification
 
 __all__ = ["BatchMetric", "batch_metrics"]
-
-_FINALISERS = {keras.metrics.Mean.result: "mean"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class BatchMetric:
         output: index of the model output that it looks at.
         weighted: True when it was compiled as one of ``weighted_metrics``.
         finaliser: how summed states become the value.
-        states: names of its states.
+        settings: what the finaliser needs to know.
+        states: names of its states, in the finaliser's order.
+        order: the Keras metric's variables, by position, in that order.
     """
 
     name: str
@@ -37,7 +39,9 @@ class BatchMetric:
     output: int
     weighted: bool
     finaliser: str
+    settings: Mapping[str, Any]
     states: tuple[str, ...]
+    order: tuple[int, ...]
 
     def update(self, target: tf.Tensor, prediction: tf.Tensor, user_weight: tf.Tensor) -> list[tf.Tensor]:
         """The states of one batch, from zeros.
@@ -52,7 +56,7 @@ class BatchMetric:
         updated = self.metric.stateless_update_state(
             zeros, target, prediction, sample_weight=expand(weight, prediction)
         )
-        return [tf.convert_to_tensor(state) for state in updated]
+        return [tf.convert_to_tensor(updated[index]) for index in self.order]
 
 
 def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
@@ -77,15 +81,35 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
                 f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no target.",
                 hint="Give that output a loss, or remove the metric.",
             )
-        finaliser = _FINALISERS.get(type(metric).result)
-        if finaliser is None:
+        _make_variables(metric, specification, output)
+        finalisation = finalisation_of(metric)
+        if finalisation is None:
             raise UnsupportedModelError(
-                f"Metric {name!r} ({type(metric).__name__}) is not a quotient of two sums: it cannot be merged.",
-                hint="Compile the model for conversion with accuracies, losses or other averages as metrics.",
+                f"Metric {name!r} ({type(metric).__name__}) has no value that can be computed from sums over batches "
+                "and devices, or it has several.",
+                hint="Compile the model with metrics of Keras that have one value, or with a subclass of "
+                "keras.metrics.Mean that only overrides update_state.",
             )
-        states = tuple(f"{name}/{variable.name}" for variable in metric.variables)
-        result.append(BatchMetric(name, metric, output, weighted, finaliser, states))
+        order = tuple(map(_position(metric), finalisation.states or metric.variables))
+        states = tuple(f"{name}/{metric.variables[index].name}" for index in order)
+        result.append(
+            BatchMetric(name, metric, output, weighted, finalisation.finaliser, finalisation.settings, states, order)
+        )
     return tuple(result)
+
+
+def _make_variables(metric: Any, specification: Specification, output: int) -> None:
+    """Some metrics make their variables when they see the first batch."""
+    if getattr(metric, "_built", True) or not hasattr(metric, "_build"):
+        return
+    target = next(port for port in specification.targets if port.output == output)
+    shapes = (target.shape, specification.outputs[output].shape)
+    metric._build(*shapes[-len(inspect.signature(metric._build).parameters) :])
+
+
+def _position(metric: Any) -> Callable[[Any], int]:
+    positions = {id(variable): index for index, variable in enumerate(metric.variables)}
+    return lambda variable: positions[id(variable)]
 
 
 def _named(compiled: CompileMetrics) -> Iterator[tuple[str, int, Any, bool]]:

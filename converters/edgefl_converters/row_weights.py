@@ -6,11 +6,14 @@ B, so the gradient is that of a batch of n rows.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from keras.src.backend import get_keras_mask, set_keras_mask
 
-__all__ = ["RowWeightedLoss", "expand", "real_rows"]
+__all__ = ["RowWeightedLoss", "activity_of_real_rows", "expand", "real_rows"]
 
 
 def real_rows(sample_weight: tf.Tensor) -> tf.Tensor:
@@ -37,8 +40,65 @@ class RowWeightedLoss:
 
     def __call__(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor) -> tf.Tensor:
         """Computes the loss; ``sample_weight`` has shape ``[B]``, user weights times B / n."""
-        value = self._loss(target, prediction, expand(sample_weight, prediction))
-        if self._loss.reduction == "sum":
+        real = real_rows(sample_weight)
+        mask = get_keras_mask(prediction)
+        if mask is not None or self._ignores_a_class():
+            # Keras divides by the positions that are not masked: those of padding must not count.
+            positions = _per_row(real, len(prediction.shape) - 1) * tf.ones(prediction.shape[:-1])
+            real_positions = positions > 0.0
+            prediction = tf.identity(prediction)
+            set_keras_mask(prediction, real_positions if mask is None else tf.logical_and(mask, real_positions))
+            sample_weight *= tf.reduce_mean(real)
+        elif self._loss.reduction == "sum":
             # The factor B / n is for losses that divide by B; a sum does not divide.
-            value *= tf.reduce_mean(real_rows(sample_weight))
-        return value
+            sample_weight *= tf.reduce_mean(real)
+        if self._is_of_the_whole_batch():
+            target = target * _per_row(real, len(target.shape))
+            prediction = prediction * _per_row(real, len(prediction.shape))
+        return self._loss(target, prediction, expand(sample_weight, prediction))
+
+    def _settings(self) -> dict[str, Any]:
+        return dict(getattr(self._loss, "_fn_kwargs", {}))
+
+    def _ignores_a_class(self) -> bool:
+        return self._settings().get("ignore_class") is not None
+
+    def _is_of_the_whole_batch(self) -> bool:
+        """Dice and Tversky without an axis: quotients of sums over everything, in which zeros do not count."""
+        name = getattr(getattr(self._loss, "fn", None), "__name__", "")
+        return name in ("dice", "tversky") and self._settings().get("axis") is None
+
+
+@contextlib.contextmanager
+def activity_of_real_rows(layers: Iterable[Any], sample_weight: tf.Tensor) -> Iterator[None]:
+    """Lets regularizers of activations see zeros in padding rows, and Keras divide by the real ones.
+
+    Args:
+        layers: of the model.
+        sample_weight: ``[B]``, 0 on padding rows.
+    """
+    regularized = [(layer, layer.activity_regularizer) for layer in layers if layer.activity_regularizer is not None]
+    real = real_rows(sample_weight)
+    for layer, regularizer in regularized:
+        layer.activity_regularizer = _OfRealRows(regularizer, real)
+    try:
+        yield
+    finally:
+        for layer, regularizer in regularized:
+            layer.activity_regularizer = regularizer
+
+
+class _OfRealRows:
+    def __init__(self, regularizer: Any, real: tf.Tensor) -> None:
+        self._regularizer = regularizer
+        self._real = real
+
+    def __call__(self, activation: tf.Tensor) -> tf.Tensor:
+        if activation.shape.rank == 0 or activation.shape[0] != self._real.shape[0]:
+            return self._regularizer(activation)
+        value = self._regularizer(activation * _per_row(self._real, activation.shape.rank))
+        return value / tf.maximum(tf.reduce_mean(self._real), 1e-9)
+
+
+def _per_row(values: tf.Tensor, rank: int) -> tf.Tensor:
+    return tf.reshape(values, [-1] + [1] * (rank - 1))

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError
+from edgefl_converters.learning_rates import compiled_learning_rate
 from edgefl_converters.naming import PathNames, unique
 from edgefl_converters.reasons import reason
 
@@ -47,7 +48,7 @@ class Specification:
         model: the Keras model; tracing neither trains nor changes it.
         batch_size: rows of every batch.
         optimizer: a fresh copy of the compiled optimizer, built on the trainable variables, with initial slots.
-        learning_rate: the compiled one.
+        learning_rate: what trains as compiled; 1.0 where it multiplies, see `learning_rates`.
         inputs: in the model's order.
         outputs: in the model's order.
         targets: one per output that has a loss.
@@ -117,7 +118,7 @@ def specify(model: keras.Model, *, batch_size: int = 32) -> Specification:
         model=model,
         batch_size=batch_size,
         optimizer=optimizer,
-        learning_rate=_compiled_learning_rate(model.optimizer),
+        learning_rate=compiled_learning_rate(optimizer),
         inputs=inputs,
         outputs=outputs,
         targets=_targets(model, output_structure, outputs, {port.name for port in inputs}),
@@ -283,18 +284,8 @@ def _takes_labels(loss: Any) -> bool:
         name = getattr(getattr(loss, "fn", None), "__name__", type(loss).__name__)
     else:
         name = getattr(loss, "__name__", type(loss).__name__)
-    return "sparse_categorical" in name.lower() or "SparseCategorical" in name
-
-
-def _compiled_learning_rate(optimizer: Any) -> float:
-    if not isinstance(optimizer._learning_rate, keras.Variable):
-        raise UnsupportedModelError(
-            f"{type(optimizer).__name__} is compiled with a learning rate schedule "
-            f"({type(optimizer._learning_rate).__name__}); the learning rate of a model file is an input of each step.",
-            hint="Compile with a plain learning rate; vary it per round or per call of fit.",
-        )
-    # The shortest decimal that is the same float32: 0.1, not 0.10000000149.
-    return float(str(keras.ops.convert_to_numpy(optimizer._learning_rate)))
+    plain = name.lower().replace("_", "")
+    return "sparsecategorical" in plain or "categoricalgeneralized" in plain
 
 
 def _fresh_optimizer(model: Any) -> Any:

@@ -14,10 +14,11 @@ from keras.src.trainers.compile_utils import CompileLoss
 
 from edgefl.errors import EdgeflError, ModelError
 from edgefl_converters.addition import columns_are_no_biases
+from edgefl_converters.learning_rates import learning_rate_of_steps
 from edgefl_converters.metrics import BatchMetric, batch_metrics
 from edgefl_converters.reasons import reason
 from edgefl_converters.recurrence import unrolled_recurrence
-from edgefl_converters.row_weights import RowWeightedLoss, real_rows
+from edgefl_converters.row_weights import RowWeightedLoss, activity_of_real_rows, real_rows
 from edgefl_converters.specification import Port, Specification
 
 __all__ = ["Trace", "Traces", "layer_of", "trace"]
@@ -119,6 +120,7 @@ class _Steps:
         self._specification = specification
         self._metrics = metrics
         self._compile_loss = _row_weighted_loss(specification)
+        self._layers = tuple(specification.model._flatten_layers())
 
     def train(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Forward, loss, gradient, optimizer; returns the loss and the metrics' states."""
@@ -126,7 +128,8 @@ class _Steps:
         inputs, targets, (weight, rate, _seed) = self._split(tensors)
         variables = model.trainable_variables
         with tf.GradientTape() as tape:
-            predictions = _call(model, inputs, training=True)
+            with activity_of_real_rows(self._layers, weight):
+                predictions = _call(model, inputs, training=True)
             with tf.name_scope(f"{_STAGE}loss"):
                 loss = self._loss(inputs, targets, predictions, weight, training=True)
         gradients = tape.gradient(loss, [variable.value for variable in variables])
@@ -135,12 +138,8 @@ class _Steps:
                 "The loss does not depend on any trainable weight.", hint="Check that the output uses the layers."
             )
         optimizer = specification.optimizer
-        optimizer._get_current_learning_rate = lambda: rate[0]
-        try:
-            with tf.name_scope(f"{_STAGE}optimizer"):
-                optimizer.apply(gradients, variables)
-        finally:
-            del optimizer._get_current_learning_rate
+        with learning_rate_of_steps(optimizer, rate[0]), tf.name_scope(f"{_STAGE}optimizer"):
+            optimizer.apply(gradients, variables)
         with tf.name_scope(f"{_STAGE}metrics"):
             user_weight = weight * tf.reduce_mean(real_rows(weight))
         return {"loss": loss, **self._states(targets, predictions, user_weight)}
@@ -148,7 +147,8 @@ class _Steps:
     def evaluate(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Forward and loss; everything that it returns adds up over batches."""
         inputs, targets, (weight,) = self._split(tensors)
-        predictions = _call(self._specification.model, inputs, training=False)
+        with activity_of_real_rows(self._layers, weight):
+            predictions = _call(self._specification.model, inputs, training=False)
         with tf.name_scope(f"{_STAGE}loss"):
             rows = tf.reduce_sum(real_rows(weight))
             batch = float(self._specification.batch_size)

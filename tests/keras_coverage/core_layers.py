@@ -81,22 +81,22 @@ covers(
 covers(layers.Rescaling, {"rescaling": lambda: regression((5,), layers.Rescaling(0.5, 1.0), first=before())})
 covers(
     layers.Wrapper,
-    {"around Dense": lambda: regression((5,), _Around(before()), first=before())},
+    {"around Dense": lambda: regression((5,), Around(before()), first=before())},
     note="Its subclasses",
 )
-covers(layers.Layer, {"a layer of your own": lambda: regression((5,), _Own(), first=before())}, note="Its subclasses")
+covers(layers.Layer, {"a layer of your own": lambda: regression((5,), Scaled(), first=before())}, note="Its subclasses")
 base(layers.InputSpec, "A description of an input")
 for foreign in (layers.JaxLayer, layers.FlaxLayer, layers.TorchModuleWrapper):
     refuses(foreign, "Computed by another framework than TensorFlow: there is no TensorFlow graph of it")
 refuses(layers.TFSMLayer, "A SavedModel, whose variables Keras does not know; load it as a Keras model", gradient=False)
 
 
-class _Around(layers.Wrapper):
+class Around(layers.Wrapper):
     def call(self, x: object) -> object:
         return self.layer(x) * 2.0
 
 
-class _Own(layers.Layer):
+class Scaled(layers.Layer):
     def build(self, shape: tuple[int, ...]) -> None:
         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
 

@@ -59,11 +59,9 @@ covers(
 )
 row(losses.Dice, PROBABILITY, {}, {"axis": 1})
 row(losses.Tversky, PROBABILITY, {}, {"alpha": 0.7, "beta": 0.3, "axis": 1})
-covers(
+refuses(
     losses.Circle,
-    {
-        "unit vectors": lambda: _circle(),
-    },
+    "It compares the rows of a batch with each other, so a batch that is filled up with padding has another value",
 )
 refuses(losses.CTC, "Keras computes it in a loop over time whose gradient has no builtin form")
 covers(losses.Loss, {"a loss of your own": lambda: training(NUMBERS(), _Own())}, note="Its subclasses")
@@ -72,10 +70,3 @@ covers(losses.Loss, {"a loss of your own": lambda: training(NUMBERS(), _Own())},
 class _Own(losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return keras.ops.mean(keras.ops.abs(y_true - y_pred) ** 1.5, axis=-1)
-
-
-def _circle() -> keras.Model:
-    """Vectors of length one, by which rows of one class are to lie together."""
-    model = keras.Sequential([keras.Input((5,)), layers.Dense(4), layers.UnitNormalization()])
-    model.compile(keras.optimizers.SGD(0.01), losses.Circle(gamma=2.0))
-    return model

@@ -82,7 +82,7 @@ row(metrics.MeanSquaredLogarithmicError, numbers, NUMBER, {})
 row(metrics.LogCoshError, numbers, NUMBER, {})
 row(metrics.CosineSimilarity, numbers, NUMBER, {})
 for counts in (metrics.TruePositives, metrics.TrueNegatives, metrics.FalsePositives, metrics.FalseNegatives):
-    row(counts, binary, BINARY, {}, {"thresholds": [0.2, 0.6]})
+    row(counts, binary, BINARY, {}, {"thresholds": 0.3})
 row(metrics.Precision, labels, BINARY, {}, {"thresholds": 0.4, "class_id": 1}, {"top_k": 2})
 row(metrics.Recall, labels, BINARY, {}, {"thresholds": 0.4, "class_id": 1}, {"top_k": 2})
 row(metrics.PrecisionAtRecall, binary, BINARY, {"recall": 0.5})

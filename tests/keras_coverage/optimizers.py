@@ -87,4 +87,5 @@ refuses(
 
 
 def _several() -> Any:
-    raise NotImplementedError
+    rest, kernels = optimizers.SGD(0.1), optimizers.Adam(0.01)
+    return optimizers.MultiOptimizer(optimizers.OptimizerMap(rest, {".*kernel": kernels}))

@@ -26,9 +26,9 @@ covers(
     layers.Discretization,
     {
         "boundaries": lambda: prepared(
-            layers.Discretization([-0.5, 0.0, 0.7], output_mode="one_hot", output_dtype="float32"), (1,)
+            layers.Discretization([-0.5, 0.0, 0.7], output_mode="one_hot", dtype="float32"), (1,)
         ),
-        "adapted": lambda: prepared(_adapted(layers.Discretization(num_bins=4, output_dtype="float32")), (3,)),
+        "adapted": lambda: prepared(_adapted(layers.Discretization(num_bins=4, dtype="float32")), (3,)),
     },
     gradient=False,
 )
@@ -50,7 +50,7 @@ refuses(
 )
 covers(
     layers.STFTSpectrogram,
-    {"magnitude": lambda: prepared(layers.STFTSpectrogram(frame_length=16, frame_step=8, fft_length=16), (40, 1))},
+    {"magnitude": lambda: prepared(layers.STFTSpectrogram(frame_length=16, frame_step=8, window=None), (40, 1))},
 )
 covers(
     layers.MelSpectrogram,

@@ -17,6 +17,8 @@ from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, attribute, constant, lowering, static_shape
 from edgefl_converters.lowerings.windows import Window, gather_rows, interleave, margin, patches, phases
 
+__all__ = ["convolve", "filter_gradient", "input_gradient"]
+
 
 @lowering("Conv2D")
 def conv2d(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
@@ -24,24 +26,46 @@ def conv2d(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[t
     image, kernel = inputs
     if kernel.op.type == "Const" and attribute(op, "padding") != "EXPLICIT":
         return None
-    batch, height, width, channels = static_shape(image)
-    rows, columns, depth, filters = static_shape(kernel)
-    window = Window.of(op, (height, width), (rows, columns))
-    groups = channels // depth
-    outputs = [
-        matmul(patches(part, window, context), tf.reshape(weights, [window.taps * depth, filters // groups]))
-        for part, weights in zip(_split(image, groups, context), _split(kernel, groups, context))
-    ]
-    return [tf.reshape(_join(outputs), [batch, *window.positions, filters])]
+    window = Window.of(op, static_shape(image)[1:3], static_shape(kernel)[:2])
+    return [convolve(image, kernel, window, context)]
 
 
 @lowering("Conv2DBackpropFilter")
 def conv2d_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """Transposed windows times the output's gradient."""
     image, gradient = inputs[0], inputs[2]
-    batch, height, width, channels = static_shape(image)
-    rows, columns, depth, filters = (int(size) for size in constant(op, 1))
-    window = Window.of(op, (height, width), (rows, columns))
+    shape = [int(size) for size in constant(op, 1)]
+    window = Window.of(op, static_shape(image)[1:3], (shape[0], shape[1]))
+    return [filter_gradient(image, gradient, shape, window, context)]
+
+
+@lowering("Conv2DBackpropInput")
+def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Windows over the output's gradient times the exchanged filter; also a transposed convolution."""
+    kernel, gradient = inputs[1], inputs[2]
+    shape = [int(size) for size in constant(op, 0)]
+    window = Window.of(op, (shape[1], shape[2]), static_shape(kernel)[:2])
+    return [input_gradient(kernel, gradient, shape, window, context)]
+
+
+def convolve(image: tf.Tensor, kernel: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
+    """``[B, H, W, C]`` and a filter ``[h, w, C / groups, F]`` to ``[B, positions, F]``."""
+    batch, _, _, channels = static_shape(image)
+    _, _, depth, filters = static_shape(kernel)
+    groups = channels // depth
+    outputs = [
+        matmul(patches(part, window, context), tf.reshape(weights, [window.taps * depth, filters // groups]))
+        for part, weights in zip(_split(image, groups, context), _split(kernel, groups, context))
+    ]
+    return tf.reshape(_join(outputs), [batch, *window.positions, filters])
+
+
+def filter_gradient(
+    image: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window, context: Context
+) -> tf.Tensor:
+    """The gradient of a filter of a shape, from the image and the output's gradient."""
+    batch, _, _, channels = static_shape(image)
+    rows, columns, depth, filters = shape
     groups = channels // depth
     flat = tf.reshape(gradient, [batch * window.count, filters])
     parts = [
@@ -51,22 +75,21 @@ def conv2d_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Contex
         )
         for part, own in zip(_split(image, groups, context), _split(flat, groups, context))
     ]
-    return [_join(parts)]
+    return _join(parts)
 
 
-@lowering("Conv2DBackpropInput")
-def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """Windows over the output's gradient times the exchanged filter; also a transposed convolution."""
-    kernel, gradient = inputs[1], inputs[2]
-    batch, height, width, channels = (int(size) for size in constant(op, 0))
-    rows, columns, depth, _ = static_shape(kernel)
-    window = Window.of(op, (height, width), (rows, columns))
+def input_gradient(
+    kernel: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window, context: Context
+) -> tf.Tensor:
+    """The gradient of an image of a shape, from the filter and the output's gradient."""
+    batch, _, _, channels = shape
+    depth = static_shape(kernel)[2]
     groups = channels // depth
     parts = [
         _input_gradient(own, weights, window, batch, depth)
         for own, weights in zip(_split(gradient, groups, context), _split(kernel, groups, context))
     ]
-    return [_join(parts)]
+    return _join(parts)
 
 
 def _input_gradient(gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batch: int, channels: int) -> tf.Tensor:

@@ -70,9 +70,11 @@ def random_normal(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Seq
 def random_integers(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """Uniform in [lowest, highest)."""
     lowest, highest = inputs[-2:]
-    number = uniform(_shape(op, tf.int32), context.next_stream(), context.seed)
+    number = uniform(static_shape(op.outputs[0]), context.next_stream(), context.seed)
+    lowest, highest = tf.cast(lowest, tf.int32), tf.cast(highest, tf.int32)
     span = tf.cast(highest - lowest, tf.float32)
-    return [lowest + tf.cast(tf.floor(number * span), lowest.dtype)]
+    drawn = lowest + tf.cast(tf.floor(number * span), tf.int32)
+    return [tf.cast(drawn, op.outputs[0].dtype)]
 
 
 @lowering("StatelessRandomGetKeyCounter")
@@ -81,8 +83,8 @@ def key_counter(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Seque
     return [tf.zeros(static_shape(output), output.dtype) for output in op.outputs]
 
 
-def _shape(op: Any, dtype: tf.DType = tf.float32) -> tuple[int, ...]:
-    if op.outputs[0].dtype != dtype:
+def _shape(op: Any) -> tuple[int, ...]:
+    if op.outputs[0].dtype != tf.float32:
         raise ValueError(f"random numbers of type {op.outputs[0].dtype.name}")
     return static_shape(op.outputs[0])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgefl_converters.lowerings.registry import Context, attribute, static_shape
 
-__all__ = ["Phase", "Window", "gather_rows", "interleave", "margin", "pad_image", "patches", "phases"]
+__all__ = ["Phase", "Window", "axis_positions", "gather_rows", "interleave", "margin", "pad_image", "patches", "phases"]
 
 _NARROW = 4
 """Up to this many channels a row is too short to be gathered one by one: windows are stacked along the width first."""
@@ -39,28 +39,21 @@ class Window:
     positions: tuple[int, int]
 
     @classmethod
-    def of(cls, op: Any, image: tuple[int, int], kernel: tuple[int, int]) -> Window:
+    def of(cls, op: Any, image: Sequence[int], kernel: Sequence[int]) -> Window:
         """Reads the attributes of a convolution or pooling op (``NHWC``)."""
         if attribute(op, "data_format") != "NHWC":
             raise ValueError("data_format must be 'channels_last'")
-        strides = tuple(op.get_attr("strides")[1:3])
-        dilations = tuple(op.get_attr("dilations")[1:3]) if "dilations" in op.node_def.attr else (1, 1)
+        strides = _pair(op.get_attr("strides")[1:3])
+        dilations = _pair(op.get_attr("dilations")[1:3] if "dilations" in op.node_def.attr else [1, 1])
         padding = attribute(op, "padding")
+        explicit = op.get_attr("explicit_paddings") if padding == "EXPLICIT" else [0] * 8
         before, positions = [], []
         for axis in (0, 1):
-            extent = (kernel[axis] - 1) * dilations[axis] + 1
-            if padding == "SAME":
-                count = -(-image[axis] // strides[axis])
-                total = max(0, (count - 1) * strides[axis] + extent - image[axis])
-                first = total // 2
-            elif padding == "EXPLICIT":
-                first, last = op.get_attr("explicit_paddings")[2 + 2 * axis : 4 + 2 * axis]
-                count = (image[axis] + first + last - extent) // strides[axis] + 1
-            else:
-                first, count = 0, (image[axis] - extent) // strides[axis] + 1
-            before.append(int(first))
-            positions.append(int(count))
-        return cls(image, kernel, strides, dilations, _pair(before), _pair(positions))
+            around = explicit[2 + 2 * axis : 4 + 2 * axis]
+            first, count = axis_positions(padding, image[axis], kernel[axis], strides[axis], dilations[axis], around)
+            before.append(first)
+            positions.append(count)
+        return cls(_pair(image), _pair(kernel), strides, dilations, _pair(before), _pair(positions))
 
     @property
     def taps(self) -> int:
@@ -93,6 +86,18 @@ class Window:
         """Where each tap of each window lies on one axis of the padded image; shape ``[positions, kernel]``."""
         first = np.arange(self.positions[axis]) * self.strides[axis]
         return (first[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]).astype(np.int32)
+
+
+def axis_positions(
+    padding: str, length: int, kernel: int, stride: int, dilation: int, explicit: Sequence[int] = (0, 0)
+) -> tuple[int, int]:
+    """Padding before an axis, and how many windows there are along it, for TensorFlow's kinds of padding."""
+    extent = (kernel - 1) * dilation + 1
+    if padding == "SAME":
+        count = -(-length // stride)
+        return max(0, (count - 1) * stride + extent - length) // 2, count
+    first, last = explicit if padding == "EXPLICIT" else (0, 0)
+    return int(first), (length + int(first) + int(last) - extent) // stride + 1
 
 
 def pad_image(image: tf.Tensor, window: Window, value: float = 0.0) -> tf.Tensor:
@@ -214,6 +219,6 @@ def interleave(
     return image
 
 
-def _pair(values: list[int]) -> tuple[int, int]:
+def _pair(values: Sequence[int]) -> tuple[int, int]:
     first, second = values
-    return first, second
+    return int(first), int(second)

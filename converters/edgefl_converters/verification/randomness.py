@@ -53,6 +53,7 @@ class _Context:
     def __init__(self, seed: tf.Tensor) -> None:
         self.seed = seed
         self.thin: dict[str, tf.Tensor] = {}
+        self.factors: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
         self._streams = 0
 
     def next_stream(self) -> int:
@@ -63,6 +64,10 @@ class _Context:
         return make()
 
 
+def _type(limits: list[Any]) -> tf.DType:
+    return tf.convert_to_tensor(limits[0]).dtype
+
+
 def _replacement(op_type: str, context: _Context, batch_size: int) -> Callable[..., tf.Tensor]:
     whole = op_type.endswith(("Int", "IntV2"))
 
@@ -71,7 +76,7 @@ def _replacement(op_type: str, context: _Context, batch_size: int) -> Callable[.
         full = tf.TensorShape([batch_size if size is None else size for size in known])
         limits = [kwargs[name] for name in ("minval", "maxval") if name in kwargs] or list(args)[-2:]
         op = SimpleNamespace(
-            outputs=[SimpleNamespace(dtype=tf.int32 if whole else tf.float32, shape=full, name=op_type)]
+            outputs=[SimpleNamespace(dtype=_type(limits) if whole else tf.float32, shape=full, name=op_type)]
         )
         (numbers,) = LOWERINGS[op_type](op, limits if whole else [], context) or ()
         if known and known[0] is None:

@@ -14,6 +14,8 @@ from edgefl_converters.specification import Specification
 
 __all__ = ["rebuild"]
 
+_LAMBDA = "OriginalLambda"
+
 
 def rebuild(specification: Specification, dtype: str) -> keras.Model:
     """Makes a copy of a model with other variables of the same names; not compiled, with weights of its own.
@@ -39,10 +41,33 @@ def rebuild(specification: Specification, dtype: str) -> keras.Model:
 
 def _from_config(model: Any, dtype: str) -> Any:
     classes = {type(each).__name__: type(each) for each in (model, *model._flatten_layers())}
-    own = {name: each for name, each in classes.items() if not each.__module__.startswith("keras.")}
+    own: dict[str, Any] = {name: each for name, each in classes.items() if not each.__module__.startswith("keras.")}
+    own.update((each.__name__, each) for layer in model._flatten_layers() for each in _functions(layer))
+    own[_LAMBDA] = _lambda_of({layer.name: layer for layer in model._flatten_layers()})
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     return keras.saving.deserialize_keras_object(_in_type(config, dtype), custom_objects=own, safe_mode=False)
+
+
+def _functions(layer: Any) -> list[Any]:
+    """Functions of the user's own that a layer was given, such as an activation."""
+    given = [each for each in vars(layer).values() if inspect.isfunction(each)]
+    return [each for each in given if not each.__module__.startswith("keras.")]
+
+
+def _lambda_of(layers: Mapping[str, Any]) -> type:
+    """A Lambda that takes its function from the original: from code alone it would lose what that refers to."""
+
+    class Lambda(keras.layers.Lambda):  # type: ignore[misc]
+        @classmethod
+        def from_config(cls, config: dict[str, Any], custom_objects: Any = None, safe_mode: Any = None) -> Any:
+            original = layers[config["name"]]
+            settings = {key: config[key] for key in ("name", "trainable", "dtype") if key in config}
+            return keras.layers.Lambda(
+                original.function, original._output_shape, original.mask, original.arguments, **settings
+            )
+
+    return Lambda
 
 
 def _from_constructor(specification: Specification, dtype: str) -> Any:
@@ -70,6 +95,8 @@ def _in_type(config: Any, dtype: str) -> Any:
         if config.get("class_name") == "DTypePolicy":
             name = config["config"]["name"]
             return {**config, "config": {**config["config"], "name": dtype if name == "float32" else name}}
+        if config.get("class_name") == "Lambda" and config.get("module") == "keras.layers":
+            config = {**config, "module": None, "class_name": _LAMBDA, "registered_name": _LAMBDA}
         return {
             key: dtype if key == "dtype" and value == "float32" else _in_type(value, dtype)
             for key, value in config.items()

@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
+from edgefl_converters.learning_rates import learning_rate_of_steps
 from edgefl_converters.naming import slot_name, stable_names, unique
 from edgefl_converters.row_weights import expand
 from edgefl_converters.specification import Port, Specification
@@ -56,6 +57,7 @@ class Reference:
         try:
             with self._floatx():
                 self._model = rebuild(specification, dtype)
+                self._finalise_adapted()
                 self._compile(original)
         except Exception as error:
             raise UnsupportedModelError(
@@ -66,7 +68,8 @@ class Reference:
         self._initial = [np.asarray(variable) for variable in original.variables]
         self._optimizer_initial = [np.asarray(variable) for variable in self._model.optimizer.variables]
         self._slot_names = self._name_slots()
-        self._train = self._function(self._model.train_step)
+        self._rate = tf.Variable(0.0, dtype=dtype, trainable=False)
+        self._train = self._function(self._train_step)
         self._test = self._function(self._model.test_step)
         self._infer: Any = None
 
@@ -84,7 +87,7 @@ class Reference:
     ) -> dict[str, float]:
         """Takes one step; returns Keras's loss and metrics of this batch."""
         # The step of a device is a float32 number.
-        self._model.optimizer.learning_rate.assign(float(np.float32(learning_rate)))
+        self._rate.assign(float(np.float32(learning_rate)))
         return self._call(self._train, batch, sample_weight)
 
     def evaluate(self, batch: Batch, sample_weight: NDArray[np.float32] | None = None) -> dict[str, float]:
@@ -108,6 +111,19 @@ class Reference:
                 for name, variable in zip(self._slot_names, self._model.optimizer.variables, strict=True)
             },
         )
+
+    def _finalise_adapted(self) -> None:
+        """Layers that were adapted to data compute with constants made from their variables."""
+        for layer, own in zip(self._specification.model._flatten_layers(), self._model._flatten_layers(), strict=True):
+            if isinstance(own, keras.layers.Normalization) and own.input_mean is None:
+                own.adapt_mean.assign(layer.adapt_mean)
+                own.adapt_variance.assign(layer.adapt_variance)
+                own.finalize_state()
+
+    def _train_step(self, data: Any) -> Any:
+        optimizer = self._model.optimizer
+        with learning_rate_of_steps(optimizer, self._rate):
+            return self._model.train_step(data)
 
     def _compile(self, original: Any) -> None:
         optimizer = type(original.optimizer).from_config(original.optimizer.get_config())
@@ -204,9 +220,19 @@ class Reference:
 
 def _fresh(compiled: Any) -> Any:
     """A loss or metric anew, so that it computes in the present float type and shares no state with the original."""
-    if isinstance(compiled, (keras.losses.Loss, keras.metrics.Metric)):
+    if isinstance(compiled, keras.losses.Loss):
+        # Not by its configuration, which lacks settings: the delta of Huber (Keras 3.15).
+        fresh = object.__new__(type(compiled))
+        fresh.__dict__.update(vars(compiled))
+        fresh._dtype_policy = keras.dtype_policies.get(keras.config.floatx())
+        fresh._dtype = fresh._dtype_policy.compute_dtype
+        return fresh
+    if isinstance(compiled, keras.metrics.Metric):
+        function = getattr(compiled, "_fn", None)
+        own = {type(compiled).__name__: type(compiled), getattr(function, "__name__", ""): function}
         config = {name: value for name, value in compiled.get_config().items() if name != "dtype"}
-        return type(compiled).from_config(config)
+        with keras.saving.custom_object_scope(own):
+            return type(compiled).from_config(config)
     return compiled
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
+from edgefl.errors import DataError
 from edgefl.manifest import Metric
-from edgefl.metrics import FINALISERS, LOSS_STATES
+from edgefl.metrics import FINALISERS, LOSS_STATES, compute
 from edgefl.wire.messages import MetricState
 
 __all__ = ["finalise", "known_states", "sum_states"]
@@ -43,9 +43,10 @@ def finalise(sums: Mapping[str, Sequence[float]], metrics: Iterable[Metric]) -> 
     """
     values = {}
     for metric in (Metric("loss", "mean", LOSS_STATES), *metrics):
-        states = [np.asarray(sums[name]) for name in metric.states if name in sums]
+        states = [sums[name] for name in metric.states if name in sums]
         if len(states) == len(metric.states) and metric.finaliser in FINALISERS:
-            value = FINALISERS[metric.finaliser](states)
-            if math.isfinite(value):
-                values[metric.name] = value
+            with contextlib.suppress(DataError):  # states that a device made up
+                value = compute(metric, states)
+                if math.isfinite(value):
+                    values[metric.name] = value
     return values

@@ -176,4 +176,6 @@ def list_runs(session: Session) -> Sequence[RunRow]:
 
 def metrics_of(run: RunRow) -> tuple[Metric, ...]:
     """The metrics of a run's model."""
-    return tuple(Metric(each["name"], each["finaliser"], tuple(each["states"])) for each in run.metrics)
+    return tuple(
+        Metric(each["name"], each["finaliser"], tuple(each["states"]), each.get("settings", {})) for each in run.metrics
+    )

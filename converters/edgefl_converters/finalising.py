@@ -1,0 +1,94 @@
+"""How the value of each Keras metric is computed from its states, where states add up over batches and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from keras import metrics
+
+__all__ = ["Finalisation", "finalisation_of"]
+
+_AT = {
+    metrics.PrecisionAtRecall: ("recall", "precision"),
+    metrics.RecallAtPrecision: ("precision", "recall"),
+    metrics.SensitivityAtSpecificity: ("specificity", "recall"),
+    metrics.SpecificityAtSensitivity: ("recall", "specificity"),
+}
+"""Which rate is constrained, and of which the best value is looked for."""
+_COUNTS = (metrics.TruePositives, metrics.TrueNegatives, metrics.FalsePositives, metrics.FalseNegatives)
+
+
+@dataclass(frozen=True)
+class Finalisation:
+    """What a manifest says about a metric.
+
+    Attributes:
+        finaliser: a name in `edgefl.finalisers`.
+        settings: what it needs to know.
+        states: variables of the metric in the order in which the finaliser takes them; none for all of them.
+    """
+
+    finaliser: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    states: Sequence[Any] = ()
+
+
+def finalisation_of(metric: Any) -> Finalisation | None:
+    """How a metric is finalised; None if its value is not one number that follows from sums over batches.
+
+    Decided by whose ``result`` it is, so that subclasses which only update differently are included.
+
+    Args:
+        metric: a Keras metric that has its variables.
+    """
+    result = type(metric).result
+    simple = {metrics.Mean.result: "mean", metrics.RootMeanSquaredError.result: "root_mean", metrics.Sum.result: "sum"}
+    if result in simple:
+        return Finalisation(simple[result])
+    for kind in _COUNTS:
+        if result is kind.result and isinstance(metric, kind):
+            return Finalisation("sum") if len(metric.thresholds) == 1 else None
+    if result is metrics.Precision.result:
+        return _share(metric, metric.false_positives) if len(metric.thresholds) == 1 else None
+    if result is metrics.Recall.result:
+        return _share(metric, metric.false_negatives) if len(metric.thresholds) == 1 else None
+    for kind, (constrained, rate) in _AT.items():
+        if result is kind.result:
+            return Finalisation(
+                "best_at", {"constrained": constrained, "rate": rate, "minimum": metric.value}, _confusion(metric)
+            )
+    if result is metrics.AUC.result:
+        return _area(metric)
+    if result is metrics.FBetaScore.result and metric.average is not None:
+        states = (metric.true_positives, metric.false_positives, metric.false_negatives, metric.intermediate_weights)
+        return Finalisation("f_beta", {"average": metric.average, "beta": float(metric.beta)}, states)
+    if isinstance(metric, metrics.IoU) and result in (metrics.IoU.result, metrics.MeanIoU.result):
+        chosen = [int(each) for each in metric.target_class_ids]
+        return Finalisation("intersection_over_union", {"classes": int(metric.num_classes), "chosen": chosen})
+    if result is metrics.R2Score.result and metric.class_aggregation is not None:
+        sums = (metric.num_samples, metric.squared_sum, metric.sum, metric.total_mse, metric.count)
+        settings = {"aggregation": metric.class_aggregation, "regressors": int(metric.num_regressors)}
+        return Finalisation("r_squared", settings, sums)
+    return None
+
+
+def _share(metric: Any, other: Any) -> Finalisation:
+    return Finalisation("share", {}, (metric.true_positives, other))
+
+
+def _confusion(metric: Any) -> tuple[Any, ...]:
+    return (metric.true_positives, metric.false_positives, metric.true_negatives, metric.false_negatives)
+
+
+def _area(metric: Any) -> Finalisation:
+    settings: dict[str, Any] = {
+        "curve": metric.curve.value,
+        "summation": metric.summation_method.value,
+        "thresholds": int(metric.num_thresholds),
+    }
+    if metric.multi_label and metric.label_weights is not None:
+        settings["label_weights"] = [float(each) for each in keras.ops.convert_to_numpy(metric.label_weights)]
+    return Finalisation("area_under_curve", settings, _confusion(metric))
