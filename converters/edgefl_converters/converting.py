@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgefl.atomic import write_bytes, write_text
-from edgefl.errors import InvalidSettingError, VerificationError, storage_error
+from edgefl.errors import EdgeflError, InvalidSettingError, UnsupportedModelError, VerificationError, storage_error
 from edgefl_converters.building import BuiltModel, build
 from edgefl_converters.input_shapes import InputShape
 from edgefl_converters.layer_reports import LayerReport, as_json
@@ -19,6 +20,8 @@ from edgefl_converters.loading import load_compiled
 from edgefl_converters.loss_fit import require_fitting_loss
 from edgefl_converters.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
+from edgefl_converters.shrinking import shrink
+from edgefl_converters.suggestions import suggestion
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import installed_runtimes
@@ -51,8 +54,7 @@ def convert(
     require_convertible(loaded)
     require_fitting_loss(loaded)
     tell("tracing and converting")
-    built = build(loaded, batch_size=batch_size, on_layers=_as_plain(on_layers))
-    require_clean(built.data, built.manifest)
+    built = _build(loaded, batch_size, on_layers)
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
@@ -62,8 +64,12 @@ def convert(
     if verify:
         names = ", ".join(f"{each.name} {each.version}" for each in installed_runtimes()) or "no runtime"
         tell(f"training beside Keras on {names}")
-        verification = check_agreement(loaded, built.data)
-        _require(verification, built)
+        try:
+            verification = check_agreement(loaded, built.data)
+            _require(verification, built)
+        except VerificationError as error:
+            tell("it differs; looking for the smallest layer that does")
+            raise _smallest(error, loaded, lambda small: _verification_error(small, batch_size)) from error
         report["verification"] = verification.as_json()
     _write(path, built.data, report)
     return ConversionResult(path, built.manifest, report)
@@ -83,9 +89,54 @@ def explain(
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
     require_convertible(loaded)
     require_fitting_loss(loaded)
-    built = build(loaded, batch_size=batch_size, on_layers=_as_plain(on_layers))
-    require_clean(built.data, built.manifest)
+    built = _build(loaded, batch_size, on_layers)
     return as_json(built.layers)
+
+
+def _build(model: Any, batch_size: int, on_layers: Callable[[dict[str, Any]], None] | None) -> BuiltModel:
+    """Builds and lints; what fails is shrunk to a layer."""
+    try:
+        built = build(model, batch_size=batch_size, on_layers=_as_plain(on_layers))
+        require_clean(built.data, built.manifest)
+    except UnsupportedModelError as error:
+        raise _smallest(error, model, lambda small: _building_error(small, batch_size)) from error
+    return built
+
+
+def _building_error(model: Any, batch_size: int) -> Exception | None:
+    try:
+        built = build(model, batch_size=batch_size)
+        require_clean(built.data, built.manifest)
+    except UnsupportedModelError as error:
+        return error
+    except Exception:
+        return None  # the small model itself is at fault
+    return None
+
+
+def _verification_error(model: Any, batch_size: int) -> Exception | None:
+    try:
+        check_agreement(model, build(model, batch_size=batch_size).data).require()
+    except VerificationError as error:
+        return error
+    except Exception:
+        return None  # the small model itself is at fault
+    return None
+
+
+def _smallest(error: EdgeflError, model: Any, fails: Callable[[Any], Exception | None]) -> EdgeflError:
+    """The error with the layer that fails on its own, or as it is where none is found in time."""
+    try:
+        named = re.search(r"layer '([^']+)'", str(error))
+        piece = shrink(model, fails, first=named[1] if named else None)
+    except Exception:
+        return error  # never worse than the plain error
+    if piece is None:
+        return error
+    ops = re.findall(r"\b[A-Z]\w+\b", str(piece.error))
+    advice = suggestion(piece.kind, ops)
+    kept = f"{error.hint} " if isinstance(error, VerificationError) and error.hint else ""
+    return type(error)(f"{error.message} It fails on its own too: {piece}.", hint=f"{kept}{advice}")
 
 
 def _as_plain(

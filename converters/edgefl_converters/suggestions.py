@@ -1,0 +1,47 @@
+"""What to use instead of a layer or an op that does not convert: data, so that it can be read and added to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["suggestion"]
+
+GENERIC = (
+    "Replace that layer by one that is supported, or freeze it (layer.trainable = False) and everything before it, "
+    "so that no gradient passes through it."
+)
+_BY_LAYER = {
+    "Lambda": "Write it as a keras.layers.Layer with keras.ops, and avoid functions that look at values.",
+    "StringLookup|TextVectorization|Hashing|HashedCrossing": "Do lookups before the model, and feed it numbers.",
+    "LSTM|GRU|SimpleRNN|RNN|ConvLSTM.*|Bidirectional": "Build it with unroll=True and a fixed number of time steps.",
+    "MultiHeadAttention|GroupQueryAttention": "Build it with flash_attention=False.",
+}
+_BY_OP = {
+    r".*(Lookup|HashTable|String|Regex).*": "Do lookups and text processing before the model, and feed it numbers.",
+    r"Unique.*|Where|BooleanMask|NonZero": "The shape of its result depends on values: use a mask of fixed shape "
+    "(keras.ops.where with three arguments) instead.",
+    r"Matrix.*|Cholesky.*|Qr|Svd|SelfAdjoint.*|.*Triangular.*": "No runtime on devices has linear algebra beyond "
+    "products: compute that part before the model, or learn a plain matrix in its place.",
+    r".*FFT.*": "Compute the spectrum before the model, and feed it that.",
+    r"PyFunc|EagerPyFunc": "Python code cannot run on devices: express it with keras.ops.",
+    r".*Image.*|Decode.*": "Prepare images before the model.",
+    r"While|StatelessWhile|TensorList.*": "Give the loop a fixed number of steps and unroll it (unroll=True).",
+}
+
+
+def suggestion(layer_class: str, op_types: Iterable[str] = ()) -> str:
+    """What a user can do about a layer or an op that failed.
+
+    Args:
+        layer_class: name of the Keras class; empty when it is not known.
+        op_types: TensorFlow ops that failed in it.
+    """
+    for op_type in op_types:
+        for pattern, text in _BY_OP.items():
+            if re.fullmatch(pattern, op_type):
+                return text
+    for pattern, text in _BY_LAYER.items():
+        if re.fullmatch(pattern, layer_class):
+            return text
+    return GENERIC
