@@ -21,7 +21,7 @@ from edgefl_converters.loss_fit import require_fitting_loss
 from edgefl_converters.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.shrinking import shrink
-from edgefl_converters.suggestions import suggestion
+from edgefl_converters.suggestions import GENERIC, suggestion
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import installed_runtimes
@@ -95,10 +95,19 @@ def explain(
 
 def _build(model: Any, batch_size: int, on_layers: Callable[[dict[str, Any]], None] | None) -> BuiltModel:
     """Builds and lints; what fails is shrunk to a layer."""
+    reached: list[Mapping[str, LayerReport]] = []
+
+    def tell(layers: Mapping[str, LayerReport]) -> None:
+        reached.append(layers)
+        if on_layers is not None:
+            on_layers(as_json(layers))
+
     try:
-        built = build(model, batch_size=batch_size, on_layers=_as_plain(on_layers))
+        built = build(model, batch_size=batch_size, on_layers=tell)
         require_clean(built.data, built.manifest)
     except UnsupportedModelError as error:
+        if not reached:
+            raise  # about the model as a whole, such as an unknown dimension: no layer is to blame
         raise _smallest(error, model, lambda small: _building_error(small, batch_size)) from error
     return built
 
@@ -135,14 +144,10 @@ def _smallest(error: EdgeflError, model: Any, fails: Callable[[Any], Exception |
         return error
     ops = re.findall(r"\b[A-Z]\w+\b", str(piece.error))
     advice = suggestion(piece.kind, ops)
+    if advice == GENERIC and isinstance(error, UnsupportedModelError) and error.hint:
+        advice = error.hint
     kept = f"{error.hint} " if isinstance(error, VerificationError) and error.hint else ""
     return type(error)(f"{error.message} It fails on its own too: {piece}.", hint=f"{kept}{advice}")
-
-
-def _as_plain(
-    on_layers: Callable[[dict[str, Any]], None] | None,
-) -> Callable[[Mapping[str, LayerReport]], None] | None:
-    return None if on_layers is None else lambda layers: on_layers(as_json(layers))
 
 
 def _require(verification: VerificationReport, built: BuiltModel) -> None:

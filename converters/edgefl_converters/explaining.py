@@ -6,15 +6,11 @@ import re
 from typing import Any
 
 from edgefl.errors import UnsupportedModelError
+from edgefl_converters.suggestions import GENERIC
 from edgefl_converters.tracing import Traces, layer_of
 from edgefl_converters.walk import EmissionError, Origins
 
 __all__ = ["describe_origin", "explain_conversion", "explain_emission"]
-
-_HINT = (
-    "Replace that layer by one that is supported, or freeze it (layer.trainable = False) and everything before it, "
-    "so that no gradient passes through it."
-)
 
 
 def describe_origin(op_name: str, traces: Traces) -> str:
@@ -30,7 +26,7 @@ def explain_emission(error: EmissionError, traces: Traces) -> UnsupportedModelEr
     """An op that the walk could not emit."""
     return UnsupportedModelError(
         f"{error.op.type} of {describe_origin(error.op.name, traces)} cannot be converted in this form: {error}.",
-        hint=_HINT,
+        hint=GENERIC,
     )
 
 
@@ -51,4 +47,4 @@ def explain_conversion(error: Exception, origins: Origins, traces: Traces) -> Un
     else:
         lines = [line for line in text.splitlines() if "error:" in line] or text.splitlines() or ["no reason given"]
         message = f"The TFLite converter refuses the model: {lines[0].strip()[:300]}"
-    return UnsupportedModelError(message, hint=_HINT)
+    return UnsupportedModelError(message, hint=GENERIC)

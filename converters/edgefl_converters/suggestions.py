@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["suggestion"]
+__all__ = ["GENERIC", "suggestion"]
 
 GENERIC = (
     "Replace that layer by one that is supported, or freeze it (layer.trainable = False) and everything before it, "

@@ -55,6 +55,12 @@ def half(policy):
     ("make", "error", "code", "words"),
     [
         (lambda: compiled(layers.Conv1D(2, 3), shape=(None, 6)), UnsupportedModelError, 11, "--input-shape 100,6"),
+        (
+            lambda: compiled(layers.Bidirectional(layers.LSTM(3)), layers.Dense(1), shape=(None, 3)),
+            UnsupportedModelError,
+            11,
+            "--input-shape 100,3",
+        ),
         (lambda: compiled(layers.Normalization(), layers.Dense(1)), ModelError, 10, r"adapt\(data\)"),
         (lambda: compiled(layers.Discretization(num_bins=3), layers.Dense(1)), ModelError, 10, r"adapt\(data\)"),
         (with_bad_weight, ModelError, 10, "not finite"),
