@@ -177,3 +177,41 @@ def test_an_unknown_name_in_the_users_function_is_answered_with_the_nearest(tmp_
     )
     with pytest.raises(ModelError, match=f"Did you mean {near}"):
         edgefl.convert(f"{name}:model", tmp_path / "m.tflite")
+
+
+def lookup_without_data():
+    number = keras.Input((4,), dtype="int32")
+    found = layers.Embedding(9, 2)(layers.IntegerLookup(max_tokens=5, name="lookup")(number))
+    model = keras.Model(number, layers.Dense(1)(layers.Flatten()(found)))
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_a_lookup_that_has_not_seen_data_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"'lookup' \(IntegerLookup\) has not seen any data.*adapt\(data\)"):
+        edgefl.convert(lookup_without_data(), tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_does_not_hide_that_a_layer_has_not_seen_data(tmp_path):
+    path = tmp_path / "m.keras"
+    compiled(layers.Normalization(), layers.Dense(1)).save(path)
+    with pytest.raises(ModelError, match=r"adapt\(data\)"):
+        edgefl.convert(path, tmp_path / "m.tflite")
+    assert [each.name for each in tmp_path.iterdir()] == ["m.keras"]
+
+
+def test_a_layer_that_has_seen_its_data_is_converted(tmp_path):
+    layer = layers.Normalization()
+    layer.adapt(np.array([[1, 2, 3, 4], [3, 4, 5, 8]], np.float32))
+    edgefl.convert(compiled(layer, layers.Dense(1)), tmp_path / "m.tflite", batch_size=4, verify=False)
+    assert (tmp_path / "m.tflite").exists()
+
+
+def test_ragged_input_is_refused(tmp_path):
+    rows = keras.Input((4,), ragged=True)
+    model = keras.Model(rows, layers.Dense(1)(rows))
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedModelError, match=r"is ragged.*pad"):
+        edgefl.convert(model, tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []
