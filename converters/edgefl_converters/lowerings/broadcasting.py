@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from edgefl_converters.lowerings.bitwise import bytes_in_words
 from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, lowering
 
@@ -43,6 +44,8 @@ def tile(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.
 def elementwise(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
     """Uses the thin original of a tiled operand; of a tiled operand and a scalar the result is thin again."""
     left, right = inputs
+    if left.dtype == tf.uint8:
+        return bytes_in_words(op, inputs, _OPERATIONS[op.type])
     thin_left, thin_right = context.thin.get(left.name), context.thin.get(right.name)
     if thin_left is None and thin_right is None:
         return None

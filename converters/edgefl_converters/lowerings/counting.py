@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
+from edgefl_converters.lowerings.registry import Context, constant, folded, lowering, static_shape
 
 
 @lowering("DenseBincount")
@@ -27,11 +27,10 @@ def _size(op: Any) -> int:
     asked = op.inputs[1].op
     while asked.type in ("Cast", "Identity"):
         asked = asked.inputs[0].op
-    if asked.type == "Maximum":
-        least = [tf.get_static_value(each) for each in asked.inputs]
-        found = [int(each) for each in least if each is not None]
-        if found:
-            return found[0]
+    if asked.type in ("Maximum", "Minimum"):
+        known = [int(each) for each in map(folded, asked.inputs) if each is not None]
+        if known:
+            return known[0]
     return int(constant(op, 1))
 
 

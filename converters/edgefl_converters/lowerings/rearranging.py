@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
+from edgefl_converters.lowerings.registry import Context, constant, folded, lowering, static_shape
 
 _BUILTIN_RANKS = (3, 4)
 
@@ -64,3 +64,10 @@ def batch_to_space(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Se
     begin = [0, *crops[:, 0].tolist(), *[0] * (len(shape) - 1 - len(blocks))]
     size = [shape[0], *(shape[1 + i] - int(crops[i].sum()) for i in range(len(blocks))), *shape[1 + len(blocks) :]]
     return [tf.slice(moved, begin, size)]
+
+
+@lowering("Range")
+def count(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """A constant where the limits follow from shapes, so that what is made of it has a known shape too."""
+    value = folded(op.outputs[0])
+    return None if value is None else [tf.constant(value)]

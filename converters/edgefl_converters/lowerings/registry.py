@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from edgefl.errors import UnsupportedModelError
 
-__all__ = ["LOWERINGS", "Context", "Lowering", "attribute", "constant", "lowering", "static_shape"]
+__all__ = ["LOWERINGS", "Context", "Lowering", "attribute", "constant", "folded", "lowering", "static_shape"]
 
 
 class Context(Protocol):
@@ -80,7 +80,7 @@ def constant(op: Any, index: int) -> Any:
     Raises:
         UnsupportedModelError: it does.
     """
-    value = _folded(op.inputs[index])
+    value = folded(op.inputs[index])
     if value is None:
         raise UnsupportedModelError(
             f"Input {index} of {op.type} ({op.name!r}) depends on the data, it must be a constant.",
@@ -92,7 +92,7 @@ def constant(op: Any, index: int) -> Any:
 _MEASURES = ("Shape", "ShapeN", "Size", "Rank")
 
 
-def _folded(tensor: tf.Tensor) -> Any:
+def folded(tensor: tf.Tensor) -> Any:
     """The value of a tensor that follows from constants and known shapes alone; None for any other."""
     value = tf.get_static_value(tensor)
     if value is None and _follows_from_shapes(tensor):
