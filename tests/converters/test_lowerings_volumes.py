@@ -1,0 +1,91 @@
+"""Three-dimensional convolution and pooling against TensorFlow's own kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from sampling import sampled
+
+PADDINGS = st.sampled_from(["SAME", "VALID"])
+triples = st.tuples(*[st.integers(1, 3)] * 3)
+
+
+@st.composite
+def volumes(draw):
+    kernel = draw(triples)
+    shape = tuple(size + draw(st.integers(0, 3)) for size in kernel)
+    return shape, kernel, draw(triples), draw(PADDINGS)
+
+
+def numbers(shape, seed, *, tied=False):
+    generator = np.random.default_rng(seed)
+    return (generator.integers(-1, 2, shape) if tied else generator.normal(size=shape)).astype(np.float32)
+
+
+def add_convolution(parity, case, channels, filters):
+    shape, kernel, strides, padding = case
+    image, weights = numbers((2, *shape, channels), 1), numbers((*kernel, channels, filters), 2)
+    options = {"strides": [1, *strides, 1], "padding": padding}
+
+    def forward(x, w):
+        return tf.raw_ops.Conv3D(input=x, filter=w, **options)
+
+    def gradients(x, w, dy):
+        with tf.GradientTape() as tape:
+            tape.watch((x, w))
+            y = forward(x, w)
+        dx, dw = tape.gradient(y, (x, w), dy)
+        return tf.concat([tf.reshape(dx, [-1]), tf.reshape(dw, [-1])], 0)
+
+    dy = numbers(forward(image, weights).shape, 3)
+    parity.add(f"Conv3D {case}", forward, image, weights)
+    parity.add(f"gradients of Conv3D {case}", gradients, image, weights, dy)
+
+
+def add_pooling(parity, kind, case, *, tied):
+    shape, kernel, strides, padding = case
+    image = numbers((2, *shape, 2), 4, tied=tied)
+
+    def pool(x):
+        options = {"ksize": [1, *kernel, 1], "strides": [1, *strides, 1], "padding": padding}
+        return getattr(tf.raw_ops, kind)(input=x, **options)
+
+    def gradient(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = pool(x)
+        return tape.gradient(y, x, dy)
+
+    parity.add(f"{kind} {case}", pool, image)
+    parity.add(f"gradient of {kind} {case} {tied}", gradient, image, numbers(pool(image).shape, 5))
+
+
+def test_convolution_and_its_gradients_equal_the_kernels(kernel_parity):
+    for index, case in enumerate(sampled(volumes(), 8)):
+        add_convolution(kernel_parity, case, 1 + index % 3, 2)
+    kernel_parity.check()
+
+
+@pytest.mark.parametrize("kind", ["MaxPool3D", "AvgPool3D"])
+def test_pooling_and_its_gradient_equal_the_kernels(kernel_parity, kind):
+    for index, case in enumerate(sampled(volumes(), 8)):
+        add_pooling(kernel_parity, kind, case, tied=index % 2 == 0)
+    kernel_parity.check()
+
+
+@pytest.mark.slow
+def test_convolution_equals_the_kernels_in_many_more_cases(kernel_parity):
+    for index, case in enumerate(sampled(volumes(), 60)):
+        add_convolution(kernel_parity, case, 1 + index % 3, 1 + index % 4)
+    kernel_parity.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["MaxPool3D", "AvgPool3D"])
+def test_pooling_equals_the_kernels_in_many_more_cases(kernel_parity, kind):
+    for index, case in enumerate(sampled(volumes(), 60)):
+        add_pooling(kernel_parity, kind, case, tied=index % 2 == 0)
+    kernel_parity.check()
