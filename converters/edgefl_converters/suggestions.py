@@ -14,8 +14,6 @@ GENERIC = (
 _BY_LAYER = {
     "Lambda": "Write it as a keras.layers.Layer with keras.ops, and avoid functions that look at values.",
     "StringLookup|TextVectorization|Hashing|HashedCrossing": "Do lookups before the model, and feed it numbers.",
-    "LSTM|GRU|SimpleRNN|RNN|ConvLSTM.*|Bidirectional": "Build it with unroll=True and a fixed number of time steps.",
-    "MultiHeadAttention|GroupQueryAttention": "Build it with flash_attention=False.",
 }
 _BY_OP = {
     r".*(Lookup|HashTable|String|Regex).*": "Do lookups and text processing before the model, and feed it numbers.",
@@ -26,7 +24,8 @@ _BY_OP = {
     r".*FFT.*": "Compute the spectrum before the model, and feed it that.",
     r"PyFunc|EagerPyFunc": "Python code cannot run on devices: express it with keras.ops.",
     r".*Image.*|Decode.*": "Prepare images before the model.",
-    r"While|StatelessWhile|TensorList.*": "Give the loop a fixed number of steps and unroll it (unroll=True).",
+    r"While|StatelessWhile|TensorList.*": "The gradient of a loop has no builtin form: write its steps out in a Python "
+    "loop of fixed length, or use keras.layers.RNN with a cell of your own.",
 }
 
 

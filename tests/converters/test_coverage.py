@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from keras_coverage.architectures import ARCHITECTURES
 from keras_coverage.families import ROWS
-from keras_coverage.measuring import measure
+from keras_coverage.measuring import measure, measure_architecture
 from keras_coverage.public import SECTIONS, aliases, public
 from keras_coverage.report import answers, refused_share, written_answers
 
@@ -48,3 +49,18 @@ def test_row(row, section):
 @pytest.mark.parametrize(("row", "section"), rows(slow=True))
 def test_slow_row(row, section):
     measure(row, section)
+
+
+def networks(*, slow):
+    return [pytest.param(each, id=each.name) for each in ARCHITECTURES if each.slow == slow]
+
+
+@pytest.mark.parametrize("network", networks(slow=False))
+def test_network(network):
+    measure_architecture(network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", networks(slow=True))
+def test_deep_network(network):
+    measure_architecture(network)

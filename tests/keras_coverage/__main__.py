@@ -10,8 +10,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+from keras_coverage.architectures import ARCHITECTURES
 from keras_coverage.families import ROWS
-from keras_coverage.measuring import measure
+from keras_coverage.measuring import measure, measure_architecture
 from keras_coverage.public import SECTIONS, public
 from keras_coverage.report import render
 
@@ -20,7 +21,18 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
 
 def main(only: list[str]) -> int:
     """Runs the rows with these names, or all of them; only a run of all that succeeds writes the document."""
-    outcomes, wrong, missing = {}, 0, 0
+    outcomes, networks, wrong, missing = {}, {}, 0, 0
+    for network in ARCHITECTURES:
+        if only and network.name not in only:
+            continue
+        try:
+            networks[network.name] = found = measure_architecture(network)
+        except Exception as error:
+            wrong += 1
+            print(f"{network.name}: {type(error).__name__}: {str(error)[:1000]}", flush=True)
+        else:
+            figures = " ".join(f"{error:.1e}" for error in found.errors.values())
+            print(f"{network.name}: {found.size:,} bytes, {found.seconds:.1f} s, {figures}", flush=True)
     for section in SECTIONS:
         for api in public(section):
             if only and api.__name__ not in only:
@@ -44,7 +56,7 @@ def main(only: list[str]) -> int:
     print(f"{len(outcomes)} rows are as they say, {wrong} are not, {missing} are missing")
     if wrong or missing or only:
         return 1 if wrong or missing else 0
-    DOCUMENT.write_text(render(outcomes))
+    DOCUMENT.write_text(render(outcomes, networks))
     print(f"wrote {DOCUMENT}")
     return 0
 

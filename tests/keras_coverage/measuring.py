@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import keras
 
 from edgefl.errors import EdgeflError
-from edgefl_converters.building import build
+from edgefl_converters.building import BuiltModel, build
 from edgefl_converters.lint import require_clean
 from edgefl_converters.verification.report import RuntimeReport
 from edgefl_converters.verification.verifying import check_agreement
+from keras_coverage.architectures import Architecture
 from keras_coverage.rows import Row
 
-__all__ = ["Outcome", "measure"]
+__all__ = ["ArchitectureOutcome", "Outcome", "measure", "measure_architecture"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,23 @@ class Outcome:
             the whole first gradient misses of the float64 one, relative to that. The largest of all variants.
     """
 
+    errors: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ArchitectureOutcome:
+    """What became of a network.
+
+    Attributes:
+        parameters: how many numbers it has.
+        size: of the file, in bytes.
+        seconds: that the conversion took.
+        errors: as in `Outcome`.
+    """
+
+    parameters: int
+    size: int
+    seconds: float
     errors: Mapping[str, float]
 
 
@@ -46,15 +65,37 @@ def measure(row: Row, section: str) -> Outcome:
             continue
         model = make()
         built = build(model, batch_size=row.batch_size)
-        require_clean(built.data, built.manifest)
-        report = check_agreement(model, built.data)
-        for runtime in report.runtimes:
-            assert runtime.ran, f"{where} did not run on {runtime.name}: {runtime.reason}"
-            failed = [str(each) for each in runtime.failures] + [str(law) for law in runtime.broken_laws]
-            assert not failed, f"{where} on {runtime.name}: {failed[:4]}"
-            worst = _metrics_error(runtime) if section == "metrics" else _gradient_error(runtime)
-            errors[runtime.name] = max(errors.get(runtime.name, 0.0), worst)
+        for name, error in _errors(model, built, where, _ERRORS.get(section, _gradient_error)):
+            errors[name] = max(errors.get(name, 0.0), error)
     return Outcome(errors)
+
+
+def measure_architecture(architecture: Architecture) -> ArchitectureOutcome:
+    """Converts a network and trains it beside Keras.
+
+    Raises:
+        AssertionError: it does not train as in Keras.
+    """
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(1)
+    model = architecture.build()
+    start = time.monotonic()
+    built = build(model, batch_size=architecture.batch_size)
+    seconds = time.monotonic() - start
+    errors = dict(_errors(model, built, architecture.name, _gradient_error))
+    return ArchitectureOutcome(int(model.count_params()), len(built.data), seconds, errors)
+
+
+def _errors(
+    model: keras.Model, built: BuiltModel, where: str, error: Callable[[RuntimeReport], float]
+) -> Iterator[tuple[str, float]]:
+    require_clean(built.data, built.manifest)
+    report = check_agreement(model, built.data)
+    for runtime in report.runtimes:
+        assert runtime.ran, f"{where} did not run on {runtime.name}: {runtime.reason}"
+        failed = [*map(str, runtime.failures), *runtime.broken_laws]
+        assert not failed, f"{where} on {runtime.name}: {failed[:4]}"
+        yield runtime.name, error(runtime)
 
 
 def _gradient_error(report: RuntimeReport) -> float:
@@ -68,6 +109,9 @@ def _gradient_error(report: RuntimeReport) -> float:
 
 def _metrics_error(report: RuntimeReport) -> float:
     return max(each.error for each in report.comparisons if each.kind == "evaluate" and each.name != "loss")
+
+
+_ERRORS = {"metrics": _metrics_error}
 
 
 def _require_refusal(row: Row, make: object, where: str) -> None:

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from edgefl_converters.verification.runtimes import installed_runtimes
-from keras_coverage.measuring import Outcome
+from keras_coverage.measuring import ArchitectureOutcome, Outcome
 from keras_coverage.public import SECTIONS, aliases, public
 from keras_coverage.rows import ROWS, Row
 
@@ -47,11 +47,12 @@ def written_answers(path: Path) -> dict[str, str]:
     return found
 
 
-def render(outcomes: Mapping[Any, Outcome]) -> str:
+def render(outcomes: Mapping[Any, Outcome], networks: Mapping[str, ArchitectureOutcome]) -> str:
     """The document.
 
     Args:
         outcomes: of every row, by class or function.
+        networks: of every architecture, by name.
     """
     runtimes = installed_runtimes()
     refused, total = refused_share()
@@ -69,6 +70,11 @@ def render(outcomes: Mapping[Any, Outcome]) -> str:
         "its value). Keras's own float32 is off by about 1e-7. Beside that, each row has passed everything that",
         "[`edgefl convert` verifies](converting.md#what-is-verified).",
     ]
+    lines += ["", "## Architectures", "", f"| | parameters | file | {' | '.join(each.name for each in runtimes)} |"]
+    lines.append("|---" * (3 + len(runtimes)) + "|")
+    for name, network in networks.items():
+        figures = " | ".join(f"{network.errors[each.name]:.0e}" for each in runtimes)
+        lines.append(f"| {name} | {network.parameters:,} | {network.size / 1e6:.2f} MB | {figures} |")
     for section in SECTIONS:
         lines += ["", f"## keras.{section}", "", f"| | | {' | '.join(each.name for each in runtimes)} | |"]
         lines.append("|---" * (3 + len(runtimes)) + "|")
