@@ -24,7 +24,7 @@ class Parameter:
 
     Attributes:
         name: unique and stable: the Keras path without the model's own name and process-wide counters.
-        keras_path: the path that Keras gave the variable when the model was converted.
+        keras_path: Keras's path of the variable, without the model's own name and the process's counters.
         shape: dimensions; ``()`` for a scalar.
         role: ``weight`` (changed by the gradient) or ``statistic`` (changed by the forward pass: moving averages).
         shared: False for a parameter that never leaves the device.

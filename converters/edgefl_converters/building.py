@@ -30,11 +30,13 @@ class BuiltModel:
         data: the file.
         manifest: as it lies in the file.
         layers: for each maker of ops (``layer 'conv1d' (Conv1D)``, ``the loss``, ``the optimizer``) what they became.
+        paths: name of each parameter to the path that Keras knows it by in this process.
     """
 
     data: bytes
     manifest: ModelManifest
     layers: Mapping[str, LayerReport]
+    paths: Mapping[str, str]
 
 
 def build(
@@ -81,7 +83,8 @@ def build(
     manifest = describe(specification, traces, variables, assembled.signatures, by_name)
     flat.set_metadata(METADATA_NAME, manifest.to_json())
     data, manifest = _seal(flat.pack(), manifest)
-    return BuiltModel(data, manifest, layers)
+    paths = {each.name: each.keras_path for each in variables.of_role(WEIGHT, STATISTIC)}
+    return BuiltModel(data, manifest, layers, paths)
 
 
 def _seal(data: bytes, manifest: ModelManifest) -> tuple[bytes, ModelManifest]:

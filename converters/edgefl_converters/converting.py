@@ -181,9 +181,9 @@ def _of_padding(comparison: Comparison) -> bool:
 def _layer(name: str, built: BuiltModel) -> str | None:
     """The layer that a parameter or one of its slots belongs to, as the report calls it."""
     own = name.removeprefix("optimizer/")
-    for parameter in built.manifest.parameters:
-        if f"{own}/".startswith(f"{parameter.name}/"):
-            layers = parameter.keras_path.split("/")[:-1]
+    for parameter, path in built.paths.items():
+        if f"{own}/".startswith(f"{parameter}/"):
+            layers = path.split("/")[:-1]
             return next(
                 (maker for maker in built.layers for each in layers if maker.startswith(f"layer {each!r} ")), None
             )

@@ -13,6 +13,7 @@ from edgefl.hashing import weights_hash
 from edgefl.layout import Parameter, ParameterLayout
 from edgefl.manifest import Metric, ModelManifest, Signature, StateVariable, Target
 from edgefl.version import __version__
+from edgefl_converters.configuration import configuration
 from edgefl_converters.specification import Specification
 from edgefl_converters.tracing import Traces
 from edgefl_converters.variables import FROZEN, STATE, STATISTIC, WEIGHT, Variables
@@ -37,13 +38,21 @@ def describe(
         buffers: name of each parameter to its buffer.
     """
     parameters = tuple(
-        Parameter(each.name, each.keras_path, tuple(each.initial.shape), each.role, True, buffers[each.name])
+        Parameter(
+            each.name,
+            specification.names(each.keras_path),
+            tuple(each.initial.shape),
+            each.role,
+            True,
+            buffers[each.name],
+        )
         for each in variables.of_role(WEIGHT, STATISTIC)
     )
     layout = ParameterLayout(parameters)
     initial = {each.name: each.initial for each in variables.of_role(WEIGHT, STATISTIC)}
     model = specification.model
     outputs = specification.outputs
+    config = configuration(model, specification.optimizer, specification.names)
     return ModelManifest(
         parameters=parameters,
         signatures=dict(signatures),
@@ -52,16 +61,16 @@ def describe(
         targets=tuple(Target(port.name, outputs[port.output].name, port.classes) for port in specification.targets),
         batch_size=specification.batch_size,
         mixes_rows=_mixes_rows(traces, variables),
-        loss=_plain(model.get_compile_config() or {}).get("loss"),
-        optimizer=_plain(keras.optimizers.serialize(specification.optimizer)),
+        loss=_plain(config.loss),
+        optimizer=_plain(config.optimizer),
         learning_rate=specification.learning_rate,
         metrics=tuple(Metric(each.name, each.finaliser, each.states, each.settings) for each in traces.metrics),
         state=tuple(
             StateVariable(each.name, tuple(each.initial.shape), each.initial.dtype.name)
             for each in variables.of_role(STATE)
         ),
-        frozen=tuple(each.keras_path for each in variables.of_role(FROZEN)),
-        keras_config=_configuration(model),
+        frozen=tuple(specification.names(each.keras_path) for each in variables.of_role(FROZEN)),
+        keras_config=_plain(config.model),
         custom_objects=tuple(sorted(set(_custom_objects(model)))),
         producer={"edgefl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         layout_hash=layout.hash,
@@ -78,14 +87,6 @@ def _mixes_rows(traces: Traces, variables: Variables) -> bool:
         if isinstance(layer, keras.layers.BatchNormalization)
         for variable in layer.non_trainable_variables
     )
-
-
-def _configuration(model: Any) -> Any:
-    """The model as Keras serialises it; None for classes that do not say how: exporting needs their source anyway."""
-    try:
-        return _plain(keras.saving.serialize_keras_object(model))
-    except NotImplementedError:
-        return None
 
 
 def _plain(value: Any) -> Any:

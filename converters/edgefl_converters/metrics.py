@@ -13,6 +13,7 @@ from keras.src.trainers.compile_utils import CompileMetrics
 
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.finalising import finalisation_of
+from edgefl_converters.naming import PathNames
 from edgefl_converters.row_weights import expand, real_rows
 from edgefl_converters.specification import Specification
 
@@ -75,7 +76,7 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
     fresh.build(target, prediction)
     with_target = {port.output for port in specification.targets}
     result = []
-    for name, output, metric, weighted in _named(fresh):
+    for name, output, metric, weighted in _named(fresh, specification.names):
         if output not in with_target:
             raise UnsupportedModelError(
                 f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no target.",
@@ -112,20 +113,17 @@ def _position(metric: Any) -> Callable[[Any], int]:
     return lambda variable: positions[id(variable)]
 
 
-def _named(compiled: CompileMetrics) -> Iterator[tuple[str, int, Any, bool]]:
-    """Every metric with the name under which Keras reports it."""
+def _named(compiled: CompileMetrics, names: PathNames) -> Iterator[tuple[str, int, Any, bool]]:
+    """Every metric with the name under which Keras reports it, had nothing else been built in this process."""
     counts: dict[str, int] = {}
     groups: Sequence[tuple[bool, Any]] = ((False, compiled._flat_metrics), (True, compiled._flat_weighted_metrics))
     for weighted, flat in groups:
         for output, group in enumerate(flat):
             for metric in group.metrics if group else ():
-                name = f"{group.output_name}_{metric.name}" if group.output_name else metric.name
+                prefix = f"{names(group.output_name)}_" if group.output_name else ""
+                name = f"{prefix}{metric.name}"
                 if weighted and name in counts:
-                    name = (
-                        f"{group.output_name}_weighted_{metric.name}"
-                        if group.output_name
-                        else f"weighted_{metric.name}"
-                    )
+                    name = f"{prefix}weighted_{metric.name}"
                 seen = counts.get(name, 0)
                 counts[name] = seen + 1
                 yield (f"{name}_{seen}" if seen else name), output, metric, weighted

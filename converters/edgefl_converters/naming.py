@@ -57,8 +57,10 @@ class PathNames:
         self._automatic: dict[str, str] = {}
         for layer in _layers(model):
             base = snake_case(type(layer).__name__)
-            if re.fullmatch(rf"{re.escape(base)}(_\d+)?", layer.name):
-                self._automatic[layer.name] = base
+            # A Bidirectional puts "forward_" and "backward_" before the names of its two copies.
+            found = re.fullmatch(rf"((?:forward_|backward_)?{re.escape(base)})(?:_\d+)?", layer.name)
+            if found:
+                self._automatic[layer.name] = found[1]
         self._renamed: dict[tuple[str, ...], str] = {}
         self._siblings: dict[tuple[tuple[str, ...], str], int] = {}
         # Numbers are given in order of first sight: layers in the model's order, whatever is asked for first later.

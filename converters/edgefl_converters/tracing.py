@@ -97,8 +97,8 @@ def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Seq
     specs = [tf.TensorSpec(port.shape, port.dtype, name=f"input_{index}") for index, port in enumerate(inputs)]
     try:
         function = tf.function(step, autograph=False).get_concrete_function(*specs)
-    except EdgeflError:
-        raise
+    except EdgeflError as error:
+        raise _as_raised(error) from None
     except Exception as error:
         raise ModelError(
             f"Keras cannot run the model's {name} step: {reason(error).rstrip('.')}.",
@@ -111,6 +111,13 @@ def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Seq
     # A dictionary is flattened by sorted keys.
     by_name = dict(zip(sorted(outputs), results))
     return Trace(function.graph, tuple(inputs), outputs, tuple(by_name[output] for output in outputs))
+
+
+def _as_raised(error: EdgeflError) -> EdgeflError:
+    """The error before Keras wrapped it: Keras makes a new one of the same type, with its own words and no hint."""
+    while isinstance(error.__context__, EdgeflError):
+        error = error.__context__
+    return error
 
 
 class _Steps:

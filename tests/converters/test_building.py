@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -232,7 +233,8 @@ def test_the_file_holds_the_keras_weights_in_buffers_of_their_own(plain):
     assert file.manifest == built.manifest
     for parameter, value in zip(built.manifest.parameters, model.weights, strict=True):
         assert np.array_equal(file.initial_value(parameter), value.numpy())
-        assert parameter.keras_path == value.path
+        assert parameter.keras_path.endswith(value.name)
+        assert built.paths[parameter.name] == value.path
     buffers = [parameter.buffer for parameter in built.manifest.parameters]
     assert len(set(buffers)) == len(buffers)
 
@@ -343,6 +345,38 @@ def test_the_same_model_gives_the_same_bytes_in_another_process(tmp_path):
     assert done.stdout.split()[-1] == here
 
 
+_BUILD_ANEW = """
+import hashlib, sys, keras
+from keras import layers
+from edgefl_converters.building import build
+for _ in range(int(sys.argv[1])):
+    keras.utils.set_random_seed(7)
+    branch = keras.Sequential([layers.Dense(4), layers.ReLU()])
+    x = given = keras.Input((5, 3))
+    x = layers.Bidirectional(layers.GRU(3, return_sequences=True))(branch(x))
+    heads = [layers.Dense(2)(layers.Flatten()(x)), layers.Dense(1)(layers.GlobalMaxPooling1D()(x))]
+    model = keras.Model(given, heads)
+    model.compile("adam", {name: "mse" for name in model.output_names}, metrics=["mae", "mse"])
+    data = build(model, batch_size=8).data
+print(hashlib.sha256(data).hexdigest())
+"""
+
+
+def test_a_model_that_is_built_again_gives_the_same_bytes_whatever_numbers_keras_gave_its_names():
+    digests = []
+    for models, hash_seed in (("1", "0"), ("3", "17")):
+        done = subprocess.run(
+            [sys.executable, "-c", _BUILD_ANEW, models],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        )
+        digests.append(done.stdout.split()[-1])
+    assert digests[0] == digests[1]
+
+
 def test_parameters_have_the_same_names_whatever_was_built_before(plain):
     manifest = plain[1].manifest
     assert [each.name for each in manifest.parameters] == [
@@ -372,24 +406,10 @@ def test_a_model_that_is_not_compiled_is_refused():
         build(keras.Sequential([keras.Input((2,)), layers.Dense(1)]))
 
 
-def test_a_learning_rate_schedule_is_refused_with_a_way_out():
-    model = make_plain()
-    model.compile(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10)), "mse")
-    with pytest.raises(UnsupportedModelError, match=r"CosineDecay.*plain learning rate"):
-        build(model)
-
-
 def test_an_input_of_unknown_length_is_refused():
     model = keras.Sequential([keras.Input((None, 3)), layers.Conv1D(2, 3), layers.GlobalAveragePooling1D()])
     model.compile("sgd", "mse")
     with pytest.raises(UnsupportedModelError, match=r"\(None, None, 3\)"):
-        build(model)
-
-
-def test_a_metric_that_does_not_add_up_is_refused_by_name():
-    model = make_plain()
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[keras.metrics.MeanIoU(3)])
-    with pytest.raises(UnsupportedModelError, match="MeanIoU"):
         build(model)
 
 

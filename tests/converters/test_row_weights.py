@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.backend import set_keras_mask
 
 from edgefl_converters.row_weights import RowWeightedLoss, expand, real_rows
 
@@ -54,3 +55,39 @@ def test_weights_get_the_rank_of_a_loss_per_position():
     assert expand(weights, tf.zeros([BATCH, 3])).shape == (BATCH,)
     assert expand(weights, tf.zeros([BATCH, 5, 3])).shape == (BATCH, 1)
     assert expand(weights, tf.zeros([BATCH, 4, 4, 3])).shape == (BATCH, 1, 1)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("rows", [1, 3, BATCH])
+def test_masked_positions_are_those_of_real_rows(reduction, rows):
+    labels, prediction, user, sent = batch((5, 3), rows)
+    mask = np.random.default_rng(1).integers(0, 2, (BATCH, 5)).astype(bool)
+    mask[:, 0] = True
+    prediction = tf.identity(prediction)
+    set_keras_mask(prediction, tf.constant(mask))
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction=reduction)
+    got = RowWeightedLoss(loss)(labels, prediction, tf.constant(sent))
+    real = tf.identity(prediction[:rows])
+    set_keras_mask(real, tf.constant(mask[:rows]))
+    expected = loss(labels[:rows], real, user[:rows, None])
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("rows", [2, BATCH])
+def test_an_ignored_class_is_ignored_in_real_rows(reduction, rows):
+    labels, prediction, user, sent = batch((5, 3), rows)
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction=reduction, ignore_class=1)
+    got = RowWeightedLoss(loss)(labels, prediction, tf.constant(sent))
+    expected = loss(labels[:rows], prediction[:rows], user[:rows, None])
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [keras.losses.Dice(), keras.losses.Tversky(alpha=0.3, beta=0.7)], ids=str)
+@pytest.mark.parametrize("rows", [2, BATCH])
+def test_a_loss_of_the_whole_batch_does_not_see_padding(loss, rows):
+    labels, prediction, user, sent = batch((3,), rows)
+    target = np.eye(3, dtype=np.float32)[labels]
+    got = RowWeightedLoss(loss)(tf.constant(target), prediction, tf.constant(sent))
+    expected = loss(target[:rows], prediction[:rows], user[:rows])
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -17,46 +20,51 @@ from keras_coverage.public import SECTIONS, public
 from keras_coverage.report import render
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
+NETWORKS = "architectures"
+PROCESSES = 2
+
+
+def run(section: str, name: str) -> tuple[Any, str, float]:
+    """Runs one row or network; returns what came out, what was wrong, and the seconds that it took."""
+    start = time.monotonic()
+    try:
+        if section == NETWORKS:
+            outcome: Any = measure_architecture(next(each for each in ARCHITECTURES if each.name == name))
+        else:
+            outcome = measure(ROWS[next(api for api in public(section) if api.__name__ == name)], section)
+    except Exception as error:
+        return None, f"{type(error).__name__}: {str(error)[:1000]}", time.monotonic() - start
+    return outcome, "", time.monotonic() - start
 
 
 def main(only: list[str]) -> int:
     """Runs the rows with these names, or all of them; only a run of all that succeeds writes the document."""
-    outcomes, networks, wrong, missing = {}, {}, 0, 0
-    for network in ARCHITECTURES:
-        if only and network.name not in only:
-            continue
-        try:
-            networks[network.name] = found = measure_architecture(network)
-        except Exception as error:
-            wrong += 1
-            print(f"{network.name}: {type(error).__name__}: {str(error)[:1000]}", flush=True)
-        else:
-            figures = " ".join(f"{error:.1e}" for error in found.errors.values())
-            print(f"{network.name}: {found.size:,} bytes, {found.seconds:.1f} s, {figures}", flush=True)
-    for section in SECTIONS:
-        for api in public(section):
-            if only and api.__name__ not in only:
-                continue
-            if api not in ROWS:
-                print(f"{section}.{api.__name__}: no row", flush=True)
-                missing += 1
-                continue
-            start = time.monotonic()
-            try:
-                outcomes[api] = measure(ROWS[api], section)
-            except Exception as error:
+    tasks = [(NETWORKS, each.name) for each in ARCHITECTURES]
+    tasks += [(section, api.__name__) for section in SECTIONS for api in public(section) if api in ROWS]
+    missing = [f"{section}.{api.__name__}" for section in SECTIONS for api in public(section) if api not in ROWS]
+    tasks = [task for task in tasks if not only or task[1] in only]
+    outcomes, wrong = {}, 0
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        running = {pool.submit(run, *task): task for task in tasks}
+        for done in concurrent.futures.as_completed(running):
+            section, name = running[done]
+            outcome, complaint, seconds = done.result()
+            if complaint:
                 wrong += 1
-                print(f"{section}.{api.__name__}: {type(error).__name__}: {str(error)[:1000]}", flush=True)
             else:
-                figures = " ".join(f"{error:.1e}" for error in outcomes[api].errors.values())
-                print(
-                    f"{section}.{api.__name__}: {ROWS[api].answer} {figures} ({time.monotonic() - start:.1f} s)",
-                    flush=True,
-                )
-    print(f"{len(outcomes)} rows are as they say, {wrong} are not, {missing} are missing")
+                outcomes[section, name] = outcome
+            figures = complaint or " ".join(f"{error:.1e}" for error in outcome.errors.values()) or "as it says"
+            print(f"{section}.{name}: {figures} ({seconds:.1f} s)", flush=True)
+    print(f"{len(outcomes)} rows are as they say, {wrong} are not; without a row: {', '.join(missing) or 'none'}")
     if wrong or missing or only:
-        return 1 if wrong or missing else 0
-    DOCUMENT.write_text(render(outcomes, networks))
+        return int(bool(wrong or missing))
+    DOCUMENT.write_text(
+        render(
+            {api: outcomes[section, api.__name__] for section in SECTIONS for api in public(section)},
+            {each.name: outcomes[NETWORKS, each.name] for each in ARCHITECTURES},
+        )
+    )
     print(f"wrote {DOCUMENT}")
     return 0
 

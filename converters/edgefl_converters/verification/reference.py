@@ -200,7 +200,13 @@ class Reference:
         arrays = [self._cast(array) for array in (*batch.inputs, *batch.targets)]
         with self._floatx():  # traced in the first call
             logs = function(*arrays, self._cast(weight), np.array([batch.seed], np.int32))
-        return {name: float(value) for name, value in logs.items()}
+        return {self._stable_name(name): float(value) for name, value in logs.items()}
+
+    def _stable_name(self, name: str) -> str:
+        """The name of a metric in the file; Keras puts an output's name before it, which may be automatic."""
+        outputs = sorted(getattr(self._model, "output_names", None) or [], key=len, reverse=True)
+        output = next((each for each in outputs if name.startswith(f"{each}_")), None)
+        return name if output is None else self._specification.names(output) + name.removeprefix(output)
 
     def _cast(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(self._own_type(array.dtype.name))
