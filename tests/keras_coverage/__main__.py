@@ -6,35 +6,19 @@ import concurrent.futures
 import multiprocessing
 import os
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 from keras_coverage.architectures import ARCHITECTURES
 from keras_coverage.families import ROWS
-from keras_coverage.measuring import measure, measure_architecture
 from keras_coverage.public import SECTIONS, public
 from keras_coverage.report import render
+from keras_coverage.running import NETWORKS, run
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
-NETWORKS = "architectures"
 PROCESSES = 2
-
-
-def run(section: str, name: str) -> tuple[Any, str, float]:
-    """Runs one row or network; returns what came out, what was wrong, and the seconds that it took."""
-    start = time.monotonic()
-    try:
-        if section == NETWORKS:
-            outcome: Any = measure_architecture(next(each for each in ARCHITECTURES if each.name == name))
-        else:
-            outcome = measure(ROWS[next(api for api in public(section) if api.__name__ == name)], section)
-    except Exception as error:
-        return None, f"{type(error).__name__}: {str(error)[:1000]}", time.monotonic() - start
-    return outcome, "", time.monotonic() - start
 
 
 def main(only: list[str]) -> int:
