@@ -33,7 +33,7 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (about seven minutes on two cores; the converter's beside the others, shown at the end)."
+	@echo "Running the tests (about twelve minutes on two cores; the converter's beside the others, shown at the end)."
 	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have one of their own, beside the others.
 	@status=0; log=$$(mktemp); \
 	  $(BIN)/python -m pytest -q tests/converters >$$log 2>&1 & converters=$$!; \
@@ -41,7 +41,7 @@ test: setup ## The tests, without the slow ones and those that need a package re
 	  $(BIN)/python -m pytest -q --ignore=tests/converters || status=1; \
 	  echo "The converter's tests:"; wait $$converters || status=1; cat $$log; exit $$status
 
-test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST, the whole demo
+test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST, the whole demo, all of docs/coverage.md
 	@test -d /usr/share/datasets/fashion-mnist || .ci/install dataset-fashion-mnist
 	@status=0; \
 	  $(BIN)/python -m pytest -q -m "slow and not network" --ignore=tests/converters || status=1; \

@@ -68,7 +68,6 @@ for kind in (layers.LSTM, layers.GRU, layers.SimpleRNN):
             **({"reset before": lambda kind=kind: recurrent(kind(4, reset_after=False))} if kind is layers.GRU else {}),
         },
         note=UNROLLED,
-        slow=True,
     )
 for cell in (layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell):
     covers(cell, {"in RNN": lambda cell=cell: recurrent(layers.RNN(cell(4)))}, note=UNROLLED)
@@ -118,5 +117,4 @@ for dimensions, shape in ((1, (3, 5, 2)), (2, (3, 4, 5, 2)), (3, (2, 3, 4, 3, 2)
             ),
         },
         note=UNROLLED,
-        slow=True,
     )

@@ -22,7 +22,6 @@ class Row:
             converter must refuse each of them.
         gradient: whether it has weights, or passes a gradient on.
         note: for ``no`` the reason, else what a reader should know.
-        slow: takes more than a few seconds.
         batch_size: rows of a batch.
     """
 
@@ -31,7 +30,6 @@ class Row:
     models: Mapping[str, Build]
     gradient: bool = True
     note: str = ""
-    slow: bool = False
     batch_size: int = 4
 
 
@@ -44,12 +42,11 @@ def covers(
     *,
     gradient: bool = True,
     note: str = "",
-    slow: bool = False,
     batch_size: int = 4,
 ) -> None:
     """Says that every one of these models converts and trains as in Keras."""
     assert models, api
-    _add(Row(api, "yes", models, gradient, note, slow, batch_size))
+    _add(Row(api, "yes", models, gradient, note, batch_size))
 
 
 def refuses(api: Any, reason: str, models: Mapping[str, Build] | None = None, *, gradient: bool = True) -> None:
