@@ -160,7 +160,7 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
             raise VerificationError(
                 error.message,
                 hint="Nothing was written. Only batches with padding differ, so something in the model makes rows feel "
-                "each other: a loss on activations (add_loss, activity_regularizer) or a statistic over the batch. "
+                "each other: a loss that a layer adds (add_loss) or a statistic over the batch. "
                 "Express it for each row, or as a regulariser of weights.",
             ) from error
         layer = _layer(failed.first_failure.name, built) if failed.first_failure else None

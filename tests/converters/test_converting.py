@@ -110,11 +110,23 @@ def test_a_model_that_trains_otherwise_than_in_keras_leaves_no_file(tmp_path, mo
     assert old.read_bytes() == b"the file of yesterday"
 
 
-def test_a_loss_on_activations_is_refused_because_padding_would_be_felt(tmp_path):
-    model = with_loss("mse", layers.Dense(3, activity_regularizer="l2"))
-    with pytest.raises(VerificationError, match=r"Only batches with padding differ.*activity_regularizer"):
+class ActivationLoss(layers.Layer):
+    """Adds the mean square of what passes through: every row of the batch counts, padding too."""
+
+    def call(self, x):
+        self.add_loss(keras.ops.mean(keras.ops.square(x)))
+        return x
+
+
+def test_a_loss_that_a_layer_adds_is_refused_because_padding_would_be_felt(tmp_path):
+    model = with_loss("mse", layers.Dense(3), ActivationLoss())
+    with pytest.raises(VerificationError, match=r"Only batches with padding differ.*add_loss"):
         edgefl.convert(model, tmp_path / "model.tflite", batch_size=4)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_regularizer_of_activations_feels_no_padding(tmp_path):
+    edgefl.convert(with_loss("mse", layers.Dense(3, activity_regularizer="l2")), tmp_path / "m.tflite", batch_size=4)
 
 
 def test_the_model_itself_is_never_overwritten(tmp_path):
