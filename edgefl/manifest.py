@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 FORMAT = "edgefl-model"
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (1, 1)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
 
 
@@ -115,6 +115,7 @@ class ModelManifest:
         keras_config: the model as Keras serialises it, without weights.
         custom_objects: names that Keras cannot rebuild without their source.
         producer: versions of what wrote the file.
+        target: the runtimes that it was made for, a name of `edgefl.targets`.
         graph_hash: SHA-256 of the file with the parameters' buffers and the manifest zeroed.
         layout_hash: `ParameterLayout.hash`.
         weights_hash: SHA-256 of the initial weights as a flat vector.
@@ -137,6 +138,7 @@ class ModelManifest:
     keras_config: Any = None
     custom_objects: tuple[str, ...] = ()
     producer: Mapping[str, str] = field(default_factory=dict)
+    target: str = "all"
     graph_hash: str = "0" * 64
     layout_hash: str = "0" * 64
     weights_hash: str = "0" * 64

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
+from edgefl.targets import ALL
 from edgefl_converters.input_shapes import InputShape
 from edgefl_converters.results import ConversionResult
 
@@ -31,6 +32,7 @@ def convert(
     metrics: Any = None,
     batch_size: int = 32,
     input_shape: InputShape | None = None,
+    target: str = ALL,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -48,7 +50,9 @@ def convert(
         batch_size: rows of every batch; fixed in the file.
         input_shape: for models with unknown dimensions, the shape without the batch: ``(100, 6)``, or a dictionary by
             input name. The model is made anew with it and keeps its weights.
-        verify: train the file on every installed runtime beside Keras, and refuse it where they differ.
+        target: the runtimes that must be able to run the file: ``tflite-2.14`` (tflite-runtime), ``litert-2``
+            (ai-edge-litert) or ``all``. A model with an op that one of them does not know is refused.
+        verify: train the file beside Keras on every installed runtime of the target, and refuse it where they differ.
         on_progress: called with one line at each stage.
         on_layers: called with what became of each layer (as in the report), on failure with those until it failed.
 
@@ -71,6 +75,7 @@ def convert(
         metrics=metrics,
         batch_size=batch_size,
         input_shape=input_shape,
+        target=target,
         verify=verify,
         on_progress=on_progress,
         on_layers=on_layers,
@@ -85,6 +90,7 @@ def explain(
     metrics: Any = None,
     batch_size: int = 32,
     input_shape: InputShape | None = None,
+    target: str = ALL,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Says what each layer of a model would be lowered to; writes and verifies nothing.
@@ -96,6 +102,7 @@ def explain(
         metrics: as `convert` takes them.
         batch_size: rows of every batch.
         input_shape: for models with unknown dimensions.
+        target: as `convert` takes it.
         on_layers: called with the result, on failure with the layers until it failed.
 
     Returns:
@@ -115,6 +122,7 @@ def explain(
         metrics=metrics,
         batch_size=batch_size,
         input_shape=input_shape,
+        target=target,
         on_layers=on_layers,
     )
 

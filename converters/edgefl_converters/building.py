@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -10,10 +10,11 @@ import keras
 from edgefl.errors import EdgeflError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import METADATA_NAME, ModelFile
+from edgefl.targets import ALL
 from edgefl_converters.assembling import assemble
 from edgefl_converters.describing import describe
 from edgefl_converters.flatbuffer import FlatModel
-from edgefl_converters.layer_reports import LayerReport, report_layers
+from edgefl_converters.layer_reports import LayerReport, makers_of_versions, report_layers
 from edgefl_converters.specification import specify
 from edgefl_converters.tracing import trace
 from edgefl_converters.variables import STATISTIC, WEIGHT, classify
@@ -31,18 +32,21 @@ class BuiltModel:
         manifest: as it lies in the file.
         layers: for each maker of ops (``layer 'conv1d' (Conv1D)``, ``the loss``, ``the optimizer``) what they became.
         paths: name of each parameter to the path that Keras knows it by in this process.
+        makers: builtin op and its version to what made such ops, in words.
     """
 
     data: bytes
     manifest: ModelManifest
     layers: Mapping[str, LayerReport]
     paths: Mapping[str, str]
+    makers: Mapping[tuple[str, int], Sequence[str]]
 
 
 def build(
     model: keras.Model,
     *,
     batch_size: int = 32,
+    target: str = ALL,
     on_layers: Callable[[Mapping[str, LayerReport]], None] | None = None,
 ) -> BuiltModel:
     """Converts a compiled Keras model to a model file that trains.
@@ -52,6 +56,7 @@ def build(
     Args:
         model: built and compiled with a loss and an optimizer.
         batch_size: rows of every batch; fixed in the file.
+        target: the runtimes that the file is made for, a name of `edgefl.targets`; `lint` checks it.
         on_layers: called with what became of each layer, also when the conversion fails, then up to the failure.
 
     Raises:
@@ -69,7 +74,8 @@ def build(
         tell(report_layers(origins, traces))
         raise
     flat = FlatModel(assembled.data)
-    layers = report_layers(origins, traces, flat.emitted())
+    emitted = list(flat.emitted())
+    layers = report_layers(origins, traces, emitted)
     tell(layers)
     owned = {key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)}
     buffers = flat.give_own_buffers(owned)
@@ -81,10 +87,11 @@ def build(
     moved = flat.drop_unused()
     by_name = {assembled.resources[key].name: moved[index] for key, index in buffers.items()}
     manifest = describe(specification, traces, variables, assembled.signatures, by_name)
+    manifest = replace(manifest, target=target)
     flat.set_metadata(METADATA_NAME, manifest.to_json())
     data, manifest = _seal(flat.pack(), manifest)
     paths = {each.name: each.keras_path for each in variables.of_role(WEIGHT, STATISTIC)}
-    return BuiltModel(data, manifest, layers, paths)
+    return BuiltModel(data, manifest, layers, paths, makers_of_versions(origins, traces, emitted))
 
 
 def _seal(data: bytes, manifest: ModelManifest) -> tuple[bytes, ModelManifest]:

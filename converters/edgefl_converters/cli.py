@@ -11,9 +11,11 @@ import typer
 import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import EdgeflError, InvalidSettingError
+from edgefl.targets import ALL, TARGETS
 from edgefl_converters.input_shapes import parse_input_shapes
 from edgefl_converters.layer_tables import as_table
 from edgefl_converters.quiet import quiet_tensorflow
+from edgefl_converters.verification.evidence import Evidence
 
 __all__ = ["convert", "export", "verify"]
 
@@ -33,6 +35,9 @@ def convert(
         list[str] | None,
         typer.Option(help="Shape of an input without the batch, where the model leaves it open: 100,6 or name=100,6."),
     ] = None,
+    target: Annotated[
+        str, typer.Option(help=f"Runtimes that must be able to run the file: {', '.join(TARGETS)} or {ALL}.")
+    ] = ALL,
     verify: Annotated[
         bool, typer.Option(help="Train the file beside Keras on every installed runtime before writing it.")
     ] = True,
@@ -53,6 +58,7 @@ def convert(
         "metrics": metric or None,
         "batch_size": batch_size,
         "input_shape": shapes,
+        "target": target,
     }
     layers: dict[str, Any] = {}
     try:
@@ -79,6 +85,7 @@ def convert(
                 *([as_table(layers)] if explain else []),
                 f"wrote {result.path}: {document['bytes']:,} bytes",
                 *_figures(document["verification"]),
+                *_evidence(document["evidence"]),
             ]
         ),
     )
@@ -92,7 +99,11 @@ def verify(
     """Train a model file beside its Keras model on every installed runtime, and compare."""
     with _tensorflow():
         report = edgefl_converters.verify(file, against).as_json()
-    emit({"path": str(file), **report}, format, lambda: "\n".join([f"{file} agrees with {against}", *_figures(report)]))
+    emit(
+        {"path": str(file), **report},
+        format,
+        lambda: "\n".join([f"{file} agrees with {against}", *_figures(report), *_evidence(report["evidence"])]),
+    )
 
 
 def export(
@@ -137,6 +148,11 @@ def _figures(verification: dict[str, Any] | None) -> list[str]:
             f"  {name}: {len(runtime['comparisons'])} figures agree; closest to their limits: {', '.join(parts)}"
         )
     return lines
+
+
+def _evidence(evidence: list[dict[str, str]]) -> list[str]:
+    """One line for each target: which runtime really ran, or that only the table of its ops was looked at."""
+    return [f"  target {Evidence(**each)}" for each in evidence]
 
 
 def _tensorflow() -> AbstractContextManager[None]:

@@ -7,24 +7,27 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import EdgeflError, InvalidSettingError, UnsupportedModelError, VerificationError, storage_error
+from edgefl.targets import ALL, included
 from edgefl_converters.building import BuiltModel, build
 from edgefl_converters.input_shapes import InputShape
 from edgefl_converters.layer_reports import LayerReport, as_json
-from edgefl_converters.lint import require_clean
+from edgefl_converters.lint import UnfitTargetError, require_clean
 from edgefl_converters.loading import load_compiled
 from edgefl_converters.loss_fit import require_fitting_loss
 from edgefl_converters.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.shrinking import shrink
 from edgefl_converters.suggestions import GENERIC, suggestion
+from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
-from edgefl_converters.verification.runtimes import installed_runtimes
+from edgefl_converters.verification.runtimes import runtimes_for
 from edgefl_converters.verification.verifying import check_agreement
 
 __all__ = ["convert", "explain", "report_path"]
@@ -42,6 +45,7 @@ def convert(
     metrics: Any = None,
     batch_size: int = 32,
     input_shape: InputShape | None = None,
+    target: str = ALL,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -49,28 +53,32 @@ def convert(
     """See `edgefl_converters.convert`."""
     tell = on_progress or (lambda line: None)
     path = Path(out)
+    included(target)
     _check_destination(path, model)
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
     require_convertible(loaded)
     require_fitting_loss(loaded)
     tell("tracing and converting")
-    built = _build(loaded, batch_size, on_layers)
+    built = _build(loaded, batch_size, target, on_layers)
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
+        "target": target,
+        "evidence": [asdict(each) for each in evidence(target, None)],
         "layers": as_json(built.layers),
         "verification": None,
     }
     if verify:
-        names = ", ".join(f"{each.name} {each.version}" for each in installed_runtimes()) or "no runtime"
+        names = ", ".join(f"{each.name} {each.version}" for each in runtimes_for(target)) or "no runtime"
         tell(f"training beside Keras on {names}")
         try:
             verification = check_agreement(loaded, built.data)
             _require(verification, built)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
-            raise _smallest(error, loaded, lambda small: _verification_error(small, batch_size)) from error
+            raise _smallest(error, loaded, lambda small: _verification_error(small, batch_size, target)) from error
         report["verification"] = verification.as_json()
+        report["evidence"] = report["verification"].pop("evidence")
     _write(path, built.data, report)
     return ConversionResult(path, built.manifest, report)
 
@@ -83,17 +91,19 @@ def explain(
     metrics: Any = None,
     batch_size: int = 32,
     input_shape: InputShape | None = None,
+    target: str = ALL,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """See `edgefl_converters.explain`."""
+    included(target)
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
     require_convertible(loaded)
     require_fitting_loss(loaded)
-    built = _build(loaded, batch_size, on_layers)
+    built = _build(loaded, batch_size, target, on_layers)
     return as_json(built.layers)
 
 
-def _build(model: Any, batch_size: int, on_layers: Callable[[dict[str, Any]], None] | None) -> BuiltModel:
+def _build(model: Any, batch_size: int, target: str, on_layers: Callable[[dict[str, Any]], None] | None) -> BuiltModel:
     """Builds and lints; what fails is shrunk to a layer."""
     reached: list[Mapping[str, LayerReport]] = []
 
@@ -103,18 +113,20 @@ def _build(model: Any, batch_size: int, on_layers: Callable[[dict[str, Any]], No
             on_layers(as_json(layers))
 
     try:
-        built = build(model, batch_size=batch_size, on_layers=tell)
-        require_clean(built.data, built.manifest)
+        built = build(model, batch_size=batch_size, target=target, on_layers=tell)
+        require_clean(built.data, built.manifest, built.makers)
+    except UnfitTargetError:
+        raise  # it names the layer already
     except UnsupportedModelError as error:
         if not reached:
             raise  # about the model as a whole, such as an unknown dimension: no layer is to blame
-        raise _smallest(error, model, lambda small: _building_error(small, batch_size)) from error
+        raise _smallest(error, model, lambda small: _building_error(small, batch_size, target)) from error
     return built
 
 
-def _building_error(model: Any, batch_size: int) -> Exception | None:
+def _building_error(model: Any, batch_size: int, target: str) -> Exception | None:
     try:
-        built = build(model, batch_size=batch_size)
+        built = build(model, batch_size=batch_size, target=target)
         require_clean(built.data, built.manifest)
     except UnsupportedModelError as error:
         return error
@@ -123,9 +135,9 @@ def _building_error(model: Any, batch_size: int) -> Exception | None:
     return None
 
 
-def _verification_error(model: Any, batch_size: int) -> Exception | None:
+def _verification_error(model: Any, batch_size: int, target: str) -> Exception | None:
     try:
-        check_agreement(model, build(model, batch_size=batch_size).data).require()
+        check_agreement(model, build(model, batch_size=batch_size, target=target).data).require()
     except VerificationError as error:
         return error
     except Exception:
