@@ -16,7 +16,7 @@ from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFa
 from edgefl.parts import install_line
 from edgefl.targets import ALL, TARGETS, TargetRuntime
 
-__all__ = ["RUNTIMES", "Arrays", "Interpreter", "installed_runtimes"]
+__all__ = ["RUNTIMES", "Arrays", "Interpreter", "installed_runtimes", "runtime_module"]
 
 _MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 RUNTIMES = tuple(_MODULES)
@@ -32,6 +32,11 @@ def installed_runtimes() -> tuple[str, ...]:
         for runtime, module in _MODULES.items()
         if importlib.util.find_spec(module.partition(".")[0]) is not None
     )
+
+
+def runtime_module(runtime: str) -> str:
+    """The module of one of `RUNTIMES` that holds its interpreter."""
+    return _MODULES[runtime]
 
 
 class Interpreter:
