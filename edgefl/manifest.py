@@ -116,6 +116,7 @@ class ModelManifest:
         fine_tuning: how it was chosen what is trained, as the converter writes it; empty for the whole model.
         custom_objects: names that Keras cannot rebuild without their source.
         producer: versions of what wrote the file.
+        target: the runtimes that it was made for, a name of `edgefl.targets`.
         graph_hash: SHA-256 of the file with the parameters' buffers and the manifest zeroed.
         layout_hash: `ParameterLayout.hash`.
         weights_hash: SHA-256 of the initial weights as a flat vector.
@@ -139,6 +140,7 @@ class ModelManifest:
     fine_tuning: Mapping[str, Any] = field(default_factory=dict)
     custom_objects: tuple[str, ...] = ()
     producer: Mapping[str, str] = field(default_factory=dict)
+    target: str = "all"
     graph_hash: str = "0" * 64
     layout_hash: str = "0" * 64
     weights_hash: str = "0" * 64

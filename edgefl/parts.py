@@ -12,7 +12,7 @@ from types import ModuleType
 
 from edgefl.errors import MissingDependencyError
 
-__all__ = ["FACADE", "VERBS", "Verb", "install_line", "load"]
+__all__ = ["FACADE", "MEASURING", "VERBS", "Verb", "install_line", "load"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ VERBS = {
     "server": Verb(Part("edgefl_server.cli", "server"), "server", "Hand out work and merge what comes back."),
     "run": Verb(Part("edgefl_server.cli", "server"), "run", "Create, watch and stop training runs."),
 }
+
+MEASURING = Part("edgefl_device_runtime.measuring", "device")
+"""What runs a model file on the installed interpreters to measure it."""
 
 FACADE = {
     "convert": Part("edgefl_converters", "convert"),

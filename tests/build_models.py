@@ -47,6 +47,12 @@ def mlp(optimizer: Any = None) -> Built:
     return classifier(*stack, optimizer=optimizer), numbers(ROWS, 20), labels(5)
 
 
+def wide() -> Built:
+    """Large enough that what an interpreter keeps is mostly tensors."""
+    stack = [keras.Input((256,)), layers.Dense(512, "relu"), layers.Dense(5, "softmax")]
+    return classifier(*stack, optimizer=keras.optimizers.SGD(0.1)), numbers(ROWS, 256), labels(5)
+
+
 def mlp_adam() -> Built:
     return mlp(keras.optimizers.Adam(0.01))
 
@@ -92,7 +98,7 @@ def two_inputs() -> Built:
 
 
 MODELS: dict[str, Callable[[], Built]] = {
-    each.__name__: each for each in (mlp, mlp_adam, cnn, conv1d, dropout, batch_norm, frozen, two_inputs)
+    each.__name__: each for each in (mlp, wide, mlp_adam, cnn, conv1d, dropout, batch_norm, frozen, two_inputs)
 }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
+from edgefl.targets import ALL
 from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.input_shapes import InputShape
 from edgefl_converters.options import Options
@@ -36,6 +37,8 @@ def convert(
     fine_tuning: FineTuning | None = None,
     local: str | Sequence[str] = (),
     algorithms: str | Sequence[str] = (),
+    quantize_frozen: str | None = None,
+    target: str = ALL,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -58,7 +61,11 @@ def convert(
             2019, FedPer), or the normalisation of each device's own data (Li et al. 2021, FedBN).
         algorithms: federated algorithms that need more than a delta: ``fedprox``, ``scaffold``, ``feddyn``, ``fedsgd``.
             Each adds inputs or signatures to the file; without them it has none.
-        verify: train the file on every installed runtime beside Keras, and refuse it where they differ.
+        quantize_frozen: ``float16`` or ``int8`` stores large frozen weights so; what is trained stays float32. The
+            report says what this changes.
+        target: the runtimes that must be able to run the file: ``tflite-2.14`` (tflite-runtime), ``litert-2``
+            (ai-edge-litert) or ``all``. A model with an op that one of them does not know is refused.
+        verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
         on_progress: called with one line at each stage.
         on_layers: called with what became of each layer (as in the report), on failure with those until it failed.
 
@@ -81,7 +88,7 @@ def convert(
         metrics=metrics,
         batch_size=batch_size,
         input_shape=input_shape,
-        options=Options(fine_tuning or FineTuning(), local, algorithms),
+        options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target),
         verify=verify,
         on_progress=on_progress,
         on_layers=on_layers,
@@ -99,6 +106,8 @@ def explain(
     fine_tuning: FineTuning | None = None,
     local: str | Sequence[str] = (),
     algorithms: str | Sequence[str] = (),
+    quantize_frozen: str | None = None,
+    target: str = ALL,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Says what each layer of a model would be lowered to; writes and verifies nothing.
@@ -113,6 +122,8 @@ def explain(
         fine_tuning: as `convert` takes it.
         local: as `convert` takes it.
         algorithms: as `convert` takes them.
+        quantize_frozen: as `convert` takes it.
+        target: as `convert` takes it.
         on_layers: called with the result, on failure with the layers until it failed.
 
     Returns:
@@ -132,7 +143,7 @@ def explain(
         metrics=metrics,
         batch_size=batch_size,
         input_shape=input_shape,
-        options=Options(fine_tuning or FineTuning(), local, algorithms),
+        options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target),
         on_layers=on_layers,
     )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -15,7 +14,7 @@ from edgefl.model_file import METADATA_NAME, ModelFile
 from edgefl_converters.assembling import Assembled, assemble
 from edgefl_converters.describing import describe
 from edgefl_converters.flatbuffer import FlatModel
-from edgefl_converters.layer_reports import LayerReport, report_layers
+from edgefl_converters.layer_reports import LayerReport, makers_of_versions, origin_number, report_layers
 from edgefl_converters.options import Options
 from edgefl_converters.specification import specify
 from edgefl_converters.tracing import Traces, layer_of, trace
@@ -35,6 +34,7 @@ class BuiltModel:
         layers: for each maker of ops (``layer 'conv1d' (Conv1D)``, ``the loss``, ``the optimizer``) what they became.
         paths: name of each parameter to the path that Keras knows it by in this process.
         float32: the same file with its frozen weights in float32; equal to ``data`` where they are so anyway.
+        makers: builtin op and its version to what made such ops, in words.
     """
 
     data: bytes
@@ -42,6 +42,7 @@ class BuiltModel:
     layers: Mapping[str, LayerReport]
     paths: Mapping[str, str]
     float32: bytes
+    makers: Mapping[tuple[str, int], Sequence[str]]
 
 
 def build(
@@ -75,7 +76,8 @@ def build(
     except EdgeflError:
         tell(report_layers(origins, traces))
         raise
-    layers = report_layers(origins, traces, FlatModel(assembled.data).emitted())
+    emitted = list(FlatModel(assembled.data).emitted())
+    layers = report_layers(origins, traces, emitted)
     tell(layers)
 
     def finish(storage: str | None) -> tuple[bytes, ModelManifest]:
@@ -88,7 +90,7 @@ def build(
     float32, _ = finish(None)
     data, manifest = finish(specification.options.quantize_frozen)
     paths = {each.name: each.keras_path for each in variables.of_role(WEIGHT, STATISTIC)}
-    return BuiltModel(data, manifest, layers, paths, float32)
+    return BuiltModel(data, manifest, layers, paths, float32, makers_of_versions(origins, traces, emitted))
 
 
 def _arrange(flat: FlatModel, assembled: Assembled) -> dict[str, int]:
@@ -111,10 +113,10 @@ def _complete(flat: FlatModel, manifest: ModelManifest) -> tuple[bytes, ModelMan
 
 def _has_frozen_weights(origins: Origins, traces: Traces, name: str) -> bool:
     """Whether an op, by the name of its output, was made by a layer with weights that are not trained."""
-    found = re.search(r"\bop(\d+)", name)
-    if not found or int(found[1]) >= len(origins.all):
+    number = origin_number(name)
+    if number is None or number >= len(origins.all):
         return False
-    maker = layer_of(origins.all[int(found[1])].op_name)
+    maker = layer_of(origins.all[number].op_name)
     if not isinstance(maker, int):
         return False
     layer = traces.layers[maker]

@@ -11,10 +11,12 @@ import typer
 import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import EdgeflError, InvalidSettingError
+from edgefl.targets import ALL, TARGETS
 from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.input_shapes import parse_input_shapes
 from edgefl_converters.layer_tables import as_table
 from edgefl_converters.quiet import quiet_tensorflow
+from edgefl_converters.verification.evidence import Evidence
 
 __all__ = ["convert", "export", "verify"]
 
@@ -57,6 +59,12 @@ def convert(
         list[str] | None,
         typer.Option(help="Support fedprox, scaffold, feddyn or fedsgd; may be repeated."),
     ] = None,
+    quantize_frozen: Annotated[
+        str | None, typer.Option(help="Store large frozen weights as float16 or int8; what is trained stays float32.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help=f"Runtimes that must be able to run the file: {', '.join(TARGETS)} or {ALL}.")
+    ] = ALL,
     verify: Annotated[
         bool, typer.Option(help="Train the file beside Keras on every installed runtime before writing it.")
     ] = True,
@@ -88,6 +96,8 @@ def convert(
         ),
         "local": local or (),
         "algorithms": algorithm or (),
+        "quantize_frozen": quantize_frozen,
+        "target": target,
     }
     layers: dict[str, Any] = {}
     try:
@@ -114,6 +124,7 @@ def convert(
                 *([as_table(layers)] if explain else []),
                 f"wrote {result.path}: {document['bytes']:,} bytes",
                 *_figures(document["verification"]),
+                *_evidence(document["evidence"]),
             ]
         ),
     )
@@ -127,7 +138,11 @@ def verify(
     """Train a model file beside its Keras model on every installed runtime, and compare."""
     with _tensorflow():
         report = edgefl_converters.verify(file, against).as_json()
-    emit({"path": str(file), **report}, format, lambda: "\n".join([f"{file} agrees with {against}", *_figures(report)]))
+    emit(
+        {"path": str(file), **report},
+        format,
+        lambda: "\n".join([f"{file} agrees with {against}", *_figures(report), *_evidence(report["evidence"])]),
+    )
 
 
 def export(
@@ -172,6 +187,11 @@ def _figures(verification: dict[str, Any] | None) -> list[str]:
             f"  {name}: {len(runtime['comparisons'])} figures agree; closest to their limits: {', '.join(parts)}"
         )
     return lines
+
+
+def _evidence(evidence: list[dict[str, str]]) -> list[str]:
+    """One line for each target: which runtime really ran, or that only the table of its ops was looked at."""
+    return [f"  target {Evidence(**each)}" for each in evidence]
 
 
 def _tensorflow() -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from edgefl.errors import EdgeflError, InvalidSettingError, UnsupportedModelErro
 from edgefl_converters.building import BuiltModel, build
 from edgefl_converters.input_shapes import InputShape
 from edgefl_converters.layer_reports import LayerReport, as_json
-from edgefl_converters.lint import require_clean
+from edgefl_converters.lint import UnfitTargetError, require_clean
 from edgefl_converters.loading import load_compiled
 from edgefl_converters.loss_fit import require_fitting_loss
 from edgefl_converters.options import Options
@@ -24,9 +25,10 @@ from edgefl_converters.results import ConversionResult
 from edgefl_converters.selection import fine_tuned
 from edgefl_converters.shrinking import shrink
 from edgefl_converters.suggestions import GENERIC, suggestion
+from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
-from edgefl_converters.verification.runtimes import installed_runtimes
+from edgefl_converters.verification.runtimes import runtimes_for
 from edgefl_converters.verification.verifying import check_agreement
 
 __all__ = ["convert", "explain", "report_path"]
@@ -78,18 +80,23 @@ def _checked(
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
         "layers": as_json(built.layers),
+        "target": options.target,
+        "evidence": [asdict(each) for each in evidence(options.target, None)],
         "verification": None,
     }
     if verify:
-        names = ", ".join(f"{each.name} {each.version}" for each in installed_runtimes()) or "no runtime"
+        names = ", ".join(f"{each.name} {each.version}" for each in runtimes_for(options.target)) or "no runtime"
         tell(f"training beside Keras on {names}")
         try:
             verification = check_agreement(loaded, built.data)
             _require(verification, built)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
-            raise _smallest(error, loaded, lambda small: _verification_error(small, batch_size)) from error
+            raise _smallest(
+                error, loaded, lambda small: _verification_error(small, batch_size, options.target)
+            ) from error
         report["verification"] = verification.as_json()
+        report["evidence"] = report["verification"].pop("evidence")
     return built, report
 
 
@@ -126,17 +133,19 @@ def _build(
 
     try:
         built = build(model, batch_size=batch_size, options=options, on_layers=tell)
-        require_clean(built.data, built.manifest)
+        require_clean(built.data, built.manifest, built.makers)
+    except UnfitTargetError:
+        raise  # it names the layer already
     except UnsupportedModelError as error:
         if not reached:
             raise  # about the model as a whole, such as an unknown dimension: no layer is to blame
-        raise _smallest(error, model, lambda small: _building_error(small, batch_size)) from error
+        raise _smallest(error, model, lambda small: _building_error(small, batch_size, options.target)) from error
     return built
 
 
-def _building_error(model: Any, batch_size: int) -> Exception | None:
+def _building_error(model: Any, batch_size: int, target: str) -> Exception | None:
     try:
-        built = build(model, batch_size=batch_size)
+        built = build(model, batch_size=batch_size, options=Options(target=target))
         require_clean(built.data, built.manifest)
     except UnsupportedModelError as error:
         return error
@@ -145,9 +154,9 @@ def _building_error(model: Any, batch_size: int) -> Exception | None:
     return None
 
 
-def _verification_error(model: Any, batch_size: int) -> Exception | None:
+def _verification_error(model: Any, batch_size: int, target: str) -> Exception | None:
     try:
-        check_agreement(model, build(model, batch_size=batch_size).data).require()
+        check_agreement(model, build(model, batch_size=batch_size, options=Options(target=target)).data).require()
     except VerificationError as error:
         return error
     except Exception:

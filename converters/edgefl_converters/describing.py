@@ -72,6 +72,7 @@ def describe(
         ),
         frozen=tuple(specification.names(each.keras_path) for each in variables.of_role(FROZEN)),
         keras_config=_plain(config.model),
+        target=specification.options.target,
         fine_tuning=fine_tuning_document(specification.options),
         custom_objects=tuple(sorted(set(_custom_objects(model)))),
         producer={"edgefl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},

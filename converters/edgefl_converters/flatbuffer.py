@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
@@ -18,7 +18,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.frozen_storage import store
 
-__all__ = ["FlatModel"]
+__all__ = ["Emitted", "FlatModel"]
 
 _ALIGNMENT = 16
 _SUBGRAPH_FIELDS = (
@@ -30,6 +30,14 @@ _SUBGRAPH_FIELDS = (
 )
 _FILL_FROM_BYTES = 512
 """Below this a constant is smaller than the op that would compute it."""
+
+
+class Emitted(NamedTuple):
+    """An op of the file: its builtin name, its version, and the name of its first output."""
+
+    op: str
+    version: int
+    output: str
 
 
 class FlatModel:
@@ -71,14 +79,15 @@ class FlatModel:
             raise UnsupportedModelError(f"The converted file does not initialise the variables {', '.join(missing)}.")
         return buffers
 
-    def emitted(self) -> Iterator[tuple[str, str]]:
-        """Every op, as its builtin name and the name of its first output, before names are dropped."""
+    def emitted(self) -> Iterator[Emitted]:
+        """Every op, before names are dropped."""
         names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
         for subgraph in self._model.subgraphs:
             for operator in subgraph.operators:
                 outputs = operator.outputs
                 output = _text(subgraph.tensors[int(outputs[0])].name or "") if len(outputs) else ""
-                yield names[self._builtin(operator)], output
+                version = int(self._model.operatorCodes[operator.opcodeIndex].version)
+                yield Emitted(names[self._builtin(operator)], version, output)
 
     def share_equal_buffers(self) -> None:
         """Lets constants with equal content lie in one buffer; parameters keep theirs."""

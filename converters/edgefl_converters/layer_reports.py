@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgefl_converters.explaining import describe_origin
+from edgefl_converters.flatbuffer import Emitted
 from edgefl_converters.tracing import Traces
 from edgefl_converters.walk import Origins
 
-__all__ = ["LayerReport", "as_json", "report_layers"]
+__all__ = ["LayerReport", "as_json", "makers_of_versions", "origin_number", "report_layers"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class LayerReport:
     training: str = ""
 
 
-def report_layers(origins: Origins, traces: Traces, emitted: Iterable[tuple[str, str]] = ()) -> dict[str, LayerReport]:
+def report_layers(origins: Origins, traces: Traces, emitted: Iterable[Emitted] = ()) -> dict[str, LayerReport]:
     """Counts ops by what made them, every layer of the model included.
 
     Args:
         origins: what was emitted, up to a failure if there was one.
         traces: where it comes from.
-        emitted: builtin ops of the file, each with the name of its first output.
+        emitted: builtin ops of the file.
     """
     kept: dict[str, Counter[str]] = {}
     lowered: dict[str, Counter[str]] = {}
@@ -54,10 +55,10 @@ def report_layers(origins: Origins, traces: Traces, emitted: Iterable[tuple[str,
     makers = [describe_origin(origin.op_name, traces) for origin in origins.all]
     for maker, origin in zip(makers, origins.all):
         (lowered if origin.lowered else kept).setdefault(maker, Counter())[origin.op_type] += 1
-    for op, name in emitted:
-        found = re.search(r"\bop(\d+)", name)
-        if found and int(found[1]) < len(makers):
-            builtin.setdefault(makers[int(found[1])], Counter())[op] += 1
+    for each in emitted:
+        number = origin_number(each.output)
+        if number is not None and number < len(makers):
+            builtin.setdefault(makers[number], Counter())[each.op] += 1
     return {
         maker: LayerReport(
             _sorted(kept.get(maker)),
@@ -67,6 +68,25 @@ def report_layers(origins: Origins, traces: Traces, emitted: Iterable[tuple[str,
         )
         for maker in dict.fromkeys((*weights, *makers))
     }
+
+
+def makers_of_versions(
+    origins: Origins, traces: Traces, emitted: Iterable[Emitted]
+) -> dict[tuple[str, int], tuple[str, ...]]:
+    """For each builtin op and version what made such ops; see `report_layers` for the arguments."""
+    found: dict[tuple[str, int], dict[str, None]] = {}
+    for each in emitted:
+        number = origin_number(each.output)
+        if number is not None and number < len(origins.all):
+            maker = describe_origin(origins.all[number].op_name, traces)
+            found.setdefault((each.op, each.version), {})[maker] = None
+    return {key: tuple(makers) for key, makers in found.items()}
+
+
+def origin_number(output: str) -> int | None:
+    """Which of the walk's ops a builtin op stands for, by the name of its output; the converter keeps the walk's."""
+    found = re.search(r"\bop(\d+)", output)
+    return int(found[1]) if found else None
 
 
 def _sorted(counts: Mapping[str, int] | None) -> dict[str, int]:

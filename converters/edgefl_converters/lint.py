@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest, TensorSpec
-from edgefl_converters.op_versions import OLDEST_RUNTIME, OLDEST_RUNTIME_VERSIONS
+from edgefl.targets import ALL, TARGETS
+from edgefl_converters.targets import op_tables
 
-__all__ = ["REQUIRED_SIGNATURES", "Finding", "lint", "lint_inference", "require_clean"]
+__all__ = ["REQUIRED_SIGNATURES", "Finding", "Makers", "UnfitTargetError", "lint", "lint_inference", "require_clean"]
+
+Makers = Mapping[tuple[str, int], Sequence[str]]
+"""Builtin op and its version to what made such ops, in words: ``layer 'conv' (Conv2D)``."""
 
 REQUIRED_SIGNATURES = (
     "train",
@@ -37,12 +41,17 @@ class Finding:
     message: str
 
 
-def lint(data: bytes, manifest: ModelManifest) -> list[Finding]:
+class UnfitTargetError(UnsupportedModelError):
+    """Nothing is wrong with the file but that a target's runtime does not know its ops."""
+
+
+def lint(data: bytes, manifest: ModelManifest, makers: Makers | None = None) -> list[Finding]:
     """Checks the flatbuffer of a model file.
 
     Args:
         data: the whole file.
-        manifest: what the file says about itself.
+        manifest: what the file says about itself, also for which target it was made.
+        makers: what made its ops, where that is known.
 
     Returns:
         What is wrong with it; empty when nothing is.
@@ -52,40 +61,61 @@ def lint(data: bytes, manifest: ModelManifest) -> list[Finding]:
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     graph = _Graph(model, schema)
     return [
-        *_operators(graph),
+        *_operators(graph, manifest.target, makers or {}),
         *_variables(graph),
         *_signatures(graph, manifest),
     ]
 
 
-def lint_inference(data: bytes) -> list[Finding]:
-    """Checks a model without training: every op known everywhere, every weight a constant.
+def lint_inference(data: bytes, target: str = ALL) -> list[Finding]:
+    """Checks a model without training: every op known to the target, every weight a constant.
 
     Args:
         data: the whole file.
+        target: a name of `edgefl.targets`.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
     graph = _Graph(schema.ModelT.InitFromPackedBuf(data, 0), schema)
     variables = {name for index in range(len(graph.subgraphs)) for name in graph.handles(index).values()}
     return [
-        *_operators(graph),
+        *_operators(graph, target, {}),
         *(Finding("variable", f"Weight {name!r} is a variable, expected a constant.") for name in sorted(variables)),
     ]
 
 
-def require_clean(data: bytes, manifest: ModelManifest) -> None:
+def require_clean(data: bytes, manifest: ModelManifest, makers: Makers | None = None) -> None:
     """Raises if `lint` finds anything.
 
     Raises:
-        UnsupportedModelError: names every finding.
+        UnfitTargetError: the target's runtimes do not know an op; the message names it and the layers that made it.
+        UnsupportedModelError: anything else; names every finding.
     """
-    findings = lint(data, manifest)
-    if findings:
-        raise UnsupportedModelError(
-            f"The converted model would not run everywhere: {' '.join(finding.message for finding in findings)}",
-            hint="Replace the layer that needs this, or report it: the converter should have refused or lowered it.",
+    findings = lint(data, manifest, makers)
+    if not findings:
+        return
+    text = " ".join(finding.message for finding in findings)
+    if all(finding.rule == "op-version" for finding in findings):
+        raise UnfitTargetError(
+            f"The converted model does not fit the target {manifest.target!r}: {text}",
+            hint=_way_out(data, manifest.target),
         )
+    raise UnsupportedModelError(
+        f"The converted model would not run everywhere: {text}",
+        hint="Replace the layer that needs this, or report it: the converter should have refused or lowered it.",
+    )
+
+
+def _way_out(data: bytes, target: str) -> str:
+    """What to do about ops that a target does not know: a target that does, or another layer."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    graph = _Graph(schema.ModelT.InitFromPackedBuf(data, 0), schema)
+    fitting = [each for name, each in TARGETS.items() if name != target and not list(_operators(graph, name, {}))]
+    replace = "Write what the layer does with other ops: other types or fewer dimensions, as the op's versions tell"
+    if not fitting:
+        return f"{replace}."
+    return f"If every device runs {fitting[0].runtime}, convert with --target {fitting[0].name}. {replace}."
 
 
 class _Graph:
@@ -126,20 +156,20 @@ def _text(value: bytes | str | None) -> str:
     return value.decode() if isinstance(value, bytes) else value or ""
 
 
-def _operators(graph: _Graph) -> Iterator[Finding]:
+def _operators(graph: _Graph, target: str, makers: Makers) -> Iterator[Finding]:
+    tables = op_tables(target)
     for code in graph.model.operatorCodes or []:
         name = graph.op_names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         if name == "CUSTOM":
             custom = _text(code.customCode)
             kind = "Flex op" if custom.startswith("Flex") else "custom op"
             yield Finding("custom-op", f"It holds the {kind} {custom}, which no plain interpreter has.")
-        elif name not in OLDEST_RUNTIME_VERSIONS:
-            yield Finding("op-version", f"{OLDEST_RUNTIME} has no op {name}.")
-        elif code.version > OLDEST_RUNTIME_VERSIONS[name]:
-            yield Finding(
-                "op-version",
-                f"It needs {name} version {code.version}, {OLDEST_RUNTIME} knows {OLDEST_RUNTIME_VERSIONS[name]}.",
-            )
+            continue
+        refusals = [refusal for table in tables if (refusal := table.refuses(name, code.version))]
+        if refusals:
+            made = makers.get((name, code.version), ())
+            origin = f", made by {' and '.join(made)}" if made else ""
+            yield Finding("op-version", f"It needs {name} version {code.version}{origin}; {'; '.join(refusals)}.")
 
 
 def _variables(graph: _Graph) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.targets import ALL, included
 from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.frozen_storage import FORMATS
 from edgefl_converters.variable_names import NamedVariable, choose, named_variables
@@ -26,14 +27,17 @@ class Options:
             2019, FedPer) or the normalisation of each device's own data (Li et al. 2021, FedBN).
         algorithms: federated algorithms that the file shall support, of `ALGORITHMS`.
         quantize_frozen: how frozen weights are stored, of `frozen_storage.FORMATS`; None for float32.
+        target: the runtimes that the file is made for, a name of `edgefl.targets`; `lint` checks it.
     """
 
     fine_tuning: FineTuning = field(default_factory=FineTuning)
     local: str | Sequence[str] = ()
     algorithms: str | Sequence[str] = ()
     quantize_frozen: str | None = None
+    target: str = ALL
 
     def __post_init__(self) -> None:
+        included(self.target)
         if self.quantize_frozen not in (None, *FORMATS):
             raise InvalidSettingError(
                 f"Frozen weights can be stored as {' or '.join(FORMATS)}, got {self.quantize_frozen!r}.",
@@ -57,6 +61,7 @@ def options_of(manifest: ModelManifest) -> Options:
         [glob.escape(parameter.name) for parameter in manifest.local_parameters],
         [name for name, there in algorithms.items() if there],
         manifest.fine_tuning.get("quantize_frozen"),
+        manifest.target,
     )
 
 

@@ -1,35 +1,61 @@
-"""``edgefl inspect``: what is in a model file, read without an interpreter."""
+"""``edgefl inspect``: what is in a model file, and what the interpreters that are installed make of it."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgefl.cli.inspect_text import as_text
 from edgefl.cli.output import Format, FormatOption, emit
+from edgefl.errors import MissingDependencyError
+from edgefl.inspecting.flops import flops
+from edgefl.inspecting.graph import Graph, read_graph
+from edgefl.inspecting.sizes import sizes_by_role
+from edgefl.layout import Parameter
+from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
+from edgefl.parts import MEASURING, install_line, load
 
 __all__ = ["describe", "inspect"]
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Run every signature once on each installed interpreter, to measure memory and delegation.",
+            show_default="if an interpreter is installed",
+        ),
+    ] = None,
     format: FormatOption = Format.text,
 ) -> None:
-    """Say what is in a model file: signatures, parameters, sizes, hashes; checks that it is intact."""
+    """Say what is in a model file and what it costs: sizes, ops, parameters, memory, FLOPs; checks that it is whole."""
     model = ModelFile.read(file)
     model.verify()
     result = describe(model)
-    emit(result, format, lambda: _text(str(file), result))
+    result["measured"] = None if measure is False else _measured(file, model.manifest)
+    result["install"] = None if result["measured"] else install_line(MEASURING.extra)
+    if measure and not result["measured"]:
+        raise MissingDependencyError(
+            "No TFLite interpreter is installed to measure with.", hint=f"Install one with: {result['install']}"
+        )
+    emit(result, format, lambda: as_text(str(file), result))
 
 
 def describe(model: ModelFile) -> dict[str, Any]:
-    """The content of a model file as plain values."""
+    """The content of a model file as plain values, read without an interpreter."""
     manifest = model.manifest
     layout = manifest.layout
+    graph = read_graph(model)
     return {
         "bytes": len(model.data),
+        "sizes": sizes_by_role(model, graph),
+        "target": manifest.target,
         "batch_size": manifest.batch_size,
         "mixes_rows": manifest.mixes_rows,
         "inputs": list(manifest.inputs),
@@ -39,31 +65,38 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "optimizer": _class_name(manifest.optimizer),
         "learning_rate": manifest.learning_rate,
         "metrics": [metric.name for metric in manifest.metrics],
-        "signatures": {
-            name: {
-                "inputs": {spec.name: [spec.dtype, list(spec.shape)] for spec in signature.inputs},
-                "outputs": {spec.name: [spec.dtype, list(spec.shape)] for spec in signature.outputs},
-            }
-            for name, signature in manifest.signatures.items()
-        },
-        "parameters": [
-            {
-                "name": parameter.name,
-                "keras_path": parameter.keras_path,
-                "shape": list(parameter.shape),
-                "role": parameter.role,
-                "shared": parameter.shared,
-            }
-            for parameter in manifest.parameters
-        ],
+        "signatures": {name: _signature(manifest, graph, name) for name in manifest.signatures},
+        "parameters": [_parameter(parameter) for parameter in manifest.parameters],
         "frozen": list(manifest.frozen),
         "shared_elements": layout.size,
         "weight_elements": layout.weight_size,
         "statistic_elements": layout.statistic_size,
+        "local_elements": sum(each.size for each in manifest.parameters if not each.shared),
+        "bytes_that_travel": 4 * layout.size,
         "graph_hash": manifest.graph_hash,
         "layout_hash": manifest.layout_hash,
         "weights_hash": manifest.weights_hash,
         "producer": dict(manifest.producer),
+    }
+
+
+def _signature(manifest: ModelManifest, graph: Graph, name: str) -> dict[str, Any]:
+    signature = manifest.signatures[name]
+    return {
+        "inputs": {spec.name: [spec.dtype, list(spec.shape)] for spec in signature.inputs},
+        "outputs": {spec.name: [spec.dtype, list(spec.shape)] for spec in signature.outputs},
+        "ops": graph.count(name) if name in graph.signatures else {},
+        "flops": flops(graph, name) if name in graph.signatures else None,
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "keras_path": parameter.keras_path,
+        "shape": list(parameter.shape),
+        "role": parameter.role,
+        "shared": parameter.shared,
     }
 
 
@@ -74,21 +107,6 @@ def _class_name(serialised: Any) -> Any:
     return serialised
 
 
-def _text(file: str, result: dict[str, Any]) -> str:
-    lines = [
-        f"{file}: {result['bytes']:,} bytes, intact",
-        f"  batch of {result['batch_size']} rows; {', '.join(result['inputs'])} -> {', '.join(result['outputs'])}",
-        f"  loss {result['loss']}, {result['optimizer']} at learning rate {result['learning_rate']:g}, "
-        f"metrics: {', '.join(result['metrics']) or 'none'}",
-        f"  signatures: {', '.join(result['signatures'])}",
-        f"  {result['weight_elements']:,} weights and {result['statistic_elements']:,} statistics travel, "
-        f"{4 * result['shared_elements']:,} bytes as float32; {len(result['frozen'])} variables are frozen",
-    ]
-    width = max((len(parameter["name"]) for parameter in result["parameters"]), default=0)
-    lines += [
-        f"    {parameter['name']:{width}}  {parameter['role']:9}  "
-        f"{'×'.join(map(str, parameter['shape'])) or 'scalar'}{'' if parameter['shared'] else '  local only'}"
-        for parameter in result["parameters"]
-    ]
-    lines += [f"  {name} {result[f'{name}_hash']}" for name in ("graph", "layout", "weights")]
-    return "\n".join(lines)
+def _measured(file: Path, manifest: ModelManifest) -> list[dict[str, Any]]:
+    """What each installed interpreter makes of the file; empty if none is installed."""
+    return [asdict(each) for each in load(MEASURING).measure(file, manifest)]

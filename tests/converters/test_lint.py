@@ -9,9 +9,8 @@ import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 
 import keras_models
-from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import TensorSpec
-from edgefl_converters.lint import lint, require_clean
+from edgefl_converters.lint import UnfitTargetError, lint, require_clean
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +42,43 @@ def test_a_converted_model_is_clean(built):
     require_clean(built.data, built.manifest)
 
 
-def test_an_op_newer_than_the_oldest_runtime_is_found(built):
+def with_version(data, name, version):
     def change(model):
         for code in model.operatorCodes:
-            if code.builtinCode == schema.BuiltinOperator.ADD:
-                code.version = 6
+            if code.builtinCode == getattr(schema.BuiltinOperator, name):
+                code.version = version
 
-    data = edited(built.data, change)
+    return edited(data, change)
 
-    assert rules(data, built.manifest) == {"op-version"}
-    with pytest.raises(UnsupportedModelError, match=r"ADD version 6.*knows 5"):
-        require_clean(data, built.manifest)
+
+@pytest.mark.parametrize("target", ["all", "tflite-2.14"])
+def test_an_op_newer_than_the_target_is_refused_with_its_layer_and_the_target_that_knows_it(built, target):
+    data = with_version(built.data, "ADD", 6)
+    manifest = dataclasses.replace(built.manifest, target=target)
+
+    assert rules(data, manifest) == {"op-version"}
+    with pytest.raises(UnfitTargetError) as refused:
+        require_clean(data, manifest, {("ADD", 6): ("layer 'dense' (Dense)", "the optimizer")})
+
+    assert "ADD version 6, made by layer 'dense' (Dense) and the optimizer; tflite-2.14 knows ADD up to version 5" in (
+        refused.value.message
+    )
+    assert "--target litert-2" in refused.value.hint
+
+
+def test_an_op_that_the_target_knows_is_accepted_whatever_others_know(built):
+    data = with_version(built.data, "ADD", 6)
+
+    assert lint(data, dataclasses.replace(built.manifest, target="litert-2")) == []
+
+
+def test_an_op_that_no_target_knows_has_no_target_as_the_way_out(built):
+    with pytest.raises(UnfitTargetError) as refused:
+        require_clean(with_version(built.data, "ADD", 90), built.manifest)
+
+    assert "litert-2 knows ADD up to version 6, not 90" in refused.value.message
+    assert "--target" not in refused.value.hint
+    assert "other ops" in refused.value.hint
 
 
 @pytest.mark.parametrize("name", ["FlexReluGrad", "SomethingElse"])

@@ -1,4 +1,4 @@
-"""The table of op versions is what the runtime itself says."""
+"""Each table of op versions is what its runtime itself says."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 
-from edgefl_converters.op_versions import OLDEST_RUNTIME_VERSIONS
+import pytest
+
+from edgefl.targets import TARGETS
+from edgefl_converters.targets import op_tables
 
 ASK = """
-import json, sys
+import importlib, json, sys
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
-from tflite_runtime.interpreter import Interpreter
+Interpreter = importlib.import_module(sys.argv[1]).Interpreter
 
 def loads(code, version):
     operator = schema.OperatorCodeT()
@@ -31,15 +34,28 @@ def loads(code, version):
 newest = {}
 for name, code in vars(schema.BuiltinOperator).items():
     if isinstance(code, int):
-        known = [version for version in range(1, 16) if loads(code, version)]
+        known = [version for version in range(1, 20) if loads(code, version)]
         if known:
             newest[name] = max(known)
 print(json.dumps(newest))
 """
 
 
-def test_the_oldest_runtime_registers_exactly_these_versions():
-    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False)
+MODULES = {"tflite-2.14": "tflite_runtime.interpreter", "litert-2": "ai_edge_litert.interpreter"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_runtime_registers_exactly_the_versions_of_its_table(target):
+    done = subprocess.run([sys.executable, "-c", ASK, MODULES[target]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
-    assert json.loads(done.stdout) == OLDEST_RUNTIME_VERSIONS
+    (table,) = op_tables(target)
+
+    assert json.loads(done.stdout) == table.versions
+    assert TARGETS[target].runtime in table.source
+
+
+def test_a_later_runtime_knows_all_that_an_earlier_one_knows():
+    oldest, newest = op_tables("all")
+
+    assert not [op for op, version in oldest.versions.items() if newest.refuses(op, version)]

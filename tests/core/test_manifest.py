@@ -43,6 +43,8 @@ MANIFEST = ModelManifest(
     keras_config={"class_name": "Sequential", "config": {"layers": []}},
     custom_objects=("my.module>Layer",),
     producer={"edgefl": "0.1.0", "keras": "3.15.1"},
+    fine_tuning={"frozen": ["conv*"], "lora": {"alpha": 8.0, "rank": 4, "targets": ["dense"]}},
+    target="litert-2",
     graph_hash="1a" * 32,
     layout_hash=ParameterLayout(PARAMETERS).hash,
     weights_hash="2b" * 32,
@@ -67,6 +69,11 @@ def test_the_golden_manifest_is_read_and_written_to_the_byte() -> None:
     golden = GOLDEN.read_bytes()
     assert ModelManifest.from_json(golden) == MANIFEST
     assert MANIFEST.to_json() == golden
+
+
+def test_a_manifest_of_the_first_version_is_read_with_defaults_for_what_came_later() -> None:
+    first = ModelManifest.from_json(GOLDEN.with_name("manifest_1_0.json").read_bytes())
+    assert first == replace(MANIFEST, target="all", fine_tuning={})
 
 
 def test_every_field_is_in_the_golden_manifest_with_a_value_of_its_own() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from edgefl.errors import MissingDependencyError, VerificationError
 from edgefl.parts import install_line
+from edgefl.targets import ALL, included
+from edgefl_converters.verification.evidence import Evidence, evidence
 from edgefl_converters.verification.judging import Comparison
 
 __all__ = ["REPORT_IT", "RuntimeReport", "VerificationReport"]
@@ -64,7 +66,8 @@ class VerificationReport:
         learning_rate: of the training steps.
         steps: how many were taken.
         partial_rows: real rows of the padded batch; None where the model mixes rows, so that rows cannot be padded.
-        runtimes: one report for each installed runtime.
+        runtimes: one report for each installed runtime that the target includes.
+        target: what the file was made for, a name of `edgefl.targets`.
     """
 
     reference: str
@@ -72,6 +75,12 @@ class VerificationReport:
     steps: int
     partial_rows: int | None
     runtimes: Sequence[RuntimeReport]
+    target: str = ALL
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Which of the target's runtimes really ran, and which were only looked up."""
+        return evidence(self.target, self.runtimes)
 
     @property
     def passed(self) -> bool:
@@ -87,6 +96,7 @@ class VerificationReport:
             "learning_rate": self.learning_rate,
             "steps": self.steps,
             "partial_rows": self.partial_rows,
+            "evidence": [asdict(each) for each in self.evidence],
             "runtimes": [
                 {
                     "name": report.name,
@@ -117,8 +127,9 @@ class VerificationReport:
                 )
         if not any(report.ran for report in self.runtimes):
             reasons = " ".join(report.reason for report in self.runtimes) or "None is installed."
+            wanted = " or ".join(each.runtime for each in included(self.target))
             raise MissingDependencyError(
-                f"No TFLite runtime is here to verify the model on. {reasons}",
+                f"No TFLite runtime is here to verify the model on, expected {wanted}. {reasons}",
                 hint=f"Install one with: {install_line('convert')}",
             )
 

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import RuntimeFailure
+from edgefl.targets import included
 from edgefl_converters.verification import runner
 
-__all__ = ["Call", "Runtime", "UnusableRuntimeError", "installed_runtimes"]
+__all__ = ["Call", "Runtime", "UnusableRuntimeError", "installed_runtimes", "runtimes_for"]
 
 _PACKAGES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 _SECONDS = 1800.0
@@ -101,6 +102,20 @@ def installed_runtimes() -> list[Runtime]:
         Runtime(name, importlib.metadata.version(name))
         for name, package in _PACKAGES.items()
         if importlib.util.find_spec(package) is not None
+    ]
+
+
+def runtimes_for(target: str) -> list[Runtime]:
+    """Those of the installed runtimes that a target includes.
+
+    Args:
+        target: a name of `edgefl.targets`.
+    """
+    targets = included(target)
+    return [
+        runtime
+        for runtime in installed_runtimes()
+        if any(each.covers(runtime.name, runtime.version) for each in targets)
     ]
 
 

@@ -24,7 +24,7 @@ from edgefl_converters.verification.measuring import Expectation, Experiment, Me
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.programme import Answers, Programme, State
 from edgefl_converters.verification.report import REPORT_IT, RuntimeReport, VerificationReport
-from edgefl_converters.verification.runtimes import Runtime, UnusableRuntimeError, installed_runtimes
+from edgefl_converters.verification.runtimes import Runtime, UnusableRuntimeError, runtimes_for
 
 __all__ = ["check_agreement"]
 
@@ -47,7 +47,7 @@ def check_agreement(
     Args:
         model: compiled; left as it is.
         data: the model file.
-        runtimes: to run on; by default every installed one.
+        runtimes: to run on; by default every installed one that the file's target includes.
 
     Returns:
         Every figure; `VerificationReport.require` raises where they differ.
@@ -81,7 +81,7 @@ def check_agreement(
     with tempfile.TemporaryDirectory(prefix="edgefl-verify-") as folder:
         path = Path(folder, "model.tflite")
         path.write_bytes(data)
-        for runtime in installed_runtimes() if runtimes is None else runtimes:
+        for runtime in runtimes_for(manifest.target) if runtimes is None else runtimes:
             reports.append(_run(runtime, path, manifest, programme, experiment, expectation, closer))
     return VerificationReport(
         f"Keras {keras.__version__} on TensorFlow {tf.__version__}, {expectation.reference}",
@@ -89,6 +89,7 @@ def check_agreement(
         len(experiment.batches),
         None if manifest.mixes_rows else experiment.rows,
         reports,
+        manifest.target,
     )
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure
 from edgefl.parts import install_line
+from edgefl.targets import ALL, TARGETS, TargetRuntime
 
-__all__ = ["RUNTIMES", "Arrays", "Interpreter", "installed_runtimes"]
+__all__ = ["RUNTIMES", "Arrays", "Interpreter", "installed_runtimes", "runtime_module"]
 
 _MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 RUNTIMES = tuple(_MODULES)
@@ -33,6 +34,11 @@ def installed_runtimes() -> tuple[str, ...]:
     )
 
 
+def runtime_module(runtime: str) -> str:
+    """The module of one of `RUNTIMES` that holds its interpreter."""
+    return _MODULES[runtime]
+
+
 class Interpreter:
     """A loaded model file, called by signature.
 
@@ -41,7 +47,9 @@ class Interpreter:
     Args:
         source: path of the file, which the interpreter maps into memory, or its bytes, which it keeps.
         num_threads: how many threads a kernel may use.
-        runtime: one of `RUNTIMES`, or ``auto`` for the first of them that can be imported.
+        runtime: one of `RUNTIMES`, or ``auto`` for the first of them that the target includes and that can be imported.
+        target: what the model file was made for, a name of `edgefl.targets`; ``all`` excludes no runtime, nor does a
+            name that this edgefl does not know.
 
     Attributes:
         runtime: the one of `RUNTIMES` that was chosen.
@@ -49,13 +57,19 @@ class Interpreter:
     Raises:
         InvalidSettingError: no such runtime, or `num_threads` below 1.
         MissingDependencyError: no interpreter is installed, or not the wanted one.
-        RuntimeFailure: it cannot be imported here, or refuses the model.
+        RuntimeFailure: it cannot be imported here, is not what the model was made for, or refuses the model.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, num_threads: int = 1, runtime: str = "auto") -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        num_threads: int = 1,
+        runtime: str = "auto",
+        target: str = ALL,
+    ) -> None:
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
             raise InvalidSettingError(f"num_threads must be a whole number of at least 1, got {num_threads!r}.")
-        self.runtime, module = _load(runtime)
+        self.runtime, module = _load(runtime, TARGETS.get(target))
         self._signatures: dict[str, Callable[[Arrays], Arrays]] = {}
         where = {"model_content": source} if isinstance(source, bytes) else {"model_path": os.fspath(source)}
         try:
@@ -99,29 +113,48 @@ class Interpreter:
         return call
 
 
-def _load(runtime: str) -> tuple[str, Any]:
+def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
     """The chosen runtime's name and its module."""
     if runtime != "auto" and runtime not in _MODULES:
         raise InvalidSettingError(f"Unknown runtime {runtime!r}, expected auto, {' or '.join(RUNTIMES)}.")
     wanted = RUNTIMES if runtime == "auto" else (runtime,)
-    reasons = []
+    reasons, excluded = [], []
     for name in wanted:
         try:
+            # The version is looked up only where it matters: reading it costs time and memory at every start.
+            if target is not None and not target.covers(name, version := _version(name)):
+                excluded += [f"{name} {version}"] if version else []
+                continue
             return name, importlib.import_module(_MODULES[name])
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != _MODULES[name].partition(".")[0]:
                 reasons.append(f"{name}: {_first_line(error)}")
         except Exception as error:  # a wheel for another numpy, Python or C library fails in its own way
             reasons.append(f"{name}: {_first_line(error)}")
+    if excluded and not reasons and target is not None:
+        raise RuntimeFailure(
+            f"The model was made for the target {target}, here is {' and '.join(excluded)}.",
+            hint=f"Install {target.runtime}, or convert the model again with --target {ALL} (or one for this runtime).",
+        )
     if not reasons:
         raise MissingDependencyError(
-            f"No TFLite interpreter is installed; expected {' or '.join(wanted)}.",
+            f"No TFLite interpreter is installed; expected {target or ' or '.join(wanted)}.",
             hint=f"Install one with: {install_line('device')}",
         )
     hint = "Check that its wheel fits this Python, numpy and C library."
     if any("tflite-runtime" in reason for reason in reasons) and int(np.__version__.partition(".")[0]) >= 2:
         hint = f"tflite-runtime needs numpy < 2, this is {np.__version__}: {install_line('device')}"
     raise RuntimeFailure(f"No TFLite interpreter can be imported: {'; '.join(reasons)}.", hint=hint)
+
+
+def _version(runtime: str) -> str | None:
+    """The installed version of a runtime's distribution; None if it is not installed as one."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(runtime)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _loading_hint(runtime: str) -> str:

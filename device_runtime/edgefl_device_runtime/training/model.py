@@ -45,7 +45,8 @@ class TrainableModel:
     Args:
         source: path of the ``.tflite`` file, or its bytes.
         num_threads: how many threads a kernel may use. More than 1 seldom helps small models.
-        runtime: ``ai-edge-litert``, ``tflite-runtime``, or ``auto`` for the faster one that is installed.
+        runtime: ``ai-edge-litert``, ``tflite-runtime``, or ``auto`` for the faster one that is installed, of those that
+            the file was made for.
 
     Attributes:
         manifest: what the file says about itself.
@@ -57,7 +58,7 @@ class TrainableModel:
         ModelFileError: it is no model file, or damaged.
         FormatVersionError: it was made by an incompatible edgefl.
         MissingDependencyError: no interpreter is installed.
-        RuntimeFailure: the interpreter refuses the model.
+        RuntimeFailure: the interpreter refuses the model, or the model was made for another one.
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, num_threads: int = 1, runtime: str = "auto") -> None:
@@ -66,7 +67,7 @@ class TrainableModel:
         self.manifest: ModelManifest = file.manifest
         del file
         check_finalisers(self.manifest.metrics)
-        self._interpreter = Interpreter(source, num_threads, runtime)
+        self._interpreter = Interpreter(source, num_threads, runtime, self.manifest.target)
         self.runtime = self._interpreter.runtime
         self._parameters = Parameters(self._interpreter, self.manifest)
         self._state = State(self._interpreter, self.manifest)

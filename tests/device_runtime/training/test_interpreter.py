@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,23 @@ def test_auto_prefers_the_faster_runtime(monkeypatch: pytest.MonkeyPatch) -> Non
     install(monkeypatch, ai_edge_litert=FakeInterpreter, tflite_runtime=FakeInterpreter)
     assert Interpreter("m").runtime == "ai-edge-litert"
     assert Interpreter("m", runtime="tflite-runtime").runtime == "tflite-runtime"
+
+
+def test_auto_takes_the_runtime_that_the_file_was_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, ai_edge_litert=FakeInterpreter, tflite_runtime=FakeInterpreter)
+    assert Interpreter("m", target="tflite-2.14").runtime == "tflite-runtime"
+    assert Interpreter("m", target="litert-2").runtime == "ai-edge-litert"
+    assert Interpreter("m", target="a target of a newer edgefl").runtime == "ai-edge-litert"
+
+
+def test_a_runtime_that_the_file_was_not_made_for_is_refused_with_both_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, ai_edge_litert=FakeInterpreter, tflite_runtime=FakeInterpreter)
+    with pytest.raises(RuntimeFailure, match=r"target litert-2 \(ai-edge-litert .*here is tflite-runtime 2\.14\.0"):
+        Interpreter("m", runtime="tflite-runtime", target="litert-2")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.4.0")
+    with pytest.raises(RuntimeFailure, match=r"here is ai-edge-litert 1\.4\.0 and tflite-runtime 1\.4\.0"):
+        Interpreter("m", target="litert-2")
+    assert Interpreter("m", target="all").runtime == "ai-edge-litert"
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,16 @@
-"""The newest op versions that tflite-runtime 2.14 knows: the oldest runtime that a model file has to load on.
-
-Found by asking the runtime itself which versions it registers; a test asks again.
-"""
+"""The newest op versions that tflite-runtime 2.14 registers."""
 
 from __future__ import annotations
 
-__all__ = ["OLDEST_RUNTIME", "OLDEST_RUNTIME_VERSIONS"]
+__all__ = ["SOURCE", "VERSIONS"]
 
-OLDEST_RUNTIME = "tflite-runtime 2.14"
+SOURCE = (
+    "asked of the runtime itself, tflite-runtime 2.14.0: for each op code, "
+    "the newest version with which it loads a file"
+)
+"""How the table was found; a test asks again."""
 
-OLDEST_RUNTIME_VERSIONS: dict[str, int] = {
+VERSIONS: dict[str, int] = {
     "ADD": 5,
     "AVERAGE_POOL_2D": 3,
     "CONCATENATION": 4,

@@ -1,0 +1,70 @@
+"""Targets: the interpreters that a model file is made for, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgefl.errors import InvalidSettingError
+
+__all__ = ["ALL", "TARGETS", "TargetRuntime", "included"]
+
+ALL = "all"
+"""The target that includes every other: such a file loads on each of them."""
+
+
+@dataclass(frozen=True)
+class TargetRuntime:
+    """An interpreter from some version on; later ones load all that it loads.
+
+    Attributes:
+        name: of the target, as options and manifests write it.
+        runtime: the interpreter's distribution.
+        version: the first one that counts.
+    """
+
+    name: str
+    runtime: str
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.runtime} {'.'.join(map(str, self.version))} or newer)"
+
+    def covers(self, runtime: str, version: str | None) -> bool:
+        """Whether an interpreter belongs to this target; one whose version is not known does.
+
+        Args:
+            runtime: its distribution.
+            version: of the distribution, such as ``2.14.0``.
+        """
+        if runtime != self.runtime:
+            return False
+        return version is None or _numbers(version, len(self.version)) >= self.version
+
+
+TARGETS = {
+    each.name: each
+    for each in (
+        TargetRuntime("tflite-2.14", "tflite-runtime", (2, 14)),
+        TargetRuntime("litert-2", "ai-edge-litert", (2, 3)),
+    )
+}
+"""Every single target, the oldest first."""
+
+
+def included(target: str) -> tuple[TargetRuntime, ...]:
+    """The single targets that a target stands for.
+
+    Raises:
+        InvalidSettingError: there is no such target.
+    """
+    if target == ALL:
+        return tuple(TARGETS.values())
+    if target not in TARGETS:
+        raise InvalidSettingError(f"Unknown target {target!r}, expected {', '.join(TARGETS)} or {ALL}.")
+    return (TARGETS[target],)
+
+
+def _numbers(version: str, count: int) -> tuple[int, ...]:
+    """The first numbers of a version; what is no number counts as 0."""
+    parts = [int(part) if part.isdigit() else 0 for part in version.split(".")[:count]]
+    return (*parts, *[0] * (count - len(parts)))
