@@ -17,6 +17,7 @@ from edgefl_converters.input_shapes import parse_input_shapes
 from edgefl_converters.layer_tables import as_table
 from edgefl_converters.quiet import quiet_tensorflow
 from edgefl_converters.verification.evidence import Evidence
+from edgefl_converters.verification.storage_cost import StorageCost
 
 __all__ = ["convert", "export", "verify"]
 
@@ -124,6 +125,7 @@ def convert(
                 *([as_table(layers)] if explain else []),
                 f"wrote {result.path}: {document['bytes']:,} bytes",
                 *_figures(document["verification"]),
+                *_storage(document.get("quantize_frozen")),
                 *_evidence(document["evidence"]),
             ]
         ),
@@ -192,6 +194,13 @@ def _figures(verification: dict[str, Any] | None) -> list[str]:
 def _evidence(evidence: list[dict[str, str]]) -> list[str]:
     """One line for each target: which runtime really ran, or that only the table of its ops was looked at."""
     return [f"  target {Evidence(**each)}" for each in evidence]
+
+
+def _storage(storage: dict[str, Any] | None) -> list[str]:
+    if storage is None:
+        return []
+    first = f"  frozen weights stored as {storage['storage']}: {storage['float32_bytes']:,} bytes in float32"
+    return [first, *(f"    {StorageCost(**each)}" for each in storage["runtimes"])]
 
 
 def _tensorflow() -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ import numpy as np
 from edgefl.errors import InvalidSettingError, ModelError, VerificationError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
+from edgefl_converters.building import build
 from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import compile_model, load_source
 from edgefl_converters.naming import stable_names
@@ -49,7 +50,7 @@ def _verify(source: ModelFile, model: keras.Model, options: Options, *, same_wei
     if differences:
         more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
         raise _made_from_another(source, f"{differences[0]}{more}.")
-    report = check_agreement(model, bytes(source.data))
+    report = check_agreement(model, _in_float32(source, model, options))
     try:
         report.require()
     except VerificationError as error:
@@ -57,6 +58,16 @@ def _verify(source: ModelFile, model: keras.Model, options: Options, *, same_wei
             error.message, hint="If the file was made from this very model, please report it; otherwise convert again."
         ) from error
     return report
+
+
+def _in_float32(source: ModelFile, model: keras.Model, options: Options) -> bytes:
+    """The file as it computes with frozen weights in float32: what can be compared with Keras to the last digits."""
+    if options.quantize_frozen is None:
+        return bytes(source.data)
+    built = build(model, batch_size=source.manifest.batch_size, options=options)
+    if built.manifest.graph_hash != source.manifest.graph_hash:
+        raise _made_from_another(source, "its frozen weights are others, or another edgefl stored them.")
+    return built.float32
 
 
 def _made_from_another(source: ModelFile, difference: str) -> VerificationError:

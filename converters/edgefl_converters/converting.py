@@ -24,11 +24,13 @@ from edgefl_converters.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.selection import fine_tuned
 from edgefl_converters.shrinking import shrink
+from edgefl_converters.specification import specify
 from edgefl_converters.suggestions import GENERIC, suggestion
 from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import runtimes_for
+from edgefl_converters.verification.storage_cost import storage_cost
 from edgefl_converters.verification.verifying import check_agreement
 
 __all__ = ["convert", "explain", "report_path"]
@@ -88,7 +90,7 @@ def _checked(
         names = ", ".join(f"{each.name} {each.version}" for each in runtimes_for(options.target)) or "no runtime"
         tell(f"training beside Keras on {names}")
         try:
-            verification = check_agreement(loaded, built.data)
+            verification = check_agreement(loaded, built.float32)
             _require(verification, built)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
@@ -97,6 +99,14 @@ def _checked(
             ) from error
         report["verification"] = verification.as_json()
         report["evidence"] = report["verification"].pop("evidence")
+        if options.quantize_frozen is not None:
+            specification = specify(loaded, batch_size=batch_size, options=options)
+            costs = storage_cost(specification, built.manifest, built.float32, built.data)
+            report["quantize_frozen"] = {
+                "storage": options.quantize_frozen,
+                "float32_bytes": len(built.float32),
+                "runtimes": [each.as_json() for each in costs],
+            }
     return built, report
 
 

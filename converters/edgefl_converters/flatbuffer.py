@@ -28,6 +28,10 @@ _SUBGRAPH_FIELDS = (
     "condSubgraphIndex",
     "bodySubgraphIndex",
 )
+_FILTERING = frozenset(
+    getattr(schema.BuiltinOperator, name)
+    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "CONV_3D_TRANSPOSE", "FULLY_CONNECTED")
+)
 _FILL_FROM_BYTES = 512
 """Below this a constant is smaller than the op that would compute it."""
 
@@ -98,12 +102,14 @@ class FlatModel:
                 if tensor.buffer not in self._owned and data is not None and len(data):
                     tensor.buffer = first.setdefault(np.asarray(data, np.uint8).tobytes(), tensor.buffer)
 
-    def store_constants(self, storage: str, makers: Callable[[str], bool]) -> None:
+    def store_constants(self, storage: str, frozen: Callable[[str], bool]) -> None:
         """Stores large float32 constants in fewer bytes, before names are dropped; see `frozen_storage`.
+
+        Filters are always stored so: the converter fuses convolutions with what follows, under the name of the last.
 
         Args:
             storage: of `frozen_storage.FORMATS`.
-            makers: whether the op whose first output has a name is one whose constants may be stored so.
+            frozen: whether the op whose first output has a name was made by a layer with frozen weights.
         """
         initialisers = {index for index, _ in self._initialiser_subgraphs()}
         for index, subgraph in enumerate(self._model.subgraphs):
@@ -112,7 +118,11 @@ class FlatModel:
             wanted = {
                 int(source)
                 for operator in subgraph.operators
-                if len(operator.outputs) and makers(_text(subgraph.tensors[int(operator.outputs[0])].name or ""))
+                if len(operator.outputs)
+                and (
+                    self._builtin(operator) in _FILTERING
+                    or frozen(_text(subgraph.tensors[int(operator.outputs[0])].name or ""))
+                )
                 for source in operator.inputs
                 if source >= 0
             }

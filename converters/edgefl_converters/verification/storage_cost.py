@@ -1,0 +1,117 @@
+"""What storing frozen weights in fewer bytes changes: the file beside its float32 twin, on every runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import RuntimeFailure, VerificationError
+from edgefl.manifest import ModelManifest
+from edgefl_converters.specification import Specification
+from edgefl_converters.verification.batches import Batch, draw_batches
+from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, runtimes_for
+
+__all__ = ["StorageCost", "storage_cost"]
+
+_BATCHES = 4
+_SEED = 20260102
+_MOST = 0.5
+"""Of the outputs' size: rounding to 8 bits costs a few per cent, a wrong scale or axis more than everything."""
+
+
+@dataclass(frozen=True)
+class StorageCost:
+    """What one runtime computes with both files, on made-up data.
+
+    Attributes:
+        runtime: its name and version.
+        output_error: root mean square difference of the outputs, relative to that of the outputs themselves.
+        loss: of the float32 file.
+        stored_loss: of the other.
+    """
+
+    runtime: str
+    output_error: float
+    loss: float
+    stored_loss: float
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.runtime}: outputs change by {100 * self.output_error:.2g} % (root mean square, made-up data), "
+            f"loss from {self.loss:.4f} to {self.stored_loss:.4f}"
+        )
+
+
+def storage_cost(
+    specification: Specification, manifest: ModelManifest, float32: bytes, stored: bytes
+) -> list[StorageCost]:
+    """Runs both files on the same data.
+
+    Args:
+        specification: of the model.
+        manifest: of both.
+        float32: the file with frozen weights in float32.
+        stored: the one with fewer bytes.
+
+    Returns:
+        One entry for each runtime of the target that works here.
+
+    Raises:
+        VerificationError: a runtime refuses the file, or the outputs have little to do with each other.
+    """
+    batches = draw_batches(specification, _BATCHES, np.random.default_rng(_SEED))
+    calls = [call for batch in batches for call in _calls(manifest, batch)]
+    costs = []
+    with tempfile.TemporaryDirectory(prefix="edgefl-verify-") as folder:
+        paths = [Path(folder, name) for name in ("float32.tflite", "stored.tflite")]
+        for path, data in zip(paths, (float32, stored), strict=True):
+            path.write_bytes(data)
+        for runtime in runtimes_for(manifest.target):
+            try:
+                before, after = (runtime.run(path, calls) for path in paths)
+            except UnusableRuntimeError:
+                continue
+            except RuntimeFailure as error:
+                raise VerificationError(error.message, hint="Leave --quantize-frozen out and report this.") from error
+            outputs = [_outputs(manifest, each) for each in (before, after)]
+            change = float(np.linalg.norm(outputs[1] - outputs[0]) / max(float(np.linalg.norm(outputs[0])), 1e-30))
+            losses = [_loss(manifest, each) for each in (before, after)]
+            cost = StorageCost(f"{runtime.name} {runtime.version}", change, *losses)
+            if not change <= _MOST:
+                raise VerificationError(
+                    f"With its frozen weights in fewer bytes the model computes something else: {cost}.",
+                    hint="Choose --quantize-frozen float16, or leave it out.",
+                )
+            costs.append(cost)
+    return costs
+
+
+def _calls(manifest: ModelManifest, batch: Batch) -> list[Call]:
+    inputs = dict(zip(manifest.inputs, batch.inputs, strict=True))
+    targets = {target.name: array for target, array in zip(manifest.targets, batch.targets, strict=True)}
+    everything = {**inputs, **targets, "sample_weight": np.ones(manifest.batch_size, np.float32)}
+    return [
+        Call(name, {spec.tensor: everything[spec.name] for spec in manifest.signatures[name].inputs})
+        for name in ("infer", "evaluate")
+    ]
+
+
+def _outputs(manifest: ModelManifest, answers: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
+    keys = [spec.tensor for spec in manifest.signatures["infer"].outputs]
+    return np.concatenate([np.ravel(answer[key]).astype(np.float64) for answer in answers[::2] for key in keys])
+
+
+def _loss(manifest: ModelManifest, answers: Sequence[dict[str, Any]]) -> float:
+    keys = {spec.name: spec.tensor for spec in manifest.signatures["evaluate"].outputs}
+    total, rows = (sum(float(np.sum(each[keys[name]])) for each in answers[1::2]) for name in ("loss_sum", "rows"))
+    return total / rows
