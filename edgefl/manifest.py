@@ -152,6 +152,26 @@ class ModelManifest:
         """True when ``train`` takes a seed."""
         return any(spec.name == "seed" for spec in self.signatures["train"].inputs)
 
+    @property
+    def has_proximal_term(self) -> bool:
+        """True when ``train`` takes ``mu``: the weights are pulled to those that ``set_reference`` noted."""
+        return any(spec.name == "mu" for spec in self.signatures["train"].inputs)
+
+    @property
+    def has_correction(self) -> bool:
+        """True when ``train`` adds to the gradient what ``set_correction`` was given."""
+        return "set_correction" in self.signatures
+
+    @property
+    def has_gradient(self) -> bool:
+        """True when the gradient can be had without a step."""
+        return "gradient" in self.signatures
+
+    @property
+    def local_parameters(self) -> tuple[Parameter, ...]:
+        """The parameters that never leave a device, in the manifest's order."""
+        return tuple(parameter for parameter in self.parameters if not parameter.shared)
+
     def to_json(self) -> bytes:
         """The manifest as canonical JSON; equal manifests give equal bytes."""
         document = asdict(self)
