@@ -17,7 +17,6 @@ from edgefl.errors import (
     StorageError,
     storage_error,
 )
-from edgefl.layout import Parameter
 from edgefl.wire.messages import OutcomeStatus, Reason, TaskKind
 from edgefl_device_runtime.agent.examples import Examples
 from edgefl_device_runtime.agent.local_training import Given, TaskDeclinedError, _clipped, perform, reason_for
