@@ -21,7 +21,10 @@ from edgefl_device_runtime.training import RUNTIMES
 hypothesis.settings.register_profile("edgefl", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("edgefl")
 
-MODELS = ("mlp", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "frozen", "two_inputs")
+MODELS = (
+    *("mlp", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "frozen", "two_inputs"),
+    *("plain_sgd", "federated", "personal"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -310,7 +310,8 @@ class TrainableModel:
             InvalidSettingError: the file was not made with ``--algorithm scaffold`` or ``feddyn``.
             DataError: the vector has another shape or type, or is not finite.
         """
-        self._interpreter.signature("set_correction")(correction_inputs(self.manifest, vector))
+        inputs = correction_inputs(self.manifest, vector)  # refuses a file without the signature
+        self._interpreter.signature("set_correction")(inputs)
 
     def gradient(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None, *, seed: int = 0) -> Gradient:
         """The gradient of the loss at the current weights over any number of rows; changes nothing.
