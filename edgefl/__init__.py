@@ -17,12 +17,13 @@ from edgefl.parts import FACADE, load
 from edgefl.version import __version__
 
 if TYPE_CHECKING:
-    from edgefl_converters import convert, export, verify
+    from edgefl_converters import FineTuning, convert, export, verify
     from edgefl_device_runtime.agent import Device
     from edgefl_device_runtime.training import TrainableModel
 
 __all__ = [
     "Device",
+    "FineTuning",
     "ModelManifest",
     "Parameter",
     "ParameterLayout",

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 FORMAT = "edgefl-model"
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (1, 1)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
 
 
@@ -113,6 +113,7 @@ class ModelManifest:
         state: what ``get_state`` returns beside the parameters.
         frozen: Keras paths of the variables that became constants of the graph.
         keras_config: the model as Keras serialises it, without weights.
+        fine_tuning: how it was chosen what is trained, as the converter writes it; empty for the whole model.
         custom_objects: names that Keras cannot rebuild without their source.
         producer: versions of what wrote the file.
         graph_hash: SHA-256 of the file with the parameters' buffers and the manifest zeroed.
@@ -135,6 +136,7 @@ class ModelManifest:
     state: tuple[StateVariable, ...] = ()
     frozen: tuple[str, ...] = ()
     keras_config: Any = None
+    fine_tuning: Mapping[str, Any] = field(default_factory=dict)
     custom_objects: tuple[str, ...] = ()
     producer: Mapping[str, str] = field(default_factory=dict)
     graph_hash: str = "0" * 64

@@ -48,6 +48,7 @@ FACADE = {
     "convert": Part("edgefl_converters", "convert"),
     "verify": Part("edgefl_converters", "convert"),
     "export": Part("edgefl_converters", "convert"),
+    "FineTuning": Part("edgefl_converters", "convert"),
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device"),
 }

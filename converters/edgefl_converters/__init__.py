@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
+from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.input_shapes import InputShape
+from edgefl_converters.options import Options
 from edgefl_converters.results import ConversionResult
 
 if TYPE_CHECKING:
     from edgefl_converters.verification.report import VerificationReport
 
-__all__ = ["ConversionResult", "convert", "explain", "export", "verify"]
+__all__ = ["ConversionResult", "FineTuning", "convert", "explain", "export", "verify"]
 
 
 def convert(
@@ -31,6 +33,9 @@ def convert(
     metrics: Any = None,
     batch_size: int = 32,
     input_shape: InputShape | None = None,
+    fine_tuning: FineTuning | None = None,
+    local: str | Sequence[str] = (),
+    algorithms: str | Sequence[str] = (),
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -48,6 +53,11 @@ def convert(
         batch_size: rows of every batch; fixed in the file.
         input_shape: for models with unknown dimensions, the shape without the batch: ``(100, 6)``, or a dictionary by
             input name. The model is made anew with it and keeps its weights.
+        fine_tuning: what is trained; everything that the model itself trains if not given.
+        local: patterns of parameters that never leave a device, as in `FineTuning`: personal layers (Arivazhagan et al.
+            2019, FedPer), or the normalisation of each device's own data (Li et al. 2021, FedBN).
+        algorithms: federated algorithms that need more than a delta: ``fedprox``, ``scaffold``, ``feddyn``, ``fedsgd``.
+            Each adds inputs or signatures to the file; without them it has none.
         verify: train the file on every installed runtime beside Keras, and refuse it where they differ.
         on_progress: called with one line at each stage.
         on_layers: called with what became of each layer (as in the report), on failure with those until it failed.
@@ -57,7 +67,7 @@ def convert(
         ModelError: not a Keras model, not compiled, or its output does not fit the loss.
         UnsupportedModelError: a layer or op cannot be converted; the message names it.
         VerificationError: the file does not compute what Keras computes.
-        InvalidSettingError: the batch size, or a name that Keras does not know.
+        InvalidSettingError: the batch size, a name that Keras does not know, or a pattern that matches nothing.
         StorageError: the file cannot be written.
     """
     require_tensorflow()
@@ -71,6 +81,7 @@ def convert(
         metrics=metrics,
         batch_size=batch_size,
         input_shape=input_shape,
+        options=Options(fine_tuning or FineTuning(), local, algorithms),
         verify=verify,
         on_progress=on_progress,
         on_layers=on_layers,
@@ -85,6 +96,9 @@ def explain(
     metrics: Any = None,
     batch_size: int = 32,
     input_shape: InputShape | None = None,
+    fine_tuning: FineTuning | None = None,
+    local: str | Sequence[str] = (),
+    algorithms: str | Sequence[str] = (),
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Says what each layer of a model would be lowered to; writes and verifies nothing.
@@ -96,6 +110,9 @@ def explain(
         metrics: as `convert` takes them.
         batch_size: rows of every batch.
         input_shape: for models with unknown dimensions.
+        fine_tuning: as `convert` takes it.
+        local: as `convert` takes it.
+        algorithms: as `convert` takes them.
         on_layers: called with the result, on failure with the layers until it failed.
 
     Returns:
@@ -115,6 +132,7 @@ def explain(
         metrics=metrics,
         batch_size=batch_size,
         input_shape=input_shape,
+        options=Options(fine_tuning or FineTuning(), local, algorithms),
         on_layers=on_layers,
     )
 

@@ -19,7 +19,17 @@ from edgefl_converters.naming import signature_keys
 from edgefl_converters.saved_model import ConverterError, convert_saved_model
 from edgefl_converters.specification import Port, Specification
 from edgefl_converters.tracing import Trace, Traces
-from edgefl_converters.variables import FROZEN, SEED, STATE, STATISTIC, WEIGHT, Variable, Variables
+from edgefl_converters.variables import (
+    CORRECTION,
+    FROZEN,
+    REFERENCE,
+    SEED,
+    STATE,
+    STATISTIC,
+    WEIGHT,
+    Variable,
+    Variables,
+)
 from edgefl_converters.walk import EmissionError, Origins, Walk
 
 __all__ = ["Assembled", "assemble"]
@@ -70,9 +80,9 @@ def assemble(
     train = traces.functions["train"]
     draws = any(_RANDOM.search(op_type) for op_type in reachable_op_types(train.graph, train.results))
     for name, trace in traces.functions.items():
-        inputs = trace.inputs if draws or name != "train" else trace.inputs[:-1]
+        inputs = trace.inputs if draws else tuple(port for port in trace.inputs if port.name != "seed")
         try:
-            add(name, inputs, emitter.body(trace))
+            add(name, inputs, emitter.body(trace, changes=name != "gradient"))
         except EmissionError as error:
             raise explain_emission(error, traces) from error
     parameters, everything = variables.of_role(WEIGHT, STATISTIC), variables.of_role(WEIGHT, STATISTIC, STATE)
@@ -81,6 +91,11 @@ def assemble(
     add("get_state", (), holder.reader(everything))
     add("set_state", _ports(everything), holder.writer(everything))
     add("reset_optimizer", (), holder.resetter(variables.of_role(STATE)))
+    references, corrections = variables.of_role(REFERENCE), variables.of_role(CORRECTION)
+    if references:
+        add("set_reference", (), holder.copier(variables.weights_of(references), references))
+    if corrections:
+        add("set_correction", _ports(variables.weights_of(corrections)), holder.writer(corrections))
     return Assembled(_convert(holder, functions, traces, origins), signatures, holder.resources, origins)
 
 
@@ -89,7 +104,7 @@ class _Holder(tf.Module):  # type: ignore[misc]
 
     def __init__(self, variables: Variables) -> None:
         super().__init__()
-        kept = variables.of_role(WEIGHT, STATISTIC, STATE)
+        kept = variables.of_role(WEIGHT, STATISTIC, STATE, REFERENCE, CORRECTION)
         # The file lists variables by name; numbers keep that the manifest's order, whatever Keras called them.
         names = [f"v{index:05d}" for index in range(len(kept))]
         self.variables_in_order = [
@@ -122,6 +137,16 @@ class _Holder(tf.Module):  # type: ignore[misc]
 
         return write
 
+    def copier(
+        self, sources: Sequence[Variable], targets: Sequence[Variable]
+    ) -> Callable[..., Mapping[str, tf.Tensor]]:
+        def copy() -> Mapping[str, tf.Tensor]:
+            for source, target in zip(sources, targets):
+                self._of(target).assign(self._of(source).read_value())
+            return _status()
+
+        return copy
+
     def resetter(self, variables: Sequence[Variable]) -> Callable[..., Mapping[str, tf.Tensor]]:
         def reset() -> Mapping[str, tf.Tensor]:
             for variable in variables:
@@ -137,12 +162,12 @@ class _Emitter:
         self._variables = variables
         self._origins = origins
 
-    def body(self, trace: Trace) -> Callable[..., Mapping[str, tf.Tensor]]:
-        """The traced function over the holder's variables."""
+    def body(self, trace: Trace, *, changes: bool) -> Callable[..., Mapping[str, tf.Tensor]]:
+        """The traced function over the holder's variables; only one that ``changes`` them assigns any."""
 
         def run(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
-            ports = trace.inputs[: len(tensors)]
-            seed = next((each for port, each in zip(ports, tensors) if port.name == "seed"), None)
+            # Only a seed that nothing draws by may be missing, and it comes last.
+            seed = next((each for port, each in zip(trace.inputs, tensors) if port.name == "seed"), None)
             walk = Walk(self._read, self._origins, seed)
             bound: dict[str, Any] = {}
             explicit = trace.graph.inputs[: len(trace.inputs)]
@@ -153,7 +178,7 @@ class _Emitter:
                 else:
                     bound[inner.name] = tf.constant(outer.numpy())
             results = walk.emit(trace.graph, bound, trace.results)
-            for variable in walk.assigned:
+            for variable in walk.assigned if changes else ():
                 if variable.role != SEED:
                     self._holder.assign(variable, walk.values[variable])
             return dict(zip(trace.outputs, results))

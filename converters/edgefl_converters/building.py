@@ -14,6 +14,7 @@ from edgefl_converters.assembling import assemble
 from edgefl_converters.describing import describe
 from edgefl_converters.flatbuffer import FlatModel
 from edgefl_converters.layer_reports import LayerReport, report_layers
+from edgefl_converters.options import Options
 from edgefl_converters.specification import specify
 from edgefl_converters.tracing import trace
 from edgefl_converters.variables import STATISTIC, WEIGHT, classify
@@ -43,6 +44,7 @@ def build(
     model: keras.Model,
     *,
     batch_size: int = 32,
+    options: Options | None = None,
     on_layers: Callable[[Mapping[str, LayerReport]], None] | None = None,
 ) -> BuiltModel:
     """Converts a compiled Keras model to a model file that trains.
@@ -52,6 +54,7 @@ def build(
     Args:
         model: built and compiled with a loss and an optimizer.
         batch_size: rows of every batch; fixed in the file.
+        options: what else the file is made for.
         on_layers: called with what became of each layer, also when the conversion fails, then up to the failure.
 
     Raises:
@@ -59,7 +62,7 @@ def build(
         UnsupportedModelError: a layer, loss, metric or optimizer cannot be converted; the message names it.
         InvalidSettingError: the batch size is not positive.
     """
-    specification = specify(model, batch_size=batch_size)
+    specification = specify(model, batch_size=batch_size, options=options)
     traces = trace(specification)
     variables = classify(specification, traces)
     origins, tell = Origins(), on_layers or (lambda layers: None)

@@ -11,6 +11,7 @@ import typer
 import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import EdgeflError, InvalidSettingError
+from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.input_shapes import parse_input_shapes
 from edgefl_converters.layer_tables import as_table
 from edgefl_converters.quiet import quiet_tensorflow
@@ -33,6 +34,29 @@ def convert(
         list[str] | None,
         typer.Option(help="Shape of an input without the batch, where the model leaves it open: 100,6 or name=100,6."),
     ] = None,
+    trainable: Annotated[
+        list[str] | None,
+        typer.Option(help="Train only what this pattern matches: a layer, its class or a weight; may be repeated."),
+    ] = None,
+    frozen: Annotated[
+        list[str] | None, typer.Option(help="Do not train what this pattern matches; may be repeated.")
+    ] = None,
+    last_layers: Annotated[int | None, typer.Option(help="Train only so many layers, counted from the output.")] = None,
+    biases_only: Annotated[bool, typer.Option("--biases-only", help="Train only biases.")] = False,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Train low-rank adapters of this rank instead of the weights.")
+    ] = None,
+    lora_target: Annotated[
+        list[str] | None, typer.Option(help="Only layers that this pattern matches get adapters; may be repeated.")
+    ] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Adapters count alpha / rank times; default: once.")] = None,
+    local: Annotated[
+        list[str] | None, typer.Option(help="What this pattern matches never leaves a device; may be repeated.")
+    ] = None,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(help="Support fedprox, scaffold, feddyn or fedsgd; may be repeated."),
+    ] = None,
     verify: Annotated[
         bool, typer.Option(help="Train the file beside Keras on every installed runtime before writing it.")
     ] = True,
@@ -53,6 +77,17 @@ def convert(
         "metrics": metric or None,
         "batch_size": batch_size,
         "input_shape": shapes,
+        "fine_tuning": FineTuning(
+            trainable=trainable or (),
+            frozen=frozen or (),
+            last_layers=last_layers,
+            biases_only=biases_only,
+            lora_rank=lora_rank,
+            lora_targets=lora_target or ("*",),
+            lora_alpha=lora_alpha,
+        ),
+        "local": local or (),
+        "algorithms": algorithm or (),
     }
     layers: dict[str, Any] = {}
     try:

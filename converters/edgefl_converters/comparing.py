@@ -9,12 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from edgefl.errors import ModelError, VerificationError
+from edgefl.errors import InvalidSettingError, ModelError, VerificationError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import compile_model, load_source
 from edgefl_converters.naming import stable_names
+from edgefl_converters.options import Options, options_of
+from edgefl_converters.selection import fine_tuned
 from edgefl_converters.specification import Specification, specify
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.verifying import check_agreement
@@ -30,16 +32,23 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
     require_clean(bytes(source.data), manifest)
     model, same_weights_every_time = load_source(against)
     _compile_as_converted(model, manifest)
-    specification = specify(model, batch_size=manifest.batch_size)
+    options = options_of(manifest)
+    try:
+        with fine_tuned(model, options.fine_tuning, own=model is not against) as wanted:
+            return _verify(source, wanted, options, same_weights=same_weights_every_time)
+    except InvalidSettingError as error:
+        raise _made_from_another(source, error.message) from error
+
+
+def _verify(source: ModelFile, model: keras.Model, options: Options, *, same_weights: bool) -> VerificationReport:
+    manifest = source.manifest
+    specification = specify(model, batch_size=manifest.batch_size, options=options)
     differences = list(_differences(specification, manifest))
-    if same_weights_every_time and not differences:
+    if same_weights and not differences:
         differences = list(_other_weights(model, source))
     if differences:
         more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
-        raise VerificationError(
-            f"{source.name} was not made from this model: {differences[0]}{more}.",
-            hint="Convert the model again, or compare with the one that the file was made from.",
-        )
+        raise _made_from_another(source, f"{differences[0]}{more}.")
     report = check_agreement(model, bytes(source.data))
     try:
         report.require()
@@ -48,6 +57,13 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
             error.message, hint="If the file was made from this very model, please report it; otherwise convert again."
         ) from error
     return report
+
+
+def _made_from_another(source: ModelFile, difference: str) -> VerificationError:
+    return VerificationError(
+        f"{source.name} was not made from this model: {difference}",
+        hint="Convert the model again, or compare with the one that the file was made from.",
+    )
 
 
 def _compile_as_converted(model: keras.Model, manifest: ModelManifest) -> None:

@@ -18,8 +18,10 @@ from edgefl_converters.layer_reports import LayerReport, as_json
 from edgefl_converters.lint import require_clean
 from edgefl_converters.loading import load_compiled
 from edgefl_converters.loss_fit import require_fitting_loss
+from edgefl_converters.options import Options
 from edgefl_converters.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
+from edgefl_converters.selection import fine_tuned
 from edgefl_converters.shrinking import shrink
 from edgefl_converters.suggestions import GENERIC, suggestion
 from edgefl_converters.verification.judging import Comparison
@@ -42,6 +44,7 @@ def convert(
     metrics: Any = None,
     batch_size: int = 32,
     input_shape: InputShape | None = None,
+    options: Options | None = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -50,11 +53,27 @@ def convert(
     tell = on_progress or (lambda line: None)
     path = Path(out)
     _check_destination(path, model)
+    options = options or Options()
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
     require_convertible(loaded)
     require_fitting_loss(loaded)
+    with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
+        built, report = _checked(wanted, batch_size, options, verify, tell, on_layers)
+    _write(path, built.data, report)
+    return ConversionResult(path, built.manifest, report)
+
+
+def _checked(
+    loaded: Any,
+    batch_size: int,
+    options: Options,
+    verify: bool,
+    tell: Callable[[str], None],
+    on_layers: Callable[[dict[str, Any]], None] | None,
+) -> tuple[BuiltModel, dict[str, Any]]:
+    """Builds a file, and trains it beside Keras if it is to be verified."""
     tell("tracing and converting")
-    built = _build(loaded, batch_size, on_layers)
+    built = _build(loaded, batch_size, options, on_layers)
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
@@ -71,8 +90,7 @@ def convert(
             tell("it differs; looking for the smallest layer that does")
             raise _smallest(error, loaded, lambda small: _verification_error(small, batch_size)) from error
         report["verification"] = verification.as_json()
-    _write(path, built.data, report)
-    return ConversionResult(path, built.manifest, report)
+    return built, report
 
 
 def explain(
@@ -83,17 +101,21 @@ def explain(
     metrics: Any = None,
     batch_size: int = 32,
     input_shape: InputShape | None = None,
+    options: Options | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """See `edgefl_converters.explain`."""
+    options = options or Options()
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
     require_convertible(loaded)
     require_fitting_loss(loaded)
-    built = _build(loaded, batch_size, on_layers)
-    return as_json(built.layers)
+    with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
+        return as_json(_build(wanted, batch_size, options, on_layers).layers)
 
 
-def _build(model: Any, batch_size: int, on_layers: Callable[[dict[str, Any]], None] | None) -> BuiltModel:
+def _build(
+    model: Any, batch_size: int, options: Options, on_layers: Callable[[dict[str, Any]], None] | None
+) -> BuiltModel:
     """Builds and lints; what fails is shrunk to a layer."""
     reached: list[Mapping[str, LayerReport]] = []
 
@@ -103,7 +125,7 @@ def _build(model: Any, batch_size: int, on_layers: Callable[[dict[str, Any]], No
             on_layers(as_json(layers))
 
     try:
-        built = build(model, batch_size=batch_size, on_layers=tell)
+        built = build(model, batch_size=batch_size, options=options, on_layers=tell)
         require_clean(built.data, built.manifest)
     except UnsupportedModelError as error:
         if not reached:

@@ -43,13 +43,13 @@ def describe(
             specification.names(each.keras_path),
             tuple(each.initial.shape),
             each.role,
-            True,
+            each.shared,
             buffers[each.name],
         )
         for each in variables.of_role(WEIGHT, STATISTIC)
     )
     layout = ParameterLayout(parameters)
-    initial = {each.name: each.initial for each in variables.of_role(WEIGHT, STATISTIC)}
+    initial = {each.name: each.initial for each in variables.of_role(WEIGHT, STATISTIC) if each.shared}
     model = specification.model
     outputs = specification.outputs
     config = configuration(model, specification.optimizer, specification.names)
@@ -71,6 +71,7 @@ def describe(
         ),
         frozen=tuple(specification.names(each.keras_path) for each in variables.of_role(FROZEN)),
         keras_config=_plain(config.model),
+        fine_tuning=specification.options.fine_tuning.as_json(),
         custom_objects=tuple(sorted(set(_custom_objects(model)))),
         producer={"edgefl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         layout_hash=layout.hash,

@@ -21,7 +21,7 @@ from edgefl_converters.input_shapes import InputShape, with_input_shapes
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["compile_model", "load", "load_compiled", "load_source"]
+__all__ = ["compile_model", "compiled_with", "load", "load_compiled", "load_source"]
 
 _SOURCES = "Give a .keras file, module:function that returns a model, or a Keras model object."
 _RESAVE = "Load it with the code that made it and save it again with model.save('model.keras')."
@@ -37,7 +37,7 @@ def load_compiled(
     if input_shape is not None:
         shaped = with_input_shapes(model, input_shape)
         if shaped is not model and model.compiled and model._compile_loss is not None:
-            shaped.compile(**_compiled_with(model))
+            shaped.compile(**compiled_with(model))
         model = shaped
     return compile_model(model, loss=loss, optimizer=optimizer, metrics=metrics)
 
@@ -95,7 +95,7 @@ def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None
     compiled = bool(model.compiled)
     given: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "metrics": metrics}
     if compiled:
-        before = _compiled_with(model)
+        before = compiled_with(model)
         given = {**before, **{name: value for name, value in given.items() if value is not None}}
     missing = [name for name in ("loss", "optimizer") if given[name] is None]
     if missing:
@@ -120,7 +120,8 @@ def _require(model: keras.Model) -> None:
         )
 
 
-def _compiled_with(model: keras.Model) -> dict[str, Any]:
+def compiled_with(model: keras.Model) -> dict[str, Any]:
+    """The arguments of ``compile`` that a model was compiled with."""
     loss, metrics = model._compile_loss, model._compile_metrics
     return {
         "optimizer": model.optimizer,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
 
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError
+from edgefl_converters.algorithms import Anchors, anchors_for, require_algorithms
 from edgefl_converters.learning_rates import compiled_learning_rate
 from edgefl_converters.naming import PathNames, unique
+from edgefl_converters.options import Options, local_variables
 from edgefl_converters.reasons import reason
 
 __all__ = ["Port", "Specification", "specify"]
@@ -55,6 +58,9 @@ class Specification:
         names: stable names of layers and variables.
         input_structure: how the model's call nests its inputs.
         output_structure: how the model nests its outputs.
+        options: what else the file is made for.
+        local: identities of the model's variables that stay on the device.
+        anchors: what the algorithms of the options need.
     """
 
     model: keras.Model
@@ -67,6 +73,15 @@ class Specification:
     names: PathNames
     input_structure: Any
     output_structure: Any
+    options: Options
+    local: frozenset[int]
+    anchors: Anchors
+
+    @cached_property
+    def variable_names(self) -> Mapping[int, str]:
+        """Identity of each variable of the model to its stable and unique name."""
+        variables = self.model.variables
+        return dict(zip(map(id, variables), unique(self.names.of(each) for each in variables)))
 
     def nest_inputs(self, tensors: Sequence[Any]) -> Any:
         """Gives flat inputs the nesting that the model's call takes."""
@@ -82,15 +97,16 @@ class Specification:
         return keras.tree.pack_sequence_as(self.output_structure, by_output)
 
 
-def specify(model: keras.Model, *, batch_size: int = 32) -> Specification:
+def specify(model: keras.Model, *, batch_size: int = 32, options: Options | None = None) -> Specification:
     """Derives what has to be converted from a compiled Keras model.
 
     Args:
         model: built and compiled with a loss and an optimizer.
         batch_size: rows of every batch.
+        options: what else the file is made for.
 
     Raises:
-        InvalidSettingError: the batch size is not positive.
+        InvalidSettingError: the batch size is not positive, or an option is wrong.
         ModelError: the model is not a compiled and built Keras model, or its output does not fit the loss.
         UnsupportedModelError: it needs something that a model file cannot express.
     """
@@ -114,6 +130,9 @@ def specify(model: keras.Model, *, batch_size: int = 32) -> Specification:
         ) from error
     outputs = _outputs(model, output_structure, names)
     optimizer = _fresh_optimizer(model)
+    options = options or Options()
+    local = local_variables(model, options.local)
+    require_algorithms(options.algorithms, model.optimizer, local=bool(local))
     return Specification(
         model=model,
         batch_size=batch_size,
@@ -125,6 +144,9 @@ def specify(model: keras.Model, *, batch_size: int = 32) -> Specification:
         names=names,
         input_structure=input_structure,
         output_structure=output_structure,
+        options=options,
+        local=frozenset(local),
+        anchors=anchors_for(model, options.algorithms, local),
     )
 
 

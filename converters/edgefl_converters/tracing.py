@@ -23,7 +23,7 @@ from edgefl_converters.specification import Port, Specification
 
 __all__ = ["Trace", "Traces", "layer_of", "trace"]
 
-_EXTRA = ("sample_weight", "learning_rate", "seed")
+_EXTRA = ("sample_weight", "learning_rate", "mu", "seed")
 _LAYER = "edgefl_layer_"
 _STAGE = "edgefl_stage_"
 
@@ -50,7 +50,7 @@ class Traces:
     """The functions that come from Keras; those that only move variables are made when the file is assembled.
 
     Attributes:
-        functions: ``train``, ``evaluate``, ``infer``.
+        functions: ``train``, ``evaluate``, ``infer``, and ``gradient`` where an algorithm asks for it.
         metrics: the compiled metrics, whose states are outputs of ``train`` and ``evaluate``.
         layers: the model's layers; an index into it is part of the name of every op that a layer made.
     """
@@ -71,15 +71,20 @@ def trace(specification: Specification) -> Traces:
     steps = _Steps(specification, metrics)
     batch = specification.batch_size
     weights = Port("sample_weight", (batch,), "float32")
-    rate, seed = Port("learning_rate", (1,), "float32"), Port("seed", (1,), "int32")
+    rate, mu = Port("learning_rate", (1,), "float32"), Port("mu", (1,), "float32")
+    seed = Port("seed", (1,), "int32")
     data = (*specification.inputs, *specification.targets)
+    given = (*data, weights, rate, *([mu] if specification.anchors.proximal else []), seed)
+    signatures = [
+        ("train", steps.train, given),
+        ("evaluate", steps.evaluate, (*data, weights)),
+        ("infer", steps.infer, specification.inputs),
+    ]
+    if specification.anchors.gradient:
+        signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
     functions = {}
     with _attributed(layers), columns_are_no_biases(), unrolled_recurrence():
-        for name, step, inputs in (
-            ("train", steps.train, (*data, weights, rate, seed)),
-            ("evaluate", steps.evaluate, (*data, weights)),
-            ("infer", steps.infer, specification.inputs),
-        ):
+        for name, step, inputs in signatures:
             functions[name] = _trace_one(name, step, inputs)
     return Traces(functions, metrics, layers)
 
@@ -131,25 +136,46 @@ class _Steps:
 
     def train(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Forward, loss, gradient, optimizer; returns the loss and the metrics' states."""
-        specification, model = self._specification, self._specification.model
-        inputs, targets, (weight, rate, _seed) = self._split(tensors)
-        variables = model.trainable_variables
+        specification = self._specification
+        inputs, targets, (weight, rate, *mu, _seed) = self._split(tensors)
+        outputs, gradients = self._gradients(inputs, targets, weight)
+        variables, optimizer = specification.model.trainable_variables, specification.optimizer
+        with learning_rate_of_steps(optimizer, rate[0]), tf.name_scope(f"{_STAGE}optimizer"):
+            gradients = specification.anchors.added_to(gradients, variables, mu[0][0] if mu else None)
+            optimizer.apply(gradients, variables)
+        return outputs
+
+    def gradient(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Like a training step, but returns the gradients of the shared weights and moves nothing."""
+        specification = self._specification
+        inputs, targets, (weight, _seed) = self._split(tensors)
+        outputs, gradients = self._gradients(inputs, targets, weight)
+        shared = {id(each) for each in specification.anchors.weights}
+        for variable, gradient in zip(specification.model.trainable_variables, gradients):
+            if id(variable) in shared:
+                value = tf.zeros(variable.shape) if gradient is None else tf.convert_to_tensor(gradient)
+                outputs[f"gradient/{specification.variable_names[id(variable)]}"] = value
+        return outputs
+
+    def _gradients(self, inputs: Any, targets: Any, weight: tf.Tensor) -> tuple[dict[str, tf.Tensor], list[Any]]:
+        """Loss and metrics of a batch in training, and the gradient of each trainable variable."""
+        model = self._specification.model
+        variables = [variable.value for variable in model.trainable_variables]
         with tf.GradientTape() as tape:
+            # Keras tells TensorFlow of a variable's trainability only once, when it is made.
+            tape.watch(variables)
             with activity_of_real_rows(self._layers, weight):
                 predictions = _call(model, inputs, training=True)
             with tf.name_scope(f"{_STAGE}loss"):
                 loss = self._loss(inputs, targets, predictions, weight, training=True)
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        gradients = tape.gradient(loss, variables)
         if all(gradient is None for gradient in gradients):
             raise ModelError(
                 "The loss does not depend on any trainable weight.", hint="Check that the output uses the layers."
             )
-        optimizer = specification.optimizer
-        with learning_rate_of_steps(optimizer, rate[0]), tf.name_scope(f"{_STAGE}optimizer"):
-            optimizer.apply(gradients, variables)
         with tf.name_scope(f"{_STAGE}metrics"):
             user_weight = weight * tf.reduce_mean(real_rows(weight))
-        return {"loss": loss, **self._states(targets, predictions, user_weight)}
+        return {"loss": loss, **self._states(targets, predictions, user_weight)}, gradients
 
     def evaluate(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Forward and loss; everything that it returns adds up over batches."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from edgefl_converters.tracing import Traces
 __all__ = ["Variable", "Variables", "classify"]
 
 WEIGHT, STATISTIC, STATE, FROZEN, SEED = "weight", "statistic", "state", "frozen", "seed"
+REFERENCE, CORRECTION = "reference", "correction"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +30,17 @@ class Variable:
         name: stable and unique.
         keras_path: as Keras calls it.
         role: ``weight`` (the gradient changes it), ``statistic`` (the forward pass does), ``state`` (the optimizer's
-            own), ``frozen`` (nothing changes it: a constant), ``seed`` (Keras's random state: an input instead).
+            own), ``frozen`` (nothing changes it: a constant), ``seed`` (Keras's random state: an input instead),
+            ``reference`` and ``correction`` (set by signatures of their own, for federated algorithms).
         initial: its value.
+        shared: False if it never leaves the device.
     """
 
     name: str
     keras_path: str
     role: str
     initial: NDArray[Any]
+    shared: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Variables:
         """The variables of some roles, in order."""
         return tuple(variable for variable in self.all if variable.role in roles)
 
+    def weights_of(self, anchors: Sequence[Variable]) -> tuple[Variable, ...]:
+        """The weights that references or corrections belong to."""
+        by_name = {variable.name: variable for variable in self.of_role(WEIGHT)}
+        return tuple(by_name[anchor.name.partition("/")[2]] for anchor in anchors)
+
 
 def classify(specification: Specification, traces: Traces) -> Variables:
     """Sorts everything that the traced graphs captured by what happens to it."""
@@ -64,44 +73,48 @@ def classify(specification: Specification, traces: Traces) -> Variables:
         own = {inner.name: id(outer) for outer, inner in trace.graph.captures if inner.dtype == tf.resource}
         captured.update(dict.fromkeys(own.values()))
         assigned |= {own[name] for name in assigned_inputs(trace.graph, trace.results) if name in own}
-    model, optimizer = specification.model, specification.optimizer
+    model, optimizer, anchors = specification.model, specification.optimizer, specification.anchors
     trainable = {id(variable.value.handle) for variable in model.trainable_variables}
     slots = {id(variable.value.handle) for variable in optimizer.variables}
+    beside = {id(variable.handle) for variable in (*anchors.reference, *anchors.correction)}
     seeds = {id(generator.state.value.handle) for layer in traces.layers for generator in _seed_generators(layer)}
+    local = {id(variable.value.handle) for variable in model.variables if id(variable) in specification.local}
     model_variables = [(id(each.value.handle), each.value, each.path) for each in model.variables]
-    known = {handle for handle, _, _ in model_variables} | slots
+    known = {handle for handle, _, _ in model_variables} | slots | beside
     watched = itertools.chain.from_iterable(trace.graph.variables for trace in traces.functions.values())
     raw = {id(each.handle): (id(each.handle), each, each.name.split(":")[0]) for each in watched}
     others = [entry for handle, entry in raw.items() if handle not in known]
-    found: list[tuple[int, str, str, str, NDArray[Any]]] = []
-    entries = model_variables + others
+    found: list[tuple[int, Variable]] = []
+
+    def add(handle: int, name: str, path: str, role: str, variable: Any) -> None:
+        if handle in captured:
+            found.append((handle, Variable(name, path, role, np.asarray(variable.numpy()), handle not in local)))
+
     # All of the model's variables take part in the numbering of repeated names, whether they are used or not.
     stable = [specification.names.of(each) for each in model.variables]
     names = unique([*stable, *(specification.names(path) for _, _, path in others)])
-    for (handle, variable, path), name in zip(entries, names):
-        if handle in captured:
-            value = np.asarray(variable.numpy())
-            found.append((handle, name, path, _role(handle, trainable, seeds, assigned, value), value))
+    for (handle, variable, path), name in zip(model_variables + others, names):
+        add(handle, name, path, _role(handle, trainable, seeds, assigned, variable), variable)
     weights = [(each, specification.names.of(each)) for each in model.trainable_variables]
     for each in optimizer.variables:
         handle = id(each.value.handle)
-        if handle in captured:
-            role = STATE if handle in assigned else FROZEN
-            name = slot_name(each, weights)
-            found.append((handle, name, each.path, role, np.asarray(each.value.numpy())))
-    names = unique(name for _, name, *_ in found)
-    variables = [Variable(name, path, role, value) for name, (_, _, path, role, value) in zip(names, found)]
-    return Variables(tuple(variables), {entry[0]: variable for entry, variable in zip(found, variables)})
+        add(handle, slot_name(each, weights), each.path, STATE if handle in assigned else FROZEN, each.value)
+    for role, variables in ((REFERENCE, anchors.reference), (CORRECTION, anchors.correction)):
+        for weight, variable in zip(anchors.weights, variables):
+            add(id(variable.handle), f"{role}/{specification.variable_names[id(weight)]}", weight.path, role, variable)
+    unambiguous = unique(variable.name for _, variable in found)
+    all_variables = [replace(variable, name=name) for name, (_, variable) in zip(unambiguous, found)]
+    return Variables(tuple(all_variables), {handle: each for (handle, _), each in zip(found, all_variables)})
 
 
-def _role(handle: int, trainable: set[int], seeds: set[int], assigned: set[int], value: NDArray[Any]) -> str:
+def _role(handle: int, trainable: set[int], seeds: set[int], assigned: set[int], variable: Any) -> str:
     if handle in seeds:
         return SEED
     if handle not in assigned:
         return FROZEN
     if handle in trainable:
         return WEIGHT
-    return STATISTIC if value.dtype == np.float32 else STATE
+    return STATISTIC if variable.dtype == tf.float32 else STATE
 
 
 def _seed_generators(layer: Any) -> Sequence[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefl_converters.specification import Port, Specification
 
-__all__ = ["Batch", "draw_batches"]
+__all__ = ["Batch", "draw_batches", "pulled_batches"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ def draw_batches(specification: Specification, count: int, generator: np.random.
         )
         for _ in range(count)
     ]
+
+
+def pulled_batches(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Those of the steps with a proximal term and a correction; the first one is taken without."""
+    return batches[:3]
 
 
 def _input(port: Port, vocabulary: int | None, generator: np.random.Generator) -> NDArray[Any]:

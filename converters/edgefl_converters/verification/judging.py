@@ -29,7 +29,8 @@ class Comparison:
     """One figure of one runtime beside Keras's.
 
     Attributes:
-        kind: ``gradient``, ``partial batch``, ``training``, ``loss``, ``evaluate``, ``infer``, ``counter``, ``state``.
+        kind: ``gradient``, ``partial batch``, ``training``, ``loss``, ``evaluate``, ``infer``, ``counter``, ``state``,
+            ``pulled training`` (with a proximal term and a correction), ``given gradient`` (by its own signature).
         name: of the parameter, slot, output or metric.
         error: distance to the reference, relative to ``scale``.
         limit: largest allowed error, relative to ``scale``.
@@ -63,12 +64,16 @@ def judge(
     comparisons = [
         *_arrays("gradient", "probe", expectation, actual),
         *_arrays("infer", "outputs", expectation, actual),
-        *_training(experiment, expectation, actual),
+        *_movement("training", "moved", experiment, expectation, actual),
         *_figures("loss", "logs", expectation, actual),
         *_figures("evaluate", "evaluation", expectation, actual),
     ]
     if actual.partial is not None and expectation.exact.partial is not None:
         comparisons += _arrays("partial batch", "partial", expectation, actual)
+    if expectation.exact.pulled:
+        comparisons += _movement("pulled training", "pulled", experiment, expectation, actual)
+    if expectation.exact.gradients:
+        comparisons += _arrays("given gradient", "gradients", expectation, actual)
     for name, value in expectation.exact.counters.items():
         comparisons.append(Comparison("counter", name, float(np.max(np.abs(actual.counters[name] - value))), 0.0))
     named = {parameter.name for parameter in manifest.parameters}
@@ -97,17 +102,21 @@ def _arrays(kind: str, attribute: str, expectation: Expectation, actual: Measure
     return comparisons
 
 
-def _training(experiment: Experiment, expectation: Expectation, actual: Measured) -> list[Comparison]:
+def _movement(
+    kind: str, attribute: str, experiment: Experiment, expectation: Expectation, actual: Measured
+) -> list[Comparison]:
     """Beside Keras in float32, relative to how far the parameter moved there."""
+    found: Mapping[str, NDArray[np.float64]] = getattr(actual, attribute)
+    others = [getattr(run, attribute) for run in (expectation.exact, *expectation.disturbed)]
     comparisons = []
-    for name, moved in expectation.plain.moved.items():
-        if name not in actual.moved or not moved.size:
+    for name, moved in getattr(expectation.plain, attribute).items():
+        if name not in found or not moved.size:
             continue
         scale = _largest(moved)
-        own = max(_largest(run.moved[name] - moved) for run in (expectation.exact, *expectation.disturbed))
+        own = max(_largest(other[name] - moved) for other in others)
         rounding = len(experiment.batches) * 2.0**-23 * _largest(experiment.initial[name].astype(np.float64) + moved)
         limit = max(_OF_MOVEMENT * scale, _MULTIPLE * own, rounding)
-        comparisons.append(_relative("training", name, _largest(actual.moved[name] - moved), limit, own, scale))
+        comparisons.append(_relative(kind, name, _largest(found[name] - moved), limit, own, scale))
     return comparisons
 
 

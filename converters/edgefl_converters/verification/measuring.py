@@ -7,7 +7,7 @@ disturbed in their last bits. Networks with kinks (ReLU) amplify that by orders 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest
 from edgefl_converters.specification import Specification
-from edgefl_converters.verification.batches import Batch
+from edgefl_converters.verification.batches import Batch, pulled_batches
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference, Snapshot
 
@@ -47,6 +47,8 @@ class Experiment:
         row_weights: the user's weights of these rows.
         probe: how the gradient is read off.
         rate: learning rate of the training steps.
+        mu: of the proximal term in the steps that have one; 0 where the file has none.
+        correction: what is added to the gradient in the same steps, by weight; empty where the file adds nothing.
     """
 
     initial: Mapping[str, NDArray[np.float32]]
@@ -55,6 +57,13 @@ class Experiment:
     row_weights: NDArray[np.float32]
     probe: Probe
     rate: float
+    mu: float = 0.0
+    correction: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def pulls(self) -> bool:
+        """Whether the file can change the gradient for federated algorithms."""
+        return bool(self.mu or self.correction)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ class Measured:
         logs: loss and metrics of each training step, by ``<step> <name>``; of the partial batch, ``partial <name>``.
         moved: how far each parameter moved in all training steps.
         counters: integer state after all training steps.
+        pulled: how far each parameter moved in steps with a proximal term and a correction; empty without.
+        gradients: what the signature ``gradient`` returns for the first batch; empty without.
     """
 
     outputs: Arrays
@@ -78,6 +89,8 @@ class Measured:
     logs: Arrays
     moved: Arrays
     counters: Arrays
+    pulled: Arrays = field(default_factory=dict)
+    gradients: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,6 +194,7 @@ class _Side:
         floats = [each for each in manifest.state if each.dtype.startswith("float")]
         self._slots = [each.name for each in floats]
         self._counters = [each.name for each in manifest.state if each not in floats]
+        self._gives_gradient = manifest.has_gradient
         self._pads_rows, self._batch_size = not manifest.mixes_rows, manifest.batch_size
 
     def compute(self, experiment: Experiment) -> Measured:
@@ -203,7 +217,23 @@ class _Side:
             logs=logs,
             moved=self.moved(experiment, after),
             counters={name: _find({**after.slots, **after.variables}, name) for name in self._counters},
+            pulled=self._pulled(experiment) if experiment.pulls else {},
+            gradients=self._gradients(experiment) if self._gives_gradient else {},
         )
+
+    def _pulled(self, experiment: Experiment) -> Arrays:
+        """One plain step, then two that are pulled back to where it led and pushed along the correction."""
+        self._reference.reset(experiment.initial)
+        first, *others = pulled_batches(experiment.batches)
+        self._reference.train(first, experiment.rate)
+        self._reference.pull(experiment.mu, experiment.correction)
+        for batch in others:
+            self._reference.train(batch, experiment.rate)
+        return self.moved(experiment, self._reference.snapshot())
+
+    def _gradients(self, experiment: Experiment) -> Arrays:
+        self._reference.reset(experiment.initial)
+        return {name: _exact(value) for name, value in self._reference.gradient(experiment.batches[0]).items()}
 
     def train(self, experiment: Experiment) -> tuple[dict[str, NDArray[np.float64]], Snapshot]:
         self._reference.reset(experiment.initial)

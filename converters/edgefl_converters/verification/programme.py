@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefl.errors import ModelFileError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import finalise
-from edgefl_converters.verification.batches import Batch
+from edgefl_converters.verification.batches import Batch, pulled_batches
 from edgefl_converters.verification.runtimes import Call
 
 __all__ = ["Answers", "Programme", "State"]
@@ -46,6 +46,8 @@ class Answers:
         partial_log: ``loss`` and metrics of that step.
         logs: ``loss`` and metrics of each training step.
         trained: state after all training steps.
+        pulled: state after steps with a proximal term and a correction; None where the file has neither.
+        gradients: what the signature ``gradient`` returned, by weight; empty where there is none.
         identities: name of a law to the two states that it says are equal to the last bit.
     """
 
@@ -57,6 +59,8 @@ class Answers:
     partial_log: Mapping[str, float]
     logs: tuple[Mapping[str, float], ...]
     trained: State
+    pulled: State | None
+    gradients: Arrays
     identities: Mapping[str, tuple[State, State]]
 
 
@@ -71,6 +75,8 @@ class Programme:
         rate: learning rate of the training steps.
         partial_rows: real rows of the padded batch.
         partial_weight: the user's weights of these rows.
+        mu: of the proximal term, where the file has one.
+        correction: by weight, where the file takes one.
     """
 
     manifest: ModelManifest
@@ -79,6 +85,8 @@ class Programme:
     rate: float
     partial_rows: int
     partial_weight: NDArray[np.float32]
+    mu: float = 0.0
+    correction: Arrays = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -99,6 +107,8 @@ class Programme:
         self._steps = [self._train(batch, self.rate, fresh=index == 0) for index, batch in enumerate(self.batches)]
         self._trained = self._add("get_state")
         self._repeat()
+        self._pulled = self._pull() if self.mu or self.correction else None
+        self._gradient = self._add("gradient", self._given(first), fresh=True) if self.manifest.has_gradient else None
 
     def read(self, outputs: Sequence[Arrays]) -> Answers:
         """Gives a runtime's outputs their meaning.
@@ -120,6 +130,8 @@ class Programme:
             partial_log={} if self._partial is None else self._log(named[self._partial_step]),
             logs=tuple(self._log(named[index]) for index in self._steps),
             trained=state[self._trained],
+            pulled=None if self._pulled is None else state[self._pulled],
+            gradients={} if self._gradient is None else self._gradients(named[self._gradient]),
             identities={
                 "get_state and set_state restore training": (state[self._ahead], state[self._restored]),
                 "set_weights and reset_optimizer begin anew": (state[self._probe], state[self._anew]),
@@ -139,17 +151,40 @@ class Programme:
         self._train(first, self.probe_rate)
         self._anew = self._add("get_state")
 
+    def _pull(self) -> int:
+        """One plain step, then two that are pulled back to where it led and pushed along the correction."""
+        first, *others = pulled_batches(self.batches)
+        self._train(first, self.rate, fresh=True)
+        if self.mu:
+            self._add("set_reference")
+        if self.correction:
+            self._add("set_correction", self.correction)
+        for batch in others:
+            self._train(batch, self.rate, mu=self.mu)
+        return self._add("get_state")
+
     def _train(
-        self, batch: Batch, rate: float, weight: NDArray[np.float32] | None = None, *, fresh: bool = False
+        self,
+        batch: Batch,
+        rate: float,
+        weight: NDArray[np.float32] | None = None,
+        *,
+        mu: float = 0.0,
+        fresh: bool = False,
     ) -> int:
+        given = {**self._given(batch, weight), "learning_rate": np.array([rate], np.float32)}
+        if self.manifest.has_proximal_term:
+            given["mu"] = np.array([mu], np.float32)
+        return self._add("train", given, fresh=fresh)
+
+    def _given(self, batch: Batch, weight: NDArray[np.float32] | None = None) -> dict[str, NDArray[Any]]:
         given = {
             **self._data(batch),
             "sample_weight": np.ones(self.manifest.batch_size, np.float32) if weight is None else weight,
-            "learning_rate": np.array([rate], np.float32),
         }
         if self.manifest.draws_random_numbers:
             given["seed"] = np.array([batch.seed], np.int32)
-        return self._add("train", given, fresh=fresh)
+        return given
 
     def _add(self, signature: str, named: Arrays | None = None, *, fresh: bool = False) -> int:
         keys = {spec.name: spec.tensor for spec in self._specs(signature)}
@@ -183,6 +218,14 @@ class Programme:
             {name: output[name].reshape(shape) for name, shape in shapes.items() if name in output},
             {name: output[name].reshape(shape) for name, shape in shapes_of_state.items() if name in output},
         )
+
+    def _gradients(self, output: Arrays) -> Arrays:
+        shapes = {f"gradient/{parameter.name}": parameter for parameter in self.manifest.parameters}
+        return {
+            shapes[name].name: np.reshape(value, shapes[name].shape).astype(np.float64)
+            for name, value in output.items()
+            if name in shapes
+        }
 
     def _log(self, output: Arrays) -> dict[str, float]:
         return {"loss": float(np.sum(output["loss"])), **self._metrics(output)}

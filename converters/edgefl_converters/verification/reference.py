@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.learning_rates import learning_rate_of_steps
 from edgefl_converters.naming import slot_name, stable_names, unique
+from edgefl_converters.rebuilding import rebuild
 from edgefl_converters.row_weights import expand
 from edgefl_converters.specification import Port, Specification
 from edgefl_converters.verification.batches import Batch
+from edgefl_converters.verification.pulling import Pull
 from edgefl_converters.verification.randomness import hashed_random_numbers
-from edgefl_converters.verification.rebuilding import rebuild
 
 __all__ = ["Reference", "Snapshot"]
 
@@ -57,7 +58,6 @@ class Reference:
         try:
             with self._floatx():
                 self._model = rebuild(specification, dtype)
-                self._finalise_adapted()
                 self._compile(original)
         except Exception as error:
             raise UnsupportedModelError(
@@ -69,9 +69,11 @@ class Reference:
         self._optimizer_initial = [np.asarray(variable) for variable in self._model.optimizer.variables]
         self._slot_names = self._name_slots()
         self._rate = tf.Variable(0.0, dtype=dtype, trainable=False)
+        self._pull = self._make_pull()
         self._train = self._function(self._train_step)
         self._test = self._function(self._model.test_step)
         self._infer: Any = None
+        self._gradient: Any = None
 
     def reset(self, initial: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Goes back to the weights of the original model, or to given ones, with a fresh optimizer."""
@@ -81,6 +83,16 @@ class Reference:
                 variable.assign(np.asarray(initial.get(name, value), self.dtype))
         for variable, value in zip(self._model.optimizer.variables, self._optimizer_initial, strict=True):
             variable.assign(value)
+        self.pull(0.0, {})
+
+    def pull(self, mu: float, correction: Mapping[str, NDArray[Any]]) -> None:
+        """From now on the loss has ``mu / 2 |w - w now|² + correction · w`` added to it; nothing where both are zero.
+
+        Args:
+            mu: of the proximal term.
+            correction: for each weight that travels; missing ones are zero.
+        """
+        self._pull.set(mu, correction)
 
     def train(
         self, batch: Batch, learning_rate: float, sample_weight: NDArray[np.float32] | None = None
@@ -93,6 +105,14 @@ class Reference:
     def evaluate(self, batch: Batch, sample_weight: NDArray[np.float32] | None = None) -> dict[str, float]:
         """Keras's loss and metrics of a batch, not training."""
         return self._call(self._test, batch, sample_weight)
+
+    def gradient(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """The gradient of Keras's loss of a batch in training, by the stable names of the weights that travel."""
+        if self._gradient is None:
+            self._gradient = self._function(self._gradient_step)
+        with self._floatx():
+            values = self._run(self._gradient, batch, None)
+        return {name: np.asarray(value) for name, value in values.items()}
 
     def predict(self, batch: Batch) -> list[NDArray[Any]]:
         """The model's outputs for a batch, not training."""
@@ -112,18 +132,29 @@ class Reference:
             },
         )
 
-    def _finalise_adapted(self) -> None:
-        """Layers that were adapted to data compute with constants made from their variables."""
-        for layer, own in zip(self._specification.model._flatten_layers(), self._model._flatten_layers(), strict=True):
-            if isinstance(own, keras.layers.Normalization) and own.input_mean is None:
-                own.adapt_mean.assign(layer.adapt_mean)
-                own.adapt_variance.assign(layer.adapt_variance)
-                own.finalize_state()
-
     def _train_step(self, data: Any) -> Any:
         optimizer = self._model.optimizer
-        with learning_rate_of_steps(optimizer, self._rate):
+        with learning_rate_of_steps(optimizer, self._rate), self._pull.in_loss_of(self._model):
             return self._model.train_step(data)
+
+    def _gradient_step(self, data: Any) -> Any:
+        inputs, targets, weights = data
+        model, own = self._model, self._shared_weights()
+        with tf.GradientTape() as tape:
+            predictions = model(inputs, training=True) if model._call_has_training_arg else model(inputs)
+            loss = model._compute_loss(inputs, targets, predictions, sample_weight=weights, training=True)
+        values = [variable.value for variable in own.values()]
+        gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return dict(zip(own, map(tf.convert_to_tensor, gradients)))
+
+    def _shared_weights(self) -> dict[str, Any]:
+        names = self._specification.variable_names
+        shared = {names[id(weight)] for weight in self._specification.anchors.weights}
+        return {name: each for name, each in zip(self._names, self._model.variables, strict=True) if name in shared}
+
+    def _make_pull(self) -> Pull:
+        anchors = self._specification.anchors
+        return Pull(self._shared_weights() if anchors.reference or anchors.correction else {}, self.dtype)
 
     def _compile(self, original: Any) -> None:
         optimizer = type(original.optimizer).from_config(original.optimizer.get_config())
@@ -195,11 +226,15 @@ class Reference:
         """With a dynamic batch, as Keras's own fit: with a static one, Keras adds columns as if they were rows."""
         return [tf.TensorSpec([None, *port.shape[1:]], self._own_type(port.dtype)) for port in ports]
 
-    def _call(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, float]:
+    def _run(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, Any]:
         weight = np.ones(len(batch.inputs[0]), self.dtype) if sample_weight is None else sample_weight
         arrays = [self._cast(array) for array in (*batch.inputs, *batch.targets)]
+        returned: dict[str, Any] = function(*arrays, self._cast(weight), np.array([batch.seed], np.int32))
+        return returned
+
+    def _call(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, float]:
         with self._floatx():  # traced in the first call
-            logs = function(*arrays, self._cast(weight), np.array([batch.seed], np.int32))
+            logs = self._run(function, batch, sample_weight)
         return {self._stable_name(name): float(value) for name, value in logs.items()}
 
     def _stable_name(self, name: str) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from edgefl.errors import RuntimeFailure, VerificationError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
+from edgefl_converters.options import options_of
 from edgefl_converters.specification import Specification, specify
 from edgefl_converters.verification.batches import draw_batches
 from edgefl_converters.verification.judging import Comparison, judge
@@ -30,6 +32,8 @@ _STEPS = 10
 _OTHER_RATE = 1.25
 """Times the compiled learning rate: a file that had it as a constant would not follow."""
 _SEED = 20260101
+_MU, _CORRECTION = 0.5, 0.1
+"""Large enough to be seen beside a gradient of made-up data."""
 
 
 def check_agreement(
@@ -54,12 +58,19 @@ def check_agreement(
     """
     file = ModelFile(data)
     manifest = file.manifest
-    specification = specify(model, batch_size=manifest.batch_size)
+    specification = specify(model, batch_size=manifest.batch_size, options=options_of(manifest))
     generator = np.random.default_rng(_SEED)
     experiment = _experiment(specification, file, generator)
     experiment, expectation = measure(specification, manifest, experiment, generator)
     programme = Programme(
-        manifest, experiment.batches, experiment.probe.rate, experiment.rate, experiment.rows, experiment.row_weights
+        manifest,
+        experiment.batches,
+        experiment.probe.rate,
+        experiment.rate,
+        experiment.rows,
+        experiment.row_weights,
+        experiment.mu,
+        experiment.correction,
     )
 
     @functools.cache
@@ -89,7 +100,18 @@ def _experiment(specification: Specification, file: ModelFile, generator: np.ran
     rate = _OTHER_RATE * specification.learning_rate
     probe = Probe.of(type(specification.optimizer).__name__, rate, has_slots)
     initial = {parameter.name: file.initial_value(parameter) for parameter in manifest.parameters}
-    return Experiment(initial, draw_batches(specification, _STEPS, generator), rows, weights, probe, rate)
+    batches = draw_batches(specification, _STEPS, generator)
+    mu = _MU if manifest.has_proximal_term else 0.0
+    return Experiment(initial, batches, rows, weights, probe, rate, mu, _correction(manifest, generator))
+
+
+def _correction(manifest: ModelManifest, generator: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    if not manifest.has_correction:
+        return {}
+    return {
+        spec.name: generator.uniform(-_CORRECTION, _CORRECTION, spec.shape).astype(np.float32)
+        for spec in manifest.signatures["set_correction"].inputs
+    }
 
 
 def _run(
@@ -122,7 +144,7 @@ def _run(
 def _may_be_kinks(comparisons: Sequence[Comparison]) -> bool:
     """Whether only later training steps differ, while the gradient and all else agree: no wrong formula does that."""
     failed = {each.kind for each in comparisons if not each.passed}
-    return bool(failed) and failed <= {"training", "loss"}
+    return bool(failed) and failed <= {"training", "loss", "pulled training"}
 
 
 def _measured(manifest: ModelManifest, experiment: Experiment, answers: Answers) -> Measured:
@@ -148,6 +170,8 @@ def _measured(manifest: ModelManifest, experiment: Experiment, answers: Answers)
         },
         moved=moved(answers.trained),
         counters={name: answers.trained.slots[name] for name in counters},
+        pulled={} if answers.pulled is None else moved(answers.pulled),
+        gradients=answers.gradients,
     )
 
 

@@ -1,4 +1,4 @@
-"""A second copy of a Keras model, in another float type."""
+"""A second copy of a Keras model, also in another float type."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 
+from edgefl.errors import UnsupportedModelError
+from edgefl_converters.loading import compiled_with
 from edgefl_converters.naming import stable_names
-from edgefl_converters.specification import Specification
+from edgefl_converters.reasons import reason
+from edgefl_converters.specification import Specification, specify
 
-__all__ = ["rebuild"]
+__all__ = ["compiled_copy", "rebuild"]
 
 _LAMBDA = "OriginalLambda"
 
 
 def rebuild(specification: Specification, dtype: str) -> keras.Model:
-    """Makes a copy of a model with other variables of the same names; not compiled, with weights of its own.
+    """Makes a copy of a model with other variables of the same names and values; not compiled.
 
     Args:
         specification: of the model.
@@ -34,9 +37,49 @@ def rebuild(specification: Specification, dtype: str) -> keras.Model:
         if isinstance(model, (keras.Sequential, Functional)):
             raise
         copy = _from_constructor(specification, dtype)
+    _carry_adapters(model, copy)
     if stable_names(copy) != stable_names(model):
         raise ValueError("the rebuilt model has other variables than the original")
+    _carry_over(model, copy)
     return copy
+
+
+def compiled_copy(model: Any) -> Any:
+    """A copy of a built and compiled model, with the same weights and compiled the same way.
+
+    Raises:
+        UnsupportedModelError: Keras cannot rebuild it from its own configuration.
+    """
+    specification = specify(model, batch_size=1)
+    try:
+        copy = rebuild(specification, "float32")
+        copy.compile(**compiled_with(model))
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"Keras cannot copy the model, so that adapters would have to go into your own: {reason(error)}",
+            hint="Give module:function that makes it, or give custom classes a get_config().",
+        ) from error
+    return copy
+
+
+def _carry_adapters(model: Any, copy: Any) -> None:
+    """Keras 3.15 forgets those inside MultiHeadAttention, and in Dense and Embedding how much they count."""
+    for layer, own in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+        if getattr(layer, "lora_enabled", False):
+            if not own.lora_enabled:
+                own.enable_lora(layer.lora_rank)
+            own.lora_alpha = layer.lora_alpha
+
+
+def _carry_over(model: Any, copy: Any) -> None:
+    """What a configuration does not hold: weights, and which of them are trained."""
+    for variable, own in zip(model.variables, copy.variables, strict=True):
+        own.assign(keras.ops.cast(variable, own.dtype))
+        own.trainable = variable.trainable
+    for layer, own in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+        own._trainable = layer._trainable
+        if isinstance(own, keras.layers.Normalization) and own.input_mean is None:
+            own.finalize_state()  # it computes with constants made from its variables
 
 
 def _from_config(model: Any, dtype: str) -> Any:

@@ -1,0 +1,75 @@
+"""What a model file is made for, beyond training what was compiled."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgefl.errors import InvalidSettingError
+from edgefl.manifest import ModelManifest
+from edgefl_converters.fine_tuning import FineTuning
+from edgefl_converters.variable_names import NamedVariable, choose, named_variables
+
+__all__ = ["Options", "local_variables", "options_of"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a conversion that end up in the model file.
+
+    Attributes:
+        fine_tuning: what is trained; only written down here, `fine_tuned` applies it.
+        local: patterns of parameters that never leave a device, as in `FineTuning`: personal layers (Arivazhagan et al.
+            2019, FedPer) or the normalisation of each device's own data (Li et al. 2021, FedBN).
+        algorithms: federated algorithms that the file shall support, of `ALGORITHMS`.
+    """
+
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    local: str | Sequence[str] = ()
+    algorithms: str | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("local", "algorithms"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+
+
+def options_of(manifest: ModelManifest) -> Options:
+    """Options that make a file like an existing one."""
+    algorithms = {
+        "fedprox": manifest.has_proximal_term and not manifest.has_correction,
+        "scaffold": manifest.has_correction and not manifest.has_proximal_term,
+        "feddyn": manifest.has_proximal_term and manifest.has_correction,
+        "fedsgd": manifest.has_gradient,
+    }
+    return Options(
+        FineTuning.from_json(manifest.fine_tuning),
+        [glob.escape(parameter.name) for parameter in manifest.local_parameters],
+        [name for name, there in algorithms.items() if there],
+    )
+
+
+def local_variables(model: Any, patterns: Sequence[str]) -> set[int]:
+    """Identities of the variables that stay on the device.
+
+    Raises:
+        InvalidSettingError: a pattern matches no parameter, or no trained weight is left to share.
+    """
+    if not patterns:
+        return set()
+    variables = named_variables(model)
+    trained = {id(each) for each in model.trainable_variables}
+
+    def travels(each: NamedVariable) -> bool:
+        moves = each.layer.trainable and not each.variable.trainable and each.variable.dtype == "float32"
+        return id(each.variable) in trained or moves
+
+    chosen = {id(variables[position].variable) for position in choose(patterns, variables, "--local", also=travels)}
+    if trained <= chosen:
+        raise InvalidSettingError(
+            "Every trained weight would stay on the device: nothing would be left to merge.",
+            hint="Keep fewer layers local (--local), or train on one device without a server.",
+        )
+    return chosen
