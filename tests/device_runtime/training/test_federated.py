@@ -144,3 +144,25 @@ def test_local_parameters_are_neither_in_the_weights_nor_in_the_delta(personal_f
     np.testing.assert_array_equal(model.local_parameters["head/kernel"], before["head/kernel"])
     with pytest.raises(DataError, match="missing: head/bias, unknown: body/bias"):
         model.local_parameters = {"head/kernel": before["head/kernel"], "body/bias": np.zeros(16)}
+
+
+@pytest.mark.filterwarnings("ignore:The last")
+def test_the_gradient_of_a_model_with_random_numbers_and_mixed_rows_is_a_function_of_the_seed(noisy_file, runtime):
+    model = TrainableModel(noisy_file, runtime=runtime)
+    data, before = local_data(rows=19), model.weights
+    first, again, other = (model.gradient(data.x, data.y, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.vector, again.vector)
+    assert np.abs(first.vector - other.vector).max() > 1e-3
+    assert first.vector.size == model.manifest.layout.weight_size < model.manifest.layout.size
+    assert first.num_examples == 16  # two batches; the rest cannot be padded
+    assert model.gradient(data.x[:3], data.y[:3]).num_examples == 3
+    np.testing.assert_array_equal(model.weights, before)
+
+
+def test_a_normalisation_can_stay_on_the_device_with_its_moving_averages(normalised_file, runtime):
+    model = TrainableModel(normalised_file, runtime=runtime)
+    data, before = local_data(rows=32), model.local_parameters
+    assert set(before) == {f"norm/{name}" for name in ("gamma", "beta", "moving_mean", "moving_variance")}
+    assert model.manifest.layout.statistic_size == 0
+    fit(model, data)
+    assert all(np.abs(model.local_parameters[name] - before[name]).max() > 1e-4 for name in before)
