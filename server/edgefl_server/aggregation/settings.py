@@ -18,6 +18,8 @@ _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
 _LARGEST = 1e30
 """Larger numbers are mistakes, and sums of them leave float32."""
+_SMALLEST_MU = 1e-30
+"""Less is 0 in the float32 of a task."""
 _CLIP_TOLERANCE = 1.01
 """A delta that was clipped and then rounded to float16 may exceed the bound by about 0.05 %."""
 
@@ -114,7 +116,7 @@ class RunSettings:
         for option, given in pointless.items():
             if given:
                 raise InvalidSettingError(f"{option} has no meaning with --strategy {name}.", hint="Leave it out.")
-        if name in ("fedprox", "feddyn") and not self.mu > 0:
+        if name in ("fedprox", "feddyn") and not self.mu >= _SMALLEST_MU:
             raise InvalidSettingError(f"--strategy {name} expects --mu above 0.", hint="Start with --mu 0.01.")
         if self.server_learning_rate == 0:
             raise InvalidSettingError("--server-learning-rate expects a number above 0, got 0.")

@@ -72,6 +72,7 @@ def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
         ("fedavg", {"mu": 0.1}, "--mu has no meaning"),
         ("fedprox", {}, "--mu above 0"),
         ("feddyn", {}, "--mu above 0"),
+        ("feddyn", {"mu": 1e-50}, "--mu above 0"),
         ("fedprox", {"mu": -0.1}, "--mu expects"),
         ("fedprox", {"mu": math.nan}, "--mu expects"),
         ("fedprox", {"mu": math.inf}, "--mu expects"),
