@@ -14,6 +14,7 @@ from edgefl.layout import Parameter, ParameterLayout
 from edgefl.manifest import Metric, ModelManifest, Signature, StateVariable, Target
 from edgefl.version import __version__
 from edgefl_converters.configuration import configuration
+from edgefl_converters.options import fine_tuning_document
 from edgefl_converters.specification import Specification
 from edgefl_converters.tracing import Traces
 from edgefl_converters.variables import FROZEN, STATE, STATISTIC, WEIGHT, Variables
@@ -71,7 +72,7 @@ def describe(
         ),
         frozen=tuple(specification.names(each.keras_path) for each in variables.of_role(FROZEN)),
         keras_config=_plain(config.model),
-        fine_tuning=specification.options.fine_tuning.as_json(),
+        fine_tuning=fine_tuning_document(specification.options),
         custom_objects=tuple(sorted(set(_custom_objects(model)))),
         producer={"edgefl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         layout_hash=layout.hash,

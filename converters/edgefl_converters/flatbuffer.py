@@ -7,7 +7,7 @@ instead of stored, names that nobody reads go, and the manifest comes in. Equal 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flatbuffers
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl.errors import UnsupportedModelError
+from edgefl_converters.frozen_storage import store
 
 __all__ = ["FlatModel"]
 
@@ -87,6 +88,27 @@ class FlatModel:
                 data = self._model.buffers[tensor.buffer].data
                 if tensor.buffer not in self._owned and data is not None and len(data):
                     tensor.buffer = first.setdefault(np.asarray(data, np.uint8).tobytes(), tensor.buffer)
+
+    def store_constants(self, storage: str, makers: Callable[[str], bool]) -> None:
+        """Stores large float32 constants in fewer bytes, before names are dropped; see `frozen_storage`.
+
+        Args:
+            storage: of `frozen_storage.FORMATS`.
+            makers: whether the op whose first output has a name is one whose constants may be stored so.
+        """
+        initialisers = {index for index, _ in self._initialiser_subgraphs()}
+        for index, subgraph in enumerate(self._model.subgraphs):
+            if index in initialisers:
+                continue
+            wanted = {
+                int(source)
+                for operator in subgraph.operators
+                if len(operator.outputs) and makers(_text(subgraph.tensors[int(operator.outputs[0])].name or ""))
+                for source in operator.inputs
+                if source >= 0
+            }
+            restoring = [self._restore(subgraph, source, storage) for source in sorted(wanted)]
+            subgraph.operators = [*filter(None, restoring), *subgraph.operators]
 
     def compute_repeated_constants(self, signatures: Iterable[str]) -> None:
         """Computes constants that are assigned and hold one repeated number, in the initialiser and some signatures.
@@ -249,6 +271,33 @@ class FlatModel:
         operator.builtinOptions = schema.FillOptionsT()
         return operator
 
+    def _restore(self, subgraph: Any, source: int, storage: str) -> Any:
+        """Makes a constant tensor the output of a DEQUANTIZE op, which is returned; None where it stays as it is."""
+        tensor = subgraph.tensors[source]
+        data = self._model.buffers[tensor.buffer].data
+        if tensor.type != schema.TensorType.FLOAT32 or data is None or not len(data):
+            return None
+        stored = store(np.asarray(data, np.uint8).view(np.float32).reshape(tensor.shape), storage)
+        if stored is None:
+            return None
+        dtype = schema.TensorType.INT8 if stored.scales.size else schema.TensorType.FLOAT16
+        constant = self._constant(subgraph, dtype, list(tensor.shape), stored.values.tobytes())
+        version = 3
+        if stored.scales.size:
+            quantization = schema.QuantizationParametersT()
+            quantization.scale = stored.scales.tolist()
+            quantization.zeroPoint = [0] * stored.scales.size
+            quantization.quantizedDimension = stored.axis
+            subgraph.tensors[constant].quantization = quantization
+            version = 5 if stored.scales.size > 1 else 2
+        tensor.buffer = 0
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._operator_code(schema.BuiltinOperator.DEQUANTIZE, version)
+        operator.inputs, operator.outputs = [constant], [source]
+        operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+        operator.builtinOptions = schema.DequantizeOptionsT()
+        return operator
+
     def _copy_tensor(self, subgraph: Any, source: int) -> int:
         """Adds an op that gives its input back: the maximum of a value and itself."""
         original = subgraph.tensors[source]
@@ -277,13 +326,13 @@ class FlatModel:
         buffer.data = np.frombuffer(data, np.uint8)
         return _add(self._model.buffers, buffer)
 
-    def _operator_code(self, builtin: int) -> int:
+    def _operator_code(self, builtin: int, version: int = 1) -> int:
         for index, code in enumerate(self._model.operatorCodes):
-            if code.builtinCode == builtin and code.version == 1:
+            if code.builtinCode == builtin and code.version == version:
                 return index
         code = schema.OperatorCodeT()
         # The old field holds what fits into a byte, for readers from before there were more.
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), version
         return _add(self._model.operatorCodes, code)
 
     def _builtin(self, operator: Any) -> int:

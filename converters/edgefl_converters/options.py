@@ -10,9 +10,10 @@ from typing import Any
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl_converters.fine_tuning import FineTuning
+from edgefl_converters.frozen_storage import FORMATS
 from edgefl_converters.variable_names import NamedVariable, choose, named_variables
 
-__all__ = ["Options", "local_variables", "options_of"]
+__all__ = ["Options", "fine_tuning_document", "local_variables", "options_of"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,20 @@ class Options:
         local: patterns of parameters that never leave a device, as in `FineTuning`: personal layers (Arivazhagan et al.
             2019, FedPer) or the normalisation of each device's own data (Li et al. 2021, FedBN).
         algorithms: federated algorithms that the file shall support, of `ALGORITHMS`.
+        quantize_frozen: how frozen weights are stored, of `frozen_storage.FORMATS`; None for float32.
     """
 
     fine_tuning: FineTuning = field(default_factory=FineTuning)
     local: str | Sequence[str] = ()
     algorithms: str | Sequence[str] = ()
+    quantize_frozen: str | None = None
 
     def __post_init__(self) -> None:
+        if self.quantize_frozen not in (None, *FORMATS):
+            raise InvalidSettingError(
+                f"Frozen weights can be stored as {' or '.join(FORMATS)}, got {self.quantize_frozen!r}.",
+                hint="What is trained stays float32 in any case.",
+            )
         for name in ("local", "algorithms"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
@@ -48,7 +56,14 @@ def options_of(manifest: ModelManifest) -> Options:
         FineTuning.from_json(manifest.fine_tuning),
         [glob.escape(parameter.name) for parameter in manifest.local_parameters],
         [name for name, there in algorithms.items() if there],
+        manifest.fine_tuning.get("quantize_frozen"),
     )
+
+
+def fine_tuning_document(options: Options) -> dict[str, Any]:
+    """What the manifest says about the choice of what is trained."""
+    storage = {} if options.quantize_frozen is None else {"quantize_frozen": options.quantize_frozen}
+    return {**options.fine_tuning.as_json(), **storage}
 
 
 def local_variables(model: Any, patterns: Sequence[str]) -> set[int]:
