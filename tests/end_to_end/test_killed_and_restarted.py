@@ -119,12 +119,12 @@ def test_six_kills_change_nothing(tmp_path, write_data, mlp_file):
 
 def test_kills_change_nothing_where_devices_and_server_have_a_memory_of_the_run(tmp_path, write_data, personal_file):
     # Local parameters and control variates: what is sent depends on all rounds before.
-    compare(tmp_path, write_data, personal_file, kills=5, rounds=10, longest_pause=1.0, strategy="scaffold")
+    compare(tmp_path, write_data, personal_file, kills=4, rounds=10, longest_pause=1.0, strategy="scaffold")
 
 
 @pytest.mark.slow
 def test_thirty_kills_change_nothing_where_there_is_a_memory_of_the_run(tmp_path, write_data, personal_file):
-    compare(tmp_path, write_data, personal_file, kills=30, rounds=40, longest_pause=2.0, strategy="scaffold")
+    compare(tmp_path, write_data, personal_file, kills=30, rounds=60, longest_pause=1.0, strategy="scaffold")
 
 
 @pytest.mark.slow
