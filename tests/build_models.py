@@ -1,7 +1,8 @@
 """Converts the small models that tests need, and records what Keras computes with them.
 
 Runs as a process of its own (`build_models.py FOLDER NAME...`), for TensorFlow and tflite-runtime cannot share one. For
-each name it leaves ``NAME.tflite`` and ``NAME.npz``; if the conversion fails, ``NAME.error`` instead.
+each name it leaves ``NAME.tflite`` and, but for those in `OPTIONS`, ``NAME.npz``; if the conversion fails,
+``NAME.error`` instead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from edgefl_converters.anchors import ALGORITHMS
 from edgefl_converters.building import build
+from edgefl_converters.options import Options
 
 BATCH = 8
 ROWS = 35  # four batches and three rows
@@ -96,6 +99,28 @@ def two_inputs() -> Built:
     words_data = np.random.default_rng(3).integers(0, 10, (ROWS, 3)).astype(np.int32)
     return model, [numbers(ROWS, 4), words_data], [labels(3), numbers(ROWS, 1, seed=4)]
 
+
+def small(*between: Any) -> Any:
+    """The model of tests/federated_numpy.py, with further layers before its head."""
+    stack = [keras.Input((20,)), layers.Dense(16, "tanh", name="body"), *between]
+    model = keras.Sequential([*stack, layers.Dense(5, "softmax", name="head")])
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def noisy() -> Any:
+    """Rows that are mixed, and random numbers."""
+    return small(layers.BatchNormalization(name="norm"), layers.Dropout(0.5))
+
+
+OPTIONS: dict[str, tuple[Callable[[], Any], Options]] = {
+    "plain_sgd": (small, Options()),
+    "federated": (small, Options(algorithms=ALGORITHMS)),
+    "personal": (small, Options(local="head/*", algorithms="scaffold")),
+    "noisy": (noisy, Options(algorithms="fedsgd")),
+    "normalised": (noisy, Options(local="norm/*")),
+}
+"""Files for federated algorithms; there is no recording of Keras beside them."""
 
 MODELS: dict[str, Callable[[], Built]] = {
     each.__name__: each for each in (mlp, wide, mlp_adam, cnn, conv1d, dropout, batch_norm, frozen, two_inputs)
@@ -174,6 +199,11 @@ def main(folder: Path, names: list[str]) -> None:
         try:
             keras.backend.clear_session()
             keras.utils.set_random_seed(7)
+            if name in OPTIONS:
+                make, options = OPTIONS[name]
+                built = build(make(), batch_size=BATCH, options=options)
+                (folder / f"{name}.tflite").write_bytes(built.data)
+                continue
             model, x, y = MODELS[name]()
             built = build(model, batch_size=BATCH)
             np.savez(folder / f"{name}.npz", **Recorder(model, x, y).record())

@@ -1,7 +1,8 @@
 """Fixtures for every part: small converted models with what Keras computes with them, and the interpreters.
 
 ``NAME_file`` (for the names in `MODELS`) is the path of a model file; beside it lies ``NAME.npz``, written by
-build_models.py. All that a session's tests need are built by one child process when the first of them is asked for.
+build_models.py (not for those made for federated algorithms). All that a session's tests need are built by one child
+process when the first of them is asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from edgefl_device_runtime.training import RUNTIMES
 hypothesis.settings.register_profile("edgefl", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("edgefl")
 
-MODELS = ("mlp", "wide", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "frozen", "two_inputs")
+MODELS = (
+    *("mlp", "wide", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "frozen", "two_inputs"),
+    *("plain_sgd", "federated", "personal", "noisy", "normalised"),
+)
 
 
 @pytest.fixture(scope="session")

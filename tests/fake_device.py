@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import urllib3
 
-from edgefl.wire.messages import CONTENT_TYPE, MetricState, Outcome, Section, Task
+from edgefl.wire.messages import CONTENT_TYPE, Correction, MetricState, Outcome, Section, Task, TaskKind
 
 __all__ = ["FakeDevice", "Identity", "outcome_for"]
 
@@ -44,8 +44,11 @@ def outcome_for(task: Task, weights: np.ndarray, statistic_size: int) -> Outcome
     random = np.random.default_rng(task.seed)
     delta = (0.1 * random.normal(size=weights.size) - 0.01 * weights).astype(np.float32)
     split = weights.size - statistic_size
-    sections = [Section.of("delta", delta[:split], task.codec)]
-    if statistic_size:
+    gradient = task.kind == TaskKind.GRADIENT
+    sections = [Section.of("gradient" if gradient else "delta", delta[:split], task.codec)]
+    if task.correction == Correction.SCAFFOLD:
+        sections.append(Section.of("control", random.normal(size=split).astype(np.float32), task.codec))
+    if statistic_size and not gradient:
         sections.append(Section.of("statistics", delta[split:], task.codec))
     rows = 5 + int(task.seed % 20)
     return Outcome(

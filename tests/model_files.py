@@ -32,6 +32,8 @@ def make_model_file(
     values: Sequence[NDArray[np.float32]] | None = None,
     seed: int = 0,
     batch_size: int = 8,
+    algorithms: Sequence[str] = (),
+    momentum: float = 0.0,
 ) -> bytes:
     """The bytes of a file that `ModelFile` reads and verifies.
 
@@ -40,6 +42,8 @@ def make_model_file(
         values: initial values, one array of the right shape a parameter; drawn from `seed` when left out.
         seed: for the drawn values.
         batch_size: what the manifest says.
+        algorithms: those of `edgefl.algorithms.ALGORITHMS` for which the manifest has signatures.
+        momentum: of the SGD that it says it was compiled with.
     """
     parameters = list(default_parameters() if parameters is None else parameters)
     random = np.random.default_rng(seed)
@@ -49,16 +53,12 @@ def make_model_file(
     parameters = [replace(each, buffer=index) for index, each in enumerate(parameters, start=1)]
     manifest = ModelManifest(
         parameters=tuple(parameters),
-        signatures={
-            "train": Signature(
-                inputs=(TensorSpec("x", "x", (batch_size, 3), "float32"), TensorSpec("y", "y", (batch_size,), "int32")),
-                outputs=(TensorSpec("loss", "loss", (1,), "float32"),),
-            )
-        },
+        signatures=_signatures(parameters, batch_size, algorithms),
         inputs=("x",),
         outputs=("y",),
         targets=(Target("y", "y", classes=4),),
         batch_size=batch_size,
+        optimizer={"class_name": "SGD", "config": {"learning_rate": 0.01, "momentum": momentum}},
         metrics=(Metric("accuracy", "mean", ("accuracy_total", "accuracy_count")),),
     )
     layout = manifest.layout
@@ -69,6 +69,23 @@ def make_model_file(
     draft = _write([*payloads, manifest.to_json()])
     graph = ModelFile(draft).compute_graph_hash()
     return _write([*payloads, replace(manifest, graph_hash=graph).to_json()])
+
+
+def _signatures(parameters: Sequence[Parameter], batch: int, algorithms: Sequence[str]) -> dict[str, Signature]:
+    data = (TensorSpec("x", "x", (batch, 3), "float32"), TensorSpec("y", "y", (batch,), "int32"))
+    loss, status = TensorSpec("loss", "loss", (1,), "float32"), TensorSpec("status", "status", (1,), "float32")
+    weights = [each for each in parameters if each.shared and each.role == "weight"]
+    specs = tuple(TensorSpec(each.name, each.name, each.shape, each.dtype) for each in weights)
+    signatures = {"train": Signature(data, (loss,))}
+    if {"fedprox", "feddyn"} & set(algorithms):
+        signatures["train"] = Signature((*data, TensorSpec("mu", "mu", (1,), "float32")), (loss,))
+        signatures["set_reference"] = Signature((), (status,))
+    if {"scaffold", "feddyn"} & set(algorithms):
+        signatures["set_correction"] = Signature(specs, (status,))
+    if "fedsgd" in algorithms:
+        gradients = tuple(TensorSpec(f"gradient/{spec.name}", spec.tensor, spec.shape, spec.dtype) for spec in specs)
+        signatures["gradient"] = Signature(data, (loss, *gradients))
+    return signatures
 
 
 def _write(payloads: Sequence[bytes]) -> bytes:

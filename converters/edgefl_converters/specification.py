@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError
-from edgefl_converters.algorithms import Anchors, anchors_for, require_algorithms
+from edgefl_converters.anchors import Anchors, anchors_for, require_algorithms
 from edgefl_converters.learning_rates import compiled_learning_rate
 from edgefl_converters.naming import PathNames, unique
 from edgefl_converters.options import Options, local_variables

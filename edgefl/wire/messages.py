@@ -24,12 +24,13 @@ from edgefl.wire.framing import (
     vector_of_tables,
 )
 from edgefl.wire.generated import messages_generated as wire
-from edgefl.wire.vocabulary import BatchPolicy, OptimizerState, OutcomeStatus, Reason, TaskKind
+from edgefl.wire.vocabulary import BatchPolicy, Correction, OptimizerState, OutcomeStatus, Reason, TaskKind
 
 __all__ = [
     "CONTENT_TYPE",
     "PROTOCOL_VERSION",
     "BatchPolicy",
+    "Correction",
     "MetricState",
     "OptimizerState",
     "Outcome",
@@ -66,11 +67,15 @@ class Task:
         batch_size: rows per step, at most the model's; 0: the model's.
         learning_rate: None: the model's own.
         optimizer_state: reset or keep slots.
-        mu: FedProx's proximal term (Li et al. 2020, section 3.2); 0: absent.
+        mu: FedProx's proximal term (Li et al. 2020, section 3.2), FedDyn's alpha; 0: absent.
         clip_norm: bound of the L2 norm of the delta's weight section; 0: none.
         codec: how the outcome's sections are to be written.
         deadline_seconds: how long the server waits, from receipt; 0: for ever.
         extra_vectors: further vectors the task needs, by name and SHA-256.
+        correction: what is added to the gradient in every local step.
+        continues: task id of this device's latest outcome of the run that was folded; empty: there is none. What the
+            device keeps of a run (local parameters, its control variate) is what it was after that task. None: a
+            server that does not say.
     """
 
     population: str
@@ -96,6 +101,8 @@ class Task:
     codec: str = "float32"
     deadline_seconds: float = 0.0
     extra_vectors: tuple[tuple[str, str], ...] = ()
+    correction: Correction | int = Correction.NONE
+    continues: str | None = None
 
     def encode(self) -> bytes:
         """The message as bytes."""
@@ -121,6 +128,7 @@ class Task:
                 "codec",
             )
         }
+        continues_at = None if self.continues is None else builder.CreateString(self.continues)
         wire.TaskStart(builder)
         wire.TaskAddPopulation(builder, strings["population"])
         wire.TaskAddRun(builder, strings["run"])
@@ -145,6 +153,9 @@ class Task:
         wire.TaskAddCodec(builder, strings["codec"])
         wire.TaskAddDeadlineSeconds(builder, self.deadline_seconds)
         wire.TaskAddExtraVectors(builder, vectors_at)
+        wire.TaskAddCorrection(builder, int(self.correction))
+        if continues_at is not None:
+            wire.TaskAddContinues(builder, continues_at)
         return finish(builder, wire.TaskEnd(builder), wire.Body.Task)
 
     @classmethod
@@ -185,6 +196,8 @@ class Task:
                     (text(entry.Name()), text(entry.Sha256()))
                     for entry in map(table.ExtraVectors, counted(table.ExtraVectorsLength(), data))
                 ),
+                correction=open_enum(Correction, table.Correction()),
+                continues=None if table.Continues() is None else text(table.Continues()),
             )
 
 
@@ -193,7 +206,7 @@ class Section:
     """A named vector of an outcome, still as its codec wrote it.
 
     Attributes:
-        name: ``delta`` (weight section), ``statistics`` (statistic section), ``control``, …
+        name: ``delta``, ``control``, ``gradient`` (weight section), ``statistics`` (statistic section), …
         codec: name of the codec.
         length: elements after decoding.
         payload: the codec's bytes; a view into the message when it was decoded.

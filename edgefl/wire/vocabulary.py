@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["BatchPolicy", "OptimizerState", "OutcomeStatus", "Reason", "TaskKind"]
+__all__ = ["BatchPolicy", "Correction", "OptimizerState", "OutcomeStatus", "Reason", "TaskKind"]
 
 
 class TaskKind(IntEnum):
@@ -13,6 +13,15 @@ class TaskKind(IntEnum):
     TRAIN = 0
     EVALUATE = 1
     STATISTICS = 2
+    GRADIENT = 3
+
+
+class Correction(IntEnum):
+    """What a device adds to the gradient in every local step."""
+
+    NONE = 0
+    SCAFFOLD = 1
+    FEDDYN = 2
 
 
 class BatchPolicy(IntEnum):

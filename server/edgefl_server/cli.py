@@ -145,6 +145,13 @@ def create(
     population: Annotated[str, typer.Option(help="Whose devices train.")],
     rounds: Annotated[int, typer.Option(help="How many rounds.")],
     target: Annotated[int, typer.Option(help="Outcomes that close a round.")],
+    strategy: Annotated[
+        str, typer.Option(help="How updates become new weights: fedavg, fedprox, scaffold, feddyn or fedsgd.")
+    ] = "fedavg",
+    mu: Annotated[float, typer.Option(help="FedProx's mu, FedDyn's alpha.", show_default=False)] = 0.0,
+    server_learning_rate: Annotated[
+        float | None, typer.Option(help="The server's own step [default: scaffold 1, fedsgd the model's]")
+    ] = None,
     minimum: Annotated[
         int, typer.Option(help="Outcomes that suffice at the deadline; 0: the target.", show_default=False)
     ] = 0,
@@ -179,6 +186,9 @@ def create(
         "population": population,
         "rounds": rounds,
         "target": target,
+        "strategy": strategy,
+        "mu": mu,
+        "server_learning_rate": server_learning_rate,
         "minimum": minimum,
         "over_selection": over_selection,
         "deadline_seconds": deadline,

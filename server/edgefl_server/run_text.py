@@ -16,7 +16,8 @@ def status(result: dict[str, Any]) -> str:
         lines.append(f"  why: {result['why']}")
     lines.append(
         f"  population {result['population']}: {result['devices_enrolled']} devices enrolled, "
-        f"{result['tasks_open']} tasks open, target {result['target']}"
+        f"{result['tasks_open']} tasks open, target {result['target']}, "
+        f"strategy {result['settings'].get('strategy', 'fedavg')}"
     )
     lines += [f"  {round_line(entry)}" for entry in result["history"]]
     lines.append(f"  weights {result['weights_hash']}")

@@ -14,6 +14,7 @@ from edgefl.wire.framing import finish, new_builder, vector_of_tables
 from edgefl.wire.generated import messages_generated as wire
 from edgefl.wire.messages import (
     BatchPolicy,
+    Correction,
     MetricState,
     OptimizerState,
     Outcome,
@@ -49,7 +50,9 @@ TASK = Task(
     clip_norm=1.5,
     codec="float16",
     deadline_seconds=60.0,
-    extra_vectors=(("correction", "e5" * 32),),
+    extra_vectors=(("control", "e5" * 32),),
+    correction=Correction.FEDDYN,
+    continues="run-1-000002-ab-0",
 )
 OUTCOME = Outcome(
     task_id="run-1-000003-ab-0",
@@ -95,6 +98,8 @@ tasks = st.builds(
     codec=texts,
     deadline_seconds=float32s,
     extra_vectors=st.lists(st.tuples(texts, hashes), max_size=3).map(tuple),
+    correction=st.sampled_from(Correction),
+    continues=st.none() | texts,
 )
 sections = st.builds(
     Section.of,
@@ -131,7 +136,7 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
 
 
 def test_the_golden_task_is_read_and_written_to_the_byte() -> None:
-    golden = (GOLDEN / "task.eflm").read_bytes()
+    golden = (GOLDEN / "task_with_correction.eflm").read_bytes()
     assert Task.decode(golden) == TASK
     assert TASK.encode() == golden
 
@@ -143,8 +148,8 @@ def test_the_golden_outcome_is_read_and_written_to_the_byte() -> None:
 
 
 def test_a_message_of_a_later_minor_schema_is_read_and_its_new_fields_ignored() -> None:
-    # task_with_a_new_field.eflm was written by the schema with one more field at the end of Task.
-    golden = (GOLDEN / "task_with_a_new_field.eflm").read_bytes()
+    # task_with_a_later_field.eflm was written by the schema with one more field at the end of Task.
+    golden = (GOLDEN / "task_with_a_later_field.eflm").read_bytes()
     assert golden != TASK.encode()
     assert Task.decode(golden) == TASK
 
@@ -153,6 +158,13 @@ def test_a_message_of_an_earlier_schema_is_read_with_defaults_for_what_it_lacks(
     # task_without_late_fields.eflm holds the required fields only.
     decoded = Task.decode((GOLDEN / "task_without_late_fields.eflm").read_bytes())
     assert (decoded.epochs, decoded.learning_rate, decoded.extra_vectors) == (0, None, ())
+    assert (decoded.correction, decoded.continues) == (Correction.NONE, None)
+
+
+def test_a_task_from_before_there_were_corrections_is_read() -> None:
+    # task.eflm was written by the first schema.
+    before = replace(TASK, extra_vectors=(("correction", "e5" * 32),), correction=Correction.NONE, continues=None)
+    assert Task.decode((GOLDEN / "task.eflm").read_bytes()) == before
 
 
 def test_a_message_of_a_newer_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:

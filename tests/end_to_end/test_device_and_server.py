@@ -13,7 +13,7 @@ from edgefl.hashing import weights_hash
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import Task
 from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.local_training import perform
+from edgefl_device_runtime.agent.local_training import Given, perform
 from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 from edgefl_server.aggregation import task_seed
 from real_processes import Process, write_identity
@@ -43,7 +43,7 @@ def federated_averaging(model, devices, rounds=ROUNDS):
                 epochs=EPOCHS,
             )
             local = Examples({manifest.inputs[0]: data["x"]}, {manifest.targets[0].name: data["y"]})
-            outcome = perform(task, trainer, weights, local, lambda: None)
+            outcome = perform(task, trainer, Given(weights), local, lambda: None).outcome
             delta = np.concatenate([section.vector() for section in outcome.sections])
             total += outcome.num_examples * delta.astype(np.float64)
             examples += outcome.num_examples

@@ -20,7 +20,7 @@ OUTCOME = re.compile("/v1/tasks/(?P<task>[0-9a-f-]+)/outcome")
 class Run:
     """A server and three devices that stand up again whenever they are killed."""
 
-    def __init__(self, folder, data, model, rounds):
+    def __init__(self, folder, data, model, rounds, **settings):
         self.fleet = Fleet(folder)
         self.data = data
         self.names = [f"d{index}" for index in range(DEVICES)]
@@ -29,7 +29,7 @@ class Run:
         self.fleet.start_server()
         self.proxy = RecordingProxy(self.fleet.port)
         self.fleet.via = self.proxy.port
-        self.run = self.fleet.create_run(model, "kitchen", rounds=rounds, target=DEVICES, seed=3, epochs=2)
+        self.run = self.fleet.create_run(model, "kitchen", rounds=rounds, target=DEVICES, seed=3, epochs=2, **settings)
         self.processes = {name: self._start(name) for name in self.names}
         self.killed = []
 
@@ -73,14 +73,14 @@ class Run:
         return statuses, digests
 
 
-def compare(tmp_path, write_data, model, kills, rounds, longest_pause):
+def compare(tmp_path, write_data, model, kills, rounds, longest_pause, **settings):
     data = {f"d{index}": write_data(f"data{index}", rows=27 + 8 * index, seed=index) for index in range(DEVICES)}
-    undisturbed = Run(tmp_path / "undisturbed", data, model, rounds)
+    undisturbed = Run(tmp_path / "undisturbed", data, model, rounds, **settings)
     try:
         undisturbed.finish()
     finally:
         undisturbed.close()
-    disturbed = Run(tmp_path / "disturbed", data, model, rounds)
+    disturbed = Run(tmp_path / "disturbed", data, model, rounds, **settings)
     try:
         chaos = random.Random(20260101)
         while len(disturbed.killed) < kills:
@@ -115,6 +115,16 @@ def assert_folded_exactly_once(run, rounds):
 
 def test_six_kills_change_nothing(tmp_path, write_data, mlp_file):
     compare(tmp_path, write_data, mlp_file, kills=6, rounds=12, longest_pause=1.0)
+
+
+def test_kills_change_nothing_where_devices_and_server_have_a_memory_of_the_run(tmp_path, write_data, personal_file):
+    # Local parameters and control variates: what is sent depends on all rounds before.
+    compare(tmp_path, write_data, personal_file, kills=4, rounds=10, longest_pause=1.0, strategy="scaffold")
+
+
+@pytest.mark.slow
+def test_thirty_kills_change_nothing_where_there_is_a_memory_of_the_run(tmp_path, write_data, personal_file):
+    compare(tmp_path, write_data, personal_file, kills=30, rounds=60, longest_pause=1.0, strategy="scaffold")
 
 
 @pytest.mark.slow

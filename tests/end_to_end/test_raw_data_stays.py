@@ -10,9 +10,14 @@ import shutil
 import numpy as np
 import pytest
 
+from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl.version import __version__
-from edgefl.wire.messages import CONTENT_TYPE, Outcome, Task
+from edgefl.wire.messages import CONTENT_TYPE, Correction, Outcome, Task
+from edgefl_device_runtime.agent.examples import arrange
+from edgefl_device_runtime.agent.local_training import Given, perform
+from edgefl_device_runtime.agent.memory import Memory
+from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 from edgefl_device_runtime.training import RUNTIMES
 from real_processes import write_identity
 from recording_proxy import RecordingProxy, exchanges
@@ -96,7 +101,8 @@ class Reader:
 
     def weights(self, request, names, reply):
         assert request.body == b""
-        assert names["hash"] in {task.base_weights_hash for task in self.tasks.values()}
+        named = {task.base_weights_hash for task in self.tasks.values()}
+        assert names["hash"] in named.union(digest for task in self.tasks.values() for _, digest in task.extra_vectors)
 
     def outcome(self, request, names, reply):
         outcome = Outcome.decode(request.body)
@@ -107,6 +113,8 @@ class Reader:
         assert outcome.layout_hash == layout.hash
         assert (outcome.status, outcome.reason) == (0, 0)
         sizes = {"delta": layout.weight_size, "statistics": layout.statistic_size}
+        if task.correction == Correction.SCAFFOLD:
+            sizes["control"] = layout.weight_size
         assert [section.name for section in outcome.sections] == [name for name, size in sizes.items() if size]
         for section in outcome.sections:
             assert section.codec == task.codec
@@ -125,13 +133,13 @@ class Reader:
         return str((outcome.status, outcome.reason, *counts, sections, [m.name for m in outcome.metrics]))
 
 
-def took_part(fleet, proxy, model, data, population="kitchen"):
+def took_part(fleet, proxy, model, data, population="kitchen", **settings):
     """One device's whole part in a run, as it went over the wire: a reader and the connections."""
     fleet.via = proxy.port
     state = fleet.folder / "device"
     shutil.rmtree(state, ignore_errors=True)
     device = write_identity(state, 1)
-    fleet.create_run(model, population, rounds=ROUNDS, target=1, seed=5, epochs=2)
+    fleet.create_run(model, population, rounds=ROUNDS, target=1, seed=5, epochs=2, **settings)
     before = len(proxy.recordings)
     summary = fleet.start_device("device", population, data).finish()
     assert summary["tasks"] == {"accepted": ROUNDS}
@@ -166,6 +174,45 @@ def test_every_byte_is_protocol_and_nothing_but_its_numbers_depends_on_the_data(
         payloads.append([e.request.body for e in found if e.request.method == "PUT"])
     assert outlines[0] == outlines[1]
     assert payloads[0] != payloads[1]  # or the two would have been the same run
+
+
+def test_nothing_of_a_local_parameter_or_of_a_devices_control_variate_is_sent(fleet, proxy, write_data, personal_file):
+    fleet.start_server()
+    data = write_data("data")
+    reader, recordings, _ = took_part(fleet, proxy, personal_file, data, strategy="scaffold")
+    found = [exchange for recording in recordings for exchange in exchanges(recording)]
+    for exchange in found:
+        reader.read(exchange)
+    sent = b"".join(bytes(recording.sent) for recording in recordings)
+    kept = memories(personal_file, reader.tasks.values(), found, np.load(data))
+    assert len(kept) == ROUNDS
+    for memory in kept:
+        assert set(memory.local) == {"head/kernel", "head/bias"}
+        for vector in memory.local.values():
+            assert_no_neighbours_in(sent, vector)
+    # After the first task c_i is what was sent as its change; later ones are nobody's business.
+    for memory in kept[1:]:
+        assert_no_neighbours_in(sent, memory.control)
+
+
+def memories(model, tasks, found, arrays):
+    """What the device had to keep after each task, computed again."""
+    bodies = {sha256(exchange.reply.body): exchange.reply.body for exchange in found if exchange.reply}
+    vector = lambda digest: np.frombuffer(bodies[digest], "<f4")  # noqa: E731
+    trainer, memory, kept = InterpreterTrainer(model), Memory(), []
+    for task in tasks:
+        weights = vector(task.base_weights_hash)
+        given = Given(weights, vector(dict(task.extra_vectors)["control"]), memory)
+        memory = perform(task, trainer, given, arrange(dict(arrays), trainer.manifest), lambda: None).memory
+        kept.append(memory)
+    return kept
+
+
+def assert_no_neighbours_in(sent, vector):
+    flat = vector.ravel()
+    for dtype in ("<f4", ">f4", "<f8"):
+        for first in range(flat.size - 1):
+            assert flat[first : first + 2].astype(dtype).tobytes() not in sent
 
 
 def assert_not_in(sent, arrays):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgefl.algorithms import ALGORITHMS
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 from edgefl_server.aggregation import RunSettings
 from edgefl_server.storage import (
@@ -23,7 +24,7 @@ from edgefl_server.storage import (
     next_task,
 )
 from fake_device import Identity, outcome_for
-from model_files import make_model_file
+from model_files import default_parameters, make_model_file
 
 
 @dataclass
@@ -54,11 +55,13 @@ class Fleet:
 
     def create_run(self, **settings: object) -> str:
         values = {"rounds": 3, "target": 2, "seed": 7, **settings}
-        return create_run(self.state, make_model_file(), "people", RunSettings(**values))  # type: ignore[arg-type]
+        statistics = values.get("strategy") != "fedsgd"
+        model = make_model_file(default_parameters(statistics), algorithms=ALGORITHMS)
+        return create_run(self.state, model, "people", RunSettings(**values))  # type: ignore[arg-type]
 
     def outcome(self, task: Task) -> Outcome:
         weights = np.frombuffer(self.state.weights.get(task.base_weights_hash), "<f4")
-        return outcome_for(task, weights, statistic_size=4)
+        return outcome_for(task, weights, statistic_size=weights.size - 16)
 
     def finish(self, device: DeviceRow) -> Task:
         """The device gets its task and sends a good outcome."""

@@ -33,6 +33,7 @@ def document(state: str, *history: dict[str, Any], why: str = "") -> dict[str, A
         "rounds": 2,
         "population": "people",
         "devices_enrolled": 3,
+        "settings": {"strategy": "scaffold"},
         "tasks_open": 1,
         "target": 2,
         "weights_hash": "f" * 64,

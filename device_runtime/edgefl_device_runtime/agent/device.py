@@ -26,10 +26,12 @@ from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Task
 from edgefl_device_runtime.agent.cache import Cache
 from edgefl_device_runtime.agent.connection import Connection, Reply, UnexpectedReplyError
+from edgefl_device_runtime.agent.corrections import CONTROL
 from edgefl_device_runtime.agent.examples import arrange
 from edgefl_device_runtime.agent.lease import Lease
 from edgefl_device_runtime.agent.local_training import (
     SUPPORTED_KINDS,
+    Given,
     Trainer,
     check_supported,
     given_up,
@@ -37,6 +39,7 @@ from edgefl_device_runtime.agent.local_training import (
     reason_for,
     unfinished,
 )
+from edgefl_device_runtime.agent.memory import Memories, Memory
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import open_source
 from edgefl_device_runtime.agent.state import StateFolder
@@ -108,6 +111,7 @@ class Device:
         self._connection.authorization = self._identity.authorization
         self._models = Cache(self._state.models, self._settings.models_kept)
         self._weights = Cache(self._state.weights, self._settings.weights_kept)
+        self._memories = Memories(self._state.runs, self._settings.runs_kept)
         self._load_trainer = load_trainer or _load_with(num_threads, runtime)
         self._trainer: tuple[str, Trainer] | None = None
         self._enrolled = False
@@ -184,6 +188,8 @@ class Device:
             advice = self._settings.rest_without_advice if reply.retry_after is None else reply.retry_after
             self._rest = min(advice, self._settings.longest_rest)
             self.active_runs = _count(reply.headers.get("EdgeFL-Active-Runs"))
+            if self.active_runs == 0:
+                self._memories.forget_all()
             return None
         if reply.status != 200:
             raise UnexpectedReplyError(reply, "Asked for work")
@@ -242,10 +248,13 @@ class Device:
                 check_supported(task)
                 trainer = self._trainer_for(task)
                 version = trainer.version
-                weights = self._base_weights(task)
+                given = self._given(task)
                 examples = arrange(self._source(), trainer.manifest)
                 progress()
-                outcome = perform(task, trainer, weights, examples, progress)
+                performed = perform(task, trainer, given, examples, progress)
+                outcome = performed.outcome
+                if performed.memory.vectors:
+                    self._memories.keep(task.run, task.task_id, performed.memory)
             except _AbandonedError:
                 return None
             except (AuthenticationError, MissingDependencyError):
@@ -270,8 +279,12 @@ class Device:
             self._trainer = (task.model_hash, self._load_trainer(path))
         return self._trainer[1]
 
-    def _base_weights(self, task: Task) -> NDArray[np.float32]:
-        wanted = task.base_weights_hash
+    def _given(self, task: Task) -> Given:
+        further = {name: self._vector(content_hash) for name, content_hash in task.extra_vectors}
+        memory = Memory() if task.continues is None else self._memories.recall(task.run, task.continues)
+        return Given(self._vector(task.base_weights_hash), further.get(CONTROL), memory)
+
+    def _vector(self, wanted: str) -> NDArray[np.float32]:
         path = self._connection.download(f"/v1/weights/{wanted}", wanted, self._weights)
         try:
             return np.fromfile(path, "<f4").astype(np.float32, copy=False)

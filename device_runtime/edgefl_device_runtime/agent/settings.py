@@ -32,6 +32,8 @@ class Settings:
         models_kept: model files in the cache: a device serves many runs over its life, few at the same time.
         weights_kept: weights in the cache: each round brings new ones; the previous is kept for a task handed out
             again.
+        runs_kept: runs of which local parameters and control variates are kept: a device works for few at the same
+            time, and those that are over are not told apart while another one is active.
     """
 
     connect_timeout: float = 15.0
@@ -49,3 +51,4 @@ class Settings:
     piece: int = 1 << 16
     models_kept: int = 3
     weights_kept: int = 2
+    runs_kept: int = 8

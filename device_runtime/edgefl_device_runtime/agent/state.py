@@ -25,6 +25,7 @@ class StateFolder:
     ``enrolment.json``      server, population and certificate pin, never the token
     ``outcome.message``     a finished outcome that the server has not answered yet
     ``cache/``              models and weights by hash
+    ``runs/``               what never leaves the device and belongs to a run: see `Memories`
     ``lock``                held by the process that uses the folder
     ======================  =====================================================================
 
@@ -39,6 +40,7 @@ class StateFolder:
         self.folder = folder
         self.models = folder / "cache" / "models"
         self.weights = folder / "cache" / "weights"
+        self.runs = folder / "runs"
         self._outcome = folder / "outcome.message"
         self._enrolment = folder / "enrolment.json"
         self._lock: Any = None
@@ -64,7 +66,7 @@ class StateFolder:
         except OSError as error:
             raise storage_error(error, "lock", self.folder) from error
         # What a kill left behind in the middle of an atomic write.
-        for leftover in self.folder.glob(".*.part"):
+        for leftover in (*self.folder.glob(".*.part"), *self.runs.glob(".*.part")):
             with contextlib.suppress(OSError):
                 leftover.unlink()
 

@@ -33,6 +33,8 @@ class InterpreterTrainer:
 
     def __init__(self, path: Path, *, num_threads: int = 1, runtime: str = "auto") -> None:
         self._model = TrainableModel(path, num_threads=num_threads, runtime=runtime)
+        # A new interpreter holds the file's own values.
+        self._initial_local = self._model.local_parameters
 
     @property
     def manifest(self) -> ModelManifest:
@@ -45,19 +47,35 @@ class InterpreterTrainer:
         return self._model.weights
 
     @property
+    def local_parameters(self) -> dict[str, NDArray[np.float32]]:
+        """The parameters that are not shared, by name, as new arrays."""
+        return self._model.local_parameters
+
+    @property
     def version(self) -> str:
         """Product and version of edgefl and of the interpreter."""
         # importlib.metadata would cost 3 MB of memory.
         module = sys.modules.get(self._model.runtime.replace("-", "_"))
         return f"edgefl/{__version__} {self._model.runtime}/{getattr(module, '__version__', 'unknown')}"
 
-    def start(self, weights: NDArray[np.float32]) -> None:
-        """Makes the state what it is at the beginning of every task: these weights, a fresh optimizer."""
+    def start(
+        self,
+        weights: NDArray[np.float32],
+        local: Mapping[str, NDArray[np.float32]],
+        correction: NDArray[np.float32] | None,
+    ) -> None:
+        """Makes the state what it is at the beginning of every task, with a fresh optimizer."""
         self._model.reset_optimizer()
         self._model.weights = weights
+        if self._initial_local:
+            self._model.local_parameters = {**self._initial_local, **local}
+        if self.manifest.has_correction:
+            self._model.set_correction(correction)
 
     def train(self, task: Task, examples: Examples, progress: Progress) -> Training:
         """Trains as the task says; 0 stands for no limit there, and for the model's own batch size."""
+        if task.mu > 0:
+            self._model.set_reference()
         history = self._model.fit(
             examples.x,
             examples.y,
@@ -66,6 +84,7 @@ class InterpreterTrainer:
             batch_size=task.batch_size or None,
             seed=task.seed,
             learning_rate=task.learning_rate,
+            mu=task.mu,
             max_steps=task.max_steps or None,
             max_seconds=task.max_seconds or None,
             batch_policy=task.batch_policy,  # type: ignore[arg-type]  # `check_supported` has seen to it
@@ -77,6 +96,11 @@ class InterpreterTrainer:
         """Evaluates without changing anything."""
         states = self._model.evaluate_states(examples.x, examples.y, examples.sample_weight)
         return Training(examples.rows, 0, _plain(states))
+
+    def gradient(self, task: Task, examples: Examples) -> tuple[Training, NDArray[np.float32]]:
+        """The gradient over all examples at the current weights; no step is taken."""
+        found = self._model.gradient(examples.x, examples.y, examples.sample_weight, seed=task.seed)
+        return Training(found.num_examples, 0, _plain(found.states)), found.vector
 
 
 class _Hook(Callback):

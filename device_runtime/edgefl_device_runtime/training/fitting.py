@@ -22,7 +22,7 @@ from edgefl_device_runtime.training.history import History
 from edgefl_device_runtime.training.interpreter import Interpreter
 from edgefl_device_runtime.training.randomness import row_order, step_seeds
 
-__all__ = ["Plan", "Trainer", "check_batch_size", "check_count", "check_learning_rate", "fit"]
+__all__ = ["Plan", "Trainer", "check_batch_size", "check_count", "check_learning_rate", "check_mu", "fit"]
 
 
 def check_count(name: str, value: Any) -> int:
@@ -48,6 +48,29 @@ def check_learning_rate(manifest: ModelManifest, value: float | None) -> float:
         raise InvalidSettingError(
             f"The learning rate must be a finite number of at least 0, got {value!r}.",
             hint=f"Leave it out for the compiled one, {manifest.learning_rate:g}.",
+        )
+    return float(value)
+
+
+def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) -> float:
+    """The proximal term's factor: the caller's, else 0.
+
+    Raises:
+        InvalidSettingError: it is negative or not finite, or above 0 and the file has no such term or no reference was
+            set.
+    """
+    if value is None:
+        return 0.0
+    if isinstance(value, (bool, str)) or not math.isfinite(value) or value < 0:
+        raise InvalidSettingError(f"mu must be a finite number of at least 0, got {value!r}.")
+    if value > 0 and not manifest.has_proximal_term:
+        raise InvalidSettingError(
+            f"The model file has no proximal term, got mu {value:g}.", hint="Convert it with --algorithm fedprox."
+        )
+    if value > 0 and not has_reference:
+        raise InvalidSettingError(
+            f"There is no reference yet to which mu {value:g} could pull.",
+            hint="Call set_reference() once the weights are those to stay near.",
         )
     return float(value)
 
@@ -105,9 +128,17 @@ class Trainer:
         manifest: its manifest.
         data: what to train on.
         learning_rate: of every step.
+        mu: factor of the proximal term, where the file has one.
     """
 
-    def __init__(self, interpreter: Interpreter, manifest: ModelManifest, data: Dataset, learning_rate: float) -> None:
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        manifest: ModelManifest,
+        data: Dataset,
+        learning_rate: float,
+        mu: float = 0.0,
+    ) -> None:
         signature = manifest.signatures["train"]
         tensors = {spec.name: spec.tensor for spec in signature.inputs}
         outputs = {spec.name: spec for spec in signature.outputs}
@@ -121,6 +152,8 @@ class Trainer:
         }
         if manifest.draws_random_numbers:
             self._inputs[tensors["seed"]] = self._seed
+        if manifest.has_proximal_term:
+            self._inputs[tensors["mu"]] = np.full(1, mu, np.float32)
         self._loss = outputs["loss"].tensor
         names = [name for metric in manifest.metrics for name in metric.states]
         self._sums = {name: np.zeros(outputs[name].shape) for name in names}

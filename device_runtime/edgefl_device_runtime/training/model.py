@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgefl.algorithms import check_supports
 from edgefl.errors import DataError, InvalidSettingError, storage_error
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import add_states, check_finalisers, finalise
@@ -26,9 +27,11 @@ from edgefl_device_runtime.training.fitting import (
     check_batch_size,
     check_count,
     check_learning_rate,
+    check_mu,
     fit,
     resolve_plan_policy,
 )
+from edgefl_device_runtime.training.gradients import Gradient, compute_gradient, correction_inputs
 from edgefl_device_runtime.training.history import History
 from edgefl_device_runtime.training.interpreter import Interpreter
 from edgefl_device_runtime.training.parameters import Parameters, State
@@ -74,6 +77,7 @@ class TrainableModel:
         self.stop_training = False
         self._calls = 0
         self._said: set[str] = set()
+        self._has_reference = False
 
     def __repr__(self) -> str:
         size, batch = self.manifest.layout.size, self.manifest.batch_size
@@ -91,6 +95,7 @@ class TrainableModel:
         shuffle: bool = True,
         seed: int = 0,
         learning_rate: float | None = None,
+        mu: float | None = None,
         max_steps: int | None = None,
         max_seconds: float | None = None,
         batch_policy: BatchPolicy | str = BatchPolicy.MODEL,
@@ -113,6 +118,7 @@ class TrainableModel:
             shuffle: visit the rows in another order in each epoch.
             seed: at least 0.
             learning_rate: by default the one that the model was compiled with.
+            mu: factor of the proximal term ``mu/2 · |w - reference|²`` (see `set_reference`); by default 0, without.
             max_steps: end after so many optimizer steps.
             max_seconds: end after the step during which so many seconds have passed.
             batch_policy: what to do with rows left over after the last full batch: ``pad`` (exact, where rows are
@@ -128,7 +134,7 @@ class TrainableModel:
             InvalidSettingError: an argument is out of range.
             RuntimeFailure: the interpreter failed.
         """
-        rate = check_learning_rate(self.manifest, learning_rate)
+        rate, proximal = check_learning_rate(self.manifest, learning_rate), self._check_mu(mu)
         size = check_batch_size(self.manifest, batch_size)
         if max_seconds is not None and not max_seconds > 0:
             raise InvalidSettingError(f"max_seconds must be a number above 0, got {max_seconds!r}.")
@@ -146,7 +152,7 @@ class TrainableModel:
         for callback in callbacks:
             callback.set_model(self)
         return fit(
-            Trainer(self._interpreter, self.manifest, data, rate),
+            Trainer(self._interpreter, self.manifest, data, rate, proximal),
             self.manifest,
             data.rows,
             plan,
@@ -162,6 +168,7 @@ class TrainableModel:
         sample_weight: ArrayLike | None = None,
         *,
         learning_rate: float | None = None,
+        mu: float | None = None,
         seed: int | None = None,
     ) -> dict[str, float]:
         """Takes one optimizer step.
@@ -171,6 +178,7 @@ class TrainableModel:
             y: the targets.
             sample_weight: one number for each row.
             learning_rate: by default the compiled one.
+            mu: see `fit`.
             seed: of the model's own random numbers in this step; by default the number of this call, which is part of
                 the state.
 
@@ -182,7 +190,7 @@ class TrainableModel:
             InvalidSettingError: an argument is out of range.
             RuntimeFailure: the interpreter failed.
         """
-        rate = check_learning_rate(self.manifest, learning_rate)
+        rate, proximal = check_learning_rate(self.manifest, learning_rate), self._check_mu(mu)
         seed = self._calls if seed is None else check_seed(seed)
         data = prepare(self.manifest, "train", x, y, sample_weight)
         size = self.manifest.batch_size
@@ -192,7 +200,7 @@ class TrainableModel:
                 f"A batch has {limit} {size} rows with this model file, got {data.rows}.",
                 hint="`fit` cuts data of any length into batches.",
             )
-        trainer = Trainer(self._interpreter, self.manifest, data, rate)
+        trainer = Trainer(self._interpreter, self.manifest, data, rate, proximal)
         loss = trainer.step(np.resize(np.arange(data.rows), size), data.rows, step_seeds(1, seed, 0)[0])
         self._calls += 1
         return {"loss": loss, **finalise(self.manifest.metrics, trainer.take_states())}
@@ -274,6 +282,51 @@ class TrainableModel:
         now = self.weights
         return np.subtract(now, since, out=now)
 
+    @property
+    def local_parameters(self) -> dict[str, NDArray[np.float32]]:
+        """The parameters that never leave the device, by name, as new arrays; assign such a dict to set them."""
+        return self._parameters.local()
+
+    @local_parameters.setter
+    def local_parameters(self, arrays: Mapping[str, ArrayLike]) -> None:
+        self._parameters.set_local(arrays)
+
+    def set_reference(self) -> None:
+        """Notes the shared weights as they are now, to which `fit` with ``mu`` pulls: FedProx, Li et al. 2020.
+
+        Raises:
+            InvalidSettingError: the file was not made with ``--algorithm fedprox`` or ``feddyn``.
+        """
+        check_supports(self.manifest, "fedprox")
+        self._interpreter.signature("set_reference")({})
+        self._has_reference = True
+
+    def set_correction(self, vector: ArrayLike | None) -> None:
+        """Sets what is added to the gradient in every step from now on: SCAFFOLD, FedDyn.
+
+        Args:
+            vector: float32 ``[manifest.layout.weight_size]``; None for zeros, as in a model just loaded.
+
+        Raises:
+            InvalidSettingError: the file was not made with ``--algorithm scaffold`` or ``feddyn``.
+            DataError: the vector has another shape or type, or is not finite.
+        """
+        inputs = correction_inputs(self.manifest, vector)  # refuses a file without the signature
+        self._interpreter.signature("set_correction")(inputs)
+
+    def gradient(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None, *, seed: int = 0) -> Gradient:
+        """The gradient of the loss at the current weights over any number of rows; changes nothing.
+
+        Raises:
+            InvalidSettingError: the file was not made with ``--algorithm fedsgd``. Else as `fit`.
+        """
+        check_supports(self.manifest, "fedsgd")
+        data = prepare(self.manifest, "gradient", x, y, sample_weight)
+        policy, remark = resolve_plan_policy(self.manifest, BatchPolicy.MODEL, data.rows, self.manifest.batch_size)
+        if remark:
+            self._say_once(remark)
+        return compute_gradient(self._interpreter, self.manifest, data, policy, check_seed(seed))
+
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that training changes, by name: ``numpy.savez(file, **state)`` keeps it."""
         state = self._state.get()
@@ -299,6 +352,9 @@ class TrainableModel:
         """Sets the optimizer's slots and counters back to what they were when the file was made."""
         if "reset_optimizer" in self.manifest.signatures:
             self._interpreter.signature("reset_optimizer")({})
+
+    def _check_mu(self, mu: float | None) -> float:
+        return check_mu(self.manifest, mu, self._has_reference)
 
     def _prepare_validation(self, validation_data: Sequence[Any]) -> Dataset:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):

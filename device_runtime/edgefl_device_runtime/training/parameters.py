@@ -61,7 +61,7 @@ class Parameters(_Exchange):
         self._names = [parameter.name for parameter in manifest.parameters]
         self._layout = manifest.layout
         self._tensors = {spec.name: spec.tensor for spec in self._read}
-        self._all_shared = len(self._layout) == len(manifest.parameters)
+        self._local = tuple(parameter.name for parameter in manifest.local_parameters)
 
     def get_list(self) -> list[NDArray[np.float32]]:
         """The parameters in the order of the Keras model's variables."""
@@ -94,9 +94,29 @@ class Parameters(_Exchange):
         array = np.asarray(vector)
         if array.dtype.kind == "f":
             array = np.ascontiguousarray(array, np.float32)
-        local = {} if self._all_shared else self.get()
+        local = self.get() if self._local else {}
         views = self._layout.views(self._layout.check(array))
         self.set({**local, **views})
+
+    def local(self) -> Named:
+        """The parameters that stay on the device, by name."""
+        if not self._local:
+            return {}
+        named = self.get()
+        return {name: named[name] for name in self._local}
+
+    def set_local(self, arrays: Mapping[str, ArrayLike]) -> None:
+        """Writes the parameters that stay on the device; the shared ones are left as they are."""
+        missing = [name for name in self._local if name not in arrays]
+        unknown = [name for name in arrays if name not in self._local]
+        if missing or unknown:
+            raise DataError(
+                f"Expected the {len(self._local)} parameters that stay on the device; missing: "
+                f"{', '.join(missing) or 'none'}, unknown: {', '.join(unknown) or 'none'}.",
+                hint="Take them from `local_parameters` of the same model.",
+            )
+        if self._local:
+            self.set({**self.get(), **arrays})
 
 
 class State(_Exchange):

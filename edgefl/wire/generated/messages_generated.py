@@ -10,6 +10,13 @@ class TaskKind(object):
     train = 0
     evaluate = 1
     statistics = 2
+    gradient = 3
+
+
+class Correction(object):
+    none = 0
+    scaffold = 1
+    feddyn = 2
 
 
 class BatchPolicy(object):
@@ -294,7 +301,21 @@ class Task(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(48))
         return o == 0
 
-def TaskStart(builder): builder.StartObject(23)
+    # Task
+    def Correction(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(50))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+    # Task
+    def Continues(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(52))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+def TaskStart(builder): builder.StartObject(25)
 def TaskAddPopulation(builder, population): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(population), 0)
 def TaskAddRun(builder, run): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(run), 0)
 def TaskAddRound(builder, round): builder.PrependUint32Slot(2, round, 0)
@@ -319,6 +340,8 @@ def TaskAddCodec(builder, codec): builder.PrependUOffsetTRelativeSlot(20, flatbu
 def TaskAddDeadlineSeconds(builder, deadlineSeconds): builder.PrependFloat32Slot(21, deadlineSeconds, 0.0)
 def TaskAddExtraVectors(builder, extraVectors): builder.PrependUOffsetTRelativeSlot(22, flatbuffers.number_types.UOffsetTFlags.py_type(extraVectors), 0)
 def TaskStartExtraVectorsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def TaskAddCorrection(builder, correction): builder.PrependUint8Slot(23, correction, 0)
+def TaskAddContinues(builder, continues): builder.PrependUOffsetTRelativeSlot(24, flatbuffers.number_types.UOffsetTFlags.py_type(continues), 0)
 def TaskEnd(builder): return builder.EndObject()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 from edgefl.codecs import codec_names
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["RunSettings"]
+__all__ = ["STRATEGIES", "RunSettings"]
+
+STRATEGIES = ("fedavg", "fedprox", "scaffold", "feddyn", "fedsgd")
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
 _LARGEST = 1e30
 """Larger numbers are mistakes, and sums of them leave float32."""
+_SMALLEST_MU = 1e-30
+"""Less is 0 in the float32 of a task."""
 _CLIP_TOLERANCE = 1.01
 """A delta that was clipped and then rounded to float16 may exceed the bound by about 0.05 %."""
 
@@ -43,6 +48,9 @@ class RunSettings:
         max_update_norm: an outcome whose weight section has a larger L2 norm is refused. The default only stops
             what no training produces.
         seed: all randomness of the run derives from it.
+        strategy: one of `STRATEGIES`.
+        mu: FedProx's mu or FedDyn's alpha; 0 for the others.
+        server_learning_rate: of SCAFFOLD's and FedSGD's server step; None: 1 for SCAFFOLD, the model's for FedSGD.
     """
 
     rounds: int
@@ -61,6 +69,9 @@ class RunSettings:
     max_examples: int = 100_000
     max_update_norm: float = 1e6
     seed: int = 0
+    strategy: str = "fedavg"
+    mu: float = 0.0
+    server_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         self._require("rounds", self.rounds, 1, 1_000_000)
@@ -82,6 +93,38 @@ class RunSettings:
             self._require("learning_rate", self.learning_rate, 0, _LARGEST)
         if self.codec not in codec_names():
             raise InvalidSettingError(f"Codec expects one of {', '.join(codec_names())}, got {self.codec!r}.")
+        self._check_strategy()
+
+    def _check_strategy(self) -> None:
+        if self.strategy not in STRATEGIES:
+            near = difflib.get_close_matches(self.strategy.lower(), STRATEGIES)
+            raise InvalidSettingError(
+                f"--strategy expects one of {', '.join(STRATEGIES)}, got {self.strategy!r:.80}.",
+                hint=f"Do you mean {' or '.join(near)}?" if near else None,
+            )
+        self._require("mu", self.mu, 0, _LARGEST)
+        if self.server_learning_rate is not None:
+            self._require("server_learning_rate", self.server_learning_rate, 0, _LARGEST)
+        name = self.strategy
+        # What has no effect is refused, so that nobody believes that it had one.
+        pointless = {
+            "--mu": self.mu != 0 and name not in ("fedprox", "feddyn"),
+            "--server-learning-rate": self.server_learning_rate is not None and name not in ("scaffold", "fedsgd"),
+            "--epochs, --max-steps and --learning-rate": name == "fedsgd"
+            and (self.epochs != 1 or self.max_steps != 0 or self.learning_rate is not None),
+        }
+        for option, given in pointless.items():
+            if given:
+                raise InvalidSettingError(f"{option} has no meaning with --strategy {name}.", hint="Leave it out.")
+        if name in ("fedprox", "feddyn") and not self.mu >= _SMALLEST_MU:
+            raise InvalidSettingError(f"--strategy {name} expects --mu above 0.", hint="Start with --mu 0.01.")
+        if self.server_learning_rate == 0:
+            raise InvalidSettingError("--server-learning-rate expects a number above 0, got 0.")
+        if name in ("scaffold", "feddyn") and self.clip_norm:
+            raise InvalidSettingError(
+                f"--clip-norm does not go with --strategy {name}: its corrections presume what was really trained.",
+                hint="Leave it out, or use fedavg or fedprox.",
+            )
 
     def _require(self, name: str, value: float, lowest: float, highest: float) -> None:
         if math.isnan(value) or not lowest <= value <= highest:

@@ -29,9 +29,10 @@ class Expectation:
         task_id: the task's.
         base_weights_hash: the weights that the task named.
         layout_hash: the run's model's.
-        weight_size: elements of the section ``delta``.
+        weight_size: elements of the sections ``delta``, ``control`` and ``gradient``.
         statistic_size: elements of the section ``statistics``.
-        max_norm: largest L2 norm of ``delta``; infinity: no bound.
+        max_norm: largest L2 norm of each section but ``statistics``; infinity: no bound.
+        sections: those that the strategy asks for; ``statistics`` only where there are some.
     """
 
     task_id: str
@@ -40,6 +41,7 @@ class Expectation:
     weight_size: int
     statistic_size: int
     max_norm: float = math.inf
+    sections: tuple[str, ...] = ("delta", "statistics")
 
 
 def decode_outcome(data: bytes | memoryview) -> Outcome:
@@ -82,23 +84,29 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         raise _refused("wrong_base_weights", "base weights", expected.base_weights_hash, outcome.base_weights_hash)
     if outcome.layout_hash != expected.layout_hash:
         raise _refused("wrong_layout", "layout", expected.layout_hash, outcome.layout_hash)
-    sizes = {"delta": expected.weight_size, "statistics": expected.statistic_size}
+    sizes = {
+        name: expected.statistic_size if name == "statistics" else expected.weight_size
+        for name in expected.sections
+        if name != "statistics" or expected.statistic_size
+    }
     names = [section.name for section in outcome.sections]
-    required = [name for name, size in sizes.items() if size or name == "delta"]
-    if sorted(names) != sorted(required):
+    if sorted(names) != sorted(sizes):
         raise OutcomeRefusedError(
-            "malformed", f"Expected the sections {', '.join(required)}, got {_shorten(', '.join(names)) or 'none'}."
+            "malformed", f"Expected the sections {', '.join(sizes)}, got {_shorten(', '.join(names)) or 'none'}."
         )
     vectors = {section.name: _vector(section, sizes[section.name]) for section in outcome.sections}
-    norm = weight_norm(vectors["delta"])
-    if norm > expected.max_norm:
-        raise OutcomeRefusedError(
-            "norm_exceeded", f"The delta's L2 norm expects at most {expected.max_norm:g}, got {norm:g}."
-        )
-    statistics = vectors.get("statistics", np.empty(0, np.float32))
+    for name in sizes:
+        norm = weight_norm(vectors[name]) if name != "statistics" else 0.0
+        if norm > expected.max_norm:
+            raise OutcomeRefusedError(
+                "norm_exceeded", f"The L2 norm of {name!r} expects at most {expected.max_norm:g}, got {norm:g}."
+            )
+    nothing = np.empty(0, np.float32)
+    statistics = vectors.get("statistics", nothing)
     if np.abs(statistics).max(initial=0.0) > _LARGEST_STATISTIC:
         raise OutcomeRefusedError("norm_exceeded", f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size.")
-    return Update(outcome.task_id, outcome.num_examples, vectors["delta"], statistics)
+    further = (vectors.get(name, nothing) for name in ("control", "gradient"))
+    return Update(outcome.task_id, outcome.num_examples, vectors.get("delta", nothing), statistics, *further)
 
 
 def weight_norm(vector: NDArray[np.float32]) -> float:

@@ -46,6 +46,9 @@ class NewRun(BaseModel):
     max_examples: int = 100_000
     max_update_norm: float = 1e6
     seed: int = 0
+    strategy: str = "fedavg"
+    mu: float = 0.0
+    server_learning_rate: float | None = None
 
     def settings(self) -> RunSettings:
         """The settings, checked."""

@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 
-import numpy as np
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, StorageError
 from edgefl_server.aggregation import (
     Expectation,
-    FedAvg,
     RoundState,
     RunSettings,
+    StrategyState,
     decode_outcome,
     known_states,
+    strategy_for,
     sum_states,
     validate,
 )
 from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round
 from edgefl_server.storage.runs import fail_run_if_hopeless, metrics_of, open_next_round
-from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.state import ServerState, get_vector, put_vector
 from edgefl_server.storage.tables import OutcomeRow, RoundRow, RunRow
 
 __all__ = ["close_due_rounds", "fold_pending", "sweep_outcomes"]
@@ -101,15 +101,23 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
             .order_by(OutcomeRow.task_id)
         ).all()
     settings = RunSettings.from_json(run.settings)
-    strategy = FedAvg(settings.max_examples)
-    before = strategy.init(np.frombuffer(state.weights.get(row.base_weights_hash), "<f4"))
+    strategy = strategy_for(settings, run.weight_size, row.enrolled)
+    before = StrategyState(
+        get_vector(state, row.base_weights_hash),
+        {name: get_vector(state, digest) for name, digest in row.base_slots.items()},
+    )
     accumulator = strategy.start(before)
     sums: dict[str, list[float]] = {}
     kept = known_states(metrics_of(run))
     for each in outcomes:
         outcome = decode_outcome(state.outcomes.get(each.digest))
         expected = Expectation(
-            each.task_id, row.base_weights_hash, run.layout_hash, run.weight_size, run.statistic_size
+            each.task_id,
+            row.base_weights_hash,
+            run.layout_hash,
+            run.weight_size,
+            run.statistic_size,
+            sections=strategy.demand.sections,
         )
         contribution = validate(outcome, expected)
         if contribution is None:
@@ -117,8 +125,9 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         accumulator = strategy.fold(accumulator, contribution)
         sums = sum_states(sums, (metric for metric in outcome.metrics if metric.name in kept))
     result, diagnostics = strategy.finish(before, accumulator)
-    # The weights first, then one transaction that names them: a crash in between leaves an orphan file.
-    weights_hash = state.weights.put(result.weights.astype("<f4", copy=False).tobytes())
+    # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
+    weights_hash = put_vector(state, result.weights)
+    slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
     with state.database.write() as session:
         run = session.get_one(RunRow, run_id)
         row = session.get_one(RoundRow, (run_id, number))
@@ -135,7 +144,7 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
             .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
             .values(disposition=Disposition.FOLDED)
         )
-        run.weights_hash = weights_hash
+        run.weights_hash, run.slots = weights_hash, slots
         open_next_round(session, run, now)
     _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(outcomes))
     # Nothing needs them any more, and they say more about single devices than the weights do.

@@ -9,7 +9,15 @@ from sqlalchemy.orm import Session
 from edgefl.errors import EdgeflError, OutcomeRefusedError
 from edgefl.hashing import sha256
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
-from edgefl_server.aggregation import AssignmentState, Expectation, RoundState, RunSettings, decode_outcome, validate
+from edgefl_server.aggregation import (
+    AssignmentState,
+    Expectation,
+    RoundState,
+    RunSettings,
+    decode_outcome,
+    strategy_for,
+    validate,
+)
 from edgefl_server.storage.round_rows import Disposition, load_round, save_round
 from edgefl_server.storage.runs import fail_run_if_hopeless
 from edgefl_server.storage.state import ServerState
@@ -19,6 +27,7 @@ __all__ = ["NotWantedError", "accept_outcome", "largest_outcome"]
 
 _TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
 _BYTES_PER_ELEMENT = 8
+"""At least two sections of the largest codec."""
 _BYTES_BESIDE_VECTORS = 1 << 20
 """Names, hashes and metric states."""
 _STATES = {
@@ -115,13 +124,15 @@ def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectat
         if round_state is RoundState.FAILED:
             raise NotWantedError("stale", f"Round {assignment.round} was given up: {row.why}.")
         raise NotWantedError("stale", f"Task {task_id} was silent for too long and went to another device.")
+    settings = RunSettings.from_json(run.settings)
     return Expectation(
         task_id=task_id,
         base_weights_hash=row.base_weights_hash,
         layout_hash=run.layout_hash,
         weight_size=run.weight_size,
         statistic_size=run.statistic_size,
-        max_norm=RunSettings.from_json(run.settings).norm_bound,
+        max_norm=settings.norm_bound,
+        sections=strategy_for(settings, run.weight_size).demand.sections,
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
 __all__ = ["Disposition", "RunState", "load_round", "save_round", "task_id_of"]
 
@@ -72,6 +72,9 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
     """
     row = session.get_one(RoundRow, (run.run, number))
     row.state, row.why, row.started_at = after.state.value, after.why, after.started_at
+    if after.state is RoundState.FOLDING and before.state is not RoundState.FOLDING:
+        enrolled = select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
+        row.enrolled = session.scalar(enrolled) or 0
     known = {(each.device, each.attempt): each for each in before.assignments}
     for position, assignment in enumerate(after.assignments):
         old = known.get((assignment.device, assignment.attempt))

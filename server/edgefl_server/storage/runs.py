@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
 from edgefl.model_file import ModelFile
-from edgefl_server.aggregation import RoundState, RunSettings
+from edgefl_server.aggregation import RoundState, RunSettings, settle, strategy_for
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.round_rows import RunState, load_round, save_round
-from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.state import ServerState, put_vector
 from edgefl_server.storage.tables import RoundRow, RunRow
 
 __all__ = ["create_run", "fail_run_if_hopeless", "get_run", "list_runs", "metrics_of", "open_next_round", "stop_run"]
@@ -43,7 +43,8 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
 
     Raises:
         ModelFileError: the bytes are no intact model file.
-        InvalidSettingError: the batch size is larger than the model's, or a name has another form.
+        InvalidSettingError: the file cannot take part in the strategy, the batch size is larger than the model's, or a
+            name has another form.
         StorageError: no space.
     """
     check_population(population)
@@ -54,15 +55,13 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     file = ModelFile(model)
     file.verify()
     manifest = file.manifest
-    if settings.batch_size > manifest.batch_size:
-        raise InvalidSettingError(
-            f"--batch-size expects at most the model's {manifest.batch_size}, got {settings.batch_size}.",
-            hint="Convert the model with a larger batch size.",
-        )
+    settings = settle(settings, manifest)
     if settings.seed == 0:
         settings = replace(settings, seed=1 + secrets.randbelow(2**62))
     model_hash = state.models.put(model)
-    weights_hash = state.weights.put(file.initial_weights().astype("<f4", copy=False).tobytes())
+    first = strategy_for(settings, manifest.layout.weight_size).init(file.initial_weights())
+    weights_hash = put_vector(state, first.weights)
+    slots = {slot: put_vector(state, vector) for slot, vector in first.slots.items()}
     now = state.clock()
     run = RunRow(
         run=secrets.token_hex(4),
@@ -79,6 +78,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         metrics=[asdict(metric) for metric in manifest.metrics],
         initial_weights_hash=weights_hash,
         weights_hash=weights_hash,
+        slots=slots,
         round=0,
         created_at=now,
     )
@@ -104,6 +104,7 @@ def open_next_round(session: Session, run: RunRow, now: float) -> None:
             state=RoundState.SELECTING.value,
             why="",
             base_weights_hash=run.weights_hash,
+            base_slots=run.slots,
             opened_at=now,
             metric_sums={},
             diagnostics={},

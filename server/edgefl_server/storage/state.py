@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgefl.errors import StorageError, storage_error
 from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.database import Database
 
-__all__ = ["ServerState"]
+__all__ = ["ServerState", "get_vector", "put_vector"]
 
 
 class ServerState:
@@ -24,7 +27,7 @@ class ServerState:
     Attributes:
         database: rows.
         models: model files.
-        weights: flat vectors of little-endian float32.
+        weights: flat vectors of little-endian float32: weights, and the slots of strategies.
         outcomes: accepted messages that are not folded yet, or were discarded.
         clock: the time.
 
@@ -62,3 +65,17 @@ class ServerState:
         """Closes the database and lets another server use the folder."""
         self.database.close()
         self._lock.close()
+
+
+def put_vector(state: ServerState, vector: NDArray[np.float32]) -> str:
+    """Keeps weights or a slot; the hash by which they are found."""
+    return state.weights.put(vector.astype("<f4", copy=False).tobytes())
+
+
+def get_vector(state: ServerState, digest: str) -> NDArray[np.float32]:
+    """What `put_vector` kept, float32, read-only.
+
+    Raises:
+        StorageError: there is nothing with this hash, or it is damaged.
+    """
+    return np.frombuffer(state.weights.get(digest), "<f4")

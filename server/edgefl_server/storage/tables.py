@@ -55,6 +55,8 @@ class RunRow(Table):
     metrics: Mapped[list[Any]] = mapped_column(JSON)
     initial_weights_hash: Mapped[str] = mapped_column(String(64))
     weights_hash: Mapped[str] = mapped_column(String(64))
+    slots: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """The strategy's slots by name, as hashes of vectors in the store of weights."""
     round: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float] = mapped_column(Float)
     ended_at: Mapped[float | None] = mapped_column(Float)
@@ -72,6 +74,9 @@ class RoundRow(Table):
     state: Mapped[str] = mapped_column(String(16), index=True)
     why: Mapped[str] = mapped_column(String(500), default="")
     base_weights_hash: Mapped[str] = mapped_column(String(64))
+    base_slots: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    enrolled: Mapped[int] = mapped_column(Integer, default=0)
+    """Devices of the population when the round closed; fixed then, so that folding again gives the same."""
     weights_hash: Mapped[str | None] = mapped_column(String(64))
     opened_at: Mapped[float] = mapped_column(Float)
     started_at: Mapped[float | None] = mapped_column(Float)

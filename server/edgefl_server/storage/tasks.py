@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgefl.wire.messages import Task
-from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, task_seed
-from edgefl_server.storage.round_rows import RunState, load_round, save_round, task_id_of
+from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, strategy_for, task_seed
+from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round, task_id_of
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow
+from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
 __all__ = ["active_runs", "may_fetch", "next_task", "renew_lease"]
 
@@ -69,21 +69,17 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
 
 
 def may_fetch(state: ServerState, device: str, digest: str) -> bool:
-    """Whether an open task of the device names this model or these weights."""
+    """Whether an open task of the device names this model, these weights or this vector."""
     with state.database.read() as session:
-        return (
-            session.scalar(
-                select(AssignmentRow.task_id)
-                .join(RunRow, RunRow.run == AssignmentRow.run)
-                .join(RoundRow, (RoundRow.run == AssignmentRow.run) & (RoundRow.number == AssignmentRow.round))
-                .where(
-                    AssignmentRow.device == device,
-                    AssignmentRow.state == AssignmentState.OPEN.value,
-                    or_(RunRow.model_hash == digest, RoundRow.base_weights_hash == digest),
-                )
-                .limit(1)
-            )
-            is not None
+        named = session.execute(
+            select(RunRow, RoundRow)
+            .join(AssignmentRow, RunRow.run == AssignmentRow.run)
+            .join(RoundRow, (RoundRow.run == AssignmentRow.run) & (RoundRow.number == AssignmentRow.round))
+            .where(AssignmentRow.device == device, AssignmentRow.state == AssignmentState.OPEN.value)
+        )
+        return any(
+            digest in (run.model_hash, row.base_weights_hash, *(each for _, each in _named_vectors(run, row)))
+            for run, row in named
         )
 
 
@@ -109,6 +105,7 @@ def _find(session: Session, device: DeviceRow, now: float) -> tuple[RunRow, Roun
 def _task(session: Session, run: RunRow, current: Round, assignment: Assignment, now: float) -> Task:
     settings: RunSettings = current.settings
     row = session.get_one(RoundRow, (run.run, run.round))
+    demand = strategy_for(settings, run.weight_size).demand
     return Task(
         population=run.population,
         run=run.run,
@@ -123,8 +120,37 @@ def _task(session: Session, run: RunRow, current: Round, assignment: Assignment,
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
+        kind=demand.kind,
+        mu=demand.mu,
+        correction=demand.correction,
+        extra_vectors=_named_vectors(run, row),
+        continues=_latest_folded(session, run, assignment.device),
         clip_norm=settings.clip_norm,
         codec=settings.codec,
         # At least a second: 0 would say that there is no deadline.
         deadline_seconds=0.0 if current.deadline is None else max(1.0, current.deadline - now),
     )
+
+
+def _named_vectors(run: RunRow, row: RoundRow) -> tuple[tuple[str, str], ...]:
+    """The strategy's slots that the round's tasks name, with their hashes."""
+    if not row.base_slots:
+        return ()
+    demand = strategy_for(RunSettings.from_json(run.settings), run.weight_size).demand
+    return tuple((name, row.base_slots[name]) for name in demand.vectors)
+
+
+def _latest_folded(session: Session, run: RunRow, device: str) -> str:
+    """The device's latest task of the run that is part of the weights; empty: none is."""
+    task_id = session.scalar(
+        select(OutcomeRow.task_id)
+        .join(AssignmentRow, AssignmentRow.task_id == OutcomeRow.task_id)
+        .where(
+            AssignmentRow.device == device,
+            AssignmentRow.run == run.run,
+            OutcomeRow.disposition == Disposition.FOLDED,
+        )
+        .order_by(OutcomeRow.round.desc())
+        .limit(1)
+    )
+    return task_id or ""

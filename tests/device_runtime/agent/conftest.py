@@ -216,14 +216,18 @@ class FakeTrainer:
         self.loss = 3.0
         self.path: Path | None = None
 
-    def start(self, weights: np.ndarray) -> None:
+    def start(self, weights: np.ndarray, local: Any, correction: Any) -> None:
         self.weights = weights.copy()
+        initial = {each.name: np.zeros(each.shape, np.float32) for each in self.manifest.local_parameters}
+        self.local_parameters = {**initial, **local}
+        self.correction = correction
 
     def train(self, task: Task, examples: Any, progress: Any) -> Training:
         self.trained += 1
         steps = 3 * task.epochs
         for _ in range(steps):
             self.weights += np.float32(task.seed % 7 + float(examples.x["image"].sum()))
+            self.local_parameters = {name: value + 1 for name, value in self.local_parameters.items()}
             if self.during_step is not None:
                 self.during_step()
             progress()
@@ -231,6 +235,9 @@ class FakeTrainer:
 
     def evaluate(self, examples: Any) -> Training:
         return Training(examples.rows, 0, {"loss_sum": (self.loss,), "rows": (float(examples.rows),)})
+
+    def gradient(self, task: Task, examples: Any) -> tuple[Training, np.ndarray]:
+        return self.evaluate(examples), np.full(self.manifest.layout.weight_size, 0.5, np.float32)
 
 
 QUICK = Settings(

@@ -14,7 +14,7 @@ from edgefl.errors import (
     ProtocolError,
     StorageError,
 )
-from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
+from edgefl.wire.messages import Correction, Outcome, OutcomeStatus, Reason, TaskKind
 
 
 def test_a_task_is_done_and_its_outcome_sent(rig):
@@ -282,7 +282,16 @@ def test_an_answer_outside_the_protocol_is_an_error(rig, fault):
         ({"kind": 2}, Reason.UNSUPPORTED_TASK),
         ({"codec": "int4"}, Reason.UNSUPPORTED_TASK),
         ({"batch_policy": 9}, Reason.UNSUPPORTED_TASK),
-        ({"mu": 0.1}, Reason.UNSUPPORTED_TASK),
+        ({"mu": 0.1}, Reason.UNSUPPORTED_MODEL),
+        ({"mu": -0.1}, Reason.UNSUPPORTED_TASK),
+        ({"mu": float("nan")}, Reason.UNSUPPORTED_TASK),
+        ({"kind": TaskKind.GRADIENT}, Reason.UNSUPPORTED_MODEL),
+        ({"correction": 9}, Reason.UNSUPPORTED_TASK),
+        ({"correction": Correction.FEDDYN, "continues": ""}, Reason.UNSUPPORTED_TASK),
+        ({"correction": Correction.FEDDYN, "mu": 0.1}, Reason.UNSUPPORTED_TASK),
+        ({"correction": Correction.FEDDYN, "mu": 0.1, "continues": ""}, Reason.UNSUPPORTED_MODEL),
+        ({"correction": Correction.FEDDYN, "mu": 0.1, "continues": "", "clip_norm": 1}, Reason.UNSUPPORTED_TASK),
+        ({"correction": Correction.SCAFFOLD, "continues": ""}, Reason.UNSUPPORTED_TASK),
         ({"optimizer_state": 1}, Reason.UNSUPPORTED_TASK),
         ({"batch_size": 5}, Reason.UNSUPPORTED_TASK),
         ({"extra_vectors": (("correction", "0" * 64),)}, Reason.UNSUPPORTED_TASK),

@@ -17,17 +17,16 @@ from edgefl.errors import (
     StorageError,
     storage_error,
 )
-from edgefl.layout import Parameter
 from edgefl.wire.messages import OutcomeStatus, Reason, TaskKind
 from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.local_training import TaskDeclinedError, _clipped, perform, reason_for
+from edgefl_device_runtime.agent.local_training import Given, TaskDeclinedError, _clipped, perform, reason_for
 
 EXAMPLES = Examples({"image": np.ones((4, 2), np.float32)}, {"label": np.zeros(4, np.int32)})
 BASE = np.arange(3, dtype=np.float32)
 
 
 def run(rig, task, examples=EXAMPLES, base=BASE):
-    return perform(task, rig.trainer, base, examples, lambda: None)
+    return perform(task, rig.trainer, Given(base), examples, lambda: None).outcome
 
 
 def test_the_delta_is_what_training_changed(rig):
@@ -88,14 +87,6 @@ def test_a_model_with_another_layout_than_the_tasks_is_refused(rig):
 def test_weights_of_another_length_are_refused(rig):
     with pytest.raises(HashMismatchError):
         run(rig, rig.task(), base=np.zeros(4, np.float32))
-
-
-def test_parameters_that_stay_on_the_device_are_not_known_yet(rig, manifest, fake_trainer):
-    parameters = (*manifest().parameters, Parameter("own", "s/own", (1,), shared=False))
-    rig.trainer = fake_trainer(manifest(parameters=parameters))
-    with pytest.raises(TaskDeclinedError) as caught:
-        run(rig, rig.task(layout_hash=rig.trainer.manifest.layout_hash))
-    assert caught.value.reason == Reason.UNSUPPORTED_MODEL
 
 
 def test_a_loss_that_is_not_finite_fails_the_task(rig):

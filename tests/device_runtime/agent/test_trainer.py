@@ -13,8 +13,13 @@ from edgefl.model_file import ModelFile
 from edgefl.version import __version__
 from edgefl.wire.messages import Task, TaskKind
 from edgefl_device_runtime.agent.examples import arrange
-from edgefl_device_runtime.agent.local_training import perform
+from edgefl_device_runtime.agent.local_training import Given
+from edgefl_device_runtime.agent.local_training import perform as perform_task
 from edgefl_device_runtime.agent.trainer import InterpreterTrainer
+
+
+def perform(task, trainer, weights, examples, progress):
+    return perform_task(task, trainer, Given(weights), examples, progress).outcome
 
 
 def data(rows=19, seed=0):

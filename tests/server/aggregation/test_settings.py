@@ -58,3 +58,40 @@ def test_seeds_differ_by_run_seed_round_and_device_and_fit_64_bits() -> None:
     assert len(seeds) == 8
     assert all(0 <= seed < 2**64 for seed in seeds)
     assert task_seed(1, 2, "a") == task_seed(1, 2, "a")
+
+
+def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InvalidSettingError, match="--strategy expects one of fedavg, fedprox") as refused:
+        RunSettings(rounds=1, target=1, strategy="FedProxx")
+    assert refused.value.hint == "Do you mean fedprox?"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "option"),
+    [
+        ("fedavg", {"mu": 0.1}, "--mu has no meaning"),
+        ("fedprox", {}, "--mu above 0"),
+        ("feddyn", {}, "--mu above 0"),
+        ("feddyn", {"mu": 1e-50}, "--mu above 0"),
+        ("fedprox", {"mu": -0.1}, "--mu expects"),
+        ("fedprox", {"mu": math.nan}, "--mu expects"),
+        ("fedprox", {"mu": math.inf}, "--mu expects"),
+        ("fedavg", {"server_learning_rate": 0.5}, "--server-learning-rate has no meaning"),
+        ("scaffold", {"server_learning_rate": 0}, "--server-learning-rate expects"),
+        ("scaffold", {"server_learning_rate": math.nan}, "--server-learning-rate expects"),
+        ("scaffold", {"clip_norm": 1}, "--clip-norm"),
+        ("feddyn", {"mu": 0.1, "clip_norm": 1}, "--clip-norm"),
+        ("fedsgd", {"epochs": 2}, "--epochs"),
+        ("fedsgd", {"learning_rate": 0.1}, "--learning-rate"),
+    ],
+)
+def test_what_a_strategy_cannot_use_is_refused_by_its_option(strategy: str, settings: dict, option: str) -> None:
+    with pytest.raises(InvalidSettingError, match=option):
+        RunSettings(rounds=1, target=1, strategy=strategy, **settings)
+
+
+def test_settings_from_before_there_were_strategies_are_those_of_fedavg() -> None:
+    document = RunSettings(rounds=1, target=1).to_json()
+    for name in ("strategy", "mu", "server_learning_rate"):
+        del document[name]
+    assert RunSettings.from_json(document).strategy == "fedavg"

@@ -135,3 +135,34 @@ def test_a_damaged_message_is_accepted_or_refused_but_never_breaks(data: st.Data
     except OutcomeRefusedError:
         return
     assert update is None or np.isfinite(update.delta).all()
+
+
+CONTROL = Section.of("control", -DELTA, "float32")
+SCAFFOLD = replace(EXPECTED, sections=("delta", "statistics", "control"))
+
+
+def test_the_sections_that_a_strategy_asks_for_become_part_of_the_update() -> None:
+    update = validate(replace(GOOD, sections=(*GOOD.sections, CONTROL)), SCAFFOLD)
+    assert update is not None
+    np.testing.assert_array_equal(update.control, -DELTA)
+    gradient = replace(GOOD, sections=(Section.of("gradient", DELTA, "float32"),))
+    update = validate(gradient, replace(EXPECTED, sections=("gradient",)))
+    assert update is not None
+    np.testing.assert_array_equal(update.gradient, DELTA)
+    assert update.delta.size == update.statistics.size == 0
+
+
+@pytest.mark.parametrize(
+    ("control", "reason"),
+    [
+        (Section.of("control", DELTA[:3], "float32"), "wrong_length"),
+        (Section.of("control", np.full(4, np.nan, np.float32), "float32"), "not_finite"),
+        (Section.of("control", np.full(4, 1e3, np.float32), "float32"), "norm_exceeded"),
+        (replace(CONTROL, digest="0" * 64), "wrong_digest"),
+        (Section.of("gradient", DELTA, "float32"), "malformed"),
+    ],
+)
+def test_a_control_section_that_does_not_fit_is_refused_with_its_reason(control: Section, reason: str) -> None:
+    assert reason_for(replace(GOOD, sections=(*GOOD.sections, control)), SCAFFOLD) == reason
+    assert reason_for(GOOD, SCAFFOLD) == "malformed"
+    assert reason_for(replace(GOOD, sections=(*GOOD.sections, CONTROL))) == "malformed"

@@ -9,6 +9,7 @@ from edgefl.errors import StorageError
 from edgefl_server.aggregation import RoundState
 from edgefl_server.storage import close_due_rounds, run_status, stop_run, sweep_outcomes, weights_of_round
 from edgefl_server.storage import folding as folding_module
+from edgefl_server.storage.tables import RunRow
 
 
 def final_weights(fleet, run: str) -> bytes:
@@ -86,6 +87,60 @@ def test_a_round_that_a_killed_server_left_folding_is_folded_at_the_next_start(m
     assert again.fold() is True
     assert again.fold() is False
     assert run_status(again.state, run)["history"][0]["outcomes"]["folded"] == 2
+
+
+@pytest.mark.parametrize("puts", [1, 2])
+def test_a_crash_between_the_vectors_of_a_strategy_with_a_memory_folds_again_to_the_same_bits(
+    make_fleet: Callable, monkeypatch, puts: int
+) -> None:
+    def trained(name: str, crashes: bool) -> tuple[bytes, bytes]:
+        fleet = make_fleet(name)
+        fleet.add_devices(2)
+        run = fleet.create_run(target=2, rounds=2, strategy="scaffold")
+        for _ in range(2):
+            for device in fleet.devices:
+                fleet.finish(device)
+            if crashes:
+                with monkeypatch.context() as patched:
+                    patched.setattr(fleet.state.weights, "put", failing(fleet.state.weights.put, puts))
+                    with pytest.raises(ZeroDivisionError):
+                        fleet.fold()
+                fleet.state.close()
+                devices, fleet = fleet.devices, make_fleet(name, fleet.clock)
+                fleet.devices = devices
+            fleet.fold()
+        assert run_status(fleet.state, run)["state"] == "done"
+        with fleet.state.database.read() as session:
+            control = session.get_one(RunRow, run).slots["control"]
+        return final_weights(fleet, run), fleet.state.weights.get(control)
+
+    def failing(put: Callable, after: int) -> Callable:
+        left = [after]
+
+        def fail(data: bytes) -> str:
+            left[0] -= 1
+            return put(data) if left[0] else str(1 / 0)
+
+        return fail
+
+    weights, control = trained("undisturbed", crashes=False)
+    assert trained("crashed", crashes=True) == (weights, control)
+    assert np.any(np.frombuffer(control, "<f4") != 0)
+
+
+def test_the_devices_of_the_population_are_counted_when_the_round_closes(make_fleet: Callable) -> None:
+    fleet = make_fleet("a")
+    devices = fleet.add_devices(4)
+    run = fleet.create_run(target=2, rounds=1, strategy="scaffold")
+    changes = [fleet.outcome(fleet.task(device)).section("control").vector() for device in devices[:2]]
+    for device in devices[:2]:
+        fleet.finish(device)
+    fleet.add_devices(3)  # after the round has closed
+    fleet.fold()
+    with fleet.state.database.read() as session:
+        control = fleet.state.weights.get(session.get_one(RunRow, run).slots["control"])
+    expected = np.add(*np.array(changes, np.float64)) / 4  # c + |S|/N · mean(Δc)
+    np.testing.assert_allclose(np.frombuffer(control, "<f4"), expected, rtol=1e-6)
 
 
 def test_a_crash_after_the_new_weights_are_written_folds_again_to_the_same_bits(

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import select
 
+from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
-from edgefl_server.aggregation import FedAvg, RunSettings, Update
+from edgefl_server.aggregation import RunSettings, Update, strategy_for
 from edgefl_server.storage import (
     NotWantedError,
     ServerState,
@@ -34,7 +35,7 @@ from edgefl_server.storage import (
     sweep_outcomes,
     weights_of_round,
 )
-from edgefl_server.storage.tables import OutcomeRow
+from edgefl_server.storage.tables import OutcomeRow, RunRow
 from fake_device import Identity, outcome_for
 from model_files import make_model_file
 
@@ -52,8 +53,9 @@ class Promises(RuleBasedStateMachine):
         over_selection=st.sampled_from([0.0, 1.0, 2.0]),
         deadline=st.sampled_from([0.0, 100.0]),
         max_failures=st.integers(1, 5),
+        strategy=st.sampled_from(["fedavg", "scaffold", "feddyn"]),
     )
-    def begin(self, wanted: int, over_selection: float, deadline: float, max_failures: int) -> None:
+    def begin(self, wanted: int, over_selection: float, deadline: float, max_failures: int, strategy: str) -> None:
         self.now = 1e6
         self.folder = Path(tempfile.mkdtemp())
         self.state = ServerState(self.folder, lambda: self.now)
@@ -72,8 +74,10 @@ class Promises(RuleBasedStateMachine):
             max_failures=max_failures,
             lease_seconds=50,
             seed=5,
+            strategy=strategy,
+            mu=0.1 if strategy == "feddyn" else 0.0,
         )
-        self.run = create_run(self.state, make_model_file(), "people", self.settings)
+        self.run = create_run(self.state, make_model_file(algorithms=ALGORITHMS), "people", self.settings)
         self.tasks: dict[int, Task] = {}
         self.accepted: dict[str, Outcome] = {}
         self.told: dict[str, tuple[int, bytes]] = {}
@@ -106,6 +110,10 @@ class Promises(RuleBasedStateMachine):
         task = next_task(self.state, self.devices[device])
         if task is not None:
             self.tasks[device] = task
+            mine = [each for each in self.accepted if f"-{self.devices[device].device}-" in each]
+            states = {entry["round"]: entry["state"] for entry in run_status(self.state, self.run)["history"]}
+            folded = [each for each in mine if states[int(each.split("-")[1])] == "done"]
+            assert task.continues == max(folded, default="")
 
     @rule(device=devices)
     def finish(self, device: int) -> None:
@@ -216,21 +224,26 @@ class Promises(RuleBasedStateMachine):
     def the_weights_are_those_of_the_folded_outcomes_and_no_others(self) -> None:
         if not hasattr(self, "run"):
             return
-        expected = self.weights(weights_of_round(self.state, self.run, 0)[0])
+        strategy = strategy_for(self.settings, 16, DEVICES)
+        expected = strategy.init(self.weights(weights_of_round(self.state, self.run, 0)[0]))
         for entry in run_status(self.state, self.run)["history"]:
             if entry["state"] != "done":
                 continue
-            strategy = FedAvg(self.settings.max_examples)
-            before = strategy.init(expected)
-            accumulator = strategy.start(before)
+            accumulator = strategy.start(expected)
             prefix = f"{self.run}-{entry['round']:06d}-"
             for task_id in sorted(each for each in self.accepted if each.startswith(prefix)):
-                delta, statistics = (section.vector() for section in self.accepted[task_id].sections)
-                update = Update(task_id, self.accepted[task_id].num_examples, delta, statistics)
+                vectors = {section.name: section.vector() for section in self.accepted[task_id].sections}
+                further = {"control": vectors["control"]} if "control" in vectors else {}
+                examples = self.accepted[task_id].num_examples
+                update = Update(task_id, examples, vectors["delta"], vectors["statistics"], **further)
                 accumulator = strategy.fold(accumulator, update)
             assert accumulator.outcomes == entry["outcomes"]["folded"] >= 1
-            expected = strategy.finish(before, accumulator)[0].weights
-            assert self.weights(entry["weights_hash"]).tobytes() == expected.tobytes()
+            expected = strategy.finish(expected, accumulator)[0]
+            assert self.weights(entry["weights_hash"]).tobytes() == expected.weights.tobytes()
+        with self.state.database.read() as session:
+            slots = session.get_one(RunRow, self.run).slots
+        kept = {name: self.weights(digest).tobytes() for name, digest in slots.items()}
+        assert kept == {name: vector.tobytes() for name, vector in expected.slots.items()}
 
 
 TestPromises = Promises.TestCase

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelFileError, RunError
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import RunSettings
@@ -91,3 +94,49 @@ def test_runs_are_listed_oldest_first(fleet) -> None:
         runs.append(fleet.create_run())
         fleet.clock.now += 1
     assert [entry["run"] for entry in runs_summary(fleet.state)] == runs
+
+
+@pytest.mark.parametrize(
+    ("strategy", "mu", "hint"),
+    [
+        ("fedprox", 0.1, "--algorithm fedprox"),
+        ("scaffold", 0.0, "--algorithm scaffold"),
+        ("feddyn", 0.1, "--algorithm feddyn"),
+        ("fedsgd", 0.0, "--algorithm fedsgd"),
+    ],
+)
+def test_a_file_that_cannot_take_part_in_the_strategy_is_refused_with_the_way_out(fleet, strategy, mu, hint) -> None:
+    settings = RunSettings(rounds=1, target=1, strategy=strategy, mu=mu)
+    others = [each for each in ALGORITHMS if each not in (strategy, "feddyn")]
+    others = [each for each in others if strategy != "feddyn" or each != "scaffold"]
+    with pytest.raises(InvalidSettingError, match=strategy) as refused:
+        create_run(fleet.state, make_model_file(algorithms=others), "people", settings)
+    assert hint in (refused.value.hint or "")
+    assert runs_summary(fleet.state) == []
+
+
+def test_scaffold_is_refused_for_an_optimizer_that_its_formula_does_not_fit(fleet) -> None:
+    settings = RunSettings(rounds=1, target=1, strategy="scaffold")
+    model = make_model_file(algorithms=["scaffold"], momentum=0.9)
+    with pytest.raises(InvalidSettingError, match=r"plain SGD.*momentum 0\.9"):
+        create_run(fleet.state, model, "people", settings)
+
+
+def test_a_model_of_which_nothing_is_shared_is_refused(fleet) -> None:
+    parameters = [replace(each, shared=False) for each in default_parameters(statistics=False)]
+    with pytest.raises(InvalidSettingError, match="nothing to merge"):
+        create_run(fleet.state, make_model_file(parameters), "people", SETTINGS)
+
+
+@pytest.mark.parametrize("change", [{"shared": False}, {"role": "statistic"}])
+def test_fedsgd_is_refused_where_something_would_never_be_trained(fleet, change) -> None:
+    kernel, bias = default_parameters(statistics=False)
+    model = make_model_file([kernel, replace(bias, **change)], algorithms=["fedsgd"])
+    with pytest.raises(InvalidSettingError, match="'dense/bias' would stay as it is"):
+        create_run(fleet.state, model, "people", RunSettings(rounds=1, target=1, strategy="fedsgd"))
+
+
+def test_the_servers_learning_rate_of_fedsgd_is_the_models_unless_given(fleet) -> None:
+    model = make_model_file(default_parameters(statistics=False), algorithms=["fedsgd"])
+    run = create_run(fleet.state, model, "people", RunSettings(rounds=1, target=1, strategy="fedsgd"))
+    assert run_status(fleet.state, run)["settings"]["server_learning_rate"] == 0.01

@@ -4,15 +4,17 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from edgefl.errors import StorageError
-from edgefl_server.storage import ServerState, run_status
+from edgefl_server.storage import ServerState, migrations, run_status
 from edgefl_server.storage.database import Database
-from edgefl_server.storage.tables import InvitationRow, Table
+from edgefl_server.storage.tables import InvitationRow, RunRow, Table
 
 
 def test_two_servers_cannot_share_a_state_folder(tmp_path: Path) -> None:
@@ -90,3 +92,28 @@ def test_what_was_kept_is_there_after_a_restart(make_fleet: Callable) -> None:
     fleet.state.close()
     again = make_fleet("a")
     assert run_status(again.state, run)["state"] == "active"
+
+
+def test_a_run_of_a_server_from_before_there_were_strategies_goes_on(make_fleet) -> None:
+    fleet = make_fleet("old")
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2, rounds=2)
+    for device in devices:
+        fleet.finish(device)
+    with fleet.state.database.write() as session:
+        row = session.get_one(RunRow, run)
+        later = ("strategy", "mu", "server_learning_rate")
+        row.settings = {name: value for name, value in row.settings.items() if name not in later}
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with fleet.state.database._engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "0001")
+    fleet.state.close()
+
+    again = make_fleet("old", fleet.clock)
+    again.fold()
+    for device in devices:
+        again.finish(device)
+    again.fold()
+    assert run_status(again.state, run)["state"] == "done"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgefl.wire.messages import Reason
+from edgefl.wire.messages import Correction, Reason, TaskKind
 from edgefl_server.aggregation import task_seed
 from edgefl_server.storage import (
     active_runs,
@@ -15,6 +15,7 @@ from edgefl_server.storage import (
     run_status,
     stop_run,
 )
+from edgefl_server.storage.tables import RunRow
 from fake_device import Identity
 
 
@@ -128,3 +129,67 @@ def test_no_work_is_handed_out_for_a_stopped_run(fleet) -> None:
     assert next_task(fleet.state, device) is None
     assert renew_lease(fleet.state, device.device, task.task_id) is None
     assert not may_fetch(fleet.state, device.device, task.model_hash)
+
+
+def test_a_task_says_what_the_strategy_asks_of_the_device(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    asked = {}
+    for name, more in (("fedavg", {}), ("fedprox", {"mu": 0.5}), ("feddyn", {"mu": 0.25}), ("fedsgd", {})):
+        run = fleet.create_run(target=1, strategy=name, **more)
+        task = fleet.task(device)
+        asked[name] = (task.kind, task.mu, task.correction, task.extra_vectors)
+        stop_run(fleet.state, run)
+    assert asked == {
+        "fedavg": (TaskKind.TRAIN, 0.0, Correction.NONE, ()),
+        "fedprox": (TaskKind.TRAIN, 0.5, Correction.NONE, ()),
+        "feddyn": (TaskKind.TRAIN, 0.25, Correction.FEDDYN, ()),
+        "fedsgd": (TaskKind.GRADIENT, 0.0, Correction.NONE, ()),
+    }
+
+
+def test_scaffolds_control_variate_is_open_to_a_device_whose_task_names_it_and_nobody_else(fleet) -> None:
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=1, strategy="scaffold")
+    task = fleet.task(first)
+    ((name, digest),) = task.extra_vectors
+    assert (name, task.correction) == ("control", Correction.SCAFFOLD)
+    assert fleet.state.weights.get(digest) == bytes(4 * 16)
+    assert may_fetch(fleet.state, first.device, digest)
+    assert not may_fetch(fleet.state, second.device, digest)
+    fleet.finish(first)
+    fleet.fold()
+    ((_, later),) = fleet.task(first).extra_vectors
+    assert later != digest
+    assert may_fetch(fleet.state, first.device, later)
+    assert not may_fetch(fleet.state, first.device, digest)
+
+
+def test_what_feddyn_keeps_on_the_server_is_open_to_no_device(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1, strategy="feddyn", mu=0.1)
+    fleet.task(device)
+    with fleet.state.database.read() as session:
+        (digest,) = session.get_one(RunRow, run).slots.values()
+    assert not may_fetch(fleet.state, device.device, digest)
+
+
+def test_a_task_names_the_devices_latest_folded_task_and_no_discarded_one(fleet) -> None:
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=1, max_failures=1, over_selection=2, rounds=9)
+    assert fleet.task(first).continues == ""
+    folded = fleet.finish(first)
+    fleet.fold()
+    assert fleet.task(first).continues == folded.task_id
+    assert fleet.task(second).continues == ""
+    fleet.give_up(second, Reason.NO_DATA)  # the round fails
+    assert fleet.task(first).continues == folded.task_id
+
+
+def test_an_outcome_of_a_failed_round_is_continued_by_no_task(fleet) -> None:
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=2, max_failures=1, rounds=9)
+    fleet.task(second)
+    fleet.finish(first)
+    fleet.give_up(second, Reason.NO_DATA)
+    assert fleet.task(first).round == 2
+    assert fleet.task(first).continues == ""

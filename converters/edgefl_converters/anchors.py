@@ -14,11 +14,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl.errors import InvalidSettingError, UnsupportedModelError
+from edgefl.algorithms import ALGORITHMS, check_plain_sgd
+from edgefl.errors import InvalidSettingError
 
-__all__ = ["ALGORITHMS", "Anchors", "anchors_for", "require_algorithms"]
+__all__ = ["Anchors", "anchors_for", "require_algorithms"]
 
-ALGORITHMS = ("fedprox", "scaffold", "feddyn", "fedsgd")
 _PROXIMAL, _CORRECTED = {"fedprox", "feddyn"}, {"scaffold", "feddyn"}
 
 
@@ -95,8 +95,8 @@ def require_algorithms(algorithms: Sequence[str], optimizer: Any, *, local: bool
         local: whether parameters stay on the device.
 
     Raises:
-        InvalidSettingError: a name is unknown, or two settings contradict each other.
-        UnsupportedModelError: the formula of an algorithm does not hold for the optimizer.
+        InvalidSettingError: a name is unknown, two settings contradict each other, or the formula of an algorithm does
+            not hold for the optimizer.
     """
     for name in algorithms:
         if name not in ALGORITHMS:
@@ -105,30 +105,10 @@ def require_algorithms(algorithms: Sequence[str], optimizer: Any, *, local: bool
                 f"There is no algorithm {name!r} that a model file has to be made for.",
                 hint=f"Did you mean {near[0]!r}?" if near else f"Expected one of {', '.join(ALGORITHMS)}.",
             )
-    if "scaffold" in algorithms and not _is_plain_sgd(optimizer):
-        raise UnsupportedModelError(
-            f"SCAFFOLD computes its control variates from steps of plain SGD, the model is compiled with "
-            f"{_description(optimizer)}.",
-            hint="Compile it with SGD without momentum, clipping or weight decay and with a constant learning rate.",
-        )
+    if "scaffold" in algorithms:
+        check_plain_sgd({"class_name": type(optimizer).__name__, "config": optimizer.get_config()})
     if "fedsgd" in algorithms and local:
         raise InvalidSettingError(
             "FedSGD sends a gradient and trains nothing on the device, so parameters that stay there never change.",
             hint="Leave out --local or --algorithm fedsgd.",
         )
-
-
-def _is_plain_sgd(optimizer: Any) -> bool:
-    config = optimizer.get_config()
-    changed = ("momentum", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema")
-    return (
-        type(optimizer).__name__ == "SGD"
-        and not any(config.get(name) for name in changed)
-        and not config.get("gradient_accumulation_steps")
-        and not isinstance(config.get("learning_rate"), dict)
-    )
-
-
-def _description(optimizer: Any) -> str:
-    name = type(optimizer).__name__
-    return f"{name} with momentum, clipping, decay or a schedule" if name == "SGD" else name

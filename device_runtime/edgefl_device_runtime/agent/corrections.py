@@ -1,0 +1,93 @@
+"""What a task's correction (SCAFFOLD, FedDyn) asks of a device, before and after the local steps."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import HashMismatchError
+from edgefl.manifest import ModelManifest
+from edgefl.wire.messages import Correction, Section, Task
+from edgefl_device_runtime.training.algorithms import (
+    feddyn_correction,
+    feddyn_memory,
+    scaffold_change,
+    scaffold_correction,
+)
+
+__all__ = ["CONTROL", "correction_for", "learning_rate_of", "remembered"]
+
+Vector = NDArray[np.float32]
+
+CONTROL = "control"
+"""The task's extra vector that is SCAFFOLD's ``c``, and the outcome's section that is ``c_i⁺ - c_i``."""
+
+
+def correction_for(task: Task, manifest: ModelManifest, control: Vector | None, own: Vector | None) -> Vector | None:
+    """What is added to the gradient in every local step; None: nothing.
+
+    Args:
+        task: names the algorithm.
+        manifest: the model's.
+        control: SCAFFOLD's ``c``, float32 ``[weight_size]``.
+        own: SCAFFOLD's ``c_i`` or FedDyn's ``h_i`` from the run's last task; None: zeros.
+
+    Raises:
+        HashMismatchError: a vector has another length.
+    """
+    if task.correction is Correction.NONE:
+        return None
+    own = _fitting(own, manifest)
+    if task.correction is Correction.FEDDYN:
+        return feddyn_correction(own)
+    return scaffold_correction(_fitting(control, manifest), own)
+
+
+def remembered(
+    task: Task,
+    manifest: ModelManifest,
+    control: Vector | None,
+    own: Vector | None,
+    trained: Vector,
+    sent: Section,
+    steps: int,
+) -> tuple[Vector | None, tuple[Section, ...]]:
+    """What the device keeps after the local steps, and what it sends beside the delta.
+
+    Both follow from vectors as the server reads them, so that the sum that the server keeps and the devices' own do not
+    drift apart by what the codec rounds.
+
+    Args:
+        task: names the algorithm.
+        manifest: the model's.
+        control: as for `correction_for`.
+        own: as for `correction_for`.
+        trained: trained minus received, float32 ``[weight_size]``.
+        sent: the section ``delta``.
+        steps: local steps that were taken.
+
+    Returns:
+        The new ``c_i`` or ``h_i``, None without a correction; and further sections.
+    """
+    if task.correction is Correction.NONE:
+        return None, ()
+    own = _fitting(own, manifest)
+    if task.correction is Correction.FEDDYN:
+        return feddyn_memory(own, sent.vector(), task.mu), ()
+    change = scaffold_change(_fitting(control, manifest), trained, steps, learning_rate_of(task, manifest))
+    section = Section.of(CONTROL, change, task.codec)
+    return own + section.vector(), (section,)
+
+
+def learning_rate_of(task: Task, manifest: ModelManifest) -> float:
+    """The task's learning rate, else the model's."""
+    return manifest.learning_rate if task.learning_rate is None else task.learning_rate
+
+
+def _fitting(vector: Vector | None, manifest: ModelManifest) -> Vector:
+    size = manifest.layout.weight_size
+    if vector is None:
+        return np.zeros(size, np.float32)
+    if vector.shape != (size,):
+        raise HashMismatchError(f"Expected a control vector of {size} elements for this model, got {vector.size}.")
+    return vector
