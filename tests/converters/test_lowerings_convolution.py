@@ -62,9 +62,17 @@ def check(parity, cases):
             dx, dw = tape.gradient(y, (x, w), dy)
             return tf.concat([tf.reshape(dx, [-1]), tf.reshape(dw, [-1])], 0)
 
+        def through_a_frozen_filter(x, dy, options=options, w=weights):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = tf.raw_ops.Conv2D(input=x, filter=tf.constant(w), **options)
+            return tape.gradient(y, x, dy)
+
         parity.add(f"forward {name}", forward, image, weights)
         dy = generator.normal(size=forward(image, weights).shape).astype(np.float32)
         parity.add(f"gradients {name}", gradients, image, weights, dy, reference=group_by_group)
+        if dilation == groups == 1:
+            parity.add(f"frozen filter {name}", through_a_frozen_filter, image, dy)
     parity.check()
 
 

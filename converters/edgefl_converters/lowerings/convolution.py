@@ -2,20 +2,23 @@
 
 The runtimes' own CONV_2D is fast only with a constant filter, and the filter's gradient has no builtin form. The
 windows of an image are gathered once and serve the forward product and the filter's gradient alike. The gradient of
-the input is a convolution of the output's gradient with the flipped filter, one product per phase of the stride.
+the input is a convolution of the output's gradient with the flipped filter, one product per phase of the stride. With
+a filter that is not trained these stay convolutions, which XNNPACK computes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from edgefl_converters.lowerings.matmul import matmul
-from edgefl_converters.lowerings.registry import Context, attribute, constant, lowering, static_shape
-from edgefl_converters.lowerings.windows import Window, gather_rows, interleave, margin, patches, phases
+from edgefl_converters.lowerings.registry import Context, attribute, constant, constant_filter, lowering, static_shape
+from edgefl_converters.lowerings.windows import Window, gather_rows, interleave, margin, patches, phases, through_phases
 
 __all__ = ["convolve", "filter_gradient", "input_gradient"]
 
@@ -45,7 +48,15 @@ def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context
     kernel, gradient = inputs[1], inputs[2]
     shape = [int(size) for size in constant(op, 0)]
     window = Window.of(op, (shape[1], shape[2]), static_shape(kernel)[:2])
+    fixed = constant_filter(kernel)
+    if fixed is not None and fixed.shape[2] == shape[3] and window.dilations == (1, 1):
+        return [through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))]
     return [input_gradient(kernel, gradient, shape, window, context)]
+
+
+def _convolve_back(kernel: NDArray[np.float32], part: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:
+    exchanged = kernel[np.ix_(rows[::-1], columns[::-1])].transpose(0, 1, 3, 2)
+    return tf.nn.conv2d(part, tf.constant(np.ascontiguousarray(exchanged)), 1, "VALID")
 
 
 def convolve(image: tf.Tensor, kernel: tf.Tensor, window: Window, context: Context) -> tf.Tensor:

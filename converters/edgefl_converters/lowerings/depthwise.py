@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
-from edgefl_converters.lowerings.windows import Window, interleave, margin, pad_image, phases
+from edgefl_converters.lowerings.registry import Context, constant, constant_filter, lowering, static_shape
+from edgefl_converters.lowerings.windows import Window, interleave, margin, pad_image, phases, through_phases
 
 
 @lowering("DepthwiseConv2dNativeBackpropFilter")
@@ -32,6 +34,10 @@ def depthwise_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Cont
     rows, columns, _, multiplier = static_shape(kernel)
     filters = channels * multiplier
     window = Window.of(op, (height, width), (rows, columns))
+    fixed = constant_filter(kernel)
+    if fixed is not None and multiplier == 1 and window.dilations == (1, 1):
+        shape = [batch, height, width, channels]
+        return [through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))]
     split, lengths = phases(window)
     margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
     if margins != [(0, 0), (0, 0)]:
@@ -50,6 +56,11 @@ def depthwise_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Cont
     if multiplier > 1:
         whole = tf.reduce_sum(tf.reshape(whole, [batch, height * width, channels, multiplier]), axis=3)
     return [tf.reshape(whole, [batch, height, width, channels])]
+
+
+def _convolve_back(kernel: NDArray[np.float32], part: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:
+    flipped = np.ascontiguousarray(kernel[np.ix_(rows[::-1], columns[::-1])])
+    return tf.nn.depthwise_conv2d(part, tf.constant(flipped), [1, 1, 1, 1], "VALID")
 
 
 def _repeat_channels(image: tf.Tensor, times: int) -> tf.Tensor:

@@ -7,10 +7,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 
-__all__ = ["LOWERINGS", "Context", "Lowering", "attribute", "constant", "folded", "lowering", "static_shape"]
+__all__ = [
+    "LOWERINGS",
+    "Context",
+    "Lowering",
+    "attribute",
+    "constant",
+    "constant_filter",
+    "folded",
+    "lowering",
+    "static_shape",
+]
 
 
 class Context(Protocol):
@@ -87,6 +98,11 @@ def constant(op: Any, index: int) -> Any:
             hint="Use sizes, axes and paddings that are fixed when the model is built.",
         )
     return value
+
+
+def constant_filter(tensor: tf.Tensor) -> NDArray[np.float32] | None:
+    """The value of a filter that nothing trains; None for any other."""
+    return tf.make_ndarray(tensor.op.get_attr("value")) if tensor.op.type == "Const" else None
 
 
 _MEASURES = ("Shape", "ShapeN", "Size", "Rank")

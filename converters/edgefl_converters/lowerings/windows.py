@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 
 from edgefl_converters.lowerings.registry import Context, attribute, static_shape
 
-__all__ = ["Phase", "Window", "axis_positions", "gather_rows", "interleave", "margin", "pad_image", "patches", "phases"]
+__all__ = [
+    "Phase",
+    "Window",
+    "axis_positions",
+    "gather_rows",
+    "interleave",
+    "margin",
+    "pad_image",
+    "patches",
+    "phases",
+    "through_phases",
+]
 
 _NARROW = 4
 """Up to this many channels a row is too short to be gathered one by one: windows are stacked along the width first."""
@@ -198,6 +209,39 @@ def margin(split: Sequence[Phase], axis: int, positions: int) -> tuple[int, int]
     lowest = min((int(indices.min()) for indices in asked), default=0)
     highest = max((int(indices.max()) for indices in asked), default=0)
     return max(0, -lowest), max(0, highest - positions + 1)
+
+
+def through_phases(
+    gradient: tf.Tensor,
+    shape: Sequence[int],
+    window: Window,
+    convolve: Callable[[tf.Tensor, list[int], list[int]], tf.Tensor],
+) -> tf.Tensor:
+    """The gradient of an image through windows without dilation, one small convolution for each phase of the stride.
+
+    Args:
+        gradient: of the windows, ``[B, *positions, F]``.
+        shape: of the image, ``[B, H, W, C]``.
+        window: how the image was looked at.
+        convolve: what a part of the gradient becomes with some rows and columns of the filter, which come in
+            ascending order and have to be flipped; ``VALID`` and with strides of 1.
+    """
+    batch, _, _, channels = shape
+    split, lengths = phases(window)
+    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
+    if margins != [(0, 0), (0, 0)]:
+        gradient = tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
+    filters, outputs = static_shape(gradient)[3], []
+    for phase in split:
+        if not phase.taps[0] or not phase.taps[1]:
+            outputs.append(tf.zeros([batch, *lengths, channels]))
+            continue
+        # Taps follow each other at the stride, so that the windows that they belong to are neighbours, in reverse.
+        start = [int(phase.windows[axis][0].min()) + margins[axis][0] for axis in (0, 1)]
+        size = [lengths[axis] + len(phase.taps[axis]) - 1 for axis in (0, 1)]
+        part = tf.slice(gradient, [0, *start, 0], [batch, *size, filters])
+        outputs.append(convolve(part, list(phase.taps[0]), list(phase.taps[1])))
+    return interleave(outputs, window, lengths, batch, channels)
 
 
 def interleave(
