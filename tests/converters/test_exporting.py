@@ -75,7 +75,7 @@ def test_the_inference_model_computes_the_same_function_on_both_runtimes_for_any
 ):
     vector, _, model = trained
 
-    path = edgefl.export(cnn_file, vector, tmp_path / "model.tflite")
+    path = edgefl.export(cnn_file, vector, tmp_path / "model.tflite").path
 
     manifest = ModelFile.read(cnn_file).manifest
     assert path.stat().st_size < cnn_file.stat().st_size / 2
@@ -87,9 +87,9 @@ def test_the_inference_model_computes_the_same_function_on_both_runtimes_for_any
 
 def test_the_inference_model_is_the_same_bytes_every_time(cnn_file, trained, tmp_path):
     vector, _, _ = trained
-    first = edgefl.export(cnn_file, vector, tmp_path / "one.tflite").read_bytes()
+    first = edgefl.export(cnn_file, vector, tmp_path / "one.tflite").path.read_bytes()
     layers.Dense(3)  # whatever else the process does
-    assert edgefl.export(cnn_file, vector, tmp_path / "two.tflite").read_bytes() == first
+    assert edgefl.export(cnn_file, vector, tmp_path / "two.tflite").path.read_bytes() == first
 
 
 def test_batch_statistics_are_exported_too(tmp_path):

@@ -56,7 +56,10 @@ def read_model(path: Path) -> keras.Model:
 def _keras_file(path: Path) -> Any:
     import keras
 
-    return keras.saving.load_model(path)
+    from edgefl_converters.adapter_layers import restore
+
+    model = keras.saving.load_model(path)
+    return restore(model, path) if isinstance(model, keras.Model) else model
 
 
 def _hdf5(path: Path) -> Any:

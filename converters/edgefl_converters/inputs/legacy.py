@@ -152,7 +152,7 @@ def _references(value: Any) -> list[list[Any]]:
         return [found for each in value.values() for found in _references(each)]
     if not isinstance(value, (list, tuple)):
         return []
-    own = [value] if _is_reference(value) else []
+    own = [value] if isinstance(value, list) and _is_reference(value) else []
     return [*own, *(found for each in value for found in _references(each))]
 
 

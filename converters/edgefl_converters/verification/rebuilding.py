@@ -12,7 +12,7 @@ from keras.src.models.functional import Functional
 from edgefl_converters.naming import stable_names
 from edgefl_converters.specification import Specification
 
-__all__ = ["rebuild"]
+__all__ = ["own_objects", "rebuild"]
 
 _LAMBDA = "OriginalLambda"
 
@@ -39,10 +39,16 @@ def rebuild(specification: Specification, dtype: str) -> keras.Model:
     return copy
 
 
-def _from_config(model: Any, dtype: str) -> Any:
+def own_objects(model: Any) -> dict[str, Any]:
+    """Classes and functions of the user's own that a model is made of, by the names that its configuration uses."""
     classes = {type(each).__name__: type(each) for each in (model, *model._flatten_layers())}
     own: dict[str, Any] = {name: each for name, each in classes.items() if not each.__module__.startswith("keras.")}
     own.update((each.__name__, each) for layer in model._flatten_layers() for each in _functions(layer))
+    return own
+
+
+def _from_config(model: Any, dtype: str) -> Any:
+    own = own_objects(model)
     own[_LAMBDA] = _lambda_of({layer.name: layer for layer in model._flatten_layers()})
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
