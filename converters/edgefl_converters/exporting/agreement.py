@@ -18,7 +18,7 @@ from edgefl_converters.exporting.tflite_files import outputs_of
 from edgefl_converters.naming import signature_keys
 from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, installed_runtimes
 
-__all__ = ["compare_with_keras"]
+__all__ = ["compare_with_keras", "keras_outputs"]
 
 _LIMITS = {"none": 1e-3, "float16": 3e-2}
 """Of the largest output: what rounding explains. More is another function. Quantized activations have no limit."""
@@ -47,7 +47,7 @@ def compare_with_keras(
         VerificationError: it computes something else than Keras, by more than rounding explains.
     """
     chosen = [rows[name][:_ROWS] for name in manifest.inputs]
-    expected = _in_keras(model, manifest, chosen)
+    expected = keras_outputs(model, manifest, chosen)
     report: dict[str, Any] = {"rows": len(chosen[0]), "runtimes": []}
     with tempfile.TemporaryDirectory(prefix="edgefl-export-") as folder:
         path = Path(folder, "model.tflite")
@@ -73,7 +73,8 @@ def compare_with_keras(
     return report
 
 
-def _in_keras(model: keras.Model, manifest: ModelManifest, arrays: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def keras_outputs(model: keras.Model, manifest: ModelManifest, arrays: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """A model's outputs by name for rows of its inputs in order."""
     parts: list[list[NDArray[Any]]] = []
     for start in range(0, len(arrays[0]), _AT_ONCE):
         tensors = [keras.ops.convert_to_tensor(array[start : start + _AT_ONCE]) for array in arrays]

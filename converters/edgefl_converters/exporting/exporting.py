@@ -14,8 +14,10 @@ from edgefl.errors import InvalidSettingError, storage_error
 from edgefl.model_file import ModelFile
 from edgefl_converters.adapter_layers import merge
 from edgefl_converters.exporting.agreement import compare_with_keras
+from edgefl_converters.exporting.function_of_file import require_same_function
 from edgefl_converters.exporting.keras_files import keras_bytes, keras_bytes_with_adapters
 from edgefl_converters.exporting.rebuilding import (
+    Original,
     manifest_adapters,
     original_model,
     require_complete,
@@ -71,26 +73,26 @@ def export(
         values = read_weights(source, weights)
         return _write_weights(path, values)
     rows = None if calibration is None else calibration_rows(calibration, manifest)
-    model = original_model(source, base)
-    own = weights_by_name(model)
+    original = original_model(source, base)
+    model, own = original.model, weights_by_name(original.model)
     parameters = {parameter.name for parameter in manifest.parameters}
     values = read_weights(source, weights, frozen=own.keys() - parameters)
-    require_complete(source, model, values, from_base=base is not None)
+    require_complete(source, original, values, from_base=base is not None)
     if path.suffix in (".npz", ".safetensors"):
         return _write_weights(path, {**{name: np.asarray(each) for name, each in own.items()}, **values})
     before = {name: np.array(variable) for name, variable in own.items()}
     report: dict[str, Any] = {}
     try:
+        _assign(own, _merged(original, values, before))
+        if base is not None or original.adapters:
+            require_same_function(source, values, model)
         if adapters == "kept":
-            report["adapters"] = adapters
-            _assign(own, {name: value for name, value in values.items() if name in own})
-            data = keras_bytes_with_adapters(model, manifest, values)
+            _assign(own, {**before, **{name: value for name, value in values.items() if name in own}})
+            data, report = keras_bytes_with_adapters(original, manifest, values), {"adapters": adapters}
+        elif path.suffix == ".keras":
+            data = keras_bytes(model)
         else:
-            _assign(own, _merged(source, values, before))
-            if path.suffix == ".keras":
-                data = keras_bytes(model)
-            else:
-                data, report = _inference(model, source, quantize, rows)
+            data, report = _inference(model, source, quantize, rows)
     finally:
         # A base that was given as an object is the caller's: it gets its weights back.
         _assign(own, before)
@@ -129,12 +131,12 @@ def _check_settings(path: Path, adapters: str, quantize: str, calibration: Any) 
         raise storage_error(FileNotFoundError(2, "the folder does not exist"), "write", path)
 
 
-def _merged(source: ModelFile, values: NamedArrays, before: NamedArrays) -> NamedArrays:
+def _merged(original: Original, values: NamedArrays, before: NamedArrays) -> NamedArrays:
     """The values of the ordinary model's weights, adapters added to what they adapt."""
     known = {**before, **values}
     merged = {
         each.weight: merge(known[each.weight], values[each.a], values[each.b], each.alpha / each.rank)
-        for each in manifest_adapters(source.manifest)
+        for each in original.adapters
     }
     return {name: value for name, value in {**values, **merged}.items() if name in before}
 

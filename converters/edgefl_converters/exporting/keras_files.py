@@ -11,7 +11,7 @@ import keras
 from edgefl.errors import storage_error
 from edgefl.manifest import ModelManifest
 from edgefl_converters.adapter_layers import ENTRY, enable, entry, train_only
-from edgefl_converters.exporting.rebuilding import copy_without_adapters, manifest_adapters, weights_by_name
+from edgefl_converters.exporting.rebuilding import Original, copy_without_adapters, weights_by_name
 from edgefl_converters.exporting.weight_files import NamedArrays
 
 __all__ = ["keras_bytes", "keras_bytes_with_adapters"]
@@ -28,17 +28,16 @@ def keras_bytes(model: keras.Model) -> bytes:
             raise storage_error(error, "write", path) from error
 
 
-def keras_bytes_with_adapters(model: keras.Model, manifest: ModelManifest, values: NamedArrays) -> bytes:
+def keras_bytes_with_adapters(original: Original, manifest: ModelManifest, values: NamedArrays) -> bytes:
     """A ``.keras`` file whose layers have adapters, which Keras merges into its own entries, and an entry with them.
 
     Args:
-        model: without adapters, with its own weights; left as it is.
+        original: with the weights that are not among the values; left as it is.
         manifest: of the model file.
         values: of all parameters, and perhaps of frozen variables.
     """
-    adapted = copy_without_adapters(model)
-    adapters = manifest_adapters(manifest)
-    enable(adapted, adapters)
+    adapted = copy_without_adapters(original.model)
+    enable(adapted, original.adapters)
     for name, variable in weights_by_name(adapted).items():
         if name in values:
             variable.assign(values[name])
@@ -50,7 +49,7 @@ def keras_bytes_with_adapters(model: keras.Model, manifest: ModelManifest, value
             path.write_bytes(keras_bytes(adapted))
             with zipfile.ZipFile(path, "a") as archive:
                 # A fixed date: the same weights give the same entry.
-                archive.writestr(zipfile.ZipInfo(ENTRY), entry(adapted, adapters, trained))
+                archive.writestr(zipfile.ZipInfo(ENTRY), entry(adapted, original.adapters, trained))
             return path.read_bytes()
         except OSError as error:
             raise storage_error(error, "write", path) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from edgefl_converters.verification.rebuilding import own_objects
 
 __all__ = [
     "BASE",
+    "Original",
     "copy_without_adapters",
     "manifest_adapters",
     "original_model",
@@ -29,7 +31,20 @@ BASE = "Give the Keras model that the file was made from: base=... (on the comma
 _LORA = ("lora_rank", "lora_alpha")
 
 
-def original_model(source: ModelFile, base: Any) -> keras.Model:
+@dataclass(frozen=True)
+class Original:
+    """What a model file was made from.
+
+    Attributes:
+        model: without adapters.
+        adapters: those among the file's parameters.
+    """
+
+    model: keras.Model
+    adapters: list[Adapter]
+
+
+def original_model(source: ModelFile, base: Any) -> Original:
     """The model without adapters; from the manifest without weights, else with those of the base model.
 
     Args:
@@ -40,9 +55,13 @@ def original_model(source: ModelFile, base: Any) -> keras.Model:
         UnsupportedModelError: it cannot be rebuilt without the base model.
     """
     if base is None:
-        return _from_manifest(source)
+        return Original(_from_manifest(source), manifest_adapters(source.manifest))
     model = load(base)
-    return copy_without_adapters(model) if any(layer.lora_enabled for layer in adaptable(model).values()) else model
+    adapted = {name: layer for name, layer in adaptable(model).items() if layer.lora_enabled}
+    if not adapted:
+        return Original(model, manifest_adapters(source.manifest))
+    alphas = {name.rpartition("/")[0]: float(layer.lora_alpha) for name, layer in adapted.items()}
+    return Original(copy_without_adapters(model), manifest_adapters(source.manifest, alphas))
 
 
 def copy_without_adapters(model: keras.Model) -> keras.Model:
@@ -68,12 +87,19 @@ def copy_without_adapters(model: keras.Model) -> keras.Model:
     return copy
 
 
-def manifest_adapters(manifest: ModelManifest) -> list[Adapter]:
-    """The adapters among a file's parameters."""
+def manifest_adapters(manifest: ModelManifest, alphas: Mapping[str, float] | None = None) -> list[Adapter]:
+    """The adapters among a file's parameters.
+
+    Args:
+        manifest: of the file.
+        alphas: of the base model by layer, for those that the manifest says nothing of: an attention layer's
+            configuration does not name its adapters.
+    """
     described = getattr(manifest, "fine_tuning", None) or manifest.unknown.get("fine_tuning") or {}
     alpha = (described.get("lora") or {}).get("alpha")
     shapes = {parameter.name: parameter.shape for parameter in manifest.parameters}
-    return adapters_of(shapes, dict(_alphas(manifest.keras_config, ())), alpha)
+    known = {} if alpha is not None else dict(alphas or {})
+    return adapters_of(shapes, {**known, **dict(_alphas(manifest.keras_config, ()))}, alpha)
 
 
 def weights_by_name(model: keras.Model) -> dict[str, Any]:
@@ -83,12 +109,12 @@ def weights_by_name(model: keras.Model) -> dict[str, Any]:
     return {name: variable for name, variable in named if id(variable) in weights}
 
 
-def require_complete(source: ModelFile, model: keras.Model, given: Mapping[str, Any], *, from_base: bool) -> None:
+def require_complete(source: ModelFile, original: Original, given: Mapping[str, Any], *, from_base: bool) -> None:
     """Raises unless every weight of the model is known.
 
     Args:
         source: the model file.
-        model: see `original_model`.
+        original: see `original_model`.
         given: values by name, of parameters and perhaps of frozen variables.
         from_base: the model has the weights of a base model already.
 
@@ -96,8 +122,7 @@ def require_complete(source: ModelFile, model: keras.Model, given: Mapping[str, 
         ModelError: a parameter is not the model's.
         UnsupportedModelError: frozen variables are in the file only as constants of its graph.
     """
-    manifest, weights = source.manifest, weights_by_name(model)
-    adapters = manifest_adapters(manifest)
+    manifest, weights, adapters = source.manifest, weights_by_name(original.model), original.adapters
     added = {name for each in adapters for name in (each.a, each.b)}
     expected = {parameter.name: parameter.shape for parameter in manifest.parameters if parameter.name not in added}
     shapes = {parameter.name: parameter.shape for parameter in manifest.parameters}

@@ -15,6 +15,7 @@ from edgefl.manifest import ModelManifest
 from edgefl_converters.exporting.rows import Rows
 from edgefl_converters.lint import lint_inference
 from edgefl_converters.naming import signature_keys
+from edgefl_converters.recurrence import unrolled_recurrence
 
 __all__ = ["QUANTIZATIONS", "outputs_of", "tflite_bytes"]
 
@@ -59,7 +60,7 @@ def tflite_bytes(model: keras.Model, manifest: ModelManifest, quantize: str, row
     try:
         data = bytes(converter.convert())
     except Exception as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        first_line = next(iter(str(error).splitlines()), type(error).__name__).rpartition("error: ")[2]
         raise UnsupportedModelError(
             f"TensorFlow cannot convert the model for inference ({QUANTIZATIONS[quantize]}): {first_line}", hint=way_out
         ) from error
@@ -83,7 +84,8 @@ def _inference(model: keras.Model, manifest: ModelManifest) -> Any:
     signature = [
         tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, name=key) for spec, key in zip(specs, keys, strict=True)
     ]
-    return tf.function(infer, autograph=False).get_concrete_function(*signature)
+    with unrolled_recurrence():  # Keras's loop over time needs a batch of fixed size
+        return tf.function(infer, autograph=False).get_concrete_function(*signature)
 
 
 def outputs_of(model: keras.Model, tensors: Any) -> list[Any]:

@@ -8,7 +8,8 @@ configuration as in an HDF5 file), and the checkpoint holds the graph of objects
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgefl_converters.inputs import legacy
 __all__ = ["read_saved_model"]
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_NOT_WEIGHTS = ("keras_api", "optimizer", "signatures")
 _DAMAGED = "Copy the folder again, with all that is in it."
 _RESAVE = (
     "Where the code that made it runs, save the model itself: model.save('model.keras'), or model.save('model.h5') "
@@ -73,7 +75,7 @@ def read_saved_model(folder: Path) -> keras.Model:
 
 
 def _restore(model: keras.Model, folder: Path, names: dict[int, str]) -> None:
-    """Gives every layer its variables: in Keras's order, which both versions share, and checked by name and shape."""
+    """Gives every layer its variables, by name and shape; what is not certain is refused."""
     try:
         checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
         graph = TrackableObjectGraph.FromString(checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
@@ -86,17 +88,17 @@ def _restore(model: keras.Model, folder: Path, names: dict[int, str]) -> None:
     }
     for layer in model.layers:
         wanted = [*layer.trainable_weights, *layer.non_trainable_weights]
-        if not wanted:
-            continue
-        found = list(_variables(graph, layers[layer.name])) if layer.name in layers else []
-        if [variable.name for variable in wanted] != [_in_keras_3(name, layer) for name, _ in found]:
+        found = _variables(graph, layers[layer.name]) if layer.name in layers else []
+        chosen = [_choose(variable.path, found, layer) for variable in wanted]
+        if len(found) != len(wanted) or None in chosen or len(set(chosen)) < len(chosen):
             raise ModelError(
                 f"The variables of layer {layer.name!r} in {folder} are not those that Keras {keras.__version__} has: "
                 f"{', '.join(name for name, _ in found) or 'none'}; expected "
-                f"{', '.join(variable.path for variable in wanted)}.",
+                f"{', '.join(variable.path for variable in wanted) or 'none'}.",
                 hint=_RESAVE,
             )
-        for variable, (name, key) in zip(wanted, found, strict=True):
+        for variable, place in zip(wanted, chosen, strict=True):
+            name, key = found[place or 0]
             value = np.asarray(checkpoint.get_tensor(key))
             if value.shape != tuple(variable.shape):
                 raise ModelError(
@@ -106,18 +108,33 @@ def _restore(model: keras.Model, folder: Path, names: dict[int, str]) -> None:
             variable.assign(value)
 
 
-def _variables(graph: Any, node: int) -> Iterator[tuple[str, str]]:
-    """Names and keys of a layer's variables: first those that are trained."""
-    lists = {child.local_name: child.node_id for child in graph.nodes[node].children}
-    seen: set[int] = set()
-    for each in ("trainable_variables", "variables"):
-        for child in graph.nodes[lists[each]].children if each in lists else ():
-            if child.node_id not in seen:
+def _variables(graph: TrackableObjectGraph, layer: int) -> list[tuple[str, str]]:
+    """Names and keys of the variables of a layer and of the layers in it, each once."""
+    found: dict[str, str] = {}
+    waiting, seen = [layer], {layer}
+    while waiting:
+        node = graph.nodes[waiting.pop()]
+        for one in node.attributes:
+            if one.name == "VARIABLE_VALUE" and one.checkpoint_key not in found:
+                found[one.checkpoint_key] = one.full_name
+        for child in node.children:
+            if child.node_id not in seen and child.local_name not in _NOT_WEIGHTS:
                 seen.add(child.node_id)
-                attributes = graph.nodes[child.node_id].attributes
-                yield from ((one.full_name, one.checkpoint_key) for one in attributes if one.name == "VARIABLE_VALUE")
+                waiting.append(child.node_id)
+    return [(name, key) for key, name in found.items()]
 
 
-def _in_keras_3(name: str, layer: Any) -> str:
-    last = name.rsplit("/", 1)[-1]
-    return "kernel" if last == "depthwise_kernel" and isinstance(layer, _DEPTHWISE) else last
+def _choose(path: str, found: list[tuple[str, str]], layer: Any) -> int | None:
+    """Which of the saved variables one of the rebuilt model is, by their names; None where that is not certain."""
+    renamed = isinstance(layer, _DEPTHWISE)
+    names = [name.replace("/depthwise_kernel", "/kernel") if renamed else name for name, _ in found]
+    # First by the names as they are; Keras numbers the names that it gives, in each process anew.
+    plainer: tuple[Callable[[str], str], ...] = (lambda name: name, lambda name: re.sub(r"_\d+(?=/)", "", name))
+    for plain in plainer:
+        parts = plain(path).split("/")
+        for length in range(len(parts), 0, -1):
+            end = parts[-length:]
+            places = [place for place, name in enumerate(names) if plain(name).split("/")[-length:] == end]
+            if len(places) == 1:
+                return places[0]
+    return None
