@@ -102,10 +102,21 @@ def _compiled(value: Any, module: Any) -> Any:
             module.get(value)  # raises for a name that is not known, which compile does much later
         return value if own is None else own
     if isinstance(value, Mapping):
+        if value.get("class_name") == "MeanMetricWrapper":
+            return _mean_of(value["config"])
         if "class_name" in value:
             return module.deserialize(dict(value))
         return {name: _compiled(each, module) for name, each in value.items()}
     return [_compiled(each, module) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _mean_of(config: Mapping[str, Any]) -> Any:
+    """The mean of a function; Keras 3 itself would keep its name in the place of the function."""
+    function = keras.saving.get_registered_object(config["fn"]) or keras.metrics.get(config["fn"])
+    settings = {key: each for key, each in config.items() if key != "fn"}
+    if isinstance(function, keras.metrics.Metric):
+        return type(function)(**settings)
+    return keras.metrics.MeanMetricWrapper(function, **settings)
 
 
 def _let_decay_be_a_schedule(config: dict[str, Any]) -> None:
