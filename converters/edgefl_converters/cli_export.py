@@ -79,7 +79,7 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
 def _agreement(document: Mapping[str, Any]) -> list[str]:
     rows = document["agreement"]["rows"]
     calibrated = document["calibration_rows"]
-    lines = [] if calibrated is None else [f"  int8, calibrated on {calibrated} rows"]
+    lines = [f"  {document['meaning']}" + ("" if calibrated is None else f"; calibrated on {calibrated} rows")]
     kind = "made-up rows" if calibrated is None else "of those rows"
     for runtime in document["agreement"]["runtimes"]:
         name = f"{runtime['name']} {runtime['version']}"

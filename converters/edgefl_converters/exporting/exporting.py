@@ -152,7 +152,12 @@ def _inference(model: keras.Model, source: ModelFile, quantize: str, rows: Any) 
     compared = made_up_rows(model, manifest) if rows is None else rows
     agreement = compare_with_keras(data, model, manifest, compared, quantize)
     calibrated = None if rows is None else len(next(iter(rows.values())))
-    return data, {"quantize": quantize, "calibration_rows": calibrated, "agreement": agreement}
+    return data, {
+        "quantize": quantize,
+        "meaning": QUANTIZATIONS[quantize],
+        "calibration_rows": calibrated,
+        "agreement": agreement,
+    }
 
 
 def _write_weights(path: Path, values: NamedArrays) -> ExportResult:
