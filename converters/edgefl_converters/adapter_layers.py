@@ -22,7 +22,20 @@ from numpy.typing import NDArray
 from edgefl.errors import ModelError
 from edgefl_converters.naming import PathNames, stable_names
 
-__all__ = ["ENTRY", "Adapter", "adaptable", "adapters_of", "enable", "entry", "merge", "restore", "train_only"]
+__all__ = [
+    "ENTRY",
+    "Adapter",
+    "adapt_like",
+    "adaptable",
+    "adapters_of",
+    "alphas_of",
+    "enable",
+    "entry",
+    "merge",
+    "restore",
+    "restore_alphas",
+    "train_only",
+]
 
 ENTRY = "edgefl/adapters.npz"
 """Entry of a ``.keras`` file: for each layer its own weight and its adapters, and what is trained."""
@@ -70,6 +83,49 @@ def adapters_of(
     return found
 
 
+def alphas_of(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+    """Alpha by the name of the layer, from a model's configuration; the model's own name is no part of names."""
+    if isinstance(value, Mapping):
+        config = value.get("config")
+        if "class_name" in value and isinstance(config, Mapping) and "name" in config:
+            path = (*path, config["name"])
+            if config.get("lora_rank"):
+                yield "/".join(path[1:]), float(config.get("lora_alpha") or config["lora_rank"])
+        for each in value.values():
+            yield from alphas_of(each, path)
+    elif isinstance(value, list):
+        for each in value:
+            yield from alphas_of(each, path)
+
+
+def adapt_like(copy: keras.Model, original: keras.Model) -> None:
+    """Gives a copy from a model's configuration the adapters and the frozen weights that this does not tell of."""
+    names = PathNames(original)
+    adapters = []
+    for layer, weight in _layers(original):
+        if layer.lora_enabled:
+            a, b = _pair(layer)
+            alpha = float(layer.lora_alpha)
+            adapters.append(Adapter(names.of(weight), names.of(a), names.of(b), layer.lora_rank, alpha))
+    if not adapters:
+        return
+    enable(copy, adapters)
+    trained = {
+        name: variable.trainable for name, variable in zip(stable_names(original), original.variables, strict=True)
+    }
+    for name, variable in zip(stable_names(copy), copy.variables, strict=True):
+        if trained.get(name) is False and variable.trainable:
+            variable.trainable = False
+
+
+def restore_alphas(model: keras.Model, config: Any) -> None:
+    """Sets the alpha that a configuration says: Dense and Embedding forget it when they are built from one."""
+    alphas = {name.rpartition("/")[2]: alpha for name, alpha in alphas_of(config)}
+    for layer, _ in _layers(model):
+        if layer.lora_enabled and layer.name in alphas:
+            layer.lora_alpha = _plain(alphas[layer.name])
+
+
 def merge(weight: NDArray[Any], a: NDArray[Any], b: NDArray[Any], scale: float) -> NDArray[np.float32]:
     """W + scale A B, rounded once.
 
@@ -108,8 +164,7 @@ def enable(model: keras.Model, adapters: list[Adapter]) -> None:
                 layer.enable_lora(each.rank)
             except ValueError as error:
                 raise ModelError(f"Keras cannot give {each.weight!r} LoRA adapters: {error}") from error
-        whole = float(each.alpha).is_integer()
-        layer.lora_alpha = int(each.alpha) if whole else each.alpha
+        layer.lora_alpha = _plain(each.alpha)
 
 
 def entry(model: keras.Model, adapters: list[Adapter], trained: list[str]) -> bytes:
@@ -173,6 +228,10 @@ def train_only(model: keras.Model, trained: list[str]) -> None:
     compiled = model.get_compile_config() if model.compiled else None
     if compiled:
         model.compile_from_config(compiled)
+
+
+def _plain(alpha: float) -> float:
+    return int(alpha) if float(alpha).is_integer() else alpha
 
 
 def _revive(model: keras.Model) -> None:

@@ -125,6 +125,11 @@ def test_kept_adapters_convert_again_to_the_same_layout_and_values(trained, tmp_
     np.testing.assert_array_equal(again.initial_weights(), before.layout.pack(values))
 
 
+def test_adapters_that_a_configuration_does_not_tell_of_are_verified_with_their_alpha(trained, tmp_path):
+    result = edgefl.convert(trained[2], tmp_path / "again.tflite", batch_size=4)
+    assert result.report["verification"]["passed"]
+
+
 def test_adapters_that_keras_zeroed_can_be_trained_again(tmp_path):
     model, _ = lora_models.with_values(lora_models.adapted())
     model.save(tmp_path / "by_keras.keras")
@@ -137,6 +142,19 @@ def test_adapters_that_keras_zeroed_can_be_trained_again(tmp_path):
     assert not np.any(np.array(dense.lora_kernel_b))
     loaded.fit(TOKENS, np.arange(8) % 3, verbose=0)
     assert np.any(np.array(dense.lora_kernel_b))
+
+
+def test_adapters_in_an_hdf5_file_keep_their_values_and_their_alpha(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(5), layers.Dense(3)])
+    model.layers[0].enable_lora(2, lora_alpha=8)
+    model.layers[0].lora_kernel_b.assign(np.ones((2, 5)))
+    model.save(tmp_path / "model.h5")
+
+    loaded = edgefl.load_model(tmp_path / "model.h5")
+
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(loaded(x), model(x), atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,8 @@ def test_with_a_base_the_frozen_weights_are_written_too_and_can_replace_it(tmp_p
             *(f"batch_normalization/{each}" for each in ("gamma", "beta", "moving_mean", "moving_variance")),
         )
     }
+    again = edgefl.export(tmp_path / "file.tflite", every.path, tmp_path / f"again{suffix}")
+    assert set(read(again.path)) == set(read(every.path))
     edgefl.export(tmp_path / "file.tflite", every.path, tmp_path / "model.keras")
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "model.keras")(x), base(x), atol=1e-6)

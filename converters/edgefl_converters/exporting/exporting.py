@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 
 from edgefl.atomic import write_bytes
-from edgefl.errors import InvalidSettingError, storage_error
+from edgefl.errors import InvalidSettingError, UnsupportedModelError, storage_error
 from edgefl.model_file import ModelFile
 from edgefl_converters.adapter_layers import merge
 from edgefl_converters.exporting.agreement import compare_with_keras
@@ -70,8 +71,7 @@ def export(
             f"{source.name} has no LoRA adapters to keep.", hint="Leave --adapters out: the model is exported as it is."
         )
     if path.suffix in (".npz", ".safetensors") and base is None:
-        values = read_weights(source, weights)
-        return _write_weights(path, values)
+        return _write_weights(path, read_weights(source, weights, frozen=_frozen_names(source, weights)))
     rows = None if calibration is None else calibration_rows(calibration, manifest)
     original = original_model(source, base)
     model, own = original.model, weights_by_name(original.model)
@@ -129,6 +129,17 @@ def _check_settings(path: Path, adapters: str, quantize: str, calibration: Any) 
         )
     if not path.parent.is_dir():
         raise storage_error(FileNotFoundError(2, "the folder does not exist"), "write", path)
+
+
+def _frozen_names(source: ModelFile, weights: Weights) -> Collection[str]:
+    """Which other weights the model has, where weights by name may hold them and the manifest is enough to tell."""
+    if not source.manifest.frozen or weights is None or isinstance(weights, np.ndarray):
+        return ()
+    try:
+        names = weights_by_name(original_model(source, None).model).keys()
+    except UnsupportedModelError:
+        return ()
+    return names - {parameter.name for parameter in source.manifest.parameters}
 
 
 def _merged(original: Original, values: NamedArrays, before: NamedArrays) -> NamedArrays:

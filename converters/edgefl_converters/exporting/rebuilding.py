@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import keras
 from edgefl.errors import ModelError, UnsupportedModelError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
-from edgefl_converters.adapter_layers import Adapter, adaptable, adapters_of
+from edgefl_converters.adapter_layers import Adapter, adaptable, adapters_of, alphas_of
 from edgefl_converters.loading import load
 from edgefl_converters.naming import stable_names
 from edgefl_converters.verification.rebuilding import own_objects
@@ -99,7 +99,7 @@ def manifest_adapters(manifest: ModelManifest, alphas: Mapping[str, float] | Non
     alpha = (described.get("lora") or {}).get("alpha")
     shapes = {parameter.name: parameter.shape for parameter in manifest.parameters}
     known = {} if alpha is not None else dict(alphas or {})
-    return adapters_of(shapes, {**known, **dict(_alphas(manifest.keras_config, ()))}, alpha)
+    return adapters_of(shapes, {**known, **dict(alphas_of(manifest.keras_config))}, alpha)
 
 
 def weights_by_name(model: keras.Model) -> dict[str, Any]:
@@ -190,18 +190,3 @@ def _without_lora(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_lora(each) for key, each in value.items() if key not in _LORA}
     return [_without_lora(each) for each in value] if isinstance(value, list) else value
-
-
-def _alphas(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, float]]:
-    """Alpha by the stable name of the layer, from a model's configuration; its own name is no part of names."""
-    if isinstance(value, Mapping):
-        config = value.get("config")
-        if "class_name" in value and isinstance(config, Mapping) and "name" in config:
-            if config.get("lora_rank"):
-                yield "/".join((*path, config["name"])[1:]), float(config.get("lora_alpha") or config["lora_rank"])
-            path = (*path, config["name"])
-        for each in value.values():
-            yield from _alphas(each, path)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _alphas(each, path)

@@ -7,8 +7,10 @@ from pathlib import Path
 import h5py
 import keras
 from keras.src.legacy.saving import legacy_h5_format
+from keras.src.saving.saving_lib import safe_get_h5_group
 
 from edgefl.errors import ModelError
+from edgefl_converters.adapter_layers import restore_alphas
 from edgefl_converters.inputs import legacy
 
 __all__ = ["read_hdf5"]
@@ -33,8 +35,10 @@ def read_hdf5(path: Path) -> keras.Model:
                 hint="Give module:function that builds the model, calls load_weights on it and returns it.",
             )
         version = _text(file.attrs.get("keras_version", "1."))
-        model = legacy.model_from(legacy.decode(config), version)
-        legacy_h5_format.load_weights_from_hdf5_group(file["model_weights"], model)
+        described = legacy.decode(config)
+        model = legacy.model_from(described, version)
+        restore_alphas(model, described)
+        legacy_h5_format.load_weights_from_hdf5_group(safe_get_h5_group(file, "model_weights"), model)
         training = file.attrs.get("training_config")
         if training is not None:
             legacy.compile_as_configured(model, legacy.decode(training), version)

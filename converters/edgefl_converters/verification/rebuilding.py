@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 
+from edgefl_converters.adapter_layers import adapt_like
 from edgefl_converters.naming import stable_names
 from edgefl_converters.specification import Specification
 
@@ -52,7 +53,9 @@ def _from_config(model: Any, dtype: str) -> Any:
     own[_LAMBDA] = _lambda_of({layer.name: layer for layer in model._flatten_layers()})
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
-    return keras.saving.deserialize_keras_object(_in_type(config, dtype), custom_objects=own, safe_mode=False)
+    copy = keras.saving.deserialize_keras_object(_in_type(config, dtype), custom_objects=own, safe_mode=False)
+    adapt_like(copy, model)
+    return copy
 
 
 def _functions(layer: Any) -> list[Any]:
