@@ -17,7 +17,7 @@ from edgefl.parts import FACADE, load
 from edgefl.version import __version__
 
 if TYPE_CHECKING:
-    from edgefl_converters import FineTuning, convert, export, verify
+    from edgefl_converters import FineTuning, convert, export, load_model, verify
     from edgefl_device_runtime.agent import Device
     from edgefl_device_runtime.training import TrainableModel
 
@@ -31,6 +31,7 @@ __all__ = [
     "__version__",
     "convert",
     "export",
+    "load_model",
     "verify",
 ]
 

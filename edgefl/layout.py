@@ -171,8 +171,8 @@ class ParameterLayout:
         unknown = [name for name in arrays if name not in self.offsets]
         if missing or unknown:
             raise DataError(
-                f"Expected the {len(self)} parameters of the layout; missing: {missing or 'none'}, "
-                f"unknown: {unknown or 'none'}.",
+                f"Expected the {len(self)} parameters of the layout; missing: {_few(missing)}, "
+                f"unknown: {_few(unknown)}.",
                 hint="Weights belong to one layout; take them from a model with the same parameters.",
             )
         vector = np.empty(self.size, np.float32)
@@ -182,3 +182,10 @@ class ParameterLayout:
                 raise DataError(f"Parameter {name!r} expects shape {view.shape}, got {value.shape}.")
             view[...] = value
         return vector
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names of a list that may be long."""
+    if not names:
+        return "none"
+    return str(list(names)) if len(names) <= 3 else f"{list(names[:3])} and {len(names) - 3} more"

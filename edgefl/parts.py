@@ -38,7 +38,11 @@ VERBS = {
     "convert": Verb(_CONVERT, "convert", "Turn a Keras model into a trainable .tflite file."),
     "inspect": Verb(Part("edgefl.cli.inspect", ""), "inspect", "Say what is in a model file."),
     "verify": Verb(_CONVERT, "verify", "Train a model file beside its Keras model and compare."),
-    "export": Verb(_CONVERT, "export", "Turn trained weights back into a .keras or an inference .tflite file."),
+    "export": Verb(
+        Part("edgefl_converters.cli_export", "convert"),
+        "export",
+        "Turn trained weights back into a .keras or an inference .tflite file.",
+    ),
     "device": Verb(Part("edgefl_device_runtime.agent.cli", "device"), "device", "Take part with this device."),
     "server": Verb(Part("edgefl_server.cli", "server"), "server", "Hand out work and merge what comes back."),
     "run": Verb(Part("edgefl_server.cli", "server"), "run", "Create, watch and stop training runs."),
@@ -52,6 +56,7 @@ FACADE = {
     "verify": Part("edgefl_converters", "convert"),
     "export": Part("edgefl_converters", "convert"),
     "FineTuning": Part("edgefl_converters", "convert"),
+    "load_model": Part("edgefl_converters", "convert"),
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device"),
 }

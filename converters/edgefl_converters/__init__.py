@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import MissingDependencyError
@@ -16,13 +15,16 @@ from edgefl.parts import install_line
 from edgefl.targets import ALL
 from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.input_shapes import InputShape
+from edgefl_converters.inputs.modules import CustomObjects, known_objects
 from edgefl_converters.options import Options
-from edgefl_converters.results import ConversionResult
+from edgefl_converters.results import ConversionResult, ExportResult
 
 if TYPE_CHECKING:
+    import keras
+
     from edgefl_converters.verification.report import VerificationReport
 
-__all__ = ["ConversionResult", "FineTuning", "convert", "explain", "export", "verify"]
+__all__ = ["ConversionResult", "ExportResult", "FineTuning", "convert", "explain", "export", "load_model", "verify"]
 
 
 def convert(
@@ -39,6 +41,7 @@ def convert(
     algorithms: str | Sequence[str] = (),
     quantize_frozen: str | None = None,
     target: str = ALL,
+    custom_objects: CustomObjects = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -48,7 +51,8 @@ def convert(
     The model must be compiled, or `loss` and `optimizer` must be given; then it is compiled with them, in place.
 
     Args:
-        model: a Keras model, the path of a ``.keras`` file, or ``"module:function"`` that returns a model.
+        model: a Keras model, the path of a ``.keras`` or ``.h5`` file or of a SavedModel folder of a Keras model, or
+            ``"module:function"`` that returns a model.
         out: the file to write; ``<out>.report.json`` is written beside it. Nothing is written on failure.
         loss: as `keras.Model.compile` takes it.
         optimizer: as `keras.Model.compile` takes it.
@@ -65,6 +69,8 @@ def convert(
             report says what this changes.
         target: the runtimes that must be able to run the file: ``tflite-2.14`` (tflite-runtime), ``litert-2``
             (ai-edge-litert) or ``all``. A model with an op that one of them does not know is refused.
+        custom_objects: classes and functions of your own that a file refers to, by name; or names of modules that
+            define them, whose code is run.
         verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
         on_progress: called with one line at each stage.
         on_layers: called with what became of each layer (as in the report), on failure with those until it failed.
@@ -80,19 +86,20 @@ def convert(
     require_tensorflow()
     from edgefl_converters import converting
 
-    return converting.convert(
-        model,
-        out,
-        loss=loss,
-        optimizer=optimizer,
-        metrics=metrics,
-        batch_size=batch_size,
-        input_shape=input_shape,
-        options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target),
-        verify=verify,
-        on_progress=on_progress,
-        on_layers=on_layers,
-    )
+    with known_objects(custom_objects):
+        return converting.convert(
+            model,
+            out,
+            loss=loss,
+            optimizer=optimizer,
+            metrics=metrics,
+            batch_size=batch_size,
+            input_shape=input_shape,
+            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target),
+            verify=verify,
+            on_progress=on_progress,
+            on_layers=on_layers,
+        )
 
 
 def explain(
@@ -108,6 +115,7 @@ def explain(
     algorithms: str | Sequence[str] = (),
     quantize_frozen: str | None = None,
     target: str = ALL,
+    custom_objects: CustomObjects = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Says what each layer of a model would be lowered to; writes and verifies nothing.
@@ -124,6 +132,7 @@ def explain(
         algorithms: as `convert` takes them.
         quantize_frozen: as `convert` takes it.
         target: as `convert` takes it.
+        custom_objects: as `convert` takes them.
         on_layers: called with the result, on failure with the layers until it failed.
 
     Returns:
@@ -136,25 +145,27 @@ def explain(
     require_tensorflow()
     from edgefl_converters import converting
 
-    return converting.explain(
-        model,
-        loss=loss,
-        optimizer=optimizer,
-        metrics=metrics,
-        batch_size=batch_size,
-        input_shape=input_shape,
-        options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target),
-        on_layers=on_layers,
-    )
+    with known_objects(custom_objects):
+        return converting.explain(
+            model,
+            loss=loss,
+            optimizer=optimizer,
+            metrics=metrics,
+            batch_size=batch_size,
+            input_shape=input_shape,
+            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target),
+            on_layers=on_layers,
+        )
 
 
-def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
+def verify(file: str | os.PathLike[str], against: Any, *, custom_objects: CustomObjects = None) -> VerificationReport:
     """Trains a model file on every installed runtime beside the Keras model that it was made from.
 
     Args:
         file: the model file.
-        against: a Keras model, the path of a ``.keras`` file, or ``"module:function"``. The initial weights of the
-            first two must be those of the file; a function may draw new ones.
+        against: as `convert` takes a model. Its initial weights must be those of the file; only a function may draw
+            new ones.
+        custom_objects: as `convert` takes them.
 
     Returns:
         Every figure that was compared.
@@ -168,7 +179,8 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
     require_tensorflow()
     from edgefl_converters import comparing
 
-    return comparing.verify(file, against)
+    with known_objects(custom_objects):
+        return comparing.verify(file, against)
 
 
 def export(
@@ -177,30 +189,66 @@ def export(
     out: str | os.PathLike[str],
     *,
     base: Any = None,
-) -> Path:
-    """Writes trained weights as a Keras model, or as a plain TFLite model for inference.
+    adapters: str = "merged",
+    quantize: str = "none",
+    calibration: Any = None,
+    custom_objects: CustomObjects = None,
+) -> ExportResult:
+    """Writes trained weights as a Keras model, as a plain TFLite model for inference, or by name.
 
     Args:
         file: the model file that was trained.
-        weights: an ``.npz`` of named parameters, a mapping of them, a flat vector of the layout, or None for the
-            weights that the file holds.
-        out: ends in ``.keras``, or in ``.tflite`` for inference in float32 with any number of rows.
+        weights: an ``.npz`` or ``.safetensors`` of named parameters, a mapping of them, a flat vector of the layout
+            (also as ``.npy``), or None for the weights that the file holds.
+        out: ends in ``.keras``; in ``.tflite`` for inference with any number of rows, float32 in and out; or in
+            ``.safetensors`` or ``.npz`` for weights by name: all of the model's if `base` is given, else the file's
+            parameters.
         base: the Keras model that the file was made from, as `convert` takes it; needed where the file does not hold
-            the whole model: for frozen variables and for classes of your own.
+            the whole model: for frozen variables, also those beside LoRA adapters, and for classes of your own.
+        adapters: what becomes of LoRA adapters in a ``.keras`` file: ``merged`` into the weights, for an ordinary
+            model, or ``kept``; `load_model` reads them back.
+        quantize: of an inference model: ``none``, ``float16`` (weights), ``dynamic`` (int8 weights) or ``int8``.
+        calibration: for ``int8``, rows of every input: ``.npz`` by input name, ``.npy``, ``"module:function"``, or
+            arrays.
+        custom_objects: as `convert` takes them; the model can then be rebuilt without `base`.
 
     Returns:
-        The path that was written.
+        What was written; for inference models with the distance of its outputs from Keras's on both runtimes.
 
     Raises:
-        DataError: the weights belong to another layout.
-        UnsupportedModelError: the model cannot be rebuilt without `base`.
+        DataError: the weights belong to another layout, or the calibration rows do not fit.
+        UnsupportedModelError: the model cannot be rebuilt without `base`, or not be quantized so.
+        VerificationError: the inference model does not compute what Keras computes.
+        InvalidSettingError: an option that does not go with the kind of file.
         ModelFileError: the file is damaged or not a model file.
         StorageError: a file cannot be read or written.
     """
     require_tensorflow()
     from edgefl_converters import exporting
 
-    return exporting.export(file, weights, out, base=base)
+    with known_objects(custom_objects):
+        return exporting.export(
+            file, weights, out, base=base, adapters=adapters, quantize=quantize, calibration=calibration
+        )
+
+
+def load_model(source: Any, *, custom_objects: CustomObjects = None) -> keras.Model:
+    """Loads a Keras model as `convert` does, with the LoRA adapters that a file keeps (``keras`` alone zeroes them).
+
+    Args:
+        source: as `convert` takes a model.
+        custom_objects: as `convert` takes them.
+
+    Raises:
+        ModelError: it is not a Keras model, or Keras cannot load it.
+        StorageError: the file cannot be read.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    require_tensorflow()
+    from edgefl_converters import loading
+
+    with known_objects(custom_objects):
+        return loading.load(source)
 
 
 def require_tensorflow() -> None:

@@ -1,8 +1,7 @@
-"""``edgefl convert``, ``verify`` and ``export``."""
+"""``edgefl convert`` and ``verify``."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,20 +11,18 @@ import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.targets import ALL, TARGETS
+from edgefl_converters.cli_options import MODEL, CustomObjectsOption, announce, tensorflow
 from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.input_shapes import parse_input_shapes
 from edgefl_converters.layer_tables import as_table
-from edgefl_converters.quiet import quiet_tensorflow
 from edgefl_converters.verification.evidence import Evidence
 from edgefl_converters.verification.storage_cost import StorageCost
 
-__all__ = ["convert", "export", "verify"]
-
-_MODEL = "A .keras file, or module:function that returns a Keras model."
+__all__ = ["convert", "verify"]
 
 
 def convert(
-    model: Annotated[str, typer.Argument(help=_MODEL)],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The .tflite file to write; may be left out with --explain.")
     ] = None,
@@ -72,6 +69,7 @@ def convert(
     explain: Annotated[
         bool, typer.Option("--explain", help="List what each layer was lowered to; without -o nothing is written.")
     ] = False,
+    custom_objects: CustomObjectsOption = None,
     format: FormatOption = Format.text,
 ) -> None:
     """Turn a Keras model into a .tflite file that trains, with builtin TFLite ops only."""
@@ -99,10 +97,11 @@ def convert(
         "algorithms": algorithm or (),
         "quantize_frozen": quantize_frozen,
         "target": target,
+        "custom_objects": announce(custom_objects),
     }
     layers: dict[str, Any] = {}
     try:
-        with _tensorflow():
+        with tensorflow():
             if out is None:
                 edgefl_converters.explain(model, **given, on_layers=layers.update)
             else:
@@ -134,36 +133,19 @@ def convert(
 
 def verify(
     file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
-    against: Annotated[str, typer.Option(help=_MODEL)],
+    against: Annotated[str, typer.Option(help=MODEL)],
+    custom_objects: CustomObjectsOption = None,
     format: FormatOption = Format.text,
 ) -> None:
     """Train a model file beside its Keras model on every installed runtime, and compare."""
-    with _tensorflow():
-        report = edgefl_converters.verify(file, against).as_json()
+    announce(custom_objects)
+    with tensorflow():
+        report = edgefl_converters.verify(file, against, custom_objects=custom_objects).as_json()
     emit(
         {"path": str(file), **report},
         format,
         lambda: "\n".join([f"{file} agrees with {against}", *_figures(report), *_evidence(report["evidence"])]),
     )
-
-
-def export(
-    file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="model.keras, or model.tflite for inference.")],
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="From `edgefl run weights`, or an .npz of named parameters; default: those in the file."),
-    ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="The Keras model that the file was made from; for frozen or custom layers.")
-    ] = None,
-    format: FormatOption = Format.text,
-) -> None:
-    """Turn trained weights back into a .keras or an inference .tflite file."""
-    with _tensorflow():
-        path = edgefl_converters.export(file, weights, out, base=base)
-    size = path.stat().st_size
-    emit({"path": str(path), "bytes": size}, format, lambda: f"wrote {path}: {size:,} bytes")
 
 
 def _emit_layers(layers: dict[str, Any], format: Format, *, converted: bool) -> None:
@@ -201,9 +183,3 @@ def _storage(storage: dict[str, Any] | None) -> list[str]:
         return []
     first = f"  frozen weights stored as {storage['storage']}: {storage['float32_bytes']:,} bytes in float32"
     return [first, *(f"    {StorageCost(**each)}" for each in storage["runtimes"])]
-
-
-def _tensorflow() -> AbstractContextManager[None]:
-    """Answers with the install line before TensorFlow is missed."""
-    edgefl_converters.require_tensorflow()
-    return quiet_tensorflow()

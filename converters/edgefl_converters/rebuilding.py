@@ -10,12 +10,13 @@ import keras
 from keras.src.models.functional import Functional
 
 from edgefl.errors import UnsupportedModelError
+from edgefl_converters.adapter_layers import adapt_like
 from edgefl_converters.loading import compiled_with
 from edgefl_converters.naming import stable_names
 from edgefl_converters.reasons import reason
 from edgefl_converters.specification import Specification, specify
 
-__all__ = ["compiled_copy", "rebuild"]
+__all__ = ["compiled_copy", "own_objects", "rebuild"]
 
 _LAMBDA = "OriginalLambda"
 
@@ -37,7 +38,7 @@ def rebuild(specification: Specification, dtype: str) -> keras.Model:
         if isinstance(model, (keras.Sequential, Functional)):
             raise
         copy = _from_constructor(specification, dtype)
-    _carry_adapters(model, copy)
+    adapt_like(copy, model)
     if stable_names(copy) != stable_names(model):
         raise ValueError("the rebuilt model has other variables than the original")
     _carry_over(model, copy)
@@ -62,15 +63,6 @@ def compiled_copy(model: Any) -> Any:
     return copy
 
 
-def _carry_adapters(model: Any, copy: Any) -> None:
-    """Keras 3.15 forgets those inside MultiHeadAttention, and in Dense and Embedding how much they count."""
-    for layer, own in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
-        if getattr(layer, "lora_enabled", False):
-            if not own.lora_enabled:
-                own.enable_lora(layer.lora_rank)
-            own.lora_alpha = layer.lora_alpha
-
-
 def _carry_over(model: Any, copy: Any) -> None:
     """What a configuration does not hold: weights, and which of them are trained."""
     for variable, own in zip(model.variables, copy.variables, strict=True):
@@ -82,10 +74,16 @@ def _carry_over(model: Any, copy: Any) -> None:
             own.finalize_state()  # it computes with constants made from its variables
 
 
-def _from_config(model: Any, dtype: str) -> Any:
+def own_objects(model: Any) -> dict[str, Any]:
+    """Classes and functions of the user's own that a model is made of, by the names that its configuration uses."""
     classes = {type(each).__name__: type(each) for each in (model, *model._flatten_layers())}
     own: dict[str, Any] = {name: each for name, each in classes.items() if not each.__module__.startswith("keras.")}
     own.update((each.__name__, each) for layer in model._flatten_layers() for each in _functions(layer))
+    return own
+
+
+def _from_config(model: Any, dtype: str) -> Any:
+    own = own_objects(model)
     own[_LAMBDA] = _lambda_of({layer.name: layer for layer in model._flatten_layers()})
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgefl.manifest import ModelManifest
 
-__all__ = ["ConversionResult"]
+__all__ = ["ConversionResult", "ExportResult"]
 
 
 @dataclass(frozen=True)
@@ -24,4 +24,17 @@ class ConversionResult:
 
     path: Path
     manifest: ModelManifest
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported model or its weights.
+
+    Attributes:
+        path: the file that was written.
+        report: its size and, for inference models, how far its outputs are from Keras's, as plain values.
+    """
+
+    path: Path
     report: Mapping[str, Any]

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgefl.errors import InvalidSettingError, ModelError
-from edgefl_converters.adapters import adapter_variables, base_of_adapters, with_adapters
+from edgefl_converters.adapter_layers import adapted_weights, adapter_variables
+from edgefl_converters.adapter_targets import with_adapters
 from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.variable_names import NamedVariable, choose, named_variables
 
@@ -95,7 +96,7 @@ def _of_last_layers(variables: Sequence[NamedVariable], count: int, could: set[i
 def _could_be_trained(model: Any) -> set[int]:
     """Weights of all layers, whether they are trainable now or not; no statistics, and no weights behind adapters."""
     weights = {id(each) for layer in _all_layers(model) for each in layer._trainable_variables}
-    return (weights | adapter_variables(model)) - base_of_adapters(model)
+    return (weights | adapter_variables(model)) - adapted_weights(model)
 
 
 def _train_only(model: Any, chosen: set[int]) -> None:

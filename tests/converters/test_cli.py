@@ -1,4 +1,4 @@
-"""``edgefl convert``, ``verify`` and ``export`` as processes."""
+"""``edgefl convert``, ``verify`` and ``export`` as processes, with code of the user's own."""
 
 from __future__ import annotations
 
@@ -54,6 +54,57 @@ def test_a_model_is_converted_verified_and_exported(folder):
     assert "model.tflite agrees with model.keras" in done.stdout
     assert "ai-edge-litert" in done.stdout
     assert "tflite-runtime" in done.stdout
+
+
+OWN = """
+    import keras
+
+    class Double(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    def model():
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((3,)), Double(), keras.layers.Dense(2)])
+        model.compile("sgd", "mse")
+        return model
+
+    def rows():
+        return keras.random.normal((7, 3), seed=1).numpy()
+"""
+
+
+def test_the_code_of_a_module_is_run_only_if_asked_and_said_so(folder):
+    (folder / "own_layers.py").write_text(textwrap.dedent(OWN))
+    save = "import own_layers; own_layers.model().save('own.keras')"
+    subprocess.run([sys.executable, "-c", save], cwd=folder, check=True, capture_output=True)
+
+    done = edgefl(folder, "convert", "own.keras", "-o", "own.tflite", "--no-verify")
+    assert done.returncode == 10
+    assert "uses Double, which Keras does not know. Name the module that defines it" in done.stderr
+
+    known = ["--custom-objects", "own_layers"]
+    done = edgefl(folder, "convert", "own.keras", "-o", "own.tflite", "--no-verify", *known)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "running the code of module own_layers"
+
+    made = ["--quantize", "int8", "--calibration", "own_layers:rows"]
+    done = edgefl(folder, "export", "own.tflite", "-o", "small.tflite", *known, *made)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == ["running the code of module own_layers"] * 2
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("wrote small.tflite: ")
+    assert lines[1] == "  int8 weights and activations, float32 inputs and outputs; calibrated on 7 rows"
+    assert [line.split()[0] for line in lines[2:]] == ["ai-edge-litert", "tflite-runtime"]
+    assert all("from Keras's" in line and "on 7 of those rows" in line for line in lines[2:])
+
+
+def test_an_export_that_cannot_be_gives_one_line_and_no_file(folder):
+    done = edgefl(folder, "export", "own.tflite", "-o", "bad.tflite", "--quantize", "int8")
+    assert done.returncode == 4
+    assert "int8 needs a calibration source" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(folder.glob("*bad*"))
 
 
 def test_a_file_that_is_no_model_gives_one_line_its_exit_code_and_no_file(folder):

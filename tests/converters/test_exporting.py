@@ -75,7 +75,7 @@ def test_the_inference_model_computes_the_same_function_on_both_runtimes_for_any
 ):
     vector, _, model = trained
 
-    path = edgefl.export(cnn_file, vector, tmp_path / "model.tflite")
+    path = edgefl.export(cnn_file, vector, tmp_path / "model.tflite").path
 
     manifest = ModelFile.read(cnn_file).manifest
     assert path.stat().st_size < cnn_file.stat().st_size / 2
@@ -87,9 +87,9 @@ def test_the_inference_model_computes_the_same_function_on_both_runtimes_for_any
 
 def test_the_inference_model_is_the_same_bytes_every_time(cnn_file, trained, tmp_path):
     vector, _, _ = trained
-    first = edgefl.export(cnn_file, vector, tmp_path / "one.tflite").read_bytes()
+    first = edgefl.export(cnn_file, vector, tmp_path / "one.tflite").path.read_bytes()
     layers.Dense(3)  # whatever else the process does
-    assert edgefl.export(cnn_file, vector, tmp_path / "two.tflite").read_bytes() == first
+    assert edgefl.export(cnn_file, vector, tmp_path / "two.tflite").path.read_bytes() == first
 
 
 def test_batch_statistics_are_exported_too(tmp_path):
@@ -125,14 +125,14 @@ def test_weights_of_another_layout_are_refused(cnn_file, trained, tmp_path, weig
 
 def test_a_file_of_weights_that_is_none_is_refused(cnn_file, tmp_path):
     (tmp_path / "weights.npz").write_bytes(b"not a zip")
-    with pytest.raises(DataError, match=r"neither a \.npy.*nor an \.npz"):
+    with pytest.raises(DataError, match=r"neither a \.npy.*nor an \.npz or \.safetensors"):
         edgefl.export(cnn_file, tmp_path / "weights.npz", tmp_path / "model.keras")
     with pytest.raises(StorageError, match="No such file"):
         edgefl.export(cnn_file, tmp_path / "missing.npz", tmp_path / "model.keras")
 
 
 def test_outputs_and_files_of_other_kinds_are_refused(cnn_file, tmp_path):
-    with pytest.raises(InvalidSettingError, match=r"\.keras or \.tflite"):
+    with pytest.raises(InvalidSettingError, match=r"\.keras, \.tflite, \.safetensors or \.npz"):
         edgefl.export(cnn_file, None, tmp_path / "model.h5")
     with pytest.raises(StorageError, match="folder does not exist"):
         edgefl.export(cnn_file, None, tmp_path / "missing" / "model.keras")

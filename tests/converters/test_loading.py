@@ -90,7 +90,7 @@ def test_a_source_that_is_no_model_is_refused_in_one_line(folder, source, words)
     [
         ("model.txt", b"hello", "is not a Keras model file"),
         ("cut.keras", b"PK\x03\x04 and no more", "is not a Keras model file"),
-        ("old.h5", b"\x89HDF\r\n\x1a\n....", "HDF5 file of an older Keras"),
+        ("cut.h5", b"\x89HDF\r\n\x1a\n....", "cannot be read as an HDF5 file"),
         ("done.tflite", b"\x1c\x00\x00\x00TFL3....", "is a TFLite file already"),
     ],
 )
@@ -100,10 +100,10 @@ def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, name, content, w
         load(tmp_path / name)
 
 
-def test_folders_are_refused_with_the_way_to_a_keras_file(tmp_path):
+def test_folders_without_a_keras_model_are_refused_with_the_way_to_a_keras_file(tmp_path):
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "saved_model.pb").touch()
-    with pytest.raises(ModelError, match="SavedModel folder"):
+    with pytest.raises(ModelError, match=r"SavedModel without a Keras model.*model\.save"):
         load(tmp_path / "saved")
     with pytest.raises(ModelError, match=r"is a folder.*model\.save"):
         load(tmp_path)

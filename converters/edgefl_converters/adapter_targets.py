@@ -1,4 +1,4 @@
-"""Low-rank adapters beside frozen weights (Hu et al. 2021, LoRA), as Keras's ``enable_lora`` makes them."""
+"""Low-rank adapters for the layers that patterns name (Hu et al. 2021, LoRA)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from edgefl.errors import ModelError
 from edgefl_converters.rebuilding import compiled_copy
 from edgefl_converters.variable_names import choose, named_variables
 
-__all__ = ["adapter_variables", "base_of_adapters", "with_adapters"]
-
-_ADAPTERS = ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b")
-_BASES = ("_kernel", "_embeddings")
+__all__ = ["with_adapters"]
 
 
 def with_adapters(model: Any, rank: int, alpha: float | None, targets: Sequence[str], *, own: bool) -> Any:
@@ -52,16 +49,6 @@ def with_adapters(model: Any, rank: int, alpha: float | None, targets: Sequence[
     return model
 
 
-def adapter_variables(model: Any) -> set[int]:
-    """Identities of the variables of all adapters."""
-    return _held(model, _ADAPTERS)
-
-
-def base_of_adapters(model: Any) -> set[int]:
-    """Identities of the weights that adapters stand for."""
-    return _held(model, _BASES)
-
-
 def _enable(layer: Any, rank: int, alpha: float | None, *, seed: int) -> None:
     # Keras's own start, but the same one each time: the same input gives the same bytes.
     start = keras.initializers.HeUniform(seed=seed)
@@ -72,10 +59,3 @@ def _enable(layer: Any, rank: int, alpha: float | None, *, seed: int) -> None:
             f"Layer {layer.name!r} ({type(layer).__name__}) takes no adapter: {error}",
             hint="Name other layers with --lora-target.",
         ) from error
-
-
-def _held(model: Any, attributes: Sequence[str]) -> set[int]:
-    layers = model._flatten_layers(include_self=True, recursive=True)
-    adapted = [layer for layer in layers if getattr(layer, "lora_enabled", False)]
-    held = (getattr(layer, name, None) for layer in adapted for name in attributes)
-    return {id(variable) for variable in held if variable is not None}

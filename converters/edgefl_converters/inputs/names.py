@@ -1,0 +1,50 @@
+"""The names that Keras knows, and the nearest one to a name that it does not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+__all__ = ["classes", "first_line", "near_hint", "nearest", "public"]
+
+
+def classes() -> list[str]:
+    """Public names of Keras that a model's configuration may hold."""
+    import keras
+
+    parts = (keras.layers, keras.losses, keras.optimizers, keras.metrics, keras.activations, keras.initializers)
+    return [name for part in parts for name in public(part)]
+
+
+def public(module: Any) -> list[str]:
+    """What a module of Keras offers by name, without what only helps to look names up."""
+    return [
+        name
+        for name in dir(module)
+        if not name.startswith("_")
+        and name not in ("get", "serialize", "deserialize", "legacy", "schedules", "Loss", "Metric", "Optimizer")
+    ]
+
+
+def nearest(name: str, candidates: list[str], cutoff: float = 0.5) -> str | None:
+    """The known name most like one that is not, whatever its upper and lower case and underscores."""
+    plain = {re.sub(r"[^a-z0-9]", "", candidate.lower()): candidate for candidate in candidates}
+    found = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=1, cutoff=cutoff)
+    return plain[found[0]] if found else None
+
+
+def near_hint(message: str) -> str | None:
+    """The nearest name to one that Keras did not know while it built a model."""
+    found = re.search(r"(?:Could not interpret|Unknown)\b.*?(?:identifier|instance)?\s*:\s*'?(\w+)'?", message)
+    near = nearest(found[1], classes()) if found else None
+    if near is None:
+        found = re.search(r"has no attribute '(\w+)'", message)
+        near = nearest(found[1], classes(), cutoff=0.75) if found else None
+    return f"Did you mean {near!r}?" if near else None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, cut to what fits into an error of one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
