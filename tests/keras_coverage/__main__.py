@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -15,10 +13,9 @@ from keras_coverage.architectures import ARCHITECTURES
 from keras_coverage.families import ROWS
 from keras_coverage.public import SECTIONS, public
 from keras_coverage.report import render
-from keras_coverage.running import NETWORKS, run
+from keras_coverage.running import NETWORKS, run_all
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
-PROCESSES = 2
 
 
 def main(only: list[str]) -> int:
@@ -28,18 +25,13 @@ def main(only: list[str]) -> int:
     missing = [f"{section}.{api.__name__}" for section in SECTIONS for api in public(section) if api not in ROWS]
     tasks = [task for task in tasks if not only or task[1] in only]
     outcomes, wrong = {}, 0
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
-        running = {pool.submit(run, *task): task for task in tasks}
-        for done in concurrent.futures.as_completed(running):
-            section, name = running[done]
-            outcome, complaint, seconds = done.result()
-            if complaint:
-                wrong += 1
-            else:
-                outcomes[section, name] = outcome
-            figures = complaint or " ".join(f"{error:.1e}" for error in outcome.errors.values()) or "as it says"
-            print(f"{section}.{name}: {figures} ({seconds:.1f} s)", flush=True)
+    for (section, name), (outcome, complaint, seconds) in run_all(tasks):
+        if complaint:
+            wrong += 1
+        else:
+            outcomes[section, name] = outcome
+        figures = complaint or " ".join(f"{error:.1e}" for error in outcome.errors.values()) or "as it says"
+        print(f"{section}.{name}: {figures} ({seconds:.1f} s)", flush=True)
     print(f"{len(outcomes)} rows are as they say, {wrong} are not; without a row: {', '.join(missing) or 'none'}")
     if wrong or missing or only:
         return int(bool(wrong or missing))
