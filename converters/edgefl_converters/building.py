@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
 
-from edgefl.errors import EdgeflError
+from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import METADATA_NAME, ModelFile
 from edgefl_converters.assembling import Assembled, assemble
 from edgefl_converters.describing import describe
 from edgefl_converters.flatbuffer import FlatModel
-from edgefl_converters.layer_reports import LayerReport, makers_of_versions, origin_number, report_layers
+from edgefl_converters.frozen_storage import LEAST_ELEMENTS
+from edgefl_converters.layer_reports import LayerReport, makers_of_versions, report_layers
 from edgefl_converters.options import Options
 from edgefl_converters.specification import specify
 from edgefl_converters.tracing import Traces, layer_of, trace
-from edgefl_converters.variables import STATISTIC, WEIGHT, classify
+from edgefl_converters.variables import FROZEN, STATISTIC, WEIGHT, Variables, classify
 from edgefl_converters.walk import Origins
 
 __all__ = ["BuiltModel", "LayerReport", "build"]
@@ -65,7 +65,7 @@ def build(
     Raises:
         ModelError: the model is not compiled, not built, or its output does not fit its loss.
         UnsupportedModelError: a layer, loss, metric or optimizer cannot be converted; the message names it.
-        InvalidSettingError: the batch size is not positive.
+        InvalidSettingError: the batch size is not positive, or no frozen weight is there to be stored in fewer bytes.
     """
     specification = specify(model, batch_size=batch_size, options=options)
     traces = trace(specification)
@@ -80,15 +80,17 @@ def build(
     layers = report_layers(origins, traces, emitted)
     tell(layers)
 
-    def finish(storage: str | None) -> tuple[bytes, ModelManifest]:
-        flat = FlatModel(assembled.data)
-        if storage is not None:
-            flat.store_constants(storage, functools.partial(_has_frozen_weights, origins, traces))
+    def finish(flat: FlatModel) -> tuple[bytes, ModelManifest]:
         buffers = _arrange(flat, assembled)
         return _complete(flat, describe(specification, traces, variables, assembled.signatures, buffers))
 
-    float32, _ = finish(None)
-    data, manifest = finish(specification.options.quantize_frozen)
+    float32, manifest = finish(FlatModel(assembled.data))
+    data, storage = float32, specification.options.quantize_frozen
+    if storage is not None:
+        flat = FlatModel(assembled.data)
+        if not flat.store_constants(storage, _made_by_frozen(origins, traces, variables)):
+            raise _nothing_to_store(storage, any(variables.role_of(each) == FROZEN for each in model.variables))
+        data, manifest = finish(flat)
     paths = {each.name: each.keras_path for each in variables.of_role(WEIGHT, STATISTIC)}
     return BuiltModel(data, manifest, layers, paths, float32, makers_of_versions(origins, traces, emitted))
 
@@ -111,17 +113,27 @@ def _complete(flat: FlatModel, manifest: ModelManifest) -> tuple[bytes, ModelMan
     return _seal(flat.pack(), manifest)
 
 
-def _has_frozen_weights(origins: Origins, traces: Traces, name: str) -> bool:
-    """Whether an op, by the name of its output, was made by a layer with weights that are not trained."""
-    number = origin_number(name)
-    if number is None or number >= len(origins.all):
-        return False
-    maker = layer_of(origins.all[number].op_name)
-    if not isinstance(maker, int):
-        return False
-    layer = traces.layers[maker]
-    trained = {id(variable) for variable in layer.trainable_variables}
-    return any(id(variable) not in trained for variable in layer.variables)
+def _made_by_frozen(origins: Origins, traces: Traces, variables: Variables) -> Callable[[str], bool]:
+    """Tells whether an op, by the name of its output, was made by a layer with frozen weights."""
+    layers = {
+        index
+        for index, layer in enumerate(traces.layers)
+        if any(variables.role_of(each) == FROZEN for each in layer.variables)
+    }
+    return lambda output: any(layer_of(each.op_name) in layers for each in origins.named(output))
+
+
+def _nothing_to_store(storage: str, some_are_frozen: bool) -> InvalidSettingError:
+    if not some_are_frozen:
+        return InvalidSettingError(
+            f"Nothing is frozen, so that nothing can be stored as {storage}: what is trained stays float32.",
+            hint="Say what is trained (--trainable, --last-layers, --lora-rank), or leave --quantize-frozen out.",
+        )
+    return InvalidSettingError(
+        f"No frozen weight is worth storing as {storage}: none has two dimensions and {LEAST_ELEMENTS:,} values or "
+        "more, and finite ones.",
+        hint="Leave --quantize-frozen out.",
+    )
 
 
 def _seal(data: bytes, manifest: ModelManifest) -> tuple[bytes, ModelManifest]:

@@ -36,12 +36,9 @@ def explain_conversion(error: Exception, origins: Origins, traces: Traces) -> Un
     blamed: dict[str, None] = {}
     for line in text.splitlines():
         found = re.search(r"'tf\.(\w+)' op", line)
-        numbers = [int(number) for number in re.findall(r"\bop(\d+)(?:_kept)?\b", line)]
-        for number in numbers:
-            if number < len(origins.all):
-                origin = origins.all[number]
-                op_type = found.group(1) if found else origin.op_type
-                blamed[f"{describe_origin(origin.op_name, traces)}: {op_type}"] = None
+        for origin in origins.named(line):
+            op_type = found.group(1) if found else origin.op_type
+            blamed[f"{describe_origin(origin.op_name, traces)}: {op_type}"] = None
     if blamed:
         message = "No builtin TFLite form for " + "; ".join(blamed) + "."
     else:

@@ -28,10 +28,6 @@ _SUBGRAPH_FIELDS = (
     "condSubgraphIndex",
     "bodySubgraphIndex",
 )
-_FILTERING = frozenset(
-    getattr(schema.BuiltinOperator, name)
-    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "CONV_3D_TRANSPOSE", "FULLY_CONNECTED")
-)
 _FILL_FROM_BYTES = 512
 """Below this a constant is smaller than the op that would compute it."""
 
@@ -102,32 +98,32 @@ class FlatModel:
                 if tensor.buffer not in self._owned and data is not None and len(data):
                     tensor.buffer = first.setdefault(np.asarray(data, np.uint8).tobytes(), tensor.buffer)
 
-    def store_constants(self, storage: str, frozen: Callable[[str], bool]) -> None:
+    def store_constants(self, storage: str, frozen: Callable[[str], bool]) -> int:
         """Stores large float32 constants in fewer bytes, before names are dropped; see `frozen_storage`.
-
-        Filters are always stored so: the converter fuses convolutions with what follows, under the name of the last.
 
         Args:
             storage: of `frozen_storage.FORMATS`.
             frozen: whether the op whose first output has a name was made by a layer with frozen weights.
+
+        Returns:
+            How many tensors are stored so.
         """
         initialisers = {index for index, _ in self._initialiser_subgraphs()}
+        count = 0
         for index, subgraph in enumerate(self._model.subgraphs):
             if index in initialisers:
                 continue
             wanted = {
                 int(source)
                 for operator in subgraph.operators
-                if len(operator.outputs)
-                and (
-                    self._builtin(operator) in _FILTERING
-                    or frozen(_text(subgraph.tensors[int(operator.outputs[0])].name or ""))
-                )
+                if len(operator.outputs) and frozen(_text(subgraph.tensors[int(operator.outputs[0])].name or ""))
                 for source in operator.inputs
                 if source >= 0
             }
-            restoring = [self._restore(subgraph, source, storage) for source in sorted(wanted)]
-            subgraph.operators = [*filter(None, restoring), *subgraph.operators]
+            restoring = [each for source in sorted(wanted) if (each := self._restore(subgraph, source, storage))]
+            subgraph.operators = [*restoring, *subgraph.operators]
+            count += len(restoring)
+        return count
 
     def compute_repeated_constants(self, signatures: Iterable[str]) -> None:
         """Computes constants that are assigned and hold one repeated number, in the initialiser and some signatures.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "StoredConstant", "store"]
+__all__ = ["FORMATS", "LEAST_ELEMENTS", "StoredConstant", "store"]
 
 FORMATS = ("float16", "int8")
-_LEAST_ELEMENTS = 1024
+LEAST_ELEMENTS = 1024
 """Smaller constants (biases, statistics) are not worth an op, and matter more than their size."""
 _LARGEST_INT8 = 127.0
 _MOST_FOR_SCALES = 0.25
@@ -53,7 +53,7 @@ def store(constant: NDArray[np.float32], storage: str) -> StoredConstant | None:
     Returns:
         The stored constant, or None where it is better left as it is: small, a vector, or beyond the range of float16.
     """
-    if constant.size < _LEAST_ELEMENTS or constant.ndim < 2 or not np.isfinite(constant).all():
+    if constant.size < LEAST_ELEMENTS or constant.ndim < 2 or not np.isfinite(constant).all():
         return None
     if storage == "float16":
         if np.max(np.abs(constant)) > np.finfo(np.float16).max:
@@ -67,7 +67,8 @@ def store(constant: NDArray[np.float32], storage: str) -> StoredConstant | None:
 def _int8(constant: NDArray[np.float32], axis: int | None) -> StoredConstant:
     others = tuple(each for each in range(constant.ndim) if each != axis)
     largest = np.abs(constant).max(axis=others if axis is not None else None)
-    scales = np.atleast_1d(np.where(largest > 0, largest / _LARGEST_INT8, 1.0)).astype(np.float32)
+    # Not below the smallest normal number: a scale that rounds to zero would make everything infinite.
+    scales = np.atleast_1d(np.maximum(largest / _LARGEST_INT8, np.finfo(np.float32).tiny)).astype(np.float32)
     rounded = np.rint(constant / _along(scales, axis or 0, constant.ndim))
     return StoredConstant(np.clip(rounded, -_LARGEST_INT8, _LARGEST_INT8).astype(np.int8), scales, axis or 0)
 

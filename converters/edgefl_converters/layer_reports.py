@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from edgefl_converters.flatbuffer import Emitted
 from edgefl_converters.tracing import Traces
 from edgefl_converters.walk import Origins
 
-__all__ = ["LayerReport", "as_json", "makers_of_versions", "origin_number", "report_layers"]
+__all__ = ["LayerReport", "as_json", "makers_of_versions", "report_layers"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,8 @@ def report_layers(origins: Origins, traces: Traces, emitted: Iterable[Emitted] =
     for maker, origin in zip(makers, origins.all):
         (lowered if origin.lowered else kept).setdefault(maker, Counter())[origin.op_type] += 1
     for each in emitted:
-        number = origin_number(each.output)
-        if number is not None and number < len(makers):
-            builtin.setdefault(makers[number], Counter())[each.op] += 1
+        for origin in origins.named(each.output)[:1]:
+            builtin.setdefault(describe_origin(origin.op_name, traces), Counter())[each.op] += 1
     return {
         maker: LayerReport(
             _sorted(kept.get(maker)),
@@ -76,17 +74,9 @@ def makers_of_versions(
     """For each builtin op and version what made such ops; see `report_layers` for the arguments."""
     found: dict[tuple[str, int], dict[str, None]] = {}
     for each in emitted:
-        number = origin_number(each.output)
-        if number is not None and number < len(origins.all):
-            maker = describe_origin(origins.all[number].op_name, traces)
-            found.setdefault((each.op, each.version), {})[maker] = None
+        for origin in origins.named(each.output)[:1]:
+            found.setdefault((each.op, each.version), {})[describe_origin(origin.op_name, traces)] = None
     return {key: tuple(makers) for key, makers in found.items()}
-
-
-def origin_number(output: str) -> int | None:
-    """Which of the walk's ops a builtin op stands for, by the name of its output; the converter keeps the walk's."""
-    found = re.search(r"\bop(\d+)", output)
-    return int(found[1]) if found else None
 
 
 def _sorted(counts: Mapping[str, int] | None) -> dict[str, int]:

@@ -59,6 +59,11 @@ class Variables:
         """The variables of some roles, in order."""
         return tuple(variable for variable in self.all if variable.role in roles)
 
+    def role_of(self, variable: Any) -> str | None:
+        """The role of one of Keras's variables; None for one that no graph touches."""
+        found = self.by_handle.get(id(variable.value.handle))
+        return None if found is None else found.role
+
     def weights_of(self, anchors: Sequence[Variable]) -> tuple[Variable, ...]:
         """The weights that references or corrections belong to."""
         by_name = {variable.name: variable for variable in self.of_role(WEIGHT)}

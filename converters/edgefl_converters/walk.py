@@ -7,6 +7,7 @@ cannot send all of them to another runtime.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,13 @@ class Origins:
     def add(self, origin: Origin) -> str:
         """Records an op and returns its name in the new graph."""
         self.all.append(origin)
-        return f"op{len(self.all) - 1}"
+        # The converter puts digits behind names that repeat: they must not become part of the number.
+        return f"op{len(self.all) - 1}_"
+
+    def named(self, text: str) -> list[Origin]:
+        """Those whose names a text of the converter has; of an op that it fused the last one comes first."""
+        numbers = map(int, re.findall(r"\bop(\d+)_", text))
+        return [self.all[number] for number in numbers if number < len(self.all)]
 
 
 class Walk:
@@ -155,7 +162,7 @@ class Walk:
             if outputs is not None:
                 return outputs
             self._origins.all[number] = Origin(op.type, op.name, lowered=False)
-            return _copy(op, inputs, f"{name}_kept")
+            return _copy(op, inputs, f"{name}kept")
         return _copy(op, inputs, self._origins.add(Origin(op.type, op.name, lowered=False)))
 
     def branch(self) -> Walk:
