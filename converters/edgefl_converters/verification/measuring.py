@@ -47,7 +47,8 @@ class Experiment:
         row_weights: the user's weights of these rows.
         probe: how the gradient is read off.
         rate: learning rate of the training steps.
-        mu: of the proximal term in the steps that have one; 0 where the file has none.
+        pull: weight of the proximal term times the learning rate, in the steps that have one; 0 where the file has
+            none.
         correction: what is added to the gradient in the same steps, by weight; empty where the file adds nothing.
     """
 
@@ -57,13 +58,18 @@ class Experiment:
     row_weights: NDArray[np.float32]
     probe: Probe
     rate: float
-    mu: float = 0.0
+    pull: float = 0.0
     correction: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def mu(self) -> float:
+        """Of the proximal term: steps are short, so a weight of ordinary size would hardly be felt after a few."""
+        return float(np.float32(self.pull / self.rate))
 
     @property
     def pulls(self) -> bool:
         """Whether the file can change the gradient for federated algorithms."""
-        return bool(self.mu or self.correction)
+        return bool(self.pull or self.correction)
 
 
 @dataclass(frozen=True)
