@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,9 +17,10 @@ class FineTuning:
     """What is trained; everything else becomes a constant of the graph and does not travel.
 
     A pattern is a glob. It matches a variable by its name in the model file (``conv2d/kernel``), by the name of a layer
-    that holds it (``conv2d``, ``block_16*``), or by the layer's class (``BatchNormalization``). First `trainable` and
-    `last_layers` are added up; where neither is given, everything counts that the model itself trains, or with
-    `lora_rank` the adapters alone. Then `frozen` is taken away, and `biases_only` keeps biases.
+    that holds it (``conv2d``, ``block_16*``), or by the layer's class (``BatchNormalization``). A ``/`` in front stands
+    for the model: ``/dense`` is no ``dense`` within another layer. What `trainable` and `last_layers` say and the
+    adapters of `lora_rank` are added up; where none is given, everything counts that the model itself trains. Then
+    `frozen` is taken away, and `biases_only` keeps biases.
 
     A layer of which nothing is trained is frozen as ``layer.trainable = False`` freezes it in Keras: BatchNormalization
     then normalises with its moving averages, which no longer move.
@@ -50,12 +52,17 @@ class FineTuning:
         for name, value in (("last_layers", self.last_layers), ("lora_rank", self.lora_rank)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidSettingError(f"{name} must be a whole number of at least 1, got {value!r}.")
-        if self.lora_alpha is not None and not self.lora_alpha > 0:
+        if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
             raise InvalidSettingError(f"lora_alpha must be a number above 0, got {self.lora_alpha!r}.")
         if self.lora_rank is None and (self.lora_alpha is not None or self.lora_targets != ("*",)):
             raise InvalidSettingError(
                 "lora_alpha and lora_targets say how adapters are, but lora_rank is missing.",
                 hint="Give the rank of the adapters, for example 4 (--lora-rank 4).",
+            )
+        if self.lora_rank is not None and self.biases_only:
+            raise InvalidSettingError(
+                "Adapters are no biases: biases_only would freeze what lora_rank adds.",
+                hint="To train biases beside adapters, give the pattern bias (--trainable bias).",
             )
 
     @property

@@ -46,51 +46,53 @@ def fine_tuned(model: Any, wanted: FineTuning, *, own: bool = False) -> Iterator
 
 
 def _selected(model: Any, wanted: FineTuning) -> set[int]:
-    """Identities of the variables to train."""
+    """Identities of the variables to train, and of the statistics of layers that have nothing else."""
     variables = named_variables(model)
-    could = _could_be_trained(model)
+    weights, statistics = _could_be_trained(model), _statistics_alone(model)
 
     def learns(each: NamedVariable) -> bool:
-        return id(each.variable) in could
+        return id(each.variable) in weights | statistics
 
     chosen: set[int] = set()
     if wanted.trainable:
         chosen |= choose(wanted.trainable, variables, "--trainable", also=learns)
     if wanted.last_layers is not None:
-        chosen |= _of_last_layers(variables, wanted.last_layers, could)
+        first = _first_of_last_layers(variables, wanted.last_layers, weights)
+        chosen |= {position for position, each in enumerate(variables) if each.index >= first and learns(each)}
     if wanted.lora_rank is not None:
         adapters = adapter_variables(model)
         chosen |= {position for position, each in enumerate(variables) if id(each.variable) in adapters}
     elif not wanted.trainable and wanted.last_layers is None:
         trained = {id(each) for each in model.trainable_variables}
+        trained |= {id(each.variable) for each in variables if each.layer.trainable} & statistics
         chosen |= {position for position, each in enumerate(variables) if id(each.variable) in trained}
     if wanted.frozen:
         chosen -= choose(wanted.frozen, variables, "--frozen", also=learns)
     if wanted.biases_only:
-        biases = {position for position, each in enumerate(variables) if each.name.rpartition("/")[2] in _BIASES}
+        biases = {position for position, each in enumerate(variables) if each.variable.name in _BIASES}
         if chosen and not chosen & biases:
             raise ModelError(
                 "Nothing is left to train: no trainable layer has a bias.",
                 hint="Leave biases_only (--biases-only) out, or choose layers that have biases.",
             )
         chosen &= biases
-    if not chosen:
+    found = {id(variables[position].variable) for position in chosen}
+    if not found & weights:
         raise InvalidSettingError(
             "Everything is frozen: nothing would be trained.",
             hint="Freeze less, or say what is to be trained (--trainable, --last-layers).",
         )
-    return {id(variables[position].variable) for position in chosen}
+    return found
 
 
-def _of_last_layers(variables: Sequence[NamedVariable], count: int, could: set[int]) -> set[int]:
-    layers = sorted({each.index for each in variables if id(each.variable) in could})
+def _first_of_last_layers(variables: Sequence[NamedVariable], count: int, weights: set[int]) -> int:
+    layers = sorted({each.index for each in variables if id(each.variable) in weights})
     if count > len(layers):
         raise InvalidSettingError(
             f"last_layers is {count}, but the model has {len(layers)} layers with weights.",
             hint="Leave it out to train all of them.",
         )
-    last = set(layers[-count:])
-    return {position for position, each in enumerate(variables) if each.index in last and id(each.variable) in could}
+    return layers[-count]
 
 
 def _could_be_trained(model: Any) -> set[int]:
@@ -99,12 +101,19 @@ def _could_be_trained(model: Any) -> set[int]:
     return (weights | adapter_variables(model)) - adapted_weights(model)
 
 
+def _statistics_alone(model: Any) -> set[int]:
+    """Statistics of layers without weights, which are chosen as weights are: BatchNormalization without an offset."""
+    layers = [layer for layer in _all_layers(model) if not layer._trainable_variables]
+    return {id(each) for layer in layers for each in layer._non_trainable_variables}
+
+
 def _train_only(model: Any, chosen: set[int]) -> None:
+    weights = _could_be_trained(model)
     for layer in _all_layers(model):
-        own = {id(each) for each in layer.variables}
+        own = {id(each) for each in layer.weights}
         layer._trainable = not own or bool(own & chosen)
     for variable in model.variables:
-        variable.trainable = id(variable) in chosen
+        variable.trainable = id(variable) in chosen & weights
 
 
 def _flags(model: Any) -> list[tuple[Any, bool]]:
