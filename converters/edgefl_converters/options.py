@@ -58,7 +58,7 @@ def options_of(manifest: ModelManifest) -> Options:
     }
     return Options(
         FineTuning.from_json(manifest.fine_tuning),
-        [glob.escape(parameter.name) for parameter in manifest.local_parameters],
+        [glob.escape(f"/{parameter.name}") for parameter in manifest.local_parameters],
         [name for name, there in algorithms.items() if there],
         manifest.fine_tuning.get("quantize_frozen"),
         manifest.target,
@@ -83,8 +83,8 @@ def local_variables(model: Any, patterns: Sequence[str]) -> set[int]:
     trained = {id(each) for each in model.trainable_variables}
 
     def travels(each: NamedVariable) -> bool:
-        moves = each.layer.trainable and not each.variable.trainable and each.variable.dtype == "float32"
-        return id(each.variable) in trained or moves
+        is_statistic = any(each.variable is statistic for statistic in each.layer._non_trainable_variables)
+        return id(each.variable) in trained or (each.layer.trainable and is_statistic)
 
     chosen = {id(variables[position].variable) for position in choose(patterns, variables, "--local", also=travels)}
     if trained <= chosen:

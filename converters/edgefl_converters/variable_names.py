@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,9 @@ class NamedVariable:
         name: the stable name that a model file uses for it.
         layer: the innermost layer that holds it.
         index: of that layer among the model's layers that have variables, in the model's order.
-        calls: the name, each run of its parts (a layer that holds it, with or without those around), and the layers'
-            own Keras names and classes.
+        calls: each run of the name's parts (a layer that holds it, with or without those around), those from its
+            beginning also with a ``/`` in front, and the classes of the layers that hold it.
+        keras_calls: what Keras calls these layers in this process.
     """
 
     variable: Any
@@ -32,6 +33,7 @@ class NamedVariable:
     layer: Any
     index: int
     calls: frozenset[str]
+    keras_calls: frozenset[str]
 
 
 def named_variables(model: Any) -> list[NamedVariable]:
@@ -42,7 +44,9 @@ def named_variables(model: Any) -> list[NamedVariable]:
     found = []
     for variable, name in zip(model.variables, stable):
         layers, index = holders.get(id(variable), ((model,), 0))
-        found.append(NamedVariable(variable, name, layers[-1], index, frozenset(_calls(name, layers))))
+        calls = frozenset([*_runs(name), *(type(layer).__name__ for layer in layers)])
+        keras_calls = frozenset(layer.name for layer in layers)
+        found.append(NamedVariable(variable, name, layers[-1], index, calls, keras_calls))
     return found
 
 
@@ -61,43 +65,56 @@ def choose(
         Positions in ``among``.
 
     Raises:
-        InvalidSettingError: a pattern matches nothing; the hint has the nearest names.
+        InvalidSettingError: a pattern matches nothing, and the hint has the nearest names; or it means one layer by
+            Keras's name and another by that of the model file.
     """
     chosen: set[int] = set()
     for pattern in patterns:
-        matched = {
-            position
-            for position, each in enumerate(among)
-            if also(each) and any(fnmatch.fnmatchcase(call, pattern) for call in each.calls)
-        }
-        if not matched:
+        able = [(position, each) for position, each in enumerate(among) if also(each)]
+        matched = {position for position, each in able if _any_is(each.calls, pattern)}
+        by_keras = {position for position, each in able if _any_is(each.keras_calls, pattern)}
+        if matched and by_keras - matched:
+            raise _ambiguous(what, pattern, among[min(by_keras - matched)], among[min(matched)])
+        if not matched | by_keras:
             raise InvalidSettingError(
-                f"{what} {pattern!r} matches nothing.", hint=_nearest(pattern, list(filter(also, among)))
+                f"{what} {pattern!r} matches nothing.", hint=_nearest(pattern, [each for _, each in able])
             )
-        chosen |= matched
+        chosen |= matched | by_keras
     return chosen
 
 
+def _any_is(calls: Iterable[str], pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(call, pattern) for call in calls)
+
+
+def _ambiguous(what: str, pattern: str, by_keras: NamedVariable, matched: NamedVariable) -> InvalidSettingError:
+    return InvalidSettingError(
+        f"{what} {pattern!r} means two things: Keras calls {by_keras.name!r} so in this process, the model file "
+        f"calls {matched.name!r} so.",
+        hint="Give the layers names of their own (name=...), or begin the pattern with a / to mean the model file.",
+    )
+
+
 def _nearest(pattern: str, among: Sequence[NamedVariable]) -> str:
-    calls = sorted({call for each in among for call in each.calls})
+    calls = sorted({call for each in among for call in each.calls | each.keras_calls if not call.startswith("/")})
     lower = {call.lower(): call for call in calls}
     near = difflib.get_close_matches(pattern.strip("*").lower(), lower, n=3, cutoff=0.5)
     if near:
         return f"Did you mean {', '.join(repr(lower[each]) for each in near)}?"
-    shown = sorted({each.name.rpartition("/")[0] or each.name for each in among})
+    shown = list(dict.fromkeys(each.name.rpartition("/")[0] or each.name for each in among))
     more = f", … ({len(shown)} in all)" if len(shown) > 8 else ""
     return f"Layers that could be meant: {', '.join(shown[:8])}{more}."
 
 
-def _calls(name: str, layers: Sequence[Any]) -> Iterator[str]:
+def _runs(name: str) -> Iterator[str]:
     parts = name.split("/")
     for start in range(len(parts)):
         for end in range(start + 1, len(parts) + 1):
             # The last part alone ("kernel") says what a variable is, and that is a fair thing to ask for too.
-            yield "/".join(parts[start:end])
-    for layer in layers:
-        yield layer.name
-        yield type(layer).__name__
+            run = "/".join(parts[start:end])
+            yield run
+            if start == 0:
+                yield f"/{run}"
 
 
 def _holders(model: Any) -> Iterator[tuple[tuple[Any, ...], int, Any]]:
@@ -106,8 +123,10 @@ def _holders(model: Any) -> Iterator[tuple[tuple[Any, ...], int, Any]]:
     numbers: dict[int, int] = {}
 
     def visit(layer: Any, around: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int, Any]]:
-        own = [each for each in (*layer._trainable_variables, *layer._non_trainable_variables) if id(each) not in seen]
-        for each in own:
+        seeds = [each.state for each in layer._seed_generators]
+        for each in (*layer._trainable_variables, *layer._non_trainable_variables, *seeds):
+            if id(each) in seen:
+                continue
             seen.add(id(each))
             yield (*around, layer), numbers.setdefault(id(layer), len(numbers)), each
         for inner in getattr(layer, "layers", None) or layer._layers:

@@ -95,8 +95,7 @@ def manifest_adapters(manifest: ModelManifest, alphas: Mapping[str, float] | Non
         alphas: of the base model by layer, for those that the manifest says nothing of: an attention layer's
             configuration does not name its adapters.
     """
-    described = getattr(manifest, "fine_tuning", None) or manifest.unknown.get("fine_tuning") or {}
-    alpha = (described.get("lora") or {}).get("alpha")
+    alpha = manifest.fine_tuning.get("lora", {}).get("alpha")
     shapes = {parameter.name: parameter.shape for parameter in manifest.parameters}
     known = {} if alpha is not None else dict(alphas or {})
     return adapters_of(shapes, {**known, **dict(alphas_of(manifest.keras_config))}, alpha)
