@@ -37,12 +37,14 @@ class NamedVariable:
 
 
 def named_variables(model: Any) -> list[NamedVariable]:
-    """The variables of a built model, in the order of ``model.variables``."""
+    """The variables of a built model but for its random states, in the order of ``model.variables``."""
     names = PathNames(model)
     stable = unique(names.of(each) for each in model.variables)
     holders = {id(variable): (layers, index) for layers, index, variable in _holders(model)}
-    found = []
+    found, weights = [], {id(each) for each in model.weights}
     for variable, name in zip(model.variables, stable):
+        if id(variable) not in weights:
+            continue
         layers, index = holders.get(id(variable), ((model,), 0))
         calls = frozenset([*_runs(name), *(type(layer).__name__ for layer in layers)])
         keras_calls = frozenset(layer.name for layer in layers)
@@ -123,8 +125,7 @@ def _holders(model: Any) -> Iterator[tuple[tuple[Any, ...], int, Any]]:
     numbers: dict[int, int] = {}
 
     def visit(layer: Any, around: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int, Any]]:
-        seeds = [each.state for each in layer._seed_generators]
-        for each in (*layer._trainable_variables, *layer._non_trainable_variables, *seeds):
+        for each in (*layer._trainable_variables, *layer._non_trainable_variables):
             if id(each) in seen:
                 continue
             seen.add(id(each))
