@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl.errors import UnsupportedModelError
-from edgefl_converters.frozen_storage import store
+from edgefl_converters.frozen_storage import StoredConstant, store
+from edgefl_converters.packing import AlignedBuffer, SharedQuantization
 
 __all__ = ["Emitted", "FlatModel"]
 
-_ALIGNMENT = 16
 _SUBGRAPH_FIELDS = (
     "initSubgraphIndex",
     "thenSubgraphIndex",
@@ -50,8 +50,9 @@ class FlatModel:
     def __init__(self, data: bytes) -> None:
         self._model = schema.ModelT.InitFromPackedBuf(data, 0)
         for buffer in self._model.buffers:
-            buffer.__class__ = _AlignedBuffer
+            buffer.__class__ = AlignedBuffer
         self._owned: set[int] = set()
+        self._quantizations: dict[tuple[int, bytes], SharedQuantization] = {}
 
     def give_own_buffers(self, values: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         """Lets each variable start from a buffer that nothing else uses.
@@ -299,11 +300,7 @@ class FlatModel:
         constant = self._constant(subgraph, dtype, list(tensor.shape), stored.values.tobytes())
         version = 3
         if stored.scales.size:
-            quantization = schema.QuantizationParametersT()
-            quantization.scale = stored.scales.tolist()
-            quantization.zeroPoint = [0] * stored.scales.size
-            quantization.quantizedDimension = stored.axis
-            subgraph.tensors[constant].quantization = quantization
+            subgraph.tensors[constant].quantization = self._scales(stored)
             version = 5 if stored.scales.size > 1 else 2
         tensor.buffer = 0
         operator = schema.OperatorT()
@@ -312,6 +309,14 @@ class FlatModel:
         operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
         operator.builtinOptions = schema.DequantizeOptionsT()
         return operator
+
+    def _scales(self, stored: StoredConstant) -> SharedQuantization:
+        """One object for all signatures that know a constant."""
+        quantization = SharedQuantization()
+        quantization.scale = stored.scales.tolist()
+        quantization.zeroPoint = [0] * stored.scales.size
+        quantization.quantizedDimension = stored.axis
+        return self._quantizations.setdefault((stored.axis, stored.scales.tobytes()), quantization)
 
     def _copy_tensor(self, subgraph: Any, source: int) -> int:
         """Adds an op that gives its input back: the maximum of a value and itself."""
@@ -337,7 +342,7 @@ class FlatModel:
         return _add(subgraph.tensors, tensor)
 
     def _add_buffer(self, data: bytes) -> int:
-        buffer = _AlignedBuffer()
+        buffer = AlignedBuffer()
         buffer.data = np.frombuffer(data, np.uint8)
         return _add(self._model.buffers, buffer)
 
@@ -356,23 +361,6 @@ class FlatModel:
 
 
 _ITEM_BYTES = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT32: 4, schema.TensorType.INT64: 8}
-
-
-class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
-    """The generated code aligns data to one byte; runtimes map it and expect 16."""
-
-    def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated name
-        data = None
-        if self.data is not None and len(self.data):
-            raw = np.asarray(self.data, np.uint8).tobytes()
-            builder.StartVector(1, len(raw), _ALIGNMENT)
-            builder.head -= len(raw)
-            builder.Bytes[builder.head : builder.head + len(raw)] = raw
-            data = builder.EndVector()
-        schema.BufferStart(builder)
-        if data is not None:
-            schema.BufferAddData(builder, data)
-        return schema.BufferEnd(builder)
 
 
 def _add(items: Any, item: Any) -> int:

@@ -18,8 +18,8 @@ FORMATS = ("float16", "int8")
 LEAST_ELEMENTS = 1024
 """Smaller constants (biases, statistics) are not worth an op, and matter more than their size."""
 _LARGEST_INT8 = 127.0
-_MOST_FOR_SCALES = 0.25
-"""Scales may take this much of what the numbers take."""
+_LEAST_PER_SCALE = 16
+"""Numbers that share a scale, which takes 12 bytes with its zero point."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def store(constant: NDArray[np.float32], storage: str) -> StoredConstant | None:
         if np.max(np.abs(constant)) > np.finfo(np.float16).max:
             return None
         return StoredConstant(constant.astype(np.float16), np.empty(0, np.float32), 0)
-    axes = [axis for axis, size in enumerate(constant.shape) if 4 * size <= _MOST_FOR_SCALES * constant.size]
+    axes = [axis for axis, size in enumerate(constant.shape) if constant.size >= _LEAST_PER_SCALE * size]
     tried = [_int8(constant, axis) for axis in axes] or [_int8(constant, None)]
     return min(tried, key=lambda each: float(np.square(each.restored() - constant, dtype=np.float64).sum()))
 
