@@ -16,7 +16,7 @@ from edgefl_converters.fine_tuning import FineTuning
 from edgefl_converters.input_shapes import parse_input_shapes
 from edgefl_converters.layer_tables import as_table
 from edgefl_converters.verification.evidence import Evidence
-from edgefl_converters.verification.storage_cost import StorageCost
+from edgefl_converters.verification.storage_report import StorageCost
 
 __all__ = ["convert", "verify"]
 

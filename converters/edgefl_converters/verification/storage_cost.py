@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,14 @@ from edgefl.manifest import ModelManifest
 from edgefl_converters.specification import Specification
 from edgefl_converters.verification.batches import Batch, draw_batches
 from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, runtimes_for
+from edgefl_converters.verification.storage_report import StorageCost
 
-__all__ = ["StorageCost", "storage_cost"]
+__all__ = ["storage_cost"]
 
 _BATCHES = 4
 _SEED = 20260102
 _MOST = 0.5
 """Of the outputs' size: rounding to 8 bits costs a few per cent, a wrong scale or axis more than everything."""
-
-
-@dataclass(frozen=True)
-class StorageCost:
-    """What one runtime computes with both files, on made-up data.
-
-    Attributes:
-        runtime: its name and version.
-        output_error: root mean square difference of the outputs, relative to that of the outputs themselves.
-        loss: of the float32 file.
-        stored_loss: of the other.
-    """
-
-    runtime: str
-    output_error: float
-    loss: float
-    stored_loss: float
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.runtime}: outputs change by {100 * self.output_error:.2g} % (root mean square, made-up data), "
-            f"loss from {self.loss:.4f} to {self.stored_loss:.4f}"
-        )
 
 
 def storage_cost(
