@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+import edgefl_converters
+from edgefl.cli.main import main
+from edgefl.errors import EdgeflError
+from edgefl_converters import FineTuning
+from edgefl_converters.cli import _storage
 
 MODULE = """
     import keras
@@ -28,7 +35,9 @@ def folder(tmp_path_factory):
 
 def edgefl(folder, *arguments):
     command = [sys.executable, "-m", "edgefl.cli.main", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # TensorFlow's own messages are kept back unless somebody asks for them, as commands within this process do.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_a_model_is_converted_verified_and_exported(folder):
@@ -54,6 +63,107 @@ def test_a_model_is_converted_verified_and_exported(folder):
     assert "model.tflite agrees with model.keras" in done.stdout
     assert "ai-edge-litert" in done.stdout
     assert "tflite-runtime" in done.stdout
+
+
+def given(monkeypatch, *arguments):
+    """What `edgefl convert` with some arguments calls `edgefl_converters.convert` with."""
+    calls = []
+
+    def convert(model, out, **options):
+        calls.append(options)
+        raise EdgeflError("enough")
+
+    monkeypatch.setattr(edgefl_converters, "convert", convert)
+    with pytest.raises(SystemExit):
+        main(["convert", "model.keras", "-o", "model.tflite", *arguments])
+    return calls[0]
+
+
+def test_every_choice_of_what_is_trained_reaches_the_api(monkeypatch):
+    options = "--trainable a* --trainable B --frozen c --last-layers 3 --lora-rank 4 --lora-target d --lora-target e"
+    found = given(monkeypatch, *options.split(), "--lora-alpha", "8")
+    assert found["fine_tuning"] == FineTuning(["a*", "B"], ["c"], 3, False, 4, ["d", "e"], 8.0)
+    assert given(monkeypatch, "--biases-only")["fine_tuning"] == FineTuning(biases_only=True)
+
+
+def test_what_else_a_file_is_made_for_reaches_the_api(monkeypatch):
+    options = "--local head --local BatchNormalization --algorithm fedprox --algorithm fedsgd --quantize-frozen int8"
+    found = given(monkeypatch, *options.split(), "--target", "litert-2", "--no-verify")
+    assert found["local"] == ["head", "BatchNormalization"]
+    assert found["algorithms"] == ["fedprox", "fedsgd"]
+    assert (found["quantize_frozen"], found["target"], found["verify"]) == ("int8", "litert-2", False)
+
+
+def test_without_options_the_model_is_trained_as_it_is(monkeypatch):
+    found = given(monkeypatch)
+    assert found["fine_tuning"].is_default
+    assert (found["local"], found["algorithms"], found["quantize_frozen"]) == ((), (), None)
+
+
+WIDE = """
+    import keras
+
+    def model():
+        keras.utils.set_random_seed(1)
+        stack = [keras.Input((40,)), keras.layers.Dense(40, activation="relu", name="body")]
+        stack += [keras.layers.BatchNormalization(name="norm"), keras.layers.Dense(2, name="head")]
+        model = keras.Sequential(stack)
+        model.compile("sgd", "mse")
+        return model
+"""
+
+
+def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder):
+    (folder / "wide.py").write_text(textwrap.dedent(WIDE))
+    options = "--lora-rank 2 --lora-target head --trainable head/bias --quantize-frozen int8 --algorithm fedprox"
+    arguments = ["convert", "wide:model", "-o", "wide.tflite", "--batch-size", "4", *options.split()]
+
+    done = edgefl(folder, *arguments, "--format", "json")
+
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["quantize_frozen"]["storage"] == "int8"
+    assert document["quantize_frozen"]["float32_bytes"] > document["bytes"]
+    assert {each["runtime"].split()[0] for each in document["quantize_frozen"]["runtimes"]} == {
+        "ai-edge-litert",
+        "tflite-runtime",
+    }
+    done = edgefl(folder, "inspect", "wide.tflite", "--no-measure", "--format", "json")
+    names = [each["name"] for each in json.loads(done.stdout)["parameters"]]
+    assert sorted(names) == ["head/bias", "head/lora_kernel_a", "head/lora_kernel_b"]
+    text = _storage(document["quantize_frozen"])
+    assert text[0].startswith("  frozen weights stored as int8: ")
+    assert all("outputs change by" in line for line in text[1:])
+    assert len(text) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--trainable haed", 4, "--trainable 'haed' matches nothing. Did you mean 'head'"),
+        ("--frozen *", 4, "Everything is frozen"),
+        ("--last-layers 9", 4, "last_layers is 9, but the model has 3 layers with weights"),
+        ("--lora-alpha 4", 4, "lora_rank is missing"),
+        ("--lora-rank 2 --lora-target norm", 10, "names no layer that takes adapters, only BatchNormalization"),
+        ("--quantize-frozen int8", 4, "Nothing is frozen"),
+        ("--quantize-frozen int4", 4, "can be stored as float16 or int8, got 'int4'"),
+        ("--local *", 4, "Every trained weight would stay on the device"),
+        ("--algorithm fedavgm", 4, "There is no algorithm 'fedavgm'"),
+        ("--algorithm scaffold --optimizer adam", 4, "SCAFFOLD expects plain SGD"),
+    ],
+)
+def test_a_choice_that_cannot_be_gives_one_line_its_exit_code_and_no_file(
+    folder, monkeypatch, capsys, options, code, message
+):
+    (folder / "wide.py").write_text(textwrap.dedent(WIDE))
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", "wide:model", "-o", "bad.tflite", *options.split()])
+    assert ended.value.code == code
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+    assert not list(folder.glob("*bad*"))
 
 
 OWN = """
