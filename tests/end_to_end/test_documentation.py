@@ -1,5 +1,6 @@
-"""The Python in the documentation runs, block after block, as a reader would paste it."""
+"""The Python in the documentation runs, block after block, as a reader would paste it; so do blocks marked sh."""
 
+import os
 import re
 import subprocess
 import sys
@@ -17,11 +18,23 @@ PAGES = sorted(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    (tmp_path / "page.py").write_text("\n".join(blocks))
+def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    """The Python first: what is typed into a shell uses files that it leaves."""
+    run([sys.executable, "-c", blocks(page, "python")], tmp_path)
+    if commands := blocks(page, "sh"):
+        run(["sh", "-e", "-c", commands], tmp_path)
+
+
+def blocks(page: str, language: str) -> str:
+    found = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return "\n".join(found)
+
+
+def run(command: list[str], folder: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": path}
     done = subprocess.run(
-        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
