@@ -73,8 +73,8 @@ def render(outcomes: Mapping[Any, Outcome], networks: Mapping[str, ArchitectureO
     lines += ["", "## Architectures", ""]
     lines += [
         "Deep networks with ReLU, and batch normalisation over the few numbers that are left of a small image, amplify",
-        "rounding. How much is seen in the last column: Keras's own float32 gradient beside the float64 one, from weights",
-        "and inputs with other last bits.",
+        "rounding. How much is seen in the last column: Keras's own float32 gradient beside the float64 one, from",
+        "weights and inputs with other last bits.",
         "",
         f"| | parameters | file | {' | '.join(each.name for each in runtimes)} | Keras in float32 |",
         "|---" * (4 + len(runtimes)) + "|",
