@@ -62,7 +62,7 @@ lint: setup ## ruff (style and formatting), mypy --strict, import-linter (which 
 
 bench: setup ## All benchmarks; each compares with a peer or a limit in the same run and leaves bench/NAME.json
 	@mkdir -p bench
-	@for file in benchmarks/*.py; do \
+	@for file in $$(grep -l __main__ benchmarks/*.py); do \
 	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python $$file --json bench/$$name.json || exit 1; done
 
 dist: setup ## Build the wheel into dist/

@@ -1,7 +1,6 @@
 """Time of one local training step: edgefl on both runtimes against Keras and the best raw tf.function.
 
-Every contender is a process of its own that trains when it is told to; the parent gives each a slice in turn, so that
-a machine whose speed drifts slows all of them alike. Figures are medians over slices; ratios are to `tf.function`.
+Ratios are to `tf.function`; see interleaving.py for how it is timed.
 
     python benchmarks/local_step.py --json bench/local_step.json
 """
@@ -10,18 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from interleaving import measure, serve
 
 SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
     "2nn": ((784,), 10),
@@ -98,26 +94,6 @@ def make_step(contender: str, name: str, size: int, threads: int, file: str) -> 
     return lambda: float(step(*inputs))
 
 
-def serve(arguments: argparse.Namespace) -> None:
-    """A contender's process: a line ``seconds`` on standard input asks for a slice of at least that long."""
-    sys.stdout = sys.stderr  # libraries print; the answers go to the real standard output
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    step = make_step(arguments.contender, arguments.model, arguments.batch, arguments.threads, arguments.file)
-    for _ in range(3):
-        step()
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        times: list[float] = []
-        end = time.perf_counter() + float(line)
-        while time.perf_counter() < end or len(times) < 5:
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps([statistics.median(times) * 1e3, peak]), file=answers, flush=True)
-
-
 def convert(name: str, size: int, file: Path) -> None:
     """Converts in a process of its own, as TensorFlow must not be where a runtime is measured."""
     arguments = f"build({name!r}), {str(file)!r}, batch_size={size}"
@@ -125,53 +101,28 @@ def convert(name: str, size: int, file: Path) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent)
 
 
-def measure(name: str, size: int, threads: int, slices: int, seconds: float, file: Path) -> list[dict[str, Any]]:
-    """All contenders on one model, interleaved."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(threads)}
-    processes = {}
-    try:
-        for contender in CONTENDERS:
-            command = [sys.executable, __file__, "--contender", contender, "--model", name, "--batch", str(size)]
-            processes[contender] = subprocess.Popen(
-                [*command, "--threads", str(threads), "--file", str(file)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-            if ask(processes[contender]) != "ready":
-                raise SystemExit(f"{contender} failed:\n{processes[contender].communicate()[1]}")
-        results: dict[str, list[list[float]]] = {contender: [] for contender in CONTENDERS}
-        for _ in range(slices):
-            for contender, process in processes.items():
-                results[contender].append(json.loads(ask(process, f"{seconds}\n")))
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
-    medians = {contender: statistics.median(ms for ms, _ in rows) for contender, rows in results.items()}
+def rows_of(name: str, size: int, arguments: argparse.Namespace, file: Path) -> list[dict[str, Any]]:
+    """All contenders on one model."""
+    threads = arguments.threads
+    given = ["--model", name, "--batch", str(size), "--threads", str(threads), "--file", str(file)]
+    timings = measure(
+        {each: [sys.executable, __file__, "--contender", each, *given] for each in CONTENDERS},
+        threads=threads,
+        slices=arguments.slices,
+        seconds=arguments.seconds,
+    )
     return [
         {
             "model": name,
             "batch": size,
             "threads": threads,
             "contender": contender,
-            "step_ms": round(medians[contender], 4),
-            "ratio": round(medians[contender] / medians[REFERENCE], 3),
-            "peak_rss_mb": round(max(peak for _, peak in rows), 1),
+            "step_ms": round(timing.step_ms, 4),
+            "ratio": round(timing.step_ms / timings[REFERENCE].step_ms, 3),
+            "peak_rss_mb": round(timing.peak_rss_mb, 1),
         }
-        for contender, rows in results.items()
+        for contender, timing in timings.items()
     ]
-
-
-def ask(process: subprocess.Popen[str], line: str = "") -> str:
-    """Sends a line and reads the answer."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(line)
-    process.stdin.flush()
-    return process.stdout.readline().strip()
 
 
 def main() -> None:
@@ -186,7 +137,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.contender:
-        serve(arguments)
+        serve(
+            lambda: make_step(arguments.contender, arguments.model, arguments.batch, arguments.threads, arguments.file)
+        )
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +147,7 @@ def main() -> None:
             for size in (10, 32):
                 file = Path(folder) / f"{name}-{size}.tflite"
                 convert(name, size, file)
-                for row in measure(name, size, arguments.threads, arguments.slices, arguments.seconds, file):
+                for row in rows_of(name, size, arguments, file):
                     rows.append(row)
                     print(
                         f"{row['model']:18} batch {row['batch']:2}  {row['contender']:22} {row['step_ms']:9.3f} ms "

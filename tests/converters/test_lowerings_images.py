@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -109,11 +111,11 @@ def test_rearranging_equals_the_kernels(kernel_parity):
         numbers(8, 2, 2, 3, 2),
     )
     kernel_parity.add("two axes reversed", lambda x: tf.reverse(x, [1, 3]), volume)
-    for places in (1, 5):
+    for places, shift in itertools.product((1, 5), (tf.bitwise.left_shift, tf.bitwise.right_shift)):
         kernel_parity.add(
-            f"bytes shifted by {places}",
-            lambda x, places=places: tf.cast(
-                tf.bitwise.left_shift(tf.cast(x, tf.uint8), tf.constant(places, tf.uint8)), tf.int32
+            f"bytes {shift.__name__} by {places}",
+            lambda x, places=places, shift=shift: tf.cast(
+                shift(tf.cast(x, tf.uint8), tf.constant(places, tf.uint8)), tf.int32
             ),
             np.arange(256).astype(np.int32),
         )

@@ -44,3 +44,16 @@ def test_gradients_of_slices_equal_the_kernel(kernel_parity):
         dy = np.random.default_rng(8).normal(size=take(x).shape).astype(np.float32)
         kernel_parity.add(name, gradient, x, dy)
     kernel_parity.check()
+
+
+def test_what_has_one_element_becomes_a_scalar_as_by_the_kernels(kernel_parity):
+    for shape in ((1,), (1, 1), (1, 1, 1)):
+        for name, scalar in {"reshape": lambda x: tf.reshape(x, []), "squeeze": tf.squeeze}.items():
+            # What a signature returns must have a dimension, so that the scalar is used before.
+            kernel_parity.add(
+                f"{name} {shape}",
+                lambda x, y, scalar=scalar: y * scalar(x),
+                np.full(shape, 3.0, np.float32),
+                np.arange(4, dtype=np.float32),
+            )
+    kernel_parity.check()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgefl_converters.lowerings.random import uniform
+from edgefl_converters.lowerings.random import normal, uniform
 
 SHAPE = (64, 50)
 
@@ -76,3 +76,17 @@ def test_tensorflow_and_both_runtimes_draw_the_same_bits(kernel_parity):
             kernel_parity.add(f"{shape} {stream}", drawn, np.asarray([123456789], np.int32))
             kernel_parity.add(f"{shape} {stream} negative", drawn, np.asarray([-5], np.int32))
     assert set(kernel_parity.errors().values()) == {0.0}
+
+
+def test_normal_numbers_have_the_moments_of_a_normal_distribution_everywhere(kernel_parity):
+    def drawn(seed):
+        return normal((200, 500), 3, seed)
+
+    numbers = np.asarray(drawn(tf.constant([42])), np.float64).ravel()
+    deviation = numbers.size**-0.5
+    assert numbers.mean() == pytest.approx(0, abs=5 * deviation)
+    assert (numbers**2).mean() == pytest.approx(1, abs=5 * 2**0.5 * deviation)
+    assert (numbers**3).mean() == pytest.approx(0, abs=5 * 15**0.5 * deviation)
+    assert (numbers**4).mean() == pytest.approx(3, abs=5 * 96**0.5 * deviation)
+    kernel_parity.add("normal", drawn, np.asarray([42], np.int32))
+    kernel_parity.check()

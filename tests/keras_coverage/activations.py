@@ -12,12 +12,16 @@ from keras_coverage.rows import covers
 
 def activated(function: object) -> keras.Model:
     """The function between two layers that learn."""
-    layer = _Gated() if function is keras.activations.glu else layers.Activation(function)
+    own = {keras.activations.glu: _Gated, keras.activations.threshold: _Thresholded}
+    layer = own[function]() if function in own else layers.Activation(function)
     return regression((5,), layer, first=layers.Dense(6))
 
 
-for _function in public("activations"):
-    covers(_function, {"values and gradient": lambda function=_function: activated(function)})
+class _Thresholded(layers.Layer):
+    """The one activation that needs arguments."""
+
+    def call(self, x: object) -> object:
+        return keras.activations.threshold(x, 0.1, -0.2)
 
 
 class _Gated(layers.Layer):
@@ -25,3 +29,7 @@ class _Gated(layers.Layer):
 
     def call(self, x: object) -> object:
         return keras.activations.glu(x)
+
+
+for _function in public("activations"):
+    covers(_function, {"values and gradient": lambda function=_function: activated(function)})

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from edgefl_converters.lowerings import depthwise
 from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, attribute, constant, constant_filter, lowering, static_shape
 from edgefl_converters.lowerings.windows import Window, gather_rows, interleave, margin, patches, phases, through_phases
@@ -27,9 +28,21 @@ __all__ = ["convolve", "filter_gradient", "input_gradient"]
 def conv2d(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
     """Windows times filter; a constant filter stays CONV_2D, which is fast then."""
     image, kernel = inputs
+    window = Window.of(op, static_shape(image)[1:3], static_shape(kernel)[:2])
+    if _is_depthwise(window, static_shape(image)[3], static_shape(kernel)[2]):
+        by_channel = _by_channel(kernel, static_shape(image)[3])
+        padding = op.get_attr("explicit_paddings") if attribute(op, "padding") == "EXPLICIT" else []
+        return [
+            tf.raw_ops.DepthwiseConv2dNative(
+                input=image,
+                filter=by_channel,
+                strides=op.get_attr("strides"),
+                padding=attribute(op, "padding"),
+                explicit_paddings=padding,
+            )
+        ]
     if kernel.op.type == "Const" and attribute(op, "padding") != "EXPLICIT":
         return None
-    window = Window.of(op, static_shape(image)[1:3], static_shape(kernel)[:2])
     return [convolve(image, kernel, window, context)]
 
 
@@ -39,6 +52,10 @@ def conv2d_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Contex
     image, gradient = inputs[0], inputs[2]
     shape = [int(size) for size in constant(op, 1)]
     window = Window.of(op, static_shape(image)[1:3], (shape[0], shape[1]))
+    channels = static_shape(image)[3]
+    if _is_depthwise(window, channels, shape[2]):
+        by_channel = [shape[0], shape[1], channels, shape[3] // channels]
+        return [tf.reshape(depthwise.filter_gradient(image, gradient, by_channel, window), shape)]
     return [filter_gradient(image, gradient, shape, window, context)]
 
 
@@ -48,10 +65,25 @@ def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context
     kernel, gradient = inputs[1], inputs[2]
     shape = [int(size) for size in constant(op, 0)]
     window = Window.of(op, (shape[1], shape[2]), static_shape(kernel)[:2])
+    if _is_depthwise(window, shape[3], static_shape(kernel)[2]):
+        return [depthwise.input_gradient(_by_channel(kernel, shape[3]), gradient, shape, window)]
     fixed = constant_filter(kernel)
     if fixed is not None and fixed.shape[2] == shape[3] and window.dilations == (1, 1):
         return [through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))]
     return [input_gradient(kernel, gradient, shape, window, context)]
+
+
+def _is_depthwise(window: Window, channels: int, depth: int) -> bool:
+    """A convolution of hundreds of groups of one channel each (ConvNeXt) that DEPTHWISE_CONV_2D can do."""
+    return depth == 1 < channels and window.strides[0] == window.strides[1] and window.dilations == (1, 1)
+
+
+def _by_channel(kernel: tf.Tensor, channels: int) -> tf.Tensor:
+    """A filter ``[h, w, 1, C x multiplier]`` as DEPTHWISE_CONV_2D has it; a constant stays one."""
+    rows, columns, _, filters = static_shape(kernel)
+    shape = [rows, columns, channels, filters // channels]
+    fixed = constant_filter(kernel)
+    return tf.reshape(kernel, shape) if fixed is None else tf.constant(fixed.reshape(shape))
 
 
 def _convolve_back(kernel: NDArray[np.float32], part: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:

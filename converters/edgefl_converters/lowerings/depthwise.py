@@ -13,31 +13,41 @@ from numpy.typing import NDArray
 from edgefl_converters.lowerings.registry import Context, constant, constant_filter, lowering, static_shape
 from edgefl_converters.lowerings.windows import Window, interleave, margin, pad_image, phases, through_phases
 
+__all__ = ["filter_gradient", "input_gradient"]
+
 
 @lowering("DepthwiseConv2dNativeBackpropFilter")
 def depthwise_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """Each tap's gradient is the shifted image times the output's gradient, summed over rows and positions."""
-    image, gradient = inputs[0], inputs[2]
-    _, height, width, channels = static_shape(image)
-    rows, columns, _, multiplier = (int(size) for size in constant(op, 1))
-    window = Window.of(op, (height, width), (rows, columns))
-    padded = _repeat_channels(pad_image(image, window), multiplier)
-    sums = [tf.reduce_sum(tap * gradient, axis=[0, 1, 2]) for tap in _taps(padded, window)]
-    return [tf.reshape(tf.stack(sums), [rows, columns, channels, multiplier])]
+    shape = [int(size) for size in constant(op, 1)]
+    window = Window.of(op, static_shape(inputs[0])[1:3], shape[:2])
+    return [filter_gradient(inputs[0], inputs[2], shape, window)]
 
 
 @lowering("DepthwiseConv2dNativeBackpropInput")
 def depthwise_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """For each phase of the stride a sum of shifted gradients times taps."""
-    kernel, gradient = inputs[1], inputs[2]
-    batch, height, width, channels = (int(size) for size in constant(op, 0))
-    rows, columns, _, multiplier = static_shape(kernel)
+    shape = [int(size) for size in constant(op, 0)]
+    window = Window.of(op, shape[1:3], static_shape(inputs[1])[:2])
+    return [input_gradient(inputs[1], inputs[2], shape, window)]
+
+
+def filter_gradient(image: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window) -> tf.Tensor:
+    """The gradient of a filter of a shape ``[h, w, C, multiplier]``, from image and output's gradient."""
+    rows, columns, channels, multiplier = shape
+    padded = _repeat_channels(pad_image(image, window), multiplier)
+    sums = [tf.reduce_sum(tap * gradient, axis=[0, 1, 2]) for tap in _taps(padded, window)]
+    return tf.reshape(tf.stack(sums), [rows, columns, channels, multiplier])
+
+
+def input_gradient(kernel: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window) -> tf.Tensor:
+    """The gradient of an image of a shape, from a filter ``[h, w, C, multiplier]`` and the output's gradient."""
+    batch, height, width, channels = shape
+    _, columns, _, multiplier = static_shape(kernel)
     filters = channels * multiplier
-    window = Window.of(op, (height, width), (rows, columns))
     fixed = constant_filter(kernel)
     if fixed is not None and multiplier == 1 and window.dilations == (1, 1):
-        shape = [batch, height, width, channels]
-        return [through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))]
+        return through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))
     split, lengths = phases(window)
     margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
     if margins != [(0, 0), (0, 0)]:
@@ -55,7 +65,7 @@ def depthwise_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Cont
     whole = interleave(outputs, window, lengths, batch, filters)
     if multiplier > 1:
         whole = tf.reduce_sum(tf.reshape(whole, [batch, height * width, channels, multiplier]), axis=3)
-    return [tf.reshape(whole, [batch, height, width, channels])]
+    return tf.reshape(whole, [batch, height, width, channels])
 
 
 def _convolve_back(kernel: NDArray[np.float32], part: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from edgefl_converters.lowerings.registry import Context, lowering, static_shape
 
-__all__ = ["uniform"]
+__all__ = ["normal", "uniform"]
 
 _GOLDEN = 0x9E3779B1
 _STREAM = 0x85EBCA77
@@ -47,8 +47,8 @@ def uniform(shape: Sequence[int], stream: int, seed: tf.Tensor | None) -> tf.Ten
     return tf.reshape(number, list(shape))
 
 
-def _normal(shape: Sequence[int], stream: int, seed: tf.Tensor | None) -> tf.Tensor:
-    """Standard normal numbers (Box and Muller, 1958)."""
+def normal(shape: Sequence[int], stream: int, seed: tf.Tensor | None) -> tf.Tensor:
+    """Standard normal numbers (Box and Muller, 1958), float32; see `uniform` for the arguments."""
     pair = uniform([2, *shape], stream, seed)
     radius = tf.sqrt(-2.0 * tf.math.log(1.0 - pair[0]))
     return radius * tf.cos(2.0 * math.pi * pair[1])
@@ -61,9 +61,9 @@ def random_uniform(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Se
 
 
 @lowering("StatelessRandomNormalV2", "RandomStandardNormal")
-def random_normal(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+def randomnormal(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """Mean 0, standard deviation 1."""
-    return [_normal(_shape(op), context.next_stream(), context.seed)]
+    return [normal(_shape(op), context.next_stream(), context.seed)]
 
 
 @lowering("StatelessRandomUniformIntV2", "RandomUniformInt")
