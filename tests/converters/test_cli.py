@@ -113,7 +113,7 @@ WIDE = """
 """
 
 
-def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder):
+def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch):
     (folder / "wide.py").write_text(textwrap.dedent(WIDE))
     options = "--lora-rank 2 --lora-target head --trainable head/bias --quantize-frozen int8 --algorithm fedprox"
     arguments = ["convert", "wide:model", "-o", "wide.tflite", "--batch-size", "4", *options.split()]
@@ -131,6 +131,17 @@ def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder):
     done = edgefl(folder, "inspect", "wide.tflite", "--no-measure", "--format", "json")
     names = [each["name"] for each in json.loads(done.stdout)["parameters"]]
     assert sorted(names) == ["head/bias", "head/lora_kernel_a", "head/lora_kernel_b"]
+    monkeypatch.chdir(folder)
+    again = edgefl_converters.convert(
+        "wide:model",
+        "again.tflite",
+        batch_size=4,
+        fine_tuning=FineTuning(lora_rank=2, lora_targets="head", trainable="head/bias"),
+        algorithms="fedprox",
+        quantize_frozen="int8",
+        verify=False,
+    )
+    assert again.path.read_bytes() == (folder / "wide.tflite").read_bytes(), "another process drew other adapters"
     text = _storage(document["quantize_frozen"])
     assert text[0].startswith("  frozen weights stored as int8: ")
     assert all("outputs change by" in line for line in text[1:])
