@@ -7,7 +7,7 @@ from typing import Any
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 
-__all__ = ["ALGORITHMS", "check_plain_sgd", "check_supports"]
+__all__ = ["ALGORITHMS", "check_plain_sgd", "check_supports", "supported"]
 
 ALGORITHMS = ("fedprox", "scaffold", "feddyn", "fedsgd")
 """What ``edgefl convert --algorithm`` takes."""
@@ -24,6 +24,11 @@ _INERT = {
 """Settings of Keras's SGD, and the values at which a step is ``w - learning_rate * gradient``."""
 
 
+def supported(manifest: ModelManifest) -> tuple[str, ...]:
+    """The algorithms of `ALGORITHMS` that a model file can take part in."""
+    return tuple(name for name in ALGORITHMS if _complaint(manifest, name) is None)
+
+
 def check_supports(manifest: ModelManifest, algorithm: str) -> None:
     """Whether a model file can take part in an algorithm.
 
@@ -34,6 +39,12 @@ def check_supports(manifest: ModelManifest, algorithm: str) -> None:
     Raises:
         InvalidSettingError: it lacks a signature, or its optimizer does not fit; the hint is the way out.
     """
+    complaint = _complaint(manifest, algorithm)
+    if complaint is not None:
+        raise complaint
+
+
+def _complaint(manifest: ModelManifest, algorithm: str) -> InvalidSettingError | None:
     needs = {
         "fedprox": manifest.has_proximal_term,
         "scaffold": manifest.has_correction,
@@ -41,11 +52,15 @@ def check_supports(manifest: ModelManifest, algorithm: str) -> None:
         "fedsgd": manifest.has_gradient,
     }
     if not needs.get(algorithm, True):
-        raise InvalidSettingError(
+        return InvalidSettingError(
             f"The model file was not made for {algorithm}.", hint=f"Convert it with --algorithm {algorithm}."
         )
-    if algorithm == "scaffold":
-        check_plain_sgd(manifest.optimizer)
+    try:
+        if algorithm == "scaffold":
+            check_plain_sgd(manifest.optimizer)
+    except InvalidSettingError as error:
+        return error
+    return None
 
 
 def check_plain_sgd(serialised: Any) -> None:

@@ -76,7 +76,8 @@ def build(
     except EdgeflError:
         tell(report_layers(origins, traces))
         raise
-    emitted = list(FlatModel(assembled.data).emitted())
+    exact = FlatModel(assembled.data)
+    emitted = list(exact.emitted())
     layers = report_layers(origins, traces, emitted)
     tell(layers)
 
@@ -84,7 +85,7 @@ def build(
         buffers = _arrange(flat, assembled)
         return _complete(flat, describe(specification, traces, variables, assembled.signatures, buffers))
 
-    float32, manifest = finish(FlatModel(assembled.data))
+    float32, manifest = finish(exact)
     data, storage = float32, specification.options.quantize_frozen
     if storage is not None:
         flat = FlatModel(assembled.data)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefl.algorithms import supported
 from edgefl.cli.inspect_text import as_text
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import MissingDependencyError
@@ -68,6 +69,8 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "signatures": {name: _signature(manifest, graph, name) for name in manifest.signatures},
         "parameters": [_parameter(parameter) for parameter in manifest.parameters],
         "frozen": list(manifest.frozen),
+        "fine_tuning": dict(manifest.fine_tuning),
+        "algorithms": list(supported(manifest)),
         "shared_elements": layout.size,
         "weight_elements": layout.weight_size,
         "statistic_elements": layout.statistic_size,

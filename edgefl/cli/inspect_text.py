@@ -28,6 +28,7 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
             f"  {result['weight_elements']:,} weights and {result['statistic_elements']:,} statistics travel, "
             f"{result['bytes_that_travel']:,} bytes as float32; {result['local_elements']:,} values stay local; "
             f"{len(result['frozen'])} variables are frozen",
+            *_choices(result),
             *_parameters(result["parameters"]),
             *_step(result["signatures"].get("train")),
             *_signatures(result),
@@ -35,6 +36,19 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
             *(f"  {name} {result[f'{name}_hash']}" for name in ("graph", "layout", "weights")),
         ]
     )
+
+
+def _choices(result: Mapping[str, Any]) -> list[str]:
+    """How it was chosen what is trained, and what else the file can do; nothing for a file as plain as can be."""
+    chosen = ", ".join(f"{name} {_plain(value)}" for name, value in result["fine_tuning"].items())
+    lines = [f"  made with {chosen}"] if chosen else []
+    return lines + ([f"  supports {', '.join(result['algorithms'])}"] if result["algorithms"] else [])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{name} {_plain(each)}" for name, each in value.items() if each is not None) + ")"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _parameters(parameters: Sequence[Mapping[str, Any]]) -> list[str]:

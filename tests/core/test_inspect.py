@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgefl.cli.inspect import describe
+from edgefl.cli.inspect_text import as_text
+from edgefl.model_file import ModelFile
+
 RUN = """
 import sys
 sys.modules.update(dict.fromkeys({hidden}))
@@ -53,6 +57,15 @@ def test_the_text_of_a_small_model_fits_on_one_screen(mlp_file: Path) -> None:
         "XNNPACK takes ",
     ):
         assert piece in done.stdout
+
+
+def test_the_text_says_how_it_was_chosen_what_is_trained_and_what_the_file_supports(mlp_file: Path) -> None:
+    plain = {**describe(ModelFile.read(mlp_file)), "measured": None}
+    lora = {"rank": 4, "alpha": None, "targets": ["dense", "query"]}
+    chosen = {**plain, "fine_tuning": {"last_layers": 2, "lora": lora}, "algorithms": ["fedprox", "feddyn"]}
+    assert "made with last_layers 2, lora (rank 4, targets dense query)" in as_text("m.tflite", chosen)
+    assert "supports fedprox, feddyn" in as_text("m.tflite", chosen)
+    assert "made with" not in as_text("m.tflite", plain)
 
 
 def test_without_an_interpreter_it_shows_the_rest_and_how_to_install_one(mlp_file: Path) -> None:
