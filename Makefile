@@ -33,13 +33,15 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (about twelve minutes on two cores; the converter's beside the others, shown at the end)."
-	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have one of their own, beside the others.
-	@status=0; log=$$(mktemp); \
-	  $(BIN)/python -m pytest -q tests/converters >$$log 2>&1 & converters=$$!; \
-	  trap 'kill $$converters 2>/dev/null; rm -f $$log' EXIT; \
+	@echo "Running the tests (about fifteen minutes on two cores; the converter's beside the others, shown at the end)."
+	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others.
+	@status=0; logs=$$(mktemp -d); \
+	  $(BIN)/python -m pytest -q tests/converters/test_coverage.py >$$logs/coverage 2>&1 & coverage=$$!; \
+	  $(BIN)/python -m pytest -q tests/converters --ignore=tests/converters/test_coverage.py >$$logs/converter 2>&1 & converter=$$!; \
+	  trap 'kill $$coverage $$converter 2>/dev/null; rm -rf $$logs' EXIT; \
 	  $(BIN)/python -m pytest -q --ignore=tests/converters || status=1; \
-	  echo "The converter's tests:"; wait $$converters || status=1; cat $$log; exit $$status
+	  echo "The converter's tests:"; wait $$converter || status=1; cat $$logs/converter; \
+	  echo "What Keras has, row by row:"; wait $$coverage || status=1; cat $$logs/coverage; exit $$status
 
 test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST, the whole demo, all of docs/coverage.md
 	@test -d /usr/share/datasets/fashion-mnist || .ci/install dataset-fashion-mnist
