@@ -76,8 +76,10 @@ def _carry_over(model: Any, copy: Any) -> None:
 
 def own_objects(model: Any) -> dict[str, Any]:
     """Classes and functions of the user's own that a model is made of, by the names that its configuration uses."""
-    classes = {type(each).__name__: type(each) for each in (model, *model._flatten_layers())}
-    own: dict[str, Any] = {name: each for name, each in classes.items() if not each.__module__.startswith("keras.")}
+    classes = {type(each) for each in (model, *model._flatten_layers())}
+    foreign = [each for each in classes if not each.__module__.startswith("keras.")]
+    own: dict[str, Any] = {each.__name__: each for each in foreign}
+    own.update((keras.saving.get_registered_name(each), each) for each in foreign)
     own.update((each.__name__, each) for layer in model._flatten_layers() for each in _functions(layer))
     return own
 

@@ -173,9 +173,11 @@ def own(tmp_path, monkeypatch):
     load("own_layers:model").save(tmp_path / "model.keras")
     load("own_layers:model").save(tmp_path / "model.h5")
     monkeypatch.delitem(sys.modules, "own_layers")
+    before = dict(keras.saving.get_custom_objects())
     keras.saving.get_custom_objects().clear()
     yield tmp_path
     keras.saving.get_custom_objects().clear()
+    keras.saving.get_custom_objects().update(before)  # what other tests registered
     sys.modules.pop("own_layers", None)
 
 
