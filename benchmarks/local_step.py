@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ def main() -> None:
     peers = PEERS_PYTHON.exists() and any(each.elsewhere for each in arguments.contenders)
     if not peers and any(each.elsewhere for each in arguments.contenders):
         print("PyTorch and ONNX Runtime are left out: there is no .venv-peers. `make bench-peers` makes it.")
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(
+            f"This machine is busy (load {load:.1f}): figures of several threads, which wait for each other, mislead."
+        )
     rows: list[dict[str, Any]] = []
     for name in arguments.models:
         for size in CASES[name].batches[: 1 if arguments.quick else None]:
@@ -78,7 +84,7 @@ def main() -> None:
     if judgements:
         print("\nBars", *judgements, sep="\n    ")
     if arguments.json:
-        document = {"rows": rows, "bars": [vars(each) for each in judgements]}
+        document = {"load_before": load, "rows": rows, "bars": [vars(each) for each in judgements]}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
     if failed := [row for row in rows if (row["why_not"] or "").startswith("FAILED")]:
         raise SystemExit(f"{len(failed)} contenders failed; see the table.")
