@@ -8,7 +8,19 @@ BIN := $(VENV)/bin
 # A new stamp, and so a new look at the environment, whenever what it is made from changes.
 STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test test-slow test-network coverage lint bench dist messages clean
+define check-python
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "edgefl's development environment needs Python 3.11 (tflite-runtime has no wheel for a newer one);" \
+	         "found $$($(PYTHON) --version 2>&1). Install it, or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "Python has no venv module here. On Debian: apt-get install python3-venv" >&2; exit 1; }
+endef
+
+# What edgefl is compared with has an environment of its own: it cannot share one with tflite-runtime's NumPy.
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.made-from-$(shell cat benchmarks/peers-constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
+
+.PHONY: help setup demo test test-slow test-network coverage lint bench bench-peers dist messages clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,11 +28,7 @@ help: ## Say what each target does
 setup: $(STAMP) ## Make the environment .venv with everything (about 2 minutes the first time, nothing afterwards)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "edgefl's development environment needs Python 3.11 (tflite-runtime has no wheel for a newer one);" \
-	         "found $$($(PYTHON) --version 2>&1). Install it, or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-	  { echo "Python has no venv module here. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(check-python)
 	@echo "Setting up $(VENV): TensorFlow, two TFLite runtimes, the server and the tools. This takes about two minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
@@ -67,6 +75,17 @@ bench: setup ## All benchmarks; each compares with a peer or a limit in the same
 	@for file in $$(grep -l __main__ benchmarks/*.py); do \
 	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python $$file --json bench/$$name.json || exit 1; done
 
+bench-peers: $(PEERS_STAMP) ## Make the environment .venv-peers with PyTorch and ONNX Runtime training, for the benchmarks
+
+$(PEERS_STAMP): benchmarks/peers-constraints.txt
+	$(check-python)
+	@echo "Setting up $(PEERS): PyTorch and ONNX Runtime training. This takes about a minute, and more to download."
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
+	  torch onnx onnxruntime-training-cpu
+	@rm -f $(PEERS)/.made-from-* && touch $@
+	@echo "Done."
+
 dist: setup ## Build the wheel into dist/
 	@rm -rf dist build
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
@@ -76,4 +95,4 @@ messages: ## Generate the FlatBuffers readers again (needs flatc, Debian's flatb
 	cd edgefl/wire && flatc --python --gen-onefile -o generated messages.fbs && flatc --python --gen-onefile -o generated tflite_container.fbs
 
 clean: ## Remove what the other targets made, also the environment
-	rm -rf $(VENV) dist build bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PEERS) dist build bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

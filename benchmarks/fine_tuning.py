@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleaving import Timing, measure, serve
+
+from interleaving import Timing, measure
+from serving import serve
 
 SIDE, CLASSES, BATCH = 96, 10, 8
 RUNTIMES = ("ai-edge-litert", "tflite-runtime")

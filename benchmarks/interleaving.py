@@ -1,23 +1,42 @@
 """Times steps side by side: every contender is a process of its own that works when it is told to.
 
 The parent gives each a slice in turn, so that a machine whose speed drifts slows all of them alike. Figures are medians
-over slices.
+over slices. A contender's process calls `serving.serve`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Timing", "measure", "serve"]
+__all__ = ["ContenderError", "Start", "Timing", "measure", "start"]
+
+
+class ContenderError(Exception):
+    """A contender's process ended; the message is the end of what it wrote."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a process that nobody else's work disturbed came to its first steps.
+
+    Attributes:
+        seconds: from the start of the process to the end of the first step.
+        losses: of the first four steps, where steps return them.
+        pss_mb: after these steps; of pages that n processes of the machine share, an n-th.
+    """
+
+    seconds: float
+    losses: list[float | None]
+    pss_mb: float
 
 
 @dataclass(frozen=True)
@@ -33,28 +52,68 @@ class Timing:
     peak_rss_mb: float
 
 
-def serve(make_step: Callable[[], Callable[[], Any]]) -> None:
-    """A contender's process: a number on a line of standard input asks for a slice of at least so many seconds."""
-    sys.stdout = sys.stderr  # libraries print; the answers go to the real standard output
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    step = make_step()
-    for _ in range(3):
-        step()
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        times: list[float] = []
-        end = time.perf_counter() + float(line)
-        while time.perf_counter() < end or len(times) < 5:
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps([statistics.median(times) * 1e3, peak]), file=answers, flush=True)
+class _Contender:
+    """A process that answers; what it writes elsewhere goes to a file, so that it never waits for a reader."""
+
+    def __init__(self, command: Sequence[str], threads: int, cwd: Path | None):
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (`stop` closes it)
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(threads)}
+        self._begin = time.monotonic()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment,
+            cwd=cwd,
+        )
+        try:
+            started = self.ask()
+        except ContenderError:
+            self.stop()
+            raise
+        self.start = Start(started["first_step_at"] - self._begin, started["losses"], started["pss_mb"])
+
+    def ask(self, line: str = "") -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it ended, and says why below
+        answer = self._process.stdout.readline()
+        if not answer:
+            code = self._process.wait()
+            self._errors.seek(0)
+            raise ContenderError(f"{self._errors.read()[-2000:].strip()}\nexit code {code}")
+        return json.loads(answer)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def start(command: Sequence[str], *, threads: int = 1, cwd: Path | None = None) -> Start:
+    """Starts a contender alone, and ends it after its first steps.
+
+    Raises:
+        ContenderError: if it ends before.
+    """
+    contender = _Contender(command, threads, cwd)
+    contender.stop()
+    return contender.start
 
 
 def measure(
-    commands: Mapping[str, Sequence[str]], *, threads: int = 1, slices: int = 5, seconds: float = 0.5
+    commands: Mapping[str, Sequence[str]],
+    *,
+    threads: int = 1,
+    slices: int = 5,
+    seconds: float = 0.5,
+    cwd: Path | None = None,
 ) -> dict[str, Timing]:
     """Runs contenders in turn.
 
@@ -63,34 +122,23 @@ def measure(
         threads: that numeric libraries may use.
         slices: turns that each gets.
         seconds: length of a turn.
+        cwd: the folder in which they run.
+
+    Raises:
+        ContenderError: if one ends.
     """
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(threads)}
-    processes: dict[str, subprocess.Popen[str]] = {}
+    contenders: dict[str, _Contender] = {}
     try:
         for name, command in commands.items():
-            pipe = subprocess.PIPE
-            processes[name] = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment
-            )
-            if _ask(processes[name]) != "ready":
-                raise SystemExit(f"{name} failed:\n{processes[name].communicate()[1]}")
-        answers: dict[str, list[list[float]]] = {name: [] for name in commands}
+            contenders[name] = _Contender(command, threads, cwd)
+        answers: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
         for _ in range(slices):
-            for name, process in processes.items():
-                answers[name].append(json.loads(_ask(process, f"{seconds}\n")))
+            for name, contender in contenders.items():
+                answers[name].append(contender.ask(f"{seconds}\n"))
     finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
+        for contender in contenders.values():
+            contender.stop()
     return {
-        name: Timing(statistics.median(ms for ms, _ in rows), max(peak for _, peak in rows))
+        name: Timing(statistics.median(each["step_ms"] for each in rows), max(each["peak_rss_mb"] for each in rows))
         for name, rows in answers.items()
     }
-
-
-def _ask(process: subprocess.Popen[str], line: str = "") -> str:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(line)
-    process.stdin.flush()
-    return process.stdout.readline().strip()

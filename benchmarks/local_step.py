@@ -1,160 +1,93 @@
-"""Time of one local training step: edgefl on both runtimes against Keras and the best raw tf.function.
+"""One local training step of edgefl on both runtimes beside ONNX Runtime's, PyTorch's and TensorFlow's.
 
-Ratios are to `tf.function`; see interleaving.py for how it is timed.
+All contenders train the same model from the same weights on the same batch by plain SGD, which is checked before they
+are timed; see interleaving.py for how. docs/performance.md says what the columns mean.
 
     python benchmarks/local_step.py --json bench/local_step.json
+    python benchmarks/local_step.py --quick --models 2nn,lstm --contenders edgefl,PyTorch
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from interleaving import measure, serve
+from local_steps.bars import judge
+from local_steps.cases import CASES
+from local_steps.contending import CONTENDERS, PEERS_PYTHON, Contender
+from local_steps.running import Effort, measure_group, prepare
+from local_steps.table import lines
 
-SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
-    "2nn": ((784,), 10),
-    "fedavg_cnn": ((28, 28, 1), 10),
-    "smartwatch_1d_cnn": ((100, 6), 7),
-}
-CONTENDERS = ("edgefl ai-edge-litert", "edgefl tflite-runtime", "keras", "tf.function")
-REFERENCE = "tf.function"
+FULL = Effort(slices=5, seconds=0.5, starts=3)
+QUICK = Effort(slices=3, seconds=0.2, starts=1)
 
 
-def build(name: str) -> Any:
-    """The models: 2NN and CNN of McMahan et al. 2017, section 3, and one like the demo's."""
-    import keras
-    from keras import layers
-
-    shape, classes = SHAPES[name]
-    hidden = {
-        "2nn": [layers.Dense(200, "relu"), layers.Dense(200, "relu")],
-        "fedavg_cnn": [
-            layers.Conv2D(32, 5, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(64, 5, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(512, "relu"),
-        ],
-        "smartwatch_1d_cnn": [
-            layers.Conv1D(32, 5, activation="relu"),
-            layers.MaxPooling1D(2),
-            layers.Conv1D(64, 5, activation="relu"),
-            layers.GlobalAveragePooling1D(),
-        ],
-    }[name]
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential([keras.Input(shape), *hidden, layers.Dense(classes, "softmax")])
-    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
-    return model
+def models(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in CASES]:
+        raise argparse.ArgumentTypeError(f"there is no model {', '.join(unknown)}; there are {', '.join(CASES)}")
+    return names
 
 
-def batch(name: str, size: int) -> tuple[Any, Any]:
-    """One batch of random data; the speed of a step does not depend on its content."""
-    shape, classes = SHAPES[name]
-    random = np.random.default_rng(0)
-    return random.normal(size=(size, *shape)).astype(np.float32), random.integers(0, classes, size).astype(np.int32)
+def contenders(text: str) -> tuple[Contender, ...]:
+    """Those whose name has one of the parts in it."""
+    parts = text.split(",")
+    if unknown := [part for part in parts if not any(part in each.name for each in CONTENDERS)]:
+        known = ", ".join(each.name for each in CONTENDERS)
+        raise argparse.ArgumentTypeError(f"no contender has {', '.join(unknown)} in its name; there are {known}")
+    return tuple(each for each in CONTENDERS if any(part in each.name for part in parts))
 
 
-def make_step(contender: str, name: str, size: int, threads: int, file: str) -> Callable[[], Any]:
-    """The step of one contender, ready to be called."""
-    x, y = batch(name, size)
-    if contender.startswith("edgefl"):
-        import edgefl
-
-        trainer = edgefl.TrainableModel(file, num_threads=threads, runtime=contender.split()[1])
-        return lambda: trainer.train_on_batch(x, y)
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    model = build(name)
-    if contender == "keras":
-        return lambda: model.train_on_batch(x, y)
-    loss_function = tf.keras.losses.SparseCategoricalCrossentropy()
-    weights = [variable.value for variable in model.trainable_variables]
-
-    @tf.function(jit_compile=False)
-    def step(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = loss_function(y, model(x, training=True))
-        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
-            weight.assign_sub(0.01 * gradient)
-        return loss
-
-    inputs = tf.constant(x), tf.constant(y)
-    return lambda: float(step(*inputs))
+def numbers(text: str) -> list[int]:
+    found = [int(part) for part in text.split(",")]
+    if min(found) < 1:
+        raise ValueError
+    return found
 
 
-def convert(name: str, size: int, file: Path) -> None:
-    """Converts in a process of its own, as TensorFlow must not be where a runtime is measured."""
-    arguments = f"build({name!r}), {str(file)!r}, batch_size={size}"
-    program = f"from local_step import build; import edgefl; edgefl.convert({arguments})"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent)
-
-
-def rows_of(name: str, size: int, arguments: argparse.Namespace, file: Path) -> list[dict[str, Any]]:
-    """All contenders on one model."""
-    threads = arguments.threads
-    given = ["--model", name, "--batch", str(size), "--threads", str(threads), "--file", str(file)]
-    timings = measure(
-        {each: [sys.executable, __file__, "--contender", each, *given] for each in CONTENDERS},
-        threads=threads,
-        slices=arguments.slices,
-        seconds=arguments.seconds,
-    )
-    return [
-        {
-            "model": name,
-            "batch": size,
-            "threads": threads,
-            "contender": contender,
-            "step_ms": round(timing.step_ms, 4),
-            "ratio": round(timing.step_ms / timings[REFERENCE].step_ms, 3),
-            "peak_rss_mb": round(timing.peak_rss_mb, 1),
-        }
-        for contender, timing in timings.items()
-    ]
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write rows and judgements")
+    parser.add_argument("--models", type=models, default=list(CASES), help=f"of {', '.join(CASES)}")
+    parser.add_argument("--contenders", type=contenders, default=CONTENDERS, help="parts of their names")
+    parser.add_argument("--threads", type=numbers, help="numbers of threads; by default 1,2, and 1 with --quick")
+    parser.add_argument("--quick", action="store_true", help="smallest batch, short turns, one start: a few minutes")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Runs the whole table, or one contender of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where to write the table")
-    parser.add_argument("--slices", type=int, default=5, help="turns that each contender gets")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a turn")
-    for name in ("--contender", "--model", "--file"):
-        parser.add_argument(name, help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    if arguments.contender:
-        serve(
-            lambda: make_step(arguments.contender, arguments.model, arguments.batch, arguments.threads, arguments.file)
+    """Runs the table."""
+    arguments = parse()
+    effort = QUICK if arguments.quick else FULL
+    peers = PEERS_PYTHON.exists() and any(each.elsewhere for each in arguments.contenders)
+    if not peers and any(each.elsewhere for each in arguments.contenders):
+        print("PyTorch and ONNX Runtime are left out: there is no .venv-peers. `make bench-peers` makes it.")
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(
+            f"This machine is busy (load {load:.1f}): figures of several threads, which wait for each other, mislead."
         )
-        return
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in SHAPES:
-            for size in (10, 32):
-                file = Path(folder) / f"{name}-{size}.tflite"
-                convert(name, size, file)
-                for row in rows_of(name, size, arguments, file):
-                    rows.append(row)
-                    print(
-                        f"{row['model']:18} batch {row['batch']:2}  {row['contender']:22} {row['step_ms']:9.3f} ms "
-                        f"{row['ratio']:6.2f}× {REFERENCE}  {row['peak_rss_mb']:6.0f} MB"
-                    )
+    rows: list[dict[str, Any]] = []
+    for name in arguments.models:
+        for size in CASES[name].batches[: 1 if arguments.quick else None]:
+            with tempfile.TemporaryDirectory() as folder:
+                prepare(name, size, Path(folder), peers=peers)
+                for threads in arguments.threads or ([1] if arguments.quick else [1, 2]):
+                    group = measure_group(name, size, threads, Path(folder), arguments.contenders, effort)
+                    rows += group
+                    print("\n".join(lines(group)), flush=True)
+    judgements = judge(rows)
+    if judgements:
+        print("\nBars", *judgements, sep="\n    ")
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2))
+        document = {"load_before": load, "rows": rows, "bars": [vars(each) for each in judgements]}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    if failed := [row for row in rows if (row["why_not"] or "").startswith("FAILED")]:
+        raise SystemExit(f"{len(failed)} contenders failed; see the table.")
 
 
 if __name__ == "__main__":

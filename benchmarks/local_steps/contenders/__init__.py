@@ -1,0 +1,1 @@
+"""What trains the models: one module a peer, with `make_step`; the table of them is in `contending`."""
