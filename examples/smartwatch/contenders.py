@@ -25,6 +25,10 @@ __all__ = ["Accuracies", "Contenders", "Judge"]
 
 Vector = NDArray[np.float32]
 
+_ORDERS = 3
+"""Centralised training is done with so many orders of the examples, and the mean is shown: a single one ends up to five
+points higher or lower, depending on how a processor rounds."""
+
 
 @dataclass(frozen=True)
 class Accuracies:
@@ -73,6 +77,14 @@ class Judge:
             tuple(self._accuracy(examples) for examples in self._data.unseen),
         )
 
+    def judge_all(self, weights: Sequence[Vector]) -> Accuracies:
+        """Of several models, each used for everyone: the mean of all, for each person."""
+        judged = [self.judge(vector) for vector in weights]
+        return Accuracies(
+            tuple(map(fmean, zip(*(each.other_shoulder for each in judged), strict=True))),
+            tuple(map(fmean, zip(*(each.unseen_people for each in judged), strict=True))),
+        )
+
     def judge_each(self, weights: Sequence[Vector]) -> Accuracies:
         """Of one model per person: each on its own person's other shoulder; on unseen people the mean of all."""
         own, unseen = [], []
@@ -99,15 +111,20 @@ class Contenders:
     def __init__(self, model: Path, data: Split, epochs: int, seed: int) -> None:
         self._model, self._data, self._epochs, self._seed = model, data, epochs, seed
 
-    def train(self, on_progress: Callable[[str], None]) -> tuple[list[Vector], Vector]:
+    def train(self, on_progress: Callable[[str], None]) -> tuple[list[Vector], list[Vector]]:
         """Trains them.
 
         Returns:
-            The weights of each device alone, in the order of the people, and the centralised ones.
+            The weights of each device alone, in the order of the people, and those of centralised training, once for
+            each order of the examples that was tried.
         """
-        # The pooled data are the longest task by far: first in, so that the others fill the other cores meanwhile.
-        tasks = [pooled(self._data.people), *(person.train for person in self._data.people)]
-        names = ["all data in one place", *(f"person {person.number} alone" for person in self._data.people)]
+        # The pooled data are the longest tasks by far: first in, so that the others fill the other cores meanwhile.
+        everything = pooled(self._data.people)
+        tasks = [*[everything] * _ORDERS, *(person.train for person in self._data.people)]
+        names = [
+            *(f"all data in one place ({order} of {_ORDERS})" for order in range(1, _ORDERS + 1)),
+            *(f"person {person.number} alone" for person in self._data.people),
+        ]
         with _pool() as pool:
             futures = [
                 pool.submit(_train, self._model, examples, self._epochs, self._seed + index)
@@ -116,13 +133,13 @@ class Contenders:
             for name, future in zip(names, futures, strict=True):
                 future.add_done_callback(_announce(name, on_progress))
             try:
-                centralised, *alone = [future.result() for future in futures]
+                trained = [future.result() for future in futures]
             except BaseException:
                 # Leaving the block would wait for all that is still to be trained.
                 for process in multiprocessing.active_children():
                     process.terminate()
                 raise
-        return alone, centralised
+        return trained[_ORDERS:], trained[:_ORDERS]
 
 
 def _train(model: Path, examples: Examples, epochs: int, seed: int) -> Vector:

@@ -94,7 +94,7 @@ def run(
         initial=initial,
         alone=judge.judge_each(alone),
         rounds=federation.rounds,
-        centralised=judge.judge(centralised),
+        centralised=judge.judge_all(centralised),
         devices=len(federation.bytes_up),
         bytes_up_per_device=round(sum(federation.bytes_up) / len(federation.bytes_up)),
         device_peak_rss_mb=max(federation.peak_rss_mb),

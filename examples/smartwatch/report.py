@@ -26,7 +26,7 @@ class Result:
         initial: the model before training.
         alone: each person's device on its own; unseen people: mean of the eight models.
         rounds: the federated model after each round.
-        centralised: trained on all devices' data in one place.
+        centralised: trained on all devices' data in one place; the mean of several orders of the examples.
         devices: how many took part.
         bytes_up_per_device: mean of the bytes of all request bodies that a device sent.
         device_peak_rss_mb: of the device process with the largest one, in MB of 2**20 bytes.
