@@ -41,7 +41,7 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (about fifteen minutes on two cores; the converter's beside the others, shown at the end)."
+	@echo "Running the tests (about eleven minutes on two cores; the converter's beside the others, shown at the end)."
 	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others.
 	@status=0; logs=$$(mktemp -d); \
 	  $(BIN)/python -m pytest -q tests/converters/test_coverage.py >$$logs/coverage 2>&1 & coverage=$$!; \
