@@ -66,6 +66,8 @@ def add_pooling(parity, kind, case, *, tied):
 def test_convolution_and_its_gradients_equal_the_kernels(kernel_parity):
     for index, case in enumerate(sampled(volumes(), 8)):
         add_convolution(kernel_parity, case, 1 + index % 3, 2)
+    for strides in ((1, 1, 1), (3, 1, 1)):  # a single tap and as many filters as channels: a square matrix
+        add_convolution(kernel_parity, ((4, 2, 4), (1, 1, 1), strides, "SAME"), 3, 3)
     kernel_parity.check()
 
 

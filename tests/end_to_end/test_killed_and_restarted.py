@@ -129,4 +129,4 @@ def test_thirty_kills_change_nothing_where_there_is_a_memory_of_the_run(tmp_path
 
 @pytest.mark.slow
 def test_fifty_kills_change_nothing(tmp_path, write_data, mlp_file):
-    compare(tmp_path, write_data, mlp_file, kills=50, rounds=120, longest_pause=2.0)
+    compare(tmp_path, write_data, mlp_file, kills=50, rounds=200, longest_pause=1.0)

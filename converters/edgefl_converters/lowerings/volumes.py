@@ -116,7 +116,7 @@ def conv3d_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Contex
         shape = [rows, columns, taps * depth, filters // groups]
         found = filter_gradient(_stacked(part, volume, context), flat, shape, volume.window, context)
         found = tf.reshape(found, [rows * columns, taps, depth, filters // groups])
-        parts.append(tf.reshape(tf.transpose(found, [1, 0, 2, 3]), [taps, rows, columns, depth, filters // groups]))
+        parts.append(tf.reshape(_first_two_exchanged(found), [taps, rows, columns, depth, filters // groups]))
     return [_join(parts)]
 
 
@@ -264,8 +264,20 @@ def _stacked(image: tf.Tensor, volume: Volume, context: Context) -> tf.Tensor:
 
 def _flat_kernel(kernel: tf.Tensor) -> tf.Tensor:
     taps, rows, columns, depth, filters = static_shape(kernel)
-    moved = tf.transpose(tf.reshape(kernel, [taps, rows * columns, depth, filters]), [1, 0, 2, 3])
+    moved = _first_two_exchanged(tf.reshape(kernel, [taps, rows * columns, depth, filters]))
     return tf.reshape(moved, [rows, columns, taps * depth, filters])
+
+
+def _first_two_exchanged(tensor: tf.Tensor) -> tf.Tensor:
+    """``[a, b, c, d]`` to ``[b, a, c, d]``.
+
+    Without a TRANSPOSE where that moves nothing: between such a one and that of a square matrix the converter of
+    TensorFlow 2.21 loses the latter, and says nothing.
+    """
+    first, second, *rest = static_shape(tensor)
+    if 1 in (first, second):
+        return tf.reshape(tensor, [second, first, *rest])
+    return tf.transpose(tensor, [1, 0, 2, 3])
 
 
 def _by_group(
