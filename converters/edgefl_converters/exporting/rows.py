@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import DataError, InvalidSettingError, storage_error
+from edgefl.errors import DataError, InvalidSettingError
 from edgefl.manifest import ModelManifest, TensorSpec
+from edgefl_converters.exporting.numpy_files import read_arrays
 from edgefl_converters.inputs.modules import attribute, call, is_reference
 
 if TYPE_CHECKING:
@@ -85,18 +86,12 @@ def _from(source: str | os.PathLike[str]) -> Any:
         return call(source, attribute(source))
     if path.suffix not in (".npz", ".npy"):
         raise InvalidSettingError(f"{path} is no calibration source.", hint=_SOURCES)
-    try:
-        loaded = np.load(path)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as archive:
-            return {name: archive[name] for name in archive.files}
-    except OSError as error:
-        if error.errno is None:
-            raise DataError(f"{path} is not a readable {path.suffix} file.", hint=_SOURCES) from error
-        raise storage_error(error, "read", path) from error
-    except Exception as error:  # numpy raises what its zip and header parsers raise
-        raise DataError(f"{path} is not a readable {path.suffix} file: {error}.", hint=_SOURCES) from error
+    return read_arrays(path, lambda error: _unreadable(path, error))
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    detail = "" if isinstance(error, OSError) else f": {error}"
+    return DataError(f"{path} is not a readable {path.suffix} file{detail}.", hint=_SOURCES)
 
 
 def _by_name(given: Any, specs: tuple[TensorSpec, ...], manifest: ModelManifest, name: str) -> Mapping[str, Any]:

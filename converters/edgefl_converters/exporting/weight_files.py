@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgefl.errors import DataError, storage_error
+from edgefl.errors import DataError
 from edgefl.model_file import ModelFile
+from edgefl_converters.exporting.numpy_files import read_arrays
 
 __all__ = ["NamedArrays", "Weights", "npz_bytes", "read_weights", "safetensors_bytes"]
 
@@ -73,22 +74,14 @@ def safetensors_bytes(arrays: NamedArrays) -> bytes:
 
 
 def _read_file(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load
+    load = _load_safetensors if path.suffix == ".safetensors" else np.load
+    return read_arrays(path, lambda error: _no_weights(path), load)
 
-            return dict(load(path.read_bytes()))
-        loaded = np.load(path)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as archive:
-            return {name: archive[name] for name in archive.files}
-    except OSError as error:
-        if error.errno is None:
-            raise _no_weights(path) from error
-        raise storage_error(error, "read", path) from error
-    except Exception as error:  # the readers raise what their parsers raise
-        raise _no_weights(path) from error
+
+def _load_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors.numpy import load
+
+    return dict(load(path.read_bytes()))
 
 
 def _no_weights(path: Path) -> DataError:
