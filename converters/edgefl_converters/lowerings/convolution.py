@@ -1,10 +1,10 @@
 """Convolutions as gathered windows and one matrix product.
 
 The runtimes' own CONV_2D is fast only with a constant filter, and the filter's gradient has no builtin form. Where the
-strides are 1 and there are more than a few channels, it goes one axis after the other (`axiswise`). Else whole windows are
-gathered once (im2col) and serve the forward product and the filter's gradient alike, and the gradient of the input is
-a convolution of the output's gradient with the flipped filter, one product per phase of the stride. With a filter that
-is not trained these stay convolutions, which XNNPACK computes.
+strides are 1 and there are more than a few channels, it goes one axis after the other (`axiswise`). Else whole windows
+are gathered once (im2col) and serve the forward product and the filter's gradient alike, and the gradient of the input
+is a convolution of the output's gradient with the flipped filter, one product per phase of the stride. With a filter
+that is not trained these stay convolutions, which XNNPACK computes.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from edgefl_converters.lowerings.registry import Context, attribute, lowering, s
 __all__ = ["matmul", "scaled"]
 
 _SMALL = 1 << 15
-"""Numbers in a matrix up to which it is transposed as it is where its transpose is wanted on the right, once for all products
+"""Numbers in a matrix up to which it is transposed where its transpose is wanted on the right, once for all products
 with it. A larger one is not touched: the product is made the other way round. ``adj_y`` sends BATCH_MATMUL to a kernel
 of tflite-runtime 2.14 that takes three times as long; on ai-edge-litert both ways cost the same up to 10 rows, and at
 32 rows this one takes two thirds."""
