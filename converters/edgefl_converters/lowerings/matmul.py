@@ -30,16 +30,19 @@ def matmul(left: tf.Tensor, right: tf.Tensor, *, transpose_left: bool = False) -
     """The product of two matrices.
 
     Args:
-        left: ``[M, K]``, or ``[K, M]`` if it is to be transposed; the bigger one is faster on this side.
+        left: ``[M, K]``, or ``[K, M]`` if it is to be transposed; the bigger one is faster on this side. Or several
+            matrices, ``[B, M, K]``.
         right: ``[K, N]``.
         transpose_left: transpose it first.
 
     Returns:
-        ``[M, N]``.
+        ``[M, N]``, or ``[B, M, N]``.
     """
-    rows, columns = static_shape(left)[int(transpose_left)], static_shape(right)[1]
-    product = tf.raw_ops.BatchMatMulV2(x=tf.expand_dims(left, 0), y=tf.expand_dims(right, 0), adj_x=transpose_left)
-    return tf.reshape(product, [rows, columns])
+    several = left.shape.rank == 3
+    product = tf.raw_ops.BatchMatMulV2(
+        x=left if several else tf.expand_dims(left, 0), y=tf.expand_dims(right, 0), adj_x=transpose_left
+    )
+    return product if several else tf.reshape(product, static_shape(product)[1:])
 
 
 @lowering("MatMul")
