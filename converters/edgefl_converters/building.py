@@ -105,6 +105,7 @@ def _arrange(flat: FlatModel, assembled: Assembled) -> dict[str, int]:
     flat.compute_repeated_constants(["reset_optimizer"])
     flat.separate_outputs()
     flat.make_primary("train")
+    flat.schedule()
     flat.drop_names()
     moved = flat.drop_unused()
     return {assembled.resources[key].name: moved[index] for key, index in buffers.items()}
