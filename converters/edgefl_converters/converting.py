@@ -206,6 +206,13 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
                 "each other: a loss that a layer adds (add_loss) or a statistic over the batch. "
                 "Express it for each row, or as a regulariser of weights.",
             ) from error
+        if built.manifest.micro_batch is not None:
+            raise VerificationError(
+                error.message,
+                hint="Nothing was written. Convert without --micro-batch: if that agrees, something in the model looks "
+                "at several rows at once, such as a loss that a layer adds (add_loss) or a statistic over the batch, "
+                "and cannot be computed in parts.",
+            ) from error
         layer = _layer(failed.first_failure.name, built) if failed.first_failure else None
         if layer is None:
             raise

@@ -65,7 +65,7 @@ def require_separable_rows(traces: Traces, variables: Variables) -> None:
             "would be several in a step.",
             hint=_ADVICE,
         )
-    for name in ("train", "evaluate", "infer"):
+    for name in traces.functions:
         _drawn(traces, name, 0)
 
 
@@ -90,11 +90,11 @@ def emit_parts(
     Returns:
         What the signature's own trace returns, by name.
     """
-    own = "train" if name == "gradient" else name
-    part = traces.parts[own]
+    part = traces.parts[name]
     rows = part.inputs[0].shape[0]
     size = traces.functions[name].inputs[0].shape[0]
-    found: list[dict[str, tf.Tensor]] = []
+    total: dict[str, tf.Tensor] = {}
+    listed: dict[str, list[tf.Tensor]] = {}
     seed = given.get("seed")
     wait: tf.Tensor | None = None
     for first in range(0, size, rows):
@@ -108,15 +108,15 @@ def emit_parts(
         }
         if "sample_weight" in given:
             cut[BATCH_WEIGHT] = given["sample_weight"]
-        walk.begin_part(seed, _drawn(traces, own, first))
-        found.append(emit(part, cut))
-        if own != "infer" and len(found) > 1:
-            before, latest = found
-            found = [{output: before[output] + latest[output] for output in part.outputs}]
-        wait = _zero_after(found[-1].values())
-    if name == "infer":
-        return {output: tf.concat([each[output] for each in found], 0) for output in part.outputs}
-    (total,) = found
+        walk.begin_part(seed, _drawn(traces, name, first))
+        latest = emit(part, cut)
+        for output, tensor in latest.items():
+            if name == "infer" or part.is_sparse(output):
+                listed.setdefault(output, []).append(tensor)
+            else:
+                total[output] = total[output] + tensor if output in total else tensor
+        wait = _zero_after([*latest.values(), *total.values()])
+    total.update((output, tf.concat(tensors, 0)) for output, tensors in listed.items())
     if name == "train":
         emit(traces.parts["update"], {**given, **total})
     elif name == "gradient":

@@ -22,11 +22,12 @@ from edgefl_converters.recurrence import unrolled_recurrence
 from edgefl_converters.row_weights import RowWeightedLoss, activity_of_real_rows, real_rows
 from edgefl_converters.specification import Port, Specification
 
-__all__ = ["BATCH_WEIGHT", "GRADIENT", "Trace", "Traces", "layer_of", "trace"]
+__all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "Trace", "Traces", "layer_of", "trace"]
 
 BATCH_WEIGHT = "batch_weight"
 """Input of what is traced for a part of a batch: the row weights of all of it."""
-GRADIENT = "gradient/"
+GRADIENT, INDICES = "gradient/", "gradient indices/"
+"""Prefixes of outputs: the gradient of a variable; where it is one of looked-up rows, their indices."""
 _EXTRA = ("sample_weight", "learning_rate", "mu", "seed", BATCH_WEIGHT)
 _LAYER = "edgefl_layer_"
 _STAGE = "edgefl_stage_"
@@ -48,6 +49,11 @@ class Trace:
     outputs: tuple[str, ...]
     results: tuple[tf.Tensor, ...]
 
+    def is_sparse(self, output: str) -> bool:
+        """Whether an output belongs to the gradient of looked-up rows."""
+        kind, _, variable = output.partition("/")
+        return f"{kind}/" in (GRADIENT, INDICES) and f"{INDICES}{variable}" in self.outputs
+
 
 @dataclass(frozen=True)
 class Traces:
@@ -58,7 +64,7 @@ class Traces:
         metrics: the compiled metrics, whose states are outputs of ``train`` and ``evaluate``.
         layers: the model's layers; an index into it is part of the name of every op that a layer made.
         parts: where a batch is cut into micro-batches, what happens to one of them: ``train`` (up to the gradient of
-            every variable), ``evaluate`` and ``infer``; and ``update``, what happens to the sum of the gradients.
+            every variable) and the others; and ``update``, what happens to the sum of the gradients.
     """
 
     functions: Mapping[str, Trace]
@@ -97,12 +103,15 @@ def trace(specification: Specification) -> Traces:
             of_part = _Steps(specification, metrics, specification.parts)
             rows = tuple(_of_part(specification, port) for port in (*data, weights))
             whole = replace(weights, name=BATCH_WEIGHT)
-            parts["train"] = _trace_one("train", of_part.all_gradients, (*rows, whole, seed))
+            parts["train"] = _trace_one("train", of_part.gradient_part, (*rows, whole, seed))
             parts["evaluate"] = _trace_one("evaluate", of_part.evaluate_part, (*rows, whole))
             parts["infer"] = _trace_one("infer", of_part.infer, rows[: len(specification.inputs)])
-            given = of_part.gradient_ports(parts["train"].outputs)
-            update = functools.partial(of_part.update, [port.name for port in given])
-            parts["update"] = _trace_one("train", update, (*given, *settings))
+            if specification.anchors.gradient:
+                dense = functools.partial(of_part.gradient_part, sparse=False)
+                parts["gradient"] = _trace_one("gradient", dense, (*rows, whole, seed))
+            found = tuple(_gradients_found(parts["train"], specification.parts))
+            update = functools.partial(of_part.update, [port.name for port in found])
+            parts["update"] = _trace_one("train", update, (*found, *settings))
     return Traces(functions, metrics, layers, parts)
 
 
@@ -117,6 +126,15 @@ def layer_of(operation_name: str) -> int | str | None:
 
 def _of_part(specification: Specification, port: Port) -> Port:
     return replace(port, shape=(specification.batch_size // specification.parts, *port.shape[1:]))
+
+
+def _gradients_found(part: Trace, parts: int) -> Iterator[Port]:
+    """What the parts of a batch give of its gradient, those of looked-up rows one after the other."""
+    for name, tensor in zip(part.outputs, part.results):
+        if name.startswith((GRADIENT, INDICES)):
+            rows, *others = tensor.shape.as_list() or [0]
+            shape = (rows * parts, *others) if part.is_sparse(name) else tuple(tensor.shape)
+            yield Port(name, shape, tensor.dtype.name)
 
 
 def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Sequence[Port]) -> Trace:
@@ -175,29 +193,33 @@ class _Steps:
             optimizer.apply(gradients, variables)
 
     def update(self, given: Sequence[str], *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What follows the gradient in a training step; ``given`` names those that there are."""
-        gradients = dict(zip(given, tensors))
+        """What follows the gradient in a training step; ``given`` names what there is of `gradient_part`."""
+        found = dict(zip(given, tensors))
         rate, *mu = tensors[len(given) :]
-        self._apply([gradients.get(name) for name in self._gradient_names()], rate, mu)
+        gradients = []
+        for name, variable in zip(self._variable_names(), self._specification.model.trainable_variables):
+            values, indices = found.get(f"{GRADIENT}{name}"), found.get(f"{INDICES}{name}")
+            gradients.append(values if indices is None else tf.IndexedSlices(values, indices, tuple(variable.shape)))
+        self._apply(gradients, rate, mu)
         return {}
 
-    def gradient_ports(self, outputs: Sequence[str]) -> tuple[Port, ...]:
-        """The gradients among the outputs of `all_gradients`."""
-        variables = self._specification.model.trainable_variables
-        ports = (Port(name, tuple(each.shape), "float32") for name, each in zip(self._gradient_names(), variables))
-        return tuple(port for port in ports if port.name in outputs)
-
-    def _gradient_names(self) -> list[str]:
+    def _variable_names(self) -> list[str]:
         names = self._specification.variable_names
-        return [f"{GRADIENT}{names[id(each)]}" for each in self._specification.model.trainable_variables]
+        return [names[id(each)] for each in self._specification.model.trainable_variables]
 
-    def all_gradients(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What a part of a batch adds to its loss, metrics' states and gradients; None is left out."""
+    def gradient_part(self, *tensors: tf.Tensor, sparse: bool = True) -> dict[str, tf.Tensor]:
+        """What a part of a batch adds to the loss, the metrics' states and the gradients, if there is one.
+
+        The gradient of looking up rows of a table stays ``sparse``, rows and their indices: optimizers square each row
+        by itself, even where one is looked up twice.
+        """
         inputs, targets, (weight, whole, _seed) = self._split(tensors)
         outputs, gradients = self._gradients(inputs, targets, weight, whole)
-        for name, gradient in zip(self._gradient_names(), gradients):
-            if gradient is not None:
-                outputs[name] = tf.convert_to_tensor(gradient)
+        for name, gradient in zip(self._variable_names(), gradients):
+            if sparse and isinstance(gradient, tf.IndexedSlices):
+                outputs[f"{GRADIENT}{name}"], outputs[f"{INDICES}{name}"] = gradient.values, gradient.indices
+            elif gradient is not None:
+                outputs[f"{GRADIENT}{name}"] = tf.convert_to_tensor(gradient)
         return outputs
 
     def gradient(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
