@@ -115,7 +115,7 @@ def emit_parts(
                 listed.setdefault(output, []).append(tensor)
             else:
                 total[output] = total[output] + tensor if output in total else tensor
-        wait = _zero_after([*latest.values(), *total.values()])
+        wait = _zero_after(total.get(output, tensor) for output, tensor in latest.items())
     total.update((output, tf.concat(tensors, 0)) for output, tensors in listed.items())
     if name == "train":
         emit(traces.parts["update"], {**given, **total})
