@@ -46,7 +46,7 @@ def require_separable_rows(traces: Traces, variables: Variables) -> None:
 
     Raises:
         UnsupportedModelError: a layer mixes rows, changes a variable in every forward pass, or draws random numbers of
-            which it cannot be told to which row they belong.
+            which it cannot be told to which row they belong; or an output has other rows than the input.
     """
     if not traces.parts:
         return
@@ -65,6 +65,14 @@ def require_separable_rows(traces: Traces, variables: Variables) -> None:
             "would be several in a step.",
             hint=_ADVICE,
         )
+    part, whole = traces.parts["infer"], traces.functions["infer"]
+    rows, size = part.inputs[0].shape[0], whole.inputs[0].shape[0]
+    for name, own, all_rows in zip(part.outputs, part.results, whole.results):
+        if own.shape[:1] != [rows] or all_rows.shape[:1] != [size]:
+            raise UnsupportedModelError(
+                f"Micro-batches would change output {name!r}: it does not have a row for each row of the input.",
+                hint=_ADVICE,
+            )
     for name in traces.functions:
         _drawn(traces, name, 0)
 
@@ -139,24 +147,33 @@ def _zero_after(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
     return tf.cast(tf.greater(tf.reduce_max(tf.stack(numbers)), np.inf), tf.int32)
 
 
-def _drawn(traces: Traces, name: str, first: int) -> dict[str, tuple[Sequence[int], int]]:
+def _drawn(traces: Traces, name: str, first: int) -> Callable[[Any], tuple[Sequence[int], int]]:
     """What each random op of a part draws from row ``first`` on, as part of what it draws for the batch."""
+    part = traces.parts[name]
     drawn: dict[str, tuple[Sequence[int], int]] = {}
-    for op, of_batch in zip(_random_ops(traces.parts[name]), _random_ops(traces.functions[name]), strict=True):
+    for op, of_batch in zip(_random_ops(part), _random_ops(traces.functions[name]), strict=True):
         own, whole = static_shape(op.outputs[0]), static_shape(of_batch.outputs[0])
         if own == whole:
             drawn[op.name] = (whole, 0)  # the same for all rows
         elif own[1:] == whole[1:]:
             drawn[op.name] = (whole, first * int(np.prod(own[1:])))
         else:
-            maker = layer_of(op.name)
-            layer = f"layer {traces.layers[maker].name!r}" if isinstance(maker, int) else "the training step"
-            raise UnsupportedModelError(
-                f"Micro-batches would draw other random numbers: {layer} draws them in shape {whole} for a batch, not "
-                "row by row.",
-                hint=_ADVICE,
-            )
-    return drawn
+            raise _draws_otherwise(op, traces, f"in shape {whole} for a batch, not row by row")
+
+    def of(op: Any) -> tuple[Sequence[int], int]:
+        if op.graph is not part.graph:
+            raise _draws_otherwise(op, traces, "in a branch, a loop or a function of its own")
+        return drawn[op.name]
+
+    return of
+
+
+def _draws_otherwise(op: Any, traces: Traces, how: str) -> UnsupportedModelError:
+    maker = layer_of(op.name)
+    layer = f"layer {traces.layers[maker].name!r}" if isinstance(maker, int) else "a layer"
+    return UnsupportedModelError(
+        f"Micro-batches would draw other random numbers: {layer} draws them {how}.", hint=_ADVICE
+    )
 
 
 def _random_ops(trace: Trace) -> list[Any]:

@@ -74,7 +74,7 @@ class Walk:
         self._read = read
         self._origins = origins
         self._streams = 0
-        self._drawn: Mapping[str, tuple[Sequence[int], int]] | None = None
+        self._drawn: Callable[[Any], tuple[Sequence[int], int]] | None = None
         self.seed = seed
         self.values: dict[Any, tf.Tensor] = {}
         self.assigned: dict[Any, None] = {}
@@ -91,7 +91,7 @@ class Walk:
 
     def drawn(self, op: Any) -> tuple[Sequence[int], int]:
         """The shape of all that a random op draws for a batch, and where in it the numbers that are wanted begin."""
-        return (static_shape(op.outputs[0]), 0) if self._drawn is None else self._drawn[op.name]
+        return (static_shape(op.outputs[0]), 0) if self._drawn is None else self._drawn(op)
 
     def shared(self, key: Any, make: Callable[[], tf.Tensor]) -> tf.Tensor:
         """A tensor that several ops need, made once."""
@@ -102,12 +102,12 @@ class Walk:
 
     # The walk.
 
-    def begin_part(self, seed: tf.Tensor | None, drawn: Mapping[str, tuple[Sequence[int], int]]) -> None:
+    def begin_part(self, seed: tf.Tensor | None, drawn: Callable[[Any], tuple[Sequence[int], int]]) -> None:
         """Lets what is emitted from now on draw, by the streams of the first ops again, numbers of other rows.
 
         Args:
             seed: as the walk's.
-            drawn: for each random op of the traced graph by name what `drawn` is to return.
+            drawn: what `drawn` is to return for a random op of the traced graph.
         """
         self.seed, self._drawn, self._streams = seed, drawn, 0
 

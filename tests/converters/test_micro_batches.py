@@ -216,6 +216,21 @@ def test_a_micro_batch_that_does_not_divide_the_batch_is_refused(batch_size, mic
 
 
 @keras.saving.register_keras_serializable("micro_batches")
+class InBranch(layers.Layer):
+    """Draws numbers where TensorFlow keeps them in a function of their own."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, inputs):
+        def noisy():
+            return inputs + keras.random.uniform(ops.shape(inputs), seed=self.seed_generator)
+
+        return ops.cond(ops.sum(inputs) > 0, noisy, lambda: inputs)
+
+
+@keras.saving.register_keras_serializable("micro_batches")
 class Mixed(layers.Layer):
     """Draws numbers of which no row has its own."""
 
@@ -237,6 +252,7 @@ class Mixed(layers.Layer):
         ([], losses.SparseCategoricalCrossentropy(ignore_class=1), "of the whole batch that are not masked"),
         ([], "dice", "'dice'.*a quotient of sums over the whole batch"),
         ([], losses.MeanSquaredError(reduction=None), "has no reduction"),
+        ([InBranch(name="branch")], None, "draws them in a branch"),
         ([Mixed(name="mixed")], None, r"layer 'mixed' draws them in shape \(3, 8\)"),
     ],
 )
@@ -244,6 +260,15 @@ def test_a_model_that_needs_all_rows_at_once_is_refused(stack, loss, message):
     network = model([keras.Input((3,)), *stack, dense()], loss=loss or "sparse_categorical_crossentropy")
     build(network, batch_size=BATCH)
     with pytest.raises(UnsupportedModelError, match=rf"(?s){message}.*Leave --micro-batch out|leave --micro-batch out"):
+        build(network, batch_size=BATCH, options=Options(micro_batch=PART))
+
+
+def test_an_output_that_has_no_rows_is_refused():
+    given = keras.Input((3,))
+    network = keras.Model(given, {"kind": dense(name="kind")(given), "mean": ops.mean(given, axis=0, keepdims=True)})
+    network.compile("sgd", {"kind": "sparse_categorical_crossentropy"})
+    build(network, batch_size=BATCH)
+    with pytest.raises(UnsupportedModelError, match=r"would change output '.*': it does not have a row for each row"):
         build(network, batch_size=BATCH, options=Options(micro_batch=PART))
 
 
