@@ -7,6 +7,7 @@ indices that depend on everything that the one before it has computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.graphs import RANDOM, assigned_inputs, in_order
+from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import static_shape
 from edgefl_converters.tracing import BATCH_WEIGHT, GRADIENT, Trace, Traces, layer_of
 from edgefl_converters.variables import SEED, STATISTIC, Variables
@@ -103,6 +105,7 @@ def emit_parts(
     size = traces.functions[name].inputs[0].shape[0]
     total: dict[str, tf.Tensor] = {}
     listed: dict[str, list[tf.Tensor]] = {}
+    factors: dict[str, list[tuple[tf.Tensor, tf.Tensor]]] = {}
     seed = given.get("seed")
     wait: tf.Tensor | None = None
     for first in range(0, size, rows):
@@ -117,14 +120,24 @@ def emit_parts(
         if "sample_weight" in given:
             cut[BATCH_WEIGHT] = given["sample_weight"]
         walk.begin_part(seed, _drawn(traces, name, first))
-        latest = emit(part, cut)
-        for output, tensor in latest.items():
+        done: list[tf.Tensor] = []
+        for output, tensor in emit(part, cut).items():
+            product = walk.factors.get(tensor.name)
             if name == "infer" or part.is_sparse(output):
                 listed.setdefault(output, []).append(tensor)
+                done.append(tensor)
+            elif product is not None and sum(map(_count, product)) * (size // rows) < _count(tensor):
+                factors.setdefault(output, []).append(product)
+                done += product
             else:
                 total[output] = total[output] + tensor if output in total else tensor
-        wait = _zero_after(total.get(output, tensor) for output, tensor in latest.items())
+                done.append(total[output])
+        wait = _zero_after(done)
     total.update((output, tf.concat(tensors, 0)) for output, tensors in listed.items())
+    for output, products in factors.items():
+        # A sum of products A^T B is one product of all A and all B, which take less memory than sums so far.
+        left, right = (tf.concat(each, 0) for each in zip(*products))
+        total[output] = matmul(left, right, transpose_left=True)
     if name == "train":
         emit(traces.parts["update"], {**given, **total})
     elif name == "gradient":
@@ -133,6 +146,10 @@ def emit_parts(
             if output.startswith(GRADIENT) and output not in total:
                 total[output] = tf.zeros(tensor.shape, tensor.dtype)
     return total
+
+
+def _count(tensor: tf.Tensor) -> int:
+    return math.prod(static_shape(tensor))
 
 
 def _zero_after(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
@@ -156,7 +173,7 @@ def _drawn(traces: Traces, name: str, first: int) -> Callable[[Any], tuple[Seque
         if own == whole:
             drawn[op.name] = (whole, 0)  # the same for all rows
         elif own[1:] == whole[1:]:
-            drawn[op.name] = (whole, first * int(np.prod(own[1:])))
+            drawn[op.name] = (whole, first * math.prod(own[1:]))
         else:
             raise _draws_otherwise(op, traces, f"in shape {whole} for a batch, not row by row")
 
