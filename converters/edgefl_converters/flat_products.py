@@ -17,11 +17,25 @@ from tensorflow.lite.python import schema_py_generated as schema
 __all__ = ["flatten_products"]
 
 
+_ELEMENTWISE = {
+    getattr(schema.BuiltinOperator, name)
+    for name in (
+        *("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "NEG", "ABS", "SQUARE", "EXP"),
+        *("RELU", "RELU6", "LOGISTIC", "TANH", "ELU", "LEAKY_RELU"),
+    )
+}
+
+
 class _Uses(NamedTuple):
     """Ops by the tensors that they read or write."""
 
     made_by: dict[int, Any]
     read_by: dict[int, list[Any]]
+
+    def around(self, tensor: int) -> set[int]:
+        """The identities of all of a tensor."""
+        maker = self.made_by.get(tensor)
+        return {id(each) for each in (*self.read_by[tensor], *([] if maker is None else [maker]))}
 
 
 def flatten_products(
@@ -29,21 +43,25 @@ def flatten_products(
 ) -> None:
     """Makes products ``[1, M, K] x [1, K, N]`` to ``[M, K] x [K, N]`` and drops reshapes that change nothing.
 
+    Elementwise ops between products follow: the converter moves reshapes behind them.
+
     Args:
         subgraph: of a model in object form; changed in place.
         builtin: the builtin operator of an op.
         constant_shape: adds an int32 constant to a subgraph and returns its tensor's index.
     """
-    products = [each for each in subgraph.operators if builtin(each) == schema.BuiltinOperator.BATCH_MATMUL]
-    reshapes = {id(each) for each in subgraph.operators if builtin(each) == schema.BuiltinOperator.RESHAPE}
+    kinds = {id(each): builtin(each) for each in subgraph.operators}
+    products = [each for each in subgraph.operators if kinds[id(each)] == schema.BuiltinOperator.BATCH_MATMUL]
+    followers = [each for each in subgraph.operators if kinds[id(each)] in _ELEMENTWISE]
+    reshapes = {each for each, kind in kinds.items() if kind == schema.BuiltinOperator.RESHAPE}
     fixed = {int(index) for index in (*subgraph.inputs, *subgraph.outputs)}
     uses = _uses(subgraph)
-    flat = {tensor for each in products for tensor in _tensors(each) if tensor not in fixed}
+    flat = {tensor for each in (*products, *followers) for tensor in _tensors(each) if tensor not in fixed}
     flat = {tensor for tensor in flat if _has_leading_one(subgraph, tensor) and not subgraph.tensors[tensor].isVariable}
-    product_ids = {id(each) for each in products}
     while True:
         whole = {id(each) for each in products if set(_tensors(each)) <= flat}
-        kept = {tensor for tensor in flat if _only(uses, tensor, whole | (reshapes - product_ids), whole)}
+        whole |= {id(each) for each in followers if all(_low(subgraph, flat, tensor) for tensor in _tensors(each))}
+        kept = {tensor for tensor in flat if uses.around(tensor) <= whole | reshapes}
         if kept == flat:
             break
         flat = kept
@@ -77,11 +95,9 @@ def _has_leading_one(subgraph: Any, tensor: int) -> bool:
     return len(shape) == 3 and shape[0] == 1
 
 
-def _only(uses: _Uses, tensor: int, allowed: set[int], products: set[int]) -> bool:
-    """Whether nothing but some ops read and write a tensor, and at least one of them is a product."""
-    maker = uses.made_by.get(tensor)
-    around = [*uses.read_by[tensor], *([] if maker is None else [maker])]
-    return all(id(each) in allowed for each in around) and any(id(each) in products for each in around)
+def _low(subgraph: Any, flat: set[int], tensor: int) -> bool:
+    """Whether a tensor has at most two dimensions, or will have."""
+    return tensor in flat or len(subgraph.tensors[tensor].shape) <= 2
 
 
 def _drop_idle(subgraph: Any, reshapes: set[int], fixed: set[int]) -> None:

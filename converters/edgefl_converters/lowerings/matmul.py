@@ -50,6 +50,8 @@ def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
     """A product of rank 3."""
     left, right = inputs
     transpose_left, transpose_right = bool(attribute(op, "transpose_a")), bool(attribute(op, "transpose_b"))
+    if not (transpose_left or transpose_right) and left.op.type == "Unpack":
+        return [_of_each_step(left, right, context)]
     if transpose_right:
         if right.shape.num_elements() > _SMALL and not transpose_left:
             return [tf.transpose(matmul(right, tf.transpose(left)))]
@@ -58,6 +60,24 @@ def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
     if transpose_left and not transpose_right:
         context.factors[product.name] = (left, right)
     return [product]
+
+
+def _of_each_step(left: tf.Tensor, right: tf.Tensor, context: Context) -> tf.Tensor:
+    """The product with one of the matrices that a tensor was taken apart into, as steps of a sequence.
+
+    It is part of one product with all of them, which is made once.
+    """
+    steps, axis = left.op.inputs[0], left.op.get_attr("axis")
+    if axis != 0:
+        return matmul(left, right)
+
+    def make() -> list[tf.Tensor]:
+        count, rows, columns = static_shape(steps)
+        products = matmul(tf.reshape(steps, [count * rows, columns]), right)
+        return tf.unstack(tf.reshape(products, [count, rows, -1]))
+
+    products: Sequence[tf.Tensor] = context.shared(("of each step", steps.name, right.name), make)
+    return products[left.value_index]
 
 
 def scaled(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> tf.Tensor | None:
