@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import struct
 from collections.abc import Iterable
@@ -58,6 +59,22 @@ class ModelFile:
         """
         try:
             data = Path(path).read_bytes()
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+        return cls(data, str(path))
+
+    @classmethod
+    def map(cls, path: str | os.PathLike[str]) -> ModelFile:
+        """Opens a file without holding a copy of it in memory; an interpreter that maps it shares the pages.
+
+        Raises:
+            StorageError: it cannot be read.
+            ModelFileError: see the class.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                empty = os.fstat(file.fileno()).st_size == 0
+                data = b"" if empty else memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as error:
             raise storage_error(error, "read", path) from error
         return cls(data, str(path))

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgefl.algorithms import check_supports
-from edgefl.errors import DataError, InvalidSettingError, storage_error
+from edgefl.errors import DataError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import add_states, check_finalisers, finalise
 from edgefl.model_file import ModelFile
-from edgefl.wire.messages import BatchPolicy
+from edgefl.wire.vocabulary import BatchPolicy
 from edgefl_device_runtime.training.batches import BatchBuffers, batches
 from edgefl_device_runtime.training.callbacks import Callback
 from edgefl_device_runtime.training.data import Dataset, prepare
 from edgefl_device_runtime.training.fitting import (
     Plan,
-    Trainer,
     check_batch_size,
     check_count,
     check_learning_rate,
@@ -36,6 +33,8 @@ from edgefl_device_runtime.training.history import History
 from edgefl_device_runtime.training.interpreter import Interpreter
 from edgefl_device_runtime.training.parameters import Parameters, State
 from edgefl_device_runtime.training.randomness import check_seed, step_seeds
+from edgefl_device_runtime.training.single_batch import SingleBatch
+from edgefl_device_runtime.training.trainer import Trainer
 
 __all__ = ["TrainableModel"]
 
@@ -65,7 +64,7 @@ class TrainableModel:
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, num_threads: int = 1, runtime: str = "auto") -> None:
-        file = ModelFile(source) if isinstance(source, bytes) else _map(source)
+        file = ModelFile(source) if isinstance(source, bytes) else ModelFile.map(source)
         file.verify()
         self.manifest: ModelManifest = file.manifest
         del file
@@ -74,6 +73,9 @@ class TrainableModel:
         self.runtime = self._interpreter.runtime
         self._parameters = Parameters(self._interpreter, self.manifest)
         self._state = State(self._interpreter, self.manifest)
+        self._trainer = Trainer(self._interpreter, self.manifest)
+        self._batch = SingleBatch(self.manifest)
+        self._random = self.manifest.draws_random_numbers
         self.stop_training = False
         self._calls = 0
         self._said: set[str] = set()
@@ -151,10 +153,11 @@ class TrainableModel:
         self.stop_training = False
         for callback in callbacks:
             callback.set_model(self)
+        self._trainer.begin(rate, proximal)
         return fit(
-            Trainer(self._interpreter, self.manifest, data, rate, proximal),
+            self._trainer,
             self.manifest,
-            data.rows,
+            data,
             plan,
             validate=None if validation is None else lambda: self._finalised(self._evaluate(validation)),
             callbacks=callbacks,
@@ -192,18 +195,11 @@ class TrainableModel:
         """
         rate, proximal = check_learning_rate(self.manifest, learning_rate), self._check_mu(mu)
         seed = self._calls if seed is None else check_seed(seed)
-        data = prepare(self.manifest, "train", x, y, sample_weight)
-        size = self.manifest.batch_size
-        if data.rows > size or (self.manifest.mixes_rows and data.rows < size):
-            limit = "exactly" if self.manifest.mixes_rows else "at most"
-            raise DataError(
-                f"A batch has {limit} {size} rows with this model file, got {data.rows}.",
-                hint="`fit` cuts data of any length into batches.",
-            )
-        trainer = Trainer(self._interpreter, self.manifest, data, rate, proximal)
-        loss = trainer.step(np.resize(np.arange(data.rows), size), data.rows, step_seeds(1, seed, 0)[0])
+        batch = self._batch.fill(x, y, sample_weight)
+        self._trainer.begin(rate, proximal)
+        loss = self._trainer.step(*batch, step_seeds(1, seed, 0)[0] if self._random else 0)
         self._calls += 1
-        return {"loss": loss, **finalise(self.manifest.metrics, trainer.take_states())}
+        return {"loss": loss, **finalise(self.manifest.metrics, self._trainer.take_states())}
 
     def evaluate(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> dict[str, float]:
         """Loss and metrics over any number of rows, by name.
@@ -388,14 +384,3 @@ class TrainableModel:
         if remark not in self._said:
             self._said.add(remark)
             warnings.warn(remark, UserWarning, stacklevel=3)
-
-
-def _map(path: str | os.PathLike[str]) -> ModelFile:
-    """Opens a model file without holding a copy of it in memory; the interpreter maps the same pages."""
-    try:
-        with Path(path).open("rb") as file:
-            empty = os.fstat(file.fileno()).st_size == 0
-            data = b"" if empty else memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-    return ModelFile(data, str(path))
