@@ -50,7 +50,9 @@ def run(
         str, typer.Option(help="SHA-256 of the server's certificate; this one and no other is accepted.")
     ] = "",
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when no run is active any more.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the interpreter.")] = 1,
+    threads: Annotated[
+        str, typer.Option(help="Threads of the interpreter; auto measures once for each model which number is fastest.")
+    ] = "1",
     runtime: Annotated[str, typer.Option(help="auto, ai-edge-litert or tflite-runtime.")] = "auto",
     format: FormatOption = Format.text,
 ) -> None:
@@ -59,6 +61,7 @@ def run(
     warnings.showwarning = lambda message, *place: progress(f"Note: {message}")
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
+    num_threads = _threads(threads)
     found = _enrolment(invitation, state)
     server = server or found.get("server") or ""
     population = population or found.get("population") or ""
@@ -78,7 +81,7 @@ def run(
             state,
             token=token or found.get("token"),
             certificate_pin=pin,
-            num_threads=threads,
+            num_threads=num_threads,
             runtime=runtime,
             report=progress,
         )
@@ -109,6 +112,12 @@ def status(state: StateOption, format: FormatOption = Format.text) -> None:
         "cache_bytes": sum(file.stat().st_size for file in cached),
     }
     emit(result, format, lambda: "\n".join(f"{name}: {value}" for name, value in result.items()))
+
+
+def _threads(text: str) -> int | str:
+    if text != "auto" and not (text.isascii() and text.isdecimal() and int(text) >= 1):
+        raise typer.BadParameter(f"expected a whole number of at least 1 or auto, got {text!r}", param_hint="--threads")
+    return text if text == "auto" else int(text)
 
 
 def _enrolment(invitation: str, state: Path) -> dict[str, Any]:

@@ -16,7 +16,16 @@ from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFa
 from edgefl.parts import install_line
 from edgefl.targets import ALL, TARGETS, TargetRuntime
 
-__all__ = ["RUNTIMES", "Arrays", "FirstSignature", "Interpreter", "installed_runtimes", "runtime_module"]
+__all__ = [
+    "RUNTIMES",
+    "Arrays",
+    "FirstSignature",
+    "Interpreter",
+    "choose_runtime",
+    "installed_runtimes",
+    "runtime_module",
+    "runtime_version",
+]
 
 _MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 RUNTIMES = tuple(_MODULES)
@@ -37,6 +46,17 @@ def installed_runtimes() -> tuple[str, ...]:
 def runtime_module(runtime: str) -> str:
     """The module of one of `RUNTIMES` that holds its interpreter."""
     return _MODULES[runtime]
+
+
+def runtime_version(runtime: str) -> str:
+    """The version of one of `RUNTIMES` that this process has imported; ``unknown`` if it has none."""
+    # importlib.metadata would cost 3 MB of memory.
+    return str(getattr(sys.modules.get(_MODULES[runtime].partition(".")[0]), "__version__", "unknown"))
+
+
+def choose_runtime(runtime: str, target: str) -> str:
+    """The interpreter that `Interpreter` would use, which is imported."""
+    return _load(runtime, TARGETS.get(target))[0]
 
 
 class Interpreter:

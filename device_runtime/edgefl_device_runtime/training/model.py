@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from edgefl.algorithms import check_supports
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.manifest import ModelManifest
-from edgefl.metrics import add_states, check_finalisers, finalise
+from edgefl.metrics import check_finalisers, finalise
 from edgefl.model_file import ModelFile
 from edgefl.wire.vocabulary import BatchPolicy
-from edgefl_device_runtime.training.batches import BatchBuffers, batches
 from edgefl_device_runtime.training.callbacks import Callback
 from edgefl_device_runtime.training.data import Dataset, prepare
+from edgefl_device_runtime.training.evaluation import run_batches, sum_states
 from edgefl_device_runtime.training.fitting import (
     Plan,
     check_batch_size,
@@ -30,10 +31,11 @@ from edgefl_device_runtime.training.fitting import (
 )
 from edgefl_device_runtime.training.gradients import Gradient, compute_gradient, correction_inputs
 from edgefl_device_runtime.training.history import History
-from edgefl_device_runtime.training.interpreter import Interpreter
+from edgefl_device_runtime.training.interpreter import Interpreter, choose_runtime
 from edgefl_device_runtime.training.parameters import Parameters, State
 from edgefl_device_runtime.training.randomness import check_seed, step_seeds
 from edgefl_device_runtime.training.single_batch import SingleBatch
+from edgefl_device_runtime.training.threads import check_threads, choose_threads
 from edgefl_device_runtime.training.trainer import Trainer
 
 __all__ = ["TrainableModel"]
@@ -46,13 +48,16 @@ class TrainableModel:
 
     Args:
         source: path of the ``.tflite`` file, or its bytes.
-        num_threads: how many threads a kernel may use. More than 1 seldom helps small models.
+        num_threads: how many threads a kernel may use. More than 1 seldom helps small models. ``auto`` takes the number
+            with which training is fastest here, which is measured in a process of its own: see `choose_threads`.
         runtime: ``ai-edge-litert``, ``tflite-runtime``, or ``auto`` for the faster one that is installed, of those that
             the file was made for.
+        threads_file: where the answer of ``auto`` is remembered, so that it is measured once; None: at every load.
 
     Attributes:
         manifest: what the file says about itself.
         runtime: the interpreter in use.
+        num_threads: how many threads it may use.
         stop_training: set it to True from a callback to end `fit` after the current step.
 
     Raises:
@@ -63,12 +68,24 @@ class TrainableModel:
         RuntimeFailure: the interpreter refuses the model, or the model was made for another one.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, num_threads: int = 1, runtime: str = "auto") -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        num_threads: int | str = 1,
+        runtime: str = "auto",
+        *,
+        threads_file: Path | None = None,
+    ) -> None:
+        num_threads = check_threads(num_threads)
         file = ModelFile(source) if isinstance(source, bytes) else ModelFile.map(source)
         file.verify()
         self.manifest: ModelManifest = file.manifest
         del file
         check_finalisers(self.manifest.metrics)
+        if isinstance(num_threads, str):
+            runtime = choose_runtime(runtime, self.manifest.target)
+            num_threads = choose_threads(source, self.manifest, runtime, threads_file)
+        self.num_threads = num_threads
         self._interpreter = Interpreter(source, num_threads, runtime, self.manifest.target)
         self.runtime = self._interpreter.runtime
         self._parameters = Parameters(self._interpreter, self.manifest)
@@ -235,7 +252,7 @@ class TrainableModel:
         wanted = [specs[name] for name in self.manifest.outputs]
         results = [np.empty((data.rows, *spec.shape[1:]), spec.dtype) for spec in wanted]
         start = 0
-        for outputs, real in self._run("infer", data):
+        for outputs, real in run_batches(self._interpreter, self.manifest, "infer", data):
             for result, spec in zip(results, wanted, strict=True):
                 result[start : start + real] = outputs[spec.tensor][:real]
             start += real
@@ -358,24 +375,7 @@ class TrainableModel:
         return prepare(self.manifest, "evaluate", *validation_data)
 
     def _evaluate(self, data: Dataset) -> dict[str, NDArray[np.float64]]:
-        specs = self.manifest.signatures["evaluate"].outputs
-        sums: dict[str, NDArray[np.float64]] = {}
-        for outputs, _ in self._run("evaluate", data):
-            add_states(sums, {spec.name: outputs[spec.tensor].reshape(spec.shape) for spec in specs})
-        return sums
-
-    def _run(self, signature: str, data: Dataset) -> Any:
-        """Runs a signature that changes nothing over all rows; yields its outputs and the number of real rows."""
-        tensors = {spec.name: spec.tensor for spec in self.manifest.signatures[signature].inputs}
-        size = self.manifest.batch_size
-        buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=False)
-        inputs = dict(buffers.arrays)
-        if "sample_weight" in tensors:
-            inputs[tensors["sample_weight"]] = buffers.weights
-        call = self._interpreter.signature(signature)
-        for rows, real in batches(np.arange(data.rows), size, size, BatchPolicy.PAD):
-            buffers.fill(rows, real)
-            yield call(inputs), real
+        return sum_states(self._interpreter, self.manifest, data)
 
     def _finalised(self, states: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
         return finalise(self.manifest.metrics, states)
