@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import signal
 import warnings
 from dataclasses import asdict
@@ -28,6 +30,9 @@ device = typer.Typer(
 )
 
 StateOption = Annotated[Path, typer.Option(help="Folder for identity, cache and unsent outcomes; one per device.")]
+
+
+_M_MMAP_THRESHOLD = -3
 
 
 class _Stop(BaseException):
@@ -58,6 +63,7 @@ def run(
 ) -> None:
     """Poll a server for work, train on local data, send what was learned; until SIGTERM or Ctrl-C."""
     # What the trainer remarks (rows that are left out) is one line here, without the place in the source.
+    _return_freed_memory()
     warnings.showwarning = lambda message, *place: progress(f"Note: {message}")
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
@@ -123,6 +129,15 @@ def _threads(text: str) -> int | str:
 def _enrolment(invitation: str, state: Path) -> dict[str, Any]:
     """Where to take part: what the invitation says, else what the state folder remembers."""
     return asdict(Invitation.parse(invitation)) if invitation else StateFolder(state).enrolment()
+
+
+def _return_freed_memory() -> None:
+    """Keeps the GNU C library from putting large arrays into its heap, where the gaps that they leave stay.
+
+    By default it does so for everything up to the size of the largest block ever freed: 5 MB for the FedAvg CNN.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 17)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from edgefl_device_runtime.training.fitting import (
 from edgefl_device_runtime.training.gradients import Gradient, compute_gradient, correction_inputs
 from edgefl_device_runtime.training.history import History
 from edgefl_device_runtime.training.interpreter import Interpreter, choose_runtime
+from edgefl_device_runtime.training.pages import release_pages
 from edgefl_device_runtime.training.parameters import Parameters, State
 from edgefl_device_runtime.training.randomness import check_seed, step_seeds
 from edgefl_device_runtime.training.single_batch import SingleBatch
@@ -41,6 +43,8 @@ from edgefl_device_runtime.training.trainer import Trainer
 __all__ = ["TrainableModel"]
 
 _CALLS = "edgefl/train_on_batch_calls"
+_SMALL_STATE = 1 << 10
+"""Values of optimizer state (counters, no slots) up to which resetting a fresh optimizer costs nothing."""
 
 
 class TrainableModel:
@@ -91,6 +95,9 @@ class TrainableModel:
         self._parameters = Parameters(self._interpreter, self.manifest)
         self._state = State(self._interpreter, self.manifest)
         self._trainer = Trainer(self._interpreter, self.manifest)
+        self._unread = None if isinstance(source, bytes) else source
+        if sum(math.prod(each.shape) for each in self.manifest.state) < _SMALL_STATE:
+            self.reset_optimizer()
         self._batch = SingleBatch(self.manifest)
         self._random = self.manifest.draws_random_numbers
         self.stop_training = False
@@ -365,6 +372,10 @@ class TrainableModel:
         """Sets the optimizer's slots and counters back to what they were when the file was made."""
         if "reset_optimizer" in self.manifest.signatures:
             self._interpreter.signature("reset_optimizer")({})
+            # Any call initialises all variables from the file; none needs less memory for it than this one.
+            if self._unread is not None:
+                release_pages(self._unread)
+                self._unread = None
 
     def _check_mu(self, mu: float | None) -> float:
         return check_mu(self.manifest, mu, self._has_reference)

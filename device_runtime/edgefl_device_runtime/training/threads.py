@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgefl.atomic import write_text
 from edgefl.errors import InvalidSettingError, RuntimeFailure, StorageError
 from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.training.interpreter import runtime_module, runtime_version
@@ -72,6 +71,8 @@ def choose_threads(
     except RuntimeFailure:
         return 1  # loading the model in this process says better what is wrong
     if remembered is not None:
+        from edgefl.atomic import write_text  # what it needs would cost every process half a megabyte
+
         answers[key] = {"threads": threads, "seconds": {str(each): value for each, value in seconds.items()}}
         kept = dict(list(answers.items())[-_KEPT:])
         with contextlib.suppress(StorageError):  # training needs no memory of it
