@@ -78,6 +78,20 @@ class Intake:
         self._inputs = {name: _Expected("input", specs[name]) for name in manifest.inputs}
         self._targets = {each.name: _Expected("target", specs[each.name], each.classes) for each in targets}
         self._aliases = {target.output: target.name for target in targets}
+        both = (*self._inputs.values(), *self._targets.values())
+        self._pair = (both[0], both[1]) if len(self._inputs) == len(self._targets) == 1 else None
+
+    def take_batch(self, x: Any, y: Any, rows: int) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Input and target of a small batch that needs nothing done to it, at the least cost; else None.
+
+        None also where `prepare` has to take a closer look, or finds out what is wrong.
+        """
+        if self._pair is None or type(x) is not np.ndarray or type(y) is not np.ndarray:
+            return None
+        first, second = self._pair
+        if not (first.fits_as_it_is(x) and second.fits_as_it_is(y) and len(x) == len(y) == rows):
+            return None
+        return x, y
 
     def prepare(self, x: Any, y: Any = None, sample_weight: Any = None) -> Dataset:
         """Checks data.
@@ -115,7 +129,7 @@ class _Expected:
     def __init__(self, what: str, spec: TensorSpec, classes: int | None = None) -> None:
         self.name = spec.name
         self.title = f"{what.capitalize()} {spec.name!r}"
-        self.shape = tuple(spec.shape[1:])
+        self.shape, self.ndim = tuple(spec.shape[1:]), len(spec.shape)
         self.dtype = np.dtype(spec.dtype)
         self.classes = classes
         self.low = self.high = 0
@@ -128,7 +142,9 @@ class _Expected:
 
         False also where it only takes a closer look.
         """
-        if array.dtype is not self.dtype or array.shape[1:] != self.shape or not 0 < array.size <= _CHUNK:
+        if array.dtype is not self.dtype or array.ndim != self.ndim or array.shape[1:] != self.shape:
+            return False
+        if not 0 < array.size <= _CHUNK:
             return False
         flags = array.flags
         if not (flags.c_contiguous and flags.aligned):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class SingleBatch:
         self._tensors = {spec.name: spec.tensor for spec in manifest.signatures["train"].inputs}
         self._ones = np.ones(manifest.batch_size, np.float32)
 
-    def fill(self, x: Any, y: Any, sample_weight: Any) -> tuple[list[NDArray[Any]], NDArray[np.float32]]:
+    def fill(self, x: Any, y: Any, sample_weight: Any) -> tuple[Sequence[NDArray[Any]], NDArray[np.float32]]:
         """What `Trainer.step` takes.
 
         Returns:
@@ -37,7 +38,10 @@ class SingleBatch:
         Raises:
             DataError: the data does not fit the model, or has too many rows, or too few where they are mixed.
         """
-        data, size = self._intake.prepare(x, y, sample_weight), self._size
+        size = self._size
+        if sample_weight is None and (ready := self._intake.take_batch(x, y, size)) is not None:
+            return ready, self._ones
+        data = self._intake.prepare(x, y, sample_weight)
         if data.rows > size or (self._mixes_rows and data.rows < size):
             limit = "exactly" if self._mixes_rows else "at most"
             raise DataError(

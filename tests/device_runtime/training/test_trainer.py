@@ -125,6 +125,15 @@ def test_a_batch_that_is_not_finite_is_refused_and_large_numbers_whose_sum_overf
         model.train_on_batch(x, y)
 
 
+def test_a_single_number_is_no_batch(mlp_file: Path) -> None:
+    model = TrainableModel(mlp_file)
+    (x,), (y,) = made_up(model.manifest, model.manifest.batch_size)
+    with pytest.raises(DataError, match="expects shape"):
+        model.train_on_batch(x, y[0, ...])
+    with pytest.raises(DataError, match="same number of rows"):
+        model.train_on_batch(x, y[:-1])
+
+
 def test_an_error_that_somebody_keeps_does_not_keep_the_next_step_from_running(mlp_file: Path, runtime: str) -> None:
     manifest = ModelFile.read(mlp_file).manifest
     interpreter = Interpreter(mlp_file, runtime=runtime)
