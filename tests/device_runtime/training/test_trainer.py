@@ -79,6 +79,25 @@ def test_what_is_fed_stays_until_it_is_fed_again(mlp_file: Path, runtime: str) -
     assert len(set(losses[0])) == 5
 
 
+@pytest.mark.parametrize("name", ["mlp_adam", "cnn", "conv1d", "dropout", "two_inputs", "federated"])
+def test_a_step_leaves_all_its_inputs_as_they_were_fed(name: str, runtime: str, request: pytest.FixtureRequest) -> None:
+    file = request.getfixturevalue(f"{name}_file")
+    manifest = ModelFile.read(file).manifest
+    interpreter = Interpreter(file, runtime=runtime)
+    first, trainer = interpreter.first_signature("train"), Trainer(interpreter, manifest)
+    x, y = made_up(manifest, manifest.batch_size)
+    trainer.begin(0.25)
+    for _ in range(2):
+        trainer.step([*x, *y], np.ones(manifest.batch_size, np.float32), 7)
+        interpreter.signature("get_state")({})
+        interpreter.signature("get_weights")({})
+    fed = dict(zip([*manifest.inputs, *(target.name for target in manifest.targets)], [*x, *y], strict=True))
+    fed["sample_weight"] = np.ones(manifest.batch_size, np.float32)
+    fed |= {"learning_rate": np.full(1, 0.25, np.float32), "seed": np.full(1, 7), "mu": np.zeros(1)}
+    for spec in manifest.signatures["train"].inputs:
+        np.testing.assert_array_equal(first.fetch(first.inputs[spec.tensor]), fed[spec.name], err_msg=spec.name)
+
+
 def test_a_users_arrays_are_read_during_the_call_only_and_never_changed(mlp_file: Path, runtime: str) -> None:
     first, second = (TrainableModel(mlp_file, runtime=runtime) for _ in range(2))
     batches = [made_up(first.manifest, first.manifest.batch_size, seed) for seed in range(3)]
