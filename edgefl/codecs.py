@@ -63,6 +63,8 @@ def _fixed_width(name: str, dtype: str) -> Codec:
     largest = float(np.finfo(wire).max)
 
     def encode(vector: NDArray[np.float32]) -> bytes:
+        if wire.itemsize == vector.itemsize:
+            return vector.astype(wire, copy=False).tobytes()
         # A finite value beyond the type's range must not become infinite on the way.
         finite = np.where(np.isfinite(vector), np.clip(vector, -largest, largest), vector)
         return finite.astype(wire).tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import struct
 from collections.abc import Iterable
@@ -12,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import ModelFileError, storage_error
-from edgefl.hashing import weights_hash
 from edgefl.layout import Parameter
 from edgefl.manifest import ModelManifest
 from edgefl.wire.generated import tflite_container_generated as container
@@ -62,6 +62,22 @@ class ModelFile:
             raise storage_error(error, "read", path) from error
         return cls(data, str(path))
 
+    @classmethod
+    def map(cls, path: str | os.PathLike[str]) -> ModelFile:
+        """Opens a file without holding a copy of it in memory; an interpreter that maps it shares the pages.
+
+        Raises:
+            StorageError: it cannot be read.
+            ModelFileError: see the class.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                empty = os.fstat(file.fileno()).st_size == 0
+                data = b"" if empty else memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+        return cls(data, str(path))
+
     def initial_weights(self) -> NDArray[np.float32]:
         """The weights that the file holds, as a new flat vector of shape ``[layout.size]``."""
         layout = self.manifest.layout
@@ -90,7 +106,7 @@ class ModelFile:
                 f"{self.name}: the graph's hash is {actual[:12]}…, its manifest says {self.manifest.graph_hash[:12]}….",
                 hint=_DAMAGED,
             )
-        actual = weights_hash(self.initial_weights())
+        actual = self.compute_weights_hash()
         if actual != self.manifest.weights_hash:
             raise ModelFileError(
                 f"{self.name}: the weights' hash is {actual[:12]}…, its manifest says "
@@ -102,6 +118,13 @@ class ModelFile:
         """The graph hash of the content, whatever the manifest says."""
         buffers = [parameter.buffer for parameter in self.manifest.parameters]
         return graph_hash(self.data, map(self._buffer_range, [*buffers, self.manifest_buffer]))
+
+    def compute_weights_hash(self) -> str:
+        """`weights_hash` of `initial_weights`, without a copy of them."""
+        digest = hashlib.sha256()
+        for parameter in self.manifest.layout:
+            digest.update(self.initial_value(parameter).data)
+        return digest.hexdigest()
 
     def _find_manifest(self) -> int:
         try:

@@ -84,7 +84,7 @@ def finish(builder: Any, body: int, kind: int) -> bytes:
     wire.MessageAddBodyType(builder, kind)
     wire.MessageAddBody(builder, body)
     builder.Finish(wire.MessageEnd(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])  # `Output` would copy once more
 
 
 def vector_of_tables(builder: Any, start: Any, offsets: list[int]) -> int:

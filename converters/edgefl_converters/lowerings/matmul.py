@@ -71,10 +71,11 @@ def _of_each_step(left: tf.Tensor, right: tf.Tensor, context: Context) -> tf.Ten
     if axis != 0:
         return matmul(left, right)
 
-    def make() -> list[tf.Tensor]:
+    def make() -> Sequence[tf.Tensor]:
         count, rows, columns = static_shape(steps)
-        products = matmul(tf.reshape(steps, [count * rows, columns]), right)
-        return tf.unstack(tf.reshape(products, [count, rows, -1]))
+        product = tf.reshape(matmul(tf.reshape(steps, [count * rows, columns]), right), [count, rows, -1])
+        taken_apart: Sequence[tf.Tensor] = tf.unstack(product)
+        return taken_apart
 
     products: Sequence[tf.Tensor] = context.shared(("of each step", steps.name, right.name), make)
     return products[left.value_index]

@@ -67,7 +67,7 @@ class Device:
         state: folder for identity, cache and unsent outcomes; one for each device, kept between runs.
         token: from the operator, needed the first time only.
         certificate_pin: SHA-256 of the server's certificate in hexadecimal; see `Connection`.
-        num_threads: of the interpreter.
+        num_threads: of the interpreter; ``auto`` measures once for each model which number trains fastest here.
         runtime: ``auto``, or an interpreter by name.
         report: told one line for every task and every trouble.
         settings: waiting times and limits.
@@ -91,7 +91,7 @@ class Device:
         *,
         token: str | None = None,
         certificate_pin: str | None = None,
-        num_threads: int = 1,
+        num_threads: int | str = 1,
         runtime: str = "auto",
         report: Callable[[str], None] = lambda line: None,
         settings: Settings | None = None,
@@ -112,7 +112,7 @@ class Device:
         self._models = Cache(self._state.models, self._settings.models_kept)
         self._weights = Cache(self._state.weights, self._settings.weights_kept)
         self._memories = Memories(self._state.runs, self._settings.runs_kept)
-        self._load_trainer = load_trainer or _load_with(num_threads, runtime)
+        self._load_trainer = load_trainer or _load_with(num_threads, runtime, self._state.threads)
         self._trainer: tuple[str, Trainer] | None = None
         self._enrolled = False
         self._rest = 0.0
@@ -341,11 +341,11 @@ class Device:
         return report
 
 
-def _load_with(num_threads: int, runtime: str) -> Callable[[Path], Trainer]:
+def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Callable[[Path], Trainer]:
     def load(path: Path) -> Trainer:
         from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 
-        return InterpreterTrainer(path, num_threads=num_threads, runtime=runtime)
+        return InterpreterTrainer(path, num_threads=num_threads, runtime=runtime, threads_file=threads_file)
 
     return load
 

@@ -252,7 +252,8 @@ def perform(task: Task, trainer: Trainer, given: Given, examples: Examples, prog
         sections = (Section.of("gradient", _clipped(gradient, task.clip_norm), task.codec),)
     else:
         done = trainer.train(task, examples, progress)
-        delta = trainer.weights - given.weights
+        delta = trainer.weights
+        np.subtract(delta, given.weights, out=delta)
         sections = _sections(task, manifest, delta)
         trained = delta[: manifest.layout.weight_size]
         control, further = remembered(task, manifest, given.control, memory.control, trained, sections[0], done.steps)

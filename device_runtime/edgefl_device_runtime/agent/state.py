@@ -26,6 +26,7 @@ class StateFolder:
     ``outcome.message``     a finished outcome that the server has not answered yet
     ``cache/``              models and weights by hash
     ``runs/``               what never leaves the device and belongs to a run: see `Memories`
+    ``threads.json``        how many threads train each model fastest; see `choose_threads`
     ``lock``                held by the process that uses the folder
     ======================  =====================================================================
 
@@ -41,6 +42,7 @@ class StateFolder:
         self.models = folder / "cache" / "models"
         self.weights = folder / "cache" / "weights"
         self.runs = folder / "runs"
+        self.threads = folder / "threads.json"
         self._outcome = folder / "outcome.message"
         self._enrolment = folder / "enrolment.json"
         self._lock: Any = None

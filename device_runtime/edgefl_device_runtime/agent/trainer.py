@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from edgefl.wire.messages import Task
 from edgefl_device_runtime.agent.examples import Examples
 from edgefl_device_runtime.agent.local_training import Progress, Training
 from edgefl_device_runtime.training import Callback, TrainableModel
+from edgefl_device_runtime.training.interpreter import runtime_version
 
 __all__ = ["InterpreterTrainer"]
 
@@ -24,15 +24,18 @@ class InterpreterTrainer:
 
     Args:
         path: of the model file.
-        num_threads: of the interpreter.
+        num_threads: of the interpreter; ``auto`` for the fastest number here.
         runtime: ``auto``, or an interpreter by name.
+        threads_file: where the answer of ``num_threads="auto"`` is remembered.
 
     Raises:
         EdgeflError: what `TrainableModel` raises.
     """
 
-    def __init__(self, path: Path, *, num_threads: int = 1, runtime: str = "auto") -> None:
-        self._model = TrainableModel(path, num_threads=num_threads, runtime=runtime)
+    def __init__(
+        self, path: Path, *, num_threads: int | str = 1, runtime: str = "auto", threads_file: Path | None = None
+    ) -> None:
+        self._model = TrainableModel(path, num_threads, runtime, threads_file=threads_file)
         # A new interpreter holds the file's own values.
         self._initial_local = self._model.local_parameters
 
@@ -40,6 +43,11 @@ class InterpreterTrainer:
     def manifest(self) -> ModelManifest:
         """What the model file says about itself."""
         return self._model.manifest
+
+    @property
+    def num_threads(self) -> int:
+        """Of the interpreter."""
+        return self._model.num_threads
 
     @property
     def weights(self) -> NDArray[np.float32]:
@@ -54,9 +62,7 @@ class InterpreterTrainer:
     @property
     def version(self) -> str:
         """Product and version of edgefl and of the interpreter."""
-        # importlib.metadata would cost 3 MB of memory.
-        module = sys.modules.get(self._model.runtime.replace("-", "_"))
-        return f"edgefl/{__version__} {self._model.runtime}/{getattr(module, '__version__', 'unknown')}"
+        return f"edgefl/{__version__} {self._model.runtime}/{runtime_version(self._model.runtime)}"
 
     def start(
         self,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, InvalidSettingError
-from edgefl.wire.messages import BatchPolicy
+from edgefl.wire.vocabulary import BatchPolicy
 from edgefl_device_runtime.training.data import Column
 
 __all__ = ["BatchBuffers", "batches", "number_of_batches", "resolve_policy"]

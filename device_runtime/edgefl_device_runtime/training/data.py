@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest, TensorSpec
 
-__all__ = ["Column", "Dataset", "prepare"]
+__all__ = ["Column", "Dataset", "Intake", "prepare"]
 
 _CHUNK = 1 << 16
 """Elements that are checked at a time, so that checking needs no memory worth mentioning."""
@@ -59,47 +59,110 @@ def prepare(
     *,
     with_targets: bool = True,
 ) -> Dataset:
-    """Checks data against a signature.
+    """Checks data against a signature once; see `Intake`."""
+    return Intake(manifest, signature, with_targets=with_targets).prepare(x, y, sample_weight)
+
+
+class Intake:
+    """What a signature takes of a user's data, looked up once for many batches.
 
     Args:
         manifest: the model's.
         signature: whose inputs to fit.
-        x: an array, a list of arrays in the order of ``manifest.inputs``, or a dict by name.
-        y: the same for the targets, whose names are also those of the model's outputs.
-        sample_weight: one number of at least 0 for each row, or None.
         with_targets: False where the signature takes no targets.
-
-    Raises:
-        DataError: a name, shape, type, length, label or number does not fit.
     """
-    specs = {spec.name: spec for spec in manifest.signatures[signature].inputs}
-    columns = [_column("input", specs[name], array) for name, array in _by_name("input", manifest.inputs, x)]
-    if with_targets:
-        names = [target.name for target in manifest.targets]
-        outputs = {target.output: target.name for target in manifest.targets}
-        classes = {target.name: target.classes for target in manifest.targets}
-        if y is None:
-            raise DataError(f"Targets are missing: the model is trained towards {', '.join(names)}.", hint="Give y.")
-        columns += [
-            _column("target", specs[name], array, classes[name])
-            for name, array in _by_name("target", names, y, outputs)
-        ]
-    lengths = {column.name: len(column.data) for column in columns}
-    if len(set(lengths.values())) != 1:
-        raise DataError(
-            f"Every array must have the same number of rows, got {_listed(lengths)}.",
-            hint="Row i of every input, target and weight belongs to example i.",
-        )
-    rows = next(iter(lengths.values()))
-    if rows == 0:
-        raise DataError("The data has no rows.", hint="Give at least one example.")
-    return Dataset(tuple(columns), _row_weights(sample_weight, rows), rows)
+
+    def __init__(self, manifest: ModelManifest, signature: str, *, with_targets: bool = True) -> None:
+        specs = {spec.name: spec for spec in manifest.signatures[signature].inputs}
+        targets = manifest.targets if with_targets else ()
+        self._inputs = {name: _Expected("input", specs[name]) for name in manifest.inputs}
+        self._targets = {each.name: _Expected("target", specs[each.name], each.classes) for each in targets}
+        self._aliases = {target.output: target.name for target in targets}
+        both = (*self._inputs.values(), *self._targets.values())
+        self._pair = (both[0], both[1]) if len(self._inputs) == len(self._targets) == 1 else None
+
+    def take_batch(self, x: Any, y: Any, rows: int) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Input and target of a small batch that needs nothing done to it, at the least cost; else None.
+
+        None also where `prepare` has to take a closer look, or finds out what is wrong.
+        """
+        if self._pair is None or type(x) is not np.ndarray or type(y) is not np.ndarray:
+            return None
+        first, second = self._pair
+        if not (first.fits_as_it_is(x) and second.fits_as_it_is(y) and len(x) == len(y) == rows):
+            return None
+        return x, y
+
+    def prepare(self, x: Any, y: Any = None, sample_weight: Any = None) -> Dataset:
+        """Checks data.
+
+        Args:
+            x: an array, a list of arrays in the order of ``manifest.inputs``, or a dict by name.
+            y: the same for the targets, whose names are also those of the model's outputs.
+            sample_weight: one number of at least 0 for each row, or None.
+
+        Raises:
+            DataError: a name, shape, type, length, label or number does not fit.
+        """
+        columns = [_column(self._inputs[name], array) for name, array in _by_name("input", self._inputs, x)]
+        if self._targets:
+            if y is None:
+                names = ", ".join(self._targets)
+                raise DataError(f"Targets are missing: the model is trained towards {names}.", hint="Give y.")
+            given = _by_name("target", self._targets, y, self._aliases)
+            columns += [_column(self._targets[name], array) for name, array in given]
+        rows = len(columns[0].data)
+        if any(len(column.data) != rows for column in columns):
+            lengths = {column.name: len(column.data) for column in columns}
+            raise DataError(
+                f"Every array must have the same number of rows, got {_listed(lengths)}.",
+                hint="Row i of every input, target and weight belongs to example i.",
+            )
+        if rows == 0:
+            raise DataError("The data has no rows.", hint="Give at least one example.")
+        return Dataset(tuple(columns), _row_weights(sample_weight, rows), rows)
+
+
+class _Expected:
+    """What one input takes: rows of one shape, of finite numbers or of whole numbers in a range."""
+
+    def __init__(self, what: str, spec: TensorSpec, classes: int | None = None) -> None:
+        self.name = spec.name
+        self.title = f"{what.capitalize()} {spec.name!r}"
+        self.shape, self.ndim = tuple(spec.shape[1:]), len(spec.shape)
+        self.dtype = np.dtype(spec.dtype)
+        self.classes = classes
+        self.low = self.high = 0
+        if self.dtype.kind in "iu":
+            info = np.iinfo(self.dtype)
+            self.low, self.high = (int(info.min), int(info.max)) if classes is None else (0, classes - 1)
+
+    def fits_as_it_is(self, array: NDArray[Any]) -> bool:
+        """Whether a small array needs nothing done to it: what a loop over batches gives, at the least cost.
+
+        False also where it only takes a closer look.
+        """
+        if array.dtype is not self.dtype or array.ndim != self.ndim or array.shape[1:] != self.shape:
+            return False
+        if not 0 < array.size <= _CHUNK:
+            return False
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned):
+            return False
+        if self.dtype.kind == "f":
+            return bool(np.isfinite(array).all())
+        if self.dtype.kind in "iu":
+            return bool(array.min() >= self.low and array.max() <= self.high)
+        return False
 
 
 def _by_name(
-    what: str, names: Sequence[str], given: Any, aliases: Mapping[str, str] | None = None
+    what: str, names: Collection[str], given: Any, aliases: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Pairs the names with what was given for each, in their order."""
+    if len(names) == 1 and isinstance(given, np.ndarray):
+        yield next(iter(names)), given
+        return
     expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({', '.join(names)})"
     if isinstance(given, Mapping):
         renamed = {
@@ -129,14 +192,15 @@ def _by_name(
         yield name, array
 
 
-def _column(what: str, spec: TensorSpec, array: NDArray[Any], classes: int | None = None) -> Column:
-    title = f"{what.capitalize()} {spec.name!r}"
+def _column(expected: _Expected, array: NDArray[Any]) -> Column:
+    if expected.fits_as_it_is(array):
+        return Column(expected.name, array, expected.dtype)
+    title, dtype = expected.title, expected.dtype
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{title} expects numbers ({spec.dtype}), got {array.dtype}.", hint=_NUMBERS)
-    array = _fit_rank(title, spec, array, classes)
-    dtype = np.dtype(spec.dtype)
+        raise DataError(f"{title} expects numbers ({dtype.name}), got {array.dtype}.", hint=_NUMBERS)
+    array = _fit_rank(title, expected.shape, array, expected.classes)
     if dtype.kind in "iu":
-        _check_integers(title, array, dtype, classes)
+        _check_integers(expected, array)
     elif array.dtype.kind == "f":
         _check_finite(title, array, dtype)
     if not array.flags.c_contiguous or not array.dtype.isnative or not array.flags.aligned:
@@ -144,12 +208,11 @@ def _column(what: str, spec: TensorSpec, array: NDArray[Any], classes: int | Non
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     if array.size <= _SMALL:
         array = array.astype(dtype, copy=False)
-    return Column(spec.name, array, dtype)
+    return Column(expected.name, array, dtype)
 
 
-def _fit_rank(title: str, spec: TensorSpec, array: NDArray[Any], classes: int | None) -> NDArray[Any]:
+def _fit_rank(title: str, wanted: tuple[int, ...], array: NDArray[Any], classes: int | None) -> NDArray[Any]:
     """Adds or drops a last dimension of 1, as Keras does; anything else must fit."""
-    wanted = spec.shape[1:]
     if array.ndim > 0 and array.shape[1:] != wanted:
         if array.shape[1:] == (*wanted, 1):
             return array[..., 0]
@@ -169,8 +232,10 @@ def _fit_rank(title: str, spec: TensorSpec, array: NDArray[Any], classes: int | 
 
 def _check_finite(title: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
     for start, chunk in _chunks(array):
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(chunk.astype(dtype, copy=False))
+        if chunk.dtype != dtype:
+            with np.errstate(over="ignore"):
+                chunk = chunk.astype(dtype)
+        finite = np.isfinite(chunk)
         if not finite.all():
             row = start + int(np.flatnonzero(~finite.reshape(len(chunk), -1).all(1))[0])
             raise DataError(
@@ -179,8 +244,8 @@ def _check_finite(title: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None
             )
 
 
-def _check_integers(title: str, array: NDArray[Any], dtype: np.dtype[Any], classes: int | None) -> None:
-    low, high = (0, classes - 1) if classes is not None else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+def _check_integers(expected: _Expected, array: NDArray[Any]) -> None:
+    title, low, high, classes = expected.title, expected.low, expected.high, expected.classes
     for start, chunk in _chunks(array):
         if chunk.dtype.kind == "f":
             with np.errstate(invalid="ignore"):

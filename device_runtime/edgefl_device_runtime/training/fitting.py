@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import finalise
-from edgefl.wire.messages import BatchPolicy
+from edgefl.wire.vocabulary import BatchPolicy
 from edgefl_device_runtime.training.batches import BatchBuffers, batches, number_of_batches, resolve_policy
 from edgefl_device_runtime.training.callbacks import Callback, overridden
 from edgefl_device_runtime.training.data import Dataset
 from edgefl_device_runtime.training.history import History
-from edgefl_device_runtime.training.interpreter import Interpreter
 from edgefl_device_runtime.training.randomness import row_order, step_seeds
+from edgefl_device_runtime.training.trainer import Trainer
 
-__all__ = ["Plan", "Trainer", "check_batch_size", "check_count", "check_learning_rate", "check_mu", "fit"]
+__all__ = ["Plan", "check_batch_size", "check_count", "check_learning_rate", "check_mu", "fit"]
 
 
 def check_count(name: str, value: Any) -> int:
@@ -120,71 +119,6 @@ class Plan:
     policy: BatchPolicy
 
 
-class Trainer:
-    """The signature ``train`` with its input buffers, ready for one data set.
-
-    Args:
-        interpreter: the loaded model.
-        manifest: its manifest.
-        data: what to train on.
-        learning_rate: of every step.
-        mu: factor of the proximal term, where the file has one.
-    """
-
-    def __init__(
-        self,
-        interpreter: Interpreter,
-        manifest: ModelManifest,
-        data: Dataset,
-        learning_rate: float,
-        mu: float = 0.0,
-    ) -> None:
-        signature = manifest.signatures["train"]
-        tensors = {spec.name: spec.tensor for spec in signature.inputs}
-        outputs = {spec.name: spec for spec in signature.outputs}
-        self._call = interpreter.signature("train")
-        self._buffers = BatchBuffers(data.columns, tensors, manifest.batch_size, data.sample_weight, divides=True)
-        self._seed = np.zeros(1, np.int32)
-        self._inputs: dict[str, NDArray[Any]] = {
-            **self._buffers.arrays,
-            tensors["sample_weight"]: self._buffers.weights,
-            tensors["learning_rate"]: np.full(1, learning_rate, np.float32),
-        }
-        if manifest.draws_random_numbers:
-            self._inputs[tensors["seed"]] = self._seed
-        if manifest.has_proximal_term:
-            self._inputs[tensors["mu"]] = np.full(1, mu, np.float32)
-        self._loss = outputs["loss"].tensor
-        names = [name for metric in manifest.metrics for name in metric.states]
-        self._sums = {name: np.zeros(outputs[name].shape) for name in names}
-        self._added = [(outputs[name].tensor, sums) for name, sums in self._sums.items()]
-
-    def step(self, rows: NDArray[np.intp], real: int, seed: np.int32 | int) -> float:
-        """Takes one optimizer step.
-
-        Args:
-            rows: which rows of the data, shape ``[B]``.
-            real: how many of them count.
-            seed: of this step.
-
-        Returns:
-            The loss of the batch before the step.
-        """
-        self._buffers.fill(rows, real)
-        self._seed[0] = seed
-        outputs = self._call(self._inputs)
-        for tensor, sums in self._added:
-            np.add(sums, outputs[tensor], sums)
-        return outputs[self._loss].item()  # type: ignore[no-any-return]
-
-    def take_states(self) -> dict[str, NDArray[np.float64]]:
-        """The metrics' states, summed over all steps since they were last taken, by name."""
-        states = {name: sums.copy() for name, sums in self._sums.items()}
-        for sums in self._sums.values():
-            sums.fill(0.0)
-        return states
-
-
 def resolve_plan_policy(
     manifest: ModelManifest, policy: BatchPolicy | str, rows: int, batch_size: int
 ) -> tuple[BatchPolicy, str | None]:
@@ -202,7 +136,7 @@ def resolve_plan_policy(
 def fit(
     trainer: Trainer,
     manifest: ModelManifest,
-    rows: int,
+    data: Dataset,
     plan: Plan,
     *,
     validate: Callable[[], Mapping[str, float]] | None = None,
@@ -213,16 +147,19 @@ def fit(
     """Runs the epochs of a plan.
 
     Args:
-        trainer: takes the steps.
+        trainer: takes the steps; it has been told their learning rate.
         manifest: the model's.
-        rows: of the data.
+        data: prepared for it.
         plan: what to do.
         validate: returns the validation metrics; called after every epoch.
         callbacks: told of steps and epochs.
         stop_requested: asked after every step.
         clock: seconds that only grow.
     """
-    history = History()
+    history, rows, size = History(), data.rows, manifest.batch_size
+    tensors = {spec.name: spec.tensor for spec in manifest.signatures["train"].inputs}
+    buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=True)
+    arrays, weights, fill, take_step = tuple(buffers.arrays.values()), buffers.weights, buffers.fill, trainer.step
     begin, step_end, end = (
         overridden(callbacks, name) for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end")
     )
@@ -237,8 +174,9 @@ def fit(
         seeds = step_seeds(steps_per_epoch, plan.seed, epoch)
         loss_sum = rows_seen = 0.0
         step = 0
-        for step, (chosen, real) in enumerate(batches(order, plan.batch_size, manifest.batch_size, plan.policy)):
-            loss = trainer.step(chosen, real, seeds[step])
+        for step, (chosen, real) in enumerate(batches(order, plan.batch_size, size, plan.policy)):
+            fill(chosen, real)
+            loss = take_step(arrays, weights, seeds[step])
             # As in Keras, an epoch's loss is the mean over rows of what each batch had before its step.
             loss_sum += loss * real
             rows_seen += real

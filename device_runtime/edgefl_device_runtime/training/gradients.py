@@ -12,7 +12,7 @@ from edgefl.errors import DataError, InvalidSettingError
 from edgefl.layout import ParameterLayout
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import add_states, finalise
-from edgefl.wire.messages import BatchPolicy
+from edgefl.wire.vocabulary import BatchPolicy
 from edgefl_device_runtime.training.batches import BatchBuffers, batches, number_of_batches
 from edgefl_device_runtime.training.data import Dataset
 from edgefl_device_runtime.training.interpreter import Interpreter

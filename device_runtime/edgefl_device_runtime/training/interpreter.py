@@ -16,7 +16,16 @@ from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFa
 from edgefl.parts import install_line
 from edgefl.targets import ALL, TARGETS, TargetRuntime
 
-__all__ = ["RUNTIMES", "Arrays", "Interpreter", "installed_runtimes", "runtime_module"]
+__all__ = [
+    "RUNTIMES",
+    "Arrays",
+    "FirstSignature",
+    "Interpreter",
+    "choose_runtime",
+    "installed_runtimes",
+    "runtime_module",
+    "runtime_version",
+]
 
 _MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 RUNTIMES = tuple(_MODULES)
@@ -37,6 +46,17 @@ def installed_runtimes() -> tuple[str, ...]:
 def runtime_module(runtime: str) -> str:
     """The module of one of `RUNTIMES` that holds its interpreter."""
     return _MODULES[runtime]
+
+
+def runtime_version(runtime: str) -> str:
+    """The version of one of `RUNTIMES` that this process has imported; ``unknown`` if it has none."""
+    # importlib.metadata would cost 3 MB of memory.
+    return str(getattr(sys.modules.get(_MODULES[runtime].partition(".")[0]), "__version__", "unknown"))
+
+
+def choose_runtime(runtime: str, target: str) -> str:
+    """The interpreter that `Interpreter` would use, which is imported."""
+    return _load(runtime, TARGETS.get(target))[0]
 
 
 class Interpreter:
@@ -71,6 +91,7 @@ class Interpreter:
             raise InvalidSettingError(f"num_threads must be a whole number of at least 1, got {num_threads!r}.")
         self.runtime, module = _load(runtime, TARGETS.get(target))
         self._signatures: dict[str, Callable[[Arrays], Arrays]] = {}
+        self._runners: dict[str, Any] = {}
         where = {"model_content": source} if isinstance(source, bytes) else {"model_path": os.fspath(source)}
         try:
             self._interpreter = module.Interpreter(**where, num_threads=num_threads)
@@ -94,23 +115,95 @@ class Interpreter:
             call = self._signatures[name] = self._make_call(name)
         return call
 
-    def _make_call(self, name: str) -> Callable[[Arrays], Arrays]:
+    def first_signature(self, name: str) -> FirstSignature:
+        """The first signature of the file, to be called many times with little that changes.
+
+        Raises:
+            RuntimeFailure: the model has no such signature, or it is not the first one.
+        """
+        runner = self._make_runner(name)
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        # Names of tensors are dropped by the converter; their numbers say which subgraph they belong to.
+        own = [self._interpreter.get_input_details(), self._interpreter.get_output_details()]
+        if [_tensors(each) for each in own] != [_tensors(each.values()) for each in (inputs, outputs)]:
+            raise RuntimeFailure(
+                f"The signature {name!r} is not the first one of the model file.",
+                hint="Convert the model again with `edgefl convert`.",
+            )
+        numbers = [{key: int(each["index"]) for key, each in details.items()} for details in (inputs, outputs)]
+        return FirstSignature(name, self, self._interpreter, *numbers)
+
+    def release_runners(self) -> None:
+        """Lets go of what makes the interpreter refuse to run its first signature by itself."""
+        self._runners.clear()
+
+    def _make_runner(self, name: str) -> Any:
         try:
-            runner = self._interpreter.get_signature_runner(name)
+            return self._interpreter.get_signature_runner(name)
         except ValueError as error:
             raise RuntimeFailure(f"The model has no signature {name!r}: {_first_line(error)}.") from error
 
+    def _make_call(self, name: str) -> Callable[[Arrays], Arrays]:
+        self._runners[name] = self._make_runner(name)
+
         def call(inputs: Arrays) -> Arrays:
+            if name not in self._runners:
+                self._runners[name] = self._make_runner(name)
             try:
-                outputs: Arrays = runner(**inputs)
+                outputs: Arrays = self._runners[name](**inputs)
             except Exception as error:
-                raise RuntimeFailure(
-                    f"{self.runtime} failed in the signature {name!r}: {_first_line(error)}.",
-                    hint="`edgefl verify` runs the model on every installed interpreter and says where it fails.",
-                ) from error
+                # Without its frames, which would hold the runner for as long as somebody holds the error.
+                raise _failure(self.runtime, name, error) from error.with_traceback(None)
             return outputs
 
         return call
+
+
+class FirstSignature:
+    """The first signature of a model file, through the interpreter's own inputs and outputs.
+
+    An input keeps its value until it is fed again, so that only what changes has to be. Nothing but public methods of
+    the two runtimes is used; they refuse while a signature runner exists, so these are let go of and made again.
+
+    Attributes:
+        inputs: the number by which an input is fed, by tensor.
+        outputs: the number by which an output is fetched, by tensor.
+        feed: ``feed(number, array)`` copies an array, which must have the input's shape and type, into the input.
+        fetch: ``fetch(number)`` returns an output as a new array.
+    """
+
+    def __init__(
+        self, name: str, owner: Interpreter, interpreter: Any, inputs: Mapping[str, int], outputs: Mapping[str, int]
+    ) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self.feed: Callable[[int, NDArray[Any]], None] = interpreter.set_tensor
+        self.fetch: Callable[[int], NDArray[Any]] = interpreter.get_tensor
+        self._name = name
+        self._owner = owner
+        self._invoke: Callable[[], None] = interpreter.invoke
+
+    def run(self) -> None:
+        """Runs the signature on what was fed.
+
+        Raises:
+            RuntimeFailure: the interpreter fails.
+        """
+        self._owner.release_runners()
+        try:
+            self._invoke()
+        except Exception as error:
+            raise _failure(self._owner.runtime, self._name, error) from error
+
+
+def _tensors(details: Any) -> list[tuple[int, tuple[int, ...], Any]]:
+    return sorted((int(each["index"]), tuple(map(int, each["shape"])), each["dtype"].__name__) for each in details)
+
+
+def _failure(runtime: str, signature: str, error: Exception) -> RuntimeFailure:
+    return RuntimeFailure(
+        f"{runtime} failed in the signature {signature!r}: {_first_line(error)}.",
+        hint="`edgefl verify` runs the model on every installed interpreter and says where it fails.",
+    )
 
 
 def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgefl.algorithms import check_supports
-from edgefl.errors import DataError, InvalidSettingError, storage_error
+from edgefl.errors import DataError, InvalidSettingError
 from edgefl.manifest import ModelManifest
-from edgefl.metrics import add_states, check_finalisers, finalise
+from edgefl.metrics import check_finalisers, finalise
 from edgefl.model_file import ModelFile
-from edgefl.wire.messages import BatchPolicy
-from edgefl_device_runtime.training.batches import BatchBuffers, batches
+from edgefl.wire.vocabulary import BatchPolicy
 from edgefl_device_runtime.training.callbacks import Callback
 from edgefl_device_runtime.training.data import Dataset, prepare
+from edgefl_device_runtime.training.evaluation import run_batches, sum_states
 from edgefl_device_runtime.training.fitting import (
     Plan,
-    Trainer,
     check_batch_size,
     check_count,
     check_learning_rate,
@@ -33,13 +32,19 @@ from edgefl_device_runtime.training.fitting import (
 )
 from edgefl_device_runtime.training.gradients import Gradient, compute_gradient, correction_inputs
 from edgefl_device_runtime.training.history import History
-from edgefl_device_runtime.training.interpreter import Interpreter
+from edgefl_device_runtime.training.interpreter import Interpreter, choose_runtime
+from edgefl_device_runtime.training.pages import release_pages
 from edgefl_device_runtime.training.parameters import Parameters, State
 from edgefl_device_runtime.training.randomness import check_seed, step_seeds
+from edgefl_device_runtime.training.single_batch import SingleBatch
+from edgefl_device_runtime.training.threads import check_threads, choose_threads
+from edgefl_device_runtime.training.trainer import Trainer
 
 __all__ = ["TrainableModel"]
 
 _CALLS = "edgefl/train_on_batch_calls"
+_SMALL_STATE = 1 << 10
+"""Values of optimizer state (counters, no slots) up to which resetting a fresh optimizer costs nothing."""
 
 
 class TrainableModel:
@@ -47,13 +52,16 @@ class TrainableModel:
 
     Args:
         source: path of the ``.tflite`` file, or its bytes.
-        num_threads: how many threads a kernel may use. More than 1 seldom helps small models.
+        num_threads: how many threads a kernel may use. More than 1 seldom helps small models. ``auto`` takes the number
+            with which training is fastest here, which is measured in a process of its own: see `choose_threads`.
         runtime: ``ai-edge-litert``, ``tflite-runtime``, or ``auto`` for the faster one that is installed, of those that
             the file was made for.
+        threads_file: where the answer of ``auto`` is remembered, so that it is measured once; None: at every load.
 
     Attributes:
         manifest: what the file says about itself.
         runtime: the interpreter in use.
+        num_threads: how many threads it may use.
         stop_training: set it to True from a callback to end `fit` after the current step.
 
     Raises:
@@ -64,16 +72,34 @@ class TrainableModel:
         RuntimeFailure: the interpreter refuses the model, or the model was made for another one.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, num_threads: int = 1, runtime: str = "auto") -> None:
-        file = ModelFile(source) if isinstance(source, bytes) else _map(source)
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        num_threads: int | str = 1,
+        runtime: str = "auto",
+        *,
+        threads_file: Path | None = None,
+    ) -> None:
+        num_threads = check_threads(num_threads)
+        file = ModelFile(source) if isinstance(source, bytes) else ModelFile.map(source)
         file.verify()
         self.manifest: ModelManifest = file.manifest
         del file
         check_finalisers(self.manifest.metrics)
+        if isinstance(num_threads, str):
+            runtime = choose_runtime(runtime, self.manifest.target)
+            num_threads = choose_threads(source, self.manifest, runtime, threads_file)
+        self.num_threads = num_threads
         self._interpreter = Interpreter(source, num_threads, runtime, self.manifest.target)
         self.runtime = self._interpreter.runtime
         self._parameters = Parameters(self._interpreter, self.manifest)
         self._state = State(self._interpreter, self.manifest)
+        self._trainer = Trainer(self._interpreter, self.manifest)
+        self._unread = None if isinstance(source, bytes) else source
+        if sum(math.prod(each.shape) for each in self.manifest.state) < _SMALL_STATE:
+            self.reset_optimizer()
+        self._batch = SingleBatch(self.manifest)
+        self._random = self.manifest.draws_random_numbers
         self.stop_training = False
         self._calls = 0
         self._said: set[str] = set()
@@ -151,10 +177,11 @@ class TrainableModel:
         self.stop_training = False
         for callback in callbacks:
             callback.set_model(self)
+        self._trainer.begin(rate, proximal)
         return fit(
-            Trainer(self._interpreter, self.manifest, data, rate, proximal),
+            self._trainer,
             self.manifest,
-            data.rows,
+            data,
             plan,
             validate=None if validation is None else lambda: self._finalised(self._evaluate(validation)),
             callbacks=callbacks,
@@ -192,18 +219,11 @@ class TrainableModel:
         """
         rate, proximal = check_learning_rate(self.manifest, learning_rate), self._check_mu(mu)
         seed = self._calls if seed is None else check_seed(seed)
-        data = prepare(self.manifest, "train", x, y, sample_weight)
-        size = self.manifest.batch_size
-        if data.rows > size or (self.manifest.mixes_rows and data.rows < size):
-            limit = "exactly" if self.manifest.mixes_rows else "at most"
-            raise DataError(
-                f"A batch has {limit} {size} rows with this model file, got {data.rows}.",
-                hint="`fit` cuts data of any length into batches.",
-            )
-        trainer = Trainer(self._interpreter, self.manifest, data, rate, proximal)
-        loss = trainer.step(np.resize(np.arange(data.rows), size), data.rows, step_seeds(1, seed, 0)[0])
+        batch = self._batch.fill(x, y, sample_weight)
+        self._trainer.begin(rate, proximal)
+        loss = self._trainer.step(*batch, step_seeds(1, seed, 0)[0] if self._random else 0)
         self._calls += 1
-        return {"loss": loss, **finalise(self.manifest.metrics, trainer.take_states())}
+        return {"loss": loss, **finalise(self.manifest.metrics, self._trainer.take_states())}
 
     def evaluate(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> dict[str, float]:
         """Loss and metrics over any number of rows, by name.
@@ -239,7 +259,7 @@ class TrainableModel:
         wanted = [specs[name] for name in self.manifest.outputs]
         results = [np.empty((data.rows, *spec.shape[1:]), spec.dtype) for spec in wanted]
         start = 0
-        for outputs, real in self._run("infer", data):
+        for outputs, real in run_batches(self._interpreter, self.manifest, "infer", data):
             for result, spec in zip(results, wanted, strict=True):
                 result[start : start + real] = outputs[spec.tensor][:real]
             start += real
@@ -352,6 +372,10 @@ class TrainableModel:
         """Sets the optimizer's slots and counters back to what they were when the file was made."""
         if "reset_optimizer" in self.manifest.signatures:
             self._interpreter.signature("reset_optimizer")({})
+            # Any call initialises all variables from the file; none needs less memory for it than this one.
+            if self._unread is not None:
+                release_pages(self._unread)
+                self._unread = None
 
     def _check_mu(self, mu: float | None) -> float:
         return check_mu(self.manifest, mu, self._has_reference)
@@ -362,24 +386,7 @@ class TrainableModel:
         return prepare(self.manifest, "evaluate", *validation_data)
 
     def _evaluate(self, data: Dataset) -> dict[str, NDArray[np.float64]]:
-        specs = self.manifest.signatures["evaluate"].outputs
-        sums: dict[str, NDArray[np.float64]] = {}
-        for outputs, _ in self._run("evaluate", data):
-            add_states(sums, {spec.name: outputs[spec.tensor].reshape(spec.shape) for spec in specs})
-        return sums
-
-    def _run(self, signature: str, data: Dataset) -> Any:
-        """Runs a signature that changes nothing over all rows; yields its outputs and the number of real rows."""
-        tensors = {spec.name: spec.tensor for spec in self.manifest.signatures[signature].inputs}
-        size = self.manifest.batch_size
-        buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=False)
-        inputs = dict(buffers.arrays)
-        if "sample_weight" in tensors:
-            inputs[tensors["sample_weight"]] = buffers.weights
-        call = self._interpreter.signature(signature)
-        for rows, real in batches(np.arange(data.rows), size, size, BatchPolicy.PAD):
-            buffers.fill(rows, real)
-            yield call(inputs), real
+        return sum_states(self._interpreter, self.manifest, data)
 
     def _finalised(self, states: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
         return finalise(self.manifest.metrics, states)
@@ -388,14 +395,3 @@ class TrainableModel:
         if remark not in self._said:
             self._said.add(remark)
             warnings.warn(remark, UserWarning, stacklevel=3)
-
-
-def _map(path: str | os.PathLike[str]) -> ModelFile:
-    """Opens a model file without holding a copy of it in memory; the interpreter maps the same pages."""
-    try:
-        with Path(path).open("rb") as file:
-            empty = os.fstat(file.fileno()).st_size == 0
-            data = b"" if empty else memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-    return ModelFile(data, str(path))

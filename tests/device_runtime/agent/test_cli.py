@@ -155,3 +155,19 @@ def test_importing_the_agent_imports_neither_an_interpreter_nor_anything_heavy()
     program = f"import sys, edgefl_device_runtime.agent\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "two", "1.5", ""])
+def test_a_wrong_number_of_threads_is_refused_before_any_work(tmp_path, data, threads, capsys):
+    arguments = ["--server", "http://127.0.0.1:1", "--population", "k", "--data", str(data), "--state", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        main(["device", "run", *arguments, f"--threads={threads}"])
+    assert ended.value.code == 2
+    assert "--threads" in capsys.readouterr().err
+    assert not (tmp_path / "identity.json").exists()
+
+
+def test_threads_auto_is_taken(server, start, tmp_path, data):
+    arguments = ["--server", server.url, "--population", "kitchen", "--data", data, "--state", tmp_path / "s"]
+    code, _, err = finish(start("run", *arguments, "--until-idle", "--threads", "auto", EDGEFL_TOKEN=TOKEN))
+    assert (code, err) == (0, "")

@@ -15,6 +15,7 @@ from edgefl.wire.messages import Task, TaskKind
 from edgefl_device_runtime.agent.examples import arrange
 from edgefl_device_runtime.agent.local_training import Given
 from edgefl_device_runtime.agent.local_training import perform as perform_task
+from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 
 
@@ -109,3 +110,21 @@ def test_labels_that_the_model_does_not_have_are_named(mlp_file):
     wrong = {**data(), "y": np.full(19, 5)}
     with pytest.raises(DataError, match="from 0 to 4, got 5"):
         perform(task, trainer, weights, arrange(wrong, trainer.manifest), lambda: None)
+
+
+def test_auto_measures_the_threads_of_a_model_once(mlp_file, runtime, tmp_path, monkeypatch):
+    asked = []
+
+    def measure(source, manifest, runtime, tried):
+        asked.append(tuple(tried))
+        return 3, {1: 0.2, 3: 0.1}
+
+    monkeypatch.setattr("edgefl_device_runtime.training.threads.time_threads", measure)
+    monkeypatch.setattr("edgefl_device_runtime.training.threads.physical_cores", lambda: 4)
+    task, weights = make_task(mlp_file)
+    file = StateFolder(tmp_path).threads
+    for _ in range(2):
+        trainer = InterpreterTrainer(mlp_file, num_threads="auto", runtime=runtime, threads_file=file)
+        assert trainer.num_threads == 3
+        perform(task, trainer, weights, arrange(data(), trainer.manifest), lambda: None)
+    assert asked == [(1, 2, 3, 4)]

@@ -51,6 +51,14 @@ def test_the_figures_repeat_themselves(measured: dict[str, Measured], file: Mode
         assert again.arenas == pytest.approx(first.arenas, rel=0.02, abs=2048)
 
 
+def test_what_a_signature_needs_is_not_allocated_before_it_is_called(measured: dict[str, Measured]) -> None:
+    for each in measured.values():
+        assert each.arenas is not None
+        # Arenas are what a call of that signature adds to an interpreter that is loaded and has allocated its tensors.
+        assert min(each.arenas["evaluate"], each.arenas["infer"]) > 4096
+        assert each.arenas["reset_optimizer"] < 4096
+
+
 def sizes_of_tensors(graph: Graph, signature: str) -> dict[int, int]:
     """Bytes of each tensor that an interpreter has to make room for."""
     return {
