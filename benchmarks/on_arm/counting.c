@@ -1,8 +1,9 @@
 /* A plugin of qemu-user 7.2 that counts the guest's instructions between two marks.
 
-   A mark is the system call getpriority, which nothing else in a Python process makes: the first one sets all counts to
-   zero, the second writes them. Every line is one block of code: its address, its instructions, how many of these load
-   or store, and how often the block ran. One guest thread only: counts are not atomic.
+   A mark is the system call getpriority, which nothing else in a Python process makes: the first of two sets all counts
+   to zero, the second writes them to FILE.0, FILE.1 and so on. Every line is one block of code: its address, its
+   instructions, how many of these load or store, and how often the block ran. One guest thread only: counts are not
+   atomic.
 
    qemu's plugin interface is declared here, version 1, as Debian ships no header for it. */
 
@@ -45,6 +46,7 @@ static block *blocks[BUCKETS];
 static const char *written_to;
 static bool is_64_bit, counting;
 static int64_t mark;
+static unsigned written;
 
 static bool touches_memory(uint32_t code)
 {
@@ -77,7 +79,12 @@ static void called(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64_t a
 {
     if (number != mark)
         return;
-    FILE *file = counting ? fopen(written_to, "w") : NULL;
+    FILE *file = NULL;
+    if (counting) {
+        char name[4096];
+        snprintf(name, sizeof name, "%s.%u", written_to, written++);
+        file = fopen(name, "w");
+    }
     for (size_t bucket = 0; bucket < BUCKETS; bucket++)
         for (block *each = blocks[bucket]; each; each = each->next) {
             if (file && each->runs)
@@ -88,7 +95,7 @@ static void called(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64_t a
         }
     if (file)
         fclose(file);
-    counting = true;
+    counting = !counting;
 }
 
 int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)

@@ -1,18 +1,19 @@
-"""Runs a file's signature on an emulated Raspberry Pi and reads what it cost."""
+"""Runs signatures of files on an emulated Raspberry Pi and reads what they cost."""
 
 from __future__ import annotations
 
 import functools
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from on_arm.counts import Cost, by_function, read_blocks, read_maps, total
+from on_arm.counts import Cost, Mapped, by_function, read_blocks, read_maps, total
 from on_arm.elf import read_functions
 from on_arm.rooting import BOARDS, HERE
 
@@ -38,37 +39,56 @@ class Run:
 
 def run(
     folder: Path,
-    file: Path,
-    inputs: Mapping[str, Any],
+    files: Sequence[tuple[bytes, Mapping[str, Any]]],
     *,
     board: str,
     runtime: str,
-    work: Path,
     signature: str = "train",
     steps: int = 2,
-) -> Run:
-    """Emulates some steps on one thread.
+) -> list[Run]:
+    """Emulates some steps of each file on one thread, all in one process.
 
     Args:
         folder: of `set_up`.
-        file: the ``.tflite``.
-        inputs: of the signature, by name.
+        files: ``.tflite`` files, each with the inputs of its signature by name.
         board: key of `BOARDS`.
         runtime: one that the board has.
-        work: an empty folder for what the emulated process reads and writes.
         signature: which one runs.
         steps: how many are counted, after two that are not.
+
+    Returns:
+        What was found for each file.
 
     Raises:
         SystemExit: the emulated process failed.
     """
-    host, root = folder.resolve() / "host", folder.resolve() / board
-    (work / "model.tflite").write_bytes(file.read_bytes())
-    np.savez(work / "inputs.npz", **inputs)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        for index, (file, inputs) in enumerate(files):
+            (work / f"{index}.tflite").write_bytes(file)
+            np.savez(work / f"{index}.npz", **inputs)
+        command = _command(folder.resolve(), board, runtime, work) + [signature, str(steps)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise SystemExit(f"{runtime} on {board}: the emulated process failed:\n{done.stderr[-2000:]}")
+        maps = read_maps((work / "maps").read_text().splitlines())
+        losses = json.loads((work / "losses.json").read_text())
+        return [_read(work, index, maps, steps, losses[index]) for index in range(len(files))]
+
+
+def _read(work: Path, index: int, maps: Sequence[Mapped], steps: int, losses: Sequence[float]) -> Run:
+    blocks = read_blocks((work / f"counts.{index}").read_text().splitlines())
+    with np.load(work / f"{index}.out.npz") as stored:
+        outputs = dict(stored)
+    return Run(total(blocks, steps), _demangled(by_function(blocks, maps, _named_in, steps)), outputs, tuple(losses))
+
+
+def _command(folder: Path, board: str, runtime: str, work: Path) -> list[str]:
+    host, root = folder / "host", folder / board
     # In its own loader, so that the emulator sees the libraries that it was built with.
     loader = next((host / "lib64").glob("ld-linux*.so.*"))
     libraries = ":".join(sorted({str(each.parent) for each in host.glob("**/*-linux-gnu/*.so*")}))
-    plugin = f"{folder.resolve() / 'counting.so'},to={work / 'counts'}"
+    plugin = f"{folder / 'counting.so'},to={work / 'counts'}"
     extra = sorted({str(each.parent) for each in root.glob("usr/lib/*-linux-gnu*/*/lib*.so.*")})
     environment = {
         "PYTHONHOME": root / "usr",
@@ -81,24 +101,13 @@ def run(
     command += ["-plugin", plugin, "-L", root]
     for key, value in environment.items():
         command += ["-E", f"{key}={value}"]
-    command += [root / "usr/bin/python3.11", HERE / "guest.py", runtime, work, signature, str(steps)]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, errors="replace")
-    if done.returncode or not (work / "counts").exists():
-        raise SystemExit(f"{file} on {runtime}, {board}: the emulated process failed:\n{done.stderr[-2000:]}")
-    blocks = read_blocks((work / "counts").read_text().splitlines())
-    maps = read_maps((work / "maps").read_text().splitlines())
-    with np.load(work / "outputs.npz") as stored:
-        outputs = dict(stored)
-    functions = _demangled(by_function(blocks, maps, _naming(), steps))
-    return Run(total(blocks, steps), functions, outputs, tuple(json.loads((work / "losses.json").read_text())))
+    command += [root / "usr/bin/python3.11", HERE / "guest.py", runtime, work]
+    return list(map(str, command))
 
 
-def _naming() -> Callable[[str], Callable[[int], str | None]]:
-    @functools.cache
-    def naming(path: str) -> Callable[[int], str | None]:
-        return read_functions(Path(path)).at
-
-    return naming
+@functools.cache
+def _named_in(path: str) -> Callable[[int], str | None]:
+    return read_functions(Path(path)).at
 
 
 def _demangled(costs: Mapping[str, Cost]) -> dict[str, Cost]:
