@@ -133,8 +133,8 @@ class Walk:
             return
         inputs = [environment[tensor.name] for tensor in op.inputs]
         special = _SPECIAL.get(op.type)
-        if op.type == "Identity":
-            environment[op.outputs[0].name] = inputs[0]
+        if op.type in ("Identity", "IdentityN"):
+            environment.update((old.name, new) for old, new in zip(op.outputs, inputs))
             return
         try:
             if special is not None:

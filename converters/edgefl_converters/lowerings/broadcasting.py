@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from edgefl_converters.lowerings.bitwise import bytes_in_words
-from edgefl_converters.lowerings.matmul import matmul
+from edgefl_converters.lowerings.matmul import matmul, scaled
 from edgefl_converters.lowerings.registry import Context, lowering
 
 _HIGHEST_RANK = 4
@@ -46,6 +46,9 @@ def elementwise(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Seque
     left, right = inputs
     if left.dtype == tf.uint8:
         return bytes_in_words(op, inputs, _OPERATIONS[op.type])
+    product = scaled(op, inputs, context) if op.type == "Mul" else None
+    if product is not None:
+        return [product]
     thin_left, thin_right = context.thin.get(left.name), context.thin.get(right.name)
     if thin_left is None and thin_right is None:
         return None

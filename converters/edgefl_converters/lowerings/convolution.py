@@ -1,9 +1,10 @@
-"""Convolutions as one GATHER of all windows (im2col) and one matrix product.
+"""Convolutions as gathered windows and one matrix product.
 
-The runtimes' own CONV_2D is fast only with a constant filter, and the filter's gradient has no builtin form. The
-windows of an image are gathered once and serve the forward product and the filter's gradient alike. The gradient of
-the input is a convolution of the output's gradient with the flipped filter, one product per phase of the stride. With
-a filter that is not trained these stay convolutions, which XNNPACK computes.
+The runtimes' own CONV_2D is fast only with a constant filter, and the filter's gradient has no builtin form. Where the
+strides are 1 and there are more than a few channels, it goes one axis after the other (`axiswise`). Else whole windows
+are gathered once (im2col) and serve the forward product and the filter's gradient alike, and the gradient of the input
+is a convolution of the output's gradient with the flipped filter, one product per phase of the stride. With a filter
+that is not trained these stay convolutions, which XNNPACK computes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.lowerings import depthwise
+from edgefl_converters.lowerings import axiswise, depthwise
 from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, attribute, constant, constant_filter, lowering, static_shape
 from edgefl_converters.lowerings.windows import Window, gather_rows, interleave, margin, patches, phases, through_phases
@@ -96,11 +97,15 @@ def convolve(image: tf.Tensor, kernel: tf.Tensor, window: Window, context: Conte
     batch, _, _, channels = static_shape(image)
     _, _, depth, filters = static_shape(kernel)
     groups = channels // depth
-    outputs = [
-        matmul(patches(part, window, context), tf.reshape(weights, [window.taps * depth, filters // groups]))
-        for part, weights in zip(_split(image, groups, context), _split(kernel, groups, context))
-    ]
-    return tf.reshape(_join(outputs), [batch, *window.positions, filters])
+    outputs = []
+    for part, weights in zip(_split(image, groups, context), _split(kernel, groups, context)):
+        if axiswise.pays(window, depth, filters // groups):
+            outputs.append(axiswise.convolve(part, weights, window, context))
+        else:
+            flat = tf.reshape(weights, [window.taps * depth, filters // groups])
+            product = matmul(patches(part, window, context), flat)
+            outputs.append(tf.reshape(product, [batch, *window.positions, filters // groups]))
+    return _join(outputs)
 
 
 def filter_gradient(
@@ -110,14 +115,15 @@ def filter_gradient(
     batch, _, _, channels = static_shape(image)
     rows, columns, depth, filters = shape
     groups = channels // depth
-    flat = tf.reshape(gradient, [batch * window.count, filters])
-    parts = [
-        tf.reshape(
-            matmul(patches(part, window, context), own, transpose_left=True),
-            [rows, columns, depth, filters // groups],
-        )
-        for part, own in zip(_split(image, groups, context), _split(flat, groups, context))
-    ]
+    own_shape = [rows, columns, depth, filters // groups]
+    parts = []
+    for part, own in zip(_split(image, groups, context), _split(gradient, groups, context)):
+        if axiswise.pays(window, depth, filters // groups):
+            parts.append(axiswise.filter_gradient(part, own, own_shape, window, context))
+        else:
+            flat = tf.reshape(own, [batch * window.count, filters // groups])
+            product = matmul(patches(part, window, context), flat, transpose_left=True)
+            parts.append(tf.reshape(product, own_shape))
     return _join(parts)
 
 
@@ -128,10 +134,12 @@ def input_gradient(
     batch, _, _, channels = shape
     depth = static_shape(kernel)[2]
     groups = channels // depth
-    parts = [
-        _input_gradient(own, weights, window, batch, depth)
-        for own, weights in zip(_split(gradient, groups, context), _split(kernel, groups, context))
-    ]
+    parts = []
+    for own, weights in zip(_split(gradient, groups, context), _split(kernel, groups, context)):
+        if axiswise.pays(window, static_shape(own)[3], depth):
+            parts.append(axiswise.input_gradient(weights, own, window, context))
+        else:
+            parts.append(_input_gradient(own, weights, window, batch, depth))
     return _join(parts)
 
 
@@ -141,7 +149,10 @@ def _input_gradient(gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batc
     margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
     if margins != [(0, 0), (0, 0)]:
         gradient = tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
-    exchanged = tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [channels, window.taps, filters])
+    if window.taps == 1 and window.strides == (1, 1):
+        product = matmul(tf.reshape(gradient, [-1, filters]), tf.transpose(tf.reshape(kernel, [channels, filters])))
+        return tf.reshape(product, [batch, *window.image, channels])
+    exchanged = tf.reshape(tf.transpose(kernel, [0, 1, 3, 2]), [window.taps, filters, channels])
     outputs = []
     for phase in split:
         taps = [row * window.kernel[1] + column for row in phase.taps[0] for column in phase.taps[1]]
@@ -152,10 +163,8 @@ def _input_gradient(gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batc
         reached = tf.reshape(
             gather_rows(gradient, rows, columns), [batch * lengths[0] * lengths[1], len(taps) * filters]
         )
-        chosen = (
-            exchanged if taps == list(range(window.taps)) else tf.gather(exchanged, np.asarray(taps, np.int32), axis=1)
-        )
-        product = matmul(reached, tf.reshape(chosen, [channels, len(taps) * filters]), transpose_right=True)
+        chosen = exchanged if taps == list(range(window.taps)) else tf.gather(exchanged, np.asarray(taps, np.int32))
+        product = matmul(reached, tf.reshape(chosen, [len(taps) * filters, channels]))
         outputs.append(tf.reshape(product, [batch, *lengths, channels]))
     return interleave(outputs, window, lengths, batch, channels)
 

@@ -14,42 +14,62 @@ import tensorflow as tf
 
 from edgefl_converters.lowerings.registry import Context, attribute, lowering, static_shape
 
-__all__ = ["matmul"]
+__all__ = ["matmul", "scaled"]
 
-_TALL = 2
-"""Rows on the left per column on the right from which the right side is transposed first: tflite-runtime 2.14 then
-takes a quarter less time, ai-edge-litert no more, and the transpose is cheap."""
+_SMALL = 1 << 15
+"""Numbers in a matrix up to which it is transposed where its transpose is wanted on the right, once for all products
+with it. A larger one is not touched: the product is made the other way round. ``adj_y`` sends BATCH_MATMUL to a kernel
+of tflite-runtime 2.14 that takes three times as long; on ai-edge-litert both ways cost the same up to 10 rows, and at
+32 rows this one takes two thirds."""
+
+_WORTH = 4
+"""Numbers in a product for each one in its right factor from which a scalar is multiplied into the factor."""
 
 
-def matmul(
-    left: tf.Tensor, right: tf.Tensor, *, transpose_left: bool = False, transpose_right: bool = False
-) -> tf.Tensor:
-    """The product of two matrices; the bigger one is faster on the left.
+def matmul(left: tf.Tensor, right: tf.Tensor, *, transpose_left: bool = False) -> tf.Tensor:
+    """The product of two matrices.
 
     Args:
-        left: ``[M, K]``, or ``[K, M]`` if it is to be transposed.
-        right: ``[K, N]``, or ``[N, K]`` if it is to be transposed.
+        left: ``[M, K]``, or ``[K, M]`` if it is to be transposed; the bigger one is faster on this side. Or several
+            matrices, ``[B, M, K]``.
+        right: ``[K, N]``.
         transpose_left: transpose it first.
-        transpose_right: transpose it first.
 
     Returns:
-        ``[M, N]``.
+        ``[M, N]``, or ``[B, M, N]``.
     """
-    rows, columns = static_shape(left)[int(transpose_left)], static_shape(right)[int(not transpose_right)]
-    if rows >= _TALL * columns and not transpose_left and not transpose_right:
-        right, transpose_right = tf.transpose(right), True
+    several = left.shape.rank == 3
     product = tf.raw_ops.BatchMatMulV2(
-        x=tf.expand_dims(left, 0), y=tf.expand_dims(right, 0), adj_x=transpose_left, adj_y=transpose_right
+        x=left if several else tf.expand_dims(left, 0), y=tf.expand_dims(right, 0), adj_x=transpose_left
     )
-    return tf.reshape(product, [rows, columns])
+    return product if several else tf.reshape(product, static_shape(product)[1:])
 
 
 @lowering("MatMul")
 def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """A product of rank 3."""
     left, right = inputs
-    transposed = bool(attribute(op, "transpose_a")), bool(attribute(op, "transpose_b"))
-    product = matmul(left, right, transpose_left=transposed[0], transpose_right=transposed[1])
-    if transposed == (True, False):
+    transpose_left, transpose_right = bool(attribute(op, "transpose_a")), bool(attribute(op, "transpose_b"))
+    if transpose_right:
+        if right.shape.num_elements() > _SMALL and not transpose_left:
+            return [tf.transpose(matmul(right, tf.transpose(left)))]
+        right = context.shared(("transposed", right.name), lambda: tf.transpose(inputs[1]))
+    product = matmul(left, right, transpose_left=transpose_left)
+    if transpose_left and not transpose_right:
         context.factors[product.name] = (left, right)
     return [product]
+
+
+def scaled(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> tf.Tensor | None:
+    """A scalar times a product that nothing else needs, as the product with a scaled factor; None for any other.
+
+    So the learning rate is multiplied into the gradient of a layer's output, not into that of its weights.
+    """
+    for place, number in ((0, 1), (1, 0)):
+        factors = context.factors.get(inputs[place].name)
+        if factors is None or inputs[number].shape.rank != 0 or len(op.inputs[place].consumers()) > 1:
+            continue
+        left, right = factors
+        if inputs[place].shape.num_elements() >= _WORTH * right.shape.num_elements():
+            return matmul(left, right * inputs[number], transpose_left=True)
+    return None
