@@ -1,8 +1,8 @@
 """Counts instructions on emulated Raspberry Pis.
 
-    python -m on_arm setup                                    # once: about 400 MB below arm/, half a minute
-    python -m on_arm forms [--only conv,dense] [--json FILE]  # the converter's forms beside others
-    python -m on_arm models FOLDER[,FOLDER]... [--functions]  # whole steps; a FOLDER as local_steps.keras_models leaves it
+    python -m on_arm setup                      # once: about 400 MB below arm/, half a minute
+    python -m on_arm forms [--only conv,dense]  # the converter's forms beside others
+    python -m on_arm models FOLDER...           # whole steps; a FOLDER as local_steps.keras_models leaves it
 
 To be run in benchmarks/. Counts do not depend on the machine, its load or the time.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +20,37 @@ import numpy as np
 from edgefl.model_file import ModelFile
 from local_steps.cases import load_batch
 from on_arm.counts import short
-from on_arm.emulating import Run, run
-from on_arm.rooting import BOARDS, HERE, set_up
+from on_arm.emulating import Run, losses_here, run
+from on_arm.rooting import BOARDS, HERE, RUNTIMES, set_up
 from on_arm.table import ratio_rows, render
 
 DIFFERENT = 1e-4
 """Relative to the largest value: forms that differ by more do not compute the same."""
+
+_COLUMNS = "Millions of instructions a step (of these, loads and stores), and the ratio to the first:"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses and runs one of the three."""
     parser = argparse.ArgumentParser(prog="python -m on_arm", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("setup", "forms", "models"))
-    parser.add_argument("folders", nargs="*", type=Path, help="of models; the first is what the others are compared with")
+    parser.add_argument("folders", nargs="*", type=Path, help="of models; the others are compared with the first")
     parser.add_argument("--root", type=Path, default=HERE.parent.parent / "arm", help="where the boards lie")
-    parser.add_argument("--boards", default="aarch64", help=f"of {', '.join(BOARDS)}")
-    parser.add_argument("--runtimes", default="ai-edge-litert,tflite-runtime")
+    parser.add_argument("--boards", type=_several(BOARDS), default=["aarch64"], help=f"of {', '.join(BOARDS)}")
+    parser.add_argument("--runtimes", type=_several(RUNTIMES), default=RUNTIMES, help=f"of {', '.join(RUNTIMES)}")
     parser.add_argument("--only", default="", help="groups of forms, by their keys")
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="also the N dearest functions")
     parser.add_argument("--json", type=Path, help="leaves the figures there")
     given = parser.parse_args(arguments)
-    boards = given.boards.split(",")
-    if unknown := set(boards) - set(BOARDS):
-        parser.error(f"unknown board {', '.join(unknown)}; there are {', '.join(BOARDS)}")
-    for board in boards:
-        set_up(given.root, board)
-    places = [
-        (board, runtime) for board in boards for runtime in BOARDS[board].runtimes if runtime in given.runtimes.split(",")
-    ]
-    if given.what == "setup":
-        return
     if given.what == "models" and not given.folders:
         parser.error("models: name at least one folder with model.tflite, x.npy and y.npy")
+    if missing := [str(folder) for folder in given.folders if not (folder / "model.tflite").exists()]:
+        parser.error(f"no model.tflite in {', '.join(missing)}; python -m local_steps.keras_models makes one")
+    for board in given.boards:
+        set_up(given.root, board)
+    if given.what == "setup":
+        return
+    places = [(board, name) for board in given.boards for name in BOARDS[board].runtimes if name in given.runtimes]
     rows = []
     source = _forms(given, places) if given.what == "forms" else _models(given, places)
     for row, found in source:
@@ -60,12 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             share = cost.instructions / found.cost.instructions
             print(f"    {share:6.1%} {cost.instructions:14,.0f} {cost.memory:14,.0f}  {short(name)}")
         rows.append(row)
-    base = "naive" if given.what == "forms" else str(given.folders[0])
-    rows = ratio_rows(rows, base)
-    print("\nMillions of instructions a step (of these, loads and stores), and the ratio to the first form:\n")
-    print(render(rows))
+    rows = ratio_rows(rows, rows[0]["name"]) if rows else []
+    print(f"\n{_COLUMNS}\n\n{render(rows)}")
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
+
+
+def _several(known: Iterable[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
+        return names
+
+    return parse
 
 
 def _row(group: str, name: str, place: tuple[str, str], found: Run) -> dict[str, Any]:
@@ -78,7 +85,10 @@ def _forms(given: Any, places: Sequence[tuple[str, str]]) -> Iterator[tuple[dict
     from on_arm.building import SIGNATURE, build, input_names
     from on_arm.forms import GROUPS
 
-    chosen = {key: GROUPS[key] for key in (given.only.split(",") if given.only else GROUPS)}
+    keys = given.only.split(",") if given.only else list(GROUPS)
+    if unknown := [key for key in keys if key not in GROUPS]:
+        raise SystemExit(f"There is no group {', '.join(unknown)}; there are {', '.join(GROUPS)}.")
+    chosen = {key: GROUPS[key] for key in keys}
     forms = [(key, group, form) for key, group in chosen.items() for form in group.forms]
     files = [(build(group, form), dict(zip(input_names(group), group.arrays()))) for _, group, form in forms]
     expected: dict[str, Any] = {}
@@ -96,8 +106,11 @@ def _forms(given: Any, places: Sequence[tuple[str, str]]) -> Iterator[tuple[dict
 def _models(given: Any, places: Sequence[tuple[str, str]]) -> Iterator[tuple[dict[str, Any], Run]]:
     files = [((folder / "model.tflite").read_bytes(), _batch(folder)) for folder in given.folders]
     for place in places:
-        for folder, found in zip(given.folders, run(given.root, files, board=place[0], runtime=place[1])):
-            yield _row("a training step", str(folder), place, found), found
+        here = losses_here(files, runtime=place[1])
+        for folder, found, own in zip(given.folders, run(given.root, files, board=place[0], runtime=place[1]), here):
+            apart = float(np.max(np.abs(np.divide(found.losses, own) - 1.0)))
+            print(f"{folder} on {place[1]}, {place[0]}: losses within {apart:.1e} of those on this machine")
+            yield {**_row("a training step", str(folder), place, found), "losses_apart": apart}, found
 
 
 def _batch(folder: Path) -> dict[str, Any]:

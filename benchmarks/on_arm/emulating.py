@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from on_arm.counts import Cost, Mapped, by_function, read_blocks, read_maps, tot
 from on_arm.elf import read_functions
 from on_arm.rooting import BOARDS, HERE
 
-__all__ = ["Run", "run"]
+__all__ = ["Run", "losses_here", "run"]
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,32 @@ def run(
     """
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        for index, (file, inputs) in enumerate(files):
-            (work / f"{index}.tflite").write_bytes(file)
-            np.savez(work / f"{index}.npz", **inputs)
-        command = _command(folder.resolve(), board, runtime, work) + [signature, str(steps)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            raise SystemExit(f"{runtime} on {board}: the emulated process failed:\n{done.stderr[-2000:]}")
+        command = [*_command(folder.resolve(), board, runtime, work), runtime, name, signature, str(steps)]
+        losses = _execute(command, work, files, f"{runtime} on {board}")
         maps = read_maps((work / "maps").read_text().splitlines())
-        losses = json.loads((work / "losses.json").read_text())
         return [_read(work, index, maps, steps, losses[index]) for index in range(len(files))]
+
+
+def losses_here(
+    files: Sequence[tuple[bytes, Mapping[str, Any]]], *, runtime: str, signature: str = "train", steps: int = 2
+) -> list[list[float]]:
+    """The losses of the same steps on this machine's own processor."""
+    with tempfile.TemporaryDirectory() as name:
+        command = [sys.executable, str(HERE / "guest.py"), runtime, name, signature, str(steps)]
+        return _execute(command, Path(name), files, f"{runtime} on this machine")
+
+
+def _execute(
+    command: Sequence[str], work: Path, files: Sequence[tuple[bytes, Mapping[str, Any]]], where: str
+) -> list[list[float]]:
+    for index, (file, inputs) in enumerate(files):
+        (work / f"{index}.tflite").write_bytes(file)
+        np.savez(work / f"{index}.npz", **inputs)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise SystemExit(f"{where}: the process failed:\n{done.stderr[-2000:]}")
+    losses: list[list[float]] = json.loads((work / "losses.json").read_text())
+    return losses
 
 
 def _read(work: Path, index: int, maps: Sequence[Mapped], steps: int, losses: Sequence[float]) -> Run:
@@ -101,7 +118,7 @@ def _command(folder: Path, board: str, runtime: str, work: Path) -> list[str]:
     command += ["-plugin", plugin, "-L", root]
     for key, value in environment.items():
         command += ["-E", f"{key}={value}"]
-    command += [root / "usr/bin/python3.11", HERE / "guest.py", runtime, work]
+    command += [root / "usr/bin/python3.11", HERE / "guest.py"]
     return list(map(str, command))
 
 

@@ -1,4 +1,4 @@
-"""Ways to compute the same thing, as TensorFlow functions: the naive one, the converter's own, and others that were tried.
+"""Ways to compute the same thing, as TensorFlow functions: the naive one, the converter's own, and others.
 
 What the converter chooses is not written down here: the op itself goes through its lowerings, so that the comparison
 is always with what a file of today contains.
@@ -122,7 +122,9 @@ def _conv_gather(transposed: bool) -> Callable[..., Any]:
         flat = tf.reshape(wide, [batch, (side + 2 * around) ** 2, channels])
         rows = tf.reshape(tf.gather(flat, _rows_table(size, side), axis=1), [batch * side * side, taps])
         weights = tf.reshape(kernel, [taps, -1])
-        return tf.reshape((_right_first if transposed else _product)(rows, weights), [batch, side, side, kernel.shape[3]])
+        return tf.reshape(
+            (_right_first if transposed else _product)(rows, weights), [batch, side, side, kernel.shape[3]]
+        )
 
     return convolve
 
@@ -266,6 +268,21 @@ def _relu_grad(features: Any, gradient: Any) -> Any:
     return tf.raw_ops.ReluGrad(gradients=gradient, features=tf.nn.relu(features))
 
 
+def _relu6_grad(features: Any, gradient: Any) -> Any:
+    return tf.raw_ops.Relu6Grad(gradients=gradient, features=tf.nn.relu6(features))
+
+
+def _relu6_grad_comparing(features: Any, gradient: Any) -> Any:
+    output = tf.nn.relu6(features)
+    return gradient * tf.cast(tf.logical_and(output > 0.0, output < 6.0), tf.float32)
+
+
+def _relu6_grad_saturating(features: Any, gradient: Any) -> Any:
+    """``y (6 - y)`` is above 0 where the gradient passes, and 0 elsewhere."""
+    output = tf.nn.relu6(features)
+    return gradient * tf.minimum(output * (6.0 - output) * 3.4e38, 1.0)
+
+
 _MIDDLE, _KERNEL, _OUT = (10, 14, 14, 32), (5, 5, 32, 64), (10, 14, 14, 64)
 _FIRST, _FIRST_KERNEL, _FIRST_OUT = (10, 28, 28, 1), (5, 5, 1, 32), (10, 28, 28, 32)
 _MAPS, _TAPS = (8, 24, 24, 48), (3, 3, 48, 1)
@@ -291,12 +308,14 @@ GROUPS = {
         "gradient of its input, 14×14×32", (_KERNEL, _OUT), (Form(NAIVE, _conv_input), _chosen(_conv_input))
     ),
     "first-conv": Group(
-        "convolution 5×5, 28×28×1 → 32, batch 10", (_FIRST, _FIRST_KERNEL), (
+        "convolution 5×5, 28×28×1 → 32, batch 10",
+        (_FIRST, _FIRST_KERNEL),
+        (
             Form(NAIVE, _conv),
             _chosen(_conv),
             Form("GATHER, right side as it is", _conv_gather(False)),
             Form("slices and CONCATENATION", _conv_slices),
-        )
+        ),
     ),
     "first-conv-filter": Group(
         "gradient of its filter, 5×5×1 → 32",
@@ -395,6 +414,15 @@ GROUPS = {
             Form(NAIVE, lambda x, g: tf.where(tf.nn.relu(x) > 0.0, g, tf.zeros_like(g))),
             _chosen(_relu_grad),
             Form("times cast(x > 0)", lambda x, g: g * tf.cast(tf.nn.relu(x) > 0.0, tf.float32)),
+        ),
+    ),
+    "relu6": Group(
+        "gradient of ReLU6, 221,184 values (with the ReLU6)",
+        (_MAPS, _MAPS),
+        (
+            Form(NAIVE, _relu6_grad_comparing),
+            _chosen(_relu6_grad),
+            Form("min(y (6 - y) huge, 1)", _relu6_grad_saturating),
         ),
     ),
 }

@@ -1,4 +1,4 @@
-"""The program inside the emulation: runs a signature of each of some files, with a mark before and after what is counted.
+"""The program inside the emulation: runs a signature of some files, with a mark before and after what is counted.
 
     python guest.py RUNTIME FOLDER SIGNATURE STEPS
 

@@ -7,7 +7,6 @@ are needed: packages are downloaded into the folder and unpacked there, those of
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BOARDS", "HERE", "Board", "set_up"]
+__all__ = ["BOARDS", "HERE", "RUNTIMES", "Board", "set_up"]
 
 HERE = Path(__file__).resolve().parent
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -71,6 +70,7 @@ BOARDS = {
     ),
 }
 """A Raspberry Pi 4 with a 64-bit and with a 32-bit system."""
+RUNTIMES = ["ai-edge-litert", "tflite-runtime"]
 
 
 def set_up(folder: Path, name: str) -> None:
@@ -199,4 +199,4 @@ def _compile(folder: Path) -> None:
         _run(["gcc", "-O2", "-shared", "-fPIC", "-o", str(stamp), str(source)])
     link = folder / "counting.so"
     link.unlink(missing_ok=True)
-    os.symlink(stamp.name, link)
+    link.symlink_to(stamp.name)

@@ -29,9 +29,11 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        cell = f"{row['instructions'] / 1e6:.3g} ({row['memory'] / 1e6:.3g}) | {ratio}"
+        memory = f" ({row['memory'] / 1e6:.3g})" if row["memory"] else ""
+        cell = f"{row['instructions'] / 1e6:.3g}{memory} | {ratio}"
         lines.setdefault((row["group"], row["name"]), {})[row["where"]] = cell
-    text = ["| | form | " + " | ".join(f"{place} | ratio" for place in places) + " |", "|---|---|" + "---|---|" * len(places)]
+    head = " | ".join(f"{place} | ratio" for place in places)
+    text = [f"| | form | {head} |", "|---|---|" + "---|---|" * len(places)]
     last = None
     for (group, name), cells in lines.items():
         first, last = ("" if group == last else group), group
