@@ -100,6 +100,7 @@ def _arrange(flat: FlatModel, assembled: Assembled) -> dict[str, int]:
     """Gives a file its final form but for the manifest; returns the buffer of each parameter by its name."""
     owned = {key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)}
     buffers = flat.give_own_buffers(owned)
+    flat.flatten_products()
     flat.share_equal_buffers()
     flat.compute_repeated_constants(["reset_optimizer"])
     flat.separate_outputs()

@@ -7,7 +7,7 @@ instead of stored, names that nobody reads go, and the manifest comes in. Equal 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flatbuffers
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl.errors import UnsupportedModelError
+from edgefl_converters.flat_products import flatten_products
 from edgefl_converters.frozen_storage import StoredConstant, store
 from edgefl_converters.packing import AlignedBuffer, SharedQuantization
 
@@ -163,6 +164,11 @@ class FlatModel:
                 outputs.append(self._copy_tensor(subgraph, output) if output in outputs else output)
             subgraph.outputs = outputs
 
+    def flatten_products(self) -> None:
+        """Makes products of two matrices products of rank 2; see `flat_products`."""
+        for subgraph in self._model.subgraphs:
+            flatten_products(subgraph, self._builtin, self._constant_shape)
+
     def make_primary(self, signature: str) -> None:
         """Moves a signature's subgraph to the front: tflite-runtime 2.14 delegates the first subgraph only."""
         index = next(each.subgraphIndex for each in self._model.signatureDefs if _text(each.signatureKey) == signature)
@@ -275,8 +281,7 @@ class FlatModel:
         items = np.asarray(data, np.uint8).reshape(-1, _ITEM_BYTES[tensor.type])
         if (items != items[0]).any():
             return None
-        shape = np.asarray(tensor.shape, np.int32)
-        dims = self._constant(subgraph, schema.TensorType.INT32, [len(shape)], shape.tobytes())
+        dims = self._constant_shape(subgraph, tensor.shape)
         value = self._constant(subgraph, tensor.type, [], items[0].tobytes())
         output = schema.TensorT()
         output.type, output.shape, output.buffer = tensor.type, tensor.shape, 0
@@ -335,6 +340,9 @@ class FlatModel:
         operator.inputs, operator.outputs = [source, source], [_add(subgraph.tensors, output)]
         subgraph.operators = [*subgraph.operators, operator]
         return int(operator.outputs[0])
+
+    def _constant_shape(self, subgraph: Any, shape: Sequence[int]) -> int:
+        return self._constant(subgraph, schema.TensorType.INT32, [len(shape)], np.asarray(shape, np.int32).tobytes())
 
     def _constant(self, subgraph: Any, dtype: int, shape: list[int], data: bytes) -> int:
         tensor = schema.TensorT()

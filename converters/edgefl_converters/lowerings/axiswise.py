@@ -14,15 +14,18 @@ half the memory. Slices that are joined keep all of it in one partition of XNNPA
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, static_shape
-from edgefl_converters.lowerings.windows import Window
+from edgefl_converters.lowerings.windows import Window, part, shifted
 
 __all__ = ["convolve", "filter_gradient", "input_gradient", "pays"]
+
+_NARROW = 8
+"""Up to this many channels a pixel is too short to be copied one by one."""
 
 
 def pays(window: Window, gathered: int, added: int) -> bool:
@@ -34,7 +37,8 @@ def pays(window: Window, gathered: int, added: int) -> bool:
         added: channels of what is added up.
     """
     rows, columns = window.kernel
-    return window.strides == (1, 1) and columns * gathered + rows * added <= window.taps * gathered
+    cheap = rows == 1 or columns * gathered + rows * added <= window.taps * gathered
+    return window.strides == (1, 1) and gathered > _NARROW and cheap
 
 
 def convolve(image: tf.Tensor, kernel: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
@@ -77,7 +81,7 @@ def _along_width(image: tf.Tensor, window: Window, context: Context) -> tf.Tenso
     """What a window's columns see of each row of an image: ``[B, H, positions, w * C]``."""
     offsets = [column * window.dilations[1] - window.before[1] for column in range(window.kernel[1])]
     return context.shared(
-        ("along width", image.name, window), lambda: _side_by_side(image, 2, offsets, window.positions[1])
+        ("along width", image.name, window), lambda: _joined(shifted(image, 2, offsets, window.positions[1]))
     )
 
 
@@ -85,25 +89,11 @@ def _along_height(gradient: tf.Tensor, window: Window, context: Context) -> tf.T
     """The gradients of the windows whose rows see each row of the image: ``[B, H, positions, h * F]``."""
     offsets = [window.before[0] - row * window.dilations[0] for row in range(window.kernel[0])]
     return context.shared(
-        ("along height", gradient.name, window), lambda: _side_by_side(gradient, 1, offsets, window.image[0])
+        ("along height", gradient.name, window), lambda: _joined(shifted(gradient, 1, offsets, window.image[0]))
     )
 
 
-def _side_by_side(tensor: tf.Tensor, axis: int, offsets: Sequence[int], length: int) -> tf.Tensor:
-    """Shifted copies of a tensor with zeros around it, one after the other in the last axis.
-
-    Args:
-        tensor: ``[B, H, W, C]``.
-        axis: along which it is shifted.
-        offsets: for each copy, which place of the tensor comes first.
-        length: of the copies along the axis.
-    """
-    shape = static_shape(tensor)
-    before = max(0, -min(offsets))
-    after = max(0, max(offsets) + length - shape[axis])
-    if before or after:
-        tensor = tf.pad(tensor, [[before, after] if each == axis else [0, 0] for each in range(len(shape))])
-    copies = [_slice(tensor, {axis: (offset + before, length)}) for offset in offsets]
+def _joined(copies: Sequence[tf.Tensor]) -> tf.Tensor:
     return copies[0] if len(copies) == 1 else tf.concat(copies, axis=-1)
 
 
@@ -123,7 +113,7 @@ def _shifted_sum(terms: tf.Tensor, axis: int, offsets: Sequence[int], length: in
         begin, end = max(0, -offset), min(length, places - offset)
         if begin >= end:
             continue
-        term = _slice(terms, {axis: (begin + offset, end - begin), last: (block * channels, channels)})
+        term = part(terms, {axis: (begin + offset, end - begin), last: (block * channels, channels)})
         if (begin, end) != (0, length):
             term = tf.pad(term, [[begin, length - end] if each == axis else [0, 0] for each in range(len(shape))])
         total = term if total is None else total + term
@@ -131,12 +121,3 @@ def _shifted_sum(terms: tf.Tensor, axis: int, offsets: Sequence[int], length: in
         shape[axis], shape[-1] = length, channels
         return tf.zeros(shape)
     return total
-
-
-def _slice(tensor: tf.Tensor, parts: Mapping[int, tuple[int, int]]) -> tf.Tensor:
-    """A part of a tensor: for some axes where it begins and how long it is."""
-    shape = static_shape(tensor)
-    bounds = [parts.get(axis, (0, size)) for axis, size in enumerate(shape)]
-    if all(bound == (0, size) for bound, size in zip(bounds, shape)):
-        return tensor
-    return tf.slice(tensor, [begin for begin, _ in bounds], [size for _, size in bounds])

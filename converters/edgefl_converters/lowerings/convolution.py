@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.lowerings import axiswise, depthwise
+from edgefl_converters.lowerings import axiswise, depthwise, planes
 from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, attribute, constant, constant_filter, lowering, static_shape
 from edgefl_converters.lowerings.windows import Window, gather_rows, interleave, margin, patches, phases, through_phases
@@ -101,6 +101,8 @@ def convolve(image: tf.Tensor, kernel: tf.Tensor, window: Window, context: Conte
     for part, weights in zip(_split(image, groups, context), _split(kernel, groups, context)):
         if axiswise.pays(window, depth, filters // groups):
             outputs.append(axiswise.convolve(part, weights, window, context))
+        elif planes.fits(window):
+            outputs.append(planes.convolve(part, weights, window, context))
         else:
             flat = tf.reshape(weights, [window.taps * depth, filters // groups])
             product = matmul(patches(part, window, context), flat)
@@ -120,6 +122,8 @@ def filter_gradient(
     for part, own in zip(_split(image, groups, context), _split(gradient, groups, context)):
         if axiswise.pays(window, depth, filters // groups):
             parts.append(axiswise.filter_gradient(part, own, own_shape, window, context))
+        elif planes.fits(window):
+            parts.append(planes.filter_gradient(part, own, own_shape, window, context))
         else:
             flat = tf.reshape(own, [batch * window.count, filters // groups])
             product = matmul(patches(part, window, context), flat, transpose_left=True)

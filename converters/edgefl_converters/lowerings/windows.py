@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,12 @@ __all__ = [
     "interleave",
     "margin",
     "pad_image",
+    "part",
     "patches",
     "phases",
+    "shifted",
     "through_phases",
 ]
-
-_NARROW = 4
-"""Up to this many channels a row is too short to be gathered one by one: windows are stacked along the width first."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +135,32 @@ def gather_rows(image: tf.Tensor, rows: NDArray[np.int32], columns: NDArray[np.i
     return tf.gather(tf.reshape(image, [batch, height * width, channels]), table, axis=1)
 
 
+def part(tensor: tf.Tensor, bounds: Mapping[int, tuple[int, int]]) -> tf.Tensor:
+    """A part of a tensor: for some axes where it begins and how long it is."""
+    shape = static_shape(tensor)
+    all_bounds = [bounds.get(axis, (0, size)) for axis, size in enumerate(shape)]
+    if all(each == (0, size) for each, size in zip(all_bounds, shape)):
+        return tensor
+    return tf.slice(tensor, [begin for begin, _ in all_bounds], [size for _, size in all_bounds])
+
+
+def shifted(tensor: tf.Tensor, axis: int, offsets: Sequence[int], length: int) -> list[tf.Tensor]:
+    """Copies of a tensor that begin at other places of an axis, with zeros around it.
+
+    Args:
+        tensor: of any rank.
+        axis: along which it is shifted.
+        offsets: for each copy, which place of the tensor comes first; may lie outside.
+        length: of the copies along the axis.
+    """
+    shape = static_shape(tensor)
+    before = max(0, -min(offsets))
+    after = max(0, max(offsets) + length - shape[axis])
+    if before or after:
+        tensor = tf.pad(tensor, [[before, after] if each == axis else [0, 0] for each in range(len(shape))])
+    return [part(tensor, {axis: (offset + before, length)}) for offset in offsets]
+
+
 def patches(image: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
     """Every window as a row (im2col), shared by all ops that look at the same image through the same window.
 
@@ -157,11 +182,6 @@ def _patches(image: tf.Tensor, window: Window) -> tf.Tensor:
         return tf.reshape(image, shape)
     padded = pad_image(image, window)
     rows, columns = window.axis_indices(0), window.axis_indices(1)
-    if channels <= _NARROW and window.kernel[0] > 1 and window.kernel[1] > 1 and window.strides[1] == 1:
-        width = window.positions[1]
-        shifted = [padded[:, :, first : first + width] for first in columns[0]]
-        stacked = tf.concat(shifted, axis=3)
-        return tf.reshape(gather_rows(stacked, rows, np.arange(width, dtype=np.int32)[:, None]), shape)
     return tf.reshape(gather_rows(padded, rows, columns), shape)
 
 
