@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from edgefl_converters.flatbuffer import FlatModel
 from edgefl_converters.saved_model import convert_saved_model
 from edgefl_converters.walk import Origins, Walk
 from on_arm.forms import Form, Group
@@ -22,7 +23,10 @@ def input_names(group: Group) -> list[str]:
 
 
 def build(group: Group, form: Form) -> bytes:
-    """The file; its one signature has the output ``result``."""
+    """The file; its one signature has the output ``result``.
+
+    A form that is lowered is finished as the converter finishes its files.
+    """
     names = input_names(group)
     specs = [tf.TensorSpec(shape, tf.float32) for shape in group.shapes]
     traced = tf.function(form.function, autograph=False).get_concrete_function(*specs)
@@ -40,4 +44,10 @@ def build(group: Group, form: Form) -> bytes:
     module.run = tf.function(signature, autograph=False)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={SIGNATURE: module.run.get_concrete_function(**named)})
-        return convert_saved_model(folder, [SIGNATURE])
+        converted = convert_saved_model(folder, [SIGNATURE])
+    if not form.lowered:
+        return converted
+    flat = FlatModel(converted)
+    flat.flatten_products()
+    flat.drop_unused()
+    return flat.pack()
