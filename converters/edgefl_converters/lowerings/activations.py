@@ -23,11 +23,6 @@ def positive(values: tf.Tensor) -> tf.Tensor:
     return tf.minimum(values * _HUGE, 1.0)
 
 
-def _where_positive(condition: tf.Tensor) -> tf.Tensor:
-    """1.0 where a condition holds: a product with it is cheaper than a select on both runtimes."""
-    return tf.cast(condition, tf.float32)
-
-
 @lowering("ReluGrad")
 def relu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """The gradient passes where the input (or the output) is above 0."""
@@ -41,7 +36,9 @@ def relu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequenc
 def relu6_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """The gradient passes strictly between 0 and 6."""
     gradient, features = inputs
-    return [gradient * _where_positive(tf.logical_and(features > 0.0, features < 6.0))]
+    if op.inputs[1].op.type != "Relu6":
+        features = tf.minimum(tf.maximum(features, 0.0), 6.0)
+    return [gradient * positive(features * (6.0 - features))]
 
 
 @lowering("LeakyReluGrad")
@@ -49,7 +46,7 @@ def leaky_relu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> S
     """The gradient is scaled by alpha where the input is not above 0."""
     gradient, features = inputs
     alpha = float(attribute(op, "alpha"))
-    return [gradient * (alpha + (1.0 - alpha) * _where_positive(features > 0.0))]
+    return [gradient * (alpha + (1.0 - alpha) * positive(tf.maximum(features, 0.0)))]
 
 
 @lowering("EluGrad")

@@ -56,7 +56,7 @@ def conv2d_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Contex
     channels = static_shape(image)[3]
     if _is_depthwise(window, channels, shape[2]):
         by_channel = [shape[0], shape[1], channels, shape[3] // channels]
-        return [tf.reshape(depthwise.filter_gradient(image, gradient, by_channel, window), shape)]
+        return [tf.reshape(depthwise.filter_gradient(image, gradient, by_channel, window, context), shape)]
     return [filter_gradient(image, gradient, shape, window, context)]
 
 
@@ -67,7 +67,7 @@ def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context
     shape = [int(size) for size in constant(op, 0)]
     window = Window.of(op, (shape[1], shape[2]), static_shape(kernel)[:2])
     if _is_depthwise(window, shape[3], static_shape(kernel)[2]):
-        return [depthwise.input_gradient(_by_channel(kernel, shape[3]), gradient, shape, window)]
+        return [depthwise.input_gradient(_by_channel(kernel, shape[3]), gradient, shape, window, context)]
     fixed = constant_filter(kernel)
     if fixed is not None and fixed.shape[2] == shape[3] and window.dilations == (1, 1):
         return [through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))]

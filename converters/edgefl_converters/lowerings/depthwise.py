@@ -1,4 +1,9 @@
-"""Gradients of depthwise convolutions, tap by tap: a tap is a shifted image times one number a channel."""
+"""Gradients of depthwise convolutions, tap by tap: a tap is a shifted gradient times one number a channel.
+
+What a tap sees is a shifted part of the output's gradient: times the image and summed it is the tap's gradient, times
+the tap it is the image's. Both share it. Shifting the image instead would do for the filter alone, and runtimes would
+make all its copies before the backward pass begins, and keep them.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +16,17 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.lowerings.registry import Context, constant, constant_filter, lowering, static_shape
-from edgefl_converters.lowerings.windows import Window, interleave, margin, pad_image, phases, through_phases
+from edgefl_converters.lowerings.windows import Window, interleave, margin, part, phases, through_phases
 
 __all__ = ["filter_gradient", "input_gradient"]
 
 
 @lowering("DepthwiseConv2dNativeBackpropFilter")
 def depthwise_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """Each tap's gradient is the shifted image times the output's gradient, summed over rows and positions."""
+    """Each tap's gradient is the image times the shifted gradient of the output, summed over rows and positions."""
     shape = [int(size) for size in constant(op, 1)]
     window = Window.of(op, static_shape(inputs[0])[1:3], shape[:2])
-    return [filter_gradient(inputs[0], inputs[2], shape, window)]
+    return [filter_gradient(inputs[0], inputs[2], shape, window, context)]
 
 
 @lowering("DepthwiseConv2dNativeBackpropInput")
@@ -29,38 +34,37 @@ def depthwise_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Cont
     """For each phase of the stride a sum of shifted gradients times taps."""
     shape = [int(size) for size in constant(op, 0)]
     window = Window.of(op, shape[1:3], static_shape(inputs[1])[:2])
-    return [input_gradient(inputs[1], inputs[2], shape, window)]
+    return [input_gradient(inputs[1], inputs[2], shape, window, context)]
 
 
-def filter_gradient(image: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window) -> tf.Tensor:
+def filter_gradient(
+    image: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window, context: Context
+) -> tf.Tensor:
     """The gradient of a filter of a shape ``[h, w, C, multiplier]``, from image and output's gradient."""
     rows, columns, channels, multiplier = shape
-    padded = _repeat_channels(pad_image(image, window), multiplier)
-    sums = [tf.reduce_sum(tap * gradient, axis=[0, 1, 2]) for tap in _taps(padded, window)]
-    return tf.reshape(tf.stack(sums), [rows, columns, channels, multiplier])
+    by_phase = _by_phase(_repeat_channels(image, multiplier), window)
+    sums: dict[int, tf.Tensor] = {}
+    for seen, taps in zip(by_phase, _shifted_gradients(gradient, window, context)):
+        for tap, shifted in taps:
+            sums[tap] = tf.reduce_sum(seen * shifted, axis=[0, 1, 2])
+    return tf.reshape(tf.stack([sums[tap] for tap in range(window.taps)]), [rows, columns, channels, multiplier])
 
 
-def input_gradient(kernel: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window) -> tf.Tensor:
+def input_gradient(
+    kernel: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window, context: Context
+) -> tf.Tensor:
     """The gradient of an image of a shape, from a filter ``[h, w, C, multiplier]`` and the output's gradient."""
     batch, height, width, channels = shape
-    _, columns, _, multiplier = static_shape(kernel)
+    multiplier = static_shape(kernel)[3]
     filters = channels * multiplier
     fixed = constant_filter(kernel)
     if fixed is not None and multiplier == 1 and window.dilations == (1, 1):
         return through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))
-    split, lengths = phases(window)
-    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
-    if margins != [(0, 0), (0, 0)]:
-        gradient = tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
     weights = tf.split(tf.reshape(kernel, [window.taps, filters]), window.taps, axis=0)
+    _, lengths = phases(window)
     outputs = []
-    for phase in split:
-        parts = []
-        for row, first_row in zip(phase.taps[0], phase.windows[0][0]):
-            for column, first_column in zip(phase.taps[1], phase.windows[1][0]):
-                start = [0, int(first_row) + margins[0][0], int(first_column) + margins[1][0], 0]
-                shifted = tf.slice(gradient, start, [batch, *lengths, filters])
-                parts.append(shifted * tf.reshape(weights[row * columns + column], [1, 1, 1, filters]))
+    for taps in _shifted_gradients(gradient, window, context):
+        parts = [shifted * tf.reshape(weights[tap], [1, 1, 1, filters]) for tap, shifted in taps]
         outputs.append(_add_up(parts) if parts else tf.zeros([batch, *lengths, filters]))
     whole = interleave(outputs, window, lengths, batch, filters)
     if multiplier > 1:
@@ -80,24 +84,46 @@ def _repeat_channels(image: tf.Tensor, times: int) -> tf.Tensor:
     return tf.gather(image, indices, axis=3)
 
 
-def _taps(padded: tf.Tensor, window: Window) -> Iterator[tf.Tensor]:
-    """What each tap sees of a padded image; ``[B, positions, positions, C]``, tap by tap."""
-    batch, _, _, channels = static_shape(padded)
-    (down, across), size = window.strides, window.positions
-    for row in range(window.kernel[0]):
-        for column in range(window.kernel[1]):
-            top, left = row * window.dilations[0], column * window.dilations[1]
-            if down == across == 1:
-                yield tf.slice(padded, [0, top, left, 0], [batch, *size, channels])
-            else:
-                bottom, right = top + (size[0] - 1) * down + 1, left + (size[1] - 1) * across + 1
-                yield tf.strided_slice(
-                    padded, [0, top, left, 0], [batch, bottom, right, channels], [1, down, across, 1]
-                )
+def _shifted_gradients(gradient: tf.Tensor, window: Window, context: Context) -> Iterator[list[tuple[int, tf.Tensor]]]:
+    """For each phase of the image its taps: number, and the gradients of the windows that see the phase through it."""
+    split, lengths = phases(window)
+    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
+
+    def pad() -> tf.Tensor:
+        return gradient if margins == [(0, 0), (0, 0)] else tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
+
+    padded = context.shared(("padded gradient", gradient.name, window), pad)
+    for phase in split:
+        taps = []
+        for row, first_row in zip(phase.taps[0], phase.windows[0][0]):
+            for column, first_column in zip(phase.taps[1], phase.windows[1][0]):
+                begin = int(first_row) + margins[0][0], int(first_column) + margins[1][0]
+                bounds = {1: (begin[0], lengths[0]), 2: (begin[1], lengths[1])}
+                key = ("shifted gradient", gradient.name, window, begin)
+                shifted = context.shared(key, functools.partial(part, padded, bounds))
+                taps.append((row * window.kernel[1] + column, shifted))
+        yield taps
+
+
+def _by_phase(image: tf.Tensor, window: Window) -> list[tf.Tensor]:
+    """The positions of each phase of the stride as an image of its own, zeros behind the image's end."""
+    down, across = window.strides
+    if down == across == 1:
+        return [image]
+    batch, height, width, channels = static_shape(image)
+    _, (rows, columns) = phases(window)
+    if (rows * down, columns * across) != (height, width):
+        image = tf.pad(image, [[0, 0], [0, rows * down - height], [0, columns * across - width], [0, 0]])
+    # Neighbours in an axis of their own: a slice with a stride is not delegated.
+    split = tf.reshape(image, [batch * rows, down, columns, across * channels])
+    parts = [
+        part(split, {1: (row, 1), 3: (column * channels, channels)}) for row in range(down) for column in range(across)
+    ]
+    return [tf.reshape(each, [batch, rows, columns, channels]) for each in parts]
 
 
 def _add_up(parts: Sequence[tf.Tensor]) -> tf.Tensor:
     total = parts[0]
-    for part in parts[1:]:
-        total = total + part
+    for each in parts[1:]:
+        total = total + each
     return total
