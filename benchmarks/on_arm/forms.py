@@ -110,7 +110,6 @@ GROUPS = {
         (
             Form(NAIVE, ways.matmul()),
             _chosen(ways.matmul()),
-            Form("rank 2 BatchMatMulV2", ways.rank_2),
             Form("right side transposed first", ways.right_first),
         ),
     ),
@@ -120,7 +119,6 @@ GROUPS = {
         (
             Form(NAIVE, ways.matmul(left=True)),
             _chosen(ways.matmul(left=True)),
-            Form("rank 2 BatchMatMulV2", ways.rank_2_left),
             Form("left side transposed first", ways.left_first),
             Form("both sides transposed first", ways.both_first),
             Form("operands exchanged, result transposed", ways.exchanged),
@@ -132,7 +130,6 @@ GROUPS = {
         (
             Form(NAIVE, ways.matmul(right=True)),
             _chosen(ways.matmul(right=True)),
-            Form("rank 2 BatchMatMulV2", ways.rank_2_right),
             Form("right side transposed by an op", lambda x, y: ways.rank_3(x, tf.transpose(y))),
         ),
     ),
@@ -142,7 +139,6 @@ GROUPS = {
         (
             Form(NAIVE, ways.matmul()),
             _chosen(ways.matmul()),
-            Form("rank 2 BatchMatMulV2", ways.rank_2),
             Form("right side as it is", ways.rank_3),
             Form("right side transposed first", ways.right_first),
         ),
@@ -153,7 +149,6 @@ GROUPS = {
         (
             Form(NAIVE, ways.matmul(left=True)),
             _chosen(ways.matmul(left=True)),
-            Form("rank 2 BatchMatMulV2", ways.rank_2_left),
             Form("left side transposed first", ways.left_first),
             Form("both sides transposed first", ways.both_first),
             Form("operands exchanged, result transposed", ways.exchanged),
@@ -208,7 +203,6 @@ GROUPS = {
         (
             Form(NAIVE, ways.relu6_grad_comparing),
             _chosen(ways.relu6_grad),
-            Form("min(y (6 - y) huge, 1)", ways.relu6_grad_saturating),
         ),
     ),
 }

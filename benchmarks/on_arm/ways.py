@@ -29,13 +29,9 @@ __all__ = [
     "max_pool_grad_broadcast",
     "max_pool_grad_gather",
     "max_pool_grad_resize",
-    "rank_2",
-    "rank_2_left",
-    "rank_2_right",
     "rank_3",
     "relu6_grad",
     "relu6_grad_comparing",
-    "relu6_grad_saturating",
     "relu_grad",
     "right_first",
     "rows_table",
@@ -122,19 +118,6 @@ def rank_3(x: Any, y: Any, *, left: bool = False, right: bool = False) -> Any:
     """Rank 3, the sides transposed by the product itself."""
     product = tf.raw_ops.BatchMatMulV2(x=tf.expand_dims(x, 0), y=tf.expand_dims(y, 0), adj_x=left, adj_y=right)
     return tf.squeeze(product, 0)
-
-
-def rank_2(x: Any, y: Any, *, left: bool = False, right: bool = False) -> Any:
-    """BATCH_MATMUL of the matrices as they are: no RESHAPE."""
-    return tf.raw_ops.BatchMatMulV2(x=x, y=y, adj_x=left, adj_y=right)
-
-
-def rank_2_left(x: Any, y: Any) -> Any:
-    return rank_2(x, y, left=True)
-
-
-def rank_2_right(x: Any, y: Any) -> Any:
-    return rank_2(x, y, right=True)
 
 
 def right_first(x: Any, y: Any) -> Any:
@@ -294,9 +277,3 @@ def relu6_grad(features: Any, gradient: Any) -> Any:
 def relu6_grad_comparing(features: Any, gradient: Any) -> Any:
     output = tf.nn.relu6(features)
     return gradient * tf.cast(tf.logical_and(output > 0.0, output < 6.0), tf.float32)
-
-
-def relu6_grad_saturating(features: Any, gradient: Any) -> Any:
-    """``y (6 - y)`` is above 0 where the gradient passes, and 0 elsewhere."""
-    output = tf.nn.relu6(features)
-    return gradient * tf.minimum(output * (6.0 - output) * 3.4e38, 1.0)
