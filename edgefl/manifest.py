@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 FORMAT = "edgefl-model"
-FORMAT_VERSION = (1, 1)
+FORMAT_VERSION = (1, 2)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
 
 
@@ -105,6 +105,7 @@ class ModelManifest:
         outputs: the Keras model's outputs, in its order.
         targets: one per output that has a loss.
         batch_size: rows of every batch; static.
+        micro_batch: rows that are computed at once where that is fewer than the batch; None for all.
         mixes_rows: True when a row's result depends on the others (batch normalisation), so that padding is felt.
         loss: the compiled loss as Keras serialises it.
         optimizer: the compiled optimizer as Keras serialises it.
@@ -129,6 +130,7 @@ class ModelManifest:
     outputs: tuple[str, ...]
     targets: tuple[Target, ...]
     batch_size: int
+    micro_batch: int | None = None
     mixes_rows: bool = False
     loss: Any = None
     optimizer: Any = None

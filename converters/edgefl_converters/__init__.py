@@ -41,6 +41,7 @@ def convert(
     algorithms: str | Sequence[str] = (),
     quantize_frozen: str | None = None,
     target: str = ALL,
+    micro_batch: int | None = None,
     custom_objects: CustomObjects = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
@@ -69,6 +70,8 @@ def convert(
             report says what this changes.
         target: the runtimes that must be able to run the file: ``tflite-2.14`` (tflite-runtime), ``litert-2``
             (ai-edge-litert) or ``all``. A model with an op that one of them does not know is refused.
+        micro_batch: computes a batch so many rows at a time, which must divide it: the same step in the memory of fewer
+            rows. Models that mix the rows of a batch (batch normalisation) are refused.
         custom_objects: classes and functions of your own that a file refers to, by name; or names of modules that
             define them, whose code is run.
         verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
@@ -95,7 +98,7 @@ def convert(
             metrics=metrics,
             batch_size=batch_size,
             input_shape=input_shape,
-            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target),
+            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch),
             verify=verify,
             on_progress=on_progress,
             on_layers=on_layers,
@@ -115,6 +118,7 @@ def explain(
     algorithms: str | Sequence[str] = (),
     quantize_frozen: str | None = None,
     target: str = ALL,
+    micro_batch: int | None = None,
     custom_objects: CustomObjects = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -132,6 +136,7 @@ def explain(
         algorithms: as `convert` takes them.
         quantize_frozen: as `convert` takes it.
         target: as `convert` takes it.
+        micro_batch: as `convert` takes it.
         custom_objects: as `convert` takes them.
         on_layers: called with the result, on failure with the layers until it failed.
 
@@ -153,7 +158,7 @@ def explain(
             metrics=metrics,
             batch_size=batch_size,
             input_shape=input_shape,
-            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target),
+            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch),
             on_layers=on_layers,
         )
 

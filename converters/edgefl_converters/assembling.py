@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import tensorflow as tf
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import Signature, TensorSpec
 from edgefl_converters.explaining import explain_conversion, explain_emission
-from edgefl_converters.graphs import reachable_op_types
+from edgefl_converters.graphs import RANDOM, reachable_op_types
+from edgefl_converters.micro_batches import emit_parts
 from edgefl_converters.naming import signature_keys
 from edgefl_converters.saved_model import ConverterError, convert_saved_model
 from edgefl_converters.specification import Port, Specification
@@ -33,8 +33,6 @@ from edgefl_converters.variables import (
 from edgefl_converters.walk import EmissionError, Origins, Walk
 
 __all__ = ["Assembled", "assemble"]
-
-_RANDOM = re.compile(r"Random|Multinomial|TruncatedNormal")
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,11 @@ def assemble(
         functions[name], signatures[name] = _signature(inputs, body)
 
     train = traces.functions["train"]
-    draws = any(_RANDOM.search(op_type) for op_type in reachable_op_types(train.graph, train.results))
+    draws = any(RANDOM.search(op_type) for op_type in reachable_op_types(train.graph, train.results))
     for name, trace in traces.functions.items():
         inputs = trace.inputs if draws else tuple(port for port in trace.inputs if port.name != "seed")
         try:
-            add(name, inputs, emitter.body(trace, changes=name != "gradient"))
+            add(name, inputs, emitter.body(name, traces))
         except EmissionError as error:
             raise explain_emission(error, traces) from error
     parameters, everything = variables.of_role(WEIGHT, STATISTIC), variables.of_role(WEIGHT, STATISTIC, STATE)
@@ -162,28 +160,35 @@ class _Emitter:
         self._variables = variables
         self._origins = origins
 
-    def body(self, trace: Trace, *, changes: bool) -> Callable[..., Mapping[str, tf.Tensor]]:
-        """The traced function over the holder's variables; only one that ``changes`` them assigns any."""
+    def body(self, name: str, traces: Traces) -> Callable[..., Mapping[str, tf.Tensor]]:
+        """A traced function over the holder's variables; only ``train`` assigns any, though ``gradient`` would."""
+        trace = traces.functions[name]
 
         def run(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
             # Only a seed that nothing draws by may be missing, and it comes last.
-            seed = next((each for port, each in zip(trace.inputs, tensors) if port.name == "seed"), None)
-            walk = Walk(self._read, self._origins, seed)
-            bound: dict[str, Any] = {}
-            explicit = trace.graph.inputs[: len(trace.inputs)]
-            bound.update((inner.name, given) for inner, given in zip(explicit, tensors))
-            for outer, inner in trace.graph.captures:
-                if inner.dtype == tf.resource:
-                    bound[inner.name] = Walk.handle(self._variable(outer, inner))
-                else:
-                    bound[inner.name] = tf.constant(outer.numpy())
-            results = walk.emit(trace.graph, bound, trace.results)
-            for variable in walk.assigned if changes else ():
+            given = {port.name: tensor for port, tensor in zip(trace.inputs, tensors)}
+            walk = Walk(self._read, self._origins, given.get("seed"))
+
+            def emit(trace: Trace, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+                return self._emit(walk, trace, given)
+
+            results = emit_parts(name, traces, walk, emit, given) if traces.parts else emit(trace, given)
+            for variable in walk.assigned if name != "gradient" else ():
                 if variable.role != SEED:
                     self._holder.assign(variable, walk.values[variable])
-            return dict(zip(trace.outputs, results))
+            return {output: results[output] for output in trace.outputs}
 
         return run
+
+    def _emit(self, walk: Walk, trace: Trace, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        explicit = zip(trace.inputs, trace.graph.inputs[: len(trace.inputs)])
+        bound: dict[str, Any] = {inner.name: given[port.name] for port, inner in explicit if port.name in given}
+        for outer, inner in trace.graph.captures:
+            if inner.dtype == tf.resource:
+                bound[inner.name] = Walk.handle(self._variable(outer, inner))
+            else:
+                bound[inner.name] = tf.constant(outer.numpy())
+        return dict(zip(trace.outputs, walk.emit(trace.graph, bound, trace.results)))
 
     def _variable(self, outer: Any, inner: Any) -> Variable:
         variable = self._variables.by_handle.get(id(outer))

@@ -15,6 +15,7 @@ from edgefl_converters.describing import describe
 from edgefl_converters.flatbuffer import FlatModel
 from edgefl_converters.frozen_storage import LEAST_ELEMENTS
 from edgefl_converters.layer_reports import LayerReport, makers_of_versions, report_layers
+from edgefl_converters.micro_batches import require_separable_rows
 from edgefl_converters.options import Options
 from edgefl_converters.specification import specify
 from edgefl_converters.tracing import Traces, layer_of, trace
@@ -70,6 +71,7 @@ def build(
     specification = specify(model, batch_size=batch_size, options=options)
     traces = trace(specification)
     variables = classify(specification, traces)
+    require_separable_rows(traces, variables)
     origins, tell = Origins(), on_layers or (lambda layers: None)
     try:
         assembled = assemble(specification, traces, variables, origins)
@@ -105,6 +107,7 @@ def _arrange(flat: FlatModel, assembled: Assembled) -> dict[str, int]:
     flat.compute_repeated_constants(["reset_optimizer"])
     flat.separate_outputs()
     flat.make_primary("train")
+    flat.schedule()
     flat.drop_names()
     moved = flat.drop_unused()
     return {assembled.resources[key].name: moved[index] for key, index in buffers.items()}

@@ -30,6 +30,10 @@ def convert(
     optimizer: Annotated[str | None, typer.Option(help="Keras optimizer by name; default: as compiled.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Keras metric by name; may be repeated.")] = None,
     batch_size: Annotated[int, typer.Option(help="Rows of every batch; fixed in the file.")] = 32,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(help="Compute so many rows of a batch at a time: the same step in less memory."),
+    ] = None,
     input_shape: Annotated[
         list[str] | None,
         typer.Option(help="Shape of an input without the batch, where the model leaves it open: 100,6 or name=100,6."),
@@ -97,6 +101,7 @@ def convert(
         "algorithms": algorithm or (),
         "quantize_frozen": quantize_frozen,
         "target": target,
+        "micro_batch": micro_batch,
         "custom_objects": announce(custom_objects),
     }
     layers: dict[str, Any] = {}

@@ -94,9 +94,7 @@ def _checked(
             _require(verification, built)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
-            raise _smallest(
-                error, loaded, lambda small: _verification_error(small, batch_size, options.target)
-            ) from error
+            raise _smallest(error, loaded, lambda small: _verification_error(small, batch_size, options)) from error
         report["verification"] = verification.as_json()
         report["evidence"] = report["verification"].pop("evidence")
         if options.quantize_frozen is not None:
@@ -149,13 +147,17 @@ def _build(
     except UnsupportedModelError as error:
         if not reached:
             raise  # about the model as a whole, such as an unknown dimension: no layer is to blame
-        raise _smallest(error, model, lambda small: _building_error(small, batch_size, options.target)) from error
+        raise _smallest(error, model, lambda small: _building_error(small, batch_size, options)) from error
     return built
 
 
-def _building_error(model: Any, batch_size: int, target: str) -> Exception | None:
+def _of_a_piece(options: Options) -> Options:
+    return Options(target=options.target, micro_batch=options.micro_batch)
+
+
+def _building_error(model: Any, batch_size: int, options: Options) -> Exception | None:
     try:
-        built = build(model, batch_size=batch_size, options=Options(target=target))
+        built = build(model, batch_size=batch_size, options=_of_a_piece(options))
         require_clean(built.data, built.manifest)
     except UnsupportedModelError as error:
         return error
@@ -164,9 +166,9 @@ def _building_error(model: Any, batch_size: int, target: str) -> Exception | Non
     return None
 
 
-def _verification_error(model: Any, batch_size: int, target: str) -> Exception | None:
+def _verification_error(model: Any, batch_size: int, options: Options) -> Exception | None:
     try:
-        check_agreement(model, build(model, batch_size=batch_size, options=Options(target=target)).data).require()
+        check_agreement(model, build(model, batch_size=batch_size, options=_of_a_piece(options)).data).require()
     except VerificationError as error:
         return error
     except Exception:
@@ -203,6 +205,13 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
                 hint="Nothing was written. Only batches with padding differ, so something in the model makes rows feel "
                 "each other: a loss that a layer adds (add_loss) or a statistic over the batch. "
                 "Express it for each row, or as a regulariser of weights.",
+            ) from error
+        if built.manifest.micro_batch is not None:
+            raise VerificationError(
+                error.message,
+                hint="Nothing was written. Convert without --micro-batch: if that agrees, something in the model looks "
+                "at several rows at once, such as a loss that a layer adds (add_loss) or a statistic over the batch, "
+                "and cannot be computed in parts.",
             ) from error
         layer = _layer(failed.first_failure.name, built) if failed.first_failure else None
         if layer is None:

@@ -14,6 +14,7 @@ from edgefl.layout import Parameter, ParameterLayout
 from edgefl.manifest import Metric, ModelManifest, Signature, StateVariable, Target
 from edgefl.version import __version__
 from edgefl_converters.configuration import configuration
+from edgefl_converters.micro_batches import row_mixing_layers
 from edgefl_converters.options import fine_tuning_document
 from edgefl_converters.specification import Specification
 from edgefl_converters.tracing import Traces
@@ -61,7 +62,8 @@ def describe(
         outputs=tuple(port.name for port in outputs),
         targets=tuple(Target(port.name, outputs[port.output].name, port.classes) for port in specification.targets),
         batch_size=specification.batch_size,
-        mixes_rows=_mixes_rows(traces, variables),
+        micro_batch=specification.options.micro_batch if specification.parts > 1 else None,
+        mixes_rows=bool(row_mixing_layers(traces, variables)),
         loss=_plain(config.loss),
         optimizer=_plain(config.optimizer),
         learning_rate=specification.learning_rate,
@@ -78,17 +80,6 @@ def describe(
         producer={"edgefl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         layout_hash=layout.hash,
         weights_hash=weights_hash(layout.pack(initial)),
-    )
-
-
-def _mixes_rows(traces: Traces, variables: Variables) -> bool:
-    """True when training normalises over the batch, so that rows feel each other: where moving averages move."""
-    moving = {each.keras_path for each in variables.of_role(STATISTIC)}
-    return any(
-        variable.path in moving
-        for layer in traces.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-        for variable in layer.non_trainable_variables
     )
 
 

@@ -19,6 +19,8 @@ from edgefl.errors import UnsupportedModelError
 from edgefl_converters.flat_products import flatten_products
 from edgefl_converters.frozen_storage import StoredConstant, store
 from edgefl_converters.packing import AlignedBuffer, SharedQuantization
+from edgefl_converters.scheduling import METADATA_NAME as CONTROL_DEPENDENCIES
+from edgefl_converters.scheduling import as_late_as_possible, control_edges, serialized
 
 __all__ = ["Emitted", "FlatModel"]
 
@@ -183,6 +185,13 @@ class FlatModel:
                     called = getattr(operator.builtinOptions, field, None)
                     if called is not None:
                         setattr(operator.builtinOptions, field, moved.get(called, called))
+
+    def schedule(self) -> None:
+        """Gives ops an order in which tensors do not wait in memory, and keeps delegates to it; see `scheduling`."""
+        for subgraph in self._model.subgraphs:
+            subgraph.operators = as_late_as_possible(subgraph, self._builtin)
+        edges = [control_edges(subgraph, self._builtin) for subgraph in self._model.subgraphs]
+        self.set_metadata(CONTROL_DEPENDENCIES, serialized(edges))
 
     def drop_names(self) -> None:
         """Removes the names of tensors and functions: signatures name what a caller needs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import function_def_to_graph as function_graphs
 
-__all__ = ["ASSIGNING", "assigned_inputs", "function_graph", "in_order", "reachable_op_types"]
+__all__ = ["ASSIGNING", "RANDOM", "assigned_inputs", "function_graph", "in_order", "reachable_op_types"]
 
 ASSIGNING = frozenset(
     {
@@ -22,6 +23,8 @@ ASSIGNING = frozenset(
         "ResourceScatterSub",
     }
 )
+RANDOM = re.compile(r"Random|Multinomial|TruncatedNormal")
+"""Op types that draw random numbers, or their key."""
 _CALLING = frozenset({"If", "PartitionedCall", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile", "While"})
 
 

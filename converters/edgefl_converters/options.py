@@ -28,6 +28,7 @@ class Options:
         algorithms: federated algorithms that the file shall support, of `ALGORITHMS`.
         quantize_frozen: how frozen weights are stored, of `frozen_storage.FORMATS`; None for float32.
         target: the runtimes that the file is made for, a name of `edgefl.targets`; `lint` checks it.
+        micro_batch: rows of a batch that are computed at once, one micro-batch after the other; None for all.
     """
 
     fine_tuning: FineTuning = field(default_factory=FineTuning)
@@ -35,9 +36,16 @@ class Options:
     algorithms: str | Sequence[str] = ()
     quantize_frozen: str | None = None
     target: str = ALL
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         included(self.target)
+        rows = self.micro_batch
+        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+            raise InvalidSettingError(
+                f"A micro-batch must be a whole number of rows of at least 1, got {rows!r}.",
+                hint="Give a divisor of the batch size, for example 8 for a batch of 32.",
+            )
         if self.quantize_frozen not in (None, *FORMATS):
             raise InvalidSettingError(
                 f"Frozen weights can be stored as {' or '.join(FORMATS)}, got {self.quantize_frozen!r}.",
@@ -46,6 +54,16 @@ class Options:
         for name in ("local", "algorithms"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+
+    def require_equal_parts(self, batch_size: int) -> None:
+        """Raises InvalidSettingError where a batch cannot be cut into micro-batches of one size."""
+        if self.micro_batch is None or batch_size % self.micro_batch == 0:
+            return
+        divisors = [str(rows) for rows in range(1, batch_size + 1) if batch_size % rows == 0]
+        raise InvalidSettingError(
+            f"A micro-batch must divide the batch size, got {self.micro_batch} for a batch of {batch_size}.",
+            hint=f"Choose one of {', '.join(divisors)}, or another --batch-size.",
+        )
 
 
 def options_of(manifest: ModelManifest) -> Options:
@@ -62,6 +80,7 @@ def options_of(manifest: ModelManifest) -> Options:
         [name for name, there in algorithms.items() if there],
         manifest.fine_tuning.get("quantize_frozen"),
         manifest.target,
+        manifest.micro_batch,
     )
 
 

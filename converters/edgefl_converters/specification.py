@@ -77,6 +77,11 @@ class Specification:
     local: frozenset[int]
     anchors: Anchors
 
+    @property
+    def parts(self) -> int:
+        """How many micro-batches a batch is cut into; 1 for none."""
+        return self.batch_size // (self.options.micro_batch or self.batch_size)
+
     @cached_property
     def variable_names(self) -> Mapping[int, str]:
         """Identity of each variable of the model to its stable and unique name."""
@@ -115,6 +120,8 @@ def specify(model: keras.Model, *, batch_size: int = 32, options: Options | None
             f"The batch size must be a whole number of at least 1, got {batch_size!r}.",
             hint="Choose the number of rows that a device trains on at once, for example 32.",
         )
+    options = options or Options()
+    options.require_equal_parts(batch_size)
     _check_model(model)
     names = PathNames(model)
     input_structure, inputs = _inputs(model, batch_size, names)
@@ -130,7 +137,6 @@ def specify(model: keras.Model, *, batch_size: int = 32, options: Options | None
         ) from error
     outputs = _outputs(model, output_structure, names)
     optimizer = _fresh_optimizer(model)
-    options = options or Options()
     local = local_variables(model, options.local)
     require_algorithms(options.algorithms, model.optimizer, local=bool(local))
     return Specification(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -21,9 +22,13 @@ from edgefl_converters.recurrence import unrolled_recurrence
 from edgefl_converters.row_weights import RowWeightedLoss, activity_of_real_rows, real_rows
 from edgefl_converters.specification import Port, Specification
 
-__all__ = ["Trace", "Traces", "layer_of", "trace"]
+__all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "Trace", "Traces", "layer_of", "trace"]
 
-_EXTRA = ("sample_weight", "learning_rate", "mu", "seed")
+BATCH_WEIGHT = "batch_weight"
+"""Input of what is traced for a part of a batch: the row weights of all of it."""
+GRADIENT, INDICES = "gradient/", "gradient indices/"
+"""Prefixes of outputs: the gradient of a variable; where it is one of looked-up rows, their indices."""
+_EXTRA = ("sample_weight", "learning_rate", "mu", "seed", BATCH_WEIGHT)
 _LAYER = "edgefl_layer_"
 _STAGE = "edgefl_stage_"
 
@@ -44,6 +49,11 @@ class Trace:
     outputs: tuple[str, ...]
     results: tuple[tf.Tensor, ...]
 
+    def is_sparse(self, output: str) -> bool:
+        """Whether an output belongs to the gradient of looked-up rows."""
+        kind, _, variable = output.partition("/")
+        return f"{kind}/" in (GRADIENT, INDICES) and f"{INDICES}{variable}" in self.outputs
+
 
 @dataclass(frozen=True)
 class Traces:
@@ -53,11 +63,14 @@ class Traces:
         functions: ``train``, ``evaluate``, ``infer``, and ``gradient`` where an algorithm asks for it.
         metrics: the compiled metrics, whose states are outputs of ``train`` and ``evaluate``.
         layers: the model's layers; an index into it is part of the name of every op that a layer made.
+        parts: where a batch is cut into micro-batches, what happens to one of them: ``train`` (up to the gradient of
+            every variable) and the others; and ``update``, what happens to the sum of the gradients.
     """
 
     functions: Mapping[str, Trace]
     metrics: tuple[BatchMetric, ...]
     layers: tuple[Any, ...]
+    parts: Mapping[str, Trace] = field(default_factory=dict)
 
 
 def trace(specification: Specification) -> Traces:
@@ -74,19 +87,32 @@ def trace(specification: Specification) -> Traces:
     rate, mu = Port("learning_rate", (1,), "float32"), Port("mu", (1,), "float32")
     seed = Port("seed", (1,), "int32")
     data = (*specification.inputs, *specification.targets)
-    given = (*data, weights, rate, *([mu] if specification.anchors.proximal else []), seed)
+    settings = (rate, mu) if specification.anchors.proximal else (rate,)
     signatures = [
-        ("train", steps.train, given),
+        ("train", steps.train, (*data, weights, *settings, seed)),
         ("evaluate", steps.evaluate, (*data, weights)),
         ("infer", steps.infer, specification.inputs),
     ]
     if specification.anchors.gradient:
         signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
-    functions = {}
+    functions, parts = {}, {}
     with _attributed(layers), columns_are_no_biases(), unrolled_recurrence():
         for name, step, inputs in signatures:
             functions[name] = _trace_one(name, step, inputs)
-    return Traces(functions, metrics, layers)
+        if specification.parts > 1:
+            of_part = _Steps(specification, metrics, specification.parts)
+            rows = tuple(_of_part(specification, port) for port in (*data, weights))
+            whole = replace(weights, name=BATCH_WEIGHT)
+            parts["train"] = _trace_one("train", of_part.gradient_part, (*rows, whole, seed))
+            parts["evaluate"] = _trace_one("evaluate", of_part.evaluate_part, (*rows, whole))
+            parts["infer"] = _trace_one("infer", of_part.infer, rows[: len(specification.inputs)])
+            if specification.anchors.gradient:
+                dense = functools.partial(of_part.gradient_part, sparse=False)
+                parts["gradient"] = _trace_one("gradient", dense, (*rows, whole, seed))
+            found = tuple(_gradients_found(parts["train"], specification.parts))
+            update = functools.partial(of_part.update, [port.name for port in found])
+            parts["update"] = _trace_one("train", update, (*found, *settings))
+    return Traces(functions, metrics, layers, parts)
 
 
 def layer_of(operation_name: str) -> int | str | None:
@@ -96,6 +122,19 @@ def layer_of(operation_name: str) -> int | str | None:
         return int(layers[-1])
     stages = re.findall(rf"{_STAGE}([a-z]+)", operation_name)
     return stages[-1] if stages else None
+
+
+def _of_part(specification: Specification, port: Port) -> Port:
+    return replace(port, shape=(specification.batch_size // specification.parts, *port.shape[1:]))
+
+
+def _gradients_found(part: Trace, parts: int) -> Iterator[Port]:
+    """What the parts of a batch give of its gradient, those of looked-up rows one after the other."""
+    for name, tensor in zip(part.outputs, part.results):
+        if name.startswith((GRADIENT, INDICES)):
+            rows, *others = tensor.shape.as_list() or [0]
+            shape = (rows * parts, *others) if part.is_sparse(name) else tuple(tensor.shape)
+            yield Port(name, shape, tensor.dtype.name)
 
 
 def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Sequence[Port]) -> Trace:
@@ -126,67 +165,119 @@ def _as_raised(error: EdgeflError) -> EdgeflError:
 
 
 class _Steps:
-    """The Python functions that are traced."""
+    """The Python functions that are traced.
 
-    def __init__(self, specification: Specification, metrics: Sequence[BatchMetric]) -> None:
+    What those for one of several equal parts of a batch return adds up to what the batch gives: its loss, its gradient,
+    the metrics' states.
+    """
+
+    def __init__(self, specification: Specification, metrics: Sequence[BatchMetric], parts: int = 1) -> None:
         self._specification = specification
         self._metrics = metrics
-        self._compile_loss = _row_weighted_loss(specification)
+        self._parts = parts
+        self._compile_loss = _row_weighted_loss(specification, parts)
         self._layers = tuple(specification.model._flatten_layers())
 
     def train(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Forward, loss, gradient, optimizer; returns the loss and the metrics' states."""
-        specification = self._specification
         inputs, targets, (weight, rate, *mu, _seed) = self._split(tensors)
-        outputs, gradients = self._gradients(inputs, targets, weight)
+        outputs, gradients = self._gradients(inputs, targets, weight, weight)
+        self._apply(gradients, rate, mu)
+        return outputs
+
+    def _apply(self, gradients: Sequence[Any], rate: tf.Tensor, mu: Sequence[tf.Tensor]) -> None:
+        specification = self._specification
         variables, optimizer = specification.model.trainable_variables, specification.optimizer
         with learning_rate_of_steps(optimizer, rate[0]), tf.name_scope(f"{_STAGE}optimizer"):
             gradients = specification.anchors.added_to(gradients, variables, mu[0][0] if mu else None)
             optimizer.apply(gradients, variables)
+
+    def update(self, given: Sequence[str], *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What follows the gradient in a training step; ``given`` names what there is of `gradient_part`."""
+        found = dict(zip(given, tensors))
+        rate, *mu = tensors[len(given) :]
+        gradients = []
+        for name, variable in zip(self._variable_names(), self._specification.model.trainable_variables):
+            values, indices = found.get(f"{GRADIENT}{name}"), found.get(f"{INDICES}{name}")
+            gradients.append(values if indices is None else tf.IndexedSlices(values, indices, tuple(variable.shape)))
+        self._apply(gradients, rate, mu)
+        return {}
+
+    def _variable_names(self) -> list[str]:
+        names = self._specification.variable_names
+        return [names[id(each)] for each in self._specification.model.trainable_variables]
+
+    def gradient_part(self, *tensors: tf.Tensor, sparse: bool = True) -> dict[str, tf.Tensor]:
+        """What a part of a batch adds to the loss, the metrics' states and the gradients, if there is one.
+
+        The gradient of looking up rows of a table stays ``sparse``, rows and their indices: optimizers square each row
+        by itself, even where one is looked up twice.
+        """
+        inputs, targets, (weight, whole, _seed) = self._split(tensors)
+        outputs, gradients = self._gradients(inputs, targets, weight, whole)
+        for name, gradient in zip(self._variable_names(), gradients):
+            if sparse and isinstance(gradient, tf.IndexedSlices):
+                outputs[f"{GRADIENT}{name}"], outputs[f"{INDICES}{name}"] = gradient.values, gradient.indices
+            elif gradient is not None:
+                outputs[f"{GRADIENT}{name}"] = tf.convert_to_tensor(gradient)
         return outputs
 
     def gradient(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Like a training step, but returns the gradients of the shared weights and moves nothing."""
         specification = self._specification
         inputs, targets, (weight, _seed) = self._split(tensors)
-        outputs, gradients = self._gradients(inputs, targets, weight)
+        outputs, gradients = self._gradients(inputs, targets, weight, weight)
         shared = {id(each) for each in specification.anchors.weights}
         for variable, gradient in zip(specification.model.trainable_variables, gradients):
             if id(variable) in shared:
                 value = tf.zeros(variable.shape) if gradient is None else tf.convert_to_tensor(gradient)
-                outputs[f"gradient/{specification.variable_names[id(variable)]}"] = value
+                outputs[f"{GRADIENT}{specification.variable_names[id(variable)]}"] = value
         return outputs
 
-    def _gradients(self, inputs: Any, targets: Any, weight: tf.Tensor) -> tuple[dict[str, tf.Tensor], list[Any]]:
-        """Loss and metrics of a batch in training, and the gradient of each trainable variable."""
+    def _gradients(
+        self, inputs: Any, targets: Any, weight: tf.Tensor, whole: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], list[Any]]:
+        """Loss and metrics of rows in training, and the gradient of each trainable variable.
+
+        Both ``weight`` of the rows and that of the ``whole`` batch are scaled by B / n.
+        """
         model = self._specification.model
         variables = [variable.value for variable in model.trainable_variables]
         with tf.GradientTape() as tape:
             # Keras tells TensorFlow of a variable's trainability only once, when it is made.
             tape.watch(variables)
-            with activity_of_real_rows(self._layers, weight):
+            with activity_of_real_rows(self._layers, weight, whole):
                 predictions = _call(model, inputs, training=True)
             with tf.name_scope(f"{_STAGE}loss"):
-                loss = self._loss(inputs, targets, predictions, weight, training=True)
+                loss = self._loss(inputs, targets, predictions, weight, whole, training=True)
         gradients = tape.gradient(loss, variables)
         if all(gradient is None for gradient in gradients):
             raise ModelError(
                 "The loss does not depend on any trainable weight.", hint="Check that the output uses the layers."
             )
         with tf.name_scope(f"{_STAGE}metrics"):
-            user_weight = weight * tf.reduce_mean(real_rows(weight))
+            user_weight = weight * tf.reduce_mean(real_rows(whole))
         return {"loss": loss, **self._states(targets, predictions, user_weight)}, gradients
 
     def evaluate(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Forward and loss; everything that it returns adds up over batches."""
         inputs, targets, (weight,) = self._split(tensors)
-        with activity_of_real_rows(self._layers, weight):
+        return self._evaluate(inputs, targets, weight, weight)
+
+    def evaluate_part(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a part of a batch adds to what `evaluate` returns."""
+        inputs, targets, (weight, whole) = self._split(tensors)
+        return self._evaluate(inputs, targets, weight, whole)
+
+    def _evaluate(self, inputs: Any, targets: Any, weight: tf.Tensor, whole: tf.Tensor) -> dict[str, tf.Tensor]:
+        with activity_of_real_rows(self._layers, weight, whole):
             predictions = _call(self._specification.model, inputs, training=False)
         with tf.name_scope(f"{_STAGE}loss"):
-            rows = tf.reduce_sum(real_rows(weight))
-            batch = float(self._specification.batch_size)
-            loss = self._loss(inputs, targets, predictions, weight * (batch / tf.maximum(rows, 1.0)), training=False)
-        return {"loss_sum": loss * rows, "rows": rows, **self._states(targets, predictions, weight)}
+            rows = tf.reduce_sum(real_rows(whole))
+            scale = float(self._specification.batch_size) / tf.maximum(rows, 1.0)
+            loss = self._loss(inputs, targets, predictions, weight * scale, whole * scale, training=False)
+            own_rows = tf.reduce_sum(real_rows(weight))
+        return {"loss_sum": loss * rows, "rows": own_rows, **self._states(targets, predictions, weight)}
 
     def infer(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """The model's outputs."""
@@ -203,14 +294,19 @@ class _Steps:
             tensors[second:],
         )
 
-    def _loss(self, inputs: Any, targets: Any, predictions: Any, weight: tf.Tensor, training: bool) -> tf.Tensor:
+    def _loss(
+        self, inputs: Any, targets: Any, predictions: Any, weight: tf.Tensor, whole: tf.Tensor, training: bool
+    ) -> tf.Tensor:
         model = self._specification.model
         compiled = model._compile_loss
         model._compile_loss = self._compile_loss
+        for each in self._compile_loss._flat_losses:
+            each.loss.batch_weight = whole
         try:
-            return model._compute_loss(inputs, targets, predictions, sample_weight=weight, training=training)
+            loss = model._compute_loss(inputs, targets, predictions, sample_weight=weight, training=training)
         finally:
             model._compile_loss = compiled
+        return loss if self._parts == 1 else loss / float(self._parts)
 
     def _states(self, targets: Any, predictions: Any, user_weight: tf.Tensor) -> dict[str, tf.Tensor]:
         structure = self._specification.output_structure
@@ -224,7 +320,7 @@ class _Steps:
         return states
 
 
-def _row_weighted_loss(specification: Specification) -> CompileLoss:
+def _row_weighted_loss(specification: Specification, parts: int) -> CompileLoss:
     compiled = specification.model._compile_loss
     fresh = CompileLoss(compiled._user_loss, compiled._user_loss_weights, output_names=compiled.output_names)
     predictions = keras.tree.pack_sequence_as(
@@ -237,7 +333,7 @@ def _row_weighted_loss(specification: Specification) -> CompileLoss:
             f"The compiled loss does not fit the model's outputs: {error}",
             hint="Give one loss, or one per output by the outputs' names.",
         ) from error
-    fresh._flat_losses = [each._replace(loss=RowWeightedLoss(each.loss)) for each in fresh._flat_losses]
+    fresh._flat_losses = [each._replace(loss=RowWeightedLoss(each.loss, parts)) for each in fresh._flat_losses]
     # With several losses Keras tracks each in a metric of its own, whose variables must not become part of the graph.
     fresh._metrics = [None] * len(fresh._flat_losses)
     return fresh

@@ -19,6 +19,7 @@ from edgefl.errors import EdgeflError
 from edgefl_converters.control_flow import CONTROL_FLOW
 from edgefl_converters.graphs import in_order
 from edgefl_converters.lowerings import LOWERINGS
+from edgefl_converters.lowerings.registry import static_shape
 from edgefl_converters.tokens import Handle
 from edgefl_converters.variable_ops import VARIABLE_OPS
 
@@ -73,6 +74,7 @@ class Walk:
         self._read = read
         self._origins = origins
         self._streams = 0
+        self._drawn: Callable[[Any], tuple[Sequence[int], int]] | None = None
         self.seed = seed
         self.values: dict[Any, tf.Tensor] = {}
         self.assigned: dict[Any, None] = {}
@@ -87,6 +89,10 @@ class Walk:
         self._streams += 1
         return self._streams
 
+    def drawn(self, op: Any) -> tuple[Sequence[int], int]:
+        """The shape of all that a random op draws for a batch, and where in it the numbers that are wanted begin."""
+        return (static_shape(op.outputs[0]), 0) if self._drawn is None else self._drawn(op)
+
     def shared(self, key: Any, make: Callable[[], tf.Tensor]) -> tf.Tensor:
         """A tensor that several ops need, made once."""
         key = (id(ops.get_default_graph()), key)
@@ -95,6 +101,15 @@ class Walk:
         return self._shared[key]
 
     # The walk.
+
+    def begin_part(self, seed: tf.Tensor | None, drawn: Callable[[Any], tuple[Sequence[int], int]]) -> None:
+        """Lets what is emitted from now on draw, by the streams of the first ops again, numbers of other rows.
+
+        Args:
+            seed: as the walk's.
+            drawn: what `drawn` is to return for a random op of the traced graph.
+        """
+        self.seed, self._drawn, self._streams = seed, drawn, 0
 
     def emit(self, graph: Any, bound: Mapping[str, Any], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Emits what the results need, and everything that changes a variable.
@@ -168,7 +183,7 @@ class Walk:
     def branch(self) -> Walk:
         """A walk for the body of a conditional, which starts from the values of this one."""
         inner = Walk(self.value, self._origins, self.seed)
-        inner._streams = self._streams
+        inner._streams, inner._drawn = self._streams, self._drawn
         return inner
 
 

@@ -21,7 +21,7 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{file}: {result['bytes']:,} bytes, intact; made for target {result['target']}",
-            f"  batch of {result['batch_size']} rows; {', '.join(result['inputs'])} -> {', '.join(result['outputs'])}",
+            f"  batch of {_rows(result)} rows; {', '.join(result['inputs'])} -> {', '.join(result['outputs'])}",
             f"  loss {result['loss']}, {result['optimizer']} at learning rate {result['learning_rate']:g}, "
             f"metrics: {', '.join(result['metrics']) or 'none'}",
             f"  bytes: {', '.join(f'{role} {size:,}' for role, size in result['sizes'].items())}",
@@ -36,6 +36,11 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
             *(f"  {name} {result[f'{name}_hash']}" for name in ("graph", "layout", "weights")),
         ]
     )
+
+
+def _rows(result: Mapping[str, Any]) -> str:
+    size, rows = result["batch_size"], result["micro_batch"]
+    return f"{size}" if rows is None else f"{size} ({size // rows} × {rows})"
 
 
 def _choices(result: Mapping[str, Any]) -> list[str]:

@@ -88,10 +88,11 @@ def test_every_choice_of_what_is_trained_reaches_the_api(monkeypatch):
 
 def test_what_else_a_file_is_made_for_reaches_the_api(monkeypatch):
     options = "--local head --local BatchNormalization --algorithm fedprox --algorithm fedsgd --quantize-frozen int8"
-    found = given(monkeypatch, *options.split(), "--target", "litert-2", "--no-verify")
+    found = given(monkeypatch, *options.split(), "--target", "litert-2", "--no-verify", "--micro-batch", "8")
     assert found["local"] == ["head", "BatchNormalization"]
     assert found["algorithms"] == ["fedprox", "fedsgd"]
     assert (found["quantize_frozen"], found["target"], found["verify"]) == ("int8", "litert-2", False)
+    assert found["micro_batch"] == 8
 
 
 def test_without_options_the_model_is_trained_as_it_is(monkeypatch):

@@ -90,3 +90,15 @@ def test_normal_numbers_have_the_moments_of_a_normal_distribution_everywhere(ker
     assert (numbers**4).mean() == pytest.approx(3, abs=5 * 96**0.5 * deviation)
     kernel_parity.add("normal", drawn, np.asarray([42], np.int32))
     kernel_parity.check()
+
+
+@pytest.mark.parametrize("draw_part", [uniform, normal])
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 50), (6, 2, 3), (2, 4001), (12, 1, 5)])
+def test_the_rows_of_a_batch_can_be_drawn_in_parts(draw_part, shape):
+    seed = tf.constant([11], tf.int32)
+    whole = draw_part(shape, 3, seed).numpy()
+    for rows in (1, 2):
+        part, size = (rows, *shape[1:]), rows * int(np.prod(shape[1:]))
+        parts = [draw_part(part, 3, seed, shape, size * index) for index in range(shape[0] // rows)]
+        # The bits are the same; the logarithm of a number depends on where it lies in a vector of the processor.
+        np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-6 if draw_part is normal else 0)

@@ -104,6 +104,7 @@ def test_a_file_with_local_parameters_is_verified_against_its_model_and_no_other
         Options(FineTuning(trainable="/head"), algorithms=["fedprox"]),
         Options(FineTuning(frozen="norm"), algorithms=["scaffold", "fedsgd"], target="litert-2"),
         Options(FineTuning(lora_rank=2, lora_alpha=3.0), algorithms="feddyn"),
+        Options(FineTuning(frozen="norm"), micro_batch=2),
     ],
 )
 def test_options_are_read_back_from_the_file(options):

@@ -91,3 +91,16 @@ def test_a_loss_of_the_whole_batch_does_not_see_padding(loss, rows):
     got = RowWeightedLoss(loss)(tf.constant(target), prediction, tf.constant(sent))
     expected = loss(target[:rows], prediction[:rows], user[:rows])
     assert float(got) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(("reduction", "shape"), itertools.product(REDUCTIONS, OUTPUTS.values()))
+@pytest.mark.parametrize("rows", [1, 3, BATCH])
+def test_the_mean_over_parts_of_a_batch_is_its_loss(reduction, shape, rows):
+    labels, prediction, _, sent = batch(shape, rows)
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction=reduction)
+    whole = RowWeightedLoss(loss)(labels, prediction, tf.constant(sent))
+    of_part = RowWeightedLoss(loss, parts=4)
+    of_part.batch_weight = tf.constant(sent)
+    cuts = [slice(first, first + 2) for first in range(0, BATCH, 2)]
+    parts = [of_part(labels[cut], prediction[cut], tf.constant(sent[cut])) for cut in cuts]
+    assert np.mean(parts) == pytest.approx(float(whole), rel=1e-5)

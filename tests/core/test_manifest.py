@@ -33,6 +33,7 @@ MANIFEST = ModelManifest(
     outputs=("head",),
     targets=(Target("y", "head", classes=3),),
     batch_size=8,
+    micro_batch=2,
     mixes_rows=True,
     loss={"class_name": "SparseCategoricalCrossentropy", "config": {"name": "loss"}},
     optimizer={"class_name": "SGD", "config": {"momentum": 0.5}},
@@ -73,7 +74,12 @@ def test_the_golden_manifest_is_read_and_written_to_the_byte() -> None:
 
 def test_a_manifest_of_the_first_version_is_read_with_defaults_for_what_came_later() -> None:
     first = ModelManifest.from_json(GOLDEN.with_name("manifest_1_0.json").read_bytes())
-    assert first == replace(MANIFEST, target="all", fine_tuning={})
+    assert first == replace(MANIFEST, target="all", fine_tuning={}, micro_batch=None)
+
+
+def test_a_manifest_of_the_second_version_computes_all_rows_at_once() -> None:
+    second = ModelManifest.from_json(GOLDEN.with_name("manifest_1_1.json").read_bytes())
+    assert second == replace(MANIFEST, micro_batch=None)
 
 
 def test_every_field_is_in_the_golden_manifest_with_a_value_of_its_own() -> None:

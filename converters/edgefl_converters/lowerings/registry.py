@@ -42,6 +42,9 @@ class Context(Protocol):
     def next_stream(self) -> int:
         """A number of its own for each random op of the graph."""
 
+    def drawn(self, op: Any) -> tuple[Sequence[int], int]:
+        """The shape of all that a random op draws for a batch, and where in it the numbers that are wanted begin."""
+
     def shared(self, key: Any, make: Callable[[], tf.Tensor]) -> tf.Tensor:
         """A tensor that several ops need, made once; the key holds everything that it depends on."""
 

@@ -6,7 +6,7 @@ Without this, a model with dropout could not be compared: TensorFlow would draw 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,7 @@ from tensorflow.python.framework import tensor_util
 from tensorflow.python.ops import gen_random_ops, gen_stateless_random_ops_v2
 
 from edgefl_converters.lowerings import LOWERINGS
+from edgefl_converters.lowerings.registry import static_shape
 
 __all__ = ["hashed_random_numbers"]
 
@@ -59,6 +60,9 @@ class _Context:
     def next_stream(self) -> int:
         self._streams += 1
         return self._streams
+
+    def drawn(self, op: Any) -> tuple[Sequence[int], int]:
+        return static_shape(op.outputs[0]), 0
 
     def shared(self, key: Any, make: Callable[[], tf.Tensor]) -> tf.Tensor:
         return make()

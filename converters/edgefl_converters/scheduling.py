@@ -1,0 +1,139 @@
+"""In what order the ops of a converted file run: each as late as possible, so that tensors do not wait in memory.
+
+A weight is updated as soon as its gradient is there, and what only the backward pass needs is computed there. A
+delegate would undo that: whatever it can compute it computes at the first opportunity, for instance a mask of every
+layer during the forward pass. Dependencies between the large ops, in the file's metadata, keep it from that.
+ai-edge-litert reads them (``model_control_dependencies``, described in TensorFlow's
+compiler/mlir/lite/experimental/remat/metadata_util.h), tflite-runtime 2.14 does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from tensorflow.lite.python import schema_py_generated as schema
+
+__all__ = ["METADATA_NAME", "as_late_as_possible", "control_edges", "serialized"]
+
+METADATA_NAME = "model_control_dependencies"
+
+_LARGE = 1 << 17
+"""Bytes of a tensor from which its ops keep their order. With smaller ones there would be more, smaller partitions."""
+
+_VERSION = 1
+
+_Operator = schema.BuiltinOperator
+_CALLS = (_Operator.CALL_ONCE, _Operator.IF, _Operator.WHILE)
+
+
+def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[Any]:
+    """The ops of a subgraph in another order: first what its outputs need, then the updates, the last layers' first.
+
+    Args:
+        subgraph: of a model in object form.
+        builtin: the builtin operator of an op.
+    """
+    operators = list(subgraph.operators)
+    needs = _needs(operators, builtin)
+    made_by = {int(tensor): index for index, each in enumerate(operators) for tensor in each.outputs}
+    results = [made_by[int(tensor)] for tensor in subgraph.outputs if int(tensor) in made_by]
+    calls = [index for index, each in enumerate(operators) if builtin(each) in _CALLS]
+    updates = [index for index, each in enumerate(operators) if not len(each.outputs)]
+    order: dict[int, None] = {}
+    for wanted in (*calls[:1], *results, *reversed(updates), *range(len(operators))):
+        _append(wanted, needs, order)
+    return [operators[index] for index in order]
+
+
+def control_edges(subgraph: Any, builtin: Callable[[Any], int]) -> list[tuple[int, int]]:
+    """Pairs of places in the order of ops: the first must have run before the second may.
+
+    The metadata replaces what a runtime assumes without it, that ops on variables keep their order.
+    """
+    stateful, large = [], []
+    for place, operator in enumerate(subgraph.operators):
+        if builtin(operator) in _CALLS or _handles(subgraph, operator):
+            stateful.append(place)
+        if any(_bytes(subgraph, tensor) >= _LARGE for tensor in _tensors(operator)):
+            large.append(place)
+    return sorted({*pairwise(stateful), *pairwise(large)})
+
+
+def serialized(edges: Sequence[Sequence[tuple[int, int]]]) -> bytes:
+    """The metadata for the edges of all subgraphs."""
+    data = bytearray(_varint(_VERSION) + _varint(len(edges)))
+    for of_subgraph in edges:
+        data += _varint(len(of_subgraph))
+        for edge in of_subgraph:
+            for place in edge:
+                data += _varint(2 * place)  # zigzag: odd ones are negative
+    return bytes(data)
+
+
+def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list[int]]:
+    """For each op the earlier ones that must have run: what it reads, and whoever used its variables before.
+
+    A call may use any variable: nothing that uses one passes it.
+    """
+    made_by: dict[int, int] = {}
+    variables: dict[int, Any] = {}
+    users: dict[Any, list[int]] = defaultdict(list)
+    readers: set[int] = set()
+    last_call: int | None = None
+    needs = []
+    for index, operator in enumerate(operators):
+        kind, inputs = builtin(operator), [int(tensor) for tensor in operator.inputs]
+        wanted = {made_by[tensor] for tensor in inputs if tensor in made_by}
+        touched = {variables[tensor] for tensor in inputs if tensor in variables}
+        if kind == _Operator.VAR_HANDLE:
+            variables[int(operator.outputs[0])] = operator.builtinOptions.sharedName
+        if kind == _Operator.READ_VARIABLE:
+            readers.add(index)
+        if kind in _CALLS:
+            touched = set(variables.values())
+        for variable in touched:
+            wanted |= {user for user in users[variable] if not {user, index} <= readers}
+            users[variable].append(index)
+        if last_call is not None and (touched or kind in _CALLS):
+            wanted.add(last_call)
+        if kind in _CALLS:
+            last_call = index
+        made_by.update((int(tensor), index) for tensor in operator.outputs)
+        needs.append(sorted(wanted))
+    return needs
+
+
+def _append(wanted: int, needs: Sequence[Sequence[int]], order: dict[int, None]) -> None:
+    """Appends an op behind those that it needs and that are not there yet."""
+    waiting = [wanted]
+    while waiting:
+        missing = [each for each in needs[waiting[-1]] if each not in order]
+        if missing and waiting[-1] not in order:
+            waiting.extend(reversed(missing))
+        else:
+            order.setdefault(waiting.pop())
+
+
+def _tensors(operator: Any) -> list[int]:
+    return [int(tensor) for tensor in (*operator.inputs, *operator.outputs) if tensor >= 0]
+
+
+def _handles(subgraph: Any, operator: Any) -> bool:
+    return any(subgraph.tensors[tensor].type == schema.TensorType.RESOURCE for tensor in _tensors(operator))
+
+
+def _bytes(subgraph: Any, tensor: int) -> int:
+    shape = subgraph.tensors[tensor].shape
+    return 4 * math.prod(int(size) for size in (() if shape is None else shape))
+
+
+def _varint(number: int) -> bytes:
+    data = bytearray()
+    while number >= 1 << 7:
+        data.append(number % (1 << 7) + (1 << 7))
+        number >>= 7
+    return bytes([*data, number])
