@@ -20,7 +20,7 @@ endef
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.made-from-$(shell cat benchmarks/peers-constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test test-slow test-network coverage lint bench bench-peers dist messages clean
+.PHONY: help setup demo test test-slow test-network coverage lint bench bench-peers bench-arm dist messages clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -86,6 +86,10 @@ $(PEERS_STAMP): benchmarks/peers-constraints.txt
 	@rm -f $(PEERS)/.made-from-* && touch $@
 	@echo "Done."
 
+bench-arm: setup ## Count instructions of the converter's forms on an emulated Raspberry Pi (needs Debian, gcc and its mirror)
+	@mkdir -p bench
+	@cd benchmarks && $(CURDIR)/$(BIN)/python -m on_arm forms --json $(CURDIR)/bench/on_arm.json
+
 dist: setup ## Build the wheel into dist/
 	@rm -rf dist build
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
@@ -95,4 +99,4 @@ messages: ## Generate the FlatBuffers readers again (needs flatc, Debian's flatb
 	cd edgefl/wire && flatc --python --gen-onefile -o generated messages.fbs && flatc --python --gen-onefile -o generated tflite_container.fbs
 
 clean: ## Remove what the other targets made, also the environment
-	rm -rf $(VENV) $(PEERS) dist build bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PEERS) arm dist build bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""Counts the instructions of a training step on a Raspberry Pi's processor, without a Raspberry Pi."""
