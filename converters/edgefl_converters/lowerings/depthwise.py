@@ -1,7 +1,7 @@
 """Gradients of depthwise convolutions, tap by tap: a tap is a shifted gradient times one number a channel.
 
 What a tap sees is a shifted part of the output's gradient: times the image and summed it is the tap's gradient, times
-the tap it is the image's. Both share it. Shifting the image instead would do for the filter alone, and runtimes would
+the tap it is the image's, and both share it. Shifting the image instead would do for the filter alone, and runtimes would
 make all its copies before the backward pass begins, and keep them.
 """
 
@@ -31,7 +31,7 @@ def depthwise_backprop_filter(op: Any, inputs: Sequence[tf.Tensor], context: Con
 
 @lowering("DepthwiseConv2dNativeBackpropInput")
 def depthwise_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """For each phase of the stride a sum of shifted gradients times taps."""
+    """A convolution with the flipped filter; with strides, for each phase a sum of shifted gradients times taps."""
     shape = [int(size) for size in constant(op, 0)]
     window = Window.of(op, shape[1:3], static_shape(inputs[1])[:2])
     return [input_gradient(inputs[1], inputs[2], shape, window, context)]
@@ -60,6 +60,11 @@ def input_gradient(
     fixed = constant_filter(kernel)
     if fixed is not None and multiplier == 1 and window.dilations == (1, 1):
         return through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))
+    if window.strides == (1, 1) and window.dilations == (1, 1) and multiplier == 1:
+        # On ARM half the instructions of shifted gradients. On x86 as fast with ai-edge-litert; tflite-runtime 2.14
+        # has no fast kernel there and takes a sixth longer for a step of MobileNetV2.
+        flipped = tf.reshape(tf.reverse(tf.reshape(kernel, [window.taps, filters]), [0]), static_shape(kernel))
+        return tf.nn.depthwise_conv2d(_padded(gradient, window, context), flipped, [1, 1, 1, 1], "VALID")
     weights = tf.split(tf.reshape(kernel, [window.taps, filters]), window.taps, axis=0)
     _, lengths = phases(window)
     outputs = []
@@ -88,11 +93,7 @@ def _shifted_gradients(gradient: tf.Tensor, window: Window, context: Context) ->
     """For each phase of the image its taps: number, and the gradients of the windows that see the phase through it."""
     split, lengths = phases(window)
     margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
-
-    def pad() -> tf.Tensor:
-        return gradient if margins == [(0, 0), (0, 0)] else tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
-
-    padded = context.shared(("padded gradient", gradient.name, window), pad)
+    padded = _padded(gradient, window, context)
     for phase in split:
         taps = []
         for row, first_row in zip(phase.taps[0], phase.windows[0][0]):
@@ -103,6 +104,16 @@ def _shifted_gradients(gradient: tf.Tensor, window: Window, context: Context) ->
                 shifted = context.shared(key, functools.partial(part, padded, bounds))
                 taps.append((row * window.kernel[1] + column, shifted))
         yield taps
+
+
+def _padded(gradient: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
+    split, _ = phases(window)
+    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
+
+    def pad() -> tf.Tensor:
+        return gradient if margins == [(0, 0), (0, 0)] else tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
+
+    return context.shared(("padded gradient", gradient.name, window), pad)
 
 
 def _by_phase(image: tf.Tensor, window: Window) -> list[tf.Tensor]:
