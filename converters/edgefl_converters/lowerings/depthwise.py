@@ -1,8 +1,8 @@
 """Gradients of depthwise convolutions, tap by tap: a tap is a shifted gradient times one number a channel.
 
 What a tap sees is a shifted part of the output's gradient: times the image and summed it is the tap's gradient, times
-the tap it is the image's, and both share it. Shifting the image instead would do for the filter alone, and runtimes would
-make all its copies before the backward pass begins, and keep them.
+the tap it is the image's, and both share it. Shifting the image instead would do for the filter alone, and runtimes
+would make all its copies before the backward pass begins, and keep them.
 """
 
 from __future__ import annotations

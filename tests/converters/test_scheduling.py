@@ -1,0 +1,146 @@
+"""The order of ops: late, but never across what they depend on; and what runtimes are told of it."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from keras import layers
+from tensorflow.lite.python import schema_py_generated as schema
+
+from edgefl_converters.building import build
+from edgefl_converters.flatbuffer import FlatModel
+from edgefl_converters.scheduling import as_late_as_possible, control_edges, serialized
+from edgefl_device_runtime.measuring import measure
+
+OPERATOR = schema.BuiltinOperator
+HANDLE, READ, ASSIGN, ADD, CALL = (
+    OPERATOR.VAR_HANDLE,
+    OPERATOR.READ_VARIABLE,
+    OPERATOR.ASSIGN_VARIABLE,
+    OPERATOR.ADD,
+    OPERATOR.CALL_ONCE,
+)
+
+
+class Graph:
+    """A subgraph in object form; an op's kind is its `opcodeIndex`, its description the name of what it makes."""
+
+    def __init__(self):
+        self.subgraph = schema.SubGraphT()
+        self.subgraph.tensors, self.subgraph.operators = [], []
+        self.subgraph.inputs, self.subgraph.outputs = [], []
+        self.names = {}
+
+    def tensor(self, bytes_=4, kind=schema.TensorType.FLOAT32):
+        tensor = schema.TensorT()
+        tensor.shape, tensor.type = [bytes_ // 4], kind
+        self.subgraph.tensors.append(tensor)
+        return len(self.subgraph.tensors) - 1
+
+    def op(self, name, kind, inputs=(), bytes_=4):
+        operator = schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = kind, list(inputs), []
+        self.names[id(operator)] = name
+        self.subgraph.operators.append(operator)
+        if kind in (ASSIGN, CALL):
+            return None
+        if kind == HANDLE:
+            operator.builtinOptions = schema.VarHandleOptionsT()
+            operator.builtinOptions.sharedName = name
+        made = self.tensor(bytes_, schema.TensorType.RESOURCE if kind == HANDLE else schema.TensorType.FLOAT32)
+        operator.outputs = [made]
+        return made
+
+    def scheduled(self):
+        self.subgraph.operators = as_late_as_possible(self.subgraph, kind)
+        return [self.names[id(operator)] for operator in self.subgraph.operators]
+
+
+def kind(operator):
+    return operator.opcodeIndex
+
+
+@pytest.fixture
+def graph():
+    return Graph()
+
+
+def test_updates_come_last_layer_first_each_behind_its_own_gradient(graph):
+    first, last = graph.op("w1", HANDLE), graph.op("w2", HANDLE)
+    one, two = graph.op("read w1", READ, [first]), graph.op("read w2", READ, [last])
+    mask = graph.op("mask", ADD, [one])
+    hidden = graph.op("hidden", ADD, [one])
+    loss = graph.op("loss", ADD, [hidden, two])
+    back = graph.op("gradient 2", ADD, [loss])
+    further = graph.op("gradient 1", ADD, [back, mask])
+    graph.op("assign w1", ASSIGN, [first, further])
+    graph.op("assign w2", ASSIGN, [last, back])
+    graph.subgraph.outputs = [loss]
+
+    order = graph.scheduled()
+
+    assert order[-5:] == ["gradient 2", "assign w2", "mask", "gradient 1", "assign w1"]
+    assert order.index("loss") == len(order) - 6
+
+
+def test_a_variable_is_read_before_it_is_assigned_though_nothing_else_asks_for_that(graph):
+    variable = graph.op("w", HANDLE)
+    read = graph.op("read", READ, [variable])
+    graph.op("assign", ASSIGN, [variable, graph.op("other", ADD)])
+    later = graph.op("later", READ, [variable])
+    graph.subgraph.outputs = [later, graph.op("sum", ADD, [read])]
+
+    order = graph.scheduled()
+
+    assert order.index("read") < order.index("assign") < order.index("later")
+
+
+def test_nothing_that_uses_a_variable_passes_a_call(graph):
+    variable = graph.op("w", HANDLE)
+    graph.op("initialise", CALL)
+    graph.subgraph.outputs = [graph.op("read", READ, [variable])]
+
+    order = graph.scheduled()
+
+    assert order.index("initialise") < order.index("read")
+
+
+def test_all_ops_are_kept_whatever_they_are_for(graph):
+    graph.op("a", ADD, [graph.op("b", ADD)])
+    assert sorted(graph.scheduled()) == ["a", "b"]
+
+
+def test_large_ops_and_ops_on_variables_keep_their_order_small_ones_may_move(graph):
+    variable = graph.op("w", HANDLE)
+    large = graph.op("large", ADD, bytes_=1 << 17)
+    small = graph.op("small", ADD)
+    graph.op("reads the large one", ADD, [large])
+    graph.op("read", READ, [variable])
+    graph.op("large again", ADD, [small], bytes_=1 << 20)
+
+    assert control_edges(graph.subgraph, kind) == [(0, 4), (1, 3), (3, 5)]
+
+
+def test_edges_are_written_as_tensorflow_reads_them():
+    # Version, number of subgraphs, then for each the number of its edges and pairs of zigzag varints.
+    assert serialized([[(0, 300)], []]) == bytes([1, 2, 1, 0, 0xD8, 0x04, 0])
+
+
+def test_ai_edge_litert_trains_a_convolutional_network_in_less_memory(tmp_path, monkeypatch):
+    def arena():
+        keras.utils.set_random_seed(1)
+        stack = [keras.Input((48, 48, 3))]
+        for stride in (2, 1, 1, 1, 1, 1):
+            stack += [layers.DepthwiseConv2D(3, stride, padding="same"), layers.Conv2D(32, 1)]
+            stack += [layers.BatchNormalization(), layers.ReLU(6.0)]
+        model = keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(4)])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        built = build(model, batch_size=16)
+        path = tmp_path / "model.tflite"
+        path.write_bytes(built.data)
+        return next(each.arenas["train"] for each in measure(path, built.manifest) if each.runtime == "ai-edge-litert")
+
+    scheduled = arena()
+    monkeypatch.setattr(FlatModel, "schedule", lambda self: None)
+
+    assert scheduled < 0.85 * arena()
