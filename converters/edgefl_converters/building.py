@@ -10,6 +10,7 @@ import keras
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import METADATA_NAME, ModelFile
+from edgefl.targets import included
 from edgefl_converters.assembling import Assembled, assemble
 from edgefl_converters.describing import describe
 from edgefl_converters.flatbuffer import FlatModel
@@ -84,13 +85,15 @@ def build(
     tell(layers)
 
     def finish(flat: FlatModel) -> tuple[bytes, ModelManifest]:
-        buffers = _arrange(flat, assembled)
+        buffers = _arrange(flat, assembled, specification.options.target)
         return _complete(flat, describe(specification, traces, variables, assembled.signatures, buffers))
 
+    exact.flatten_products()
     float32, manifest = finish(exact)
     data, storage = float32, specification.options.quantize_frozen
     if storage is not None:
         flat = FlatModel(assembled.data)
+        flat.flatten_products()
         if not flat.store_constants(storage, _made_by_frozen(origins, traces, variables)):
             raise _nothing_to_store(storage, any(variables.role_of(each) == FROZEN for each in model.variables))
         data, manifest = finish(flat)
@@ -98,14 +101,15 @@ def build(
     return BuiltModel(data, manifest, layers, paths, float32, makers_of_versions(origins, traces, emitted))
 
 
-def _arrange(flat: FlatModel, assembled: Assembled) -> dict[str, int]:
+def _arrange(flat: FlatModel, assembled: Assembled, target: str) -> dict[str, int]:
     """Gives a file its final form but for the manifest; returns the buffer of each parameter by its name."""
     owned = {key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)}
     buffers = flat.give_own_buffers(owned)
-    flat.flatten_products()
     flat.share_equal_buffers()
     flat.compute_repeated_constants(["reset_optimizer"])
     flat.separate_outputs()
+    if any(each.runtime == "ai-edge-litert" for each in included(target)):
+        flat.read_variables_at_each_use()
     flat.make_primary("train")
     flat.schedule()
     flat.drop_names()

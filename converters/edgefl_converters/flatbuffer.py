@@ -21,6 +21,7 @@ from edgefl_converters.frozen_storage import StoredConstant, store
 from edgefl_converters.packing import AlignedBuffer, SharedQuantization
 from edgefl_converters.scheduling import METADATA_NAME as CONTROL_DEPENDENCIES
 from edgefl_converters.scheduling import as_late_as_possible, control_edges, serialized
+from edgefl_converters.variable_reads import read_at_each_use
 
 __all__ = ["Emitted", "FlatModel"]
 
@@ -185,6 +186,11 @@ class FlatModel:
                     called = getattr(operator.builtinOptions, field, None)
                     if called is not None:
                         setattr(operator.builtinOptions, field, moved.get(called, called))
+
+    def read_variables_at_each_use(self) -> None:
+        """Reads a large variable anew for each op that needs it; see `variable_reads`."""
+        for subgraph in self._model.subgraphs:
+            read_at_each_use(subgraph, self._builtin)
 
     def schedule(self) -> None:
         """Gives ops an order in which tensors do not wait in memory, and keeps delegates to it; see `scheduling`."""

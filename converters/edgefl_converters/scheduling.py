@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -84,7 +84,7 @@ def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list
     users: dict[Any, list[int]] = defaultdict(list)
     readers: set[int] = set()
     last_call: int | None = None
-    needs = []
+    needs: list[set[int]] = []
     for index, operator in enumerate(operators):
         kind, inputs = builtin(operator), [int(tensor) for tensor in operator.inputs]
         wanted = {made_by[tensor] for tensor in inputs if tensor in made_by}
@@ -103,8 +103,32 @@ def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list
         if kind in _CALLS:
             last_call = index
         made_by.update((int(tensor), index) for tensor in operator.outputs)
-        needs.append(sorted(wanted))
-    return needs
+        needs.append(wanted)
+    _keep_values(operators, needs, users, readers)
+    return [sorted(wanted) for wanted in needs]
+
+
+def _keep_values(
+    operators: Sequence[Any], needs: Sequence[set[int]], users: Mapping[Any, Sequence[int]], readers: set[int]
+) -> None:
+    """Lets an update of a variable that is its last use wait for all that need the value before.
+
+    Runtimes hand out the variable itself, not a copy.
+    """
+    consumers: dict[int, list[int]] = defaultdict(list)
+    for index, operator in enumerate(operators):
+        for tensor in map(int, operator.inputs):
+            consumers[tensor].append(index)
+    for of_variable in users.values():
+        *before, last = of_variable
+        if not len(operators[last].outputs):
+            needs[last].update(
+                each
+                for user in before
+                if user in readers
+                for each in consumers[int(operators[user].outputs[0])]
+                if each != last
+            )
 
 
 def _append(wanted: int, needs: Sequence[Sequence[int]], order: dict[int, None]) -> None:

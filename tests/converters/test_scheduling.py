@@ -95,6 +95,25 @@ def test_a_variable_is_read_before_it_is_assigned_though_nothing_else_asks_for_t
     assert order.index("read") < order.index("assign") < order.index("later")
 
 
+def test_a_variable_is_assigned_when_all_that_need_its_value_have_run(graph):
+    variable = graph.op("w", HANDLE)
+    read = graph.op("read", READ, [variable])
+    graph.op("assign", ASSIGN, [variable, graph.op("updated", ADD, [read])])
+    other = graph.op("other", HANDLE)
+    graph.op("assign the other", ASSIGN, [other, graph.op("back", ADD, [read])])
+
+    order = graph.scheduled()
+
+    assert order.index("back") < order.index("assign")
+
+
+def test_a_variable_that_is_assigned_what_was_read_is_no_reason_to_wait(graph):
+    variable = graph.op("w", HANDLE)
+    graph.op("assign", ASSIGN, [variable, graph.op("read", READ, [variable])])
+
+    assert graph.scheduled() == ["w", "read", "assign"]
+
+
 def test_nothing_that_uses_a_variable_passes_a_call(graph):
     variable = graph.op("w", HANDLE)
     graph.op("initialise", CALL)
