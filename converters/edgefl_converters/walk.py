@@ -19,7 +19,7 @@ from edgefl.errors import EdgeflError
 from edgefl_converters.control_flow import CONTROL_FLOW
 from edgefl_converters.graphs import in_order
 from edgefl_converters.lowerings import LOWERINGS
-from edgefl_converters.lowerings.registry import Pooled, static_shape
+from edgefl_converters.lowerings.registry import static_shape
 from edgefl_converters.tokens import Handle
 from edgefl_converters.variable_ops import VARIABLE_OPS
 
@@ -80,8 +80,6 @@ class Walk:
         self.assigned: dict[Any, None] = {}
         self._shared: dict[Any, tf.Tensor] = {}
         self.thin: dict[str, tf.Tensor] = {}
-        self.pooled: dict[str, Pooled] = {}
-        self.same_sums: dict[str, tf.Tensor] = {}
         self.factors: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
 
     # What lowerings see (lowerings.registry.Context).

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.lowerings.registry import Context, attribute, lowering, source
+from edgefl_converters.lowerings.registry import Context, attribute, lowering
 
 __all__ = ["positive"]
 
@@ -25,20 +25,11 @@ def positive(values: tf.Tensor) -> tf.Tensor:
 
 @lowering("ReluGrad")
 def relu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """The gradient passes where the input (or the output) is above 0; behind a pooling, where the maximum is.
-
-    What is pooled is larger than the maxima: a quarter of the work is left for windows of 2 x 2.
-    """
+    """The gradient passes where the input (or the output) is above 0."""
     gradient, features = inputs
     if op.inputs[1].op.type != "Relu":
-        return [gradient * positive(tf.maximum(features, 0.0))]
-    pooled = context.pooled.get(source(gradient).name)
-    if pooled is None or source(pooled.image).name != source(features).name:
-        return [gradient * positive(features)]
-    passed = pooled.gradient * positive(pooled.output)
-    result = tf.reshape(pooled.spread(passed), features.shape)
-    context.same_sums[source(result).name] = passed
-    return [result]
+        features = tf.maximum(features, 0.0)
+    return [gradient * positive(features)]
 
 
 @lowering("Relu6Grad")

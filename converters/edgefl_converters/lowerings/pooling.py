@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.lowerings.activations import positive
-from edgefl_converters.lowerings.registry import Context, Pooled, constant, lowering, static_shape
-from edgefl_converters.lowerings.windows import Window, gather_rows, pad_image, part
+from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
+from edgefl_converters.lowerings.windows import Window, gather_rows, pad_image
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -24,10 +23,7 @@ def max_pool_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Seq
     batch, height, width, channels = static_shape(image)
     window = _window(op, (height, width))
     if _tiles(window):
-        spread = functools.partial(_tiled_max_grad, image, output, window)
-        result = spread(gradient)
-        context.pooled[result.name] = Pooled(image, output, gradient, spread)
-        return [result]
+        return [_tiled_max_grad(image, output, gradient, window)]
     shape = [batch, window.count, 1, channels]
     seen = gather_rows(pad_image(image, window, _LOWEST), window.axis_indices(0), window.axis_indices(1))
     taps = tf.split(seen, window.taps, axis=2)
@@ -76,13 +72,11 @@ def _first_maximum(taps: Sequence[tf.Tensor], maximum: tf.Tensor, gradient: tf.T
     return [*received, rest]
 
 
-def _tiled_max_grad(image: tf.Tensor, output: tf.Tensor, window: Window, gradient: tf.Tensor) -> tf.Tensor:
+def _tiled_max_grad(image: tf.Tensor, output: tf.Tensor, gradient: tf.Tensor, window: Window) -> tf.Tensor:
     batch, _, _, channels = static_shape(image)
     (down, across), (rows, columns) = window.kernel, window.positions
-    tiles = tf.reshape(image, [batch * rows, down, columns, across * channels])
-    taps = [
-        part(tiles, {1: (row, 1), 3: (column * channels, channels)}) for row in range(down) for column in range(across)
-    ]
+    strips = tf.split(tf.reshape(image, [batch * rows, down, columns, across * channels]), down, axis=1)
+    taps = [tap for strip in strips for tap in tf.split(strip, across, axis=3)]
     shape = [batch * rows, 1, columns, channels]
     received = _first_maximum(taps, tf.reshape(output, shape), tf.reshape(gradient, shape))
     return _untile([received[row * across : (row + 1) * across] for row in range(down)], window)
@@ -94,9 +88,6 @@ def _untile(tiles: Sequence[Sequence[tf.Tensor]], window: Window) -> tf.Tensor:
     first = tiles[0][0]
     channels = static_shape(first)[-1]
     batch = first.shape.num_elements() // (rows * columns * channels)
-    if down == across > 1:
-        flat = [tf.reshape(tap, [batch, rows, columns, channels]) for strip in tiles for tap in strip]
-        return tf.nn.depth_to_space(tf.concat(flat, axis=3), down)
     shape = [batch * rows, 1, columns, channels]
     strips = [tf.concat([tf.reshape(tap, shape) for tap in strip], axis=3) for strip in tiles]
     whole = strips[0] if down == 1 else tf.concat(strips, axis=1)

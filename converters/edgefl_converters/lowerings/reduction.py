@@ -7,22 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.lowerings.registry import Context, attribute, constant, lowering, source, static_shape
+from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
 
 _HIGHEST_RANK = 4
 
 
 @lowering("Sum")
 def sum_of_merged_dimensions(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
-    """Merges neighbouring dimensions that are summed alike, then sums; a sum of few dimensions stays as it is.
-
-    The sum over all of an image but its channels is that of the smaller image that it was spread from.
-    """
-    smaller = context.same_sums.get(source(inputs[0]).name)
-    if smaller is not None and not attribute(op, "keep_dims") and inputs[0].shape[-1] == smaller.shape[-1]:
-        rank = inputs[0].shape.rank
-        if sorted(int(axis) % rank for axis in constant(op, 1).ravel()) == list(range(rank - 1)):
-            return [tf.reduce_sum(smaller, axis=list(range(smaller.shape.rank - 1)))]
+    """Merges neighbouring dimensions that are summed alike, then sums; a sum of few dimensions stays as it is."""
     if op.inputs[0].shape.rank is None or op.inputs[0].shape.rank <= _HIGHEST_RANK:
         return None
     shape = static_shape(op.inputs[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -15,31 +15,13 @@ __all__ = [
     "LOWERINGS",
     "Context",
     "Lowering",
-    "Pooled",
     "attribute",
     "constant",
     "constant_filter",
     "folded",
     "lowering",
-    "source",
     "static_shape",
 ]
-
-
-class Pooled(NamedTuple):
-    """What the gradient of a maximum pooling was made of.
-
-    Attributes:
-        image: what was pooled.
-        output: the maxima.
-        gradient: that of the maxima.
-        spread: makes the gradient of the image from one of the maxima.
-    """
-
-    image: tf.Tensor
-    output: tf.Tensor
-    gradient: tf.Tensor
-    spread: Callable[[tf.Tensor], tf.Tensor]
 
 
 class Context(Protocol):
@@ -56,14 +38,6 @@ class Context(Protocol):
     @property
     def factors(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """Names of products ``left^T right`` of two matrices, to these two; lowerings add to it."""
-
-    @property
-    def pooled(self) -> dict[str, Pooled]:
-        """Names of gradients of maximum pooling to what they were made of; lowerings add to it."""
-
-    @property
-    def same_sums(self) -> dict[str, tf.Tensor]:
-        """Names of images to smaller ones whose channels have the same sums; lowerings add to it."""
 
     def next_stream(self) -> int:
         """A number of its own for each random op of the graph."""
@@ -132,13 +106,6 @@ def constant(op: Any, index: int) -> Any:
 def constant_filter(tensor: tf.Tensor) -> NDArray[np.float32] | None:
     """The value of a filter that nothing trains; None for any other."""
     return tf.make_ndarray(tensor.op.get_attr("value")) if tensor.op.type == "Const" else None
-
-
-def source(tensor: tf.Tensor) -> tf.Tensor:
-    """What a tensor was before it was given other shapes."""
-    while tensor.op.type in ("Reshape", "ExpandDims", "Squeeze"):
-        tensor = tensor.op.inputs[0]
-    return tensor
 
 
 _MEASURES = ("Shape", "ShapeN", "Size", "Rank")

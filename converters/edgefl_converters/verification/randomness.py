@@ -15,7 +15,7 @@ from tensorflow.python.framework import tensor_util
 from tensorflow.python.ops import gen_random_ops, gen_stateless_random_ops_v2
 
 from edgefl_converters.lowerings import LOWERINGS
-from edgefl_converters.lowerings.registry import Pooled, static_shape
+from edgefl_converters.lowerings.registry import static_shape
 
 __all__ = ["hashed_random_numbers"]
 
@@ -54,8 +54,6 @@ class _Context:
     def __init__(self, seed: tf.Tensor) -> None:
         self.seed = seed
         self.thin: dict[str, tf.Tensor] = {}
-        self.pooled: dict[str, Pooled] = {}
-        self.same_sums: dict[str, tf.Tensor] = {}
         self.factors: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
         self._streams = 0
 
