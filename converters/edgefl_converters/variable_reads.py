@@ -20,6 +20,9 @@ __all__ = ["read_at_each_use"]
 _LARGE = 1 << 14
 """Bytes of a variable from which an op more is worth it."""
 
+_MOST_USES = 4
+"""The weights of a recurrent layer are used at every step: copied once they cost less than an op for each."""
+
 
 def read_at_each_use(subgraph: Any, builtin: Callable[[Any], int]) -> None:
     """Gives each op that reads a large variable's value a READ_VARIABLE op of its own, at the place of the first.
@@ -35,7 +38,11 @@ def read_at_each_use(subgraph: Any, builtin: Callable[[Any], int]) -> None:
         for operator in subgraph.operators
         if builtin(operator) == schema.BuiltinOperator.READ_VARIABLE
     }
-    shared = {value for value in reads if uses[value] > 1 and value not in fixed and _bytes(subgraph, value) >= _LARGE}
+    shared = {
+        value
+        for value in reads
+        if 1 < uses[value] <= _MOST_USES and value not in fixed and _bytes(subgraph, value) >= _LARGE
+    }
     added: dict[int, list[Any]] = {value: [] for value in shared}
     taken: set[int] = set()
     for operator in subgraph.operators:
