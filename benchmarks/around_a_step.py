@@ -1,7 +1,7 @@
 """What Python costs around the interpreter's own step, and what memory and start of a training process are.
 
-    edgefl convert model.keras model.tflite --batch-size 10
-    python benchmarks/around_a_step.py model.tflite --runtime ai-edge-litert
+    python benchmarks/around_a_step.py                                          # of the 2NN, batch 10
+    python benchmarks/around_a_step.py model.tflite --runtime tflite-runtime
 
 Steps of each kind take turns; the figures are medians of turns of the median step. A step of `fit` reads other rows of
 the data each time, which the last batch's caches do not hold. "Python alone" is the same call with the interpreter's
@@ -11,7 +11,9 @@ taken out, its code and data in the processor's caches.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgefl_device_runtime.training import RUNTIMES, Callback, TrainableModel
+from local_steps.running import prepare
 
 TURNS, TURN_SECONDS, ROWS = 7, 0.2, 200
 
@@ -96,19 +99,34 @@ def measure(model: TrainableModel) -> dict[str, float]:
 
 def main() -> None:
     """Prints one line for each figure."""
-    begin = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?", help="by default a 2NN with batches of 10")
     parser.add_argument("--runtime", choices=RUNTIMES, default=RUNTIMES[0])
+    parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
-    model = TrainableModel(arguments.model, runtime=arguments.runtime)
-    x, y = made_up(model, model.manifest.batch_size)
-    model.train_on_batch(x, y, learning_rate=0.0)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(f"loading and one step: {time.perf_counter() - begin:.3f} s")
-    print(f"peak memory after it: {int(status['VmHWM'].split()[0]) / 1024:.1f} MB")
-    for name, microseconds in measure(model).items():
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.model
+        if path is None:
+            prepare("2nn", 10, Path(folder), peers=False)
+            path = Path(folder, "model.tflite")
+        begin = time.perf_counter()
+        model = TrainableModel(path, runtime=arguments.runtime)
+        x, y = made_up(model, model.manifest.batch_size)
+        model.train_on_batch(x, y, learning_rate=0.0)
+        seconds = time.perf_counter() - begin
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        megabytes = int(status["VmHWM"].split()[0]) / 1024
+        found = measure(model)
+    print(f"loading and one step: {seconds:.3f} s")
+    print(f"peak memory after it: {megabytes:.1f} MB")
+    for name, microseconds in found.items():
         print(f"{name}: {microseconds:.1f} µs")
+    call = found["the interpreter's call"]
+    print(f"a step of fit / the interpreter's call: {found['a step of fit'] / call:.2f}")
+    print(f"train_on_batch / the interpreter's call: {found['train_on_batch'] / call:.2f}")
+    if arguments.json:
+        document = {"runtime": arguments.runtime, "seconds": seconds, "peak_mb": megabytes, "microseconds": found}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="groups of forms, by their keys")
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="also the N dearest functions")
     parser.add_argument("--json", type=Path, help="leaves the figures there")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     if given.what == "models" and not given.folders:
         parser.error("models: name at least one folder with model.tflite, x.npy and y.npy")
     if missing := [str(folder) for folder in given.folders if not (folder / "model.tflite").exists()]:
