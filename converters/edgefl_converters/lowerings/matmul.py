@@ -50,7 +50,7 @@ def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
     """A product of rank 3."""
     left, right = inputs
     transpose_left, transpose_right = bool(attribute(op, "transpose_a")), bool(attribute(op, "transpose_b"))
-    if not (transpose_left or transpose_right) and left.op.type == "Unpack":
+    if not (transpose_left or transpose_right) and _is_a_step(op.inputs[0]) and left.op.type == "Unpack":
         return [_of_each_step(left, right, context)]
     if transpose_right:
         if right.shape.num_elements() > _SMALL and not transpose_left:
@@ -62,14 +62,19 @@ def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
     return [product]
 
 
-def _of_each_step(left: tf.Tensor, right: tf.Tensor, context: Context) -> tf.Tensor:
-    """The product with one of the matrices that a tensor was taken apart into, as steps of a sequence.
+def _is_a_step(traced: Any) -> bool:
+    """Whether a tensor is a part of another along its first axis, and all parts are multiplied."""
+    parts = traced.op
+    return (
+        parts.type == "Unpack"
+        and parts.get_attr("axis") == 0
+        and all(any(each.type == "MatMul" for each in part.consumers()) for part in parts.outputs)
+    )
 
-    It is part of one product with all of them, which is made once.
-    """
-    steps, axis = left.op.inputs[0], left.op.get_attr("axis")
-    if axis != 0:
-        return matmul(left, right)
+
+def _of_each_step(left: tf.Tensor, right: tf.Tensor, context: Context) -> tf.Tensor:
+    """The product with one step of a sequence, as part of one product with all of them, which is made once."""
+    steps = left.op.inputs[0]
 
     def make() -> Sequence[tf.Tensor]:
         count, rows, columns = static_shape(steps)
