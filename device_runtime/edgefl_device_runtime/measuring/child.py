@@ -81,19 +81,39 @@ def _delegation(interpreter: Any, model_path: str) -> dict[str, int] | None:
     details = made._get_ops_details()
     ops = [each for each in details if each["op_name"] != "DELEGATE"]
     partitions = [each for each in details if each["op_name"] == "DELEGATE"]
-    makers = {int(tensor): each["index"] for each in ops for tensor in each["outputs"]}
-    needs = {each["index"]: [int(tensor) for tensor in each["inputs"]] for each in ops}
+    makers = {int(tensor): each for each in ops for tensor in each["outputs"]}
+    handed_out = {int(tensor) for partition in partitions for tensor in partition["outputs"]}
+    updates = [
+        each for each in ops if each["op_name"] == "ASSIGN_VARIABLE" and not handed_out & set(map(int, each["inputs"]))
+    ]
+    asked = {int(each["index"]) for each in made.get_input_details()}
     taken: set[int] = set()
     for partition in partitions:
-        # A partition holds what leads from its inputs to its outputs; the replaced ops stay in the list.
         given = {int(tensor) for tensor in partition["inputs"]}
-        waiting = [int(tensor) for tensor in partition["outputs"]]
-        while waiting:
-            maker = makers.get(waiting.pop())
-            if maker is not None and maker not in taken:
-                taken.add(maker)
-                waiting += [tensor for tensor in needs[maker] if tensor not in given]
+        # The replaced ops stay in the list. A partition holds what leads from its inputs to its outputs …
+        taken |= _between(makers, given, partition["outputs"])[0]
+        for update in updates:
+            # … and updates of variables, which have no output, where all that leads to them comes from its inputs.
+            found, reached = _between(makers, given, update["inputs"])
+            if reached & given and not reached & asked - given:
+                taken |= found | {update["index"]}
     return {"ops": len(ops), "taken": len(taken), "partitions": len(partitions)}
+
+
+def _between(makers: dict[int, Any], given: set[int], wanted: Any) -> tuple[set[int], set[int]]:
+    """The ops that lead from given tensors to wanted ones, and the tensors where that begins."""
+    found: set[int] = set()
+    begins: set[int] = set()
+    waiting = [int(tensor) for tensor in wanted]
+    while waiting:
+        tensor = waiting.pop()
+        maker = makers.get(tensor)
+        if tensor in given or maker is None:
+            begins.add(tensor)
+        elif maker["index"] not in found:
+            found.add(maker["index"])
+            waiting += [int(each) for each in maker["inputs"]]
+    return found, begins
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -164,18 +164,41 @@ def test_a_runtime_that_refuses_the_file_or_does_not_work_says_why(
 class Delegated:
     """A chain 0 → 1 → 2 → 3 → 4 whose two middle ops, and a constant beside them, a delegate has taken."""
 
+    OPS: ClassVar = [
+        *(("EXP", [0], [1]), ("EXP", [1], [2]), ("ADD", [2, 9], [3]), ("EXP", [3], [4])),
+        ("DELEGATE", [1, 9], [3]),
+    ]
+
     def __init__(self, **_: Any) -> None:
         pass
 
     def allocate_tensors(self) -> None:
         pass
 
+    def get_input_details(self) -> list[dict[str, Any]]:
+        return [{"index": 0}]
+
     def _get_ops_details(self) -> list[dict[str, Any]]:
-        ops = [("EXP", [0], [1]), ("EXP", [1], [2]), ("ADD", [2, 9], [3]), ("EXP", [3], [4]), ("DELEGATE", [1, 9], [3])]
         return [
             {"index": index, "op_name": name, "inputs": given, "outputs": made}
-            for index, (name, given, made) in enumerate(ops)
+            for index, (name, given, made) in enumerate(self.OPS)
         ]
+
+
+class DelegatedUpdates(Delegated):
+    """A delegate has taken the update of one variable (8) by what leads from 1; those of 7 and 6 it has not."""
+
+    OPS: ClassVar = [
+        *(("VAR_HANDLE", [], [8]), ("VAR_HANDLE", [], [7]), ("VAR_HANDLE", [], [6])),
+        *(("EXP", [0], [1]), ("EXP", [1], [2]), ("ASSIGN_VARIABLE", [8, 2], [])),
+        *(("EXP", [1], [3]), ("ASSIGN_VARIABLE", [7, 3], [])),
+        *(("EXP", [0], [4]), ("ASSIGN_VARIABLE", [6, 4], [])),
+        ("DELEGATE", [1, 8], [3]),
+    ]
+
+
+def test_updates_of_variables_count_where_all_that_leads_to_them_is_in_the_partition() -> None:
+    assert child._delegation(DelegatedUpdates, "m") == {"ops": 10, "taken": 3, "partitions": 1}
 
 
 def test_the_ops_that_a_partition_replaced_are_those_between_its_inputs_and_outputs() -> None:
