@@ -23,7 +23,7 @@ from examples.smartwatch.contenders import Accuracies, Contenders, Judge
 from examples.smartwatch.recordings import Person, Split, load_recordings, recordings_file, split
 
 POPULATION = "smartwatches"
-ROUNDS = 20
+ROUNDS = 24
 EPOCHS = 4
 """Passes over a device's own data in each round."""
 BATCH_SIZE = 16
