@@ -22,10 +22,14 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def weights_hash(vector: NDArray[np.float32]) -> str:
+def weights_hash(*parts: NDArray[np.float32]) -> str:
     """The SHA-256 of a flat vector as little-endian float32, which is also how weights travel.
 
     Args:
-        vector: shape ``[layout.size]``.
+        parts: the vector, shape ``[layout.size]``, or what it consists of, of any shapes; none is copied that is
+            little-endian float32.
     """
-    return sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.ascontiguousarray(part, dtype="<f4").data)
+    return digest.hexdigest()

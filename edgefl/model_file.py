@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import ModelFileError, storage_error
+from edgefl.hashing import weights_hash
 from edgefl.layout import Parameter
 from edgefl.manifest import ModelManifest
 from edgefl.wire.generated import tflite_container_generated as container
@@ -121,10 +122,7 @@ class ModelFile:
 
     def compute_weights_hash(self) -> str:
         """`weights_hash` of `initial_weights`, without a copy of them."""
-        digest = hashlib.sha256()
-        for parameter in self.manifest.layout:
-            digest.update(self.initial_value(parameter).data)
-        return digest.hexdigest()
+        return weights_hash(*map(self.initial_value, self.manifest.layout))
 
     def _find_manifest(self) -> int:
         try:

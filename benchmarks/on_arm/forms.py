@@ -63,6 +63,13 @@ def _chosen(function: Callable[..., Any]) -> Form:
 _MIDDLE, _KERNEL, _OUT = (10, 14, 14, 32), (5, 5, 32, 64), (10, 14, 14, 64)
 _FIRST, _FIRST_KERNEL, _FIRST_OUT = (10, 28, 28, 1), (5, 5, 1, 32), (10, 28, 28, 32)
 _MAPS, _TAPS = (8, 24, 24, 48), (3, 3, 48, 1)
+_LEFT_TRANSPOSED = (
+    Form(NAIVE, ways.matmul(left=True)),
+    _chosen(ways.matmul(left=True)),
+    Form("left side transposed first", ways.left_first),
+    Form("both sides transposed first", ways.both_first),
+    Form("operands exchanged, result transposed", ways.exchanged),
+)
 
 GROUPS = {
     "conv": Group(
@@ -116,13 +123,7 @@ GROUPS = {
     "dense-weight": Group(
         "gradient of its weight, 784 × 200",
         ((10, 784), (10, 200)),
-        (
-            Form(NAIVE, ways.matmul(left=True)),
-            _chosen(ways.matmul(left=True)),
-            Form("left side transposed first", ways.left_first),
-            Form("both sides transposed first", ways.both_first),
-            Form("operands exchanged, result transposed", ways.exchanged),
-        ),
+        _LEFT_TRANSPOSED,
     ),
     "dense-input": Group(
         "gradient of its input, 10 × 784",
@@ -146,13 +147,7 @@ GROUPS = {
     "tall-left": Group(
         "product [1960, 800]ᵀ × [1960, 64]",
         ((1960, 800), (1960, 64)),
-        (
-            Form(NAIVE, ways.matmul(left=True)),
-            _chosen(ways.matmul(left=True)),
-            Form("left side transposed first", ways.left_first),
-            Form("both sides transposed first", ways.both_first),
-            Form("operands exchanged, result transposed", ways.exchanged),
-        ),
+        _LEFT_TRANSPOSED,
     ),
     "max-pool": Group(
         "gradient of maximum pooling 2×2, 28×28×32, batch 10 (with the pooling)",

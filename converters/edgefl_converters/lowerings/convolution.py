@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from edgefl_converters.lowerings import axiswise, depthwise, planes
 from edgefl_converters.lowerings.matmul import matmul
 from edgefl_converters.lowerings.registry import Context, attribute, constant, constant_filter, lowering, static_shape
-from edgefl_converters.lowerings.windows import Window, gather_rows, interleave, margin, patches, phases, through_phases
+from edgefl_converters.lowerings.windows import (
+    Window,
+    gather_rows,
+    interleave,
+    pad_gradient,
+    patches,
+    phases,
+    through_phases,
+)
 
 __all__ = ["convolve", "filter_gradient", "input_gradient"]
 
@@ -150,9 +158,7 @@ def input_gradient(
 def _input_gradient(gradient: tf.Tensor, kernel: tf.Tensor, window: Window, batch: int, channels: int) -> tf.Tensor:
     filters = static_shape(kernel)[3]
     split, lengths = phases(window)
-    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
-    if margins != [(0, 0), (0, 0)]:
-        gradient = tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
+    gradient, margins = pad_gradient(gradient, window)
     if window.taps == 1 and window.strides == (1, 1):
         product = matmul(tf.reshape(gradient, [-1, filters]), tf.transpose(tf.reshape(kernel, [channels, filters])))
         return tf.reshape(product, [batch, *window.image, channels])

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.lowerings.registry import Context, constant, constant_filter, lowering, static_shape
-from edgefl_converters.lowerings.windows import Window, interleave, margin, part, phases, through_phases
+from edgefl_converters.lowerings.windows import Window, interleave, pad_gradient, part, phases, through_phases
 
 __all__ = ["filter_gradient", "input_gradient"]
 
@@ -58,13 +58,14 @@ def input_gradient(
     multiplier = static_shape(kernel)[3]
     filters = channels * multiplier
     fixed = constant_filter(kernel)
-    if fixed is not None and multiplier == 1 and window.dilations == (1, 1):
-        return through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))
-    if window.strides == (1, 1) and window.dilations == (1, 1) and multiplier == 1:
-        # On ARM half the instructions of shifted gradients. On x86 as fast with ai-edge-litert; tflite-runtime 2.14
-        # has no fast kernel there and takes a sixth longer for a step of MobileNetV2.
-        flipped = tf.reshape(tf.reverse(tf.reshape(kernel, [window.taps, filters]), [0]), static_shape(kernel))
-        return tf.nn.depthwise_conv2d(_padded(gradient, window, context), flipped, [1, 1, 1, 1], "VALID")
+    if multiplier == 1 and window.dilations == (1, 1):
+        if fixed is not None:
+            return through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))
+        if window.strides == (1, 1):
+            # On ARM half the instructions of shifted gradients. On x86 as fast with ai-edge-litert; tflite-runtime 2.14
+            # has no fast kernel there and takes a sixth longer for a step of MobileNetV2.
+            flipped = tf.reshape(tf.reverse(tf.reshape(kernel, [window.taps, filters]), [0]), static_shape(kernel))
+            return tf.nn.depthwise_conv2d(pad_gradient(gradient, window)[0], flipped, [1, 1, 1, 1], "VALID")
     weights = tf.split(tf.reshape(kernel, [window.taps, filters]), window.taps, axis=0)
     _, lengths = phases(window)
     outputs = []
@@ -77,9 +78,9 @@ def input_gradient(
     return tf.reshape(whole, [batch, height, width, channels])
 
 
-def _convolve_back(kernel: NDArray[np.float32], part: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:
+def _convolve_back(kernel: NDArray[np.float32], seen: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:
     flipped = np.ascontiguousarray(kernel[np.ix_(rows[::-1], columns[::-1])])
-    return tf.nn.depthwise_conv2d(part, tf.constant(flipped), [1, 1, 1, 1], "VALID")
+    return tf.nn.depthwise_conv2d(seen, tf.constant(flipped), [1, 1, 1, 1], "VALID")
 
 
 def _repeat_channels(image: tf.Tensor, times: int) -> tf.Tensor:
@@ -92,8 +93,7 @@ def _repeat_channels(image: tf.Tensor, times: int) -> tf.Tensor:
 def _shifted_gradients(gradient: tf.Tensor, window: Window, context: Context) -> Iterator[list[tuple[int, tf.Tensor]]]:
     """For each phase of the image its taps: number, and the gradients of the windows that see the phase through it."""
     split, lengths = phases(window)
-    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
-    padded = _padded(gradient, window, context)
+    padded, margins = context.shared(("padded gradient", gradient.name, window), lambda: pad_gradient(gradient, window))
     for phase in split:
         taps = []
         for row, first_row in zip(phase.taps[0], phase.windows[0][0]):
@@ -104,16 +104,6 @@ def _shifted_gradients(gradient: tf.Tensor, window: Window, context: Context) ->
                 shifted = context.shared(key, functools.partial(part, padded, bounds))
                 taps.append((row * window.kernel[1] + column, shifted))
         yield taps
-
-
-def _padded(gradient: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
-    split, _ = phases(window)
-    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
-
-    def pad() -> tf.Tensor:
-        return gradient if margins == [(0, 0), (0, 0)] else tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
-
-    return context.shared(("padded gradient", gradient.name, window), pad)
 
 
 def _by_phase(image: tf.Tensor, window: Window) -> list[tf.Tensor]:

@@ -19,7 +19,7 @@ __all__ = [
     "axis_positions",
     "gather_rows",
     "interleave",
-    "margin",
+    "pad_gradient",
     "pad_image",
     "part",
     "patches",
@@ -223,12 +223,26 @@ def _axis_phase(window: Window, axis: int, offset: int, length: int) -> tuple[tu
     return tuple(tap for tap, _ in reaching), np.arange(length, dtype=np.int32)[:, None] + first[None, :]
 
 
-def margin(split: Sequence[Phase], axis: int, positions: int) -> tuple[int, int]:
+def _margin(split: Sequence[Phase], axis: int, positions: int) -> tuple[int, int]:
     """How far phases reach beyond the first and the last window: the zeros that a gradient needs around it."""
     asked = [phase.windows[axis] for phase in split if phase.windows[axis].size]
     lowest = min((int(indices.min()) for indices in asked), default=0)
     highest = max((int(indices.max()) for indices in asked), default=0)
     return max(0, -lowest), max(0, highest - positions + 1)
+
+
+def pad_gradient(gradient: tf.Tensor, window: Window) -> tuple[tf.Tensor, list[tuple[int, int]]]:
+    """A gradient of windows with the zeros that phases reach around it, and how many there are before and after.
+
+    Args:
+        gradient: ``[B, *positions, F]``.
+        window: of its windows.
+    """
+    split, _ = phases(window)
+    margins = [_margin(split, axis, window.positions[axis]) for axis in (0, 1)]
+    if margins == [(0, 0), (0, 0)]:
+        return gradient, margins
+    return tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]]), margins
 
 
 def through_phases(
@@ -248,10 +262,8 @@ def through_phases(
     """
     batch, _, _, channels = shape
     split, lengths = phases(window)
-    margins = [margin(split, axis, window.positions[axis]) for axis in (0, 1)]
-    if margins != [(0, 0), (0, 0)]:
-        gradient = tf.pad(gradient, [[0, 0], *map(list, margins), [0, 0]])
-    filters, outputs = static_shape(gradient)[3], []
+    gradient, margins = pad_gradient(gradient, window)
+    outputs = []
     for phase in split:
         if not phase.taps[0] or not phase.taps[1]:
             outputs.append(tf.zeros([batch, *lengths, channels]))
@@ -259,8 +271,8 @@ def through_phases(
         # Taps follow each other at the stride, so that the windows that they belong to are neighbours, in reverse.
         start = [int(phase.windows[axis][0].min()) + margins[axis][0] for axis in (0, 1)]
         size = [lengths[axis] + len(phase.taps[axis]) - 1 for axis in (0, 1)]
-        part = tf.slice(gradient, [0, *start, 0], [batch, *size, filters])
-        outputs.append(convolve(part, list(phase.taps[0]), list(phase.taps[1])))
+        reached = part(gradient, {1: (start[0], size[0]), 2: (start[1], size[1])})
+        outputs.append(convolve(reached, list(phase.taps[0]), list(phase.taps[1])))
     return interleave(outputs, window, lengths, batch, channels)
 
 

@@ -136,7 +136,7 @@ def _return_freed_memory() -> None:
 
     By default it does so for everything up to the size of the largest block ever freed: 5 MB for the FedAvg CNN.
     """
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no mallopt, and no need of it
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 17)
 
 

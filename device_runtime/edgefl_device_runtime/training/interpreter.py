@@ -151,7 +151,7 @@ class Interpreter:
                 self._runners[name] = self._make_runner(name)
             try:
                 outputs: Arrays = self._runners[name](**inputs)
-            except Exception as error:
+            except Exception as error:  # as above: whatever C++ did
                 # Without its frames, which would hold the runner for as long as somebody holds the error.
                 raise _failure(self.runtime, name, error) from error.with_traceback(None)
             return outputs
@@ -191,7 +191,7 @@ class FirstSignature:
         self._owner.release_runners()
         try:
             self._invoke()
-        except Exception as error:
+        except Exception as error:  # as above: whatever C++ did
             raise _failure(self._owner.runtime, self._name, error) from error
 
 

@@ -22,7 +22,7 @@ def release_pages(path: str | os.PathLike[str]) -> None:
     Args:
         path: of the file.
     """
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no /proc, no madvise: memory is all it costs
         inode = str(Path(path).stat().st_ino)
         advise = ctypes.CDLL(None).madvise
         for line in Path("/proc/self/maps").read_text().splitlines():

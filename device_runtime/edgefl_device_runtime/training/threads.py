@@ -93,7 +93,7 @@ def physical_cores(root: Path = Path("/sys/devices/system/cpu")) -> int:
     for cpu in os.sched_getaffinity(0):
         try:
             found.add((root / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
-        except OSError:
+        except OSError:  # a container may hide it: the processor counts by itself then
             found.add(str(cpu))
     return len(found)
 
