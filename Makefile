@@ -96,7 +96,7 @@ dist: setup ## Build the wheel into dist/
 	@ls dist
 
 messages: ## Generate the FlatBuffers readers again (needs flatc, Debian's flatbuffers-compiler)
-	cd edgefl/wire && flatc --python --gen-onefile -o generated messages.fbs && flatc --python --gen-onefile -o generated tflite_container.fbs
+	cd edgefl/wire && for each in messages tflite_container tflite_graph; do flatc --python --gen-onefile -o generated $$each.fbs || exit 1; done
 
 clean: ## Remove what the other targets made, also the environment
 	rm -rf $(VENV) $(PEERS) arm dist build bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

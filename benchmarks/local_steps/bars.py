@@ -105,7 +105,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Judgement]:
 def _value(bar: Bar, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
     own = row[bar.figure]
     if bar.above_needs:
-        return own - row["live_mb"] - row["weights_mb"], f"{bar.figure} above live activations and weights"
+        above = own - row["live_mb"] - row["weights_mb"] if "live_mb" in row else None
+        return above, f"{bar.figure} above live activations and weights"
     if not bar.to:
         return own, bar.figure
     what = f"{bar.figure} / {bar.to}"

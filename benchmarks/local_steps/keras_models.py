@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +94,6 @@ def fit_averages(model: keras.Model, case: Case) -> None:
         layer.momentum = momentum
 
 
-def memory(model: keras.Model, case: Case, size: int) -> dict[str, float]:
-    """Megabytes that a step cannot do without.
-
-    Live activations are what all layers put out, as gradients need them; below a frozen base only what goes into a
-    layer and what comes out of it.
-    """
-    outputs = [4e-6 * size * np.prod(layer.output.shape[1:]) for layer in model.layers]
-    live = max(map(sum, pairwise(outputs))) if case.head_only else sum(outputs)
-    return {"live_mb": float(live), "weights_mb": 4e-6 * model.count_params()}
-
-
 def main() -> None:
     """Writes the files of one model and batch size."""
     name, size, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
@@ -118,7 +106,7 @@ def main() -> None:
     if name.startswith("mobilenet_v2"):
         fit_averages(model, case)
     np.savez(folder / "weights.npz", *model.get_weights())
-    (folder / "memory.json").write_text(json.dumps(memory(model, case, size)))
+    (folder / "memory.json").write_text(json.dumps({"weights_mb": 4 * model.count_params() / 2**20}))
     tuning = edgefl.FineTuning(last_layers=1) if case.head_only else edgefl.FineTuning()
     # Not verified here: losses of all contenders are compared in the run.
     edgefl.convert(model, folder / "model.tflite", batch_size=size, fine_tuning=tuning, verify=False)

@@ -44,7 +44,10 @@ def prepare(name: str, size: int, folder: Path, *, peers: bool) -> None:
     """
     programs = [[sys.executable, "-m", "local_steps.keras_models", name, str(size), str(folder)]]
     if peers:
-        programs.append([str(PEERS_PYTHON), "-m", "local_steps.onnx_artifacts", name, str(folder)])
+        programs += [
+            [str(PEERS_PYTHON), "-m", f"local_steps.{module}", name, str(folder)]
+            for module in ("onnx_artifacts", "live_activations")
+        ]
     for program in programs:
         done = subprocess.run(program, cwd=HERE, capture_output=True, text=True, errors="replace")
         if done.returncode:
@@ -80,7 +83,7 @@ def measure_group(
     why_not.update({each: f"FAILED: {wrong}" for each, wrong in differing(losses).items()})
     running = {each: given for each, given in commands.items() if each not in why_not}
     timings = measure(running, threads=threads, slices=effort.slices, seconds=effort.seconds, cwd=HERE)
-    needs = json.loads((folder / "memory.json").read_text())
+    needs = [json.loads(file.read_text()) for file in (folder / "memory.json", folder / "live.json") if file.exists()]
     group = []
     for each in contenders:
         row = {"model": name, "batch": size, "threads": threads, "contender": each.name, "family": each.family}
@@ -92,6 +95,7 @@ def measure_group(
             row["pss_mb"] = round(statistics.median(one.pss_mb for one in found), 1)
             row["cold_start_s"] = round(statistics.median(one.seconds for one in found), 3)
             row["losses"] = found[0].losses
-            row.update(needs)
+            for need in needs:
+                row.update(need)
         group.append(row)
     return with_ratios(group)

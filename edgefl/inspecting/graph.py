@@ -11,7 +11,7 @@ from typing import Any
 
 from edgefl.errors import ModelFileError
 from edgefl.model_file import ModelFile
-from edgefl.wire.generated import tflite_container_generated as container
+from edgefl.wire.generated import tflite_graph_generated as schema
 
 __all__ = ["Graph", "Operator", "Tensor", "read_graph"]
 
@@ -109,7 +109,7 @@ def read_graph(file: ModelFile) -> Graph:
         ModelFileError: they cannot be parsed.
     """
     try:
-        return _read(container.Model.GetRootAs(file.data, 0))
+        return _read(schema.Model.GetRootAs(file.data, 0))
     except (struct.error, IndexError, ValueError, TypeError, KeyError) as error:
         raise ModelFileError(
             f"{file.name} has graphs that cannot be parsed.",
@@ -117,8 +117,8 @@ def read_graph(file: ModelFile) -> Graph:
         ) from error
 
 
-_OPS = {code: name for name, code in vars(container.BuiltinOperator).items() if isinstance(code, int)}
-_TYPES = {code: name.lower() for name, code in vars(container.TensorType).items() if isinstance(code, int)}
+_OPS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+_TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 
 
 def _read(model: Any) -> Graph:
@@ -158,13 +158,13 @@ def _operator(operator: Any, codes: Sequence[tuple[str, int]]) -> Operator:
 
 
 def _options(operator: Any) -> dict[str, Any]:
-    kind, kinds = operator.BuiltinOptionsType(), container.BuiltinOptions
+    kind, kinds = operator.BuiltinOptionsType(), schema.BuiltinOptions
     readers: dict[int, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
-        kinds.Pool2DOptions: (container.Pool2DOptions, _window),
-        kinds.IfOptions: (container.IfOptions, _branches),
-        kinds.WhileOptions: (container.WhileOptions, _loop),
-        kinds.BatchMatMulOptions: (container.BatchMatMulOptions, _product),
-        kinds.CallOnceOptions: (container.CallOnceOptions, _once),
+        kinds.Pool2DOptions: (schema.Pool2DOptions, _window),
+        kinds.IfOptions: (schema.IfOptions, _branches),
+        kinds.WhileOptions: (schema.WhileOptions, _loop),
+        kinds.BatchMatMulOptions: (schema.BatchMatMulOptions, _product),
+        kinds.CallOnceOptions: (schema.CallOnceOptions, _once),
     }
     if kind not in readers:
         return {}
