@@ -32,9 +32,9 @@ _NEAR_ZERO = 0.5
 
 
 @lowering("Erfc")
-def erfc(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """1 - erf(x)."""
-    return [_complement(inputs[0])]
+def erfc(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """1 - erf(x); kept where it is part of an exact gelu and nothing else, which the converter makes one op of."""
+    return None if _makes_gelu(op) else [_complement(inputs[0])]
 
 
 @lowering("Erf")
@@ -43,6 +43,26 @@ def erf(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.T
     (x,) = inputs
     near = x * _polynomial(x * x, _SERIES)
     return [tf.where(tf.abs(x) < _NEAR_ZERO, near, 1.0 - _complement(x))]
+
+
+def _makes_gelu(op: Any) -> bool:
+    """Whether an Erfc is the one in ``0.5 * x * erfc(-x * sqrt(0.5))``, as `tf.nn.gelu` writes it."""
+    scaled, products = op.inputs[0].op, op.outputs[0].consumers()
+    if scaled.type != "Mul" or scaled.inputs[0].op.type != "Neg" or [each.type for each in products] != ["Mul"]:
+        return False
+    half = products[0].inputs[0].op
+    return (
+        _is_constant(scaled.inputs[1], math.sqrt(0.5))
+        and half.type == "Mul"
+        and _is_constant(half.inputs[0], 0.5)
+        and half.inputs[1] is scaled.inputs[0].op.inputs[0]
+        and [each.type for each in half.outputs[0].consumers()] == ["Mul"]
+    )
+
+
+def _is_constant(tensor: tf.Tensor, value: float) -> bool:
+    found = tf.get_static_value(tensor)
+    return found is not None and found.shape == () and math.isclose(found, value, rel_tol=1e-6)
 
 
 def _complement(x: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,51 @@
+"""The exact gelu with a gradient of its own, while a model is traced.
+
+Its derivative, Hendrycks and Gimpel 2016, section 2, is the cumulative distribution of a standard normal number plus x
+times its density. TensorFlow's gradient takes the distribution from the error function, which no TFLite runtime has: it
+would be written out in thirty ops and kept for the backward pass. The distribution is also what gelu multiplies x by, so
+the result that is there anyway, divided by x, gives it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = ["gelu_with_its_own_gradient"]
+
+_TINY = 1e-20
+"""Far below the square of any number that makes a difference; makes 0 / 0 a half, as it must be."""
+
+
+@contextlib.contextmanager
+def gelu_with_its_own_gradient() -> Iterator[None]:
+    """Lets the exact ``tf.nn.gelu`` of float32 numbers have a gradient that no error function is needed for."""
+    original = tf.nn.gelu
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def exact(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        y = original(x, approximate=False)
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            square = x * x
+            distribution = (x * y + _TINY) / (square + 2 * _TINY)
+            density = tf.exp(square * -0.5 - math.log(math.sqrt(2 * math.pi)))
+            return upstream * (distribution + x * density)
+
+        return y, gradient
+
+    def gelu(features: Any, approximate: bool = False, name: str | None = None) -> tf.Tensor:
+        x = tf.convert_to_tensor(features)
+        if approximate or x.dtype != tf.float32:
+            return original(x, approximate, name)
+        return exact(x)
+
+    tf.nn.gelu = gelu
+    try:
+        yield
+    finally:
+        tf.nn.gelu = original
