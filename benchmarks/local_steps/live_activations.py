@@ -2,8 +2,8 @@
 
     python -m local_steps.live_activations MODEL FOLDER
 
-leaves FOLDER/live.json: ``live_mb``, in MiB as all memory here. They are what PyTorch keeps from the forward pass for the
-backward pass, without weights; where nothing is kept, below a frozen base, what goes into a layer and comes out of it.
+leaves FOLDER/live.json: ``live_mb``, in MiB as all memory here. They are what PyTorch keeps from the forward pass for
+the backward pass, without weights; where nothing is kept, below a frozen base, what goes into a layer and comes out.
 """
 
 from __future__ import annotations

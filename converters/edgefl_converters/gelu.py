@@ -1,9 +1,9 @@
 """The exact gelu with a gradient of its own, while a model is traced.
 
-Its derivative, Hendrycks and Gimpel 2016, section 2, is the cumulative distribution of a standard normal number plus x
-times its density. TensorFlow's gradient takes the distribution from the error function, which no TFLite runtime has: it
-would be written out in thirty ops and kept for the backward pass. The distribution is also what gelu multiplies x by, so
-the result that is there anyway, divided by x, gives it back.
+Its derivative is the cumulative distribution of a standard normal number plus x times its density (Hendrycks and
+Gimpel 2016, section 2). TensorFlow's gradient takes the distribution from the error function, which no TFLite runtime
+has: it would be written out in thirty ops, and kept for the backward pass. But gelu is x times the distribution, so its
+result, which is there anyway, divided by x gives it back.
 """
 
 from __future__ import annotations

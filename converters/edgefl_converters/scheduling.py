@@ -9,10 +9,12 @@ compiler/mlir/lite/experimental/remat/metadata_util.h), tflite-runtime 2.14 does
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from operator import or_
 from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
@@ -31,7 +33,7 @@ _CALLS = (_Operator.CALL_ONCE, _Operator.IF, _Operator.WHILE)
 
 
 def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[Any]:
-    """The ops of a subgraph in another order: first what its outputs need, then the updates, the last layers' first.
+    """The ops of a subgraph in another order: first what its outputs need, then the updates as their gradients come.
 
     Args:
         subgraph: of a model in object form.
@@ -44,7 +46,12 @@ def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[An
     calls = [index for index, each in enumerate(operators) if builtin(each) in _CALLS]
     updates = [index for index, each in enumerate(operators) if not len(each.outputs)]
     order: dict[int, None] = {}
-    for wanted in (*calls[:1], *results, *reversed(updates), *range(len(operators))):
+    reached = _reached(needs)
+    given = set(map(int, subgraph.inputs))
+    data = sum(1 << index for index, each in enumerate(operators) if given & set(map(int, each.inputs)))
+    # Counters last: no delegate takes them, amid the others they would take its partitions apart.
+    updates.sort(key=lambda index: (not reached[index] & data, reached[index].bit_count()))
+    for wanted in (*calls[:1], *results, *updates, *range(len(operators))):
         _append(wanted, needs, order)
     return [operators[index] for index in order]
 
@@ -129,6 +136,17 @@ def _keep_values(
                 for each in consumers[int(operators[user].outputs[0])]
                 if each != last
             )
+
+
+def _reached(needs: Sequence[Sequence[int]]) -> list[int]:
+    """For each op the set of all that it needs and itself, a bit each: last layers' gradients need the fewest."""
+    order: dict[int, None] = {}
+    for wanted in range(len(needs)):
+        _append(wanted, needs, order)
+    reached = [0] * len(needs)
+    for index in order:
+        reached[index] = functools.reduce(or_, (reached[each] for each in needs[index]), 1 << index)
+    return reached
 
 
 def _append(wanted: int, needs: Sequence[Sequence[int]], order: dict[int, None]) -> None:

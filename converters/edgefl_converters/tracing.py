@@ -16,6 +16,7 @@ from keras.src.trainers.compile_utils import CompileLoss
 from edgefl.errors import EdgeflError, ModelError
 from edgefl_converters.addition import columns_are_no_biases
 from edgefl_converters.gelu import gelu_with_its_own_gradient
+from edgefl_converters.layer_normalization import layer_normalization_with_its_own_gradient
 from edgefl_converters.learning_rates import learning_rate_of_steps
 from edgefl_converters.metrics import BatchMetric, batch_metrics
 from edgefl_converters.reasons import reason
@@ -97,7 +98,13 @@ def trace(specification: Specification) -> Traces:
     if specification.anchors.gradient:
         signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
     functions, parts = {}, {}
-    with _attributed(layers), columns_are_no_biases(), unrolled_recurrence(), gelu_with_its_own_gradient():
+    with (
+        _attributed(layers),
+        columns_are_no_biases(),
+        unrolled_recurrence(),
+        gelu_with_its_own_gradient(),
+        layer_normalization_with_its_own_gradient(),
+    ):
         for name, step, inputs in signatures:
             functions[name] = _trace_one(name, step, inputs)
         if specification.parts > 1:

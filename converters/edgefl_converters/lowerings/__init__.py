@@ -2,6 +2,7 @@
 
 from edgefl_converters.lowerings import (
     activations,
+    batched_products,
     bitwise,
     broadcasting,
     colours,
@@ -10,6 +11,7 @@ from edgefl_converters.lowerings import (
     depthwise,
     embedding,
     error_function,
+    masking,
     matmul,
     pooling,
     projection,
@@ -25,6 +27,7 @@ from edgefl_converters.lowerings.registry import LOWERINGS
 __all__ = [
     "LOWERINGS",
     "activations",
+    "batched_products",
     "bitwise",
     "broadcasting",
     "colours",
@@ -33,6 +36,7 @@ __all__ = [
     "depthwise",
     "embedding",
     "error_function",
+    "masking",
     "matmul",
     "pooling",
     "projection",

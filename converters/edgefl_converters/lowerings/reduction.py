@@ -1,4 +1,7 @@
-"""Sums over tensors of high rank, as the gradient of tiling makes them: XNNPACK takes six dimensions at most."""
+"""Sums of products, which are products, and sums over tensors of high rank, as the gradient of tiling makes them.
+
+XNNPACK takes six dimensions at most.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from edgefl_converters.lowerings.batched_products import summed_product
 from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
 
 _HIGHEST_RANK = 4
@@ -15,6 +19,9 @@ _HIGHEST_RANK = 4
 @lowering("Sum")
 def sum_of_merged_dimensions(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
     """Merges neighbouring dimensions that are summed alike, then sums; a sum of few dimensions stays as it is."""
+    product = summed_product(op, inputs)
+    if product is not None:
+        return [product]
     if op.inputs[0].shape.rank is None or op.inputs[0].shape.rank <= _HIGHEST_RANK:
         return None
     shape = static_shape(op.inputs[0])
