@@ -47,7 +47,11 @@ def convolve(image: tf.Tensor, kernel: tf.Tensor, window: Window, context: Conte
     rows, columns, channels, filters = static_shape(kernel)
     down, across = window.positions
     weights = tf.reshape(tf.transpose(kernel, [1, 2, 0, 3]), [columns * channels, rows * filters])
-    seen = tf.reshape(_along_width(image, window, context), [batch, height * across, columns * channels])
+    seen = _along_width(image, window, context)
+    if rows == 1:  # nothing is shifted: one product over all images, whose windows the filter's gradient reads too
+        product = matmul(tf.reshape(seen, [-1, columns * channels]), weights)
+        return tf.reshape(product, [batch, down, across, filters])
+    seen = tf.reshape(seen, [batch, height * across, columns * channels])
     offsets = [(row * window.dilations[0] - window.before[0]) * across for row in range(rows)]
     # A row is `across` places of one long axis: no reshape of the terms, which the runtimes would copy.
     summed = _shifted_sum(matmul(seen, weights), 1, offsets, down * across)
