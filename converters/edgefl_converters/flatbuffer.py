@@ -21,6 +21,7 @@ from edgefl_converters.frozen_storage import StoredConstant, store
 from edgefl_converters.packing import AlignedBuffer, SharedQuantization
 from edgefl_converters.scheduling import METADATA_NAME as CONTROL_DEPENDENCIES
 from edgefl_converters.scheduling import as_late_as_possible, control_edges, serialized
+from edgefl_converters.transposed_kernels import Making, transpose_kernels
 from edgefl_converters.variable_reads import read_at_each_use
 
 __all__ = ["Emitted", "FlatModel"]
@@ -186,6 +187,11 @@ class FlatModel:
                     called = getattr(operator.builtinOptions, field, None)
                     if called is not None:
                         setattr(operator.builtinOptions, field, moved.get(called, called))
+
+    def transpose_kernels(self) -> None:
+        """Holds kernels of first layers transposed, `train` being the primary one; see `transposed_kernels`."""
+        making = Making(self._builtin, self._operator_code, self._constant_shape)
+        transpose_kernels(self._model.subgraphs, making)
 
     def read_variables_at_each_use(self) -> None:
         """Reads a large variable anew for each op that needs it; see `variable_reads`."""
