@@ -26,13 +26,7 @@ from edgefl_converters.variable_reads import read_at_each_use
 
 __all__ = ["Emitted", "FlatModel"]
 
-_SUBGRAPH_FIELDS = (
-    "initSubgraphIndex",
-    "thenSubgraphIndex",
-    "elseSubgraphIndex",
-    "condSubgraphIndex",
-    "bodySubgraphIndex",
-)
+_SUBGRAPH_FIELDS = [f"{role}SubgraphIndex" for role in ("init", "then", "else", "cond", "body")]
 _FILL_FROM_BYTES = 512
 """Below this a constant is smaller than the op that would compute it."""
 
@@ -190,8 +184,7 @@ class FlatModel:
 
     def transpose_kernels(self) -> None:
         """Holds kernels of first layers transposed, `train` being the primary one; see `transposed_kernels`."""
-        making = Making(self._builtin, self._operator_code, self._constant_shape)
-        transpose_kernels(self._model.subgraphs, making)
+        transpose_kernels(self._model.subgraphs, Making(self._builtin, self._operator_code, self._constant_shape))
 
     def read_variables_at_each_use(self) -> None:
         """Reads a large variable anew for each op that needs it; see `variable_reads`."""
