@@ -108,9 +108,10 @@ def _arrange(flat: FlatModel, assembled: Assembled, target: str) -> dict[str, in
     flat.share_equal_buffers()
     flat.compute_repeated_constants(["reset_optimizer"])
     flat.separate_outputs()
-    if any(each.runtime == "ai-edge-litert" for each in included(target)):
-        flat.read_variables_at_each_use()
     flat.make_primary("train")
+    if any(each.runtime == "ai-edge-litert" for each in included(target)):
+        flat.transpose_kernels()
+        flat.read_variables_at_each_use()
     flat.schedule()
     flat.drop_names()
     moved = flat.drop_unused()

@@ -21,17 +21,12 @@ from edgefl_converters.frozen_storage import StoredConstant, store
 from edgefl_converters.packing import AlignedBuffer, SharedQuantization
 from edgefl_converters.scheduling import METADATA_NAME as CONTROL_DEPENDENCIES
 from edgefl_converters.scheduling import as_late_as_possible, control_edges, serialized
+from edgefl_converters.transposed_kernels import Making, transpose_kernels
 from edgefl_converters.variable_reads import read_at_each_use
 
 __all__ = ["Emitted", "FlatModel"]
 
-_SUBGRAPH_FIELDS = (
-    "initSubgraphIndex",
-    "thenSubgraphIndex",
-    "elseSubgraphIndex",
-    "condSubgraphIndex",
-    "bodySubgraphIndex",
-)
+_SUBGRAPH_FIELDS = [f"{role}SubgraphIndex" for role in ("init", "then", "else", "cond", "body")]
 _FILL_FROM_BYTES = 512
 """Below this a constant is smaller than the op that would compute it."""
 
@@ -186,6 +181,10 @@ class FlatModel:
                     called = getattr(operator.builtinOptions, field, None)
                     if called is not None:
                         setattr(operator.builtinOptions, field, moved.get(called, called))
+
+    def transpose_kernels(self) -> None:
+        """Holds kernels of first layers transposed, `train` being the primary one; see `transposed_kernels`."""
+        transpose_kernels(self._model.subgraphs, Making(self._builtin, self._operator_code, self._constant_shape))
 
     def read_variables_at_each_use(self) -> None:
         """Reads a large variable anew for each op that needs it; see `variable_reads`."""
