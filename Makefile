@@ -75,14 +75,15 @@ bench: setup ## All benchmarks; each compares with a peer or a limit in the same
 	@for file in $$(grep -l __main__ benchmarks/*.py); do \
 	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python $$file --json bench/$$name.json || exit 1; done
 
-bench-peers: $(PEERS_STAMP) ## Make the environment .venv-peers with PyTorch and ONNX Runtime training, for the benchmarks
+bench-peers: $(PEERS_STAMP) ## Make the environment .venv-peers with PyTorch, ONNX Runtime training and ai-edge-litert, for the benchmarks
 
 $(PEERS_STAMP): benchmarks/peers-constraints.txt
 	$(check-python)
 	@echo "Setting up $(PEERS): PyTorch and ONNX Runtime training. This takes about a minute, and more to download."
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
-	  torch onnx onnxruntime-training-cpu
+	  torch onnx onnxruntime-training-cpu ai-edge-litert
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@rm -f $(PEERS)/.made-from-* && touch $@
 	@echo "Done."
 

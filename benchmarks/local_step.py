@@ -10,6 +10,7 @@ are timed; see interleaving.py for how. docs/performance.md says what the column
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 
 from local_steps.bars import judge
 from local_steps.cases import CASES
-from local_steps.contending import CONTENDERS, PEERS_PYTHON, Contender
+from local_steps.contending import CONTENDERS, HERE, PEERS_PYTHON, Contender
 from local_steps.running import Effort, measure_group, prepare
 from local_steps.table import lines
 
@@ -66,6 +67,9 @@ def main() -> None:
     peers = PEERS_PYTHON.exists() and any(each.elsewhere for each in arguments.contenders)
     if not peers and any(each.elsewhere for each in arguments.contenders):
         print("PyTorch and ONNX Runtime are left out: there is no .venv-peers. `make bench-peers` makes it.")
+    # As in an installed package: sources that are compiled at every start cost memory and time.
+    for folder in ("edgefl", "device_runtime", "benchmarks"):
+        compileall.compile_dir(HERE.parent / folder, quiet=1)
     load = os.getloadavg()[0]
     if load > 0.5:
         print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import struct
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import ModelFileError, storage_error
-from edgefl.hashing import weights_hash
+from edgefl.hashing import new_sha256, weights_hash
 from edgefl.layout import Parameter
 from edgefl.manifest import ModelManifest
 from edgefl.wire.generated import tflite_container_generated as container
@@ -163,7 +162,7 @@ def graph_hash(data: bytes | memoryview, ranges: Iterable[tuple[int, int]]) -> s
         ranges: first byte and the byte after the last, of the parameters' buffers and of the manifest's; those of
             length zero count for nothing.
     """
-    digest, position = hashlib.sha256(), 0
+    digest, position = new_sha256(), 0
     view = memoryview(data)
     for start, end in sorted(set(ranges)):
         if start == end:
@@ -172,4 +171,4 @@ def graph_hash(data: bytes | memoryview, ranges: Iterable[tuple[int, int]]) -> s
         digest.update(bytes(end - start))
         position = end
     digest.update(view[position:])
-    return digest.hexdigest()
+    return str(digest.hexdigest())

@@ -23,6 +23,8 @@ class Contender(NamedTuple):
         form: as its module knows it.
         module: below `contenders`.
         elsewhere: it runs in the peers' environment.
+        with_peers: it runs there where there is one, so that all that need no TensorFlow have the same numpy, whose
+            version decides over 8 MB of their memory.
         left_out: why it does not take part, by model.
         only: the models that have this form; all where empty.
     """
@@ -31,6 +33,7 @@ class Contender(NamedTuple):
     form: str
     module: str
     elsewhere: bool = False
+    with_peers: bool = False
     left_out: dict[str, str] = {}  # noqa: RUF012 (never changed)
     only: tuple[str, ...] = ()
 
@@ -43,7 +46,7 @@ class Contender(NamedTuple):
 MOBILE = ("mobilenet_v2_head", "mobilenet_v2")
 SLOW_XLA = dict.fromkeys(MOBILE, "XLA's convolutions on a CPU take about ten times as long as those of the graph")
 CONTENDERS = (
-    Contender(OWN, "ai-edge-litert", "edgefl_runtimes"),
+    Contender(OWN, "ai-edge-litert", "edgefl_runtimes", with_peers=True),
     Contender(OWN, "tflite-runtime", "edgefl_runtimes"),
     Contender("ONNX Runtime", "", "onnx_runtime", elsewhere=True),
     Contender("PyTorch", "torch.optim.SGD", "pytorch", elsewhere=True),
@@ -58,6 +61,7 @@ CONTENDERS = (
 
 def command(contender: Contender, name: str, threads: int, folder: Path) -> list[str]:
     """Starts the contender's process; to be run in `HERE`."""
-    python = PEERS_PYTHON if contender.elsewhere else sys.executable
+    peers = contender.elsewhere or (contender.with_peers and PEERS_PYTHON.exists())
+    python = PEERS_PYTHON if peers else sys.executable
     given = [contender.module, contender.form, name, str(threads), str(folder)]
     return [str(python), "-m", "local_steps.serve", *given]

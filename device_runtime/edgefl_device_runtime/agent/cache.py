@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 
 from edgefl.errors import HashMismatchError, storage_error
+from edgefl.hashing import new_sha256
 
 __all__ = ["Cache", "file_hash"]
 
@@ -105,11 +105,11 @@ def file_hash(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    digest = hashlib.sha256()
+    digest = new_sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
             digest.update(piece)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def _last_use(path: Path) -> float:
