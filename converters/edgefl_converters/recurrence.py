@@ -16,11 +16,12 @@ from keras.src import backend
 
 from edgefl.errors import UnsupportedModelError
 
-__all__ = ["LONGEST", "unrolled_recurrence"]
+__all__ = ["LONGEST", "require_length", "unrolled_recurrence"]
 
 LONGEST = 512
-"""Most steps that a recurrent layer is written out for. An LSTM of 200 steps is 10,000 ops, which take 20 seconds to
-convert; tflite-runtime 2.14 needs memory and time to load that grow with the square of their number."""
+"""Most steps that a recurrent layer is written out for. A GRU of 200 steps is 9,000 ops, which take a minute to
+convert, an LSTM half of that; tflite-runtime 2.14 needs memory and time to load that grow with the square of their
+number."""
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def unrolled_recurrence() -> Iterator[None]:
         **settings: Any,
     ) -> Any:
         axis = 0 if time_major else 1
-        _require_length(keras.tree.flatten(inputs)[0].shape[axis])
+        require_length(keras.tree.flatten(inputs)[0].shape[axis])
         if go_backwards:
             # Not left to Keras: written out, it forgets to reverse the mask of the outputs (3.15).
             inputs = keras.tree.map_structure(lambda each: tf.reverse(each, [axis]), inputs)
@@ -64,7 +65,12 @@ def unrolled_recurrence() -> Iterator[None]:
         backend.rnn = original
 
 
-def _require_length(length: int | None) -> None:
+def require_length(length: int | None) -> None:
+    """Checks that a recurrent layer over so many steps can be written out.
+
+    Raises:
+        UnsupportedModelError: there are more than `LONGEST`.
+    """
     if length is None or length <= LONGEST:
         return
     raise UnsupportedModelError(

@@ -18,6 +18,7 @@ from edgefl_converters.addition import columns_are_no_biases
 from edgefl_converters.gelu import gelu_with_its_own_gradient
 from edgefl_converters.layer_normalization import layer_normalization_with_its_own_gradient
 from edgefl_converters.learning_rates import learning_rate_of_steps
+from edgefl_converters.lstm import lstm_of_sequences
 from edgefl_converters.metrics import BatchMetric, batch_metrics
 from edgefl_converters.reasons import reason
 from edgefl_converters.recurrence import unrolled_recurrence
@@ -102,6 +103,7 @@ def trace(specification: Specification) -> Traces:
         _attributed(layers),
         columns_are_no_biases(),
         unrolled_recurrence(),
+        lstm_of_sequences(),
         gelu_with_its_own_gradient(),
         layer_normalization_with_its_own_gradient(),
     ):
