@@ -8,6 +8,7 @@ for all steps at once. Each op of a model file costs a device memory, and time t
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,6 +31,10 @@ _FEW = 2
 """Features for each row of a batch up to which they are multiplied with their weights in each step, together with the
 state (6 features of 10 rows: 0.95 of the time). More of them are multiplied for all steps at once, so that their
 weights are not packed in each (64 features of 10 rows: 0.92)."""
+
+_JOINED = 5
+"""Steps whose part of the weights' gradient is one product: as many tensors as XNNPACK joins. What it does not take
+waits outside of its memory, all steps in a copy too (3 MB for 32 rows and 50 steps)."""
 
 
 @contextlib.contextmanager
@@ -72,7 +77,7 @@ def _over_time(layer: Any, sequences: tf.Tensor, initial_state: Sequence[tf.Tens
         sequences = tf.reverse(sequences, [1])
     columns = rows is not None and rows >= _COLUMNS
     scope = f"gradient_tape/{tf.get_current_name_scope()}/"
-    sequence = _Sequence(columns, bool(layer.return_sequences), bool(layer.return_state), scope)
+    sequence = _Sequence(columns, bool(layer.return_sequences), bool(layer.return_state), scope, rows)
     turned = tf.transpose if columns else tf.identity
     weights = [cell.recurrent_kernel, cell.kernel, *([cell.bias] if cell.use_bias else [])]
     *outputs, carry = tf.custom_gradient(sequence.run)(
@@ -108,12 +113,14 @@ class _Sequence:
         every: outputs of all steps are wanted, not only the last one.
         carried: the last carry is wanted.
         scope: name scope of the gradient's ops.
+        batch: how many rows a step has.
     """
 
     columns: bool
     every: bool
     carried: bool
     scope: str
+    batch: int | None
 
     def run(
         self, x: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Tensor, kernel: tf.Tensor, *bias: tf.Tensor
@@ -152,20 +159,19 @@ class _Sequence:
         def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
             with tf.name_scope(self.scope):
                 sums, of_h, of_c = self._back_through(steps, recurrent, upstream)
-                all_sums = tf.concat(sums, 1 - self._axis)
-                all_inputs = tf.concat(inputs, 1 - self._axis)
-                if not together:
-                    all_inputs = tf.concat([all_inputs, tf.reshape(x, [-1, x.shape[2]])], 1)
-                if self.columns:
-                    of_weights = tf.transpose(tf.matmul(all_sums, tf.transpose(all_inputs)))
-                    of_x = tf.reshape(tf.matmul(kernel, all_sums), [kernel.shape[0], len(steps), -1])
-                    of_x = tf.transpose(of_x, [1, 0, 2])
-                else:
-                    of_weights = tf.matmul(all_inputs, all_sums, transpose_a=True)
-                    of_x = tf.matmul(all_sums, tf.transpose(kernel))
-                    of_x = tf.reshape(of_x, [len(steps), -1, kernel.shape[0]])
+                of_weights, of_x = [], []
+                for first in range(0, len(steps), _JOINED):
+                    here = slice(first, first + _JOINED)
+                    some_sums, some_inputs = (self._joined_steps(each[here]) for each in (sums, inputs))
+                    if not together:
+                        some_inputs = tf.concat([some_inputs, tf.reshape(x[here], [-1, x.shape[2]])], 1)
+                    of_weights.append(self._of_weights(some_inputs, some_sums))
+                    of_x.append(self._of_features(some_sums, kernel))
                 last = units + kernel.shape[0]
-                return [of_x, of_h, of_c, of_weights[:units], of_weights[units:last], *(of_weights[last] for _ in bias)]
+                # One by one: a sum of all would become one product of all.
+                total = functools.reduce(tf.add, of_weights)
+                of_each = [total[:units], total[units:last], *(total[last] for _ in bias)]
+                return [tf.concat(of_x, 0), of_h, of_c, *of_each]
 
         outputs = [step.output for step in steps] if self.every else [h]
         return [*outputs, c], gradient
@@ -202,8 +208,25 @@ class _Sequence:
                 of_h += of_outputs.pop()
         return sums[::-1], of_h, of_c
 
+    def _of_weights(self, inputs: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
+        """What some steps add to the gradient of the weights, ``[inputs, 4 * units]``."""
+        if self.columns:
+            return tf.transpose(tf.matmul(sums, tf.transpose(inputs)))
+        return tf.matmul(inputs, sums, transpose_a=True)
+
+    def _of_features(self, sums: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """The gradient of some steps' features, ordered as they are."""
+        features, batch = kernel.shape[0], self.batch
+        if self.columns:
+            return tf.transpose(tf.reshape(tf.matmul(kernel, sums), [features, -1, batch]), [1, 0, 2])
+        return tf.reshape(tf.matmul(sums, tf.transpose(kernel)), [-1, batch, features])
+
     def _times(self, value: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         return tf.matmul(weights, value) if self.columns else tf.matmul(value, weights)
+
+    def _joined_steps(self, values: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Steps beside each other along the axis of the batch."""
+        return tf.concat(values, 1 - self._axis)
 
     def _joined(self, *values: tf.Tensor) -> tf.Tensor:
         return tf.concat(values, self._axis)
