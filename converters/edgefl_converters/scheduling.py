@@ -30,10 +30,18 @@ _VERSION = 1
 
 _Operator = schema.BuiltinOperator
 _CALLS = (_Operator.CALL_ONCE, _Operator.IF, _Operator.WHILE)
+_NEVER_DELEGATED = {
+    getattr(_Operator, name)
+    for name in (
+        *("CAST", "EQUAL", "GATHER", "GATHER_ND", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOG_SOFTMAX"),
+        *("NOT_EQUAL", "ONE_HOT", "SCATTER_ND", "SELECT", "SELECT_V2", "TILE"),
+    )
+}
+"""Ops that XNNPACK does not take. Kept in order amid those that it takes, they would part them."""
 
 
 def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[Any]:
-    """The ops of a subgraph in another order: first what its outputs need, then the updates as their gradients come.
+    """The ops of a subgraph in another order: first the updates, as their gradients come, then what only outputs need.
 
     Args:
         subgraph: of a model in object form.
@@ -45,13 +53,14 @@ def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[An
     results = [made_by[int(tensor)] for tensor in subgraph.outputs if int(tensor) in made_by]
     calls = [index for index, each in enumerate(operators) if builtin(each) in _CALLS]
     updates = [index for index, each in enumerate(operators) if not len(each.outputs)]
-    order: dict[int, None] = {}
-    reached = _reached(needs)
     given = set(map(int, subgraph.inputs))
     data = sum(1 << index for index, each in enumerate(operators) if given & set(map(int, each.inputs)))
-    # Counters last: no delegate takes them, amid the others they would take its partitions apart.
-    updates.sort(key=lambda index: (not reached[index] & data, reached[index].bit_count()))
-    for wanted in (*calls[:1], *results, *updates, *range(len(operators))):
+    reached = _reached(needs)
+    updates.sort(key=lambda index: reached[index].bit_count())
+    trained = [index for index in updates if reached[index] & data]
+    order: dict[int, None] = {}
+    # No delegate takes losses and counters: amid the others they would take its partitions apart.
+    for wanted in (*calls[:1], *trained, *results, *updates, *range(len(operators))):
         _append(wanted, needs, order)
     return [operators[index] for index in order]
 
@@ -65,7 +74,9 @@ def control_edges(subgraph: Any, builtin: Callable[[Any], int]) -> list[tuple[in
     for place, operator in enumerate(subgraph.operators):
         if builtin(operator) in _CALLS or _handles(subgraph, operator):
             stateful.append(place)
-        if any(_bytes(subgraph, tensor) >= _LARGE for tensor in _tensors(operator)):
+        if builtin(operator) not in _NEVER_DELEGATED and any(
+            _bytes(subgraph, tensor) >= _LARGE for tensor in _tensors(operator)
+        ):
             large.append(place)
     return sorted({*pairwise(stateful), *pairwise(large)})
 

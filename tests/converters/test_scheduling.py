@@ -65,13 +65,15 @@ def graph():
     return Graph()
 
 
-def test_updates_come_last_layer_first_each_behind_its_own_gradient(graph):
+def test_updates_come_last_layer_first_each_behind_its_own_gradient_whatever_their_order(graph):
     first, last = graph.op("w1", HANDLE), graph.op("w2", HANDLE)
     one, two = graph.op("read w1", READ, [first]), graph.op("read w2", READ, [last])
+    graph.subgraph.inputs = [graph.tensor()]
     mask = graph.op("mask", ADD, [one])
-    hidden = graph.op("hidden", ADD, [one])
-    loss = graph.op("loss", ADD, [hidden, two])
-    back = graph.op("gradient 2", ADD, [loss])
+    hidden = graph.op("hidden", ADD, [one, *graph.subgraph.inputs])
+    scores = graph.op("scores", ADD, [hidden, two])
+    loss = graph.op("loss", ADD, [scores])
+    back = graph.op("gradient 2", ADD, [scores])
     further = graph.op("gradient 1", ADD, [back, mask])
     graph.op("assign w1", ASSIGN, [first, further])
     graph.op("assign w2", ASSIGN, [last, back])
@@ -79,8 +81,20 @@ def test_updates_come_last_layer_first_each_behind_its_own_gradient(graph):
 
     order = graph.scheduled()
 
-    assert order[-5:] == ["gradient 2", "assign w2", "mask", "gradient 1", "assign w1"]
-    assert order.index("loss") == len(order) - 6
+    assert order[-6:] == ["gradient 2", "assign w2", "mask", "gradient 1", "assign w1", "loss"]
+
+
+def test_what_no_data_flows_into_is_updated_last(graph):
+    counter, weight = graph.op("counter", HANDLE), graph.op("w", HANDLE)
+    graph.subgraph.inputs = [graph.tensor()]
+    graph.op("count", ASSIGN, [counter, graph.op("more", ADD, [graph.op("read counter", READ, [counter])])])
+    step = graph.op("step", ADD, [graph.op("read", READ, [weight]), *graph.subgraph.inputs])
+    graph.op("assign", ASSIGN, [weight, step])
+    graph.subgraph.outputs = [graph.op("loss", ADD, graph.subgraph.inputs)]
+
+    order = graph.scheduled()
+
+    assert order.index("assign") < order.index("loss") < order.index("count")
 
 
 def test_a_variable_is_read_before_it_is_assigned_though_nothing_else_asks_for_that(graph):
@@ -136,6 +150,7 @@ def test_large_ops_and_ops_on_variables_keep_their_order_small_ones_may_move(gra
     graph.op("reads the large one", ADD, [large])
     graph.op("read", READ, [variable])
     graph.op("large again", ADD, [small], bytes_=1 << 20)
+    graph.op("never delegated", OPERATOR.ONE_HOT, bytes_=1 << 20)
 
     assert control_edges(graph.subgraph, kind) == [(0, 4), (1, 3), (3, 5)]
 
