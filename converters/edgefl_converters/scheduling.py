@@ -17,11 +17,11 @@ from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
-__all__ = ["METADATA_NAME", "as_late_as_possible", "control_edges", "serialized"]
+__all__ = ["LARGE", "METADATA_NAME", "as_late_as_possible", "bytes_of", "control_edges", "serialized"]
 
 METADATA_NAME = "model_control_dependencies"
 
-_LARGE = 1 << 17
+LARGE = 1 << 17
 """Bytes of a tensor from which its ops keep their order. With smaller ones there would be more, smaller partitions."""
 
 _VERSION = 1
@@ -58,7 +58,7 @@ def control_edges(subgraph: Any, builtin: Callable[[Any], int]) -> list[tuple[in
     for place, operator in enumerate(subgraph.operators):
         if builtin(operator) in _CALLS or _handles(subgraph, operator):
             stateful.append(place)
-        if any(_bytes(subgraph, tensor) >= _LARGE for tensor in _tensors(operator)):
+        if any(bytes_of(subgraph, tensor) >= LARGE for tensor in _tensors(operator)):
             large.append(place)
     return sorted({*pairwise(stateful), *pairwise(large)})
 
@@ -72,6 +72,12 @@ def serialized(edges: Sequence[Sequence[tuple[int, int]]]) -> bytes:
             for place in edge:
                 data += _varint(2 * place)  # zigzag: odd ones are negative
     return bytes(data)
+
+
+def bytes_of(subgraph: Any, tensor: int) -> int:
+    """What a tensor of a subgraph takes, as if it were of float32: the others are small."""
+    shape = subgraph.tensors[tensor].shape
+    return 4 * math.prod(int(size) for size in (() if shape is None else shape))
 
 
 def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list[int]]:
@@ -148,11 +154,6 @@ def _tensors(operator: Any) -> list[int]:
 
 def _handles(subgraph: Any, operator: Any) -> bool:
     return any(subgraph.tensors[tensor].type == schema.TensorType.RESOURCE for tensor in _tensors(operator))
-
-
-def _bytes(subgraph: Any, tensor: int) -> int:
-    shape = subgraph.tensors[tensor].shape
-    return 4 * math.prod(int(size) for size in (() if shape is None else shape))
 
 
 def _varint(number: int) -> bytes:
