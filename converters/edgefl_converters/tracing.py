@@ -17,6 +17,7 @@ from edgefl.errors import EdgeflError, ModelError
 from edgefl_converters.addition import columns_are_no_biases
 from edgefl_converters.learning_rates import learning_rate_of_steps
 from edgefl_converters.metrics import BatchMetric, batch_metrics
+from edgefl_converters.normalisation import normalised_in_one
 from edgefl_converters.reasons import reason
 from edgefl_converters.recurrence import unrolled_recurrence
 from edgefl_converters.row_weights import RowWeightedLoss, activity_of_real_rows, real_rows
@@ -96,7 +97,7 @@ def trace(specification: Specification) -> Traces:
     if specification.anchors.gradient:
         signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
     functions, parts = {}, {}
-    with _attributed(layers), columns_are_no_biases(), unrolled_recurrence():
+    with _attributed(layers), columns_are_no_biases(), unrolled_recurrence(), normalised_in_one():
         for name, step, inputs in signatures:
             functions[name] = _trace_one(name, step, inputs)
         if specification.parts > 1:
