@@ -17,7 +17,7 @@ from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
-__all__ = ["LARGE", "METADATA_NAME", "as_late_as_possible", "bytes_of", "control_edges", "serialized"]
+__all__ = ["LARGE", "METADATA_NAME", "MOVES", "as_late_as_possible", "bytes_of", "control_edges", "serialized"]
 
 METADATA_NAME = "model_control_dependencies"
 
@@ -28,6 +28,8 @@ _VERSION = 1
 
 _Operator = schema.BuiltinOperator
 _CALLS = (_Operator.CALL_ONCE, _Operator.IF, _Operator.WHILE)
+MOVES = (_Operator.RESHAPE, _Operator.TRANSPOSE)
+"""Ops whose result may be what they are given, seen in another way."""
 
 
 def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[Any]:
@@ -110,40 +112,54 @@ def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list
             last_call = index
         made_by.update((int(tensor), index) for tensor in operator.outputs)
         needs.append(wanted)
-    _keep_values(operators, needs, users, readers)
+    _keep_values(operators, needs, users, builtin)
     return [sorted(wanted) for wanted in needs]
 
 
 def _keep_values(
-    operators: Sequence[Any], needs: Sequence[set[int]], users: Mapping[Any, Sequence[int]], readers: set[int]
+    operators: Sequence[Any],
+    needs: Sequence[set[int]],
+    users: Mapping[Any, Sequence[int]],
+    builtin: Callable[[Any], int],
 ) -> None:
     """Lets an update of a variable that is its last use wait for all that need the value before.
 
-    Runtimes hand out the variable itself, not a copy.
+    Runtimes hand out the variable itself, not a copy. A delegate lets the op that makes the new value write it there,
+    and takes a transposed value for the variable read in another order.
     """
     consumers: dict[int, list[int]] = defaultdict(list)
+    made_by: dict[int, int] = {}
     for index, operator in enumerate(operators):
         for tensor in map(int, operator.inputs):
             consumers[tensor].append(index)
+        made_by.update((int(tensor), index) for tensor in operator.outputs)
     for of_variable in users.values():
         *before, last = of_variable
-        if not len(operators[last].outputs):
-            needs[last].update(
-                each
-                for user in before
-                if user in readers
-                for each in consumers[int(operators[user].outputs[0])]
-                if each != last
-            )
+        if len(operators[last].outputs):
+            continue
+        maker = made_by.get(int(operators[last].inputs[1]), last)
+        handing = [each for each in before if builtin(operators[each]) == _Operator.READ_VARIABLE]
+        for user in handing:
+            for each in consumers[int(operators[user].outputs[0])]:
+                if each != last:
+                    needs[last].add(each)
+                if each < maker:  # What comes behind it may need what it makes.
+                    needs[maker].add(each)
+                if builtin(operators[each]) in MOVES:
+                    handing.append(each)
 
 
 def _append(wanted: int, needs: Sequence[Sequence[int]], order: dict[int, None]) -> None:
-    """Appends an op behind those that it needs and that are not there yet."""
+    """Appends an op behind those that it needs and that are not there yet.
+
+    What was made last is made first: it is the longest way, and what others need on it would wait. What is short, like
+    the mask of a gradient, would wait itself.
+    """
     waiting = [wanted]
     while waiting:
         missing = [each for each in needs[waiting[-1]] if each not in order]
         if missing and waiting[-1] not in order:
-            waiting.extend(reversed(missing))
+            waiting.extend(missing)
         else:
             order.setdefault(waiting.pop())
 
