@@ -3,7 +3,7 @@
 A normalised and rectified activation is needed in the forward pass and, far later, for gradients. It is a few cheap ops
 away from what it was made of, which waits for the backward pass anyway, so that it need not wait itself. The idea is
 Chen et al. 2016, "Training deep nets with sublinear memory cost", kept to ops that cost next to nothing: a step of
-MobileNetV2 in full takes 1.005 times as long, and 16 MB of 121 less.
+MobileNetV2 in full takes 1.01 times as long, and 102 MB instead of 116.
 """
 
 from __future__ import annotations
