@@ -19,6 +19,7 @@ from edgefl.errors import UnsupportedModelError
 from edgefl_converters.flat_products import flatten_products
 from edgefl_converters.frozen_storage import StoredConstant, store
 from edgefl_converters.packing import AlignedBuffer, SharedQuantization
+from edgefl_converters.rematerialising import compute_again
 from edgefl_converters.scheduling import METADATA_NAME as CONTROL_DEPENDENCIES
 from edgefl_converters.scheduling import as_late_as_possible, control_edges, serialized
 from edgefl_converters.transposed_kernels import Making, transpose_kernels
@@ -192,9 +193,13 @@ class FlatModel:
             read_at_each_use(subgraph, self._builtin)
 
     def schedule(self) -> None:
-        """Gives ops an order in which tensors do not wait in memory, and keeps delegates to it; see `scheduling`."""
+        """Gives ops an order in which tensors do not wait in memory, and keeps delegates to it.
+
+        See `scheduling` for the order and `rematerialising` for what is computed again instead of waiting.
+        """
         for subgraph in self._model.subgraphs:
             subgraph.operators = as_late_as_possible(subgraph, self._builtin)
+            compute_again(subgraph, self._builtin)
         edges = [control_edges(subgraph, self._builtin) for subgraph in self._model.subgraphs]
         self.set_metadata(CONTROL_DEPENDENCIES, serialized(edges))
 

@@ -19,17 +19,19 @@ from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
-__all__ = ["METADATA_NAME", "as_late_as_possible", "control_edges", "serialized"]
+__all__ = ["LARGE", "METADATA_NAME", "MOVES", "as_late_as_possible", "bytes_of", "control_edges", "serialized"]
 
 METADATA_NAME = "model_control_dependencies"
 
-_LARGE = 1 << 17
+LARGE = 1 << 17
 """Bytes of a tensor from which its ops keep their order. With smaller ones there would be more, smaller partitions."""
 
 _VERSION = 1
 
 _Operator = schema.BuiltinOperator
 _CALLS = (_Operator.CALL_ONCE, _Operator.IF, _Operator.WHILE)
+MOVES = (_Operator.RESHAPE, _Operator.TRANSPOSE)
+"""Ops whose result may be what they are given, seen in another way."""
 _NEVER_DELEGATED = {
     getattr(_Operator, name)
     for name in (
@@ -75,7 +77,7 @@ def control_edges(subgraph: Any, builtin: Callable[[Any], int]) -> list[tuple[in
         if builtin(operator) in _CALLS or _handles(subgraph, operator):
             stateful.append(place)
         if builtin(operator) not in _NEVER_DELEGATED and any(
-            _bytes(subgraph, tensor) >= _LARGE for tensor in _tensors(operator)
+            bytes_of(subgraph, tensor) >= LARGE for tensor in _tensors(operator)
         ):
             large.append(place)
     return sorted({*pairwise(stateful), *pairwise(large)})
@@ -90,6 +92,12 @@ def serialized(edges: Sequence[Sequence[tuple[int, int]]]) -> bytes:
             for place in edge:
                 data += _varint(2 * place)  # zigzag: odd ones are negative
     return bytes(data)
+
+
+def bytes_of(subgraph: Any, tensor: int) -> int:
+    """What a tensor of a subgraph takes, as if it were of float32: the others are small."""
+    shape = subgraph.tensors[tensor].shape
+    return 4 * math.prod(int(size) for size in (() if shape is None else shape))
 
 
 def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list[int]]:
@@ -122,31 +130,41 @@ def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list
             last_call = index
         made_by.update((int(tensor), index) for tensor in operator.outputs)
         needs.append(wanted)
-    _keep_values(operators, needs, users, readers)
+    _keep_values(operators, needs, users, builtin)
     return [sorted(wanted) for wanted in needs]
 
 
 def _keep_values(
-    operators: Sequence[Any], needs: Sequence[set[int]], users: Mapping[Any, Sequence[int]], readers: set[int]
+    operators: Sequence[Any],
+    needs: Sequence[set[int]],
+    users: Mapping[Any, Sequence[int]],
+    builtin: Callable[[Any], int],
 ) -> None:
     """Lets an update of a variable that is its last use wait for all that need the value before.
 
-    Runtimes hand out the variable itself, not a copy.
+    Runtimes hand out the variable itself, not a copy. A delegate lets the op that makes the new value write it there,
+    and takes a transposed value for the variable read in another order.
     """
     consumers: dict[int, list[int]] = defaultdict(list)
+    made_by: dict[int, int] = {}
     for index, operator in enumerate(operators):
         for tensor in map(int, operator.inputs):
             consumers[tensor].append(index)
+        made_by.update((int(tensor), index) for tensor in operator.outputs)
     for of_variable in users.values():
         *before, last = of_variable
-        if not len(operators[last].outputs):
-            needs[last].update(
-                each
-                for user in before
-                if user in readers
-                for each in consumers[int(operators[user].outputs[0])]
-                if each != last
-            )
+        if len(operators[last].outputs):
+            continue
+        maker = made_by.get(int(operators[last].inputs[1]), last)
+        handing = [each for each in before if builtin(operators[each]) == _Operator.READ_VARIABLE]
+        for user in handing:
+            for each in consumers[int(operators[user].outputs[0])]:
+                if each != last:
+                    needs[last].add(each)
+                if each < maker:  # What comes behind it may need what it makes.
+                    needs[maker].add(each)
+                if builtin(operators[each]) in MOVES:
+                    handing.append(each)
 
 
 def _reached(needs: Sequence[Sequence[int]]) -> list[int]:
@@ -161,12 +179,16 @@ def _reached(needs: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _append(wanted: int, needs: Sequence[Sequence[int]], order: dict[int, None]) -> None:
-    """Appends an op behind those that it needs and that are not there yet."""
+    """Appends an op behind those that it needs and that are not there yet.
+
+    What was made last is made first: it is the longest way, and what others need on it would wait. What is short, like
+    the mask of a gradient, would wait itself.
+    """
     waiting = [wanted]
     while waiting:
         missing = [each for each in needs[waiting[-1]] if each not in order]
         if missing and waiting[-1] not in order:
-            waiting.extend(reversed(missing))
+            waiting.extend(missing)
         else:
             order.setdefault(waiting.pop())
 
@@ -177,11 +199,6 @@ def _tensors(operator: Any) -> list[int]:
 
 def _handles(subgraph: Any, operator: Any) -> bool:
     return any(subgraph.tensors[tensor].type == schema.TensorType.RESOURCE for tensor in _tensors(operator))
-
-
-def _bytes(subgraph: Any, tensor: int) -> int:
-    shape = subgraph.tensors[tensor].shape
-    return 4 * math.prod(int(size) for size in (() if shape is None else shape))
 
 
 def _varint(number: int) -> bytes:

@@ -8,12 +8,13 @@ tflite-runtime 2.14 copies at every reading: there that step takes 1.1 times as 
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
+
+from edgefl_converters.scheduling import bytes_of
 
 __all__ = ["read_at_each_use"]
 
@@ -41,7 +42,7 @@ def read_at_each_use(subgraph: Any, builtin: Callable[[Any], int]) -> None:
     shared = {
         value
         for value in reads
-        if 1 < uses[value] <= _MOST_USES and value not in fixed and _bytes(subgraph, value) >= _LARGE
+        if 1 < uses[value] <= _MOST_USES and value not in fixed and bytes_of(subgraph, value) >= _LARGE
     }
     added: dict[int, list[Any]] = {value: [] for value in shared}
     taken: set[int] = set()
@@ -64,7 +65,3 @@ def read_at_each_use(subgraph: Any, builtin: Callable[[Any], int]) -> None:
         for operator in subgraph.operators
         for each in (operator, *(added.get(int(operator.outputs[0]), ()) if len(operator.outputs) else ()))
     ]
-
-
-def _bytes(subgraph: Any, tensor: int) -> int:
-    return 4 * math.prod(int(size) for size in subgraph.tensors[tensor].shape)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers
+
+from edgefl.inspecting.graph import read_graph
+from edgefl.model_file import ModelFile
+from edgefl_converters.building import build
 
 POINTS = np.concatenate(
     [
@@ -41,6 +47,13 @@ def test_gradients_of_activations_equal_the_kernels(kernel_parity):
         kernel_parity.add(f"{name} forward", activation, POINTS)
         kernel_parity.add(f"{name} gradient", gradient, POINTS, np.linspace(-2, 3, POINTS.size).astype(np.float32))
     kernel_parity.check()
+
+
+def test_where_a_rectified_value_is_above_zero_is_one_op():
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(24, "relu"), layers.Dense(8)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    operators = read_graph(ModelFile(build(model, batch_size=4).data)).operators[0]
+    assert not {each.name for each in operators} & {"MINIMUM", "MAXIMUM", "RELU_N1_TO_1", "GREATER"}
 
 
 def test_the_error_function_is_exact_near_zero(kernel_parity):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
+from edgefl_converters.flatbuffer import FlatModel
 from sampling import sampled
 
 
@@ -55,6 +58,29 @@ def check(kernel_parity, cases):
 
 def test_both_gradients_equal_the_kernels(kernel_parity):
     check(kernel_parity, sampled(convolutions(), 16))
+
+
+@pytest.mark.parametrize("before", [((0, 1), (0, 1)), ((2, 0), (1, 2))])
+def test_a_padded_image_costs_no_second_padding_and_no_second_slice(kernel_parity, tmp_path, before):
+    generator = np.random.default_rng(6)
+    x, w = (generator.normal(size=shape).astype(np.float32) for shape in ((2, 8, 8, 3), (3, 3, 3, 1)))
+
+    def gradients(x, w, dy):
+        with tf.GradientTape() as tape:
+            tape.watch((x, w))
+            y = tf.nn.depthwise_conv2d(tf.pad(x, [[0, 0], *before, [0, 0]]), w, [1, 2, 2, 1], "VALID")
+        dx, dw = tape.gradient(y, (x, w), dy)
+        return tf.concat([tf.reshape(dx, [-1]), tf.reshape(dw, [-1])], 0)
+
+    padded = np.pad(x, [[0, 0], *before, [0, 0]])
+    dy = generator.normal(size=tf.nn.depthwise_conv2d(padded, w, [1, 2, 2, 1], "VALID").shape).astype(np.float32)
+    kernel_parity.add("padded", gradients, x, w, dy)
+
+    kernel_parity.check()
+
+    ops = Counter(each.op for each in FlatModel((tmp_path / "model.tflite").read_bytes()).emitted())
+    # The image and the gradient are padded; four phases, four shifted gradients and the image's gradient cut out.
+    assert (ops["PAD"], ops["SLICE"]) == (2, 9)
 
 
 @pytest.mark.slow

@@ -19,6 +19,17 @@ def test_rows_looked_up_twice_get_both_gradients(kernel_parity):
     kernel_parity.check()
 
 
+def test_slices_of_slices_equal_the_kernel(kernel_parity):
+    x = np.random.default_rng(8).normal(size=(4, 5, 6)).astype(np.float32)
+    for first, second, size in (([1, 0, 2], [0, 1, 1], [2, -1, 2]), ([0, 0, 0], [0, 0, 3], [-1, 1, -1])):
+
+        def twice(x, first=first, second=second, size=size):
+            return tf.slice(tf.slice(x, first, [3, 4, 4]), second, size)
+
+        kernel_parity.add(f"{first} {second} {size}", twice, x)
+    kernel_parity.check()
+
+
 def test_gradients_of_slices_equal_the_kernel(kernel_parity):
     slices = {
         "[1:3]": lambda x: x[1:3],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 from tensorflow.lite.python import schema_py_generated as schema
@@ -11,6 +12,7 @@ from edgefl_converters.building import build
 from edgefl_converters.flatbuffer import FlatModel
 from edgefl_converters.scheduling import as_late_as_possible, control_edges, serialized
 from edgefl_device_runtime.measuring import measure
+from edgefl_device_runtime.training import TrainableModel
 
 OPERATOR = schema.BuiltinOperator
 HANDLE, READ, ASSIGN, ADD, CALL = (
@@ -97,6 +99,15 @@ def test_what_no_data_flows_into_is_updated_last(graph):
     assert order.index("assign") < order.index("loss") < order.index("count")
 
 
+def test_what_is_short_to_make_waits_for_what_is_long(graph):
+    kept = graph.op("kept", ADD)
+    mask = graph.op("mask", ADD, [kept])
+    back = graph.op("back", ADD, [graph.op("from the loss", ADD, [kept])])
+    graph.subgraph.outputs = [graph.op("masked", ADD, [mask, back])]
+
+    assert graph.scheduled() == ["kept", "from the loss", "back", "mask", "masked"]
+
+
 def test_a_variable_is_read_before_it_is_assigned_though_nothing_else_asks_for_that(graph):
     variable = graph.op("w", HANDLE)
     read = graph.op("read", READ, [variable])
@@ -119,6 +130,43 @@ def test_a_variable_is_assigned_when_all_that_need_its_value_have_run(graph):
     order = graph.scheduled()
 
     assert order.index("back") < order.index("assign")
+
+
+def test_what_a_variable_is_assigned_is_made_when_all_that_need_its_value_have_run(graph):
+    variable = graph.op("w", HANDLE)
+    read, again = graph.op("read", READ, [variable]), graph.op("read again", READ, [variable])
+    back = graph.op("back", ADD, [again])
+    graph.op("assign the other", ASSIGN, [graph.op("other", HANDLE), graph.op("further back", ADD, [back])])
+    gradient = graph.op("gradient", ADD, [graph.op("from the loss", ADD)])
+    graph.op("assign", ASSIGN, [variable, graph.op("updated", ADD, [gradient, read])])
+
+    order = graph.scheduled()
+
+    assert order.index("back") < order.index("updated") < order.index("assign")
+
+
+def test_what_reads_a_transposed_value_counts_as_reading_the_variable(graph):
+    variable = graph.op("w", HANDLE)
+    transposed = graph.op("transposed", OPERATOR.TRANSPOSE, [graph.op("read", READ, [variable])])
+    back = graph.op("back", ADD, [transposed])
+    graph.op("assign the other", ASSIGN, [graph.op("other", HANDLE), graph.op("further back", ADD, [back])])
+    graph.op("assign", ASSIGN, [variable, graph.op("updated", ADD, [graph.op("gradient", ADD)])])
+
+    order = graph.scheduled()
+
+    assert order.index("back") < order.index("updated")
+
+
+def test_what_needs_both_values_of_a_variable_is_no_reason_to_wait_for_itself(graph):
+    variable = graph.op("w", HANDLE)
+    read = graph.op("read", READ, [variable])
+    updated = graph.op("updated", ADD, [read])
+    graph.op("moved by", ADD, [updated, read])
+    graph.op("assign", ASSIGN, [variable, updated])
+
+    order = graph.scheduled()
+
+    assert order.index("updated") < order.index("moved by") < order.index("assign")
 
 
 def test_a_variable_that_is_assigned_what_was_read_is_no_reason_to_wait(graph):
@@ -158,6 +206,22 @@ def test_large_ops_and_ops_on_variables_keep_their_order_small_ones_may_move(gra
 def test_edges_are_written_as_tensorflow_reads_them():
     # Version, number of subgraphs, then for each the number of its edges and pairs of zigzag varints.
     assert serialized([[(0, 300)], []]) == bytes([1, 2, 1, 0, 0xD8, 0x04, 0])
+
+
+def test_a_step_goes_back_through_the_weights_as_they_were(tmp_path):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(96, "relu"), layers.Dense(48, "relu"), layers.Dense(4)])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(build(model, batch_size=4).data)
+    x, y = np.random.default_rng(1).normal(size=(4, 64)), np.ones((4, 4))
+
+    model.train_on_batch(x, y)
+
+    trained = TrainableModel(path, runtime="ai-edge-litert")
+    trained.train_on_batch(x.astype("float32"), y.astype("float32"))
+    for expected, got in zip(model.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_ai_edge_litert_trains_a_convolutional_network_in_less_memory(tmp_path, monkeypatch):

@@ -17,10 +17,10 @@ _HUGE = 3.4e38
 def positive(values: tf.Tensor) -> tf.Tensor:
     """1.0 where a value that is not negative is above 0, else 0.0.
 
-    A product that saturates: comparisons run on the runtimes' slow kernels, products and minima on vectorised ones.
-    It is exact from 3e-39 on, below the smallest normal number.
+    A product that saturates, which is one op, as products can end at -1 and 1: comparisons run on the runtimes' slow
+    kernels, products on vectorised ones. It is exact from 3e-39 on, below the smallest normal number.
     """
-    return tf.minimum(values * _HUGE, 1.0)
+    return tf.minimum(tf.maximum(values * _HUGE, -1.0), 1.0)
 
 
 @lowering("ReluGrad")

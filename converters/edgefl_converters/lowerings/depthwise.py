@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.lowerings.registry import Context, constant, constant_filter, lowering, static_shape
-from edgefl_converters.lowerings.windows import Window, interleave, pad_gradient, part, phases, through_phases
+from edgefl_converters.lowerings.windows import Window, interleave, pad_gradient, pad_once, part, phases, through_phases
 
 __all__ = ["filter_gradient", "input_gradient"]
 
@@ -75,7 +75,8 @@ def input_gradient(
     whole = interleave(outputs, window, lengths, batch, filters)
     if multiplier > 1:
         whole = tf.reduce_sum(tf.reshape(whole, [batch, height * width, channels, multiplier]), axis=3)
-    return tf.reshape(whole, [batch, height, width, channels])
+        whole = tf.reshape(whole, [batch, height, width, channels])
+    return whole
 
 
 def _convolve_back(kernel: NDArray[np.float32], seen: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:
@@ -114,7 +115,7 @@ def _by_phase(image: tf.Tensor, window: Window) -> list[tf.Tensor]:
     batch, height, width, channels = static_shape(image)
     _, (rows, columns) = phases(window)
     if (rows * down, columns * across) != (height, width):
-        image = tf.pad(image, [[0, 0], [0, rows * down - height], [0, columns * across - width], [0, 0]])
+        image = pad_once(image, [[0, 0], [0, rows * down - height], [0, columns * across - width], [0, 0]])
     # Neighbours in an axis of their own: a slice with a stride is not delegated.
     split = tf.reshape(image, [batch * rows, down, columns, across * channels])
     parts = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgefl_converters.lowerings.registry import Context, constant, lowering, static_shape
+from edgefl_converters.lowerings.registry import Context, constant, folded, lowering, static_shape
 
 
 @lowering("Reshape", "Squeeze")
@@ -21,6 +21,16 @@ def to_scalar(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequenc
     if op.outputs[0].shape.rank != 0 or inputs[0].shape.rank == 0:
         return None
     return [tf.reshape(inputs[0], [1])[0]]
+
+
+@lowering("Slice")
+def slice_of_slice(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """A slice of a slice is one: the gradient of padding takes its part of what a convolution's gradient cut out."""
+    inner, begin = inputs[0].op, folded(op.inputs[1])
+    first = folded(inner.inputs[1]) if inner.type == "Slice" else None
+    if begin is None or first is None:
+        return None
+    return [tf.slice(inner.inputs[0], first + begin, static_shape(op.outputs[0]))]
 
 
 @lowering("StridedSliceGrad")

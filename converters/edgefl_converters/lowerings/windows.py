@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.lowerings.registry import Context, attribute, static_shape
+from edgefl_converters.lowerings.registry import Context, attribute, folded, static_shape
 
 __all__ = [
     "Phase",
@@ -21,6 +21,7 @@ __all__ = [
     "interleave",
     "pad_gradient",
     "pad_image",
+    "pad_once",
     "part",
     "patches",
     "phases",
@@ -116,6 +117,13 @@ def pad_image(image: tf.Tensor, window: Window, value: float = 0.0) -> tf.Tensor
     if top == left == bottom == right == 0:
         return image
     return tf.pad(image, [[0, 0], [top, bottom], [left, right], [0, 0]], constant_values=value)
+
+
+def pad_once(image: tf.Tensor, amounts: Sequence[Sequence[int]]) -> tf.Tensor:
+    """Pads with zeros; what was padded with zeros before is padded with all of them at once."""
+    inner = image.op
+    before = folded(inner.inputs[1]) if inner.type == "Pad" else None
+    return tf.pad(image, amounts) if before is None else tf.pad(inner.inputs[0], before + np.asarray(amounts))
 
 
 def gather_rows(image: tf.Tensor, rows: NDArray[np.int32], columns: NDArray[np.int32]) -> tf.Tensor:
