@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from operator import or_
 from typing import Any
@@ -58,8 +58,10 @@ def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[An
     given = set(map(int, subgraph.inputs))
     data = sum(1 << index for index, each in enumerate(operators) if given & set(map(int, each.inputs)))
     reached = _reached(needs)
-    updates.sort(key=lambda index: reached[index].bit_count())
     trained = [index for index in updates if reached[index] & data]
+    shared = _shared([reached[index] for index in trained])
+    # What an update alone needs, such as a filter's gradient, says nothing about when it can begin.
+    trained.sort(key=lambda index: ((reached[index] & shared).bit_count(), reached[index].bit_count()))
     order: dict[int, None] = {}
     # No delegate takes losses and counters: amid the others they would take its partitions apart.
     for wanted in (*calls[:1], *trained, *results, *updates, *range(len(operators))):
@@ -70,17 +72,24 @@ def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[An
 def control_edges(subgraph: Any, builtin: Callable[[Any], int]) -> list[tuple[int, int]]:
     """Pairs of places in the order of ops: the first must have run before the second may.
 
-    The metadata replaces what a runtime assumes without it, that ops on variables keep their order.
+    The metadata replaces what a runtime assumes without it, that ops on variables keep their order. What needs the value
+    of a variable runs before the op that makes its next one, which may write it there.
     """
+    operators = list(subgraph.operators)
+    made_by = {int(tensor): place for place, each in enumerate(operators) for tensor in each.outputs}
+    edges: set[tuple[int, int]] = set()
+    for place, needed in enumerate(_needs(operators, builtin)):
+        given = {made_by.get(int(tensor)) for tensor in operators[place].inputs}
+        edges |= {(before, place) for before in needed if before not in given}
     stateful, large = [], []
-    for place, operator in enumerate(subgraph.operators):
+    for place, operator in enumerate(operators):
         if builtin(operator) in _CALLS or _handles(subgraph, operator):
             stateful.append(place)
         if builtin(operator) not in _NEVER_DELEGATED and any(
             bytes_of(subgraph, tensor) >= LARGE for tensor in _tensors(operator)
         ):
             large.append(place)
-    return sorted({*pairwise(stateful), *pairwise(large)})
+    return sorted({*edges, *pairwise(stateful), *pairwise(large)})
 
 
 def serialized(edges: Sequence[Sequence[tuple[int, int]]]) -> bytes:
@@ -176,6 +185,14 @@ def _reached(needs: Sequence[Sequence[int]]) -> list[int]:
     for index in order:
         reached[index] = functools.reduce(or_, (reached[each] for each in needs[index]), 1 << index)
     return reached
+
+
+def _shared(sets: Iterable[int]) -> int:
+    """What is in more than one set."""
+    once = twice = 0
+    for each in sets:
+        once, twice = once | each, twice | once & each
+    return twice
 
 
 def _append(wanted: int, needs: Sequence[Sequence[int]], order: dict[int, None]) -> None:
