@@ -72,8 +72,8 @@ def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[An
 def control_edges(subgraph: Any, builtin: Callable[[Any], int]) -> list[tuple[int, int]]:
     """Pairs of places in the order of ops: the first must have run before the second may.
 
-    The metadata replaces what a runtime assumes without it, that ops on variables keep their order. What needs the value
-    of a variable runs before the op that makes its next one, which may write it there.
+    The metadata replaces what a runtime assumes without it, that ops on variables keep their order. What needs a
+    variable's value runs before the op that makes its next one, which may write it there.
     """
     operators = list(subgraph.operators)
     made_by = {int(tensor): place for place, each in enumerate(operators) for tensor in each.outputs}
