@@ -15,12 +15,12 @@ from keras.src.trainers.compile_utils import CompileLoss
 
 from edgefl.errors import EdgeflError, ModelError
 from edgefl_converters.addition import columns_are_no_biases
+from edgefl_converters.batch_normalization import batch_normalization_with_its_own_gradient
 from edgefl_converters.gelu import gelu_with_its_own_gradient
 from edgefl_converters.layer_normalization import layer_normalization_with_its_own_gradient
 from edgefl_converters.learning_rates import learning_rate_of_steps
 from edgefl_converters.lstm import lstm_of_sequences
 from edgefl_converters.metrics import BatchMetric, batch_metrics
-from edgefl_converters.normalisation import normalised_in_one
 from edgefl_converters.reasons import reason
 from edgefl_converters.recurrence import unrolled_recurrence
 from edgefl_converters.row_weights import RowWeightedLoss, activity_of_real_rows, real_rows
@@ -107,7 +107,7 @@ def trace(specification: Specification) -> Traces:
         lstm_of_sequences(),
         gelu_with_its_own_gradient(),
         layer_normalization_with_its_own_gradient(),
-        normalised_in_one(),
+        batch_normalization_with_its_own_gradient(),
     ):
         for name, step, inputs in signatures:
             functions[name] = _trace_one(name, step, inputs)

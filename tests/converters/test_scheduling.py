@@ -203,6 +203,17 @@ def test_large_ops_and_ops_on_variables_keep_their_order_small_ones_may_move(gra
     assert control_edges(graph.subgraph, kind) == [(0, 4), (1, 3), (3, 5)]
 
 
+def test_what_reads_a_variable_runs_before_what_makes_its_next_value(graph):
+    variable = graph.op("w", HANDLE)
+    read = graph.op("read", READ, [variable])
+    graph.op("back", ADD, [read])
+    graph.op("assign", ASSIGN, [variable, graph.op("updated", ADD, [graph.op("gradient", ADD)])])
+
+    edges = control_edges(graph.subgraph, kind)
+
+    assert {(2, 4), (2, 5), (1, 5)} <= set(edges)
+
+
 def test_edges_are_written_as_tensorflow_reads_them():
     # Version, number of subgraphs, then for each the number of its edges and pairs of zigzag varints.
     assert serialized([[(0, 300)], []]) == bytes([1, 2, 1, 0, 0xD8, 0x04, 0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from edgefl.errors import MissingDependencyError, RuntimeFailure, UnsupportedMod
 from edgefl.model_file import ModelFile
 from edgefl_converters.building import build
 from edgefl_converters.specification import specify
-from edgefl_converters.verification import runtimes, verifying
+from edgefl_converters.verification import judging, runtimes, verifying
 from edgefl_converters.verification.batches import Batch, draw_batches
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.measuring import look_closer, measure
@@ -146,6 +148,19 @@ def test_only_a_difference_in_later_steps_is_looked_at_closer(failed, expected):
     kinds = ("gradient", "infer", "training", "loss")
     comparisons = [Comparison(kind, "kernel", 1.0 if kind in failed else 0.0, 0.5) for kind in kinds]
     assert verifying._may_be_kinks(comparisons) is expected
+
+
+@pytest.mark.parametrize(("apart", "judged"), [(0.5, True), (1.5, False)])
+def test_training_that_keras_itself_does_not_repeat_is_not_compared(apart, judged):
+    """`apart`: how far two of Keras's own runs end from each other, where the parameter moved by 1."""
+    start, runs = np.zeros(2, np.float32), [np.array([1.0, 0.0]), np.array([1.0, apart])]
+    plain, exact = (SimpleNamespace(moved={"kernel": run}) for run in runs)
+    expectation = SimpleNamespace(plain=plain, exact=exact, disturbed=[])
+    experiment = SimpleNamespace(batches=[None], initial={"kernel": start})
+    found = SimpleNamespace(moved={"kernel": np.array([1.0, 100.0])})
+    (comparison,) = judging._movement("training", "moved", experiment, expectation, found)
+    assert comparison.error == 100.0
+    assert comparison.passed is not judged
 
 
 class Plain(keras.Model):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn as keras_nn
 
-__all__ = ["normalised_in_one"]
+__all__ = ["batch_normalization_with_its_own_gradient"]
 
 
 class _Moments(NamedTuple):
@@ -28,7 +28,7 @@ class _Moments(NamedTuple):
 
 
 @contextlib.contextmanager
-def normalised_in_one() -> Iterator[None]:
+def batch_normalization_with_its_own_gradient() -> Iterator[None]:
     """Lets Keras normalise a tensor by its own moments over all axes but the last in one piece."""
     original_moments, original_normalisation = keras_nn.moments, keras_nn.batch_normalization
     known: list[_Moments] = []

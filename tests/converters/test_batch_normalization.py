@@ -12,8 +12,8 @@ from keras.src.backend.tensorflow import nn as keras_nn
 from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters import tracing
+from edgefl_converters.batch_normalization import batch_normalization_with_its_own_gradient
 from edgefl_converters.building import build
-from edgefl_converters.normalisation import normalised_in_one
 
 
 def derivatives(layer, x, upstream):
@@ -52,7 +52,7 @@ def test_values_and_derivatives_are_exact(shape, settings):
     x, upstream = generator.normal(20.0, 1.0, shape).astype("float32"), generator.normal(size=shape).astype("float32")
     layer, exact = twins(shape, **settings)
 
-    with normalised_in_one():
+    with batch_normalization_with_its_own_gradient():
         got = derivatives(layer, x, upstream)
 
     for ours, expected in zip(got, derivatives(exact, x, upstream), strict=True):
@@ -65,7 +65,7 @@ def test_other_kinds_of_normalisation_are_left_to_keras(settings):
     x, upstream = (generator.normal(size=(8, 4, 4, 4)).astype("float32") for _ in range(2))
     layer, exact = twins(x.shape, **settings)
 
-    with normalised_in_one():
+    with batch_normalization_with_its_own_gradient():
         got = derivatives(layer, x, upstream)
 
     for ours, expected in zip(got, derivatives(exact, x, upstream), strict=True):
@@ -74,14 +74,14 @@ def test_other_kinds_of_normalisation_are_left_to_keras(settings):
 
 def test_moments_of_other_axes_or_types_are_keras_own():
     x = tf.constant(np.random.default_rng(0).normal(size=(4, 5)), tf.float32)
-    with normalised_in_one():
+    with batch_normalization_with_its_own_gradient():
         assert keras.ops.moments(x, axes=[1], keepdims=True)[0].shape == (4, 1)
         assert keras.ops.moments(tf.cast(x, tf.float16), axes=[0])[0].dtype == tf.float16
 
 
 def test_keras_is_as_before_when_it_is_over_whatever_happens():
     before = keras_nn.moments, keras_nn.batch_normalization
-    with pytest.raises(KeyError), normalised_in_one():
+    with pytest.raises(KeyError), batch_normalization_with_its_own_gradient():
         raise KeyError
     assert (keras_nn.moments, keras_nn.batch_normalization) == before
 
@@ -98,6 +98,6 @@ def test_a_layer_takes_fewer_ops_in_a_file(monkeypatch):
         return len(read_graph(ModelFile(build(model, batch_size=4).data)).operators[0])
 
     fewer = ops()
-    monkeypatch.setattr(tracing, "normalised_in_one", tracing.columns_are_no_biases)
+    monkeypatch.setattr(tracing, "batch_normalization_with_its_own_gradient", tracing.columns_are_no_biases)
 
     assert fewer <= ops() - 3 * 12
