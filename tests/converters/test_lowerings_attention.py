@@ -15,6 +15,7 @@ from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters.building import build
 from edgefl_converters.layer_normalization import layer_normalization_with_its_own_gradient
+from edgefl_converters.lowerings import masking
 from edgefl_converters.verification.verifying import check_agreement
 
 RANDOM = np.random.default_rng(5)
@@ -74,6 +75,12 @@ def test_a_known_mask_around_a_softmax_equals_the_kernels(kernel_parity):
     holes = np.array([[True, False, True, False]])
     kernel_parity.add("infinite", lambda x: tf.where(holes, x, 0.0), np.array([[1.0, np.inf, 2.0, np.nan]], np.float32))
     kernel_parity.check()
+
+
+def test_a_known_mask_whose_result_nothing_reads_is_around_no_softmax():
+    with tf.Graph().as_default():
+        nobody = tf.where(np.array([True, False]), tf.compat.v1.placeholder(tf.float32, [2]), 0.0)
+    assert masking.select(nobody.op, nobody.op.inputs[1:2] * 3, None) is None
 
 
 @pytest.mark.parametrize("axes", [-1, 1, [1, 2]])

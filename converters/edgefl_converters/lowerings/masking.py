@@ -29,8 +29,8 @@ def select(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[t
 
 
 def _is_around_a_softmax(op: Any) -> bool:
-    source = op.inputs[1].op
-    return all(each.type == "Softmax" for each in op.outputs[0].consumers()) or (
+    source, readers = op.inputs[1].op, op.outputs[0].consumers()
+    return {each.type for each in readers} == {"Softmax"} or (
         source.type == "Mul" and any(each.op.type == "Softmax" for each in source.inputs)
     )
 
