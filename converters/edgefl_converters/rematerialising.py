@@ -88,8 +88,9 @@ def compute_again(subgraph: Any, builtin: Callable[[Any], int]) -> None:
     while (found := _waiting(graph, live, builtin, tried)) is not None:
         tried.add((found.tensor, found.reading))
         changed = _Graph(subgraph, _with_again(graph, found))
-        if max(changed.live()) <= max(live):
-            graph, live = changed, changed.live()
+        live_then = changed.live()
+        if max(live_then) <= max(live):
+            graph, live = changed, live_then
     subgraph.operators = list(graph.operators)
 
 
