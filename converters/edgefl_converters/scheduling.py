@@ -51,7 +51,7 @@ def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[An
     """
     operators = list(subgraph.operators)
     needs = _needs(operators, builtin)
-    made_by = {int(tensor): index for index, each in enumerate(operators) for tensor in each.outputs}
+    made_by = _makers(operators)
     results = [made_by[int(tensor)] for tensor in subgraph.outputs if int(tensor) in made_by]
     calls = [index for index, each in enumerate(operators) if builtin(each) in _CALLS]
     updates = [index for index, each in enumerate(operators) if not len(each.outputs)]
@@ -76,7 +76,7 @@ def control_edges(subgraph: Any, builtin: Callable[[Any], int]) -> list[tuple[in
     variable's value runs before the op that makes its next one, which may write it there.
     """
     operators = list(subgraph.operators)
-    made_by = {int(tensor): place for place, each in enumerate(operators) for tensor in each.outputs}
+    made_by = _makers(operators)
     edges: set[tuple[int, int]] = set()
     for place, needed in enumerate(_needs(operators, builtin)):
         given = {made_by.get(int(tensor)) for tensor in operators[place].inputs}
@@ -114,7 +114,7 @@ def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list
 
     A call may use any variable: nothing that uses one passes it.
     """
-    made_by: dict[int, int] = {}
+    made_by = _makers(operators)
     variables: dict[int, Any] = {}
     users: dict[Any, list[int]] = defaultdict(list)
     readers: set[int] = set()
@@ -137,10 +137,14 @@ def _needs(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list
             wanted.add(last_call)
         if kind in _CALLS:
             last_call = index
-        made_by.update((int(tensor), index) for tensor in operator.outputs)
         needs.append(wanted)
     _keep_values(operators, needs, users, builtin)
     return [sorted(wanted) for wanted in needs]
+
+
+def _makers(operators: Sequence[Any]) -> dict[int, int]:
+    """The place of the op that makes each tensor."""
+    return {int(tensor): place for place, each in enumerate(operators) for tensor in each.outputs}
 
 
 def _keep_values(
@@ -155,11 +159,10 @@ def _keep_values(
     and takes a transposed value for the variable read in another order.
     """
     consumers: dict[int, list[int]] = defaultdict(list)
-    made_by: dict[int, int] = {}
+    made_by = _makers(operators)
     for index, operator in enumerate(operators):
         for tensor in map(int, operator.inputs):
             consumers[tensor].append(index)
-        made_by.update((int(tensor), index) for tensor in operator.outputs)
     for of_variable in users.values():
         *before, last = of_variable
         if len(operators[last].outputs):
