@@ -8,11 +8,12 @@ with 10 rows takes 0.85 of the time, and 6 MB less.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
+
+from edgefl_converters.uses import uses_of
 
 __all__ = ["flatten_products"]
 
@@ -24,18 +25,6 @@ _ELEMENTWISE = {
         *("RELU", "RELU6", "LOGISTIC", "TANH", "ELU", "LEAKY_RELU"),
     )
 }
-
-
-class _Uses(NamedTuple):
-    """Ops by the tensors that they read or write."""
-
-    made_by: dict[int, Any]
-    read_by: dict[int, list[Any]]
-
-    def around(self, tensor: int) -> set[int]:
-        """The identities of all of a tensor."""
-        maker = self.made_by.get(tensor)
-        return {id(each) for each in (*self.read_by[tensor], *([] if maker is None else [maker]))}
 
 
 def flatten_products(
@@ -55,7 +44,7 @@ def flatten_products(
     followers = [each for each in subgraph.operators if kinds[id(each)] in _ELEMENTWISE]
     reshapes = {each for each, kind in kinds.items() if kind == schema.BuiltinOperator.RESHAPE}
     fixed = {int(index) for index in (*subgraph.inputs, *subgraph.outputs)}
-    uses = _uses(subgraph)
+    uses = uses_of(subgraph)
     flat = {tensor for each in (*products, *followers) for tensor in _tensors(each) if tensor not in fixed}
     flat = {tensor for tensor in flat if _has_leading_one(subgraph, tensor) and not subgraph.tensors[tensor].isVariable}
     while True:
@@ -73,17 +62,6 @@ def flatten_products(
             maker.inputs = [maker.inputs[0], constant_shape(subgraph, described.shape)]
             maker.builtinOptionsType, maker.builtinOptions = 0, None
     _drop_idle(subgraph, reshapes, fixed)
-
-
-def _uses(subgraph: Any) -> _Uses:
-    made_by: dict[int, Any] = {}
-    read_by: dict[int, list[Any]] = defaultdict(list)
-    for operator in subgraph.operators:
-        for tensor in map(int, operator.outputs):
-            made_by[tensor] = operator
-        for tensor in map(int, operator.inputs):
-            read_by[tensor].append(operator)
-    return _Uses(made_by, read_by)
 
 
 def _tensors(product: Any) -> tuple[int, ...]:

@@ -10,11 +10,12 @@ values in the file have the kernel as Keras does.
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tensorflow.lite.python import schema_py_generated as schema
+
+from edgefl_converters.uses import uses_of
 
 __all__ = ["Making", "transpose_kernels"]
 
@@ -68,12 +69,7 @@ class _Uses:
 
     def __init__(self, subgraph: Any, making: Making) -> None:
         self.subgraph, self._making = subgraph, making
-        self.made_by: dict[int, Any] = {}
-        self.read_by: dict[int, list[Any]] = defaultdict(list)
-        for operator in subgraph.operators:
-            self.made_by.update((int(tensor), operator) for tensor in operator.outputs)
-            for tensor in map(int, operator.inputs):
-                self.read_by[tensor].append(operator)
+        self.made_by, self.read_by = uses_of(subgraph)
 
     def shape(self, tensor: int) -> list[int]:
         return [int(size) for size in self.subgraph.tensors[tensor].shape]
