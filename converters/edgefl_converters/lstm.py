@@ -2,7 +2,7 @@
 
 Keras's step, differentiated op by op, becomes about 40 ops for each step of a sequence. Here it is 24: state, features
 and bias are multiplied with their weights at once, and so are all gates' derivatives; what the weights get is computed
-for all steps at once. Each op of a model file costs a device memory, and time to get to it.
+for five steps at once. Each op of a model file costs a device memory, and time to get to it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _over_time(layer: Any, sequences: tf.Tensor, initial_state: Sequence[tf.Tens
         sequences = tf.reverse(sequences, [1])
     columns = rows is not None and rows >= _COLUMNS
     scope = f"gradient_tape/{tf.get_current_name_scope()}/"
-    sequence = _Sequence(columns, bool(layer.return_sequences), bool(layer.return_state), scope, rows)
+    sequence = _Sequence(columns, bool(layer.return_sequences), bool(layer.return_state), scope)
     turned = tf.transpose if columns else tf.identity
     weights = [cell.recurrent_kernel, cell.kernel, *([cell.bias] if cell.use_bias else [])]
     *outputs, carry = tf.custom_gradient(sequence.run)(
@@ -113,14 +113,12 @@ class _Sequence:
         every: outputs of all steps are wanted, not only the last one.
         carried: the last carry is wanted.
         scope: name scope of the gradient's ops.
-        batch: how many rows a step has.
     """
 
     columns: bool
     every: bool
     carried: bool
     scope: str
-    batch: int | None
 
     def run(
         self, x: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Tensor, kernel: tf.Tensor, *bias: tf.Tensor
@@ -166,7 +164,7 @@ class _Sequence:
                     if not together:
                         some_inputs = tf.concat([some_inputs, tf.reshape(x[here], [-1, x.shape[2]])], 1)
                     of_weights.append(self._of_weights(some_inputs, some_sums))
-                    of_x.append(self._of_features(some_sums, kernel))
+                    of_x.append(self._of_features(some_sums, kernel, len(sums[here])))
                 last = units + kernel.shape[0]
                 # One by one: a sum of all would become one product of all.
                 total = functools.reduce(tf.add, of_weights)
@@ -214,12 +212,12 @@ class _Sequence:
             return tf.transpose(tf.matmul(sums, tf.transpose(inputs)))
         return tf.matmul(inputs, sums, transpose_a=True)
 
-    def _of_features(self, sums: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    def _of_features(self, sums: tf.Tensor, kernel: tf.Tensor, steps: int) -> tf.Tensor:
         """The gradient of some steps' features, ordered as they are."""
-        features, batch = kernel.shape[0], self.batch
+        features = kernel.shape[0]
         if self.columns:
-            return tf.transpose(tf.reshape(tf.matmul(kernel, sums), [features, -1, batch]), [1, 0, 2])
-        return tf.reshape(tf.matmul(sums, tf.transpose(kernel)), [-1, batch, features])
+            return tf.transpose(tf.reshape(tf.matmul(kernel, sums), [features, steps, -1]), [1, 0, 2])
+        return tf.reshape(tf.matmul(sums, tf.transpose(kernel)), [steps, -1, features])
 
     def _times(self, value: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         return tf.matmul(weights, value) if self.columns else tf.matmul(value, weights)
