@@ -2,7 +2,7 @@
 
     python -m local_steps.live_activations MODEL FOLDER
 
-leaves FOLDER/live.json: ``live_mb``, in MiB as all memory here. They are what PyTorch keeps from the forward pass for
+adds to FOLDER/memory.json ``live_mb``, in MiB as all memory here. They are what PyTorch keeps from the forward pass for
 the backward pass, without weights; where nothing is kept, below a frozen base, what goes into a layer and comes out.
 """
 
@@ -49,10 +49,11 @@ def _place(tensor: Any) -> int:
 
 
 def main() -> None:
-    """Writes the file of one model."""
+    """Completes the file of one model."""
     name, folder = sys.argv[1], Path(sys.argv[2])
     live = live_megabytes(build(name), *load_inputs(name, folder))
-    (folder / "live.json").write_text(json.dumps({"live_mb": live}))
+    file = folder / "memory.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "live_mb": live}))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def measure_group(
     why_not.update({each: f"FAILED: {wrong}" for each, wrong in differing(losses).items()})
     running = {each: given for each, given in commands.items() if each not in why_not}
     timings = measure(running, threads=threads, slices=effort.slices, seconds=effort.seconds, cwd=HERE)
-    needs = [json.loads(file.read_text()) for file in (folder / "memory.json", folder / "live.json") if file.exists()]
+    needs = json.loads((folder / "memory.json").read_text())
     group = []
     for each in contenders:
         row = {"model": name, "batch": size, "threads": threads, "contender": each.name, "family": each.family}
@@ -95,7 +95,6 @@ def measure_group(
             row["pss_mb"] = round(statistics.median(one.pss_mb for one in found), 1)
             row["cold_start_s"] = round(statistics.median(one.seconds for one in found), 3)
             row["losses"] = found[0].losses
-            for need in needs:
-                row.update(need)
+            row.update(needs)
         group.append(row)
     return with_ratios(group)
