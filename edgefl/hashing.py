@@ -25,9 +25,11 @@ def new_sha256() -> Any:
     """
     if "_hashlib" not in sys.modules:
         for name in _OWN_MODULES:
-            with contextlib.suppress(ImportError):
+            with contextlib.suppress(ImportError):  # another Python has it under the other name, or not at all
                 return importlib.import_module(name).sha256()
-    return importlib.import_module("hashlib").sha256()
+    from hashlib import sha256 as of_openssl
+
+    return of_openssl()
 
 
 def sha256(data: bytes | memoryview) -> str:
