@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import keras
 import pytest
-from keras import layers
 from tensorflow.lite.python import schema_py_generated as schema
 
+import keras_models
 from edgefl_converters import flatbuffer
 from edgefl_converters.building import build
 from edgefl_converters.rematerialising import compute_again
@@ -120,14 +119,7 @@ def test_what_does_not_lower_the_peak_is_left_out(graph):
 
 def test_both_runtimes_train_to_the_same_bits_and_ai_edge_litert_in_less_memory(tmp_path, monkeypatch):
     def made(name):
-        keras.utils.set_random_seed(1)
-        stack = [keras.Input((48, 48, 3))]
-        for stride in (2, 1, 1, 1, 1, 1):
-            stack += [layers.DepthwiseConv2D(3, stride, padding="same"), layers.Conv2D(32, 1)]
-            stack += [layers.BatchNormalization(), layers.ReLU(6.0)]
-        model = keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(4)])
-        model.compile(keras.optimizers.SGD(0.1), "mse")
-        built = build(model, batch_size=16)
+        built = build(keras_models.separable_network(), batch_size=16)
         path = tmp_path / name
         path.write_bytes(built.data)
         arenas = {each.runtime: each.arenas["train"] for each in measure(path, built.manifest)}

@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 from tensorflow.lite.python import schema_py_generated as schema
 
+import keras_models
 from edgefl_converters.building import build
 from edgefl_converters.flatbuffer import FlatModel
 from edgefl_converters.scheduling import as_late_as_possible, control_edges, serialized
@@ -237,14 +238,7 @@ def test_a_step_goes_back_through_the_weights_as_they_were(tmp_path):
 
 def test_ai_edge_litert_trains_a_convolutional_network_in_less_memory(tmp_path, monkeypatch):
     def arena():
-        keras.utils.set_random_seed(1)
-        stack = [keras.Input((48, 48, 3))]
-        for stride in (2, 1, 1, 1, 1, 1):
-            stack += [layers.DepthwiseConv2D(3, stride, padding="same"), layers.Conv2D(32, 1)]
-            stack += [layers.BatchNormalization(), layers.ReLU(6.0)]
-        model = keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(4)])
-        model.compile(keras.optimizers.SGD(0.1), "mse")
-        built = build(model, batch_size=16)
+        built = build(keras_models.separable_network(), batch_size=16)
         path = tmp_path / "model.tflite"
         path.write_bytes(built.data)
         return next(each.arenas["train"] for each in measure(path, built.manifest) if each.runtime == "ai-edge-litert")
