@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import logging
 import os
 import socket
 import sys
@@ -21,7 +20,7 @@ import typer
 from edgefl.atomic import write_bytes
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import InvalidSettingError, storage_error
-from edgefl_server import run_text, watching
+from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
 
@@ -56,8 +55,7 @@ def start(
     from edgefl_server.http.serving import listen
     from edgefl_server.storage import ServerState, sweep_outcomes
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("edgefl_server").setLevel(logging.INFO)
+    log_lines.start()
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
     pin = address.certificate_pin()

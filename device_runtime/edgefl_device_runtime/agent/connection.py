@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import ssl
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
+from edgefl.credentials import check_pin
 from edgefl.errors import (
     AuthenticationError,
     HashMismatchError,
@@ -341,12 +341,7 @@ def _pool(server: str, certificate_pin: str | None, settings: Settings) -> tuple
         return urllib3.HTTPConnectionPool(url.host, url.port, maxsize=2), prefix
     if certificate_pin is None:
         return urllib3.HTTPSConnectionPool(url.host, url.port, maxsize=2), prefix
-    pin = re.sub("^sha256:|:", "", certificate_pin.strip().lower())
-    if not re.fullmatch("[0-9a-f]{64}", pin):
-        raise InvalidSettingError(
-            f"Expected a certificate pin of 64 hexadecimal digits, got {certificate_pin!r}.",
-            hint="The operator's invitation holds it.",
-        )
+    pin = check_pin(certificate_pin, "the device's settings", hint="The operator's invitation holds it.")
     # The pin names the one certificate, so who signed it does not matter.
     return urllib3.HTTPSConnectionPool(
         url.host, url.port, maxsize=2, cert_reqs="CERT_NONE", assert_fingerprint=pin

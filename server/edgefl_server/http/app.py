@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from edgefl.credentials import check_token
 from edgefl.errors import EdgeflError
 from edgefl.hashing import sha256
 from edgefl.version import __version__
@@ -45,8 +46,12 @@ def create_app(
         admin_token: what operators show.
         max_outcome_bytes: larger outcomes get 413.
         max_model_bytes: larger model files get 413.
+
+    Raises:
+        InvalidSettingError: the token is empty or can be guessed.
     """
-    context = Context(state, sha256(admin_token.encode()), max_outcome_bytes, max_model_bytes)
+    token = check_token(admin_token, "create_app")
+    context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -63,7 +63,9 @@ async def _caller(request: Request, context: Shared) -> DeviceRow:
 
 
 async def _operator(request: Request, context: Shared) -> None:
-    if not hmac.compare_digest(context.admin_token_hash, sha256(bearer(request).encode())):
+    token = bearer(request)
+    # Never with nothing, whatever the server was started with.
+    if not token or not hmac.compare_digest(context.admin_token_hash, sha256(token.encode())):
         raise RequestError(
             401,
             "wrong_token",
