@@ -28,10 +28,9 @@ def check_token(token: str, source: str, *, shortest: int = SHORTEST_TOKEN, hint
     """
     stripped = token.strip()
     if len(stripped) < shortest or not _TOKEN.fullmatch(stripped):
-        plain = "without spaces" if stripped else "got nothing"
         raise InvalidSettingError(
-            f"The token in {source} expects at least {shortest} letters, digits and signs {plain}"
-            f"{f', got {len(stripped)} characters' if stripped else ''}.",
+            f"The token in {source} expects at least {shortest} letters, digits and signs without spaces, "
+            f"got {f'{len(stripped)} characters' if stripped else 'nothing'}.",
             hint=hint,
         )
     return stripped

@@ -47,6 +47,9 @@ def start(
     private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow other machines without TLS.")] = False,
     max_outcome_bytes: Annotated[int, typer.Option(help="Larger outcomes are refused.", min=1)] = 256 << 20,
+    keep_days: Annotated[
+        float, typer.Option(help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.", min=0)
+    ] = 7.0,
     format: FormatOption = Format.text,
 ) -> None:
     """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
@@ -59,12 +62,17 @@ def start(
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
     pin = address.certificate_pin()
-    with _private_files(), closing(ServerState(state)) as kept:
+    with _private_files(), closing(ServerState(state, keep_days=keep_days)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
         OperatorFile(url, token, pin).write(state)
-        sweep_outcomes(kept)
+        swept = sweep_outcomes(kept)
+        if swept.orphans:
+            progress(
+                f"{swept.orphans} files that the database does not know lay among the outcomes; "
+                f"they are in {kept.orphans} now."
+            )
         app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes)
         result = {"url": url, "state": str(state), "pid": os.getpid(), "certificate_pin": pin}
 
@@ -156,7 +164,7 @@ def create(
     over_selection: Annotated[
         float, typer.Option(help="Devices asked per outcome wanted [default: 1.3 with --deadline, else 1]")
     ] = 0.0,
-    deadline: Annotated[float, typer.Option(help="Seconds that a round waits from its first task; 0: for ever.")] = 0.0,
+    deadline: Annotated[float, typer.Option(help="Seconds that a round waits for outcomes; 0: for ever.")] = 0.0,
     max_failures: Annotated[
         int, typer.Option(help="A round gives up after so many failures; 0: as many as it selects.")
     ] = 0,
@@ -230,7 +238,7 @@ def watch(
 def list_runs(state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text) -> None:
     """List all runs, oldest first."""
     result: dict[str, Any] = OperatorClient.find(state, server).get("/v1/runs")
-    emit(result, format, lambda: run_text.runs(result["runs"]))
+    emit(result, format, lambda: run_text.runs(result))
 
 
 @run.command()

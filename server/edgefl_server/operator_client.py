@@ -89,7 +89,7 @@ class OperatorClient:
         return cls(
             OperatorFile(
                 str(server),
-                check_token(token, "EDGEFL_ADMIN_TOKEN", hint=_WHERE),
+                check_token(token, "EDGEFL_ADMIN_TOKEN", shortest=1, hint=_WHERE),
                 check_pin(pin, "EDGEFL_CERTIFICATE_PIN", hint=_WHERE) if pin else None,
             )
         )

@@ -230,7 +230,7 @@ def test_a_restarted_server_knows_its_runs_devices_and_operator(tmp_path: Path, 
 def test_a_full_disk_is_507_for_devices_and_nothing_is_half_written(tmp_path: Path) -> None:
     # A limit on the size of files stands for the full disk: every write beyond it fails as one does.
     parameters_file = tmp_path / "model.tflite"
-    parameters_file.write_bytes(make_model_file([Parameter("w", "m/w", (20_000,))]))
+    parameters_file.write_bytes(make_model_file([Parameter("w", "m/w", (500_000,))]))
     state = tmp_path / "s"
     server = ServerProcess(state, free_port())
     server.start()
@@ -239,7 +239,7 @@ def test_a_full_disk_is_507_for_devices_and_nothing_is_half_written(tmp_path: Pa
     device.enrol("people", str(token))
     server.call("run", "create", parameters_file, "--population", "people", "--rounds", 1, "--target", 1)
     assert server.process is not None
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))
     http = urllib3.PoolManager(retries=False)
     headers = {**Identity.number(0).authorization, "Content-Type": "application/json"}
     answers = []

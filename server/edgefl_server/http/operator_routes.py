@@ -14,7 +14,7 @@ from edgefl_server.aggregation import RunSettings
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import read_body, send_blob
 from edgefl_server.http.errors import RequestError
-from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, weights_of_round
+from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, warnings, weights_of_round
 
 __all__ = ["router"]
 
@@ -85,8 +85,11 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
 
 @router.get("/runs", summary="List all runs")
 async def get_runs(context: Shared) -> dict[str, Any]:
-    """Oldest first, without their rounds."""
-    return {"runs": await run_in_threadpool(runs_summary, context.state)}
+    """Oldest first, without their rounds; and what operators should look at."""
+    return {
+        "runs": await run_in_threadpool(runs_summary, context.state),
+        "warnings": await run_in_threadpool(warnings, context.state),
+    }
 
 
 @router.get("/runs/{run_id}", summary="Say how a run goes")

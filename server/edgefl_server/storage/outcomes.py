@@ -18,6 +18,7 @@ from edgefl_server.aggregation import (
     strategy_for,
     validate,
 )
+from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.round_rows import Disposition, load_round, save_round
 from edgefl_server.storage.runs import fail_run_if_hopeless
 from edgefl_server.storage.state import ServerState
@@ -89,13 +90,15 @@ def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -
         return False
     outcome = decode_outcome(data)
     validate(outcome, expected)
-    # The file first: a row never names a file that is not there. A file without a row is an orphan and harmless.
-    state.outcomes.put(data)
+    if outcome.status == OutcomeStatus.DONE:
+        # The file first: a row never names a file that is not there. A file without a row is an orphan and harmless.
+        # Of an outcome that holds no update the row says all.
+        state.outcomes.put(data)
     try:
         with state.database.write() as session:
             if _admit(session, device, task_id, digest) is None:
                 return False
-            _record(session, state.clock(), outcome, digest, len(data))
+            _record(session, state.now(), outcome, digest, len(data))
     except (NotWantedError, OutcomeRefusedError):
         # The round closed, or another outcome came, while this one was checked: no row names the file.
         state.outcomes.delete(digest)
@@ -136,7 +139,7 @@ def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectat
     )
 
 
-def _record(session: Session, now: float, outcome: Outcome, digest: str, size: int) -> None:
+def _record(session: Session, now: Moment, outcome: Outcome, digest: str, size: int) -> None:
     assignment = session.get_one(AssignmentRow, outcome.task_id)
     run = session.get_one(RunRow, assignment.run)
     status = OutcomeStatus(outcome.status)
@@ -152,13 +155,13 @@ def _record(session: Session, now: float, outcome: Outcome, digest: str, size: i
             num_examples=outcome.num_examples,
             disposition=Disposition.ACCEPTED if status is OutcomeStatus.DONE else Disposition.NOTED,
             trainer=outcome.trainer[:200],
-            accepted_at=now,
+            accepted_at=now.date,
         )
     )
     before = load_round(session, run, assignment.round)
-    after = before.settle(assignment.device, _STATES[status], now, temporary=outcome.reason in _TEMPORARY)
+    after = before.settle(assignment.device, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
     session.flush()
-    save_round(session, run, assignment.round, before, after, now)
+    save_round(session, run, assignment.round, before, after, now.clock)
     if after.state is RoundState.FAILED:
         session.flush()
         fail_run_if_hopeless(session, run, now)
