@@ -11,7 +11,7 @@ from edgefl.errors import EdgeflError
 __all__ = ["Troubles", "explained"]
 
 _log = logging.getLogger(__name__)
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 300.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 60.0
 _FORGOTTEN_AFTER_SECONDS = 600.0
 _LONGEST_MESSAGE = 400
 
