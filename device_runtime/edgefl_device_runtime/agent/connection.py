@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 import ssl
 import threading
 import time
@@ -31,6 +32,8 @@ from edgefl_device_runtime.agent.settings import Settings
 __all__ = ["Connection", "Reply", "UnexpectedReplyError"]
 
 _T = TypeVar("_T")
+_INSTANCE = secrets.token_hex(16)
+"""Tells this process from another one with the same identity, so that the server notices a cloned card."""
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
@@ -285,7 +288,7 @@ class Connection:
                 return result
 
     def _headers(self, authorization: str | None) -> dict[str, str]:
-        headers = {"User-Agent": f"edgefl/{__version__}"}
+        headers = {"User-Agent": f"edgefl/{__version__}", "EdgeFL-Instance": _INSTANCE}
         value = self.authorization if authorization is None else authorization
         if value:
             headers["Authorization"] = value

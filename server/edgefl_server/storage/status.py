@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgefl_server.storage.tables import DeviceRow, OutcomeRow, RoundRow, RunRow
 
 __all__ = ["run_status", "runs_summary", "warnings", "weights_of_round"]
 
+_SHOW = "show the run"
 _TELL_SECONDS = 7 * SECONDS_PER_DAY
 """A device that existed twice is told of for so long."""
 
@@ -28,7 +30,7 @@ def runs_summary(state: ServerState) -> list[dict[str, Any]]:
     """One entry per run, oldest first; of one that cannot be read, what can."""
     with state.database.read() as session:
         return [
-            _unreadable(state, session, run_id) if run is None else _summary(state, run)
+            _told(state, session, run_id, run, lambda run: _summary(state, run))
             for run_id, run in readable_runs(state, session)
         ]
 
@@ -53,16 +55,25 @@ def run_status(state: ServerState, run_id: str) -> dict[str, Any]:
     with state.database.read() as session:
         found = find_run(session, run_id)
         ((_, run),) = readable_runs(state, session, RunRow.run == found)
-        if run is None:
-            return _unreadable(state, session, found)
-        try:
-            status = _status(state, session, run)
-        except DatabaseError:
-            raise
-        except Exception as error:
-            state.troubles.note(found, "read the run", error, state.clock())
-            return _unreadable(state, session, found)
+        status = _told(state, session, found, run, lambda run: _status(state, session, run))
     return {**status, "warnings": warnings(state, status["population"])}
+
+
+def _told(
+    state: ServerState, session: Session, run_id: str, run: RunRow | None, tell: Callable[[RunRow], dict[str, Any]]
+) -> dict[str, Any]:
+    """What is told of a run; of one that cannot be read, what can be."""
+    if run is None:
+        return _unreadable(state, session, run_id)
+    try:
+        told = tell(run)
+    except DatabaseError:
+        raise
+    except Exception as error:
+        state.troubles.note(run_id, _SHOW, error, state.clock())
+        return _unreadable(state, session, run_id)
+    state.troubles.clear(run_id, _SHOW)
+    return told
 
 
 def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]:
@@ -147,7 +158,6 @@ def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, 
         "devices_enrolled": None,
         "tasks_open": None,
         "history": [],
-        "warnings": [],
     }
 
 

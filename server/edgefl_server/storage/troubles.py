@@ -81,5 +81,5 @@ class Troubles:
 
 def explained(error: Exception) -> str:
     """An error in one line."""
-    text = error.message if isinstance(error, EdgeflError) else f"{type(error).__name__}: {error}"
+    text = error.message if isinstance(error, EdgeflError) else f"{type(error).__name__}: {error}".rstrip(": ")
     return " ".join(text.split())[:_LONGEST_MESSAGE]
