@@ -19,7 +19,8 @@ import typer
 
 from edgefl.atomic import write_bytes
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl.errors import InvalidSettingError, storage_error
+from edgefl.errors import HashMismatchError, InvalidSettingError, storage_error
+from edgefl.hashing import sha256
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
@@ -266,6 +267,12 @@ def weights(
         raise InvalidSettingError(f"--output expects a name that ends in .npy, got {output}.")
     query = "" if round is None else f"?round={round}"
     data, headers = OperatorClient.find(state, server).download(f"/v1/runs/{run_id}/weights{query}")
+    digest = headers.get("ETag", "").strip('"')
+    if sha256(data) != digest:
+        raise HashMismatchError(
+            f"The weights of run {run_id} are damaged: their hash should be {digest}, got {sha256(data)}.",
+            hint="On the server's disk if it happens again; other rounds may be intact: give --round.",
+        )
     vector = np.frombuffer(data, "<f4")
     buffer = io.BytesIO()
     np.save(buffer, vector)
@@ -275,6 +282,6 @@ def weights(
         "run": run_id,
         "round": int(headers.get("EdgeFL-Round", "0")),
         "elements": int(vector.size),
-        "weights_hash": headers.get("ETag", "").strip('"'),
+        "weights_hash": digest,
     }
     emit(result, format, lambda: f"{output}: {vector.size:,} elements after round {result['round']}")

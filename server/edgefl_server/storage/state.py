@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import StorageError, storage_error
+from edgefl.errors import InvalidSettingError, StorageError, storage_error
 from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, seconds_since_boot
 from edgefl_server.storage.database import Database, inspect
@@ -50,6 +50,7 @@ class ServerState:
         intact: inode, size and time of change of blobs whose content was seen to have their hash.
 
     Raises:
+        InvalidSettingError: `keep_days` is no number of days.
         StorageError: another server uses the folder, it cannot be written, or what is in it does not fit together.
         FormatVersionError: a newer edgefl wrote it.
     """
@@ -61,6 +62,8 @@ class ServerState:
         date: Callable[[], float] = time.time,
         keep_days: float = DEFAULT_KEEP_DAYS,
     ) -> None:
+        if not keep_days >= 0:
+            raise InvalidSettingError(f"--keep-days expects 0 or more, got {keep_days}.")
         self.folder = folder
         self.date = date
         self.keep_seconds = keep_days * SECONDS_PER_DAY

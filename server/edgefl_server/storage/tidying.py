@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, and_, delete, func, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, storage_error
@@ -151,7 +151,7 @@ def prune_rows(state: ServerState) -> int:
 
 
 def _of(run: Any, number: Any) -> ColumnElement[bool]:
-    return (AssignmentRow.run == run) & (AssignmentRow.round == number)
+    return and_(AssignmentRow.run == run, AssignmentRow.round == number)
 
 
 def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str]) -> int:
