@@ -52,7 +52,7 @@ def runs(result: dict[str, Any]) -> str:
     for entry in result["runs"]:
         line = f"{entry['run']}  {entry['state']:<8} {_position(entry)}  {entry['population']}  {entry['name']}"
         lines.append("  ".join([line.rstrip(), *troubles(entry)]))
-    return "\n".join([*(lines or ["no runs"]), *troubles({"warnings": result["warnings"]})])
+    return "\n".join([*(lines or ["no runs"]), *troubles({"warnings": result.get("warnings", [])})])
 
 
 def _position(entry: dict[str, Any]) -> str:

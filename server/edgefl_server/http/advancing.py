@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from starlette.concurrency import run_in_threadpool
 
@@ -24,9 +25,10 @@ _LOOK_SECONDS = 1.0
 """How often deadlines are looked at."""
 _FOLDS_AT_ONCE = 2
 """A large run does not hold up a small one; more would need the memory of as many models."""
+_FILES_SECONDS = 5.0
 _KEEP_TIME_SECONDS = 60.0
 _TIDY_SECONDS = 3600.0
-_ADVANCE = "advance rounds"
+_ADVANCE, _TIDY = "advance rounds", "tidy up"
 
 
 async def advance(context: Context) -> None:
@@ -71,25 +73,36 @@ async def advance(context: Context) -> None:
 def _look(state: ServerState, chores: Chores) -> tuple[bool, list[tuple[str, int]]]:
     """Whether a run moved on, and the rounds to fold."""
     closed = close_due_rounds(state)
-    failed = fail_damaged_runs(state)
-    chores.do()
-    return closed or failed, pending_folds(state)
+    return chores.do() or closed, pending_folds(state)
 
 
 class Chores:
-    """What is done now and then: keep the time, delete what has been kept for long enough, prune rows."""
+    """What is done now and then: look at files, keep the time, delete what was kept for long enough, prune rows."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._kept_at = self._tidied_at = state.clock()
+        self._looked_at = -math.inf
 
-    def do(self) -> None:
-        """Does what is due.
+    def do(self) -> bool:
+        """Does what is due; what is not possible, for example on a full disk, waits for the next time.
 
-        Raises:
-            StorageError: no space.
+        Returns:
+            True when a run ended.
         """
         state, now = self._state, self._state.clock()
+        try:
+            self._tidy(state, now)
+        except Exception as error:
+            state.troubles.note("", _TIDY, error, now)
+        else:
+            state.troubles.forget("", _TIDY, now)
+        if now - self._looked_at < _FILES_SECONDS:
+            return False
+        self._looked_at = now
+        return fail_damaged_runs(state)
+
+    def _tidy(self, state: ServerState, now: float) -> None:
         if now - self._kept_at >= _KEEP_TIME_SECONDS:
             self._kept_at = now
             state.keep_time()

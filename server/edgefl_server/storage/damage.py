@@ -32,7 +32,7 @@ def fail_damaged_run(state: ServerState, run_id: str, why: str) -> None:
 def fail_damaged_runs(state: ServerState) -> bool:
     """Looks at what the open rounds of active runs hand out; True when a run failed.
 
-    A file is read when it is new here or was changed, so that looking every second costs next to nothing.
+    A file is read when it is new here or was changed, so that looking every few seconds costs next to nothing.
     """
     with state.database.read() as session:
         active = session.scalars(select(RunRow.run).where(RunRow.state == RunState.ACTIVE)).all()
@@ -58,7 +58,10 @@ def _damage(state: ServerState, run_id: str) -> str:
         model, number = session.execute(select(RunRow.model_hash, RunRow.round).where(RunRow.run == run_id)).one()
         row = session.get_one(RoundRow, (run_id, number))
         weights = [row.base_weights_hash, *row.base_slots.values()]
-    for store, digest, what in ((state.models, model, "model file"), *((state.weights, w, "weights") for w in weights)):
+    for store, digest, what in (
+        (state.models, model, "model file"),
+        *((state.weights, w, "weights file") for w in weights),
+    ):
         problem = _problem(state, store, digest)
         if problem:
             return f"the {what} {digest} of round {number} {problem}"

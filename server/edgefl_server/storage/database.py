@@ -81,6 +81,8 @@ def inspect(path: Path) -> Inspection:
                 folder = None if row is None else str(row[0])
     except sqlite3.DatabaseError as error:
         raise _explained(error, "open", path) from error
+    except UnicodeDecodeError as error:  # of a damaged page, or of what SQLite says about one
+        raise _damaged(path, "its text is none") from error
     return Inspection(empty=not versions, folder=folder)
 
 
@@ -147,6 +149,8 @@ class Database:
             raise  # a mistake of ours, not of the disk
         except DatabaseError as error:
             raise _explained(error.orig or error, action, self._path) from error
+        except UnicodeDecodeError as error:
+            raise _damaged(self._path, "its text is none") from error
 
 
 def _explained(error: BaseException, action: str, path: Path) -> StorageError:

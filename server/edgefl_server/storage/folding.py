@@ -6,6 +6,7 @@ import contextlib
 import logging
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError
@@ -23,7 +24,7 @@ from edgefl_server.aggregation import (
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.damage import fail_damaged_run
 from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round
-from edgefl_server.storage.runs import fail_run_if_hopeless, metrics_of, open_next_round
+from edgefl_server.storage.runs import fail_run_if_hopeless, metrics_of, open_next_round, readable_runs
 from edgefl_server.storage.state import ServerState, get_vector, put_vector
 from edgefl_server.storage.tables import OutcomeRow, RoundRow, RunRow
 
@@ -40,28 +41,36 @@ def close_due_rounds(state: ServerState) -> bool:
     A run with which this is not possible is noted and tried again; the others do not wait for it.
     """
     now = state.clock()
+    due, failed = [], dict[str, Exception]()
     with state.database.read() as session:
-        active = session.scalars(select(RunRow.run).where(RunRow.state == RunState.ACTIVE)).all()
+        for run_id, run in readable_runs(state, session, RunRow.state == RunState.ACTIVE):
+            if run is None or state.troubles.rest(run_id, _CLOSE, now):
+                continue
+            try:
+                # Without a deadline only outcomes move a round, and they do so themselves.
+                if run.settings["deadline_seconds"] and _is_due(session, run, now):
+                    due.append(run_id)
+                else:
+                    state.troubles.clear(run_id, _CLOSE)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                failed[run_id] = error
     closed = False
-    for run_id in active:
-        if state.troubles.rest(run_id, _CLOSE, now):
-            continue
+    for run_id in due:
         try:
-            closed = _close_if_due(state, run_id) or closed
+            closed = _close(state, run_id) or closed
         except Exception as error:
-            _note(state, run_id, _CLOSE, error)
+            failed[run_id] = error
         else:
             state.troubles.clear(run_id, _CLOSE)
+    for run_id, error in failed.items():
+        _note(state, run_id, _CLOSE, error)
     return closed
 
 
-def _close_if_due(state: ServerState, run_id: str) -> bool:
+def _close(state: ServerState, run_id: str) -> bool:
     now = state.now()
-    with state.database.read() as session:
-        run = session.get_one(RunRow, run_id)
-        # Without a deadline only outcomes move a round, and they do so themselves.
-        if not run.settings["deadline_seconds"] or not _is_due(session, run, now.clock):
-            return False
     with state.database.write() as session:
         run = session.get_one(RunRow, run_id)
         if run.state != RunState.ACTIVE:
