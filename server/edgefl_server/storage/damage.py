@@ -25,8 +25,10 @@ _PIECE = 1 << 20
 def fail_damaged_run(state: ServerState, run_id: str, why: str) -> None:
     """Ends a run that nothing can repair."""
     with state.database.write() as session:
-        if end_run(session, run_id, RunState.FAILED, why, state.now()):
-            _log.error("run %s failed: %s", run_id, why)
+        ended = end_run(session, run_id, RunState.FAILED, why, state.now())
+    if ended:
+        _log.error("run %s failed: %s", run_id, why)
+        state.troubles.drop(run_id)
 
 
 def fail_damaged_runs(state: ServerState) -> bool:
@@ -36,12 +38,12 @@ def fail_damaged_runs(state: ServerState) -> bool:
     """
     with state.database.read() as session:
         active = session.scalars(select(RunRow.run).where(RunRow.state == RunState.ACTIVE)).all()
-    failed = False
+    failed, seen = False, set[str]()
     for run_id in active:
         if state.troubles.rest(run_id, _LOOK, state.clock()):
             continue
         try:
-            why = _damage(state, run_id)
+            why = _damage(state, run_id, seen)
             if why:
                 fail_damaged_run(state, run_id, why)
                 failed = True
@@ -49,11 +51,12 @@ def fail_damaged_runs(state: ServerState) -> bool:
             state.troubles.note(run_id, _LOOK, error, state.clock())
         else:
             state.troubles.clear(run_id, _LOOK)
+    state.intact = {digest: signature for digest, signature in state.intact.items() if digest in seen}
     return failed
 
 
-def _damage(state: ServerState, run_id: str) -> str:
-    """What is wrong with the files of a run; empty: nothing."""
+def _damage(state: ServerState, run_id: str, seen: set[str]) -> str:
+    """What is wrong with the files of a run; empty: nothing. Adds what it looked at to `seen`."""
     with state.database.read() as session:
         model, number = session.execute(select(RunRow.model_hash, RunRow.round).where(RunRow.run == run_id)).one()
         row = session.get_one(RoundRow, (run_id, number))
@@ -62,6 +65,7 @@ def _damage(state: ServerState, run_id: str) -> str:
         (state.models, model, "model file"),
         *((state.weights, w, "weights file") for w in weights),
     ):
+        seen.add(digest)
         problem = _problem(state, store, digest)
         if problem:
             return f"the {what} {digest} of round {number} {problem}"

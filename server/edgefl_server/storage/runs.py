@@ -180,7 +180,10 @@ def stop_run(state: ServerState, run_id: str, why: str = "stopped by the operato
     """
     with state.database.write() as session:
         found = find_run(session, run_id)
-        return end_run(session, found, RunState.STOPPED, why, state.now())
+        ended = end_run(session, found, RunState.STOPPED, why, state.now())
+    if ended:
+        state.troubles.drop(found)
+    return ended
 
 
 def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) -> bool:

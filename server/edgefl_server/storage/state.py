@@ -99,6 +99,8 @@ class ServerState:
             self.orphans = folder / "orphans"
             self.keep_time()
         except BaseException:
+            if hasattr(self, "database"):
+                self.database.close()
             self._lock.close()
             raise
 

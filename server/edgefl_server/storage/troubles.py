@@ -62,6 +62,11 @@ class Troubles:
         if known is not None:
             _log.warning("%s: no trouble any more: %s", f"run {whose}" if whose else "server", action)
 
+    def drop(self, whose: str) -> None:
+        """Nothing is tried any more."""
+        with self._lock:
+            self._known = {key: each for key, each in self._known.items() if key[0] != whose}
+
     def rest(self, whose: str, action: str, now: float) -> float:
         """Seconds until it may be tried again; 0: now."""
         known = self._known.get((whose, action))
