@@ -9,11 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import RunError
-from edgefl_server.aggregation import AssignmentState, finalise
-from edgefl_server.storage.round_rows import load_round
+from edgefl.wire.messages import Reason
+from edgefl_server.aggregation import AssignmentState, RunSettings, finalise
+from edgefl_server.storage.round_rows import Disposition, load_round, took_too_long
 from edgefl_server.storage.runs import get_run, list_runs, metrics_of
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import DeviceRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
 __all__ = ["run_status", "runs_summary", "weights_of_round"]
 
@@ -33,7 +34,7 @@ def run_status(state: ServerState, run_id: str) -> dict[str, Any]:
     with state.database.read() as session:
         run = get_run(session, run_id)
         rounds = session.scalars(select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number)).all()
-        outcomes = _outcome_counts(session, run.run)
+        outcomes = _outcome_counts(session, run)
         devices = session.scalar(
             select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
         )
@@ -90,21 +91,37 @@ def _summary(run: RunRow) -> dict[str, Any]:
     }
 
 
-def _outcome_counts(session: Session, run_id: str) -> dict[int, dict[str, Any]]:
+def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
     """Per round: outcomes by disposition and status, and the reasons of those that were not done."""
     counts: dict[int, dict[str, Any]] = {}
     rows = session.execute(
         select(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason, func.count())
-        .where(OutcomeRow.run == run_id)
+        .where(OutcomeRow.run == run.run)
         .group_by(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason)
     )
-    for number, disposition, status, reason, count in rows:
+    for number, disposition, status, reason, count in (*rows, *_out_of_time(session, run)):
         entry = counts.setdefault(number, {"by": {}, "reasons": {}})
         name = disposition if status == "done" else status
         entry["by"][name] = entry["by"].get(name, 0) + count
         if status != "done":
             entry["reasons"][reason] = entry["reasons"].get(reason, 0) + count
     return counts
+
+
+def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str, int]]:
+    """Tasks that took too long, as if their devices had said so: nobody sent an outcome for them."""
+    rows = session.execute(
+        select(AssignmentRow.round, func.count())
+        .outerjoin(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
+        .where(
+            AssignmentRow.run == run.run,
+            took_too_long(RunSettings.from_json(run.settings)),
+            AssignmentRow.state == AssignmentState.FAILED.value,
+            OutcomeRow.task_id.is_(None),
+        )
+        .group_by(AssignmentRow.round)
+    )
+    return [(number, Disposition.NOTED, "failed", Reason.OUT_OF_TIME.name.lower(), count) for number, count in rows]
 
 
 def _round(run: RunRow, row: RoundRow, counts: dict[str, Any], now: float) -> dict[str, Any]:
