@@ -8,13 +8,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
 from edgefl.model_file import ModelFile
-from edgefl_server.aggregation import RoundState, RunSettings, settle, strategy_for
+from edgefl_server.aggregation import ModelLimits, RoundState, RunSettings, settle, strategy_for
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.round_rows import RunState, load_round, save_round
 from edgefl_server.storage.state import ServerState, put_vector
@@ -43,8 +44,8 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
 
     Raises:
         ModelFileError: the bytes are no intact model file.
-        InvalidSettingError: the file cannot take part in the strategy, the batch size is larger than the model's, or a
-            name has another form.
+        InvalidSettingError: every device would decline the tasks, the file cannot take part in the strategy or holds
+            NaN, or a name has another form.
         StorageError: no space.
     """
     check_population(population)
@@ -56,10 +57,16 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     file.verify()
     manifest = file.manifest
     settings = settle(settings, manifest)
+    initial = file.initial_weights()
+    if not np.isfinite(initial).all():
+        raise InvalidSettingError(
+            "The model's initial weights hold NaN or infinity: no device would take them.",
+            hint="Convert it again from weights that are finite.",
+        )
     if settings.seed == 0:
         settings = replace(settings, seed=1 + secrets.randbelow(2**62))
     model_hash = state.models.put(model)
-    first = strategy_for(settings, manifest.layout.weight_size).init(file.initial_weights())
+    first = strategy_for(settings, manifest.layout.weight_size).init(initial)
     weights_hash = put_vector(state, first.weights)
     slots = {slot: put_vector(state, vector) for slot, vector in first.slots.items()}
     now = state.clock()
@@ -76,6 +83,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         weight_size=manifest.layout.weight_size,
         statistic_size=manifest.layout.statistic_size,
         metrics=[asdict(metric) for metric in manifest.metrics],
+        limits=ModelLimits.of(manifest).to_json(),
         initial_weights_hash=weights_hash,
         weights_hash=weights_hash,
         slots=slots,
