@@ -8,16 +8,19 @@ import logging
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from edgefl.errors import EdgeflError, StorageError
+from edgefl.errors import EdgeflError, StorageError, storage_error
+from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation import (
+    Contribution,
     Expectation,
+    ModelLimits,
     RoundState,
     RunSettings,
     StrategyState,
+    Update,
     decode_outcome,
-    known_states,
+    merge,
     strategy_for,
-    sum_states,
     validate,
 )
 from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round
@@ -31,14 +34,13 @@ _log = logging.getLogger(__name__)
 
 
 def close_due_rounds(state: ServerState) -> bool:
-    """Closes the rounds whose deadline has passed; True when there were any."""
+    """Ends the tasks whose longest time is over, and closes rounds whose time has come; True when there were any."""
     with state.database.read() as session:
         now = state.clock()
         due = [
             run.run
             for run in session.scalars(select(RunRow).where(RunRow.state == RunState.ACTIVE))
-            # Without a deadline only outcomes move a round, and they do so themselves.
-            if run.settings["deadline_seconds"] and _is_due(session, run, now)
+            if _is_due(session, run, now)
         ]
     for run_id in due:
         with state.database.write() as session:
@@ -100,17 +102,14 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
             .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
             .order_by(OutcomeRow.task_id)
         ).all()
-    settings = RunSettings.from_json(run.settings)
+    settings, limits = RunSettings.from_json(run.settings), ModelLimits.from_json(run.limits)
     strategy = strategy_for(settings, run.weight_size, row.enrolled)
     before = StrategyState(
         get_vector(state, row.base_weights_hash),
         {name: get_vector(state, digest) for name, digest in row.base_slots.items()},
     )
-    accumulator = strategy.start(before)
-    sums: dict[str, list[float]] = {}
-    kept = known_states(metrics_of(run))
-    for each in outcomes:
-        outcome = decode_outcome(state.outcomes.get(each.digest))
+
+    def contribution(each: OutcomeRow) -> Contribution:
         expected = Expectation(
             each.task_id,
             row.base_weights_hash,
@@ -119,12 +118,30 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
             run.statistic_size,
             sections=strategy.demand.sections,
         )
-        contribution = validate(outcome, expected)
-        if contribution is None:
-            raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-        accumulator = strategy.fold(accumulator, contribution)
-        sums = sum_states(sums, (metric for metric in outcome.metrics if metric.name in kept))
-    result, diagnostics = strategy.finish(before, accumulator)
+
+        def read() -> tuple[Update, tuple[MetricState, ...]]:
+            outcome = decode_outcome(state.outcomes.get(each.digest))
+            found = validate(outcome, expected)
+            if found is None:
+                raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
+            return found, outcome.metrics
+
+        return Contribution(each.task_id, each.num_examples, read)
+
+    try:
+        merged = merge(
+            strategy,
+            before,
+            [contribution(each) for each in outcomes],
+            settings,
+            limits,
+            metrics_of(run),
+            run.weight_size,
+            state.folder,
+        )
+    except OSError as error:
+        raise storage_error(error, "write a temporary file in", state.folder) from error
+    result = merged.state
     # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
     weights_hash = put_vector(state, result.weights)
     slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
@@ -137,8 +154,8 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         after = load_round(session, run, number).folded()
         row.state, row.ended_at, row.weights_hash = after.state.value, now, weights_hash
         row.why = row.why if not row.why.startswith("cannot fold yet") else ""
-        row.num_examples = sum(each.num_examples for each in outcomes)
-        row.metric_sums, row.diagnostics = sums, diagnostics
+        row.num_examples = merged.num_examples
+        row.metric_sums, row.diagnostics = merged.metric_sums, merged.diagnostics
         session.execute(
             update(OutcomeRow)
             .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
