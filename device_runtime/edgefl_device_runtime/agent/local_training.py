@@ -80,7 +80,7 @@ class Training:
     """What a trainer did.
 
     Attributes:
-        num_examples: rows that took part.
+        num_examples: local rows; of training that was stopped early at most steps × batch size.
         steps: optimizer steps.
         states: additive states of loss and metrics: of the last epoch, or of the evaluation.
     """

@@ -165,7 +165,6 @@ def fit(
     )
     deadline = None if plan.max_seconds is None else clock() + plan.max_seconds
     steps_left = math.inf if plan.max_steps is None else plan.max_steps
-    used = np.zeros(rows, np.bool_)
     steps_per_epoch = number_of_batches(rows, plan.batch_size, plan.policy)
     for epoch in range(plan.initial_epoch, plan.epochs):
         for hook in begin:
@@ -192,7 +191,6 @@ def fit(
             if history.stopped:
                 break
         history.steps += step + 1
-        used[order[: (step + 1) * plan.batch_size]] = True
         if history.stopped and step + 1 == steps_per_epoch and epoch + 1 == plan.epochs:
             history.stopped = None  # the limit fell together with the end
         history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **trainer.take_states()}
@@ -206,5 +204,7 @@ def fit(
             history.stopped = "callback"
         if history.stopped:
             break
-    history.num_examples = int(used.sum())
+    # Not the rows that were really seen: where a rest is dropped, how many they are changes with the shuffle, and with
+    # it what a device would weigh in an average.
+    history.num_examples = min(rows, history.steps * plan.batch_size) if history.stopped else rows
     return history
