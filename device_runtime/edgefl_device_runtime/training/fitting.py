@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def fit(
     history, rows, size = History(), data.rows, manifest.batch_size
     tensors = {spec.name: spec.tensor for spec in manifest.signatures["train"].inputs}
     buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=True)
-    arrays, weights, fill, take_step = tuple(buffers.arrays.values()), buffers.weights, buffers.fill, trainer.step
+    arrays, weights, take_step = tuple(buffers.arrays.values()), buffers.weights, trainer.step
     begin, step_end, end = (
         overridden(callbacks, name) for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end")
     )
@@ -173,8 +174,10 @@ def fit(
         seeds = step_seeds(steps_per_epoch, plan.seed, epoch)
         loss_sum = rows_seen = 0.0
         step = 0
-        for step, (chosen, real) in enumerate(batches(order, plan.batch_size, size, plan.policy)):
-            fill(chosen, real)
+        cut = batches(order, plan.batch_size, size, plan.policy)
+        if plan.max_steps is not None:
+            cut = islice(cut, plan.max_steps - history.steps)  # no rows are read for steps that are not taken
+        for step, real in enumerate(buffers.fill(cut)):
             loss = take_step(arrays, weights, seeds[step])
             # As in Keras, an epoch's loss is the mean over rows of what each batch had before its step.
             loss_sum += loss * real

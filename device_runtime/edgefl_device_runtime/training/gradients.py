@@ -68,8 +68,7 @@ def compute_gradient(
     seeds = step_seeds(number_of_batches(data.rows, size, policy), seed, 0) if "seed" in tensors else None
     call = interpreter.signature("gradient")
     total, sums = np.zeros(layout.weight_size), {"loss_sum": np.zeros(()), "rows": np.zeros(())}
-    for step, (rows, real) in enumerate(batches(np.arange(data.rows), size, size, policy)):
-        buffers.fill(rows, real)
+    for step, real in enumerate(buffers.fill(batches(np.arange(data.rows), size, size, policy))):
         if seeds is not None:
             inputs[tensors["seed"]] = seeds[step : step + 1]
         found = call(inputs)
