@@ -204,10 +204,14 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
                 run.weight_size,
                 state.folder,
             )
-        except _DamagedOutcomeError as error:
-            # What was summed holds a part of the round only: begin again without it.
-            _log.error("run %s: the accepted outcome of task %s is damaged: %s", run_id, error, error.__cause__)
-            damaged.add(str(error))
+        except _DamagedOutcomeError:
+            # What was summed holds a part of the round only: begin again without all that are damaged.
+            for each in intact:
+                try:
+                    contribution(each).read()
+                except _DamagedOutcomeError as error:
+                    _log.error("run %s: the accepted outcome of task %s is damaged: %s", run_id, error, error.__cause__)
+                    damaged.add(each.task_id)
         except OSError as error:
             raise storage_error(error, "write a temporary file in", state.folder) from error
     result = merged.state

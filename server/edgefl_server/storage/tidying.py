@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, and_, delete, func, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, storage_error
-from edgefl_server.aggregation import RoundState
+from edgefl.wire.messages import Reason
+from edgefl_server.aggregation import AssignmentState, RoundState
 from edgefl_server.storage.round_rows import Disposition, RunState
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
 from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
@@ -117,8 +118,8 @@ def _sweep_orphans(state: ServerState) -> int:
 def prune_rows(state: ServerState) -> int:
     """Deletes the rows of tasks and outcomes of rounds that ended long ago, and keeps their counts with the round.
 
-    While a run is active, each device's latest folded task stays: the next one says which that was. So does whatever
-    still has a file.
+    While a run is active, each device's latest folded task stays: the next one says which that was. So do tasks that
+    took too long, for which a device rests, and whatever still has a file.
 
     Returns:
         How many rows of tasks were deleted.
@@ -132,13 +133,13 @@ def prune_rows(state: ServerState) -> int:
             .where(select(AssignmentRow.task_id).where(_of(RoundRow.run, RoundRow.number)).exists())
             .order_by(RoundRow.run, RoundRow.number)
         ).all()
-    pruned, needed = 0, dict[str, set[str]]()
+    pruned, needed = 0, dict[str, set[str] | None]()
     for run_id, number in old:
         try:
             if run_id not in needed:
                 # Those that become the latest from now on are of later rounds.
                 with state.database.read() as session:
-                    needed[run_id] = _latest_folded(session, run_id) if _is_active(session, run_id) else set()
+                    needed[run_id] = _latest_folded(session, run_id) if _is_active(session, run_id) else None
             # A transaction each: devices wait for the writer.
             pruned += _prune_round(state, run_id, number, needed[run_id])
         except EdgeflError:
@@ -154,7 +155,8 @@ def _of(run: Any, number: Any) -> ColumnElement[bool]:
     return and_(AssignmentRow.run == run, AssignmentRow.round == number)
 
 
-def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str]) -> int:
+def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str] | None) -> int:
+    """Prunes a round; `latest` are tasks that stay because the run is active, None when it is over."""
     with state.database.write() as session:
         row = session.get_one(RoundRow, (run_id, number))
         outcomes = session.execute(
@@ -162,7 +164,7 @@ def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str])
                 OutcomeRow.task_id, OutcomeRow.digest, OutcomeRow.status, OutcomeRow.reason, OutcomeRow.disposition
             ).where(OutcomeRow.run == run_id, OutcomeRow.round == number)
         ).all()
-        needed = latest | {each.task_id for each in outcomes if state.outcomes.path(each.digest) is not None}
+        needed = (latest or set()) | {each.task_id for each in outcomes if state.outcomes.path(each.digest) is not None}
         counts = {status: {reason: dict(by) for reason, by in more.items()} for status, more in row.pruned.items()}
         gone = []
         for each in outcomes:
@@ -171,8 +173,16 @@ def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str])
             gone.append(each.task_id)
             by = counts.setdefault(each.status, {}).setdefault(each.reason, {})
             by[each.disposition] = by.get(each.disposition, 0) + 1
-        tasks = session.scalars(select(AssignmentRow.task_id).where(_of(run_id, number))).all()
-        unneeded = [task_id for task_id in tasks if task_id not in needed]
+        tasks = session.execute(select(AssignmentRow.task_id, AssignmentRow.state).where(_of(run_id, number))).all()
+        answered = {each.task_id for each in outcomes}
+        failed = AssignmentState.FAILED.value
+        late = {each.task_id for each in tasks if each.state == failed and each.task_id not in answered}
+        if latest is not None:
+            needed |= late
+        elif late:
+            by = counts.setdefault("failed", {}).setdefault(Reason.OUT_OF_TIME.name.lower(), {})
+            by[Disposition.NOTED] = by.get(Disposition.NOTED, 0) + len(late)
+        unneeded = [each.task_id for each in tasks if each.task_id not in needed]
         if not unneeded:
             return 0
         for start in range(0, len(gone), _AT_ONCE):

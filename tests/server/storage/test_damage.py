@@ -190,3 +190,17 @@ def test_a_model_file_that_cannot_be_measured_now_costs_the_devices_of_other_run
     assert task is not None
     assert task.run == healthy
     assert fail_damaged_runs(fleet.state) is True
+
+
+def test_many_damaged_outcomes_cost_one_more_pass_over_the_round(fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = fleet.add_devices(12)
+    run = fleet.create_run(target=12, minimum=1, rounds=1)
+    tasks = [fleet.finish(device) for device in devices]
+    for task in tasks[::2]:
+        changed(outcome_file(fleet, task))
+    get, reads = fleet.state.outcomes.get, []
+    monkeypatch.setattr(fleet.state.outcomes, "get", lambda digest: reads.append(digest) or get(digest))
+    fleet.fold()
+    entry = run_status(fleet.state, run)["history"][0]
+    assert (entry["outcomes"]["folded"], entry["outcomes"]["damaged"]) == (6, 6)
+    assert len(reads) <= 4 * 12

@@ -10,7 +10,15 @@ from sqlalchemy import func, select
 
 from edgefl.errors import OutcomeRefusedError
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason
-from edgefl_server.storage import ServerState, prune_rows, run_status, stop_run, sweep_outcomes
+from edgefl_server.storage import (
+    ServerState,
+    close_due_rounds,
+    prune_rows,
+    renew_lease,
+    run_status,
+    stop_run,
+    sweep_outcomes,
+)
 from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow
 
 DAY = 86_400.0
@@ -160,3 +168,26 @@ def test_rows_are_pruned_with_many_tasks_in_one_round(fleet) -> None:
     assert prune_rows(fleet.state) == 1200
     with fleet.state.database.read() as session:
         assert session.get_one(RoundRow, (run, 1)).pruned == {}
+
+
+def test_tasks_that_took_too_long_are_still_counted_when_their_rows_are_gone(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2, minimum=1, rounds=2, lease_seconds=10, task_seconds=20, max_failures=1)
+    fleet.finish(devices[0])
+    task = fleet.task(devices[1])
+    for _ in range(3):
+        fleet.clock.now += 7
+        renew_lease(fleet.state, devices[1].device, task.task_id)
+    close_due_rounds(fleet.state)
+    fleet.fold()
+    before = run_status(fleet.state, run)["history"][0]
+    assert before["reasons"] == {"out_of_time": 1}
+    fleet.clock.now += 8 * DAY
+    prune_rows(fleet.state)
+    assert run_status(fleet.state, run)["history"][0]["reasons"] == {"out_of_time": 1}
+    stop_run(fleet.state, run)
+    fleet.clock.now += 8 * DAY
+    prune_rows(fleet.state)
+    assert rows(fleet) == (0, 0)
+    after = run_status(fleet.state, run)["history"][0]
+    assert (after["reasons"], after["outcomes"]) == (before["reasons"], before["outcomes"])
