@@ -74,7 +74,7 @@ def make_private(folder: Path) -> None:
     Raises:
         StorageError: it is open to others and this user may not close it.
     """
-    for path in (folder, *(folder / name for name in (*_BLOBS, *_SECRETS))):
+    for path in (folder, *(folder / name for name in (*_BLOBS, "uploads", *_SECRETS))):
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
