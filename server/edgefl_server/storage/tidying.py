@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, and_, delete, func, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, storage_error
-from edgefl_server.aggregation import RoundState
-from edgefl_server.storage.round_rows import Disposition, RunState
+from edgefl_server.aggregation import RoundState, RunSettings
+from edgefl_server.storage.round_rows import OUT_OF_TIME, Disposition, RunState, took_too_long
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
 from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
 
@@ -171,6 +171,11 @@ def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str])
             gone.append(each.task_id)
             by = counts.setdefault(each.status, {}).setdefault(each.reason, {})
             by[each.disposition] = by.get(each.disposition, 0) + 1
+        settings = RunSettings.from_json(session.get_one(RunRow, run_id).settings)
+        late = select(func.count()).select_from(AssignmentRow).where(_of(run_id, number), took_too_long(settings))
+        if count := session.scalar(late) or 0:
+            by = counts.setdefault("failed", {}).setdefault(OUT_OF_TIME, {})
+            by[Disposition.NOTED] = by.get(Disposition.NOTED, 0) + count
         tasks = session.scalars(select(AssignmentRow.task_id).where(_of(run_id, number))).all()
         unneeded = [task_id for task_id in tasks if task_id not in needed]
         if not unneeded:

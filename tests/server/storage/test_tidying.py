@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from edgefl.errors import OutcomeRefusedError
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason
-from edgefl_server.storage import ServerState, prune_rows, run_status, stop_run, sweep_outcomes
+from edgefl_server.storage import ServerState, close_due_rounds, prune_rows, run_status, stop_run, sweep_outcomes
 from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow
 
 DAY = 86_400.0
@@ -117,6 +117,22 @@ def test_rows_of_old_rounds_go_and_nothing_that_is_shown_or_asked_for_changes(fl
     assert rows(fleet) == (0, 0)
     counted = [entry["outcomes"] for entry in run_status(fleet.state, run)["history"]]
     assert counted[:8] == [entry["outcomes"] for entry in history[:8]]
+
+
+def test_tasks_that_took_too_long_are_still_counted_when_their_rows_are_gone(fleet) -> None:
+    hog, other = fleet.add_devices(2)
+    run = fleet.create_run(target=1, rounds=3, lease_seconds=30, task_seconds=30)
+    fleet.task(hog)
+    fleet.clock.now += 30
+    assert close_due_rounds(fleet.state) is True
+    fleet.finish(other)
+    fleet.fold()
+    before = run_status(fleet.state, run)["history"][0]
+    assert (before["outcomes"]["failed"], before["reasons"]) == (1, {"out_of_time": 1})
+    fleet.clock.now += 8 * DAY
+    assert prune_rows(fleet.state) == 1
+    after = run_status(fleet.state, run)["history"][0]
+    assert (after["outcomes"], after["reasons"]) == (before["outcomes"], before["reasons"])
 
 
 def test_the_same_bytes_are_accepted_again_for_a_week_whatever_the_retention_is(
