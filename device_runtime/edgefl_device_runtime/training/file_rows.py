@@ -99,7 +99,8 @@ class DataFile:
         except OSError as error:
             raise self._unreadable(error) from error
         if min(done) != into[0][0].nbytes:
-            raise changed(self.path)
+            for offset, (one,) in zip(offsets, into, strict=True):
+                self.read(offset, one)  # says what is wrong, if anything is
 
     def _read_stamp(self) -> tuple[int, int]:
         found = os.fstat(self._descriptor)
@@ -170,7 +171,7 @@ class FileRows:
             if _are_consecutive(rows):
                 file.read(self._offset + int(rows[0]) * width, content)
             else:
-                file.read_each((rows * width + self._offset).tolist(), rows_of_out)
+                file.read_each((rows.astype(np.int64) * width + self._offset).tolist(), rows_of_out)
             file.check()
 
         return read
