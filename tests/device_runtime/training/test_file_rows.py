@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefl.errors import DataNotReadyError
+from edgefl.errors import DataError, DataNotReadyError
+from edgefl.manifest import ModelManifest, Signature, Target, TensorSpec
 from edgefl.wire.messages import BatchPolicy
+from edgefl_device_runtime.training import TrainableModel, file_rows
 from edgefl_device_runtime.training import batches as batching
-from edgefl_device_runtime.training import file_rows
 from edgefl_device_runtime.training.batches import BatchBuffers, batches
-from edgefl_device_runtime.training.data import Column
+from edgefl_device_runtime.training.data import Column, prepare
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows
 
 
@@ -133,3 +134,53 @@ def test_no_rows_are_read_for_steps_that_are_not_taken(tmp_path: Path, monkeypat
     assert asked == []
     next(filling)
     assert asked == [4000 - 64 * 8]
+
+
+SPECS = (TensorSpec("image", "image", (4, 2, 2, 1), "float32"), TensorSpec("label", "label", (4,), "int32"))
+IMAGES = ModelManifest(
+    parameters=(),
+    signatures={"train": Signature(SPECS)},
+    inputs=("image",),
+    outputs=("output",),
+    targets=(Target("label", "output", 3),),
+    batch_size=4,
+)
+
+
+def prepared(folder: Path, x: np.ndarray, y: np.ndarray) -> Any:
+    return prepare(IMAGES, "train", stored(folder / "x.bin", x), stored(folder / "y.bin", y))
+
+
+def test_rows_of_a_file_are_checked_like_arrays(tmp_path: Path) -> None:
+    x, y = np.zeros((9, 2, 2)), np.arange(9) % 3
+    data = prepared(tmp_path, x, y[:, np.newaxis])
+    assert [column.data.shape for column in data.columns] == [(9, 2, 2, 1), (9,)]
+    assert data.rows == 9
+    for wrong, message in (
+        ((x[:, :1], y), r"expects shape \(rows, 2, 2, 1\), got \(9, 1, 2\)"),
+        ((x, y + 1), "whole numbers from 0 to 2, got 3 in row 2"),
+        ((x, y[:8]), "same number of rows"),
+        ((np.where(np.arange(9)[:, None, None] == 7, np.nan, x), y), "NaN, infinity or an overflow in row 7"),
+        ((np.full(x.shape, "a"), y), "expects numbers"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepared(tmp_path, *wrong)
+
+
+@pytest.mark.filterwarnings("ignore:The last")
+@pytest.mark.parametrize("name", ["federated", "noisy", "normalised"])
+def test_a_model_learns_the_same_from_a_file_as_from_memory(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, runtime: str
+) -> None:
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(45, 20)), random.integers(0, 5, 45)
+    weight = random.random(45)
+    results = []
+    for data in ((x, y, weight), tuple(stored(tmp_path / f"{n}.bin", each) for n, each in enumerate((x, y, weight)))):
+        model = TrainableModel(request.getfixturevalue(f"{name}_file"), runtime=runtime)
+        history = model.fit(data[0], data[1], sample_weight=data[2], epochs=2, validation_data=data)
+        found = [history.history, model.evaluate(*data), model.predict(data[0]).tobytes(), model.weights.tobytes()]
+        if model.manifest.has_gradient:
+            found.append(model.gradient(*data).vector.tobytes())
+        results.append(found)
+    assert results[0] == results[1]
