@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from edgefl.hashing import sha256
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.waiting import WorkBell
-from edgefl_server.storage import DeviceRow, ServerState, authenticate
+from edgefl_server.storage import DeviceRow, ServerState, authenticate, notice_instance
 
 __all__ = ["Caller", "Context", "Operator", "Shared", "bearer"]
 
@@ -59,11 +59,20 @@ def bearer(request: Request) -> str:
 
 async def _caller(request: Request, context: Shared) -> DeviceRow:
     device, _, secret = bearer(request).partition(".")
-    return await run_in_threadpool(authenticate, context.state, device, secret)
+    instance = request.headers.get("EdgeFL-Instance", "")
+    return await run_in_threadpool(_authenticated, context.state, device, secret, instance)
+
+
+def _authenticated(state: ServerState, device: str, secret: str, instance: str) -> DeviceRow:
+    known = authenticate(state, device, secret)
+    notice_instance(state, device, instance)
+    return known
 
 
 async def _operator(request: Request, context: Shared) -> None:
-    if not hmac.compare_digest(context.admin_token_hash, sha256(bearer(request).encode())):
+    token = bearer(request)
+    # Never with nothing, whatever the server was started with.
+    if not token or not hmac.compare_digest(context.admin_token_hash, sha256(token.encode())):
         raise RequestError(
             401,
             "wrong_token",

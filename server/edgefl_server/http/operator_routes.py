@@ -14,7 +14,7 @@ from edgefl_server.aggregation import RunSettings
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import read_body, send_blob
 from edgefl_server.http.errors import RequestError
-from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, weights_of_round
+from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, warnings, weights_of_round
 
 __all__ = ["router"]
 
@@ -37,6 +37,7 @@ class NewRun(BaseModel):
     deadline_seconds: float = 0.0
     max_failures: int = 0
     lease_seconds: float = 300.0
+    task_seconds: float = 0.0
     epochs: int = 1
     max_steps: int = 0
     learning_rate: float | None = None
@@ -44,6 +45,7 @@ class NewRun(BaseModel):
     codec: str = "float32"
     clip_norm: float = 0.0
     max_examples: int = 100_000
+    max_weight_ratio: float = 10.0
     max_update_norm: float = 1e6
     seed: int = 0
     strategy: str = "fedavg"
@@ -85,8 +87,11 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
 
 @router.get("/runs", summary="List all runs")
 async def get_runs(context: Shared) -> dict[str, Any]:
-    """Oldest first, without their rounds."""
-    return {"runs": await run_in_threadpool(runs_summary, context.state)}
+    """Oldest first, without their rounds; and what operators should look at."""
+    return {
+        "runs": await run_in_threadpool(runs_summary, context.state),
+        "warnings": await run_in_threadpool(warnings, context.state),
+    }
 
 
 @router.get("/runs/{run_id}", summary="Say how a run goes")

@@ -151,6 +151,7 @@ def serve(app: FastAPI, address: Address, listener: socket.socket, ready: Callab
     config = uvicorn.Config(
         app,
         lifespan="on",
+        log_config=None,  # its lines go where ours go, and are made like them
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -12,12 +12,14 @@ from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 from edgefl_server.aggregation import (
     AssignmentState,
     Expectation,
+    ModelLimits,
     RoundState,
     RunSettings,
     decode_outcome,
     strategy_for,
     validate,
 )
+from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.round_rows import Disposition, load_round, save_round
 from edgefl_server.storage.runs import fail_run_if_hopeless
 from edgefl_server.storage.state import ServerState
@@ -89,13 +91,15 @@ def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -
         return False
     outcome = decode_outcome(data)
     validate(outcome, expected)
-    # The file first: a row never names a file that is not there. A file without a row is an orphan and harmless.
-    state.outcomes.put(data)
+    if outcome.status == OutcomeStatus.DONE:
+        # The file first: a row never names a file that is not there. A file without a row is an orphan and harmless.
+        # Of an outcome that holds no update the row says all.
+        state.outcomes.put(data)
     try:
         with state.database.write() as session:
             if _admit(session, device, task_id, digest) is None:
                 return False
-            _record(session, state.clock(), outcome, digest, len(data))
+            _record(session, state.now(), outcome, digest, len(data))
     except (NotWantedError, OutcomeRefusedError):
         # The round closed, or another outcome came, while this one was checked: no row names the file.
         state.outcomes.delete(digest)
@@ -123,6 +127,8 @@ def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectat
             raise NotWantedError("surplus", f"Round {assignment.round} closed without task {task_id}.")
         if round_state is RoundState.FAILED:
             raise NotWantedError("stale", f"Round {assignment.round} was given up: {row.why}.")
+        if assignment.state == AssignmentState.FAILED.value:
+            raise NotWantedError("stale", f"Task {task_id} took longer than a task of this run may.")
         raise NotWantedError("stale", f"Task {task_id} was silent for too long and went to another device.")
     settings = RunSettings.from_json(run.settings)
     return Expectation(
@@ -133,10 +139,11 @@ def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectat
         statistic_size=run.statistic_size,
         max_norm=settings.norm_bound,
         sections=strategy_for(settings, run.weight_size).demand.sections,
+        limits=ModelLimits.from_json(run.limits),
     )
 
 
-def _record(session: Session, now: float, outcome: Outcome, digest: str, size: int) -> None:
+def _record(session: Session, now: Moment, outcome: Outcome, digest: str, size: int) -> None:
     assignment = session.get_one(AssignmentRow, outcome.task_id)
     run = session.get_one(RunRow, assignment.run)
     status = OutcomeStatus(outcome.status)
@@ -152,13 +159,13 @@ def _record(session: Session, now: float, outcome: Outcome, digest: str, size: i
             num_examples=outcome.num_examples,
             disposition=Disposition.ACCEPTED if status is OutcomeStatus.DONE else Disposition.NOTED,
             trainer=outcome.trainer[:200],
-            accepted_at=now,
+            accepted_at=now.date,
         )
     )
     before = load_round(session, run, assignment.round)
-    after = before.settle(assignment.device, _STATES[status], now, temporary=outcome.reason in _TEMPORARY)
+    after = before.settle(assignment.device, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
     session.flush()
-    save_round(session, run, assignment.round, before, after, now)
+    save_round(session, run, assignment.round, before, after, now.clock)
     if after.state is RoundState.FAILED:
         session.flush()
         fail_run_if_hopeless(session, run, now)

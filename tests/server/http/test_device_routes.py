@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgefl.errors import StorageError
+from edgefl.errors import storage_error
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
 from fake_device import Identity
 from model_files import make_model_file
@@ -275,7 +276,7 @@ def test_a_full_disk_answers_507_and_keeps_nothing(api: Api, monkeypatch: pytest
     task = api.task(device)
 
     def full(data: bytes) -> str:
-        raise StorageError("Could not write /secret/path: No space left on device.")
+        raise storage_error(OSError(errno.ENOSPC, "No space left on device"), "write", "/secret/path")
 
     with monkeypatch.context() as patched:
         patched.setattr(api.fleet.state.outcomes, "put", full)
