@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,14 @@ class FileRows:
         found = np.empty((stop - start, *self.shape[1:]), self.dtype)
         self.file.read(self._offset + start * self._width, _bytes_of(found))
         return found
+
+    def pieces(self, count: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """All rows, so many at a time, each time in the same array; and the row at which each piece begins."""
+        raw = np.empty((min(count, len(self)), *self.shape[1:]), self.dtype)
+        for start in range(0, len(self), count):
+            piece = raw[: len(self) - start]
+            self.file.read(self._offset + start * self._width, _bytes_of(piece))
+            yield start, piece
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All of it, in memory."""
