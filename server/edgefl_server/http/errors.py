@@ -22,7 +22,9 @@ from edgefl.errors import (
 )
 from edgefl_server.storage import EnrolmentRefusedError, NotWantedError
 
-__all__ = ["RequestError", "install", "response", "retry_after"]
+__all__ = ["RequestError", "error_body", "install", "response", "retry_after"]
+
+CONTROL_TYPE = "application/vnd.edgefl+json"
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +48,12 @@ def response(
     status: int, code: str, message: str, hint: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """An error as every error looks."""
-    return JSONResponse({"error": {"code": code, "message": message, "hint": hint}}, status, headers)
+    return JSONResponse(error_body(code, message, hint), status, headers, media_type=CONTROL_TYPE)
+
+
+def error_body(code: str, message: str, hint: str | None = None) -> dict[str, dict[str, str | None]]:
+    """The JSON of an error."""
+    return {"error": {"code": code, "message": message, "hint": hint}}
 
 
 def retry_after(lowest: int, highest: int) -> dict[str, str]:
