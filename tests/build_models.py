@@ -82,6 +82,11 @@ def batch_norm() -> Built:
     return classifier(*stack, optimizer=keras.optimizers.SGD(0.1)), numbers(ROWS, 20), labels(5)
 
 
+def batch_norm_first() -> Built:
+    stack = [keras.Input((20,)), layers.BatchNormalization(name="norm"), layers.Dense(5, "softmax")]
+    return classifier(*stack, optimizer=keras.optimizers.SGD(0.1)), numbers(ROWS, 20), labels(5)
+
+
 def frozen() -> Built:
     stack = [keras.Input((20,)), layers.Dense(16, "relu", trainable=False), layers.Dense(5, "softmax")]
     model = classifier(*stack, optimizer=keras.optimizers.SGD(0.1), loss="categorical_crossentropy")
@@ -123,7 +128,8 @@ OPTIONS: dict[str, tuple[Callable[[], Any], Options]] = {
 """Files for federated algorithms; there is no recording of Keras beside them."""
 
 MODELS: dict[str, Callable[[], Built]] = {
-    each.__name__: each for each in (mlp, wide, mlp_adam, cnn, conv1d, dropout, batch_norm, frozen, two_inputs)
+    each.__name__: each
+    for each in (mlp, wide, mlp_adam, cnn, conv1d, dropout, batch_norm, batch_norm_first, frozen, two_inputs)
 }
 
 

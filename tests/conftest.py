@@ -23,7 +23,7 @@ hypothesis.settings.register_profile("edgefl", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("edgefl")
 
 MODELS = (
-    *("mlp", "wide", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "frozen", "two_inputs"),
+    *("mlp", "wide", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "batch_norm_first", "frozen", "two_inputs"),
     *("plain_sgd", "federated", "personal", "noisy", "normalised"),
 )
 

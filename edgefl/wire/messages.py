@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,15 @@ from edgefl.wire.framing import (
 )
 from edgefl.wire.generated import messages_generated as wire
 from edgefl.wire.vocabulary import BatchPolicy, Correction, OptimizerState, OutcomeStatus, Reason, TaskKind
+from edgefl.wire.words import check_hash, check_name, printable
 
 __all__ = [
     "CONTENT_TYPE",
+    "CONTROL_TYPE",
     "PROTOCOL_VERSION",
     "BatchPolicy",
     "Correction",
+    "ExtraVector",
     "MetricState",
     "OptimizerState",
     "Outcome",
@@ -42,6 +45,23 @@ __all__ = [
 ]
 
 CONTENT_TYPE = "application/vnd.edgefl.message"
+"""Of a Task or an Outcome."""
+CONTROL_TYPE = "application/vnd.edgefl+json"
+"""Of every JSON answer to a device and of every error: what lacks it was not said by an edgefl server."""
+
+
+class ExtraVector(NamedTuple):
+    """A vector that a task names by its content.
+
+    Attributes:
+        name: what it is for.
+        sha256: of the flat vector as little-endian float32.
+        bytes: what its download measures; 0: not said.
+    """
+
+    name: str
+    sha256: str
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,11 +91,13 @@ class Task:
         clip_norm: bound of the L2 norm of the delta's weight section; 0: none.
         codec: how the outcome's sections are to be written.
         deadline_seconds: how long the server waits, from receipt; 0: for ever.
-        extra_vectors: further vectors the task needs, by name and SHA-256.
+        extra_vectors: further vectors the task needs.
         correction: what is added to the gradient in every local step.
         continues: task id of this device's latest outcome of the run that was folded; empty: there is none. What the
             device keeps of a run (local parameters, its control variate) is what it was after that task. None: a
             server that does not say.
+        model_bytes: what the download of the model file measures; 0: not said.
+        base_weights_bytes: what that of the weights measures; 0: not said.
     """
 
     population: str
@@ -100,19 +122,22 @@ class Task:
     clip_norm: float = 0.0
     codec: str = "float32"
     deadline_seconds: float = 0.0
-    extra_vectors: tuple[tuple[str, str], ...] = ()
+    extra_vectors: tuple[ExtraVector, ...] = ()
     correction: Correction | int = Correction.NONE
     continues: str | None = None
+    model_bytes: int = 0
+    base_weights_bytes: int = 0
 
     def encode(self) -> bytes:
         """The message as bytes."""
         builder = new_builder()
         vectors = []
-        for name, digest in self.extra_vectors:
-            name_at, digest_at = builder.CreateString(name), builder.CreateString(digest)
+        for vector in self.extra_vectors:
+            name_at, digest_at = builder.CreateString(vector.name), builder.CreateString(vector.sha256)
             wire.NamedHashStart(builder)
             wire.NamedHashAddName(builder, name_at)
             wire.NamedHashAddSha256(builder, digest_at)
+            wire.NamedHashAddBytes(builder, vector.bytes)
             vectors.append(wire.NamedHashEnd(builder))
         vectors_at = vector_of_tables(builder, wire.TaskStartExtraVectorsVector, vectors)
         strings = {
@@ -156,6 +181,8 @@ class Task:
         wire.TaskAddCorrection(builder, int(self.correction))
         if continues_at is not None:
             wire.TaskAddContinues(builder, continues_at)
+        wire.TaskAddModelBytes(builder, self.model_bytes)
+        wire.TaskAddBaseWeightsBytes(builder, self.base_weights_bytes)
         return finish(builder, wire.TaskEnd(builder), wire.Body.Task)
 
     @classmethod
@@ -170,16 +197,16 @@ class Task:
             table = reading.body(data, wire.Body.Task, wire.Task)
             rate = float(table.LearningRate())
             return cls(
-                population=text(table.Population()),
-                run=text(table.Run()),
+                population=_name(table.Population(), "population"),
+                run=_name(table.Run(), "run"),
                 round=table.Round(),
                 phase=table.Phase(),
-                task_id=text(table.TaskId()),
+                task_id=_name(table.TaskId(), "task_id"),
                 kind=open_enum(TaskKind, table.Kind()),
-                model_hash=text(table.ModelHash()),
-                graph_hash=text(table.GraphHash()),
-                layout_hash=text(table.LayoutHash()),
-                base_weights_hash=text(table.BaseWeightsHash()),
+                model_hash=_hash(table.ModelHash(), "model_hash"),
+                graph_hash=_hash(table.GraphHash(), "graph_hash"),
+                layout_hash=_hash(table.LayoutHash(), "layout_hash"),
+                base_weights_hash=_hash(table.BaseWeightsHash(), "base_weights_hash"),
                 seed=table.Seed(),
                 epochs=table.Epochs(),
                 max_steps=table.MaxSteps(),
@@ -190,14 +217,16 @@ class Task:
                 optimizer_state=open_enum(OptimizerState, table.OptimizerState()),
                 mu=table.Mu(),
                 clip_norm=table.ClipNorm(),
-                codec=text(table.Codec()),
+                codec=_name(table.Codec(), "codec"),
                 deadline_seconds=table.DeadlineSeconds(),
                 extra_vectors=tuple(
-                    (text(entry.Name()), text(entry.Sha256()))
+                    ExtraVector(_name(entry.Name(), "a vector"), _hash(entry.Sha256(), "a vector"), entry.Bytes())
                     for entry in map(table.ExtraVectors, counted(table.ExtraVectorsLength(), data))
                 ),
                 correction=open_enum(Correction, table.Correction()),
-                continues=None if table.Continues() is None else text(table.Continues()),
+                continues=_name_or_nothing(table.Continues(), "continues"),
+                model_bytes=table.ModelBytes(),
+                base_weights_bytes=table.BaseWeightsBytes(),
             )
 
 
@@ -331,11 +360,11 @@ class Outcome:
             table = reading.body(data, wire.Body.Outcome, wire.Outcome)
             budget = Budget(data)
             return cls(
-                task_id=text(table.TaskId()),
+                task_id=_name(table.TaskId(), "task_id"),
                 status=open_enum(OutcomeStatus, table.Status()),
                 reason=open_enum(Reason, table.Reason()),
-                base_weights_hash=text(table.BaseWeightsHash()),
-                layout_hash=text(table.LayoutHash()),
+                base_weights_hash=_hash(table.BaseWeightsHash(), "base_weights_hash"),
+                layout_hash=_hash(table.LayoutHash(), "layout_hash"),
                 num_examples=table.NumExamples(),
                 local_steps=table.LocalSteps(),
                 sections=tuple(
@@ -343,11 +372,25 @@ class Outcome:
                     for entry in map(table.Sections, counted(table.SectionsLength(), data))
                 ),
                 metrics=tuple(
-                    MetricState(budget.text(entry.Name()), _values(entry, data, budget))
+                    MetricState(printable(budget.text(entry.Name()), "a metric"), _values(entry, data, budget))
                     for entry in map(table.Metrics, counted(table.MetricsLength(), data))
                 ),
-                trainer=text(table.Trainer()),
+                trainer=printable(text(table.Trainer()), "trainer"),
             )
+
+
+def _name(value: bytes | None, what: str) -> str:
+    return check_name(text(value), what)
+
+
+def _hash(value: bytes | None, what: str) -> str:
+    return check_hash(text(value), what)
+
+
+def _name_or_nothing(value: bytes | None, what: str) -> str | None:
+    if value is None:
+        return None
+    return _name(value, what) if value else ""
 
 
 def _write_section(builder: Any, section: Section) -> int:
@@ -371,11 +414,11 @@ def _read_section(entry: Any, data: bytes | memoryview, budget: Budget) -> Secti
         raise ValueError("a payload reaches beyond the end")
     budget.spend(length)
     return Section(
-        name=budget.text(entry.Name()),
-        codec=budget.text(entry.Codec()),
+        name=check_name(budget.text(entry.Name()), "a section"),
+        codec=check_name(budget.text(entry.Codec()), "a codec"),
         length=entry.Length(),
         payload=memoryview(data)[start : start + length],
-        digest=budget.text(entry.Digest()),
+        digest=check_hash(budget.text(entry.Digest()), "a digest"),
     )
 
 

@@ -15,6 +15,7 @@ from edgefl.wire.generated import messages_generated as wire
 from edgefl.wire.messages import (
     BatchPolicy,
     Correction,
+    ExtraVector,
     MetricState,
     OptimizerState,
     Outcome,
@@ -50,9 +51,11 @@ TASK = Task(
     clip_norm=1.5,
     codec="float16",
     deadline_seconds=60.0,
-    extra_vectors=(("control", "e5" * 32),),
+    extra_vectors=(ExtraVector("control", "e5" * 32, 48),),
     correction=Correction.FEDDYN,
     continues="run-1-000002-ab-0",
+    model_bytes=52_000,
+    base_weights_bytes=1_200,
 )
 OUTCOME = Outcome(
     task_id="run-1-000003-ab-0",
@@ -70,16 +73,18 @@ OUTCOME = Outcome(
     trainer="edgefl/0.1.0 ai-edge-litert/2.3.0",
 )
 
-texts = st.text(max_size=12)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,11}", fullmatch=True)
+texts = st.text(max_size=12).filter(str.isprintable)
 hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
 float32s = st.floats(width=32, allow_nan=False)
+sizes = st.integers(0, 2**64 - 1)
 tasks = st.builds(
     Task,
-    population=texts,
-    run=texts,
+    population=names,
+    run=names,
     round=st.integers(0, 2**32 - 1),
     phase=st.integers(0, 2**32 - 1),
-    task_id=texts,
+    task_id=names,
     kind=st.sampled_from(TaskKind),
     model_hash=hashes,
     graph_hash=hashes,
@@ -95,22 +100,24 @@ tasks = st.builds(
     optimizer_state=st.sampled_from(OptimizerState),
     mu=float32s,
     clip_norm=float32s,
-    codec=texts,
+    codec=names,
     deadline_seconds=float32s,
-    extra_vectors=st.lists(st.tuples(texts, hashes), max_size=3).map(tuple),
+    extra_vectors=st.lists(st.builds(ExtraVector, names, hashes, sizes), max_size=3).map(tuple),
     correction=st.sampled_from(Correction),
-    continues=st.none() | texts,
+    continues=st.none() | st.just("") | names,
+    model_bytes=sizes,
+    base_weights_bytes=sizes,
 )
 sections = st.builds(
     Section.of,
-    texts,
+    names,
     st.lists(float32s, max_size=5).map(lambda values: np.array(values, np.float32)),
     st.sampled_from(["float32", "float16"]),
 )
 metrics = st.builds(MetricState, texts, st.lists(st.floats(allow_nan=False), max_size=4).map(tuple))
 outcomes = st.builds(
     Outcome,
-    task_id=texts,
+    task_id=names,
     status=st.sampled_from(OutcomeStatus),
     reason=st.sampled_from(Reason),
     base_weights_hash=hashes,
@@ -136,7 +143,7 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
 
 
 def test_the_golden_task_is_read_and_written_to_the_byte() -> None:
-    golden = (GOLDEN / "task_with_correction.eflm").read_bytes()
+    golden = (GOLDEN / "task_with_sizes.eflm").read_bytes()
     assert Task.decode(golden) == TASK
     assert TASK.encode() == golden
 
@@ -161,10 +168,82 @@ def test_a_message_of_an_earlier_schema_is_read_with_defaults_for_what_it_lacks(
     assert (decoded.correction, decoded.continues) == (Correction.NONE, None)
 
 
+def test_a_task_from_before_there_were_sizes_is_read() -> None:
+    before = replace(TASK, extra_vectors=(ExtraVector("control", "e5" * 32),), model_bytes=0, base_weights_bytes=0)
+    assert Task.decode((GOLDEN / "task_with_correction.eflm").read_bytes()) == before
+
+
 def test_a_task_from_before_there_were_corrections_is_read() -> None:
     # task.eflm was written by the first schema.
-    before = replace(TASK, extra_vectors=(("correction", "e5" * 32),), correction=Correction.NONE, continues=None)
+    before = replace(
+        TASK,
+        extra_vectors=(ExtraVector("correction", "e5" * 32),),
+        correction=Correction.NONE,
+        continues=None,
+        model_bytes=0,
+        base_weights_bytes=0,
+    )
     assert Task.decode((GOLDEN / "task.eflm").read_bytes()) == before
+
+
+TRICKS = [
+    "",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "a/b",
+    "..",
+    ".",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    "a" * 300,
+    "é",
+    "%2e%2e%2f",
+    "~root",
+    "C:",
+]
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.parametrize(
+    "field",
+    ["population", "run", "task_id", "model_hash", "graph_hash", "layout_hash", "base_weights_hash", "codec"],
+)
+def test_no_word_of_a_task_can_become_a_path_or_a_line_of_a_log(field: str, trick: str) -> None:
+    with pytest.raises(MessageError, match="Expected"):
+        Task.decode(replace(TASK, **{field: trick}).encode())
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_no_vector_and_no_predecessor_of_a_task_can_become_a_path(trick: str) -> None:
+    tasks = [
+        replace(TASK, extra_vectors=(ExtraVector(trick, "e5" * 32),)),
+        replace(TASK, extra_vectors=(ExtraVector("control", trick),)),
+        *([replace(TASK, continues=trick)] if trick else []),  # empty: nothing was folded yet
+    ]
+    for task in tasks:
+        with pytest.raises(MessageError, match="Expected"):
+            Task.decode(task.encode())
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_no_word_of_an_outcome_can_become_a_path_or_a_line_of_a_log(trick: str) -> None:
+    section = OUTCOME.sections[0]
+    for changed in (
+        replace(OUTCOME, task_id=trick),
+        replace(OUTCOME, base_weights_hash=trick),
+        replace(OUTCOME, layout_hash=trick),
+        *(replace(OUTCOME, sections=(replace(section, **{name: trick}),)) for name in ("name", "codec", "digest")),
+    ):
+        with pytest.raises(MessageError, match="Expected"):
+            Outcome.decode(changed.encode())
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "a" * 257, "a\u2028b", "\u202eb"])
+def test_free_text_of_an_outcome_cannot_forge_a_line(text: str) -> None:
+    for changed in (replace(OUTCOME, trainer=text), replace(OUTCOME, metrics=(MetricState(text, (1.0,)),))):
+        with pytest.raises(MessageError, match="printable"):
+            Outcome.decode(changed.encode())
 
 
 def test_a_message_of_a_newer_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +293,8 @@ def test_a_damaged_message_is_refused_or_read_but_never_crashes(data: st.DataObj
 def test_a_small_message_cannot_unfold_into_a_large_one() -> None:
     builder = new_builder()
     values = builder.CreateNumpyVector(np.zeros(10_000))
-    texts = {name: builder.CreateString(name) for name in ("task", "base", "layout", "trainer", "state")}
+    texts = {name: builder.CreateString(name) for name in ("task", "trainer", "state")}
+    texts |= {name: builder.CreateString("0" * 64) for name in ("base", "layout")}
     wire.MetricStateStart(builder)
     wire.MetricStateAddName(builder, texts["state"])
     wire.MetricStateAddValues(builder, values)

@@ -102,7 +102,7 @@ class Reader:
     def weights(self, request, names, reply):
         assert request.body == b""
         named = {task.base_weights_hash for task in self.tasks.values()}
-        assert names["hash"] in named.union(digest for task in self.tasks.values() for _, digest in task.extra_vectors)
+        assert names["hash"] in named.union(each.sha256 for task in self.tasks.values() for each in task.extra_vectors)
 
     def outcome(self, request, names, reply):
         outcome = Outcome.decode(request.body)
@@ -202,7 +202,9 @@ def memories(model, tasks, found, arrays):
     trainer, memory, kept = InterpreterTrainer(model), Memory(), []
     for task in tasks:
         weights = vector(task.base_weights_hash)
-        given = Given(weights, vector(dict(task.extra_vectors)["control"]), memory)
+        given = Given(
+            weights, vector(next(each.sha256 for each in task.extra_vectors if each.name == "control")), memory
+        )
         memory = perform(task, trainer, given, arrange(dict(arrays), trainer.manifest), lambda: None).memory
         kept.append(memory)
     return kept

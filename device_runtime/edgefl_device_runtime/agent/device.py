@@ -280,7 +280,7 @@ class Device:
         return self._trainer[1]
 
     def _given(self, task: Task) -> Given:
-        further = {name: self._vector(content_hash) for name, content_hash in task.extra_vectors}
+        further = {each.name: self._vector(each.sha256) for each in task.extra_vectors}
         memory = Memory() if task.continues is None else self._memories.recall(task.run, task.continues)
         return Given(self._vector(task.base_weights_hash), further.get(CONTROL), memory)
 

@@ -174,7 +174,7 @@ def check_supported(task: Task) -> None:
         raise _unsupported(f"its mu is {task.mu:g}")
     if not isinstance(task.correction, Correction):
         raise _unsupported(f"its correction is {task.correction!r}")
-    names = [name for name, _ in task.extra_vectors]
+    names = [each.name for each in task.extra_vectors]
     if names != ([CONTROL] if task.correction is Correction.SCAFFOLD else []):
         raise _unsupported(f"it names the further vectors {', '.join(names) or 'none'}")
     if task.correction is Correction.FEDDYN and task.mu == 0:

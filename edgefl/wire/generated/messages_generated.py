@@ -95,9 +95,17 @@ class NamedHash(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-def NamedHashStart(builder): builder.StartObject(2)
+    # NamedHash
+    def Bytes(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def NamedHashStart(builder): builder.StartObject(3)
 def NamedHashAddName(builder, name): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(name), 0)
 def NamedHashAddSha256(builder, sha256): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(sha256), 0)
+def NamedHashAddBytes(builder, bytes): builder.PrependUint64Slot(2, bytes, 0)
 def NamedHashEnd(builder): return builder.EndObject()
 
 
@@ -315,7 +323,21 @@ class Task(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-def TaskStart(builder): builder.StartObject(25)
+    # Task
+    def ModelBytes(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(54))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # Task
+    def BaseWeightsBytes(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(56))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def TaskStart(builder): builder.StartObject(27)
 def TaskAddPopulation(builder, population): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(population), 0)
 def TaskAddRun(builder, run): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(run), 0)
 def TaskAddRound(builder, round): builder.PrependUint32Slot(2, round, 0)
@@ -342,6 +364,8 @@ def TaskAddExtraVectors(builder, extraVectors): builder.PrependUOffsetTRelativeS
 def TaskStartExtraVectorsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
 def TaskAddCorrection(builder, correction): builder.PrependUint8Slot(23, correction, 0)
 def TaskAddContinues(builder, continues): builder.PrependUOffsetTRelativeSlot(24, flatbuffers.number_types.UOffsetTFlags.py_type(continues), 0)
+def TaskAddModelBytes(builder, modelBytes): builder.PrependUint64Slot(25, modelBytes, 0)
+def TaskAddBaseWeightsBytes(builder, baseWeightsBytes): builder.PrependUint64Slot(26, baseWeightsBytes, 0)
 def TaskEnd(builder): return builder.EndObject()
 
 

@@ -43,6 +43,14 @@ class BlobStore(Protocol):
         """A local file with the bytes, if there is one."""
         ...
 
+    def size(self, digest: str) -> int:
+        """How many bytes there are.
+
+        Raises:
+            StorageError: there are none.
+        """
+        ...
+
     def delete(self, digest: str) -> None:
         """Forgets bytes; nothing happens when there are none."""
         ...
@@ -90,6 +98,14 @@ class FolderBlobs:
         """See `BlobStore`."""
         path = self._file(digest)
         return path if path.is_file() else None
+
+    def size(self, digest: str) -> int:
+        """See `BlobStore`."""
+        path = self._file(digest)
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
 
     def delete(self, digest: str) -> None:
         """See `BlobStore`."""

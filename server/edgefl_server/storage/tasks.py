@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from edgefl.wire.messages import Task
+from edgefl.wire.messages import ExtraVector, Task
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, strategy_for, task_seed
 from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round, task_id_of
 from edgefl_server.storage.state import ServerState
@@ -29,7 +29,7 @@ def next_task(state: ServerState, device: DeviceRow) -> Task | None:
         save_round(session, run, run.round, before, after, now)
         assignment = after.latest(device.device)
         assert assignment is not None
-        return _task(session, run, after, assignment, now)
+        return _task(state, session, run, after, assignment, now)
 
 
 def active_runs(state: ServerState, population: str) -> int:
@@ -102,7 +102,9 @@ def _find(session: Session, device: DeviceRow, now: float) -> tuple[RunRow, Roun
     return None
 
 
-def _task(session: Session, run: RunRow, current: Round, assignment: Assignment, now: float) -> Task:
+def _task(
+    state: ServerState, session: Session, run: RunRow, current: Round, assignment: Assignment, now: float
+) -> Task:
     settings: RunSettings = current.settings
     row = session.get_one(RoundRow, (run.run, run.round))
     demand = strategy_for(settings, run.weight_size).demand
@@ -123,12 +125,16 @@ def _task(session: Session, run: RunRow, current: Round, assignment: Assignment,
         kind=demand.kind,
         mu=demand.mu,
         correction=demand.correction,
-        extra_vectors=_named_vectors(run, row),
+        extra_vectors=tuple(
+            ExtraVector(name, digest, state.weights.size(digest)) for name, digest in _named_vectors(run, row)
+        ),
         continues=_latest_folded(session, run, assignment.device),
         clip_norm=settings.clip_norm,
         codec=settings.codec,
         # At least a second: 0 would say that there is no deadline.
         deadline_seconds=0.0 if current.deadline is None else max(1.0, current.deadline - now),
+        model_bytes=state.models.size(run.model_hash),
+        base_weights_bytes=state.weights.size(row.base_weights_hash),
     )
 
 

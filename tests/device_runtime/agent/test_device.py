@@ -14,7 +14,7 @@ from edgefl.errors import (
     ProtocolError,
     StorageError,
 )
-from edgefl.wire.messages import Correction, Outcome, OutcomeStatus, Reason, TaskKind
+from edgefl.wire.messages import Correction, ExtraVector, Outcome, OutcomeStatus, Reason, TaskKind
 
 
 def test_a_task_is_done_and_its_outcome_sent(rig):
@@ -294,7 +294,7 @@ def test_an_answer_outside_the_protocol_is_an_error(rig, fault):
         ({"correction": Correction.SCAFFOLD, "continues": ""}, Reason.UNSUPPORTED_TASK),
         ({"optimizer_state": 1}, Reason.UNSUPPORTED_TASK),
         ({"batch_size": 5}, Reason.UNSUPPORTED_TASK),
-        ({"extra_vectors": (("correction", "0" * 64),)}, Reason.UNSUPPORTED_TASK),
+        ({"extra_vectors": (ExtraVector("correction", "0" * 64),)}, Reason.UNSUPPORTED_TASK),
     ],
 )
 def test_a_task_that_asks_for_more_than_the_device_knows_is_declined(rig, changes, reason):

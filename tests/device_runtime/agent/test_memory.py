@@ -10,7 +10,7 @@ import pytest
 
 from edgefl.hashing import sha256
 from edgefl.layout import Parameter, ParameterLayout
-from edgefl.wire.messages import Correction, OutcomeStatus, Reason
+from edgefl.wire.messages import Correction, ExtraVector, OutcomeStatus, Reason
 from edgefl_device_runtime.agent.memory import Memories, Memory
 
 MEMORY = Memory({"own/kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, np.ones(4, np.float32))
@@ -221,7 +221,9 @@ def test_a_plain_task_of_a_plain_model_keeps_nothing(rig):
 
 def scaffold_task(rig, name, continues, control):
     content = rig.server.add_content(np.array(control, "<f4").tobytes())
-    return rig.task(name, correction=Correction.SCAFFOLD, extra_vectors=(("control", content),), continues=continues)
+    return rig.task(
+        name, correction=Correction.SCAFFOLD, extra_vectors=(ExtraVector("control", content),), continues=continues
+    )
 
 
 @pytest.fixture

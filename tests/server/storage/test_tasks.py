@@ -151,14 +151,15 @@ def test_scaffolds_control_variate_is_open_to_a_device_whose_task_names_it_and_n
     first, second = fleet.add_devices(2)
     fleet.create_run(target=1, strategy="scaffold")
     task = fleet.task(first)
-    ((name, digest),) = task.extra_vectors
+    ((name, digest, size),) = task.extra_vectors
     assert (name, task.correction) == ("control", Correction.SCAFFOLD)
-    assert fleet.state.weights.get(digest) == bytes(4 * 16)
+    assert fleet.state.weights.get(digest) == bytes(size)
+    assert size == 4 * 16
     assert may_fetch(fleet.state, first.device, digest)
     assert not may_fetch(fleet.state, second.device, digest)
     fleet.finish(first)
     fleet.fold()
-    ((_, later),) = fleet.task(first).extra_vectors
+    ((_, later, _),) = fleet.task(first).extra_vectors
     assert later != digest
     assert may_fetch(fleet.state, first.device, later)
     assert not may_fetch(fleet.state, first.device, digest)
@@ -193,3 +194,13 @@ def test_an_outcome_of_a_failed_round_is_continued_by_no_task(fleet) -> None:
     fleet.give_up(second, Reason.NO_DATA)
     assert fleet.task(first).round == 2
     assert fleet.task(first).continues == ""
+
+
+def test_a_task_announces_what_its_downloads_measure(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=1, strategy="scaffold")
+    task = fleet.task(device)
+    assert task.model_bytes == len(fleet.state.models.get(task.model_hash)) > 0
+    assert task.base_weights_bytes == len(fleet.state.weights.get(task.base_weights_hash)) > 0
+    (control,) = task.extra_vectors
+    assert control.bytes == len(fleet.state.weights.get(control.sha256)) > 0

@@ -1,0 +1,79 @@
+"""The forms that words from outside may have. Whatever becomes part of a path, a log line or a query is checked here.
+
+A message is checked where it is decoded, so that nothing behind that has to ask again: a hash that is a path, or an id
+with a line break, never gets any further.
+"""
+
+from __future__ import annotations
+
+import re
+
+from edgefl.errors import MessageError
+
+__all__ = ["check_hash", "check_name", "is_hash", "is_name", "printable"]
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LONGEST_TEXT = 256
+
+
+def is_hash(word: str) -> bool:
+    """Whether it is a SHA-256 in 64 lower-case hexadecimal digits."""
+    return _HASH.fullmatch(word) is not None
+
+
+def is_name(word: str) -> bool:
+    """Whether it is an id or a name: 1 to 128 letters, digits, dots, dashes and underscores; the first no sign."""
+    return _NAME.fullmatch(word) is not None
+
+
+def check_hash(word: str, what: str) -> str:
+    """Returns a hash.
+
+    Args:
+        word: from outside.
+        what: the field's name.
+
+    Raises:
+        MessageError: it is none.
+    """
+    if not is_hash(word):
+        raise MessageError(f"Expected 64 lower-case hexadecimal digits as {what}, got {_shown(word)}.")
+    return word
+
+
+def check_name(word: str, what: str) -> str:
+    """Returns an id or a name.
+
+    Args:
+        word: from outside.
+        what: the field's name.
+
+    Raises:
+        MessageError: it is none.
+    """
+    if not is_name(word):
+        raise MessageError(
+            f"Expected 1 to 128 letters, digits, dots, dashes and underscores as {what}, got {_shown(word)}."
+        )
+    return word
+
+
+def printable(word: str, what: str) -> str:
+    """Returns a text that is only shown and compared.
+
+    Args:
+        word: from outside.
+        what: the field's name.
+
+    Raises:
+        MessageError: it is longer than 256 characters, or one of them controls a terminal or breaks a line.
+    """
+    if len(word) > _LONGEST_TEXT or not word.isprintable():
+        raise MessageError(f"Expected at most {_LONGEST_TEXT} printable characters as {what}, got {_shown(word)}.")
+    return word
+
+
+def _shown(word: str) -> str:
+    """A word so that it can stand in a line of a log, whatever it holds."""
+    return ascii(word[:40]) + ("…" if len(word) > 40 else "")
