@@ -16,7 +16,7 @@ from edgefl.version import __version__
 from edgefl_server.http import device_routes, errors, operator_routes
 from edgefl_server.http.body_limit import BodyLimit
 from edgefl_server.http.context import Context
-from edgefl_server.storage import ServerState, close_due_rounds, fold_pending
+from edgefl_server.storage import ServerState, close_due_rounds, fold_pending, sweep_uploads
 
 __all__ = ["MAX_MODEL_BYTES", "MAX_OUTCOME_BYTES", "create_app"]
 
@@ -25,6 +25,8 @@ MAX_MODEL_BYTES = 1 << 30
 _MAX_CONTROL_BYTES = 64 << 10
 _CLOCK_SECONDS = 1.0
 """How often deadlines are looked at."""
+_SWEEP_SECONDS = 60.0
+"""How often uploads that broke off are looked at."""
 _RETRY_SECONDS = 5.0
 """The pause after folding failed, for example on a full disk."""
 
@@ -53,11 +55,15 @@ def create_app(
         context.work.attach()
         context.folding.attach()
         task = asyncio.create_task(_advance_rounds(context))
+        sweeping = asyncio.create_task(_sweep_uploads(context))
         yield
         context.work.stop()
         context.folding.stop()
+        sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        with suppress(asyncio.CancelledError):
+            await sweeping
 
     app = FastAPI(
         title="edgefl server",
@@ -105,3 +111,13 @@ async def _advance_rounds(context: Context) -> None:
             _log.exception("could not fold, trying again in %g s", _RETRY_SECONDS)
             pause = _RETRY_SECONDS
         await context.folding.wait(ticket, pause)
+
+
+async def _sweep_uploads(context: Context) -> None:
+    """Deletes what has arrived in part and will not be wanted, for ever."""
+    while True:
+        try:
+            await run_in_threadpool(sweep_uploads, context.state)
+        except EdgeflError as error:
+            _log.error("could not look for uploads that are not wanted any more: %s", error)
+        await asyncio.sleep(_SWEEP_SECONDS)

@@ -14,7 +14,8 @@ import ssl
 import time
 from collections.abc import Callable
 
-from edgefl_server.http.errors import CONTROL_TYPE, error_body
+from edgefl.wire.messages import CONTROL_TYPE
+from edgefl_server.http.errors import error_body
 
 __all__ = ["Acceptor", "Connections", "Place", "most_connections", "raise_file_limit"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -11,10 +12,14 @@ from starlette.concurrency import run_in_threadpool
 
 from edgefl.hashing import sha256
 from edgefl_server.http.errors import RequestError
-from edgefl_server.http.waiting import WorkBell
-from edgefl_server.storage import DeviceRow, ServerState, authenticate
+from edgefl_server.http.receiving import Receiving
+from edgefl_server.http.waiting import Bell, WaitingLines
+from edgefl_server.storage import DeviceRow, ServerState, active_runs, authenticate, places
 
 __all__ = ["Caller", "Context", "Operator", "Shared", "bearer"]
+
+_MOST_KNOWN = 10_000
+"""Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
 
 
 @dataclass
@@ -26,21 +31,32 @@ class Context:
         admin_token_hash: SHA-256 of the operator's token.
         max_outcome_bytes: largest outcome that is read.
         max_model_bytes: largest model file that is read.
-        work: wakes the devices that wait, after anything that may give them work.
+        work: the devices that wait, to be called after anything that may give them work.
         folding: wakes what folds, after anything that may close a round.
+        receiving: the bodies that are being written to files.
+        known: devices by the hash of the credentials that they have shown.
     """
 
     state: ServerState
     admin_token_hash: str
     max_outcome_bytes: int
     max_model_bytes: int
-    work: WorkBell = field(default_factory=WorkBell)
-    folding: WorkBell = field(default_factory=WorkBell)
+    work: WaitingLines = field(init=False)
+    folding: Bell = field(default_factory=Bell)
+    receiving: Receiving = field(default_factory=Receiving)
+    known: OrderedDict[str, DeviceRow] = field(default_factory=OrderedDict)
 
-    def changed(self) -> None:
-        """Call after a request that may have closed a round or made room in one."""
+    def __post_init__(self) -> None:
+        self.work = WaitingLines(self._outlook)
+
+    def changed(self, population: str | None = None) -> None:
+        """Call after a request that may have closed a round of a population or made room in one."""
         self.folding.ring()
-        self.work.ring()
+        self.work.ring(population)
+
+    async def _outlook(self, population: str) -> tuple[int, int]:
+        active = await run_in_threadpool(active_runs, self.state, population)
+        return (await run_in_threadpool(places, self.state, population) if active else 0), active
 
 
 def _context(request: Request) -> Context:
@@ -58,8 +74,20 @@ def bearer(request: Request) -> str:
 
 
 async def _caller(request: Request, context: Shared) -> DeviceRow:
-    device, _, secret = bearer(request).partition(".")
-    return await run_in_threadpool(authenticate, context.state, device, secret)
+    credentials = bearer(request)
+    # Looked up by hash: what timing tells about a hash does not help to guess the secret.
+    key = sha256(credentials.encode())
+    known = context.known.get(key)
+    if known is not None:
+        context.known.move_to_end(key)
+        return known
+    device, _, secret = credentials.partition(".")
+    found = await run_in_threadpool(authenticate, context.state, device, secret)
+    # Neither a device's secret nor its population ever changes, so that a device that polls need not be read each time.
+    context.known[key] = found
+    if len(context.known) > _MOST_KNOWN:
+        context.known.popitem(last=False)
+    return found
 
 
 async def _operator(request: Request, context: Shared) -> None:

@@ -20,11 +20,11 @@ from edgefl.errors import (
     RunError,
     StorageError,
 )
+from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_server.storage import EnrolmentRefusedError, NotWantedError
 
 __all__ = ["RequestError", "error_body", "install", "response", "retry_after"]
 
-CONTROL_TYPE = "application/vnd.edgefl+json"
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_server.http.connections import Place
-from edgefl_server.http.errors import CONTROL_TYPE, error_body
+from edgefl_server.http.errors import error_body
 
 __all__ = ["MAX_HEADER_BYTES", "Protocol"]
 
@@ -83,7 +84,7 @@ class Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         super().data_received(data)
-        if self.cycle is not None and len(self.cycle.body) > _MOST_AHEAD:
+        if self.cycle is not None and not self.cycle.response_complete and len(self.cycle.body) > _MOST_AHEAD:
             self.flow.pause_reading()
         self._watch()
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgefl.errors import StorageError, storage_error
 from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.database import Database
+from edgefl_server.storage.uploads import Uploads
 
 __all__ = ["ServerState", "get_vector", "put_vector"]
 
@@ -29,6 +30,7 @@ class ServerState:
         models: model files.
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
         outcomes: accepted messages that are not folded yet, or were discarded.
+        uploads: messages that are arriving.
         clock: the time.
 
     Raises:
@@ -57,6 +59,7 @@ class ServerState:
             self.models: BlobStore = FolderBlobs(folder / "models")
             self.weights: BlobStore = FolderBlobs(folder / "weights")
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes")
+            self.uploads = Uploads(folder / "uploads")
         except BaseException:
             self._lock.close()
             raise

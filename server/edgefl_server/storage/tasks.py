@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -11,7 +13,7 @@ from edgefl_server.storage.round_rows import Disposition, RunState, load_round, 
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["active_runs", "may_fetch", "next_task", "renew_lease"]
+__all__ = ["active_runs", "ended_runs", "may_fetch", "next_task", "places", "renew_lease"]
 
 
 def next_task(state: ServerState, device: DeviceRow) -> Task | None:
@@ -41,6 +43,31 @@ def active_runs(state: ServerState, population: str) -> int:
             .where(RunRow.population == population, RunRow.state == RunState.ACTIVE)
         )
     return count or 0
+
+
+def ended_runs(state: ServerState, population: str, runs: Collection[str]) -> list[str]:
+    """Those of the runs that are over, or that the population never had: there will be no task of them any more."""
+    if not runs:
+        return []
+    with state.database.read() as session:
+        active = set(
+            session.scalars(
+                select(RunRow.run).where(
+                    RunRow.population == population, RunRow.state == RunState.ACTIVE, RunRow.run.in_(runs)
+                )
+            )
+        )
+    return [run for run in runs if run not in active]
+
+
+def places(state: ServerState, population: str) -> int:
+    """How many tasks the runs of a population could hand out now."""
+    with state.database.read() as session:
+        runs = session.scalars(
+            select(RunRow).where(RunRow.population == population, RunRow.state == RunState.ACTIVE)
+        ).all()
+        now = state.clock()
+        return sum(load_round(session, run, run.round).places(now) for run in runs)
 
 
 def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,11 +275,11 @@ def test_a_full_disk_answers_507_and_keeps_nothing(api: Api, monkeypatch: pytest
     device, run = api.device(0), api.create_run(target=2)["run"]
     task = api.task(device)
 
-    def full(data: bytes) -> str:
+    def full(file: Path, digest: str) -> None:
         raise StorageError("Could not write /secret/path: No space left on device.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(api.fleet.state.outcomes, "put", full)
+        patched.setattr(api.fleet.state.outcomes, "adopt", full)
         answer = api.put(device, task)
     assert (answer.status_code, code(answer)) == (507, "storage_full")
     assert "/secret" not in answer.text
