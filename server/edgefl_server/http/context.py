@@ -11,10 +11,19 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from edgefl.hashing import sha256
+from edgefl.wire.messages import Task
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.receiving import Receiving
-from edgefl_server.http.waiting import Bell, WaitingLines
-from edgefl_server.storage import DeviceRow, ServerState, active_runs, authenticate, places
+from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
+from edgefl_server.storage import (
+    DeviceRow,
+    ServerState,
+    active_runs,
+    authenticate,
+    devices_with_tasks,
+    next_task,
+    places,
+)
 
 __all__ = ["Caller", "Context", "Operator", "Shared", "bearer"]
 
@@ -35,6 +44,8 @@ class Context:
         folding: wakes what folds, after anything that may close a round.
         receiving: the bodies that are being written to files.
         known: devices by the hash of the credentials that they have shown.
+        tasked: devices that may have an open task, each with what marks its latest look for one. No other device has
+            one: only a device's own calls for work give it one.
     """
 
     state: ServerState
@@ -45,18 +56,33 @@ class Context:
     folding: Bell = field(default_factory=Bell)
     receiving: Receiving = field(default_factory=Receiving)
     known: OrderedDict[str, DeviceRow] = field(default_factory=OrderedDict)
+    tasked: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.work = WaitingLines(self._outlook)
+        self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population))
+        self.tasked = dict.fromkeys(devices_with_tasks(self.state))
+
+    async def find_task(self, device: DeviceRow, outlook: Outlook) -> Task | None:
+        """The device's open task, else a new one, else None. Most find nothing, and read nothing from the database."""
+        who = device.device
+        if not outlook.places and who not in self.tasked:
+            return None
+        look = self.tasked[who] = object()
+        task = await run_in_threadpool(next_task, self.state, device)
+        if task is not None:
+            self.tasked[who] = None
+        elif self.tasked.get(who) is look:  # else another call of the device may have found one meanwhile
+            del self.tasked[who]
+        return task
 
     def changed(self, population: str | None = None) -> None:
         """Call after a request that may have closed a round of a population or made room in one."""
         self.folding.ring()
         self.work.ring(population)
 
-    async def _outlook(self, population: str) -> tuple[int, int]:
-        active = await run_in_threadpool(active_runs, self.state, population)
-        return (await run_in_threadpool(places, self.state, population) if active else 0), active
+    def _outlook(self, population: str) -> Outlook:
+        active = active_runs(self.state, population)
+        return Outlook(places(self.state, population) if active else 0, active)
 
 
 def _context(request: Request) -> Context:

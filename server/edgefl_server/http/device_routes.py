@@ -17,12 +17,10 @@ from edgefl_server.http.receiving import Announced, wrong_offset
 from edgefl_server.http.waiting import Call
 from edgefl_server.storage import (
     accept_upload,
-    active_runs,
     ended_runs,
     enrol,
     largest_outcome,
     may_fetch,
-    next_task,
     received_bytes,
     renew_lease,
     was_accepted,
@@ -98,9 +96,9 @@ async def get_next_task(
     seen, called = 0, False
     while True:
         ticket = line.ticket(population)
-        task = await run_in_threadpool(next_task, context.state, device)
-        active = 0 if task is not None else await run_in_threadpool(active_runs, context.state, population)
-        if called and (task is not None or active):
+        outlook = await line.outlook(population)
+        task, active = await context.find_task(device, outlook), outlook.active
+        if called and active:
             line.pass_on(population)
         if task is not None:
             headers = await _ended(context, population, remembers)

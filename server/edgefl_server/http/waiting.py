@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-__all__ = ["Bell", "Call", "WaitingLines"]
+__all__ = ["Bell", "Call", "Outlook", "WaitingLines"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +63,29 @@ class Bell:
         self._next = asyncio.Event()
 
 
+_FRESH_SECONDS = 1.0
+"""An outlook is believed for so long: a lease runs out without a ring."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What there is for a population.
+
+    Attributes:
+        places: how many tasks could be handed out now.
+        active: how many runs are not over.
+    """
+
+    places: int
+    active: int
+
+
 @dataclass
 class _Line:
     """The devices of one population that wait, first come first served."""
 
     version: int = 0
+    outlook: tuple[int, float, asyncio.Future[Outlook]] | None = None
     waiting: OrderedDict[asyncio.Future[None], None] = field(default_factory=OrderedDict)
     changed: bool = False
     passed_on: bool = False
@@ -81,11 +100,12 @@ class WaitingLines:
     wait cost nothing while there is no work, and one look each when they are called.
 
     Args:
-        outlook: a population's name to how many tasks it could hand out now, and how many of its runs are active.
+        look: from a population's name to what there is for it.
+        clock: in seconds; never set.
     """
 
-    def __init__(self, outlook: Callable[[str], Awaitable[tuple[int, int]]]) -> None:
-        self._outlook = outlook
+    def __init__(self, look: Callable[[str], Awaitable[Outlook]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._look, self._clock = look, clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lines: dict[str, _Line] = {}
         self.stopping = False
@@ -102,6 +122,21 @@ class WaitingLines:
         """From now on nothing waits; from any thread or signal handler."""
         self.stopping = True
         self._soon(self._wake_all)
+
+    async def outlook(self, population: str) -> Outlook:
+        """What there is for a population; looked up once for all that ask within a moment in which nothing rings."""
+        line = self._line(population)
+        if line.outlook is not None:
+            version, looked_at, shared = line.outlook
+            if version == line.version and (not shared.done() or self._clock() - looked_at < _FRESH_SECONDS):
+                return await asyncio.shield(shared)
+        found = asyncio.ensure_future(self._look(population))
+        line.outlook = (line.version, self._clock(), found)
+        try:
+            return await asyncio.shield(found)
+        except Exception:
+            line.outlook = None
+            raise
 
     def ticket(self, population: str) -> int:
         """Take it before looking for work: a ring in between is then not missed."""
@@ -129,6 +164,7 @@ class WaitingLines:
     def pass_on(self, population: str) -> None:
         """Whoever was called took no place: the next may, if there still is one."""
         line = self._line(population)
+        line.outlook = None
         line.passed_on = True
         self._call(population, line)
 
@@ -155,14 +191,14 @@ class WaitingLines:
             while line.waiting and (line.changed or line.passed_on):
                 changed, line.changed, line.passed_on = line.changed, False, False
                 try:
-                    places, active = await self._outlook(population)
+                    found = await self.outlook(population)
                 except Exception:  # whatever it is, the devices ask again when their wait is over
                     _log.exception("could not see whether there is work for %s", population)
                     return
-                if active == 0:
+                if found.active == 0:
                     _wake(line, len(line.waiting))
                 else:
-                    _wake(line, places if changed else min(places, 1))
+                    _wake(line, found.places if changed else min(found.places, 1))
         finally:
             line.calling = None
 

@@ -15,7 +15,15 @@ from edgefl_server.storage.runs import create_run, stop_run
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.status import run_status, runs_summary, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
-from edgefl_server.storage.tasks import active_runs, ended_runs, may_fetch, next_task, places, renew_lease
+from edgefl_server.storage.tasks import (
+    active_runs,
+    devices_with_tasks,
+    ended_runs,
+    may_fetch,
+    next_task,
+    places,
+    renew_lease,
+)
 from edgefl_server.storage.uploads import Upload
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "authenticate",
     "close_due_rounds",
     "create_run",
+    "devices_with_tasks",
     "ended_runs",
     "enrol",
     "fold_pending",

@@ -13,7 +13,7 @@ from edgefl_server.storage.round_rows import Disposition, RunState, load_round, 
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["active_runs", "ended_runs", "may_fetch", "next_task", "places", "renew_lease"]
+__all__ = ["active_runs", "devices_with_tasks", "ended_runs", "may_fetch", "next_task", "places", "renew_lease"]
 
 
 def next_task(state: ServerState, device: DeviceRow) -> Task | None:
@@ -43,6 +43,13 @@ def active_runs(state: ServerState, population: str) -> int:
             .where(RunRow.population == population, RunRow.state == RunState.ACTIVE)
         )
     return count or 0
+
+
+def devices_with_tasks(state: ServerState) -> list[str]:
+    """The devices that have an open task of any run."""
+    with state.database.read() as session:
+        open_ones = select(AssignmentRow.device).where(AssignmentRow.state == AssignmentState.OPEN.value)
+        return list(session.scalars(open_ones.distinct()))
 
 
 def ended_runs(state: ServerState, population: str, runs: Collection[str]) -> list[str]:
