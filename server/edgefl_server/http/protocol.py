@@ -35,6 +35,8 @@ _MOST_AHEAD = 16 << 10
 _log = logging.getLogger(__name__)
 # What clients do wrong is answered and not logged: a stranger could fill the disk with it.
 _log.setLevel(logging.ERROR)
+# Nor is a request that was still under way when the server had waited long enough for it to stop.
+_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)))
 
 
 class Protocol(H11Protocol):
