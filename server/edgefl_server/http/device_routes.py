@@ -175,7 +175,8 @@ async def put_outcome(
                 received = await run_in_threadpool(state.uploads.received, who, task_id, announced.digest)
                 if received != announced.offset:
                     raise wrong_offset(received)
-            await alive()
+                if received:  # the connection broke, and nothing was heard of the device since
+                    await alive()
             upload = await run_in_threadpool(state.uploads.open, who, task_id, digest)
             await context.receiving.fill(upload, request, limit, announced, alive)
             made_room = await context.receiving.use(lambda: accept_upload(state, who, task_id, upload))

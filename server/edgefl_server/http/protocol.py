@@ -27,8 +27,8 @@ _UNWANTED_BODY_SECONDS = 60.0
 only when they have sent all."""
 _UNREAD_ANSWER_SECONDS = 60.0
 """A client that takes nothing of an answer for so long does not want it."""
-_READ_AT_ONCE = 64 << 10
-"""asyncio reads four times as much, which would be memory for each of many uploads."""
+_READ_AT_ONCE = 32 << 10
+"""asyncio reads eight times as much, which would be memory for each of many uploads."""
 _MOST_AHEAD = 16 << 10
 """Of a body that the application has not asked for yet."""
 

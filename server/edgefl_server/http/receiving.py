@@ -151,8 +151,15 @@ class Receiving:
         buffer = bytearray()
         renewed = time.monotonic()
         try:
-            async for chunk in request.stream():
-                buffer += chunk
+            more = True
+            while more:
+                # Not `request.stream()`: it would hold on to what arrived last, for each of many uploads.
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                more = message.get("more_body", False)
+                buffer += message.get("body", b"")
+                del message
                 if announced is not None and upload.received + len(buffer) > announced.length:
                     raise wrong_offset(0)
                 if upload.received + len(buffer) > limit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import ipaddress
 import signal
@@ -21,6 +23,8 @@ from edgefl_server.http.protocol import MAX_HEADER_BYTES, Protocol
 
 __all__ = ["Address", "listen", "serve"]
 
+_M_MMAP_THRESHOLD = -3
+"""From malloc.h."""
 _BACKLOG = 1024
 """Connections that wait to be accepted."""
 _STOP_SECONDS = 10
@@ -184,6 +188,9 @@ def serve(
         max_connections: more are turned away; 0: as many as this process may open files for.
     """
     files = raise_file_limit()
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no mallopt, and no need of it
+        # Without it glibc keeps what freed messages leave between smaller things: 202 instead of 146 MB after 300.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 17)
     config = uvicorn.Config(
         app,
         loop="asyncio",
