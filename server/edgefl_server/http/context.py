@@ -71,6 +71,7 @@ class Context:
         task = await run_in_threadpool(next_task, self.state, device)
         if task is not None:
             self.tasked[who] = None
+            self.work.taken(device.population)
         elif self.tasked.get(who) is look:  # else another call of the device may have found one meanwhile
             del self.tasked[who]
         return task

@@ -138,6 +138,12 @@ class WaitingLines:
             line.outlook = None
             raise
 
+    def taken(self, population: str) -> None:
+        """A task was handed out: if it may have been the last, the outlook is not believed any more."""
+        line = self._line(population)
+        if line.outlook is not None and line.outlook[2].done() and line.outlook[2].result().places <= 1:
+            line.outlook = None
+
     def ticket(self, population: str) -> int:
         """Take it before looking for work: a ring in between is then not missed."""
         return self._line(population).version

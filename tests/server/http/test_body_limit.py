@@ -52,8 +52,8 @@ def test_a_sender_that_is_never_silent_but_never_ends_is_cut_off() -> None:
 
 
 def test_a_long_body_may_take_longer() -> None:
-    # 100 bytes earn 50 ms each at the slowest rate.
-    assert ask([0.02] * 9, size=100, grace_seconds=0.1) == (200, 900)
+    # At the slowest rate 100 bytes earn 50 ms: 450 ms beside the grace.
+    assert ask([0.06] * 9, size=100, grace_seconds=0.3) == (200, 900)
 
 
 def test_more_than_the_limit_is_too_large() -> None:
