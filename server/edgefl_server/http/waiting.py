@@ -141,7 +141,7 @@ class WaitingLines:
     def taken(self, population: str) -> None:
         """A task was handed out: if it may have been the last, the outlook is not believed any more."""
         line = self._line(population)
-        if line.outlook is not None and line.outlook[2].done() and line.outlook[2].result().places <= 1:
+        if line.outlook is not None and _few(line.outlook[2]):
             line.outlook = None
 
     def ticket(self, population: str) -> int:
@@ -219,3 +219,7 @@ def _wake(line: _Line, count: int) -> None:
         if not called.done():
             called.set_result(None)
             count -= 1
+
+
+def _few(outlook: asyncio.Future[Outlook]) -> bool:
+    return outlook.done() and (outlook.exception() is not None or outlook.result().places <= 1)
