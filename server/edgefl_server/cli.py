@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import logging
 import os
 import socket
 import sys
@@ -20,8 +19,9 @@ import typer
 
 from edgefl.atomic import write_bytes
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl.errors import InvalidSettingError, storage_error
-from edgefl_server import run_text, watching
+from edgefl.errors import HashMismatchError, InvalidSettingError, storage_error
+from edgefl.hashing import sha256
+from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
 
@@ -51,6 +51,9 @@ def start(
     max_connections: Annotated[
         int, typer.Option(help="More are turned away; 0: as many as there may be open files for.", min=0)
     ] = 0,
+    keep_days: Annotated[
+        float, typer.Option(help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.", min=0)
+    ] = 7.0,
     format: FormatOption = Format.text,
 ) -> None:
     """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
@@ -59,17 +62,21 @@ def start(
     from edgefl_server.http.serving import listen
     from edgefl_server.storage import ServerState, sweep_outcomes
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("edgefl_server").setLevel(logging.INFO)
+    log_lines.start()
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
     pin = address.certificate_pin()
-    with _private_files(), closing(ServerState(state)) as kept:
+    with _private_files(), closing(ServerState(state, keep_days=keep_days)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
         OperatorFile(url, token, pin).write(state)
-        sweep_outcomes(kept)
+        swept = sweep_outcomes(kept)
+        if swept.orphans:
+            progress(
+                f"{swept.orphans} files that the database does not know lay among the outcomes; "
+                f"they are in {kept.orphans} now."
+            )
         app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes)
         result = {"url": url, "state": str(state), "pid": os.getpid(), "certificate_pin": pin}
 
@@ -161,7 +168,7 @@ def create(
     over_selection: Annotated[
         float, typer.Option(help="Devices asked per outcome wanted [default: 1.3 with --deadline, else 1]")
     ] = 0.0,
-    deadline: Annotated[float, typer.Option(help="Seconds that a round waits from its first task; 0: for ever.")] = 0.0,
+    deadline: Annotated[float, typer.Option(help="Seconds that a round waits for outcomes; 0: for ever.")] = 0.0,
     max_failures: Annotated[
         int, typer.Option(help="A round gives up after so many failures; 0: as many as it selects.")
     ] = 0,
@@ -235,7 +242,7 @@ def watch(
 def list_runs(state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text) -> None:
     """List all runs, oldest first."""
     result: dict[str, Any] = OperatorClient.find(state, server).get("/v1/runs")
-    emit(result, format, lambda: run_text.runs(result["runs"]))
+    emit(result, format, lambda: run_text.runs(result))
 
 
 @run.command()
@@ -263,6 +270,12 @@ def weights(
         raise InvalidSettingError(f"--output expects a name that ends in .npy, got {output}.")
     query = "" if round is None else f"?round={round}"
     data, headers = OperatorClient.find(state, server).download(f"/v1/runs/{run_id}/weights{query}")
+    digest = headers.get("ETag", "").strip('"')
+    if sha256(data) != digest:
+        raise HashMismatchError(
+            f"The weights of run {run_id} are damaged: their hash should be {digest}, got {sha256(data)}.",
+            hint="On the server's disk if it happens again; other rounds may be intact: give --round.",
+        )
     vector = np.frombuffer(data, "<f4")
     buffer = io.BytesIO()
     np.save(buffer, vector)
@@ -272,6 +285,6 @@ def weights(
         "run": run_id,
         "round": int(headers.get("EdgeFL-Round", "0")),
         "elements": int(vector.size),
-        "weights_hash": headers.get("ETag", "").strip('"'),
+        "weights_hash": digest,
     }
     emit(result, format, lambda: f"{output}: {vector.size:,} elements after round {result['round']}")

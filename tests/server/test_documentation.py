@@ -19,7 +19,7 @@ PROTOCOL, OPERATING = (DOCS / f"{name}.md" for name in ("protocol", "operating")
 
 def test_every_call_is_in_the_protocol(fleet) -> None:
     text = PROTOCOL.read_text()
-    for path in create_app(fleet.state, "token").openapi()["paths"]:
+    for path in create_app(fleet.state, "operators-token").openapi()["paths"]:
         pattern = re.escape(path).replace(r"\{run_id\}", r"\{id or name\}")
         assert re.search(re.sub(r"\\\{\w+_hash\\\}", r"\\{hash\\}", pattern), text), path
 

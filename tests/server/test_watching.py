@@ -108,4 +108,4 @@ def test_the_status_of_a_run_says_why_it_ended() -> None:
 
 
 def test_no_runs_are_said_so() -> None:
-    assert runs([]) == "no runs"
+    assert runs({"runs": [], "warnings": []}) == "no runs"

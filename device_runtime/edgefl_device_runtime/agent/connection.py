@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import re
+import secrets
 import ssl
 import threading
 import time
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
+from edgefl.credentials import check_pin
 from edgefl.errors import (
     AuthenticationError,
     HashMismatchError,
@@ -31,6 +32,8 @@ from edgefl_device_runtime.agent.settings import Settings
 __all__ = ["Connection", "Reply", "UnexpectedReplyError"]
 
 _T = TypeVar("_T")
+_INSTANCE = secrets.token_hex(16)
+"""Tells this process from another one with the same identity, so that the server notices a cloned card."""
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
@@ -285,7 +288,7 @@ class Connection:
                 return result
 
     def _headers(self, authorization: str | None) -> dict[str, str]:
-        headers = {"User-Agent": f"edgefl/{__version__}"}
+        headers = {"User-Agent": f"edgefl/{__version__}", "EdgeFL-Instance": _INSTANCE}
         value = self.authorization if authorization is None else authorization
         if value:
             headers["Authorization"] = value
@@ -341,12 +344,7 @@ def _pool(server: str, certificate_pin: str | None, settings: Settings) -> tuple
         return urllib3.HTTPConnectionPool(url.host, url.port, maxsize=2), prefix
     if certificate_pin is None:
         return urllib3.HTTPSConnectionPool(url.host, url.port, maxsize=2), prefix
-    pin = re.sub("^sha256:|:", "", certificate_pin.strip().lower())
-    if not re.fullmatch("[0-9a-f]{64}", pin):
-        raise InvalidSettingError(
-            f"Expected a certificate pin of 64 hexadecimal digits, got {certificate_pin!r}.",
-            hint="The operator's invitation holds it.",
-        )
+    pin = check_pin(certificate_pin, "the device's settings", hint="The operator's invitation holds it.")
     # The pin names the one certificate, so who signed it does not matter.
     return urllib3.HTTPSConnectionPool(
         url.host, url.port, maxsize=2, cert_reqs="CERT_NONE", assert_fingerprint=pin

@@ -72,7 +72,8 @@ class Round:
         settings: the run's.
         state: see `RoundState`.
         assignments: in the order in which they were handed out.
-        started_at: when the first task was handed out, from when the deadline counts; None before.
+        opened_at: when it began to wait for devices, from when the deadline counts until one comes.
+        started_at: when the first task was handed out, from when the deadline counts then; None before.
         why: what ended it, when that was not simply enough outcomes.
     """
 
@@ -81,6 +82,7 @@ class Round:
     assignments: tuple[Assignment, ...] = ()
     started_at: float | None = None
     why: str = ""
+    opened_at: float | None = None
 
     def count(self, state: AssignmentState) -> int:
         """How many tasks are in a state."""
@@ -100,9 +102,10 @@ class Round:
     @property
     def deadline(self) -> float | None:
         """When the round closes whatever has come; None: never, or not known yet."""
-        if self.started_at is None or not self.settings.deadline_seconds:
+        since = self.opened_at if self.started_at is None else self.started_at
+        if since is None or not self.settings.deadline_seconds:
             return None
-        return self.started_at + self.settings.deadline_seconds
+        return since + self.settings.deadline_seconds
 
     def latest(self, device: str) -> Assignment | None:
         """The device's latest task in this round."""

@@ -35,7 +35,8 @@ class RunSettings:
         over_selection: devices asked per outcome wanted; 0 stands for 1.3 when there is a deadline, else for 1.
             Without a deadline every selected device is waited for (its lease bounds how long), so that asking more
             would only waste their work.
-        deadline_seconds: a round closes so long after its first task was handed out; 0: never.
+        deadline_seconds: a round closes so long after its first task was handed out, or after it was opened when no
+            device comes at all; 0: never.
         max_failures: a round gives up after so many permanent refusals and failures; 0: as many as it selects.
         lease_seconds: a device that is silent for so long may lose its place to another.
         epochs: passes over the local data.

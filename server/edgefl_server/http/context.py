@@ -22,6 +22,7 @@ from edgefl_server.storage import (
     authenticate,
     devices_with_tasks,
     next_task,
+    notice_instance,
     places,
 )
 
@@ -104,21 +105,25 @@ async def _caller(request: Request, context: Shared) -> DeviceRow:
     credentials = bearer(request)
     # Looked up by hash: what timing tells about a hash does not help to guess the secret.
     key = sha256(credentials.encode())
-    known = context.known.get(key)
-    if known is not None:
-        context.known.move_to_end(key)
-        return known
     device, _, secret = credentials.partition(".")
-    found = await run_in_threadpool(authenticate, context.state, device, secret)
-    # Neither a device's secret nor its population ever changes, so that a device that polls need not be read each time.
-    context.known[key] = found
-    if len(context.known) > _MOST_KNOWN:
-        context.known.popitem(last=False)
-    return found
+    known = context.known.get(key)
+    if known is None:
+        known = await run_in_threadpool(authenticate, context.state, device, secret)
+        # Neither the secret nor the population of a device ever changes: one that polls need not be read each time.
+        context.known[key] = known
+        if len(context.known) > _MOST_KNOWN:
+            context.known.popitem(last=False)
+    context.known.move_to_end(key)
+    instance = request.headers.get("EdgeFL-Instance", "")
+    if instance:
+        await run_in_threadpool(notice_instance, context.state, device, instance)
+    return known
 
 
 async def _operator(request: Request, context: Shared) -> None:
-    if not hmac.compare_digest(context.admin_token_hash, sha256(bearer(request).encode())):
+    token = bearer(request)
+    # Never with nothing, whatever the server was started with.
+    if not token or not hmac.compare_digest(context.admin_token_hash, sha256(token.encode())):
         raise RequestError(
             401,
             "wrong_token",

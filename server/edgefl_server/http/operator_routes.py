@@ -14,7 +14,7 @@ from edgefl_server.aggregation import RunSettings
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
-from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, weights_of_round
+from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, warnings, weights_of_round
 
 __all__ = ["router"]
 
@@ -79,7 +79,7 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
     settings = new.settings()
     async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
         run = await context.receiving.use(
-            lambda: create_run(context.state, file.path.read_bytes(), new.population, settings, new.name)
+            lambda: create_run(context.state, file.read(), new.population, settings, new.name)
         )
     context.changed(new.population)
     return JSONResponse(await run_in_threadpool(run_status, context.state, run), 201)
@@ -87,8 +87,11 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
 
 @router.get("/runs", summary="List all runs")
 async def get_runs(context: Shared) -> dict[str, Any]:
-    """Oldest first, without their rounds."""
-    return {"runs": await run_in_threadpool(runs_summary, context.state)}
+    """Oldest first, without their rounds; and what operators should look at."""
+    return {
+        "runs": await run_in_threadpool(runs_summary, context.state),
+        "warnings": await run_in_threadpool(warnings, context.state),
+    }
 
 
 @router.get("/runs/{run_id}", summary="Say how a run goes")

@@ -197,6 +197,7 @@ def serve(
         ws="none",
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         lifespan="on",
+        log_config=None,  # its lines go where ours go, and are made like them
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -12,9 +12,13 @@ from edgefl.atomic import sync_folder, write_bytes
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import sha256
 
-__all__ = ["BlobStore", "FolderBlobs"]
+__all__ = ["BlobStore", "DamagedBlobError", "FolderBlobs"]
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class DamagedBlobError(StorageError):
+    """Bytes that were kept are gone or are other ones: trying again does not bring them back."""
 
 
 class BlobStore(Protocol):
@@ -47,7 +51,8 @@ class BlobStore(Protocol):
         """The bytes, checked against their hash.
 
         Raises:
-            StorageError: there are none, or they are damaged.
+            DamagedBlobError: there are none, or they are damaged.
+            StorageError: they cannot be read now.
         """
         ...
 
@@ -114,10 +119,12 @@ class FolderBlobs:
         path = self._file(digest)
         try:
             data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DamagedBlobError(f"Could not read {path}: it is gone.") from error
         except OSError as error:
             raise storage_error(error, "read", path) from error
         if sha256(data) != digest:
-            raise StorageError(f"{path} is damaged: its content does not have the hash that it is named by.")
+            raise DamagedBlobError(f"{path} is damaged: its content does not have the hash that it is named by.")
         return data
 
     def path(self, digest: str) -> Path | None:

@@ -8,7 +8,7 @@ from enum import IntEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edgefl.errors import EdgeflError, OutcomeRefusedError, storage_error
+from edgefl.errors import EdgeflError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 from edgefl_server.aggregation import (
     AssignmentState,
@@ -19,6 +19,7 @@ from edgefl_server.aggregation import (
     strategy_for,
     validate,
 )
+from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.round_rows import Disposition, load_round, save_round
 from edgefl_server.storage.runs import fail_run_if_hopeless
 from edgefl_server.storage.state import ServerState
@@ -141,19 +142,21 @@ def accept_upload(state: ServerState, device: str, task_id: str, upload: Upload)
             expected = _admit(session, device, task_id, digest)
         if expected is None:
             return False
-        outcome = decode_outcome(_read(upload))
+        outcome = decode_outcome(upload.read())
         validate(outcome, expected)
         status = outcome.status
         # Only what is recorded is needed from here on; the vectors are as large as the file.
         noted = replace(outcome, sections=())
         del outcome
-        # The file first: a row never names a file that is not there. A file without a row is an orphan and harmless.
-        state.outcomes.adopt(upload.path, digest)
+        if status == OutcomeStatus.DONE:
+            # The file first: a row never names a file that is not there. A file without a row is an orphan and
+            # harmless. Of an outcome that holds no update the row says all.
+            state.outcomes.adopt(upload.path, digest)
         try:
             with state.database.write() as session:
                 if _admit(session, device, task_id, digest) is None:
                     return False
-                _record(session, state.clock(), noted, digest, size)
+                _record(session, state.now(), noted, digest, size)
         except (NotWantedError, OutcomeRefusedError):
             # The round closed, or another outcome came, while this one was checked: no row names the file.
             state.outcomes.delete(digest)
@@ -178,14 +181,6 @@ def sweep_uploads(state: ServerState) -> None:
                 )
             )
     state.uploads.sweep(wanted)
-
-
-def _read(upload: Upload) -> bytes:
-    # Not mapped: a page of a failing disk would end the process, a read raises.
-    try:
-        return upload.path.read_bytes()
-    except OSError as error:
-        raise storage_error(error, "read", upload.path) from error
 
 
 def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectation | None:
@@ -221,7 +216,7 @@ def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectat
     )
 
 
-def _record(session: Session, now: float, outcome: Outcome, digest: str, size: int) -> None:
+def _record(session: Session, now: Moment, outcome: Outcome, digest: str, size: int) -> None:
     assignment = session.get_one(AssignmentRow, outcome.task_id)
     run = session.get_one(RunRow, assignment.run)
     status = OutcomeStatus(outcome.status)
@@ -237,13 +232,13 @@ def _record(session: Session, now: float, outcome: Outcome, digest: str, size: i
             num_examples=outcome.num_examples,
             disposition=Disposition.ACCEPTED if status is OutcomeStatus.DONE else Disposition.NOTED,
             trainer=outcome.trainer[:200],
-            accepted_at=now,
+            accepted_at=now.date,
         )
     )
     before = load_round(session, run, assignment.round)
-    after = before.settle(assignment.device, _STATES[status], now, temporary=outcome.reason in _TEMPORARY)
+    after = before.settle(assignment.device, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
     session.flush()
-    save_round(session, run, assignment.round, before, after, now)
+    save_round(session, run, assignment.round, before, after, now.clock)
     if after.state is RoundState.FAILED:
         session.flush()
         fail_run_if_hopeless(session, run, now)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["Disposition", "RunState", "load_round", "save_round", "task_id_of"]
+__all__ = ["Disposition", "RunState", "load_round", "save_round", "stop_round", "task_id_of"]
 
 _STATES = {state.value: state for state in AssignmentState}
 
@@ -28,6 +28,8 @@ class Disposition:
     """Is part of the round's weights."""
     DISCARDED = "discarded"
     """Its round failed or was stopped."""
+    DAMAGED = "damaged"
+    """It was accepted, and its file was gone or damaged when its round was folded without it."""
     NOTED = "noted"
     """The device declined or failed: there is nothing to fold."""
 
@@ -45,9 +47,9 @@ def load_round(session: Session, run: RunRow, number: int) -> Round:
         select(
             AssignmentRow.device,
             AssignmentRow.attempt,
-            AssignmentRow.leased_until,
+            AssignmentRow.leased_until_clock,
             AssignmentRow.state,
-            AssignmentRow.ended_at,
+            AssignmentRow.ended_clock,
             AssignmentRow.temporary,
         )
         .where(AssignmentRow.run == run.run, AssignmentRow.round == number)
@@ -60,7 +62,8 @@ def load_round(session: Session, run: RunRow, number: int) -> Round:
             Assignment(device, attempt, leased_until, _STATES[state], ended_at, temporary)
             for device, attempt, leased_until, state, ended_at, temporary in rows
         ),
-        started_at=row.started_at,
+        opened_at=row.opened_clock,
+        started_at=row.started_clock,
         why=row.why,
     )
 
@@ -71,7 +74,7 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
     The transition to DONE is not for this function: it comes with new weights.
     """
     row = session.get_one(RoundRow, (run.run, number))
-    row.state, row.why, row.started_at = after.state.value, after.why, after.started_at
+    row.state, row.why, row.started_clock = after.state.value, after.why, after.started_at
     if after.state is RoundState.FOLDING and before.state is not RoundState.FOLDING:
         enrolled = select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
         row.enrolled = session.scalar(enrolled) or 0
@@ -82,8 +85,8 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
             continue
         values = {
             "state": assignment.state.value,
-            "leased_until": assignment.leased_until,
-            "ended_at": assignment.ended_at,
+            "leased_until_clock": assignment.leased_until,
+            "ended_clock": assignment.ended_at,
             "temporary": assignment.temporary,
         }
         task_id = task_id_of(run.run, number, assignment)
@@ -102,11 +105,37 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
         else:
             session.execute(update(AssignmentRow).where(AssignmentRow.task_id == task_id).values(**values))
     if after.state is RoundState.FAILED and before.state is not RoundState.FAILED:
-        row.ended_at = now
-        session.execute(
-            update(OutcomeRow)
-            .where(
-                OutcomeRow.run == run.run, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED
-            )
-            .values(disposition=Disposition.DISCARDED)
+        row.ended_clock = now
+        _discard(session, run.run, number)
+
+
+def stop_round(session: Session, run_id: str, number: int, why: str, now: float) -> None:
+    """Ends a round that is not finished, as `Round.stop` does, without reading what may not be readable."""
+    over = (RoundState.DONE.value, RoundState.FAILED.value)
+    round_row = (RoundRow.run == run_id, RoundRow.number == number)
+    apart = {"synchronize_session": False}
+    if session.scalar(select(RoundRow.state).where(*round_row)) in over:
+        return
+    session.execute(
+        update(RoundRow).where(*round_row).values(state=RoundState.FAILED.value, why=why, ended_clock=now),
+        execution_options=apart,
+    )
+    session.execute(
+        update(AssignmentRow)
+        .where(
+            AssignmentRow.run == run_id,
+            AssignmentRow.round == number,
+            AssignmentRow.state == AssignmentState.OPEN.value,
         )
+        .values(state=AssignmentState.ABANDONED.value),
+        execution_options=apart,
+    )
+    _discard(session, run_id, number)
+
+
+def _discard(session: Session, run_id: str, number: int) -> None:
+    session.execute(
+        update(OutcomeRow)
+        .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
+        .values(disposition=Disposition.DISCARDED)
+    )

@@ -176,6 +176,18 @@ class Upload:
         if self.kept is not None:
             self.kept.touched = self._now()
 
+    def read(self) -> bytes:
+        """All that has arrived.
+
+        Raises:
+            StorageError: the disk does not give it back.
+        """
+        # Not mapped: a page of a failing disk would end the process, a read raises.
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise storage_error(error, "read", self.path) from error
+
     def digest(self) -> str:
         """The SHA-256 of what has arrived."""
         return str(self._sha256.hexdigest())

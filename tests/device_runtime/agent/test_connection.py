@@ -221,3 +221,14 @@ def test_without_a_pin_a_self_signed_certificate_is_not_accepted(tls_server, con
     with pytest.raises(AuthenticationError, match="another certificate"):
         connect(url=tls_server.url).call("POST", "/v1/tasks/next")
     assert not tls_server.requests
+
+
+def test_every_call_says_which_process_it_is_and_always_the_same_one(server, connect, cache):
+    content_hash = server.add_content(b"content")
+    connection = connect()
+    connection.call_json("POST", "/v1/tasks/next", {})
+    connection.download(f"/v1/models/{content_hash}", content_hash, cache)
+    connect().call_json("POST", "/v1/tasks/next", {})
+    (instance,) = {request.headers["EdgeFL-Instance"] for request in server.requests}
+    assert len(server.requests) == 3
+    assert len(bytes.fromhex(instance)) == 16

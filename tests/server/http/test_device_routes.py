@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from edgefl.errors import StorageError
+from edgefl.errors import storage_error
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE, Outcome, OutcomeStatus, Reason, Task
 from edgefl_server.http import create_app
 from fake_device import Identity
@@ -279,7 +280,7 @@ def test_a_full_disk_answers_507_and_keeps_nothing(api: Api, monkeypatch: pytest
     task = api.task(device)
 
     def full(file: Path, digest: str) -> None:
-        raise StorageError("Could not write /secret/path: No space left on device.")
+        raise storage_error(OSError(errno.ENOSPC, "No space left on device"), "write", "/secret/path")
 
     with monkeypatch.context() as patched:
         patched.setattr(api.fleet.state.outcomes, "adopt", full)

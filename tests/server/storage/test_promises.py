@@ -29,6 +29,7 @@ from edgefl_server.storage import (
     fold_pending,
     invite,
     next_task,
+    prune_rows,
     renew_lease,
     run_status,
     stop_run,
@@ -56,9 +57,9 @@ class Promises(RuleBasedStateMachine):
         strategy=st.sampled_from(["fedavg", "scaffold", "feddyn"]),
     )
     def begin(self, wanted: int, over_selection: float, deadline: float, max_failures: int, strategy: str) -> None:
-        self.now = 1e6
+        self.now = self.date = 1e6
         self.folder = Path(tempfile.mkdtemp())
-        self.state = ServerState(self.folder, lambda: self.now)
+        self.state = ServerState(self.folder, lambda: self.now, lambda: self.date)
         token = invite(self.state, "people")
         self.devices = []
         for index in range(DEVICES):
@@ -184,13 +185,23 @@ class Promises(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.state.close()
-        self.state = ServerState(self.folder, lambda: self.now)
+        self.state = ServerState(self.folder, lambda: self.now, lambda: self.date)
         sweep_outcomes(self.state)
 
     @rule(device=devices)
     def renew(self, device: int) -> None:
         if device in self.tasks:
             renew_lease(self.state, self.devices[device].device, self.tasks[device].task_id)
+
+    @rule(days=st.sampled_from([-400.0, -1.0, 1.0, 400.0]))
+    def the_wall_clock_is_set(self, days: float) -> None:
+        self.date += days * 86_400
+        close_due_rounds(self.state)
+
+    @rule()
+    def tidy_up(self) -> None:
+        sweep_outcomes(self.state, starting=False)
+        prune_rows(self.state)
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 60.0]))
     def time_passes(self, seconds: float) -> None:

@@ -110,6 +110,7 @@ def test_a_run_of_a_server_from_before_there_were_strategies_goes_on(make_fleet)
         config.attributes["connection"] = connection
         alembic.command.downgrade(config, "0001")
     fleet.state.close()
+    (fleet.state.folder / "folder.json").unlink()
 
     again = make_fleet("old", fleet.clock)
     again.fold()
