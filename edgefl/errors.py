@@ -8,6 +8,7 @@ __all__ = [
     "AuthenticationError",
     "CodecError",
     "DataError",
+    "DataNotReadyError",
     "EdgeflError",
     "FormatVersionError",
     "HashMismatchError",
@@ -95,6 +96,10 @@ class DataError(EdgeflError):
     """Data whose shapes, types or values do not fit the model, or a source that cannot be read."""
 
     exit_code = 22
+
+
+class DataNotReadyError(DataError):
+    """Data that is not there or not whole for the moment: it is being replaced, or was written to while it was read."""
 
 
 class CodecError(EdgeflError):

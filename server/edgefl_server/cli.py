@@ -170,9 +170,12 @@ def create(
     ] = 0.0,
     deadline: Annotated[float, typer.Option(help="Seconds that a round waits for outcomes; 0: for ever.")] = 0.0,
     max_failures: Annotated[
-        int, typer.Option(help="A round gives up after so many failures; 0: as many as it selects.")
+        int, typer.Option(help="A round gives up when so many devices failed; 0: as many as it asks, at least 3.")
     ] = 0,
     lease_seconds: Annotated[float, typer.Option(help="Silence after which a device may lose its place.")] = 300.0,
+    task_seconds: Annotated[
+        float, typer.Option(help="The longest that a task may take; 0: twelve times --lease-seconds.")
+    ] = 0.0,
     epochs: Annotated[int, typer.Option(help="Passes over each device's data.")] = 1,
     max_steps: Annotated[int, typer.Option(help="Batches per task; 0: no limit.")] = 0,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
@@ -180,6 +183,9 @@ def create(
     codec: Annotated[str, typer.Option(help="How devices write updates: float32 or float16.")] = "float32",
     clip_norm: Annotated[float, typer.Option(help="Devices clip updates to this L2 norm; 0: they do not.")] = 0.0,
     max_examples: Annotated[int, typer.Option(help="A device counts for at most so many examples.")] = 100_000,
+    max_weight_ratio: Annotated[
+        float, typer.Option(help="And for at most so many times the round's median; 0: no such limit.")
+    ] = 10.0,
     max_update_norm: Annotated[float, typer.Option(help="Updates with a larger L2 norm are refused.")] = 1e6,
     seed: Annotated[int, typer.Option(help="Makes the run repeatable; 0: a random one.")] = 0,
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
@@ -187,7 +193,7 @@ def create(
     server: ServerOption = None,
     format: FormatOption = Format.text,
 ) -> None:
-    """Create a run: the devices of the population start to work on it at once."""
+    """Create a run: devices of the population begin at once, as far as older runs of it have no place for them."""
     try:
         data = model.read_bytes()
     except OSError as error:
@@ -204,6 +210,7 @@ def create(
         "deadline_seconds": deadline,
         "max_failures": max_failures,
         "lease_seconds": lease_seconds,
+        "task_seconds": task_seconds,
         "epochs": epochs,
         "max_steps": max_steps,
         "learning_rate": learning_rate,
@@ -211,6 +218,7 @@ def create(
         "codec": codec,
         "clip_norm": clip_norm,
         "max_examples": max_examples,
+        "max_weight_ratio": max_weight_ratio,
         "max_update_norm": max_update_norm,
         "seed": seed,
         "name": name,

@@ -34,9 +34,26 @@ def round_line(entry: dict[str, Any]) -> str:
     parts += [f"{name} {value:.4f}" for name, value in entry["metrics"].items()]
     if entry["reasons"]:
         parts.append("reasons: " + ", ".join(f"{name} ×{count}" for name, count in entry["reasons"].items()))
+    parts += _held_back(entry["diagnostics"])
     if entry["why"]:
         parts.append(entry["why"])
     return "; ".join(parts)
+
+
+def _held_back(diagnostics: dict[str, float]) -> list[str]:
+    """Where the server did not take devices at their word; nothing in a round of honest ones."""
+    parts = []
+    if capped := int(diagnostics.get("devices_capped", 0)):
+        cap = int(diagnostics["weight_cap"])
+        parts.append(f"{_devices(capped)} counted for no more than {cap:,} examples")
+    if bounded := int(diagnostics.get("devices_bounded", 0)):
+        elements = int(diagnostics["statistics_bounded"])
+        parts.append(f"statistics of {_devices(bounded)} held to their range ({elements:,} elements)")
+    return parts
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
 
 
 def troubles(result: dict[str, Any]) -> list[str]:

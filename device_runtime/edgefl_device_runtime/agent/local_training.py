@@ -15,6 +15,7 @@ from edgefl.algorithms import check_plain_sgd
 from edgefl.codecs import codec_names
 from edgefl.errors import (
     DataError,
+    DataNotReadyError,
     EdgeflError,
     FormatVersionError,
     HashMismatchError,
@@ -80,7 +81,7 @@ class Training:
     """What a trainer did.
 
     Attributes:
-        num_examples: rows that took part.
+        num_examples: local rows; of training that was stopped early at most steps × batch size.
         steps: optimizer steps.
         states: additive states of loss and metrics: of the last epoch, or of the evaluation.
     """
@@ -315,6 +316,8 @@ def reason_for(error: Exception) -> tuple[OutcomeStatus, Reason]:
     """What the server is told about an error."""
     if isinstance(error, TaskDeclinedError):
         return OutcomeStatus.DECLINED, error.reason
+    if isinstance(error, DataNotReadyError):
+        return OutcomeStatus.DECLINED, Reason.NOT_READY
     if isinstance(error, InvalidSettingError):
         return OutcomeStatus.DECLINED, Reason.UNSUPPORTED_TASK
     if isinstance(error, StorageError):

@@ -37,6 +37,7 @@ class NewRun(BaseModel):
     deadline_seconds: float = 0.0
     max_failures: int = 0
     lease_seconds: float = 300.0
+    task_seconds: float = 0.0
     epochs: int = 1
     max_steps: int = 0
     learning_rate: float | None = None
@@ -44,6 +45,7 @@ class NewRun(BaseModel):
     codec: str = "float32"
     clip_norm: float = 0.0
     max_examples: int = 100_000
+    max_weight_ratio: float = 10.0
     max_update_norm: float = 1e6
     seed: int = 0
     strategy: str = "fedavg"

@@ -9,16 +9,19 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
-from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError
+from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError, storage_error
+from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation import (
+    Contribution,
     Expectation,
+    ModelLimits,
     RoundState,
     RunSettings,
     StrategyState,
+    Update,
     decode_outcome,
-    known_states,
+    merge,
     strategy_for,
-    sum_states,
     validate,
 )
 from edgefl_server.storage.blobs import DamagedBlobError
@@ -35,8 +38,12 @@ _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
 
 
+class _DamagedOutcomeError(Exception):
+    """The accepted outcome of the task that it names is not what was accepted."""
+
+
 def close_due_rounds(state: ServerState) -> bool:
-    """Closes the rounds whose deadline has passed; True when there were any.
+    """Ends the tasks whose longest time is over, and closes rounds whose time has come; True when there were any.
 
     A run with which this is not possible is noted and tried again; the others do not wait for it.
     """
@@ -47,8 +54,7 @@ def close_due_rounds(state: ServerState) -> bool:
             if run is None or state.troubles.rest(run_id, _CLOSE, now):
                 continue
             try:
-                # Without a deadline only outcomes move a round, and they do so themselves.
-                if run.settings["deadline_seconds"] and _is_due(session, run, now):
+                if _is_due(session, run, now):
                     due.append(run_id)
                 else:
                     state.troubles.clear(run_id, _CLOSE)
@@ -64,8 +70,8 @@ def close_due_rounds(state: ServerState) -> bool:
             failed[run_id] = error
         else:
             state.troubles.clear(run_id, _CLOSE)
-    for run_id, error in failed.items():
-        _note(state, run_id, _CLOSE, error)
+    for run_id, reason in failed.items():
+        _note(state, run_id, _CLOSE, reason)
     return closed
 
 
@@ -147,7 +153,7 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
             .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
             .order_by(OutcomeRow.task_id)
         ).all()
-    settings = RunSettings.from_json(run.settings)
+    settings, limits = RunSettings.from_json(run.settings), ModelLimits.from_json(run.limits)
     strategy = strategy_for(settings, run.weight_size, row.enrolled)
     try:
         before = StrategyState(
@@ -157,11 +163,8 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
     except DamagedBlobError as error:
         fail_damaged_run(state, run_id, f"round {number} cannot be folded: {error.message}")
         return
-    accumulator = strategy.start(before)
-    sums: dict[str, list[float]] = {}
-    kept = known_states(metrics_of(run))
-    damaged: set[str] = set()
-    for each in outcomes:
+
+    def contribution(each: OutcomeRow) -> Contribution:
         expected = Expectation(
             each.task_id,
             row.base_weights_hash,
@@ -170,22 +173,44 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
             run.statistic_size,
             sections=strategy.demand.sections,
         )
+
+        def read() -> tuple[Update, tuple[MetricState, ...]]:
+            try:
+                outcome = decode_outcome(state.outcomes.get(each.digest))
+                found = validate(outcome, expected)
+            except (DamagedBlobError, OutcomeRefusedError) as error:
+                raise _DamagedOutcomeError(each.task_id) from error
+            if found is None:
+                raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
+            return found, outcome.metrics
+
+        return Contribution(each.task_id, each.num_examples, read)
+
+    damaged: set[str] = set()
+    merged = None
+    while merged is None:
+        intact = [each for each in outcomes if each.task_id not in damaged]
+        if damaged and len(intact) < settings.effective_minimum:
+            _give_up(state, run_id, number, damaged, len(intact), settings.effective_minimum)
+            return
         try:
-            outcome = decode_outcome(state.outcomes.get(each.digest))
-            contribution = validate(outcome, expected)
-        except (DamagedBlobError, OutcomeRefusedError) as error:
-            _log.error("run %s: the accepted outcome of task %s is damaged: %s", run_id, each.task_id, error.message)
-            damaged.add(each.task_id)
-            continue
-        if contribution is None:
-            raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-        accumulator = strategy.fold(accumulator, contribution)
-        sums = sum_states(sums, (metric for metric in outcome.metrics if metric.name in kept))
-    intact = [each for each in outcomes if each.task_id not in damaged]
-    if damaged and len(intact) < settings.effective_minimum:
-        _give_up(state, run_id, number, damaged, len(intact), settings.effective_minimum)
-        return
-    result, diagnostics = strategy.finish(before, accumulator)
+            merged = merge(
+                strategy,
+                before,
+                [contribution(each) for each in intact],
+                settings,
+                limits,
+                metrics_of(run),
+                run.weight_size,
+                state.folder,
+            )
+        except _DamagedOutcomeError as error:
+            # What was summed holds a part of the round only: begin again without it.
+            _log.error("run %s: the accepted outcome of task %s is damaged: %s", run_id, error, error.__cause__)
+            damaged.add(str(error))
+        except OSError as error:
+            raise storage_error(error, "write a temporary file in", state.folder) from error
+    result = merged.state
     # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
     weights_hash = put_vector(state, result.weights)
     slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
@@ -198,8 +223,8 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         after = load_round(session, run, number).folded()
         row.state, row.ended_clock, row.weights_hash = after.state.value, now.clock, weights_hash
         row.why = "; ".join(filter(None, (_reason(row.why), _left_out(damaged))))
-        row.num_examples = sum(each.num_examples for each in intact)
-        row.metric_sums, row.diagnostics = sums, diagnostics
+        row.num_examples = merged.num_examples
+        row.metric_sums, row.diagnostics = merged.metric_sums, merged.diagnostics
         _mark_damaged(session, damaged)
         session.execute(
             update(OutcomeRow)

@@ -13,6 +13,7 @@ from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 from edgefl_server.aggregation import (
     AssignmentState,
     Expectation,
+    ModelLimits,
     RoundState,
     RunSettings,
     decode_outcome,
@@ -203,6 +204,8 @@ def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectat
             raise NotWantedError("surplus", f"Round {assignment.round} closed without task {task_id}.")
         if round_state is RoundState.FAILED:
             raise NotWantedError("stale", f"Round {assignment.round} was given up: {row.why}.")
+        if assignment.state == AssignmentState.FAILED.value:
+            raise NotWantedError("stale", f"Task {task_id} took longer than a task of this run may.")
         raise NotWantedError("stale", f"Task {task_id} was silent for too long and went to another device.")
     settings = RunSettings.from_json(run.settings)
     return Expectation(
@@ -213,6 +216,7 @@ def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectat
         statistic_size=run.statistic_size,
         max_norm=settings.norm_bound,
         sections=strategy_for(settings, run.weight_size).demand.sections,
+        limits=ModelLimits.from_json(run.limits),
     )
 
 

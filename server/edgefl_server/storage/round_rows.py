@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings
+from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings, rest_seconds
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["Disposition", "RunState", "load_round", "save_round", "stop_round", "task_id_of"]
+__all__ = [
+    "Disposition",
+    "RunState",
+    "load_round",
+    "rests_until",
+    "save_round",
+    "stop_round",
+    "task_id_of",
+    "took_too_long",
+]
 
 _STATES = {state.value: state for state in AssignmentState}
 
@@ -47,6 +56,7 @@ def load_round(session: Session, run: RunRow, number: int) -> Round:
         select(
             AssignmentRow.device,
             AssignmentRow.attempt,
+            AssignmentRow.assigned_clock,
             AssignmentRow.leased_until_clock,
             AssignmentRow.state,
             AssignmentRow.ended_clock,
@@ -55,16 +65,19 @@ def load_round(session: Session, run: RunRow, number: int) -> Round:
         .where(AssignmentRow.run == run.run, AssignmentRow.round == number)
         .order_by(AssignmentRow.position)
     )
+    assignments = tuple(
+        Assignment(device, attempt, assigned_at, leased_until, _STATES[state], ended_at, temporary)
+        for device, attempt, assigned_at, leased_until, state, ended_at, temporary in rows
+    )
     return Round(
         settings=RunSettings.from_json(run.settings),
         state=RoundState(row.state),
-        assignments=tuple(
-            Assignment(device, attempt, leased_until, _STATES[state], ended_at, temporary)
-            for device, attempt, leased_until, state, ended_at, temporary in rows
-        ),
+        assignments=assignments,
         opened_at=row.opened_clock,
         started_at=row.started_clock,
         why=row.why,
+        # Counted only where it matters, for the same reason.
+        enrolled=_enrolled(session, run) if any(each.failed for each in assignments) else 0,
     )
 
 
@@ -76,8 +89,7 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
     row = session.get_one(RoundRow, (run.run, number))
     row.state, row.why, row.started_clock = after.state.value, after.why, after.started_at
     if after.state is RoundState.FOLDING and before.state is not RoundState.FOLDING:
-        enrolled = select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
-        row.enrolled = session.scalar(enrolled) or 0
+        row.enrolled = _enrolled(session, run)
     known = {(each.device, each.attempt): each for each in before.assignments}
     for position, assignment in enumerate(after.assignments):
         old = known.get((assignment.device, assignment.attempt))
@@ -85,6 +97,7 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
             continue
         values = {
             "state": assignment.state.value,
+            "assigned_clock": assignment.assigned_at,
             "leased_until_clock": assignment.leased_until,
             "ended_clock": assignment.ended_at,
             "temporary": assignment.temporary,
@@ -139,3 +152,27 @@ def _discard(session: Session, run_id: str, number: int) -> None:
         .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
         .values(disposition=Disposition.DISCARDED)
     )
+
+
+def rests_until(session: Session, run: RunRow, device: str) -> float:
+    """Until when a device that held places of a run for too long gets no other; 0: it did not."""
+    settings = RunSettings.from_json(run.settings)
+    times, latest = session.execute(
+        select(func.count(), func.max(AssignmentRow.ended_clock)).where(
+            AssignmentRow.device == device,
+            AssignmentRow.state == AssignmentState.FAILED.value,
+            AssignmentRow.run == run.run,
+            took_too_long(settings),
+        )
+    ).one()
+    return latest + rest_seconds(settings, times) if times else 0.0
+
+
+def took_too_long(settings: RunSettings) -> ColumnElement[bool]:
+    """The tasks that ended with their longest time, or after it."""
+    return AssignmentRow.ended_clock >= AssignmentRow.assigned_clock + settings.effective_task_seconds
+
+
+def _enrolled(session: Session, run: RunRow) -> int:
+    count = select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
+    return session.scalar(count) or 0

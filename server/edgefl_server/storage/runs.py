@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
+import numpy as np
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
 from edgefl.model_file import ModelFile
-from edgefl_server.aggregation import RoundState, RunSettings, settle, strategy_for
+from edgefl_server.aggregation import ModelLimits, RoundState, RunSettings, settle, strategy_for
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.round_rows import RunState, stop_round
@@ -60,8 +61,8 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
 
     Raises:
         ModelFileError: the bytes are no intact model file.
-        InvalidSettingError: the file cannot take part in the strategy, the batch size is larger than the model's, or a
-            name has another form.
+        InvalidSettingError: every device would decline the tasks, the file cannot take part in the strategy or holds
+            NaN, or a name has another form.
         NameTakenError: an active run has the name.
         StorageError: no space.
     """
@@ -76,10 +77,16 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     file.verify()
     manifest = file.manifest
     settings = settle(settings, manifest)
+    initial = file.initial_weights()
+    if not np.isfinite(initial).all():
+        raise InvalidSettingError(
+            "The model's initial weights hold NaN or infinity: no device would take them.",
+            hint="Convert it again from weights that are finite.",
+        )
     if settings.seed == 0:
         settings = replace(settings, seed=1 + secrets.randbelow(2**62))
     model_hash = state.models.put(model)
-    first = strategy_for(settings, manifest.layout.weight_size).init(file.initial_weights())
+    first = strategy_for(settings, manifest.layout.weight_size).init(initial)
     weights_hash = put_vector(state, first.weights)
     slots = {slot: put_vector(state, vector) for slot, vector in first.slots.items()}
     now = state.now()
@@ -96,6 +103,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         weight_size=manifest.layout.weight_size,
         statistic_size=manifest.layout.statistic_size,
         metrics=[asdict(metric) for metric in manifest.metrics],
+        limits=ModelLimits.of(manifest).to_json(),
         initial_weights_hash=weights_hash,
         weights_hash=weights_hash,
         slots=slots,

@@ -12,12 +12,13 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import RunError
-from edgefl_server.aggregation import AssignmentState, finalise
+from edgefl.wire.messages import Reason
+from edgefl_server.aggregation import AssignmentState, RunSettings, finalise
 from edgefl_server.storage.identities import doubled_devices
-from edgefl_server.storage.round_rows import load_round
+from edgefl_server.storage.round_rows import Disposition, load_round, took_too_long
 from edgefl_server.storage.runs import find_run, get_run, metrics_of, readable_runs
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
-from edgefl_server.storage.tables import DeviceRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
 __all__ = ["run_status", "runs_summary", "warnings", "weights_of_round"]
 
@@ -78,7 +79,7 @@ def _told(
 
 def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]:
     rounds = session.scalars(select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number)).all()
-    outcomes = _outcome_counts(session, run.run)
+    outcomes = _outcome_counts(session, run)
     devices = session.scalar(select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population))
     current = load_round(session, run, run.round)
     return {
@@ -161,7 +162,7 @@ def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, 
     }
 
 
-def _outcome_counts(session: Session, run_id: str) -> dict[int, dict[str, Any]]:
+def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
     """Per round: outcomes by disposition and status, and the reasons of those that were not done."""
     counts: dict[int, dict[str, Any]] = {}
 
@@ -174,17 +175,33 @@ def _outcome_counts(session: Session, run_id: str) -> dict[int, dict[str, Any]]:
 
     rows = session.execute(
         select(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason, func.count())
-        .where(OutcomeRow.run == run_id)
+        .where(OutcomeRow.run == run.run)
         .group_by(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason)
     )
-    for number, disposition, status, reason, count in rows:
+    for number, disposition, status, reason, count in (*rows, *_out_of_time(session, run)):
         add(number, disposition, status, reason, count)
-    for number, pruned in session.execute(select(RoundRow.number, RoundRow.pruned).where(RoundRow.run == run_id)):
+    for number, pruned in session.execute(select(RoundRow.number, RoundRow.pruned).where(RoundRow.run == run.run)):
         for status, reasons in pruned.items():
             for reason, dispositions in reasons.items():
                 for disposition, count in dispositions.items():
                     add(number, disposition, status, reason, count)
     return counts
+
+
+def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str, int]]:
+    """Tasks that took too long, as if their devices had said so: nobody sent an outcome for them."""
+    rows = session.execute(
+        select(AssignmentRow.round, func.count())
+        .outerjoin(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
+        .where(
+            AssignmentRow.run == run.run,
+            took_too_long(RunSettings.from_json(run.settings)),
+            AssignmentRow.state == AssignmentState.FAILED.value,
+            OutcomeRow.task_id.is_(None),
+        )
+        .group_by(AssignmentRow.round)
+    )
+    return [(number, Disposition.NOTED, "failed", Reason.OUT_OF_TIME.name.lower(), count) for number, count in rows]
 
 
 def _date(seconds: float) -> str:

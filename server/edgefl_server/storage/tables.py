@@ -72,6 +72,8 @@ class RunRow(Table):
     weight_size: Mapped[int] = mapped_column(BigInteger)
     statistic_size: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[list[Any]] = mapped_column(JSON)
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """What the model file says about outcomes: `ModelLimits`."""
     initial_weights_hash: Mapped[str] = mapped_column(String(64))
     weights_hash: Mapped[str] = mapped_column(String(64))
     slots: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
@@ -122,6 +124,7 @@ class AssignmentRow(Table):
     attempt: Mapped[int] = mapped_column(Integer)
     position: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16))
+    assigned_clock: Mapped[float] = mapped_column(Float, default=0.0)
     leased_until_clock: Mapped[float] = mapped_column(Float)
     ended_clock: Mapped[float] = mapped_column(Float, default=0.0)
     temporary: Mapped[bool] = mapped_column(Boolean, default=False)

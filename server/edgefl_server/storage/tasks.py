@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from edgefl.wire.messages import ExtraVector, Task
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, strategy_for, task_seed
-from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round, task_id_of
+from edgefl_server.storage.round_rows import Disposition, RunState, load_round, rests_until, save_round, task_id_of
 from edgefl_server.storage.runs import readable_runs
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
@@ -88,7 +88,8 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
     """Says that a device still works on a task.
 
     Returns:
-        The seconds of the new lease; None when the task is not wanted any more.
+        The seconds of the new lease, fewer where the task's longest time ends before; None when the task is not wanted
+        any more.
 
     Raises:
         KeyError: the device has no such task.
@@ -106,7 +107,9 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
         if after is None:
             return None
         save_round(session, run, row.round, before, after, now)
-        return before.settings.lease_seconds
+        renewed = after.latest(device)
+        assert renewed is not None
+        return max(1.0, renewed.leased_until - now)
 
 
 def may_fetch(state: ServerState, device: str, digest: str) -> bool:
@@ -142,7 +145,7 @@ def _offers(
             yield run, before, renewed
     for run, before in rounds:
         assigned = before.assign(device.device, now)
-        if assigned is not None:
+        if assigned is not None and now >= rests_until(session, run, device.device):
             yield run, before, assigned
 
 
@@ -194,7 +197,7 @@ def _task(
         clip_norm=settings.clip_norm,
         codec=settings.codec,
         # At least a second: 0 would say that there is no deadline.
-        deadline_seconds=0.0 if current.deadline is None else max(1.0, current.deadline - now),
+        deadline_seconds=max(1.0, current.seconds_left(assignment, now)),
         model_bytes=state.models.size(run.model_hash),
         base_weights_bytes=state.weights.size(row.base_weights_hash),
     )

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edgefl.errors import StorageError
+from edgefl.errors import OutcomeRefusedError, StorageError
+from edgefl.wire.messages import MetricState, Section
 from edgefl_server.aggregation import RoundState
+from edgefl_server.run_text import round_line
 from edgefl_server.storage import Swept, close_due_rounds, run_status, stop_run, sweep_outcomes, weights_of_round
 from edgefl_server.storage import folding as folding_module
 from edgefl_server.storage.tables import RunRow
@@ -77,6 +80,76 @@ def test_metrics_are_those_of_all_rows_of_the_round(fleet) -> None:
     assert entry["loss"] == pytest.approx(0.5)
     assert entry["metrics"]["accuracy"] == pytest.approx((sum(rows) - 2) / sum(rows))
     assert entry["num_examples"] == sum(rows)
+
+
+def test_a_devices_own_word_is_bounded_by_the_others_and_status_says_so(fleet) -> None:
+    devices = fleet.add_devices(3)
+    run = fleet.create_run(target=3, rounds=1)
+    base = np.frombuffer(fleet.state.weights.get(weights_of_round(fleet.state, run, 0)[0]), "<f4")
+    for device in devices[1:]:
+        fleet.accept(device, replace(fleet.outcome(fleet.task(device)), num_examples=100))
+    lie = replace(
+        fleet.outcome(fleet.task(devices[0])),
+        num_examples=2**53,
+        sections=(
+            Section.of("delta", np.ones(16, np.float32), "float32"),
+            Section.of("statistics", np.full(4, -9e29, np.float32), "float32"),
+        ),
+        metrics=(MetricState("loss_sum", (2.0**53,)), MetricState("rows", (2.0**53,))),
+    )
+    fleet.accept(devices[0], lie)
+    fleet.fold()
+    entry = run_status(fleet.state, run)["history"][0]
+    assert entry["num_examples"] == 400
+    assert (entry["diagnostics"]["devices_capped"], entry["diagnostics"]["weight_cap"]) == (1, 200)
+    assert (entry["diagnostics"]["devices_bounded"], entry["diagnostics"]["statistics_bounded"]) == (1, 4)
+    assert "1 device counted for no more than 200 examples" in round_line(entry)
+    rows = entry["metric_sums"]["rows"][0]
+    assert rows < 400 - 100
+    weights = np.frombuffer(final_weights(fleet, run), "<f4")
+    assert np.abs(weights[:16] - base[:16]).max() < 0.8
+    assert np.all(weights[16:] > 0)
+
+
+def test_statistics_that_nothing_bounds_make_no_variance_negative_in_any_strategy(fleet) -> None:
+    devices = fleet.add_devices(2)
+    for strategy, more in (("fedavg", {}), ("scaffold", {}), ("feddyn", {"mu": 0.1})):
+        run = fleet.create_run(target=2, rounds=1, strategy=strategy, **more)
+        for device, statistic in zip(devices, (-3e29, 3e29), strict=True):
+            good = fleet.outcome(fleet.task(device))
+            bad = Section.of("statistics", np.full(4, statistic, np.float32), "float32")
+            others = [each for each in good.sections if each.name != "statistics"]
+            fleet.accept(device, replace(good, sections=(*others, bad)))
+        fleet.fold()
+        statistics = np.frombuffer(final_weights(fleet, run), "<f4")[16:]
+        assert np.all((statistics >= 0) & (statistics < 500))
+
+
+def test_a_device_that_sends_a_state_of_another_length_is_refused_and_hides_nobodys_metrics(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2, rounds=1)
+    good = fleet.outcome(fleet.task(devices[0]))
+    wrong = tuple(replace(each, values=each.values * 2) for each in good.metrics)
+    with pytest.raises(OutcomeRefusedError) as refused:
+        fleet.accept(devices[0], replace(good, metrics=wrong))
+    assert refused.value.reason == "bad_metrics"
+    for device in devices:
+        fleet.finish(device)
+    fleet.fold()
+    assert run_status(fleet.state, run)["history"][0]["metrics"].keys() == {"accuracy"}
+
+
+def test_an_accepted_outcome_of_an_earlier_server_is_folded_whatever_its_metrics_are(fleet, monkeypatch) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1, rounds=1)
+    good = fleet.outcome(fleet.task(device))
+    with monkeypatch.context() as patched:
+        patched.setattr("edgefl_server.aggregation.validation._check_states", lambda *arguments: None)
+        fleet.accept(device, replace(good, metrics=(MetricState("rows", (1.0, 2.0)), *good.metrics[2:])))
+    fleet.fold()
+    entry = run_status(fleet.state, run)["history"][0]
+    assert (entry["state"], entry["loss"]) == ("done", None)
+    assert entry["metrics"]["accuracy"] > 0
 
 
 def test_a_round_that_a_killed_server_left_folding_is_folded_at_the_next_start(make_fleet: Callable) -> None:

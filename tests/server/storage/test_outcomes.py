@@ -186,7 +186,7 @@ def test_giving_up_is_accepted_and_shown_with_its_reason(fleet, status: OutcomeS
 
 def test_when_every_device_fails_the_run_fails_and_says_why(fleet) -> None:
     devices = fleet.add_devices(2)
-    run = fleet.create_run(target=2, rounds=9)
+    run = fleet.create_run(target=2, rounds=9, max_failures=2)
     for _ in range(3):
         for device in devices:
             fleet.give_up(device, Reason.DATA_MISMATCH, OutcomeStatus.FAILED)
@@ -200,7 +200,7 @@ def test_when_every_device_fails_the_run_fails_and_says_why(fleet) -> None:
 
 def test_a_run_goes_on_after_a_failed_round(fleet) -> None:
     devices = fleet.add_devices(2)
-    run = fleet.create_run(target=2, rounds=2)
+    run = fleet.create_run(target=2, rounds=2, max_failures=2)
     for device in devices:
         fleet.give_up(device, Reason.INTERNAL, OutcomeStatus.FAILED)
     for device in devices:
@@ -214,10 +214,25 @@ def test_a_run_goes_on_after_a_failed_round(fleet) -> None:
 def test_a_run_none_of_whose_rounds_was_done_is_failed(fleet) -> None:
     (device,) = fleet.add_devices(1)
     run = fleet.create_run(target=1, rounds=1)
-    fleet.give_up(device, Reason.INTERNAL, OutcomeStatus.FAILED)
+    for _ in range(3):
+        assert run_status(fleet.state, run)["state"] == "active"
+        fleet.give_up(device, Reason.INTERNAL, OutcomeStatus.FAILED)
+        fleet.clock.now += 60
     status = run_status(fleet.state, run)
     assert status["state"] == "failed"
-    assert "1 devices failed" in status["why"]
+    assert "1 device failed" in status["why"]
+
+
+def test_one_device_with_wrong_data_costs_a_short_run_nothing_but_its_own_place(fleet) -> None:
+    bad, good = fleet.add_devices(2)
+    run = fleet.create_run(target=1, rounds=1)
+    for _ in range(8):
+        fleet.give_up(bad, Reason.DATA_MISMATCH, OutcomeStatus.FAILED)
+        fleet.clock.now += 60
+    assert run_status(fleet.state, run)["history"][0]["reasons"] == {"data_mismatch": 8}
+    fleet.finish(good)
+    fleet.fold()
+    assert run_status(fleet.state, run)["state"] == "done"
 
 
 def test_a_full_disk_accepts_nothing_and_keeps_nothing(fleet, monkeypatch) -> None:

@@ -18,6 +18,7 @@ from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 from edgefl_server.aggregation import RunSettings, Update, strategy_for
+from edgefl_server.aggregation.caps import count_examples
 from edgefl_server.storage import (
     NotWantedError,
     ServerState,
@@ -242,10 +243,12 @@ class Promises(RuleBasedStateMachine):
                 continue
             accumulator = strategy.start(expected)
             prefix = f"{self.run}-{entry['round']:06d}-"
-            for task_id in sorted(each for each in self.accepted if each.startswith(prefix)):
+            task_ids = sorted(each for each in self.accepted if each.startswith(prefix))
+            said = [self.accepted[task_id].num_examples for task_id in task_ids]
+            counted = count_examples(said, self.settings.max_examples, self.settings.max_weight_ratio).examples
+            for task_id, examples in zip(task_ids, counted, strict=True):
                 vectors = {section.name: section.vector() for section in self.accepted[task_id].sections}
                 further = {"control": vectors["control"]} if "control" in vectors else {}
-                examples = self.accepted[task_id].num_examples
                 update = Update(task_id, examples, vectors["delta"], vectors["statistics"], **further)
                 accumulator = strategy.fold(accumulator, update)
             assert accumulator.outcomes == entry["outcomes"]["folded"] >= 1

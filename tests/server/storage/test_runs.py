@@ -59,6 +59,25 @@ def test_a_batch_larger_than_the_models_is_refused(fleet) -> None:
         create_run(fleet.state, make_model_file(), "people", RunSettings(rounds=1, target=1, batch_size=9))
 
 
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_a_batch_that_every_device_would_decline_is_refused_with_the_way_out(fleet, size: int) -> None:
+    settings = replace(SETTINGS, batch_size=size)
+    with pytest.raises(InvalidSettingError, match="--batch-size expects the model's 8") as refused:
+        create_run(fleet.state, make_model_file(mixes_rows=True), "people", settings)
+    assert f"--batch-size {size}" in (refused.value.hint or "")
+    assert runs_summary(fleet.state) == []
+    for model, allowed in ((make_model_file(mixes_rows=True), 8), (make_model_file(), size)):
+        create_run(fleet.state, model, "people", replace(SETTINGS, batch_size=allowed))
+
+
+def test_a_model_that_holds_nan_is_refused(fleet) -> None:
+    values = [np.zeros((3, 4), np.float32), np.full(4, np.nan, np.float32)]
+    model = make_model_file(default_parameters(statistics=False), values=values)
+    with pytest.raises(InvalidSettingError, match="NaN"):
+        create_run(fleet.state, model, "people", SETTINGS)
+    assert runs_summary(fleet.state) == []
+
+
 def test_a_model_without_statistics_trains_too(fleet) -> None:
     run = create_run(fleet.state, make_model_file(default_parameters(statistics=False)), "people", SETTINGS)
     assert len(fleet.state.weights.get(weights_of_round(fleet.state, run, 0)[0])) == 4 * 16
