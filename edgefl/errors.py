@@ -101,6 +101,8 @@ class DataError(EdgeflError):
 class DataNotReadyError(DataError):
     """Data that is not there or not whole for the moment: it is being replaced, or was written to while it was read."""
 
+    exit_code = 26
+
 
 class CodecError(EdgeflError):
     """A payload that its codec cannot decode, or a codec that is not known."""

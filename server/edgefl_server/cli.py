@@ -48,6 +48,9 @@ def start(
     private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow other machines without TLS.")] = False,
     max_outcome_bytes: Annotated[int, typer.Option(help="Larger outcomes are refused.", min=1)] = 256 << 20,
+    max_connections: Annotated[
+        int, typer.Option(help="More are turned away; 0: as many as there may be open files for.", min=0)
+    ] = 0,
     keep_days: Annotated[
         float, typer.Option(help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.", min=0)
     ] = 7.0,
@@ -86,7 +89,7 @@ def start(
                     f"edgefl server invite --state {state} --population NAME"
                 )
 
-        serve(app, address, listener, ready)
+        serve(app, address, listener, ready, max_connections)
 
 
 @contextmanager

@@ -119,9 +119,7 @@ class _Files:
         latest = max((mtime / 1e9 for _, mtime, _, _ in stamp), default=0.0)
         if isinstance(error, DataNotReadyError) or not 0 <= self._clock() - latest < _SETTLES:
             return error
-        hint = (
-            "It was written to a moment ago and may not be finished. Write a new file and rename it over the old one."
-        )
+        hint = "It was written to a moment ago and may be unfinished. Write a new file and rename it over the old one."
         return DataNotReadyError(error.message, hint=hint)
 
     def _check_complete(self, arrays: Arrays) -> None:
@@ -140,7 +138,7 @@ def _held(found: Mapping[str, NDArray[Any] | _Stored]) -> Arrays:
     total, held = 0, {}
     for nbytes, name, each in stored:
         total += nbytes
-        held[name] = each.load() if total <= _IN_MEMORY or each.fortran_order else each.rows()
+        held[name] = each.rows() if total > _IN_MEMORY and each.has_rows else each.load()
     return {name: each if isinstance(each, np.ndarray) else held[name] for name, each in found.items()}
 
 
@@ -158,8 +156,13 @@ class _Stored:
         if self._offset + self.nbytes > file.size:
             raise EOFError("it ends before its last row")
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether a row lies in one place: not in Fortran's order."""
+        return self.nbytes > 0 and len(self.shape) > 0 and not (self.fortran_order and len(self.shape) > 1)
+
     def rows(self) -> FileRows:
-        """What is read piece by piece; not in Fortran's order, where a row lies all over the file."""
+        """What is read piece by piece."""
         return FileRows(self._file, self._offset, self.shape, self.dtype)
 
     def load(self) -> NDArray[Any]:

@@ -284,6 +284,9 @@ def _chunks(array: NDArray[Any] | FileRows) -> Iterator[tuple[int, NDArray[Any]]
     """Pieces of whole rows and the row at which each begins; none for an empty array."""
     if array.size:
         step = max(1, _CHUNK // (array.size // len(array)))
+        if isinstance(array, FileRows):
+            yield from array.pieces(step)
+            return
         for start in range(0, len(array), step):
             yield start, array[start : start + step]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,8 @@ class DataFile:
         except OSError as error:
             raise self._unreadable(error) from error
         if min(done) != into[0][0].nbytes:
-            raise changed(self.path)
+            for offset, (one,) in zip(offsets, into, strict=True):
+                self.read(offset, one)  # says what is wrong, if anything is
 
     def _read_stamp(self) -> tuple[int, int]:
         found = os.fstat(self._descriptor)
@@ -140,6 +141,14 @@ class FileRows:
         self.file.read(self._offset + start * self._width, _bytes_of(found))
         return found
 
+    def pieces(self, count: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """All rows, so many at a time, each time in the same array; and the row at which each piece begins."""
+        raw = np.empty((min(count, len(self)), *self.shape[1:]), self.dtype)
+        for start in range(0, len(self), count):
+            piece = raw[: len(self) - start]
+            self.file.read(self._offset + start * self._width, _bytes_of(piece))
+            yield start, piece
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All of it, in memory."""
         found = self[:]
@@ -170,7 +179,7 @@ class FileRows:
             if _are_consecutive(rows):
                 file.read(self._offset + int(rows[0]) * width, content)
             else:
-                file.read_each((rows * width + self._offset).tolist(), rows_of_out)
+                file.read_each((rows.astype(np.int64) * width + self._offset).tolist(), rows_of_out)
             file.check()
 
         return read

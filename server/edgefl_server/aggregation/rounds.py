@@ -151,6 +151,14 @@ class Round:
         started_at = now if current.started_at is None else current.started_at
         return replace(current, assignments=(*current.assignments, new), started_at=started_at)._selected()
 
+    def places(self, now: float) -> int:
+        """How many tasks could be handed out now: free places, and those whose lease has run out."""
+        if not self.state.takes_outcomes:
+            return 0
+        current = self._without_overdue(now)
+        late = sum(a.state is AssignmentState.OPEN and a.leased_until < now for a in current.assignments)
+        return max(0, self.settings.cohort_size - current._busy()) + late
+
     def renew(self, device: str, now: float) -> Round | None:
         """Extends the lease of the device's open task, never beyond its longest time.
 

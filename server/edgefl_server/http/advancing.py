@@ -17,6 +17,7 @@ from edgefl_server.storage import (
     pending_folds,
     prune_rows,
     sweep_outcomes,
+    sweep_uploads,
 )
 
 __all__ = ["advance"]
@@ -27,6 +28,7 @@ _FOLDS_AT_ONCE = 2
 """A large run does not hold up a small one; more would need the memory of as many models."""
 _FILES_SECONDS = 5.0
 _KEEP_TIME_SECONDS = 60.0
+_SWEEP_SECONDS = 60.0
 _TIDY_SECONDS = 3600.0
 _ADVANCE, _TIDY = "advance rounds", "tidy up"
 
@@ -82,7 +84,7 @@ class Chores:
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._kept_at = self._tidied_at = state.clock()
-        self._looked_at = -math.inf
+        self._looked_at = self._swept_at = -math.inf
 
     def do(self) -> bool:
         """Does what is due; what is not possible, for example on a full disk, waits for the next time.
@@ -103,6 +105,9 @@ class Chores:
         return fail_damaged_runs(state)
 
     def _tidy(self, state: ServerState, now: float) -> None:
+        if now - self._swept_at >= _SWEEP_SECONDS:
+            self._swept_at = now
+            sweep_uploads(state)
         if now - self._kept_at >= _KEEP_TIME_SECONDS:
             self._kept_at = now
             state.keep_time()

@@ -20,9 +20,10 @@ from edgefl.errors import (
     RunError,
     StorageError,
 )
+from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError
 
-__all__ = ["STORE", "RequestError", "install", "response", "retry_after"]
+__all__ = ["STORE", "RequestError", "error_body", "install", "response", "retry_after"]
 
 STORE = "store or read"
 """What the server cannot do for the one who asked."""
@@ -49,7 +50,12 @@ def response(
     status: int, code: str, message: str, hint: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """An error as every error looks."""
-    return JSONResponse({"error": {"code": code, "message": message, "hint": hint}}, status, headers)
+    return JSONResponse(error_body(code, message, hint), status, headers, media_type=CONTROL_TYPE)
+
+
+def error_body(code: str, message: str, hint: str | None = None) -> dict[str, dict[str, str | None]]:
+    """The JSON of an error."""
+    return {"error": {"code": code, "message": message, "hint": hint}}
 
 
 def retry_after(lowest: int, highest: int) -> dict[str, str]:

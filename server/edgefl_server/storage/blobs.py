@@ -35,6 +35,18 @@ class BlobStore(Protocol):
         """
         ...
 
+    def adopt(self, file: Path, digest: str) -> None:
+        """Like `put`, for a file of the same file system, which is moved here.
+
+        Args:
+            file: whole, and nobody writes to it any more.
+            digest: its SHA-256.
+
+        Raises:
+            StorageError: it could not be moved; it may lie where it was.
+        """
+        ...
+
     def get(self, digest: str) -> bytes:
         """The bytes, checked against their hash.
 
@@ -87,6 +99,20 @@ class FolderBlobs:
         digest = sha256(data)
         write_bytes(self._folder / digest, data, durable=True)
         return digest
+
+    def adopt(self, file: Path, digest: str) -> None:
+        """See `BlobStore`."""
+        target = self._file(digest)
+        try:
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(file, target)  # noqa: PTH105 - Path.replace hides that this is rename(2)
+            sync_folder(self._folder)
+        except OSError as error:
+            raise storage_error(error, "write", target) from error
 
     def get(self, digest: str) -> bytes:
         """See `BlobStore`."""

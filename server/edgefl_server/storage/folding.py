@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError, storage_error
 from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation import (
+    AssignmentState,
     Contribution,
     Expectation,
     ModelLimits,
@@ -29,7 +30,7 @@ from edgefl_server.storage.damage import fail_damaged_run
 from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round
 from edgefl_server.storage.runs import fail_run_if_hopeless, metrics_of, open_next_round, readable_runs
 from edgefl_server.storage.state import ServerState, get_vector, put_vector
-from edgefl_server.storage.tables import OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
 
 __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds"]
 
@@ -91,6 +92,18 @@ def _close(state: ServerState, run_id: str) -> bool:
 
 
 def _is_due(session: Session, run: RunRow, now: float) -> bool:
+    settings = RunSettings.from_json(run.settings)
+    if not settings.deadline_seconds:
+        # All the tasks of a round are read only once the oldest may have taken too long.
+        oldest = session.scalar(
+            select(func.min(AssignmentRow.assigned_clock)).where(
+                AssignmentRow.run == run.run,
+                AssignmentRow.round == run.round,
+                AssignmentRow.state == AssignmentState.OPEN.value,
+            )
+        )
+        if oldest is None or now < oldest + settings.effective_task_seconds:
+            return False
     before = load_round(session, run, run.round)
     return before.advance(now) != before
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
+from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings, rest_seconds
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
 __all__ = [
+    "OUT_OF_TIME",
     "Disposition",
     "RunState",
     "load_round",
@@ -19,6 +21,7 @@ __all__ = [
     "took_too_long",
 ]
 
+OUT_OF_TIME = Reason.OUT_OF_TIME.name.lower()
 _STATES = {state.value: state for state in AssignmentState}
 
 
@@ -159,18 +162,19 @@ def rests_until(session: Session, run: RunRow, device: str) -> float:
     settings = RunSettings.from_json(run.settings)
     times, latest = session.execute(
         select(func.count(), func.max(AssignmentRow.ended_clock)).where(
-            AssignmentRow.device == device,
-            AssignmentRow.state == AssignmentState.FAILED.value,
-            AssignmentRow.run == run.run,
-            took_too_long(settings),
+            AssignmentRow.device == device, AssignmentRow.run == run.run, took_too_long(settings)
         )
     ).one()
     return latest + rest_seconds(settings, times) if times else 0.0
 
 
 def took_too_long(settings: RunSettings) -> ColumnElement[bool]:
-    """The tasks that ended with their longest time, or after it."""
-    return AssignmentRow.ended_clock >= AssignmentRow.assigned_clock + settings.effective_task_seconds
+    """The tasks that were ended because their longest time was over: nobody sent an outcome for them."""
+    return and_(
+        AssignmentRow.state == AssignmentState.FAILED.value,
+        AssignmentRow.ended_clock >= AssignmentRow.assigned_clock + settings.effective_task_seconds,
+        ~select(OutcomeRow.task_id).where(OutcomeRow.task_id == AssignmentRow.task_id).exists(),
+    )
 
 
 def _enrolled(session: Session, run: RunRow) -> int:

@@ -20,6 +20,7 @@ from edgefl_server.storage.doubles import Doubles
 from edgefl_server.storage.folder import check_folder, make_private, write_id
 from edgefl_server.storage.tables import FolderRow
 from edgefl_server.storage.troubles import Troubles
+from edgefl_server.storage.uploads import Uploads
 
 __all__ = ["DEFAULT_KEEP_DAYS", "SECONDS_PER_DAY", "ServerState", "get_vector", "put_vector"]
 
@@ -41,6 +42,7 @@ class ServerState:
         models: model files.
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
         outcomes: accepted messages that are not folded yet, or were discarded.
+        uploads: messages that are arriving.
         orphans: the folder for files among the outcomes that no row names.
         clock: the server's clock, for everything that measures a duration.
         date: the wall clock, for what people read.
@@ -96,6 +98,7 @@ class ServerState:
             self.models: BlobStore = FolderBlobs(folder / "models")
             self.weights: BlobStore = FolderBlobs(folder / "weights")
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes")
+            self.uploads = Uploads(folder / "uploads")
             self.orphans = folder / "orphans"
             self.keep_time()
         except BaseException:

@@ -12,10 +12,9 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import RunError
-from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import AssignmentState, RunSettings, finalise
 from edgefl_server.storage.identities import doubled_devices
-from edgefl_server.storage.round_rows import Disposition, load_round, took_too_long
+from edgefl_server.storage.round_rows import OUT_OF_TIME, Disposition, load_round, took_too_long
 from edgefl_server.storage.runs import find_run, get_run, metrics_of, readable_runs
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
@@ -192,16 +191,10 @@ def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str
     """Tasks that took too long, as if their devices had said so: nobody sent an outcome for them."""
     rows = session.execute(
         select(AssignmentRow.round, func.count())
-        .outerjoin(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
-        .where(
-            AssignmentRow.run == run.run,
-            took_too_long(RunSettings.from_json(run.settings)),
-            AssignmentRow.state == AssignmentState.FAILED.value,
-            OutcomeRow.task_id.is_(None),
-        )
+        .where(AssignmentRow.run == run.run, took_too_long(RunSettings.from_json(run.settings)))
         .group_by(AssignmentRow.round)
     )
-    return [(number, Disposition.NOTED, "failed", Reason.OUT_OF_TIME.name.lower(), count) for number, count in rows]
+    return [(number, Disposition.NOTED, "failed", OUT_OF_TIME, count) for number, count in rows]
 
 
 def _date(seconds: float) -> str:

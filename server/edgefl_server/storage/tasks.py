@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import DatabaseError
@@ -15,7 +15,7 @@ from edgefl_server.storage.runs import readable_runs
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["active_runs", "may_fetch", "next_task", "renew_lease"]
+__all__ = ["active_runs", "devices_with_tasks", "ended_runs", "may_fetch", "next_task", "places", "renew_lease"]
 
 _HAND_OUT, _READ = "hand out tasks", "read the round"
 
@@ -53,6 +53,35 @@ def active_runs(state: ServerState, population: str) -> int:
             .where(RunRow.population == population, RunRow.state == RunState.ACTIVE)
         )
     return count or 0
+
+
+def devices_with_tasks(state: ServerState) -> list[str]:
+    """The devices that have an open task of any run."""
+    with state.database.read() as session:
+        open_ones = select(AssignmentRow.device).where(AssignmentRow.state == AssignmentState.OPEN.value)
+        return list(session.scalars(open_ones.distinct()))
+
+
+def ended_runs(state: ServerState, population: str, runs: Collection[str]) -> list[str]:
+    """Those of the runs that are over, or that the population never had: there will be no task of them any more."""
+    if not runs:
+        return []
+    with state.database.read() as session:
+        active = set(
+            session.scalars(
+                select(RunRow.run).where(
+                    RunRow.population == population, RunRow.state == RunState.ACTIVE, RunRow.run.in_(runs)
+                )
+            )
+        )
+    return [run for run in runs if run not in active]
+
+
+def places(state: ServerState, population: str) -> int:
+    """How many tasks the runs of a population could hand out now."""
+    with state.database.read() as session:
+        now = state.clock()
+        return sum(current.places(now) for _, current in _rounds(state, session, population, now))
 
 
 def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
@@ -109,8 +138,21 @@ def _offers(
     state: ServerState, session: Session, device: DeviceRow, now: float
 ) -> Iterator[tuple[RunRow, Round, Round]]:
     """The runs that have work for the device, its round in each, and the round after handing out the work."""
-    active = readable_runs(state, session, RunRow.population == device.population, RunRow.state == RunState.ACTIVE)
+    rounds = _rounds(state, session, device.population, now)
+    for run, before in rounds:
+        renewed = before.renew(device.device, now)
+        if renewed is not None:
+            yield run, before, renewed
+    for run, before in rounds:
+        assigned = before.assign(device.device, now)
+        if assigned is not None and now >= rests_until(session, run, device.device):
+            yield run, before, assigned
+
+
+def _rounds(state: ServerState, session: Session, population: str, now: float) -> list[tuple[RunRow, Round]]:
+    """The active runs of a population with their current rounds, but for those that cannot be read."""
     rounds = []
+    active = readable_runs(state, session, RunRow.population == population, RunRow.state == RunState.ACTIVE)
     for run_id, run in active:
         if run is None:
             continue
@@ -122,14 +164,7 @@ def _offers(
             state.troubles.note(run_id, _READ, error, now)
         else:
             state.troubles.clear(run_id, _READ)
-    for run, before in rounds:
-        renewed = before.renew(device.device, now)
-        if renewed is not None:
-            yield run, before, renewed
-    for run, before in rounds:
-        assigned = before.assign(device.device, now)
-        if assigned is not None and now >= rests_until(session, run, device.device):
-            yield run, before, assigned
+    return rounds
 
 
 def _task(

@@ -18,7 +18,7 @@ def share(of: int, examples: tuple[int, ...]) -> float:
 def test_one_liar_among_honest_devices_has_a_bounded_share(rows: int, honest: int, lie: int, ratio: float) -> None:
     counted = count_examples([*[rows] * honest, lie], MOST, ratio)
     assert share(honest, counted.examples) <= max(ratio / (honest + ratio), 1 / (honest + 1)) + 1e-12
-    if honest >= 2:
+    if honest >= 2 and lie > ratio * rows:
         assert share(honest, counted.examples) <= 0.5
     # A device that says too little takes nothing from the others but their distance to itself.
     assert min(counted.examples) >= min(rows, lie)
@@ -38,12 +38,8 @@ def test_how_much_a_device_counts_does_not_depend_on_the_order(claims: list[int]
 def test_honest_devices_within_the_ratio_count_for_what_they_say(sizes: list[int], unit: int) -> None:
     claims = [size * unit for size in sizes]
     counted = count_examples(claims, MOST, 10.0)
-    if len(claims) < 3 or 2 * max(claims) <= sum(claims):
-        assert counted.examples == tuple(claims)
-        assert (counted.capped, counted.cap) == (0, 0)
-    else:
-        assert counted.capped == 1
-        assert max(counted.examples) == sum(claims) - max(claims)
+    assert counted.examples == tuple(claims)
+    assert (counted.capped, counted.cap) == (0, 0)
 
 
 @given(said, st.integers(1, 2**53), st.sampled_from([0.0, 1.0, 10.0]))
@@ -60,6 +56,7 @@ def test_nobody_counts_for_more_than_they_say_or_the_run_allows_nor_for_nothing(
     [
         ([100, 2**53], (100, 1000)),  # two devices: measured by the smaller
         ([100, 100, 2**53], (100, 100, 200)),  # three: no more than all others together
+        ([10, 20, 150], (10, 20, 150)),  # unlike, and within the ratio
         ([2**53], (2**53,)),  # nobody to compare it with
         ([], ()),
     ],

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -342,3 +344,27 @@ class RoundMachine(RuleBasedStateMachine):
 
 
 TestRoundMachine = RoundMachine.TestCase
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(["assign", "renew", "done", "busy", "failed"]), st.floats(0, 90)),
+        max_size=25,
+    ),
+    target=st.integers(1, 3),
+)
+def test_there_is_a_place_wherever_a_device_could_get_a_task(steps: list[tuple[int, str, float]], target: int) -> None:
+    states = {"done": AssignmentState.DONE, "busy": AssignmentState.DECLINED, "failed": AssignmentState.FAILED}
+    current, now = Round(RunSettings(rounds=1, target=target, lease_seconds=50, over_selection=1.5)), 0.0
+    for index, action, seconds in steps:
+        now += seconds
+        device = f"device {index}"
+        if any(current.assign(f"device {each}", now) for each in range(6)):
+            assert current.places(now) > 0
+        if current.latest("nobody") is None and current.assign("nobody", now) is None:
+            assert current.places(now) == 0
+        if action in states:
+            with contextlib.suppress(RunError):
+                current = current.settle(device, states[action], now, temporary=action == "busy")
+        else:
+            current = (current.assign if action == "assign" else current.renew)(device, now) or current

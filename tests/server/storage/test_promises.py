@@ -159,13 +159,13 @@ class Promises(RuleBasedStateMachine):
             return
         task = self.tasks[device]
         outcome = outcome_for(task, self.weights(task.base_weights_hash), 4)
-        put = self.state.outcomes.put
+        adopt = self.state.outcomes.adopt
 
-        def crash(data: bytes) -> str:
-            put(data)
+        def crash(file: Path, digest: str) -> None:
+            adopt(file, digest)
             raise Crash
 
-        self.state.outcomes.put = crash  # type: ignore[method-assign]
+        self.state.outcomes.adopt = crash  # type: ignore[method-assign]
         with contextlib.suppress(Crash, NotWantedError, OutcomeRefusedError):
             accept_outcome(self.state, self.devices[device].device, task.task_id, outcome.encode())
         self.restart()
