@@ -8,6 +8,7 @@ __all__ = [
     "AuthenticationError",
     "CodecError",
     "DataError",
+    "DataNotReadyError",
     "EdgeflError",
     "FormatVersionError",
     "HashMismatchError",
@@ -95,6 +96,12 @@ class DataError(EdgeflError):
     """Data whose shapes, types or values do not fit the model, or a source that cannot be read."""
 
     exit_code = 22
+
+
+class DataNotReadyError(DataError):
+    """Data that cannot be read now and may be in a moment: a file that is being replaced, a disk that is not there."""
+
+    exit_code = 26
 
 
 class CodecError(EdgeflError):
