@@ -175,9 +175,10 @@ class Connection:
             NotReachedError: there is none, or it broke off inside the ``with`` block.
         """
         settings, before = self.settings, self.bytes_down
-        timeouts = (
-            (settings.connect_timeout, settings.read_timeout + wait) if patience is None else (patience, patience)
-        )
+        if patience is None:
+            timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout + wait)
+        else:
+            timeout = urllib3.Timeout(connect=patience, read=patience)
         try:
             with self._limits.set(longest, settings.send_timeout if patience is None else patience):
                 response = self._pool.request(
@@ -185,7 +186,7 @@ class Connection:
                     self._prefix + path,
                     body=body,
                     headers=self._headers(authorization, headers or {}),
-                    timeout=urllib3.Timeout(*timeouts),
+                    timeout=timeout,
                     retries=False,
                     redirect=False,
                     preload_content=False,

@@ -212,7 +212,7 @@ class Device:
                 document,
                 wait=wait,
                 longest=self._settings.longest_task,
-                shows=lambda reply: reply.content_type == CONTENT_TYPE or reply.active_runs is not None,
+                shows=_answers_a_poll,
             )
         )
         for run in reply.ended_runs(asked):
@@ -386,6 +386,12 @@ def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Call
         return InterpreterTrainer(path, num_threads=num_threads, runtime=runtime, threads_file=threads_file)
 
     return load
+
+
+def _answers_a_poll(reply: Reply) -> bool:
+    return (reply.status == 200 and reply.content_type == CONTENT_TYPE) or (
+        reply.status == 204 and reply.active_runs is not None
+    )
 
 
 def _capabilities() -> dict[str, Any]:

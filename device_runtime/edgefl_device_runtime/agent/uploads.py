@@ -104,7 +104,7 @@ class _Upload:
             body=rest,
             content_type=CONTENT_TYPE,
             headers=headers,
-            shows=lambda reply: reply.document.get("task_id") == self._task_id,
+            shows=lambda reply: reply.status == 202 and reply.document.get("task_id") == self._task_id,
             # The last piece being handed over does not mean that the first one has arrived.
             wait=min(len(rest), settings.buffered) / settings.slowest,
             patience=self._patience,

@@ -353,7 +353,7 @@ class Rig:
             "state": self.folder / "state",
             **changes,
         }
-        device = Device(self.server.url, "kitchen", **arguments)
+        device = Device(arguments.pop("server", self.server.url), "kitchen", **arguments)
         self.devices.append(device)
         return device
 
