@@ -63,10 +63,14 @@ class _BoundedStream(io.RawIOBase):
     def __init__(self, raw: Any, sock: socket.socket, limits: Limits) -> None:
         self._raw, self._socket = raw, sock
         self._silence = sock.gettimeout()
-        self._most = limits.body + _HEAD
+        self._most = _HEAD
         self._slowest = limits.slowest
         self._started = time.monotonic()
         self._read = 0
+
+    def allow(self, body: int) -> None:
+        """Lets the body come, once the head has."""
+        self._most = self._read + body + _HEAD
 
     def readable(self) -> bool:
         return True
@@ -93,7 +97,12 @@ def _answering(limits: Limits) -> Callable[..., http.client.HTTPResponse]:
     class Answer(http.client.HTTPResponse):
         def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
             super().__init__(sock, *arguments, **options)
-            self.fp = io.BufferedReader(_BoundedStream(self.fp.detach(), sock, limits))
+            self._bounded = _BoundedStream(self.fp.detach(), sock, limits)
+            self.fp = io.BufferedReader(self._bounded)
+
+        def begin(self) -> None:
+            super().begin()
+            self._bounded.allow(limits.body)
 
     return Answer
 
