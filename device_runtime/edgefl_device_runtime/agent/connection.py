@@ -35,12 +35,24 @@ class Contact:
         last: the server's last answer; None: none since the start.
         next_try: None while it can be reached.
         trouble: what it looks like while it cannot; empty otherwise.
+        changed: called after each of them has changed.
     """
 
     def __init__(self) -> None:
+        self.changed: Callable[[], None] = lambda: None
         self.last: float | None = None
         self.next_try: float | None = None
         self.trouble = ""
+
+    def made(self) -> None:
+        """The server has answered."""
+        self.last, self.next_try, self.trouble = time.time(), None, ""
+        self.changed()
+
+    def lost(self, trouble: str, rest: float) -> None:
+        """It was not reached, and is tried again after a rest."""
+        self.trouble, self.next_try = trouble, time.time() + rest
+        self.changed()
 
 
 class Connection:
@@ -225,7 +237,7 @@ class Connection:
                     pause = settings.first_retry
                 rest = pause * (1 - settings.jitter + settings.jitter * self._random.random())
                 rest = max(rest, min(error.retry_after or 0.0, settings.longest_rest))
-                self.contact.trouble, self.contact.next_try = error.message, time.time() + rest
+                self.contact.lost(error.message, rest)
                 if error.kind not in told:
                     self._report(f"{error} Trying again until it answers.")
                 elif time.monotonic() - reminded >= settings.remind:
@@ -247,7 +259,7 @@ class Connection:
             AuthenticationError: it says that it does not accept the secret or token.
         """
         judged(reply, self.server, shows)
-        self.contact.last, self.contact.next_try, self.contact.trouble = time.time(), None, ""
+        self.contact.made()
         if reply.status == 401:
             raise AuthenticationError(
                 f"{self.server} does not accept this device: {reply.message}",

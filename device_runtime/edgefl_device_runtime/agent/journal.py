@@ -49,6 +49,7 @@ class Journal:
         self._changed = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        contact.changed = self._change
 
     def doing(self, what: str, task: Task | None = None) -> None:
         """What the device does from now on, and for which task."""
@@ -97,7 +98,7 @@ class Journal:
             self._write()
 
     def _change(self) -> None:
-        if not self._changed.is_set():
+        if not self._changed.is_set() and not self._ended.is_set():
             self._changed.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep_writing, name="journal", daemon=True)

@@ -20,7 +20,7 @@ def status_of(folder: StateFolder) -> dict[str, Any]:
         StorageError: a file is there and cannot be read.
     """
     enrolment, journal, unsent = folder.enrolment(), read_journal(folder.status), folder.unsent_outcome()
-    running = folder.used()
+    running, history = folder.used(), journal.get("history")
     return {
         "device_id": folder.identity().device_id,
         "server": enrolment.get("server"),
@@ -35,7 +35,7 @@ def status_of(folder: StateFolder) -> dict[str, Any]:
         "as_of": journal.get("written"),
         "unsent_task": unsent[0].task_id if unsent else None,
         "cache_bytes": sum(map(_size, [*folder.models.glob("*"), *folder.weights.glob("*")])),
-        "history": journal.get("history") or [],
+        "history": history if isinstance(history, list) else [],
     }
 
 
