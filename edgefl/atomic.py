@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from edgefl.errors import storage_error
@@ -27,22 +27,26 @@ def write_bytes(
         StorageError: the disk is full, the folder is missing or may not be written. The old file is intact.
     """
     path = Path(path)
-    temporary = ""
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
+    created = False
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        # The kernel applies the umask: reading it would set it, for all threads of the process.
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode & 0o600)
+        created = True
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        Path(temporary).chmod(mode if mode is not None else 0o666 & ~_umask())
         os.replace(temporary, path)  # noqa: PTH105 - Path.replace hides that this is rename(2)
         if durable:
             sync_folder(path.parent)
     except OSError as error:
-        if temporary:
+        if created:
             with contextlib.suppress(OSError):  # the first error is the one to tell
-                Path(temporary).unlink()
+                temporary.unlink()
         raise storage_error(error, "write", path) from error
 
 
@@ -58,10 +62,3 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    # The only portable way to read the umask is to set it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

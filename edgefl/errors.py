@@ -99,7 +99,7 @@ class DataError(EdgeflError):
 
 
 class DataNotReadyError(DataError):
-    """Data that cannot be read now and may be in a moment: a file that is being replaced, a disk that is not there."""
+    """Data that is not there or not whole for the moment: it is being replaced, or was written to while it was read."""
 
     exit_code = 26
 
@@ -175,9 +175,19 @@ class InsecureListenError(EdgeflError):
 
 
 class StorageError(EdgeflError):
-    """A file cannot be written or read: disk full, no permission, damaged state."""
+    """A file cannot be written or read: disk full, no permission, damaged state.
+
+    Args:
+        message: what could not be done, and why.
+        hint: what to do.
+        full: there is no space: freeing some mends it.
+    """
 
     exit_code = 52
+
+    def __init__(self, message: str, *, hint: str | None = None, full: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.full = full
 
 
 class RunError(EdgeflError):
@@ -186,9 +196,11 @@ class RunError(EdgeflError):
     exit_code = 53
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STORAGE_HINTS = {
     errno.ENOSPC: "Free some space on that disk and try again; nothing was left half-written.",
     errno.EDQUOT: "The disk quota is used up; free some space and try again; nothing was left half-written.",
+    errno.EFBIG: "The file system, or a limit of this process (ulimit -f), allows no larger file.",
     errno.EACCES: "Check who owns the folder, or choose another one.",
     errno.EPERM: "Check who owns the folder, or choose another one.",
     errno.EROFS: "The file system is mounted read-only; choose another folder.",
@@ -198,4 +210,5 @@ _STORAGE_HINTS = {
 def storage_error(error: OSError, action: str, path: object) -> StorageError:
     """Turns an ``OSError`` into one clear line that says what was being done to which path."""
     hint = _STORAGE_HINTS.get(error.errno or 0, "Check the path and try again.")
-    return StorageError(f"Could not {action} {path}: {error.strerror or error}.", hint=hint)
+    full = error.errno in _NO_SPACE
+    return StorageError(f"Could not {action} {path}: {error.strerror or error}.", hint=hint, full=full)

@@ -34,6 +34,7 @@ def make_model_file(
     batch_size: int = 8,
     algorithms: Sequence[str] = (),
     momentum: float = 0.0,
+    mixes_rows: bool = False,
 ) -> bytes:
     """The bytes of a file that `ModelFile` reads and verifies.
 
@@ -44,11 +45,16 @@ def make_model_file(
         batch_size: what the manifest says.
         algorithms: those of `edgefl.algorithms.ALGORITHMS` for which the manifest has signatures.
         momentum: of the SGD that it says it was compiled with.
+        mixes_rows: what the manifest says.
     """
     parameters = list(default_parameters() if parameters is None else parameters)
     random = np.random.default_rng(seed)
     if values is None:
         values = [random.normal(size=each.shape).astype(np.float32) for each in parameters]
+        values = [
+            1 + np.abs(value) if "variance" in each.name else value
+            for each, value in zip(parameters, values, strict=True)
+        ]
     # Buffer 0 is always empty, as in every TFLite file; then one per parameter, then the manifest.
     parameters = [replace(each, buffer=index) for index, each in enumerate(parameters, start=1)]
     manifest = ModelManifest(
@@ -58,6 +64,7 @@ def make_model_file(
         outputs=("y",),
         targets=(Target("y", "y", classes=4),),
         batch_size=batch_size,
+        mixes_rows=mixes_rows,
         optimizer={"class_name": "SGD", "config": {"learning_rate": 0.01, "momentum": momentum}},
         metrics=(Metric("accuracy", "mean", ("accuracy_total", "accuracy_count")),),
     )
@@ -73,18 +80,20 @@ def make_model_file(
 
 def _signatures(parameters: Sequence[Parameter], batch: int, algorithms: Sequence[str]) -> dict[str, Signature]:
     data = (TensorSpec("x", "x", (batch, 3), "float32"), TensorSpec("y", "y", (batch,), "int32"))
-    loss, status = TensorSpec("loss", "loss", (1,), "float32"), TensorSpec("status", "status", (1,), "float32")
+    names = ("loss", "accuracy_total", "accuracy_count")
+    results = tuple(TensorSpec(name, name, (1,), "float32") for name in names)
+    status = TensorSpec("status", "status", (1,), "float32")
     weights = [each for each in parameters if each.shared and each.role == "weight"]
     specs = tuple(TensorSpec(each.name, each.name, each.shape, each.dtype) for each in weights)
-    signatures = {"train": Signature(data, (loss,))}
+    signatures = {"train": Signature(data, results)}
     if {"fedprox", "feddyn"} & set(algorithms):
-        signatures["train"] = Signature((*data, TensorSpec("mu", "mu", (1,), "float32")), (loss,))
+        signatures["train"] = Signature((*data, TensorSpec("mu", "mu", (1,), "float32")), results)
         signatures["set_reference"] = Signature((), (status,))
     if {"scaffold", "feddyn"} & set(algorithms):
         signatures["set_correction"] = Signature(specs, (status,))
     if "fedsgd" in algorithms:
         gradients = tuple(TensorSpec(f"gradient/{spec.name}", spec.tensor, spec.shape, spec.dtype) for spec in specs)
-        signatures["gradient"] = Signature(data, (loss, *gradients))
+        signatures["gradient"] = Signature(data, (*results, *gradients))
     return signatures
 
 

@@ -295,7 +295,7 @@ class Outcome:
         reason: why it is not ``DONE``.
         base_weights_hash: the weights that it started from.
         layout_hash: the layout of its vectors.
-        num_examples: rows of local data that were trained on; the weight in FedAvg.
+        num_examples: rows of local data, at most steps × batch size where a limit ended training; the weight in FedAvg.
         local_steps: optimizer steps made.
         sections: the vectors.
         metrics: additive states, summed over the rows.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import logging
 import os
 import socket
 import sys
@@ -20,8 +19,9 @@ import typer
 
 from edgefl.atomic import write_bytes
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl.errors import InvalidSettingError, storage_error
-from edgefl_server import run_text, watching
+from edgefl.errors import HashMismatchError, InvalidSettingError, storage_error
+from edgefl.hashing import sha256
+from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
 
@@ -48,6 +48,12 @@ def start(
     private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow other machines without TLS.")] = False,
     max_outcome_bytes: Annotated[int, typer.Option(help="Larger outcomes are refused.", min=1)] = 256 << 20,
+    max_connections: Annotated[
+        int, typer.Option(help="More are turned away; 0: as many as there may be open files for.", min=0)
+    ] = 0,
+    keep_days: Annotated[
+        float, typer.Option(help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.", min=0)
+    ] = 7.0,
     format: FormatOption = Format.text,
 ) -> None:
     """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
@@ -56,17 +62,21 @@ def start(
     from edgefl_server.http.serving import listen
     from edgefl_server.storage import ServerState, sweep_outcomes
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("edgefl_server").setLevel(logging.INFO)
+    log_lines.start()
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
     pin = address.certificate_pin()
-    with _private_files(), closing(ServerState(state)) as kept:
+    with _private_files(), closing(ServerState(state, keep_days=keep_days)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
         OperatorFile(url, token, pin).write(state)
-        sweep_outcomes(kept)
+        swept = sweep_outcomes(kept)
+        if swept.orphans:
+            progress(
+                f"{swept.orphans} files that the database does not know lay among the outcomes; "
+                f"they are in {kept.orphans} now."
+            )
         app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes)
         result = {"url": url, "state": str(state), "pid": os.getpid(), "certificate_pin": pin}
 
@@ -79,7 +89,7 @@ def start(
                     f"edgefl server invite --state {state} --population NAME"
                 )
 
-        serve(app, address, listener, ready)
+        serve(app, address, listener, ready, max_connections)
 
 
 @contextmanager
@@ -158,11 +168,14 @@ def create(
     over_selection: Annotated[
         float, typer.Option(help="Devices asked per outcome wanted [default: 1.3 with --deadline, else 1]")
     ] = 0.0,
-    deadline: Annotated[float, typer.Option(help="Seconds that a round waits from its first task; 0: for ever.")] = 0.0,
+    deadline: Annotated[float, typer.Option(help="Seconds that a round waits for outcomes; 0: for ever.")] = 0.0,
     max_failures: Annotated[
-        int, typer.Option(help="A round gives up after so many failures; 0: as many as it selects.")
+        int, typer.Option(help="A round gives up when so many devices failed; 0: as many as it asks, at least 3.")
     ] = 0,
     lease_seconds: Annotated[float, typer.Option(help="Silence after which a device may lose its place.")] = 300.0,
+    task_seconds: Annotated[
+        float, typer.Option(help="The longest that a task may take; 0: twelve times --lease-seconds.")
+    ] = 0.0,
     epochs: Annotated[int, typer.Option(help="Passes over each device's data.")] = 1,
     max_steps: Annotated[int, typer.Option(help="Batches per task; 0: no limit.")] = 0,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
@@ -170,6 +183,9 @@ def create(
     codec: Annotated[str, typer.Option(help="How devices write updates: float32 or float16.")] = "float32",
     clip_norm: Annotated[float, typer.Option(help="Devices clip updates to this L2 norm; 0: they do not.")] = 0.0,
     max_examples: Annotated[int, typer.Option(help="A device counts for at most so many examples.")] = 100_000,
+    max_weight_ratio: Annotated[
+        float, typer.Option(help="And for at most so many times the round's median; 0: no such limit.")
+    ] = 10.0,
     max_update_norm: Annotated[float, typer.Option(help="Updates with a larger L2 norm are refused.")] = 1e6,
     seed: Annotated[int, typer.Option(help="Makes the run repeatable; 0: a random one.")] = 0,
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
@@ -177,7 +193,7 @@ def create(
     server: ServerOption = None,
     format: FormatOption = Format.text,
 ) -> None:
-    """Create a run: the devices of the population start to work on it at once."""
+    """Create a run: devices of the population begin at once, as far as older runs of it have no place for them."""
     try:
         data = model.read_bytes()
     except OSError as error:
@@ -194,6 +210,7 @@ def create(
         "deadline_seconds": deadline,
         "max_failures": max_failures,
         "lease_seconds": lease_seconds,
+        "task_seconds": task_seconds,
         "epochs": epochs,
         "max_steps": max_steps,
         "learning_rate": learning_rate,
@@ -201,6 +218,7 @@ def create(
         "codec": codec,
         "clip_norm": clip_norm,
         "max_examples": max_examples,
+        "max_weight_ratio": max_weight_ratio,
         "max_update_norm": max_update_norm,
         "seed": seed,
         "name": name,
@@ -232,7 +250,7 @@ def watch(
 def list_runs(state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text) -> None:
     """List all runs, oldest first."""
     result: dict[str, Any] = OperatorClient.find(state, server).get("/v1/runs")
-    emit(result, format, lambda: run_text.runs(result["runs"]))
+    emit(result, format, lambda: run_text.runs(result))
 
 
 @run.command()
@@ -260,6 +278,12 @@ def weights(
         raise InvalidSettingError(f"--output expects a name that ends in .npy, got {output}.")
     query = "" if round is None else f"?round={round}"
     data, headers = OperatorClient.find(state, server).download(f"/v1/runs/{run_id}/weights{query}")
+    digest = headers.get("ETag", "").strip('"')
+    if sha256(data) != digest:
+        raise HashMismatchError(
+            f"The weights of run {run_id} are damaged: their hash should be {digest}, got {sha256(data)}.",
+            hint="On the server's disk if it happens again; other rounds may be intact: give --round.",
+        )
     vector = np.frombuffer(data, "<f4")
     buffer = io.BytesIO()
     np.save(buffer, vector)
@@ -269,6 +293,6 @@ def weights(
         "run": run_id,
         "round": int(headers.get("EdgeFL-Round", "0")),
         "elements": int(vector.size),
-        "weights_hash": headers.get("ETag", "").strip('"'),
+        "weights_hash": digest,
     }
     emit(result, format, lambda: f"{output}: {vector.size:,} elements after round {result['round']}")

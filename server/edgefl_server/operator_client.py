@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
+from edgefl.credentials import check_pin, check_token
 from edgefl.errors import (
     AuthenticationError,
     EdgeflError,
@@ -31,8 +32,11 @@ _KINDS: dict[str, type[EdgeflError]] = {
     "ended": RunError,
     "invalid_setting": InvalidSettingError,
     "bad_model_file": ModelFileError,
+    "name_taken": RunError,
     "storage_full": StorageError,
+    "storage_failed": StorageError,
 }
+_WHERE = "It is in operator.json of the server's state folder."
 _TIMEOUT = urllib3.Timeout(connect=10, read=300)
 
 
@@ -43,12 +47,17 @@ class OperatorClient:
         operator: where it is, and the token.
 
     Raises:
-        InvalidSettingError: the URL is none of HTTP.
+        InvalidSettingError: the URL is none of HTTP, or there is a pin for a server without a certificate.
     """
 
     def __init__(self, operator: OperatorFile) -> None:
         if not operator.url.startswith(("http://", "https://")):
             raise InvalidSettingError(f"The server's URL expects http:// or https:// in front, got {operator.url!r}.")
+        if operator.certificate_pin and operator.url.startswith("http://"):
+            raise InvalidSettingError(
+                "A certificate pin needs an https:// server, got an http:// one.",
+                hint="Leave the pin out, or use the server's https:// address.",
+            )
         self.url = operator.url.rstrip("/")
         self.certificate_pin = operator.certificate_pin
         self._headers = {"Authorization": f"Bearer {operator.admin_token}"}
@@ -63,7 +72,7 @@ class OperatorClient:
         """A client for the server of a state folder, or for a URL with EDGEFL_ADMIN_TOKEN.
 
         Raises:
-            InvalidSettingError: neither or both were given, or the token is missing.
+            InvalidSettingError: neither or both were given, or the token or the pin is missing or none.
             StorageError: the state folder has no operator.json.
         """
         if (state is None) == (server is None):
@@ -74,9 +83,16 @@ class OperatorClient:
         if not token:
             raise InvalidSettingError(
                 "--server needs the operator's token in EDGEFL_ADMIN_TOKEN.",
-                hint="It is in operator.json of the server's state folder.",
+                hint=_WHERE,
             )
-        return cls(OperatorFile(str(server), token, os.environ.get("EDGEFL_CERTIFICATE_PIN") or None))
+        pin = os.environ.get("EDGEFL_CERTIFICATE_PIN", "")
+        return cls(
+            OperatorFile(
+                str(server),
+                check_token(token, "EDGEFL_ADMIN_TOKEN", shortest=1, hint=_WHERE),
+                check_pin(pin, "EDGEFL_CERTIFICATE_PIN", hint=_WHERE) if pin else None,
+            )
+        )
 
     def get(self, path: str) -> Any:
         """A JSON answer."""

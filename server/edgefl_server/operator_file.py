@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgefl.atomic import write_text
+from edgefl.credentials import check_pin, check_token
 from edgefl.errors import StorageError, storage_error
 
 __all__ = ["OperatorFile"]
 
 _NAME = "operator.json"
+_ANEW = "Delete it and start the server again: that makes a new token."
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,23 @@ class OperatorFile:
 
         Raises:
             StorageError: there is none, or it is damaged.
+            InvalidSettingError: its token is none, or can be guessed; or its pin is none.
         """
         path = folder / _NAME
         try:
             document = json.loads(path.read_text())
-            return cls(str(document["url"]), str(document["admin_token"]), document.get("certificate_pin"))
+            url, token, pin = document["url"], document["admin_token"], document.get("certificate_pin")
+            if not (isinstance(url, str) and isinstance(token, str) and isinstance(pin, (str, type(None)))):
+                raise TypeError
         except FileNotFoundError as error:
             raise StorageError(
                 f"There is no {path}.", hint="Give the --state of a server that `edgefl server start` has started."
             ) from error
         except OSError as error:
             raise storage_error(error, "read", path) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{path} is damaged.", hint="Delete it and start the server again.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(f"{path} is damaged.", hint=_ANEW) from error
+        return cls(url, check_token(token, str(path), hint=_ANEW), pin and check_pin(pin, str(path), hint=_ANEW))
 
     def write(self, folder: Path) -> None:
         """Writes the file, for its owner only."""

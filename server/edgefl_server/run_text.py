@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["round_line", "runs", "status"]
+__all__ = ["round_line", "runs", "status", "troubles"]
 
 
 def status(result: dict[str, Any]) -> str:
     """A run's status: what it is, then one line a round."""
     label = f" ({result['name']})" if result["name"] else ""
-    lines = [f"run {result['run']}{label}: {result['state']}, round {result['round']} of {result['rounds']}"]
+    lines = [f"run {result['run']}{label}: {result['state']}, {_position(result)}"]
     if result["why"]:
         lines.append(f"  why: {result['why']}")
-    lines.append(
-        f"  population {result['population']}: {result['devices_enrolled']} devices enrolled, "
-        f"{result['tasks_open']} tasks open, target {result['target']}, "
-        f"strategy {result['settings'].get('strategy', 'fedavg')}"
-    )
+    lines += [f"  {line}" for line in troubles(result)]
+    if result["settings"]:
+        lines.append(
+            f"  population {result['population']}: {result['devices_enrolled']} devices enrolled, "
+            f"{result['tasks_open']} tasks open, target {result['target']}, "
+            f"strategy {result['settings'].get('strategy', 'fedavg')}"
+        )
     lines += [f"  {round_line(entry)}" for entry in result["history"]]
     lines.append(f"  weights {result['weights_hash']}")
     return "\n".join(lines)
@@ -33,18 +34,43 @@ def round_line(entry: dict[str, Any]) -> str:
     parts += [f"{name} {value:.4f}" for name, value in entry["metrics"].items()]
     if entry["reasons"]:
         parts.append("reasons: " + ", ".join(f"{name} ×{count}" for name, count in entry["reasons"].items()))
+    parts += _held_back(entry["diagnostics"])
     if entry["why"]:
         parts.append(entry["why"])
     return "; ".join(parts)
 
 
-def runs(entries: Sequence[dict[str, Any]]) -> str:
-    """One line a run."""
-    return (
-        "\n".join(
-            f"{entry['run']}  {entry['state']:<8} round {entry['round']} of {entry['rounds']}  "
-            f"{entry['population']}  {entry['name']}".rstrip()
-            for entry in entries
-        )
-        or "no runs"
-    )
+def _held_back(diagnostics: dict[str, float]) -> list[str]:
+    """Where the server did not take devices at their word; nothing in a round of honest ones."""
+    parts = []
+    if capped := int(diagnostics.get("devices_capped", 0)):
+        cap = int(diagnostics["weight_cap"])
+        parts.append(f"{_devices(capped)} counted for no more than {cap:,} examples")
+    if bounded := int(diagnostics.get("devices_bounded", 0)):
+        elements = int(diagnostics["statistics_bounded"])
+        parts.append(f"statistics of {_devices(bounded)} held to their range ({elements:,} elements)")
+    return parts
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
+
+
+def troubles(result: dict[str, Any]) -> list[str]:
+    """What does not work right now, and what operators should look at; one line each."""
+    return [f"trouble: {each}" for each in result.get("troubles", ())] + [
+        f"warning: {each}" for each in result.get("warnings", ())
+    ]
+
+
+def runs(result: dict[str, Any]) -> str:
+    """One line a run, then what operators should look at."""
+    lines = []
+    for entry in result["runs"]:
+        line = f"{entry['run']}  {entry['state']:<8} {_position(entry)}  {entry['population']}  {entry['name']}"
+        lines.append("  ".join([line.rstrip(), *troubles(entry)]))
+    return "\n".join([*(lines or ["no runs"]), *troubles({"warnings": result.get("warnings", [])})])
+
+
+def _position(entry: dict[str, Any]) -> str:
+    return f"round {entry['round']}" + ("" if entry["rounds"] is None else f" of {entry['rounds']}")

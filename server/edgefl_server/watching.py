@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 60.0
 def watch(
     client: OperatorClient, run_id: str, report: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """Tells each round as it ends, until the run ends.
+    """Tells each round as it ends, and each trouble once, until the run ends.
 
     Returns:
         The last status.
@@ -29,6 +29,7 @@ def watch(
         ServerUnavailableError: the server did not answer for a minute.
     """
     told, silent = 0, 0.0
+    troubles: list[str] = []
     while True:
         try:
             result: dict[str, Any] = client.get(f"/v1/runs/{run_id}")
@@ -44,6 +45,10 @@ def watch(
                 break
             report(run_text.round_line(entry))
             told += 1
+        for line in run_text.troubles(result):
+            if line not in troubles:
+                report(line)
+        troubles = run_text.troubles(result)
         if result["state"] != "active":
             return result
         sleep(_PAUSE_SECONDS)

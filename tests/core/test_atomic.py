@@ -53,3 +53,13 @@ except StorageError as error:
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+def test_the_umask_of_a_process_with_threads_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(mask: int) -> int:
+        raise AssertionError(mask)
+
+    monkeypatch.setattr("os.umask", refuse)
+    write_bytes(tmp_path / "open", b"")
+    write_bytes(tmp_path / "shared", b"", mode=0o640)
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o640

@@ -95,7 +95,7 @@ def make_fleet(tmp_path: Path) -> Iterator[Callable[[str], Fleet]]:
 
     def make(name: str = "state", clock: Clock | None = None) -> Fleet:
         clock = clock or Clock()
-        state = ServerState(tmp_path / name, clock)
+        state = ServerState(tmp_path / name, clock, clock)
         states.append(state)
         return Fleet(state, clock, invite(state, "people"))
 

@@ -230,7 +230,7 @@ def test_a_restarted_server_knows_its_runs_devices_and_operator(tmp_path: Path, 
 def test_a_full_disk_is_507_for_devices_and_nothing_is_half_written(tmp_path: Path) -> None:
     # A limit on the size of files stands for the full disk: every write beyond it fails as one does.
     parameters_file = tmp_path / "model.tflite"
-    parameters_file.write_bytes(make_model_file([Parameter("w", "m/w", (20_000,))]))
+    parameters_file.write_bytes(make_model_file([Parameter("w", "m/w", (500_000,))]))
     state = tmp_path / "s"
     server = ServerProcess(state, free_port())
     server.start()
@@ -239,7 +239,7 @@ def test_a_full_disk_is_507_for_devices_and_nothing_is_half_written(tmp_path: Pa
     device.enrol("people", str(token))
     server.call("run", "create", parameters_file, "--population", "people", "--rounds", 1, "--target", 1)
     assert server.process is not None
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))
     http = urllib3.PoolManager(retries=False)
     headers = {**Identity.number(0).authorization, "Content-Type": "application/json"}
     answers = []
@@ -298,3 +298,66 @@ def test_interrupting_from_the_keyboard_stops_cleanly(tmp_path: Path) -> None:
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(30) == 0
     server.process.communicate()
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> ServerProcess:
+    """A server that has accepted an outcome and does not run."""
+    server = ServerProcess(tmp_path / "state", free_port())
+    server.start()
+    token = server.call("server", "invite", "--population", "people")["token"]
+    device = FakeDevice(server.url, Identity.number(0))
+    device.enrol("people", str(token))
+    (tmp_path / "model.tflite").write_bytes(make_model_file())
+    server.call("run", "create", tmp_path / "model.tflite", "--population", "people", "--rounds", 1, "--target", 2)
+    assert device.step() is True
+    server.stop()
+    return server
+
+
+def test_a_start_without_its_database_is_one_clear_line_and_deletes_no_outcome(stopped: ServerProcess) -> None:
+    before = sorted((stopped.state / "outcomes").iterdir())
+    assert len(before) == 1
+    (stopped.state / "server.sqlite").unlink()
+    for _ in range(2):
+        code, error = error_of("server", "start", "--state", stopped.state, "--port", stopped.port)
+        assert (code, error["error"]) == (52, "StorageError")
+        assert "server.sqlite is missing" in str(error["message"])
+    assert sorted((stopped.state / "outcomes").iterdir()) == before
+    assert not (stopped.state / "server.sqlite").exists()
+
+
+def test_a_start_with_an_empty_token_is_refused(stopped: ServerProcess) -> None:
+    path = stopped.state / "operator.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "admin_token": ""}))
+    code, error = error_of("server", "start", "--state", stopped.state, "--port", stopped.port)
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    assert "makes a new token" in str(error["hint"])
+
+
+def test_a_start_lists_what_the_database_does_not_know_and_keeps_it(stopped: ServerProcess) -> None:
+    names = [f"{index:064x}" for index in range(3)]
+    for name in names:
+        (stopped.state / "outcomes" / name).write_bytes(b"unknown")
+    stopped.start()
+    _, said = stopped.stop()
+    assert all(name in said for name in names)
+    assert "3 files that the database does not know" in said
+    assert sorted(path.name for path in (stopped.state / "orphans").iterdir()) == names
+    assert len(list((stopped.state / "outcomes").iterdir())) == 1
+
+
+def test_damaged_weights_are_not_handed_to_the_operator_as_if_they_were_good(
+    server: ServerProcess, model: Path, tmp_path: Path
+) -> None:
+    run = server.call("run", "create", model, "--population", "nobody", "--rounds", 1, "--target", 1)["run"]
+    digest = server.call("run", "status", run)["initial_weights_hash"]
+    server.call("run", "stop", run)
+    path = server.state / "weights" / str(digest)
+    kept = path.read_bytes()
+    path.write_bytes(b"x" * len(kept))
+    arguments = ("run", "weights", run, "-o", tmp_path / "w.npy", "--state", server.state)
+    assert error_of(*arguments)[1]["error"] == "HashMismatchError"
+    assert not (tmp_path / "w.npy").exists()
+    path.write_bytes(kept)
+    assert edgefl(*arguments).returncode == 0

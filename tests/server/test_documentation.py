@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import typer
 
 import edgefl_server
 from edgefl.codecs import codec_names
+from edgefl_server.aggregation import RunSettings
 from edgefl_server.cli import run
 from edgefl_server.http import create_app
+from edgefl_server.http.operator_routes import NewRun
 
 DOCS = Path(__file__).parents[2] / "docs"
 PROTOCOL, OPERATING = (DOCS / f"{name}.md" for name in ("protocol", "operating"))
@@ -19,7 +22,7 @@ PROTOCOL, OPERATING = (DOCS / f"{name}.md" for name in ("protocol", "operating")
 
 def test_every_call_is_in_the_protocol(fleet) -> None:
     text = PROTOCOL.read_text()
-    for path in create_app(fleet.state, "token").openapi()["paths"]:
+    for path in create_app(fleet.state, "operators-token").openapi()["paths"]:
         pattern = re.escape(path).replace(r"\{run_id\}", r"\{id or name\}")
         assert re.search(re.sub(r"\\\{\w+_hash\\\}", r"\\{hash\\}", pattern), text), path
 
@@ -43,6 +46,18 @@ def test_every_codec_is_in_the_protocol() -> None:
 def options() -> list[str]:
     command = typer.main.get_command(run).commands["create"]  # type: ignore[attr-defined]
     return [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+
+
+def test_settings_query_and_options_of_a_run_are_in_step() -> None:
+    settings = {field.name: field.default for field in fields(RunSettings) if field.default is not MISSING}
+    query = {name: field.default for name, field in NewRun.model_fields.items() if not field.is_required()}
+    command = typer.main.get_command(run).commands["create"]  # type: ignore[attr-defined]
+    chosen = {parameter.name: parameter.default for parameter in command.params if not parameter.required}
+    chosen["deadline_seconds"] = chosen.pop("deadline")
+    for name in ("state", "server", "format", "help"):
+        chosen.pop(name, None)
+    assert query == {**settings, "name": ""}
+    assert chosen == query
 
 
 @pytest.mark.parametrize("option", options())

@@ -60,7 +60,7 @@ def test_state_or_server_but_not_both(tmp_path: Path) -> None:
 
 
 def test_the_operators_file_survives_a_round_trip_and_hides_its_token(tmp_path: Path) -> None:
-    file = OperatorFile("http://127.0.0.1:1", "secret-token", "ab" * 32)
+    file = OperatorFile("https://127.0.0.1:1", "secret-token", "ab" * 32)
     file.write(tmp_path)
     assert OperatorFile.read(tmp_path) == file
     assert OperatorFile.token(tmp_path) == "secret-token"
@@ -77,3 +77,45 @@ def test_a_damaged_operators_file_is_one_clear_error(tmp_path: Path) -> None:
         (tmp_path / "operator.json").write_text(text)
         with pytest.raises(StorageError, match="damaged"):
             OperatorFile.read(tmp_path)
+
+
+@pytest.mark.parametrize("token", ["", "  \n", "short", "with a space in it", "with\x00null-inside"])
+def test_an_operators_file_without_a_token_that_protects_is_refused_with_what_to_do(tmp_path: Path, token: str) -> None:
+    OperatorFile("http://127.0.0.1:1", token).write(tmp_path)
+    for call in (OperatorFile.read, OperatorFile.token):
+        with pytest.raises(InvalidSettingError, match="at least 12") as refused:
+            call(tmp_path)
+        assert "Delete it and start the server again" in str(refused.value)
+        assert token.strip() not in str(refused.value) or not token.strip()
+
+
+@pytest.mark.parametrize("pin", ["0000", "g" * 64, "ab" * 31, "ab" * 33, " "])
+def test_a_pin_that_is_none_is_said_to_be_none_wherever_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pin: str
+) -> None:
+    monkeypatch.setenv("EDGEFL_ADMIN_TOKEN", "operators-token")
+    monkeypatch.setenv("EDGEFL_CERTIFICATE_PIN", pin)
+    with pytest.raises(InvalidSettingError, match="64 hexadecimal digits in EDGEFL_CERTIFICATE_PIN"):
+        OperatorClient.find(None, "https://127.0.0.1:1")
+    OperatorFile("https://127.0.0.1:1", "operators-token", pin).write(tmp_path)
+    with pytest.raises(InvalidSettingError, match=r"64 hexadecimal digits in .*operator\.json"):
+        OperatorClient.find(tmp_path, None)
+
+
+def test_a_pin_is_taken_as_openssl_prints_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEFL_ADMIN_TOKEN", " operators-token\n")
+    monkeypatch.setenv("EDGEFL_CERTIFICATE_PIN", "sha256:" + ":".join(["AB"] * 32))
+    assert OperatorClient.find(None, "https://127.0.0.1:1").certificate_pin == "ab" * 32
+
+
+def test_a_token_in_the_environment_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEFL_ADMIN_TOKEN", "operators\ntoken: forged")
+    with pytest.raises(InvalidSettingError, match="EDGEFL_ADMIN_TOKEN"):
+        OperatorClient.find(None, "http://127.0.0.1:1")
+
+
+def test_a_pin_for_a_server_without_a_certificate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEFL_ADMIN_TOKEN", "operators-token")
+    monkeypatch.setenv("EDGEFL_CERTIFICATE_PIN", "ab" * 32)
+    with pytest.raises(InvalidSettingError, match="https://"):
+        OperatorClient.find(None, "http://127.0.0.1:1")

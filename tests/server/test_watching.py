@@ -16,6 +16,7 @@ def entry(number: int, state: str, **change: Any) -> dict[str, Any]:
         "why": "",
         "outcomes": {"accepted": 0, "folded": 2, "discarded": 0, "declined": 0, "failed": 0},
         "reasons": {},
+        "diagnostics": {"update_norm": 0.25, "devices_capped": 0.0, "weight_cap": 0.0, "devices_bounded": 0.0},
         "loss": 0.5,
         "metrics": {"accuracy": 0.75},
         "seconds": 1.25,
@@ -102,10 +103,19 @@ def test_a_line_says_what_came_of_a_round() -> None:
     assert "loss 0.5000; accuracy 0.7500" in round_line(entry(1, "done"))
 
 
+def test_a_line_says_where_devices_were_not_taken_at_their_word() -> None:
+    figures = {"devices_capped": 1.0, "weight_cap": 1000.0, "devices_bounded": 2.0, "statistics_bounded": 12.0}
+    line = round_line(entry(1, "done", diagnostics=figures))
+    assert "1 device counted for no more than 1,000 examples" in line
+    assert "statistics of 2 devices held to their range (12 elements)" in line
+    assert "held" not in round_line(entry(1, "done"))
+    assert round_line(entry(1, "selecting", diagnostics={})).count(";") == 2
+
+
 def test_the_status_of_a_run_says_why_it_ended() -> None:
     text = status(document("failed", entry(1, "failed"), why="nobody came"))
     assert text.startswith("run abc (mine): failed, round 1 of 2\n  why: nobody came\n")
 
 
 def test_no_runs_are_said_so() -> None:
-    assert runs([]) == "no runs"
+    assert runs({"runs": [], "warnings": []}) == "no runs"

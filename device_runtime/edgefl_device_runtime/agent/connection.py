@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import random
+import secrets
 import ssl
 import threading
 import time
@@ -25,6 +26,8 @@ from edgefl_device_runtime.agent.transport import Limits, open_pool
 __all__ = ["Connection", "Contact"]
 
 _T = TypeVar("_T")
+_INSTANCE = secrets.token_hex(16)
+"""Tells this process from another one with the same identity, so that the server notices a cloned card."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
@@ -287,7 +290,12 @@ class Connection:
             self.add(up=len(piece))
 
     def _headers(self, authorization: str | None, further: Mapping[str, str]) -> dict[str, str]:
-        headers = {"User-Agent": f"edgefl/{__version__}", "Accept-Encoding": "identity", **further}
+        headers = {
+            "User-Agent": f"edgefl/{__version__}",
+            "Accept-Encoding": "identity",
+            "EdgeFL-Instance": _INSTANCE,
+            **further,
+        }
         value = self.authorization if authorization is None else authorization
         if value:
             headers["Authorization"] = value

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest, Target
 from edgefl_device_runtime.agent.sources import Arrays
+from edgefl_device_runtime.training.file_rows import FileRows
 
 __all__ = ["Examples", "arrange"]
 
@@ -26,9 +27,9 @@ class Examples:
         sample_weight: ``[rows]``, or None.
     """
 
-    x: dict[str, NDArray[Any]]
-    y: dict[str, NDArray[Any]]
-    sample_weight: NDArray[Any] | None = None
+    x: dict[str, NDArray[Any] | FileRows]
+    y: dict[str, NDArray[Any] | FileRows]
+    sample_weight: NDArray[Any] | FileRows | None = None
 
     @property
     def rows(self) -> int:
@@ -77,7 +78,7 @@ def _target_array(target: Target, arrays: Arrays, manifest: ModelManifest) -> st
     return found
 
 
-def _inputs(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> dict[str, NDArray[Any]]:
+def _inputs(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> dict[str, NDArray[Any] | FileRows]:
     if all(name in arrays for name in manifest.inputs):
         return {name: arrays[name] for name in manifest.inputs}
     if len(manifest.inputs) == 1:
@@ -96,13 +97,14 @@ def _is_table(arrays: Arrays) -> bool:
 def _table(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> NDArray[Any]:
     """The columns that are not the target, as rows of the input's shape."""
     spec = next(spec for spec in manifest.signatures["train"].inputs if spec.name == manifest.inputs[0])
-    columns = [array for name, array in arrays.items() if name not in taken | {"sample_weight"}]
+    columns = [np.asarray(array) for name, array in arrays.items() if name not in taken | {"sample_weight"}]
     if len(columns) != math.prod(spec.shape[1:]):
         raise DataError(
             f"Input {spec.name!r} expects {math.prod(spec.shape[1:])} numbers a row, the table has {len(columns)} "
             f"columns beside the target."
         )
-    return np.stack(columns, axis=1).astype(spec.dtype).reshape(-1, *spec.shape[1:])
+    table: NDArray[Any] = np.stack(columns, axis=1).astype(spec.dtype)
+    return table.reshape(-1, *spec.shape[1:])
 
 
 def _missing(name: str, arrays: Arrays) -> DataError:

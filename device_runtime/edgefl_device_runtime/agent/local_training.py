@@ -65,7 +65,7 @@ class Training:
     """What a trainer did.
 
     Attributes:
-        num_examples: rows that took part.
+        num_examples: local rows; of training that was stopped early at most steps × batch size.
         steps: optimizer steps.
         states: additive states of loss and metrics: of the last epoch, or of the evaluation.
     """
@@ -261,10 +261,10 @@ def reason_for(error: Exception) -> tuple[OutcomeStatus, Reason]:
     """What the server is told about an error."""
     if isinstance(error, TaskDeclinedError):
         return OutcomeStatus.DECLINED, error.reason
-    if isinstance(error, InvalidSettingError):
-        return OutcomeStatus.DECLINED, Reason.UNSUPPORTED_TASK
     if isinstance(error, DataNotReadyError):
         return OutcomeStatus.DECLINED, Reason.NOT_READY
+    if isinstance(error, InvalidSettingError):
+        return OutcomeStatus.DECLINED, Reason.UNSUPPORTED_TASK
     if isinstance(error, StorageError):
         full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
         return OutcomeStatus.FAILED, Reason.OUT_OF_DISK if full else Reason.INTERNAL

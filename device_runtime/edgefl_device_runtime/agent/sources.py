@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib
 import itertools
+import math
 import os
 import struct
 import sys
+import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -16,29 +20,37 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import DataError
+from edgefl.errors import DataError, DataNotReadyError
+from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
 __all__ = ["Arrays", "Source", "open_source"]
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[Any] | FileRows]
 """Arrays by name: ``x``, ``y`` and ``sample_weight``, or the names of the model's inputs and targets."""
 
 Source = Callable[[], Arrays]
 """Gives the data as it is now. A task asks once, so data may be added between tasks."""
 
 _npy: Any = np.lib.format  # it has no type hints
+_IN_MEMORY = 8 << 20
+"""Bytes of a source that are held in memory, its smallest arrays first; a whole device may have 100 MB."""
+_ATTEMPTS = 3
+_SETTLES = 10.0
+"""Seconds after the last change of a file during which it is rather unfinished than wrong."""
 _KINDS = "an .npz file, a folder of .npy files, a .csv file, or module:function"
 
 
-def open_source(data: Any) -> Source:
+def open_source(data: Any, clock: Callable[[], float] = time.time) -> Source:
     """Finds out what kind of source is meant, and that it can be read.
 
     Args:
         data: a path, ``module:function``, a function, a pair ``(x, y)``, a triple ``(x, y, sample_weight)``, or a
             mapping of names to arrays. A function is called at the start of every task and returns one of the latter.
+        clock: the time of day, to tell from a file's how long ago it was written.
 
     Raises:
-        DataError: it is none of these, or is not there.
+        DataError: it is none of these, or is not there. The source raises it when it cannot be read or is wrong, and
+            `DataNotReadyError` when it is not there or not whole for the moment.
     """
     if callable(data):
         return lambda: _named(data(), "the function")
@@ -47,11 +59,11 @@ def open_source(data: Any) -> Source:
         return lambda: arrays
     path = Path(data)
     if path.is_dir():
-        return _Files(path, _read_folder)
+        return _Files(path, _read_folder, clock)
     if path.suffix == ".npz" and path.exists():
-        return _Files(path, _read_npz)
+        return _Files(path, _read_npz, clock)
     if path.suffix.lower() == ".csv" and path.exists():
-        return _Files(path, _read_csv)
+        return _Files(path, _read_csv, clock)
     if path.suffix.lower() in (".npz", ".csv") or path.exists() or ":" not in str(data):
         found = "a file of another kind" if path.exists() else "no such file or folder"
         raise DataError(f"Expected {_KINDS} as data, got {str(data)!r}: {found}.", hint="Check --data.")
@@ -59,57 +71,144 @@ def open_source(data: Any) -> Source:
 
 
 class _Files:
-    """Reads files again only when they have changed."""
+    """Reads files again only when they have changed; what stays in a file is opened anew for every task."""
 
-    def __init__(self, path: Path, read: Callable[[Path], Arrays]) -> None:
+    def __init__(
+        self, path: Path, read: Callable[[Path], Mapping[str, NDArray[Any] | _Stored]], clock: Callable[[], float]
+    ) -> None:
         self.path = path
         self._read = read
+        self._clock = clock
         self._seen: object = None
         self._arrays: Arrays = {}
+        self._names: set[str] = set()
 
     def __call__(self) -> Arrays:
         try:
-            seen = self._stamp()
-            if seen != self._seen:
-                self._arrays = self._read(self.path)
-                self._seen = seen
+            return self._current()
         except OSError as error:
-            raise DataError(
-                f"Cannot read the data {self.path}: {error.strerror or error}.", hint="Check --data."
-            ) from error
-        return self._arrays
+            gone = error.errno in (errno.ENOENT, errno.ESTALE)
+            kind, hint = (DataNotReadyError, "Is it being replaced?") if gone else (DataError, "Check --data.")
+            raise kind(f"Cannot read the data {self.path}: {error.strerror or error}.", hint=hint) from error
 
-    def _stamp(self) -> list[tuple[str, int, int]]:
+    def _current(self) -> Arrays:
+        for _ in range(_ATTEMPTS):
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return self._arrays
+            try:
+                arrays = _held(self._read(self.path))
+            except DataError as error:
+                if self._stamp() == stamp:
+                    raise self._wrong_or_unfinished(error, stamp) from error
+                continue
+            if self._stamp() == stamp:
+                self._check_complete(arrays)
+                # No file stays open between tasks: one that was deleted would keep its place on the disk.
+                lasting = not any(isinstance(array, FileRows) for array in arrays.values())
+                self._arrays, self._seen = (arrays, stamp) if lasting else ({}, None)
+                return arrays
+        raise changed(self.path)
+
+    def _stamp(self) -> list[tuple[str, int, int, int]]:
         files = sorted(self.path.glob("*.npy")) if self.path.is_dir() else [self.path]
-        return [(file.name, stat.st_mtime_ns, stat.st_size) for file in files for stat in [file.stat()]]
+        stats = [(file.name, file.stat()) for file in files]
+        return [(name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats]
+
+    def _wrong_or_unfinished(self, error: DataError, stamp: list[tuple[str, int, int, int]]) -> DataError:
+        latest = max((mtime / 1e9 for _, mtime, _, _ in stamp), default=0.0)
+        if isinstance(error, DataNotReadyError) or not 0 <= self._clock() - latest < _SETTLES:
+            return error
+        hint = "It was written to a moment ago and may be unfinished. Write a new file and rename it over the old one."
+        return DataNotReadyError(error.message, hint=hint)
+
+    def _check_complete(self, arrays: Arrays) -> None:
+        """Of several files, each may be missing for a moment."""
+        if self.path.is_dir() and (missing := sorted(self._names - set(arrays))):
+            raise DataNotReadyError(
+                f"Expected {missing[0]}.npy in the folder {self.path}, where it was before.",
+                hint="Is it being replaced? If it is gone for good, start the device again.",
+            )
+        self._names = set(arrays)
 
 
-def _read_folder(folder: Path) -> Arrays:
+def _held(found: Mapping[str, NDArray[Any] | _Stored]) -> Arrays:
+    """Takes the smallest arrays into memory, as many as there is room for; the others' rows stay in their files."""
+    stored = sorted((each.nbytes, name, each) for name, each in found.items() if isinstance(each, _Stored))
+    total, held = 0, {}
+    for nbytes, name, each in stored:
+        total += nbytes
+        held[name] = each.rows() if total > _IN_MEMORY and each.has_rows else each.load()
+    return {name: each if isinstance(each, np.ndarray) else held[name] for name, each in found.items()}
+
+
+class _Stored:
+    """An array as it lies in a file, behind a header as of an ``.npy``."""
+
+    def __init__(self, file: DataFile, stream: IO[bytes]) -> None:
+        version = _npy.read_magic(stream)
+        read_header = _npy.read_array_header_1_0 if version == (1, 0) else _npy.read_array_header_2_0
+        self.shape, self.fortran_order, self.dtype = read_header(stream)
+        if self.dtype.hasobject:
+            raise ValueError("an array holds Python objects")
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+        self._file, self._offset = file, stream.tell()
+        if self._offset + self.nbytes > file.size:
+            raise EOFError("it ends before its last row")
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether a row lies in one place: not in Fortran's order."""
+        return self.nbytes > 0 and len(self.shape) > 0 and not (self.fortran_order and len(self.shape) > 1)
+
+    def rows(self) -> FileRows:
+        """What is read piece by piece."""
+        return FileRows(self._file, self._offset, self.shape, self.dtype)
+
+    def load(self) -> NDArray[Any]:
+        """All of it, in C order."""
+        result: NDArray[Any] = np.empty(self.shape, self.dtype)
+        if self.nbytes == 0:
+            return result
+        rows, *rest = self.shape or (1,)
+        if self.fortran_order and rest:
+            columns = FileRows(self._file, self._offset, (math.prod(rest), rows), self.dtype)
+            for number, place in enumerate(np.ndindex(*reversed(rest))):
+                result[(slice(None), *reversed(place))] = columns[number : number + 1][0]
+        else:
+            result[...] = FileRows(self._file, self._offset, (rows, *rest), self.dtype)[:].reshape(self.shape)
+        self._file.check()
+        return result
+
+
+def _read_folder(folder: Path) -> dict[str, NDArray[Any] | _Stored]:
     files = sorted(folder.glob("*.npy"))
     if not files:
         raise DataError(f"Expected files x.npy and y.npy in the folder {folder}, got no .npy file.")
-    return {file.stem: _load_npy(file) for file in files}
+    return {path.stem: _read_npy(path) for path in files}
 
 
-def _load_npy(file: Path) -> NDArray[Any]:
+def _read_npy(path: Path) -> _Stored:
+    file = DataFile(path)
     try:
-        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        with file.stream() as stream:
+            return _Stored(file, stream)
     except (ValueError, EOFError) as error:
-        raise DataError(f"{file} is not a readable .npy file: {error}.") from error
-    return array
+        raise DataError(f"{path} is not a readable .npy file: {error}.") from error
 
 
-def _read_npz(path: Path) -> Arrays:
+def _read_npz(path: Path) -> dict[str, NDArray[Any] | _Stored]:
+    file = DataFile(path)
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        with file.stream() as stream, zipfile.ZipFile(stream) as archive:
             members = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
             return {
-                entry.filename.removesuffix(".npy"): _map_member(path, file, entry)
+                entry.filename.removesuffix(".npy"): _find_member(file, stream, entry)
                 if entry.compress_type == zipfile.ZIP_STORED
                 else _load_member(archive, entry)
                 for entry in members
             }
-    except (zipfile.BadZipFile, ValueError, EOFError, struct.error) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, struct.error) as error:
         raise DataError(
             f"{path} is not a readable .npz file: {error}.", hint="Write it with numpy.savez (without pickled objects)."
         ) from error
@@ -121,23 +220,15 @@ def _load_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[An
     return array
 
 
-def _map_member(path: Path, file: IO[bytes], entry: zipfile.ZipInfo) -> NDArray[Any]:
-    """Maps an array of an uncompressed archive: ``numpy.load`` would copy it into memory."""
-    file.seek(entry.header_offset + 26)
-    name_length, extra_length = struct.unpack("<HH", file.read(4))
-    file.seek(name_length + extra_length, os.SEEK_CUR)
-    version = _npy.read_magic(file)
-    read_header = _npy.read_array_header_1_0 if version == (1, 0) else _npy.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(file)
-    if dtype.hasobject:
-        raise ValueError("an array holds Python objects")
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    order = "F" if fortran_order else "C"
-    return np.memmap(path, dtype, "r", file.tell(), shape, order)  # type: ignore[call-overload, no-any-return]
+def _find_member(file: DataFile, stream: IO[bytes], entry: zipfile.ZipInfo) -> _Stored:
+    """Where an array of an uncompressed archive lies: ``numpy.load`` would copy it into memory."""
+    stream.seek(entry.header_offset + 26)
+    name_length, extra_length = struct.unpack("<HH", stream.read(4))
+    stream.seek(name_length + extra_length, os.SEEK_CUR)
+    return _Stored(file, stream)
 
 
-def _read_csv(path: Path) -> Arrays:
+def _read_csv(path: Path) -> dict[str, NDArray[Any] | _Stored]:
     """Columns by name, and ``x`` and ``y`` as views: the last column, or the one called ``y``, is the target."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 import socket
 import threading
 import time
@@ -16,6 +15,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationParseError
 
+from edgefl.credentials import check_pin
 from edgefl.errors import InvalidSettingError
 from edgefl_device_runtime.agent.settings import Settings
 
@@ -179,11 +179,6 @@ def open_pool(
         return _Pool(url.host, url.port, **options), prefix
     if certificate_pin is None:
         return _TlsPool(url.host, url.port, **options), prefix
-    pin = re.sub("^sha256:|:", "", certificate_pin.strip().lower())
-    if not re.fullmatch("[0-9a-f]{64}", pin):
-        raise InvalidSettingError(
-            f"Expected a certificate pin of 64 hexadecimal digits, got {certificate_pin!r}.",
-            hint="The operator's invitation holds it.",
-        )
+    pin = check_pin(certificate_pin, "the device's settings", hint="The operator's invitation holds it.")
     # The pin names the one certificate, so who signed it does not matter.
     return _TlsPool(url.host, url.port, cert_reqs="CERT_NONE", assert_fingerprint=pin, **options), prefix

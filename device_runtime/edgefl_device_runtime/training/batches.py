@@ -7,7 +7,9 @@ cannot be done, and rows are left out or used twice instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,17 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.wire.vocabulary import BatchPolicy
 from edgefl_device_runtime.training.data import Column
+from edgefl_device_runtime.training.file_rows import FileRows
 
 __all__ = ["BatchBuffers", "batches", "number_of_batches", "resolve_policy"]
+
+_Reader = Callable[[NDArray[np.intp]], object]
+_Move = tuple[_Reader, NDArray[Any], NDArray[Any] | None]
+"""What reads rows, the batch's buffer, and where rows of another type are read to before."""
+_AHEAD = 1 << 22
+"""Bytes of small rows in files that are read before they are needed: the more at once, the more are neighbours."""
+_SINGLY = 64
+"""Batches before that: what is read ahead for thousands costs about as much as so many, row by row."""
 
 
 def resolve_policy(policy: BatchPolicy | str, *, rows: int, batch_size: int, mixes_rows: bool) -> BatchPolicy:
@@ -117,32 +128,62 @@ class BatchBuffers:
     ) -> None:
         self.arrays: dict[str, NDArray[Any]] = {}
         self.weights = np.empty(static_size, np.float32)
-        self._moves: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]] = []
+        self._moves: list[_Move] = []
+        self._ahead: list[tuple[FileRows, _Move]] = []
+        self._most_ahead = sys.maxsize
         for column in columns:
-            shape = (static_size, *column.data.shape[1:])
+            data, shape = column.data, (static_size, *column.data.shape[1:])
             buffer = self.arrays[tensors[column.name]] = np.empty(shape, column.dtype)
             # Another type is converted batch by batch: large data is never held twice.
-            raw = None if column.data.dtype == column.dtype else np.empty(shape, column.data.dtype)
-            self._moves.append((column.data, buffer, raw))
+            raw = None if data.dtype == column.dtype else np.empty(shape, data.dtype)
+            move = (_reader(data, buffer if raw is None else raw), buffer, raw)
+            ahead = _rows_ahead(data)
+            if isinstance(data, FileRows) and data.has_neighbours(ahead):
+                self._ahead.append((data, move))
+                self._most_ahead = min(self._most_ahead, max(1, ahead // static_size))
+            else:
+                self._moves.append(move)
         self._sample_weight = sample_weight
         self._static_size = static_size
         self._divides = divides
         self._filled = 0
 
-    def fill(self, rows: NDArray[np.intp], real: int) -> None:
-        """Copies rows into the buffers and sets their weights.
+    def fill(self, cut: Iterator[tuple[NDArray[np.intp], int]]) -> Iterator[int]:
+        """Copies the rows of one batch after the other into the buffers and sets their weights.
 
         Args:
-            rows: indices of shape ``[static_size]``.
-            real: how many of them count; the others get weight 0.
+            cut: what `batches` yields; of rows that are in files, the next ones are read together.
+
+        Yields:
+            How many rows of the batch count; the others have weight 0.
+
+        Raises:
+            DataNotReadyError: a file was changed since it was opened.
         """
-        for data, buffer, raw in self._moves:
-            # mode="raise" would take a detour over a temporary array; the indices are ours and in range.
-            if raw is None:
-                data.take(rows, 0, buffer, "clip")
-            else:
-                data.take(rows, 0, raw, "clip")
-                np.copyto(buffer, raw, casting="unsafe")
+        # Whoever trains a few steps shall not wait for what would be read ahead for many.
+        singly = cut if not self._ahead else islice(cut, _SINGLY)
+        moves = (*self._moves, *(move for _, move in self._ahead))
+        for rows, real in singly:
+            _copy(moves, rows)
+            self._weigh(rows, real)
+            yield real
+        while coming := list(islice(cut, self._most_ahead)):
+            wanted = np.concatenate([rows for rows, _ in coming])
+            found = [self._read_ahead(data, move[1], wanted) for data, move in self._ahead]
+            for number, (rows, real) in enumerate(coming):
+                for read, where in found:
+                    read(where[number])
+                _copy(self._moves, rows)
+                self._weigh(rows, real)
+                yield real
+            found.clear()  # before the next ones are read
+
+    @staticmethod
+    def _read_ahead(data: FileRows, buffer: NDArray[Any], wanted: NDArray[np.intp]) -> tuple[_Reader, NDArray[np.intp]]:
+        found, where = data.gather(wanted)
+        return _reader(found.astype(buffer.dtype, copy=False), buffer), where.reshape(-1, len(buffer))
+
+    def _weigh(self, rows: NDArray[np.intp], real: int) -> None:
         if self._sample_weight is None:
             if real != self._filled:
                 self.weights[:real] = self._scale(real)
@@ -156,3 +197,23 @@ class BatchBuffers:
 
     def _scale(self, real: int) -> np.float32:
         return np.float32(self._static_size / real) if self._divides else np.float32(1.0)
+
+
+def _reader(data: NDArray[Any] | FileRows, out: NDArray[Any]) -> _Reader:
+    """A function that copies rows into an array."""
+    if isinstance(data, FileRows):
+        return data.reader(out)
+    # mode="raise" would take a detour over a temporary array; the indices are ours and in range.
+    return lambda rows: data.take(rows, 0, out, "clip")
+
+
+def _copy(moves: Iterable[_Move], rows: NDArray[np.intp]) -> None:
+    for read, buffer, raw in moves:
+        read(rows)
+        if raw is not None:
+            np.copyto(buffer, raw, casting="unsafe")
+
+
+def _rows_ahead(data: NDArray[Any] | FileRows) -> int:
+    """How many rows to read together: `_AHEAD`, or an eighth of what the order of so many rows takes anyway."""
+    return max(_AHEAD, 2 * len(data)) * len(data) // max(1, data.nbytes)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest, TensorSpec
+from edgefl_device_runtime.training.file_rows import FileRows
 
 __all__ = ["Column", "Dataset", "Intake", "prepare"]
 
@@ -26,12 +27,13 @@ class Column:
 
     Attributes:
         name: the input's name in the manifest.
-        data: C-contiguous, native byte order, shape ``[rows, ...]``; a view of the user's array wherever possible.
+        data: shape ``[rows, ...]``: C-contiguous and of native byte order, a view of the user's array wherever
+            possible; or rows that stay in a file.
         dtype: the type that the model takes; every value fits it.
     """
 
     name: str
-    data: NDArray[Any]
+    data: NDArray[Any] | FileRows
     dtype: np.dtype[Any]
 
 
@@ -158,9 +160,9 @@ class _Expected:
 
 def _by_name(
     what: str, names: Collection[str], given: Any, aliases: Mapping[str, str] | None = None
-) -> Iterator[tuple[str, NDArray[Any]]]:
+) -> Iterator[tuple[str, NDArray[Any] | FileRows]]:
     """Pairs the names with what was given for each, in their order."""
-    if len(names) == 1 and isinstance(given, np.ndarray):
+    if len(names) == 1 and isinstance(given, (np.ndarray, FileRows)):
         yield next(iter(names)), given
         return
     expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({', '.join(names)})"
@@ -185,6 +187,9 @@ def _by_name(
             raise DataError(f"{expected}; got {count}.", hint="Give a list of arrays in this order, or a dict by name.")
         values = list(given)
     for name, value in zip(names, values, strict=True):
+        if isinstance(value, FileRows):
+            yield name, value
+            continue
         try:
             array = np.asarray(value)
         except ValueError as error:
@@ -192,8 +197,8 @@ def _by_name(
         yield name, array
 
 
-def _column(expected: _Expected, array: NDArray[Any]) -> Column:
-    if expected.fits_as_it_is(array):
+def _column(expected: _Expected, array: NDArray[Any] | FileRows) -> Column:
+    if not isinstance(array, FileRows) and expected.fits_as_it_is(array):
         return Column(expected.name, array, expected.dtype)
     title, dtype = expected.title, expected.dtype
     if array.dtype.kind not in "biuf":
@@ -203,6 +208,9 @@ def _column(expected: _Expected, array: NDArray[Any]) -> Column:
         _check_integers(expected, array)
     elif array.dtype.kind == "f":
         _check_finite(title, array, dtype)
+    if isinstance(array, FileRows):
+        array.file.check()  # what was looked at is what will be read
+        return Column(expected.name, array, dtype)
     if not array.flags.c_contiguous or not array.dtype.isnative or not array.flags.aligned:
         # numpy's take would silently copy all of it for every batch.
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
@@ -211,13 +219,14 @@ def _column(expected: _Expected, array: NDArray[Any]) -> Column:
     return Column(expected.name, array, dtype)
 
 
-def _fit_rank(title: str, wanted: tuple[int, ...], array: NDArray[Any], classes: int | None) -> NDArray[Any]:
+def _fit_rank(
+    title: str, wanted: tuple[int, ...], array: NDArray[Any] | FileRows, classes: int | None
+) -> NDArray[Any] | FileRows:
     """Adds or drops a last dimension of 1, as Keras does; anything else must fit."""
-    if array.ndim > 0 and array.shape[1:] != wanted:
-        if array.shape[1:] == (*wanted, 1):
-            return array[..., 0]
-        if (*array.shape[1:], 1) == wanted:
-            return array[..., np.newaxis]
+    if array.ndim > 0 and (array.shape[1:] == (*wanted, 1) or (*array.shape[1:], 1) == wanted):
+        if isinstance(array, FileRows):
+            return array.with_row_shape(wanted)
+        return array[..., 0] if array.shape[1:] == (*wanted, 1) else array[..., np.newaxis]
     if array.ndim == 0 or array.shape[1:] != wanted:
         hint = f"Every row must have shape {wanted}."
         if classes is not None and array.shape[1:] == (*wanted, classes):
@@ -230,7 +239,7 @@ def _fit_rank(title: str, wanted: tuple[int, ...], array: NDArray[Any], classes:
     return array
 
 
-def _check_finite(title: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
+def _check_finite(title: str, array: NDArray[Any] | FileRows, dtype: np.dtype[Any]) -> None:
     for start, chunk in _chunks(array):
         if chunk.dtype != dtype:
             with np.errstate(over="ignore"):
@@ -244,7 +253,7 @@ def _check_finite(title: str, array: NDArray[Any], dtype: np.dtype[Any]) -> None
             )
 
 
-def _check_integers(expected: _Expected, array: NDArray[Any]) -> None:
+def _check_integers(expected: _Expected, array: NDArray[Any] | FileRows) -> None:
     title, low, high, classes = expected.title, expected.low, expected.high, expected.classes
     for start, chunk in _chunks(array):
         if chunk.dtype.kind == "f":
@@ -271,10 +280,13 @@ def _first_row(wrong: NDArray[np.bool_]) -> int:
     return int(np.flatnonzero(wrong.reshape(len(wrong), -1).any(1))[0])
 
 
-def _chunks(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+def _chunks(array: NDArray[Any] | FileRows) -> Iterator[tuple[int, NDArray[Any]]]:
     """Pieces of whole rows and the row at which each begins; none for an empty array."""
     if array.size:
         step = max(1, _CHUNK // (array.size // len(array)))
+        if isinstance(array, FileRows):
+            yield from array.pieces(step)
+            return
         for start in range(0, len(array), step):
             yield start, array[start : start + step]
 

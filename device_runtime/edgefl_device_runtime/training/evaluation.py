@@ -38,8 +38,7 @@ def run_batches(
     if "sample_weight" in tensors:
         inputs[tensors["sample_weight"]] = buffers.weights
     call = interpreter.signature(signature)
-    for rows, real in batches(np.arange(data.rows), size, size, BatchPolicy.PAD):
-        buffers.fill(rows, real)
+    for real in buffers.fill(batches(np.arange(data.rows), size, size, BatchPolicy.PAD)):
         yield call(inputs), real
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -159,13 +160,12 @@ def fit(
     history, rows, size = History(), data.rows, manifest.batch_size
     tensors = {spec.name: spec.tensor for spec in manifest.signatures["train"].inputs}
     buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=True)
-    arrays, weights, fill, take_step = tuple(buffers.arrays.values()), buffers.weights, buffers.fill, trainer.step
+    arrays, weights, take_step = tuple(buffers.arrays.values()), buffers.weights, trainer.step
     begin, step_end, end = (
         overridden(callbacks, name) for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end")
     )
     deadline = None if plan.max_seconds is None else clock() + plan.max_seconds
     steps_left = math.inf if plan.max_steps is None else plan.max_steps
-    used = np.zeros(rows, np.bool_)
     steps_per_epoch = number_of_batches(rows, plan.batch_size, plan.policy)
     for epoch in range(plan.initial_epoch, plan.epochs):
         for hook in begin:
@@ -174,8 +174,10 @@ def fit(
         seeds = step_seeds(steps_per_epoch, plan.seed, epoch)
         loss_sum = rows_seen = 0.0
         step = 0
-        for step, (chosen, real) in enumerate(batches(order, plan.batch_size, size, plan.policy)):
-            fill(chosen, real)
+        cut = batches(order, plan.batch_size, size, plan.policy)
+        if plan.max_steps is not None:
+            cut = islice(cut, plan.max_steps - history.steps)  # no rows are read for steps that are not taken
+        for step, real in enumerate(buffers.fill(cut)):
             loss = take_step(arrays, weights, seeds[step])
             # As in Keras, an epoch's loss is the mean over rows of what each batch had before its step.
             loss_sum += loss * real
@@ -192,7 +194,6 @@ def fit(
             if history.stopped:
                 break
         history.steps += step + 1
-        used[order[: (step + 1) * plan.batch_size]] = True
         if history.stopped and step + 1 == steps_per_epoch and epoch + 1 == plan.epochs:
             history.stopped = None  # the limit fell together with the end
         history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **trainer.take_states()}
@@ -206,5 +207,7 @@ def fit(
             history.stopped = "callback"
         if history.stopped:
             break
-    history.num_examples = int(used.sum())
+    # Not the rows that were really seen: where a rest is dropped, how many they are changes with the shuffle, and with
+    # it what a device would weigh in an average.
+    history.num_examples = min(rows, history.steps * plan.batch_size) if history.stopped else rows
     return history

@@ -31,7 +31,7 @@ class Gradient:
         vector: float32 ``[manifest.layout.weight_size]``: the mean over the rows of the loss's gradient.
         metrics: loss and metrics at the same weights, by name.
         states: the sums behind them, as in `TrainableModel.evaluate_states`.
-        num_examples: rows that took part.
+        num_examples: rows of the data, also those that were left out because they did not fill a batch.
     """
 
     vector: NDArray[np.float32]
@@ -68,9 +68,7 @@ def compute_gradient(
     seeds = step_seeds(number_of_batches(data.rows, size, policy), seed, 0) if "seed" in tensors else None
     call = interpreter.signature("gradient")
     total, sums = np.zeros(layout.weight_size), {"loss_sum": np.zeros(()), "rows": np.zeros(())}
-    used = 0
-    for step, (rows, real) in enumerate(batches(np.arange(data.rows), size, size, policy)):
-        buffers.fill(rows, real)
+    for step, real in enumerate(buffers.fill(batches(np.arange(data.rows), size, size, policy))):
         if seeds is not None:
             inputs[tensors["seed"]] = seeds[step : step + 1]
         found = call(inputs)
@@ -79,9 +77,8 @@ def compute_gradient(
         add_states(sums, {spec.name: found[spec.tensor].reshape(spec.shape) for spec in states})
         sums["loss_sum"] += found[outputs["loss"].tensor].item() * real
         sums["rows"] += real
-        used += min(real, data.rows - used)
     vector = (total / float(sums["rows"])).astype(np.float32)
-    return Gradient(vector, finalise(manifest.metrics, sums), sums, used)
+    return Gradient(vector, finalise(manifest.metrics, sums), sums, data.rows)
 
 
 def correction_inputs(manifest: ModelManifest, vector: ArrayLike | None) -> dict[str, NDArray[np.float32]]:

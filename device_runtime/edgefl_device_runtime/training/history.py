@@ -18,7 +18,8 @@ class History:
         history: ``loss``, each metric, and with a prefix ``val_`` the same on the validation data: one value per epoch.
         epoch: the numbers of those epochs.
         steps: optimizer steps taken.
-        num_examples: different rows of the data that took part.
+        num_examples: rows of the data; where training was stopped early, at most steps × batch size. It does not depend
+            on the order of the rows, nor on how many were left out of an epoch.
         states: of the last epoch, what its values were computed from: ``loss_sum``, ``rows`` and every metric's states,
             which add up over devices.
         stopped: why it ended before the last epoch did: ``max_steps``, ``max_seconds`` or ``callback``; else None.

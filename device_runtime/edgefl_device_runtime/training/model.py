@@ -90,7 +90,7 @@ class TrainableModel:
             runtime = choose_runtime(runtime, self.manifest.target)
             num_threads = choose_threads(source, self.manifest, runtime, threads_file)
         self.num_threads = num_threads
-        self._interpreter = Interpreter(source, num_threads, runtime, self.manifest.target)
+        self._interpreter = Interpreter(source, num_threads, runtime, self.manifest.target, self.manifest.graph_hash)
         self.runtime = self._interpreter.runtime
         self._parameters = Parameters(self._interpreter, self.manifest)
         self._state = State(self._interpreter, self.manifest)

@@ -49,12 +49,13 @@ class SingleBatch:
                 hint="`fit` cuts data of any length into batches.",
             )
         # Not dtype: on 32-bit ARM C ints and longs are equal to numpy, and different to the interpreter.
-        if (
-            data.rows == size
-            and data.sample_weight is None
-            and all(column.data.dtype.num == column.dtype.num for column in data.columns)
-        ):
-            return [column.data for column in data.columns], self._ones
+        ready_arrays = [
+            column.data
+            for column in data.columns
+            if isinstance(column.data, np.ndarray) and column.data.dtype.num == column.dtype.num
+        ]
+        if data.rows == size and data.sample_weight is None and len(ready_arrays) == len(data.columns):
+            return ready_arrays, self._ones
         buffers = BatchBuffers(data.columns, self._tensors, size, data.sample_weight, divides=True)
-        buffers.fill(np.resize(np.arange(data.rows), size), data.rows)
+        next(buffers.fill(iter([(np.resize(np.arange(data.rows), size), data.rows)])))
         return list(buffers.arrays.values()), buffers.weights

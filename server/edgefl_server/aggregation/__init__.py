@@ -1,8 +1,10 @@
 """How outcomes become new weights: pure state machines and strategies."""
 
 from edgefl_server.aggregation.choosing import settle, strategy_for
-from edgefl_server.aggregation.metrics import finalise, known_states, sum_states
-from edgefl_server.aggregation.rounds import Assignment, AssignmentState, Round, RoundState
+from edgefl_server.aggregation.limits import ModelLimits
+from edgefl_server.aggregation.merging import Contribution, Merged, merge
+from edgefl_server.aggregation.metrics import finalise, sum_states
+from edgefl_server.aggregation.rounds import Assignment, AssignmentState, Round, RoundState, rest_seconds
 from edgefl_server.aggregation.seeds import task_seed
 from edgefl_server.aggregation.settings import STRATEGIES, RunSettings
 from edgefl_server.aggregation.strategies import Accumulator, Demand, FedAvg, Strategy, StrategyState, Update
@@ -13,9 +15,12 @@ __all__ = [
     "Accumulator",
     "Assignment",
     "AssignmentState",
+    "Contribution",
     "Demand",
     "Expectation",
     "FedAvg",
+    "Merged",
+    "ModelLimits",
     "Round",
     "RoundState",
     "RunSettings",
@@ -24,7 +29,8 @@ __all__ = [
     "Update",
     "decode_outcome",
     "finalise",
-    "known_states",
+    "merge",
+    "rest_seconds",
     "settle",
     "strategy_for",
     "sum_states",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from edgefl.algorithms import check_supports
-from edgefl.errors import InvalidSettingError
+from edgefl.errors import FormatVersionError, InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.metrics import check_finalisers
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies import FedAvg, FedDyn, FedProx, FedSGD, Scaffold, Strategy
 
@@ -23,17 +25,19 @@ def strategy_for(settings: RunSettings, weight_size: int, enrolled: int = 0) -> 
     """
     rate = 1.0 if settings.server_learning_rate is None else settings.server_learning_rate
     strategies: dict[str, Strategy] = {
-        "fedavg": FedAvg(settings.max_examples),
-        "fedprox": FedProx(settings.max_examples, settings.mu),
-        "scaffold": Scaffold(weight_size, enrolled, settings.max_examples, rate),
-        "feddyn": FedDyn(weight_size, enrolled, settings.mu, settings.max_examples),
-        "fedsgd": FedSGD(rate, settings.max_examples),
+        "fedavg": FedAvg(),
+        "fedprox": FedProx(settings.mu),
+        "scaffold": Scaffold(weight_size, enrolled, rate),
+        "feddyn": FedDyn(weight_size, enrolled, settings.mu),
+        "fedsgd": FedSGD(rate),
     }
     return strategies[settings.strategy]
 
 
 def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
     """Checks settings against a model file, and fills in what only the file knows.
+
+    What every device would decline is refused here, before anybody waits for it.
 
     Raises:
         InvalidSettingError: the file cannot take part; the hint is the way out.
@@ -44,12 +48,17 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             hint="Convert the model with a narrower --local.",
         )
     check_supports(manifest, settings.strategy)
-    if settings.batch_size > manifest.batch_size:
-        raise InvalidSettingError(
-            f"--batch-size expects at most the model's {manifest.batch_size}, got {settings.batch_size}.",
-            hint="Convert the model with a larger batch size.",
-        )
+    _check_batch_size(settings.batch_size, manifest)
+    try:
+        check_finalisers(manifest.metrics)
+    except FormatVersionError as error:
+        raise InvalidSettingError(error.message, hint=error.hint) from error
     rate = manifest.learning_rate if settings.learning_rate is None else settings.learning_rate
+    if not (math.isfinite(rate) and rate >= 0):
+        raise InvalidSettingError(
+            f"The model was compiled with the learning rate {rate:g}: every device would diverge.",
+            hint="Give a --learning-rate, or convert the model again.",
+        )
     if settings.strategy == "scaffold" and not rate > 0:
         raise InvalidSettingError("--strategy scaffold expects a learning rate above 0.")
     if settings.strategy != "fedsgd":
@@ -61,5 +70,21 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             hint="Use another strategy, or convert the model without local parameters and moving averages.",
         )
     if settings.server_learning_rate is None:
+        if not rate > 0:
+            raise InvalidSettingError("--strategy fedsgd expects a --server-learning-rate above 0: the model's is 0.")
         return replace(settings, server_learning_rate=manifest.learning_rate)
     return settings
+
+
+def _check_batch_size(size: int, manifest: ModelManifest) -> None:
+    if size > manifest.batch_size:
+        raise InvalidSettingError(
+            f"--batch-size expects at most the model's {manifest.batch_size}, got {size}.",
+            hint="Convert the model with a larger batch size.",
+        )
+    if manifest.mixes_rows and size not in (0, manifest.batch_size):
+        raise InvalidSettingError(
+            f"--batch-size expects the model's {manifest.batch_size}, got {size}: a layer of it (batch normalisation) "
+            "mixes the rows of a batch, so that a smaller one cannot be filled up.",
+            hint=f"Leave it out, or convert the model with `--batch-size {size}`.",
+        )

@@ -12,7 +12,7 @@ from enum import Enum
 from edgefl.errors import RunError
 from edgefl_server.aggregation.settings import RunSettings
 
-__all__ = ["Assignment", "AssignmentState", "Round", "RoundState"]
+__all__ = ["Assignment", "AssignmentState", "Round", "RoundState", "rest_seconds"]
 
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 60.0
 """A device that declined or failed is asked again in the same round after a pause that doubles each time."""
@@ -50,18 +50,25 @@ class Assignment:
     Attributes:
         device: the device's id.
         attempt: counted from 1 for each device.
-        state: see `AssignmentState`.
+        assigned_at: when it was handed out, from when its longest time counts.
         leased_until: an open task whose lease has passed may be taken over by another device.
+        state: see `AssignmentState`.
         ended_at: when it left the state OPEN; 0 before.
         temporary: it was declined for a reason that says nothing about the model or the data.
     """
 
     device: str
     attempt: int
+    assigned_at: float
     leased_until: float
     state: AssignmentState = AssignmentState.OPEN
     ended_at: float = 0.0
     temporary: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """It failed or was declined for good; a device that is merely busy counts for nothing."""
+        return self.state in (AssignmentState.DECLINED, AssignmentState.FAILED) and not self.temporary
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,10 @@ class Round:
         settings: the run's.
         state: see `RoundState`.
         assignments: in the order in which they were handed out.
-        started_at: when the first task was handed out, from when the deadline counts; None before.
+        opened_at: when it began to wait for devices, from when the deadline counts until one comes.
+        started_at: when the first task was handed out, from when the deadline counts then; None before.
         why: what ended it, when that was not simply enough outcomes.
+        enrolled: devices of the population; 0: not known.
     """
 
     settings: RunSettings
@@ -81,6 +90,8 @@ class Round:
     assignments: tuple[Assignment, ...] = ()
     started_at: float | None = None
     why: str = ""
+    opened_at: float | None = None
+    enrolled: int = 0
 
     def count(self, state: AssignmentState) -> int:
         """How many tasks are in a state."""
@@ -93,16 +104,23 @@ class Round:
 
     @property
     def failures(self) -> int:
-        """Tasks that failed or were declined for good; a device that is merely busy counts for nothing."""
-        ended = (AssignmentState.DECLINED, AssignmentState.FAILED)
-        return sum(assignment.state in ended and not assignment.temporary for assignment in self.assignments)
+        """Devices with a failed task and without an outcome, however often each of them has tried."""
+        failed = {assignment.device for assignment in self.assignments if assignment.failed}
+        done = {assignment.device for assignment in self.assignments if assignment.state is AssignmentState.DONE}
+        return len(failed - done)
 
     @property
     def deadline(self) -> float | None:
         """When the round closes whatever has come; None: never, or not known yet."""
-        if self.started_at is None or not self.settings.deadline_seconds:
+        since = self.opened_at if self.started_at is None else self.started_at
+        if since is None or not self.settings.deadline_seconds:
             return None
-        return self.started_at + self.settings.deadline_seconds
+        return since + self.settings.deadline_seconds
+
+    def seconds_left(self, assignment: Assignment, now: float) -> float:
+        """How long an open task may still take."""
+        ends = self._ends(assignment)
+        return (ends if self.deadline is None else min(ends, self.deadline)) - now
 
     def latest(self, device: str) -> Assignment | None:
         """The device's latest task in this round."""
@@ -112,30 +130,46 @@ class Round:
     def assign(self, device: str, now: float) -> Round | None:
         """Hands the device a task, which is then `latest(device)`; None when there is no work for it.
 
-        A free place comes first; else the place of the device whose lease ran out longest ago.
+        A free place comes first; else the place of the device whose lease ran out longest ago. A device that was silent
+        until its task's longest time was over begins anew, once others had a whole lease to take its place.
         """
         if not self.state.takes_outcomes:
             return None
-        before = self.latest(device)
+        current = self._without_overdue(now)
+        before = current.latest(device)
         if before is not None and not self._may_try_again(before, now):
             return None
-        current = self
-        if self._busy() >= self.settings.cohort_size:
-            late = [a for a in self.assignments if a.state is AssignmentState.OPEN and a.leased_until < now]
+        if before is not None and before.state is AssignmentState.OPEN:
+            current = current._with(before, replace(before, state=AssignmentState.ABANDONED, ended_at=now))
+        if current._busy() >= self.settings.cohort_size:
+            late = [a for a in current.assignments if a.state is AssignmentState.OPEN and a.leased_until < now]
             if not late:
                 return None
             latest = min(late, key=lambda assignment: (assignment.leased_until, assignment.device))
-            current = self._with(latest, replace(latest, state=AssignmentState.ABANDONED, ended_at=now))
-        new = Assignment(device, before.attempt + 1 if before else 1, now + self.settings.lease_seconds)
+            current = current._with(latest, replace(latest, state=AssignmentState.ABANDONED, ended_at=now))
+        new = self._leased(Assignment(device, before.attempt + 1 if before else 1, now, now), now)
         started_at = now if current.started_at is None else current.started_at
         return replace(current, assignments=(*current.assignments, new), started_at=started_at)._selected()
 
+    def places(self, now: float) -> int:
+        """How many tasks could be handed out now: free places, and those whose lease has run out."""
+        if not self.state.takes_outcomes:
+            return 0
+        current = self._without_overdue(now)
+        late = sum(a.state is AssignmentState.OPEN and a.leased_until < now for a in current.assignments)
+        return max(0, self.settings.cohort_size - current._busy()) + late
+
     def renew(self, device: str, now: float) -> Round | None:
-        """Extends the lease of the device's open task; None when it has none that is still wanted."""
+        """Extends the lease of the device's open task, never beyond its longest time.
+
+        None when the device has no task that is still wanted.
+        """
         mine = self.latest(device)
         if mine is None or mine.state is not AssignmentState.OPEN or not self.state.takes_outcomes:
             return None
-        return self._with(mine, replace(mine, leased_until=now + self.settings.lease_seconds))
+        if now >= self._ends(mine):
+            return None
+        return self._with(mine, self._leased(mine, now))
 
     def settle(self, device: str, state: AssignmentState, now: float, *, temporary: bool = False) -> Round:
         """Records how the device's open task ended.
@@ -158,17 +192,19 @@ class Round:
         return self._with(mine, ended).advance(now)
 
     def advance(self, now: float) -> Round:
-        """Closes the round when it is time: enough outcomes, the deadline, or too many failures."""
+        """Ends overdue tasks, and the round when it is time: enough outcomes, the deadline, or too many failures."""
         if not self.state.takes_outcomes:
             return self
         settings = self.settings
         if self.outcomes >= settings.target:
             return self._close("")
-        if self.failures >= settings.effective_max_failures:
-            return self._close(f"{self.failures} devices failed or declined for good")
-        if self.deadline is not None and now >= self.deadline:
-            return self._close(f"the deadline of {settings.deadline_seconds:g} s passed")
-        return self._selected()
+        current = self._without_overdue(now)
+        if current._hopeless():
+            devices = "1 device" if current.failures == 1 else f"{current.failures} devices"
+            return current._close(f"{devices} failed or declined for good")
+        if current.deadline is not None and now >= current.deadline:
+            return current._close(f"the deadline of {settings.deadline_seconds:g} s passed")
+        return current._selected()
 
     def stop(self, why: str) -> Round:
         """Ends a round that is not finished; its outcomes will not be folded."""
@@ -189,12 +225,48 @@ class Round:
     def _busy(self) -> int:
         return self.count(AssignmentState.OPEN) + self.outcomes
 
+    def _hopeless(self) -> bool:
+        """Whether more attempts would fail as well.
+
+        Enough devices have failed, or there are no others: one device alone never ends a round of many, and where it is
+        the only one it is not asked for ever.
+        """
+        most = self.settings.effective_max_failures
+        if self.failures >= most:
+            return True
+        attempts = sum(assignment.failed for assignment in self.assignments)
+        return 0 < self.enrolled <= self.failures and attempts >= most
+
     def _may_try_again(self, before: Assignment, now: float) -> bool:
-        if before.state in (AssignmentState.OPEN, AssignmentState.DONE):
+        if before.state is AssignmentState.DONE:
             return False
+        if before.state is AssignmentState.OPEN:
+            return now >= max(self._ends(before), before.leased_until + self.settings.lease_seconds)
         if before.state is AssignmentState.ABANDONED:
             return True
         return now >= before.ended_at + retry_seconds(before.attempt)
+
+    def _ends(self, assignment: Assignment) -> float:
+        return assignment.assigned_at + self.settings.effective_task_seconds
+
+    def _leased(self, assignment: Assignment, now: float) -> Assignment:
+        until = min(now + self.settings.lease_seconds, self._ends(assignment))
+        return replace(assignment, leased_until=until)
+
+    def _without_overdue(self, now: float) -> Round:
+        """Ends the tasks of devices that kept renewing until the longest time was over.
+
+        A device that fell silent before keeps its task until another one asks for the place: it may have been switched
+        off, and come back with an outcome.
+        """
+
+        def overdue(each: Assignment) -> bool:
+            return each.state is AssignmentState.OPEN and now >= self._ends(each) <= each.leased_until
+
+        if not any(map(overdue, self.assignments)):
+            return self
+        ended = (replace(a, state=AssignmentState.FAILED, ended_at=now) if overdue(a) else a for a in self.assignments)
+        return replace(self, assignments=tuple(ended))
 
     def _close(self, why: str) -> Round:
         if self.outcomes >= self.settings.effective_minimum:
@@ -215,6 +287,15 @@ class Round:
 
     def _with(self, old: Assignment, new: Assignment) -> Round:
         return replace(self, assignments=tuple(new if a is old else a for a in self.assignments))
+
+
+def rest_seconds(settings: RunSettings, times: int) -> float:
+    """How long a device leaves places to others after a task of the run that took too long for the n-th time.
+
+    As long as it held one for nothing, then twice as long each time: in a fleet that does without it, a device that
+    never finishes delays ever fewer rounds.
+    """
+    return settings.effective_task_seconds * 2.0 ** min(times - 1, 30)
 
 
 def retry_seconds(attempt: int) -> float:

@@ -18,8 +18,11 @@ _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
 _LARGEST = 1e30
 """Larger numbers are mistakes, and sums of them leave float32."""
-_SMALLEST_MU = 1e-30
+_SMALLEST = 1e-30
 """Less is 0 in the float32 of a task."""
+_SMALLEST_FAILURES = 3
+"""A round of one device does not give up because of the first one that it asks."""
+_LEASES_PER_TASK = 12
 _CLIP_TOLERANCE = 1.01
 """A delta that was clipped and then rounded to float16 may exceed the bound by about 0.05 %."""
 
@@ -35,9 +38,12 @@ class RunSettings:
         over_selection: devices asked per outcome wanted; 0 stands for 1.3 when there is a deadline, else for 1.
             Without a deadline every selected device is waited for (its lease bounds how long), so that asking more
             would only waste their work.
-        deadline_seconds: a round closes so long after its first task was handed out; 0: never.
-        max_failures: a round gives up after so many permanent refusals and failures; 0: as many as it selects.
+        deadline_seconds: a round closes so long after its first task was handed out, or after it was opened when no
+            device comes at all; 0: never.
+        max_failures: a round gives up when so many devices have refused for good or failed; 0: as many as it selects,
+            and at least 3.
         lease_seconds: a device that is silent for so long may lose its place to another.
+        task_seconds: a task ends so long after it was handed out, however often its lease is renewed; 0: twelve leases.
         epochs: passes over the local data.
         max_steps: batches per task; 0: no limit.
         learning_rate: None: the model's own.
@@ -45,6 +51,8 @@ class RunSettings:
         codec: how devices write their deltas.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
         max_examples: a device's num_examples counts for at most this many: it is the device's word.
+        max_weight_ratio: it also counts for at most so many times the median of the round's devices; who says more than
+            that, among three or more, for no more than all others together. 0: neither.
         max_update_norm: an outcome whose weight section has a larger L2 norm is refused. The default only stops
             what no training produces.
         seed: all randomness of the run derives from it.
@@ -60,6 +68,7 @@ class RunSettings:
     deadline_seconds: float = 0.0
     max_failures: int = 0
     lease_seconds: float = 300.0
+    task_seconds: float = 0.0
     epochs: int = 1
     max_steps: int = 0
     learning_rate: float | None = None
@@ -67,6 +76,7 @@ class RunSettings:
     codec: str = "float32"
     clip_norm: float = 0.0
     max_examples: int = 100_000
+    max_weight_ratio: float = 10.0
     max_update_norm: float = 1e6
     seed: int = 0
     strategy: str = "fedavg"
@@ -80,20 +90,38 @@ class RunSettings:
         self._require("max_failures", self.max_failures, 0, 10_000_000)
         self._require("deadline_seconds", self.deadline_seconds, 0, 31e6)
         self._require("lease_seconds", self.lease_seconds, 1, 31e6)
+        self._require("task_seconds", self.task_seconds, 0, 31e6)
         self._require("epochs", self.epochs, 1, 1_000_000)
         self._require("max_steps", self.max_steps, 0, 2**31)
         self._require("batch_size", self.batch_size, 0, 2**31)
-        self._require("clip_norm", self.clip_norm, 0, _LARGEST)
+        self._require_positive("clip_norm", self.clip_norm, off=True)
         self._require("max_examples", self.max_examples, 1, 2**53)
-        self._require("max_update_norm", self.max_update_norm, 0, _LARGEST)
+        self._require_positive("max_update_norm", self.max_update_norm)
         self._require("seed", self.seed, 0, 2**63 - 1)
         if self.over_selection != 0:
             self._require("over_selection", self.over_selection, 1, 100)
+        if self.max_weight_ratio != 0:
+            self._require("max_weight_ratio", self.max_weight_ratio, 1, 1e6)
         if self.learning_rate is not None:
-            self._require("learning_rate", self.learning_rate, 0, _LARGEST)
+            self._require_positive("learning_rate", self.learning_rate, off=True)
         if self.codec not in codec_names():
             raise InvalidSettingError(f"Codec expects one of {', '.join(codec_names())}, got {self.codec!r}.")
+        self._check_combinations()
         self._check_strategy()
+
+    def _check_combinations(self) -> None:
+        if self.clip_norm > self.max_update_norm:
+            raise InvalidSettingError(
+                f"--clip-norm {self.clip_norm:g} is above --max-update-norm {self.max_update_norm:g}: devices that "
+                "clip as they are told would be refused.",
+                hint="Give a larger --max-update-norm, or a smaller --clip-norm.",
+            )
+        if self.deadline_seconds and self.task_seconds >= self.deadline_seconds:
+            raise InvalidSettingError(
+                f"--task-seconds {self.task_seconds:g} has no meaning with --deadline {self.deadline_seconds:g}: the "
+                "round closes before.",
+                hint="Leave it out, or make it shorter than the deadline.",
+            )
 
     def _check_strategy(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -112,11 +140,12 @@ class RunSettings:
             "--server-learning-rate": self.server_learning_rate is not None and name not in ("scaffold", "fedsgd"),
             "--epochs, --max-steps and --learning-rate": name == "fedsgd"
             and (self.epochs != 1 or self.max_steps != 0 or self.learning_rate is not None),
+            "--batch-size": name == "fedsgd" and self.batch_size != 0,
         }
         for option, given in pointless.items():
             if given:
                 raise InvalidSettingError(f"{option} has no meaning with --strategy {name}.", hint="Leave it out.")
-        if name in ("fedprox", "feddyn") and not self.mu >= _SMALLEST_MU:
+        if name in ("fedprox", "feddyn") and not self.mu >= _SMALLEST:
             raise InvalidSettingError(f"--strategy {name} expects --mu above 0.", hint="Start with --mu 0.01.")
         if self.server_learning_rate == 0:
             raise InvalidSettingError("--server-learning-rate expects a number above 0, got 0.")
@@ -126,9 +155,14 @@ class RunSettings:
                 hint="Leave it out, or use fedavg or fedprox.",
             )
 
+    def _require_positive(self, name: str, value: float, *, off: bool = False) -> None:
+        """Requires a number that is not 0 in the float32 of a task either; ``off``: just 0 stands for none."""
+        if not (off and value == 0):
+            self._require(name, value, _SMALLEST, _LARGEST)
+
     def _require(self, name: str, value: float, lowest: float, highest: float) -> None:
         if math.isnan(value) or not lowest <= value <= highest:
-            option = "--" + name.replace("_seconds", "").replace("_", "-")
+            option = "--deadline" if name == "deadline_seconds" else "--" + name.replace("_", "-")
             raise InvalidSettingError(
                 f"{option} expects a number from {lowest:g} to {highest:g}, got {value:g}.",
                 hint="The minimum is at most the target." if name == "minimum" else None,
@@ -148,13 +182,18 @@ class RunSettings:
 
     @property
     def effective_max_failures(self) -> int:
-        """Failures after which a round gives up."""
-        return self.max_failures or self.cohort_size
+        """Failed devices at which a round gives up."""
+        return self.max_failures or max(self.cohort_size, _SMALLEST_FAILURES)
+
+    @property
+    def effective_task_seconds(self) -> float:
+        """The longest that a task may take."""
+        return self.task_seconds or _LEASES_PER_TASK * self.lease_seconds
 
     @property
     def norm_bound(self) -> float:
         """Largest L2 norm of a delta's weight section that is accepted."""
-        return min(self.max_update_norm, self.clip_norm * _CLIP_TOLERANCE) if self.clip_norm else self.max_update_norm
+        return self.clip_norm * _CLIP_TOLERANCE if self.clip_norm else self.max_update_norm
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values."""

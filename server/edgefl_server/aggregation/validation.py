@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgefl.codecs import codec_names
 from edgefl.errors import CodecError, EdgeflError, HashMismatchError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Section
+from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.strategies import Update
 
 __all__ = ["Expectation", "decode_outcome", "validate", "weight_norm"]
@@ -18,7 +19,9 @@ __all__ = ["Expectation", "decode_outcome", "validate", "weight_norm"]
 _MAX_METRICS, _MAX_METRIC_VALUES, _MAX_NAME = 256, 4096, 256
 _MAX_EXAMPLES = 2**53
 _LARGEST_STATISTIC = 1e30
-"""A variance has no natural bound; this one keeps the new weights finite."""
+"""A variance has no natural bound; this one keeps the sums finite. What may become of a statistic is narrower."""
+_LARGEST_STATE = 1e60
+"""No number of rows brings a float32's sum to it, and no number of devices its sum beyond float64."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Expectation:
         statistic_size: elements of the section ``statistics``.
         max_norm: largest L2 norm of each section but ``statistics``; infinity: no bound.
         sections: those that the strategy asks for; ``statistics`` only where there are some.
+        limits: of the run's model; None: metric states may have any length.
     """
 
     task_id: str
@@ -42,6 +46,7 @@ class Expectation:
     statistic_size: int
     max_norm: float = math.inf
     sections: tuple[str, ...] = ("delta", "statistics")
+    limits: ModelLimits | None = None
 
 
 def decode_outcome(data: bytes | memoryview) -> Outcome:
@@ -77,6 +82,8 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         raise OutcomeRefusedError(
             "bad_num_examples", f"num_examples expects {least} to {_MAX_EXAMPLES}, got {outcome.num_examples}."
         )
+    if expected.limits is not None:
+        _check_states(outcome, expected.limits)
     if outcome.status != OutcomeStatus.DONE:
         _check_unfinished(outcome)
         return None
@@ -137,6 +144,27 @@ def _check_metrics(outcome: Outcome) -> None:
     names = [state.name for state in outcome.metrics]
     if len(set(names)) != len(names):
         raise OutcomeRefusedError("malformed", "A metric state comes more than once.")
+
+
+def _check_states(outcome: Outcome, limits: ModelLimits) -> None:
+    for state in outcome.metrics:
+        wanted = limits.states.get(state.name)
+        if wanted is not None and len(state.values) != wanted:
+            raise OutcomeRefusedError(
+                "bad_metrics",
+                f"The metric state {_shorten(state.name)!r} expects {wanted} elements, got {len(state.values)}.",
+            )
+        if any(abs(value) > _LARGEST_STATE for value in state.values):
+            raise OutcomeRefusedError(
+                "bad_metrics", f"The metric state {_shorten(state.name)!r} expects at most {_LARGEST_STATE:g} in size."
+            )
+        most = limits.most_rows(outcome.num_examples)
+        if state.name == "rows" and outcome.status == OutcomeStatus.DONE and not 0 <= state.values[0] <= most:
+            raise OutcomeRefusedError(
+                "bad_metrics",
+                f"The metric state 'rows' expects 0 to {most:g} with {outcome.num_examples} examples, "
+                f"got {state.values[0]:g}.",
+            )
 
 
 def _vector(section: Section, size: int) -> NDArray[np.float32]:

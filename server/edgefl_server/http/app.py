@@ -1,34 +1,27 @@
-"""The web application: routes, limits, and the loop that closes and folds rounds."""
+"""The web application: routes and limits."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
-from starlette.concurrency import run_in_threadpool
 
-from edgefl.errors import EdgeflError
+from edgefl.credentials import check_token
 from edgefl.hashing import sha256
 from edgefl.version import __version__
 from edgefl_server.http import device_routes, errors, operator_routes
+from edgefl_server.http.advancing import advance
 from edgefl_server.http.body_limit import BodyLimit
 from edgefl_server.http.context import Context
-from edgefl_server.storage import ServerState, close_due_rounds, fold_pending
+from edgefl_server.storage import ServerState
 
 __all__ = ["MAX_MODEL_BYTES", "MAX_OUTCOME_BYTES", "create_app"]
 
 MAX_OUTCOME_BYTES = 256 << 20
 MAX_MODEL_BYTES = 1 << 30
 _MAX_CONTROL_BYTES = 64 << 10
-_CLOCK_SECONDS = 1.0
-"""How often deadlines are looked at."""
-_RETRY_SECONDS = 5.0
-"""The pause after folding failed, for example on a full disk."""
-
-_log = logging.getLogger(__name__)
 
 
 def create_app(
@@ -45,14 +38,18 @@ def create_app(
         admin_token: what operators show.
         max_outcome_bytes: larger outcomes get 413.
         max_model_bytes: larger model files get 413.
+
+    Raises:
+        InvalidSettingError: the token is empty or can be guessed.
     """
-    context = Context(state, sha256(admin_token.encode()), max_outcome_bytes, max_model_bytes)
+    token = check_token(admin_token, "create_app")
+    context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         context.work.attach()
         context.folding.attach()
-        task = asyncio.create_task(_advance_rounds(context))
+        task = asyncio.create_task(advance(context))
         yield
         context.work.stop()
         context.folding.stop()
@@ -83,25 +80,3 @@ def create_app(
 
     app.add_middleware(BodyLimit, limit_of=limit_of)
     return app
-
-
-async def _advance_rounds(context: Context) -> None:
-    """Closes rounds at their deadlines and folds what is closed, one after the other, for ever.
-
-    The first pass also folds what a killed server left behind.
-    """
-    while not context.folding.stopping:
-        ticket = context.folding.ticket()
-        pause = _CLOCK_SECONDS
-        try:
-            closed = await run_in_threadpool(close_due_rounds, context.state)
-            if await run_in_threadpool(fold_pending, context.state) or closed:
-                context.work.ring()
-                continue
-        except EdgeflError as error:
-            _log.error("could not fold, trying again in %g s: %s", _RETRY_SECONDS, error)
-            pause = _RETRY_SECONDS
-        except Exception:
-            _log.exception("could not fold, trying again in %g s", _RETRY_SECONDS)
-            pause = _RETRY_SECONDS
-        await context.folding.wait(ticket, pause)

@@ -1,81 +1,107 @@
-"""Refuses bodies that are too large before they are in memory."""
+"""Refuses bodies that are too large before they are in memory, and those that never end."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import anyio
+from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgefl_server.http.errors import response
 
 __all__ = ["BodyLimit"]
 
-_MOST_DRAINED = 64 << 20
-"""A body that is too large is read and dropped up to here, so that the client gets to read the answer."""
-_LONGEST_DRAIN_SECONDS = 60
+_MOST_HEADERS = 100
+_LONGEST_SILENCE_SECONDS = 60.0
+"""A sender that goes silent in the middle of a body for so long is cut off."""
+_GRACE_SECONDS = 60.0
+_SLOWEST_BYTES_PER_SECOND = 2000.0
+"""A body may take the grace, and as long as its bytes take at this rate: who sends a byte now and then is cut off."""
 
 
-class _TooLargeError(Exception):
+class _RefusedError(Exception):
     pass
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body longer than the limit of its path.
+    """ASGI middleware: 413 for a body longer than the limit of its path, 408 for one that takes too long.
+
+    What is too large is answered at once; the protocol reads and drops the rest, so that the client gets to read it.
 
     Args:
         app: what is protected.
         limit_of: method and path to the largest number of bytes.
+        silence_seconds: see `_LONGEST_SILENCE_SECONDS`.
+        grace_seconds: see `_GRACE_SECONDS`.
     """
 
-    def __init__(self, app: ASGIApp, limit_of: Callable[[str, str], int]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit_of: Callable[[str, str], int],
+        silence_seconds: float = _LONGEST_SILENCE_SECONDS,
+        grace_seconds: float = _GRACE_SECONDS,
+    ) -> None:
         self._app = app
         self._limit_of = limit_of
+        self._silence_seconds, self._grace_seconds = silence_seconds, grace_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, with its body counted."""
+        """Passes the request on, with its body counted and timed."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if len(scope["headers"]) > _MOST_HEADERS:
+            answer = response(431, "too_large", f"A request has at most {_MOST_HEADERS} headers.")
+            await answer(scope, receive, send)
+            return
         limit = self._limit_of(scope["method"], scope["path"])
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-        got, complete, started = 0, False, False
-        exceeded = declared.isdigit() and int(declared) > limit
+        if declared.isdigit() and int(declared) > limit:
+            await _too_large(limit)(scope, receive, send)
+            return
+        got, waited, complete, started = 0, 0.0, False, False
+        refusal: JSONResponse | None = None
 
         async def limited_receive() -> Message:
-            nonlocal got, complete, exceeded
-            message = await receive()
+            nonlocal got, waited, complete, refusal
+            if complete or refusal is not None:
+                return await receive()
+            left = self._grace_seconds + got / _SLOWEST_BYTES_PER_SECOND - waited
+            before = time.monotonic()
+            try:
+                with anyio.fail_after(max(0.0, min(self._silence_seconds, left))):
+                    message = await receive()
+            except TimeoutError:
+                refusal = response(408, "too_slow", "The body stopped coming, or comes too slowly.")
+                refusal.headers["Connection"] = "close"
+                raise _RefusedError from None
+            # Only what the client takes counts, not what this server does in between.
+            waited += time.monotonic() - before
             got += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if got > limit:
-                exceeded = True
-                raise _TooLargeError
+                refusal = _too_large(limit)
+                raise _RefusedError
             return message
 
         async def noted_send(message: Message) -> None:
             nonlocal started
-            if exceeded and not started:
+            if refusal is not None and not started:
                 return  # what the application makes of a body that broke off
             started = True
             await send(message)
 
-        if not exceeded:
-            try:
-                await self._app(scope, limited_receive, noted_send)
-            except _TooLargeError:
-                if started:
-                    raise
-        if exceeded and not started:
-            if not complete:
-                await self._drain(receive, got)
-            answer = response(413, "too_large", f"The body expects at most {limit} bytes, got more.")
-            answer.headers["Connection"] = "close"
-            await answer(scope, receive, send)
+        try:
+            await self._app(scope, limited_receive, noted_send)
+        except _RefusedError:
+            if started:
+                raise
+        if refusal is not None and not started:
+            await refusal(scope, receive, send)
 
-    async def _drain(self, receive: Receive, got: int) -> None:
-        with anyio.move_on_after(_LONGEST_DRAIN_SECONDS):
-            while got < _MOST_DRAINED:
-                message = await receive()
-                got += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
+
+def _too_large(limit: int) -> JSONResponse:
+    return response(413, "too_large", f"The body expects at most {limit} bytes, got more.")

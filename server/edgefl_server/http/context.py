@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -10,11 +11,25 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from edgefl.hashing import sha256
+from edgefl.wire.messages import Task
 from edgefl_server.http.errors import RequestError
-from edgefl_server.http.waiting import WorkBell
-from edgefl_server.storage import DeviceRow, ServerState, authenticate
+from edgefl_server.http.receiving import Receiving
+from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
+from edgefl_server.storage import (
+    DeviceRow,
+    ServerState,
+    active_runs,
+    authenticate,
+    devices_with_tasks,
+    next_task,
+    notice_instance,
+    places,
+)
 
 __all__ = ["Caller", "Context", "Operator", "Shared", "bearer"]
+
+_MOST_KNOWN = 10_000
+"""Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
 
 
 @dataclass
@@ -26,21 +41,50 @@ class Context:
         admin_token_hash: SHA-256 of the operator's token.
         max_outcome_bytes: largest outcome that is read.
         max_model_bytes: largest model file that is read.
-        work: wakes the devices that wait, after anything that may give them work.
+        work: the devices that wait, to be called after anything that may give them work.
         folding: wakes what folds, after anything that may close a round.
+        receiving: the bodies that are being written to files.
+        known: devices by the hash of the credentials that they have shown.
+        tasked: devices that may have an open task, each with what marks its latest look for one. No other device has
+            one: only a device's own calls for work give it one.
     """
 
     state: ServerState
     admin_token_hash: str
     max_outcome_bytes: int
     max_model_bytes: int
-    work: WorkBell = field(default_factory=WorkBell)
-    folding: WorkBell = field(default_factory=WorkBell)
+    work: WaitingLines = field(init=False)
+    folding: Bell = field(default_factory=Bell)
+    receiving: Receiving = field(default_factory=Receiving)
+    known: OrderedDict[str, DeviceRow] = field(default_factory=OrderedDict)
+    tasked: dict[str, object] = field(default_factory=dict)
 
-    def changed(self) -> None:
-        """Call after a request that may have closed a round or made room in one."""
+    def __post_init__(self) -> None:
+        self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population))
+        self.tasked = dict.fromkeys(devices_with_tasks(self.state))
+
+    async def find_task(self, device: DeviceRow, outlook: Outlook) -> Task | None:
+        """The device's open task, else a new one, else None. Most find nothing, and read nothing from the database."""
+        who = device.device
+        if not outlook.places and who not in self.tasked:
+            return None
+        look = self.tasked[who] = object()
+        task = await run_in_threadpool(next_task, self.state, device)
+        if task is not None:
+            self.tasked[who] = None
+            self.work.taken(device.population)
+        elif self.tasked.get(who) is look:  # else another call of the device may have found one meanwhile
+            del self.tasked[who]
+        return task
+
+    def changed(self, population: str | None = None) -> None:
+        """Call after a request that may have closed a round of a population or made room in one."""
         self.folding.ring()
-        self.work.ring()
+        self.work.ring(population)
+
+    def _outlook(self, population: str) -> Outlook:
+        active = active_runs(self.state, population)
+        return Outlook(places(self.state, population) if active else 0, active)
 
 
 def _context(request: Request) -> Context:
@@ -58,12 +102,28 @@ def bearer(request: Request) -> str:
 
 
 async def _caller(request: Request, context: Shared) -> DeviceRow:
-    device, _, secret = bearer(request).partition(".")
-    return await run_in_threadpool(authenticate, context.state, device, secret)
+    credentials = bearer(request)
+    # Looked up by hash: what timing tells about a hash does not help to guess the secret.
+    key = sha256(credentials.encode())
+    device, _, secret = credentials.partition(".")
+    known = context.known.get(key)
+    if known is None:
+        known = await run_in_threadpool(authenticate, context.state, device, secret)
+        # Neither the secret nor the population of a device ever changes: one that polls need not be read each time.
+        context.known[key] = known
+        if len(context.known) > _MOST_KNOWN:
+            context.known.popitem(last=False)
+    context.known.move_to_end(key)
+    instance = request.headers.get("EdgeFL-Instance", "")
+    if instance:
+        await run_in_threadpool(notice_instance, context.state, device, instance)
+    return known
 
 
 async def _operator(request: Request, context: Shared) -> None:
-    if not hmac.compare_digest(context.admin_token_hash, sha256(bearer(request).encode())):
+    token = bearer(request)
+    # Never with nothing, whatever the server was started with.
+    if not token or not hmac.compare_digest(context.admin_token_hash, sha256(token.encode())):
         raise RequestError(
             401,
             "wrong_token",

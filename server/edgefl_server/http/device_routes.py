@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-import anyio
-from fastapi import APIRouter, Body, Path, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
-from edgefl.wire.messages import CONTENT_TYPE
-from edgefl_server.http.context import Caller, Shared, bearer
+from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
+from edgefl_server.http.context import Caller, Context, Shared, bearer
 from edgefl_server.http.errors import RequestError, retry_after
+from edgefl_server.http.receiving import Announced, wrong_offset
+from edgefl_server.http.waiting import Call
 from edgefl_server.storage import (
-    accept_outcome,
-    active_runs,
+    accept_upload,
+    ended_runs,
     enrol,
     largest_outcome,
     may_fetch,
-    next_task,
+    received_bytes,
     renew_lease,
+    was_accepted,
 )
 
 __all__ = ["router"]
@@ -32,10 +33,8 @@ router = APIRouter(prefix="/v1", tags=["devices"])
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_IDLE_WAIT_SECONDS = 1.0
 """The wait when the population has no active run at all: scripts (`--until-idle`) sit it out at their end."""
-_LONGEST_SILENCE_SECONDS = 60.0
-"""A sender that goes silent in the middle of a body for so long is cut off."""
-
-Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 as lower-case hexadecimal digits")]
+HASH = "^[0-9a-f]{64}$"
+Hash = Annotated[str, Path(pattern=HASH, description="SHA-256 as lower-case hexadecimal digits")]
 TaskId = Annotated[str, Path(max_length=100, pattern="^[0-9a-f-]+$")]
 
 
@@ -52,6 +51,23 @@ class Poll(BaseModel):
     """How long a device is willing to wait."""
 
     wait: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="seconds; at most 30 are used")
+    remembers: list[Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]] = Field(
+        default_factory=list, max_length=64, description="runs of which the device keeps something"
+    )
+
+
+def _announced(
+    digest: Annotated[str | None, Header(alias="EdgeFL-Digest", pattern=HASH)] = None,
+    length: Annotated[int | None, Header(alias="EdgeFL-Length", ge=1)] = None,
+    offset: Annotated[int, Header(alias="EdgeFL-Offset", ge=0)] = 0,
+) -> Announced | None:
+    if digest is None and length is None and offset == 0:
+        return None
+    if digest is None or length is None or offset > length:
+        raise RequestError(
+            422, "malformed", "Expected EdgeFL-Digest and EdgeFL-Length together, and an EdgeFL-Offset within it."
+        )
+    return Announced(digest, length, offset)
 
 
 @router.post("/devices", summary="Enrol, or enrol again", status_code=201)
@@ -66,7 +82,7 @@ async def enrol_device(enrolment: Enrolment, request: Request, context: Shared) 
         enrolment.population,
         enrolment.capabilities,
     )
-    return JSONResponse({"device_id": enrolment.device_id}, 201 if new else 200)
+    return control({"device_id": enrolment.device_id}, 201 if new else 200)
 
 
 @router.post("/tasks/next", summary="Get work", responses={204: {"description": "no work now"}})
@@ -76,27 +92,36 @@ async def get_next_task(
     """The device's open task, else a new one; else, after waiting, 204 with when to come back."""
     started = time.monotonic()
     wait = min(poll.wait if poll else 0.0, _LONGEST_WAIT_SECONDS)
-    seen = 0
+    line, population, remembers = context.work, device.population, poll.remembers if poll else []
+    seen, called = 0, False
     while True:
-        ticket = context.work.ticket()
-        task = await run_in_threadpool(next_task, context.state, device)
+        ticket = line.ticket(population)
+        outlook = await line.outlook(population)
+        task, active = await context.find_task(device, outlook), outlook.active
+        if called and active:
+            line.pass_on(population)
         if task is not None:
-            return Response(task.encode(), media_type=CONTENT_TYPE)
-        active = await run_in_threadpool(active_runs, context.state, device.population)
+            headers = await _ended(context, population, remembers)
+            return Response(task.encode(), media_type=CONTENT_TYPE, headers=headers)
         # A script that ends with the work (`--until-idle`) learns so at once, or soon when there was none.
         limit = wait if active else min(wait, _LONGEST_IDLE_WAIT_SECONDS)
-        remaining = started + limit - time.monotonic()
-        ended = seen > 0 and active == 0
-        if ended or remaining <= 0 or context.work.stopping or await request.is_disconnected():
+        if seen > 0 and active == 0:
             break
         seen = active
-        await context.work.wait(ticket, remaining)
-    headers = {**(retry_after(1, 3) if active else retry_after(5, 15)), "EdgeFL-Active-Runs": str(active)}
+        call = await line.wait(population, ticket, started + limit - time.monotonic())
+        if call is Call.NONE or line.stopping:
+            break
+        called = call is Call.CALLED
+        if called and await request.is_disconnected():
+            line.pass_on(population)
+            break
+    headers = await _ended(context, population, remembers)
+    headers |= {**(retry_after(1, 3) if active else retry_after(5, 15)), "EdgeFL-Active-Runs": str(active)}
     return Response(status_code=204, headers=headers)
 
 
 @router.post("/tasks/{task_id}/lease", summary="Say that the device still works on a task")
-async def renew(task_id: TaskId, device: Caller, context: Shared) -> dict[str, float]:
+async def renew(task_id: TaskId, device: Caller, context: Shared) -> Response:
     """200 with the new lease, or 410 when the task is not wanted any more."""
     try:
         seconds = await run_in_threadpool(renew_lease, context.state, device.device, task_id)
@@ -104,23 +129,61 @@ async def renew(task_id: TaskId, device: Caller, context: Shared) -> dict[str, f
         raise _unknown_task() from None
     if seconds is None:
         raise RequestError(410, "abandoned", "The task is not wanted any more.", "Drop it and ask for the next one.")
-    return {"lease_seconds": seconds}
+    return control({"lease_seconds": seconds})
+
+
+@router.get("/tasks/{task_id}/outcome", summary="Ask how much of an outcome has arrived")
+async def get_outcome(
+    task_id: TaskId, digest: Annotated[str, Query(pattern=HASH)], device: Caller, context: Shared
+) -> Response:
+    """From which byte on to send it; what is still arriving of the device is cut off first."""
+    async with context.receiving.alone(device.device):
+        try:
+            received = await run_in_threadpool(received_bytes, context.state, device.device, task_id, digest)
+        except KeyError:
+            raise _unknown_task() from None
+    return control({"received": received})
 
 
 @router.put("/tasks/{task_id}/outcome", summary="Send what came out", status_code=202)
-async def put_outcome(task_id: TaskId, request: Request, device: Caller, context: Shared) -> Response:
+async def put_outcome(
+    task_id: TaskId,
+    request: Request,
+    device: Caller,
+    context: Shared,
+    announced: Annotated[Announced | None, Depends(_announced)],
+) -> Response:
     """202 once it is on the disk, belongs to its round and will be folded exactly once; the same bytes again: 202."""
+    digest = announced.digest if announced else None
+    state, who = context.state, device.device
     try:
-        limit = await run_in_threadpool(largest_outcome, context.state, device.device, task_id)
+        limit = await run_in_threadpool(largest_outcome, state, who, task_id)
     except KeyError:
-        await read_body(request, None)
         raise _unknown_task() from None
-    data = await read_body(request, limit)
-    made_room = await run_in_threadpool(accept_outcome, context.state, device.device, task_id, data)
+    if announced is not None and announced.length > limit:
+        raise RequestError(413, "too_large", f"The outcome expects at most {limit} bytes, got {announced.length}.")
+
+    async def alive() -> None:
+        if await run_in_threadpool(renew_lease, state, who, task_id) is None:
+            await run_in_threadpool(was_accepted, state, who, task_id, digest)  # raises why it is not wanted
+
+    made_room = False
+    async with context.receiving.alone(who):
+        # What is not wanted is refused before it is read.
+        if not await run_in_threadpool(was_accepted, state, who, task_id, digest):
+            if announced is not None:
+                received = await run_in_threadpool(state.uploads.received, who, task_id, announced.digest)
+                if received != announced.offset:
+                    raise wrong_offset(received)
+                if received:  # the connection broke, and nothing was heard of the device since
+                    await alive()
+            upload = await run_in_threadpool(state.uploads.open, who, task_id, digest)
+            await context.receiving.fill(upload, request, limit, announced, alive)
+            made_room = await context.receiving.use(lambda: accept_upload(state, who, task_id, upload))
     context.folding.ring()
     if made_room:
-        context.work.ring()
-    return JSONResponse({"task_id": task_id}, 202)
+        context.work.ring(device.population)
+    return control({"task_id": task_id}, 202)
 
 
 @router.get("/models/{model_hash}", summary="Fetch a model file", response_class=FileResponse)
@@ -137,33 +200,9 @@ async def get_weights(weights_hash: Hash, request: Request, device: Caller, cont
     return send_blob(request, await run_in_threadpool(context.state.weights.path, weights_hash), weights_hash)
 
 
-async def read_body(request: Request, limit: int | None) -> bytes:
-    """The whole body; a sender that goes silent is cut off with 408.
-
-    Args:
-        request: whose; `BodyLimit` has bounded it to what fits any request of its kind.
-        limit: more bytes get 413, after they were read and dropped: a client reads the answer only when it may finish
-            sending. None: drop all.
-    """
-    data, length = bytearray(), 0
-    chunks = request.stream().__aiter__()
-    try:
-        while True:
-            with anyio.fail_after(_LONGEST_SILENCE_SECONDS):
-                chunk = await chunks.__anext__()
-            length += len(chunk)
-            if limit is not None and length <= limit:
-                data += chunk
-    except StopAsyncIteration:
-        if limit is not None and length > limit:
-            raise RequestError(
-                413, "too_large", f"The body expects at most {limit} bytes here, got {length}."
-            ) from None
-        return bytes(data)
-    except TimeoutError:
-        raise RequestError(408, "too_slow", "The body stopped coming.") from None
-    except ClientDisconnect:
-        raise RequestError(400, "malformed", "The connection ended before the body did.") from None
+def control(document: dict[str, Any], status: int = 200) -> JSONResponse:
+    """An answer to a device, which knows by its type that an edgefl server gave it."""
+    return JSONResponse(document, status, media_type=CONTROL_TYPE)
 
 
 def send_blob(request: Request, path: Any, digest: str, headers: dict[str, str] | None = None) -> Response:
@@ -174,6 +213,11 @@ def send_blob(request: Request, path: Any, digest: str, headers: dict[str, str] 
     if digest in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=all_headers)
     return FileResponse(path, media_type="application/octet-stream", headers=all_headers)
+
+
+async def _ended(context: Context, population: str, remembers: list[str]) -> dict[str, str]:
+    ended = await run_in_threadpool(ended_runs, context.state, population, remembers) if remembers else []
+    return {"EdgeFL-Ended-Runs": ",".join(ended)} if ended else {}
 
 
 async def _require_task(context: Shared, device: str, digest: str) -> None:

@@ -20,9 +20,13 @@ from edgefl.errors import (
     RunError,
     StorageError,
 )
-from edgefl_server.storage import EnrolmentRefusedError, NotWantedError
+from edgefl.wire.messages import CONTROL_TYPE
+from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError
 
-__all__ = ["RequestError", "install", "response", "retry_after"]
+__all__ = ["STORE", "RequestError", "error_body", "install", "response", "retry_after"]
+
+STORE = "store or read"
+"""What the server cannot do for the one who asked."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +50,12 @@ def response(
     status: int, code: str, message: str, hint: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """An error as every error looks."""
-    return JSONResponse({"error": {"code": code, "message": message, "hint": hint}}, status, headers)
+    return JSONResponse(error_body(code, message, hint), status, headers, media_type=CONTROL_TYPE)
+
+
+def error_body(code: str, message: str, hint: str | None = None) -> dict[str, dict[str, str | None]]:
+    """The JSON of an error."""
+    return {"error": {"code": code, "message": message, "hint": hint}}
 
 
 def retry_after(lowest: int, highest: int) -> dict[str, str]:
@@ -82,6 +91,8 @@ async def _edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutcomeRefusedError):
         _log.warning("refused %s: %s: %s", request.url.path, error.reason, message)
         return response(422, error.reason, message, hint)
+    if isinstance(error, NameTakenError):
+        return response(409, "name_taken", message, hint)
     if isinstance(error, RunError):
         return response(404, "unknown_run", message, hint)
     if isinstance(error, InvalidSettingError):
@@ -89,10 +100,19 @@ async def _edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, (ModelFileError, FormatVersionError)):
         return response(422, "bad_model_file", message, hint)
     if isinstance(error, StorageError):
-        _log.error("%s", error)
-        # The path is the operator's business; the device needs to know only that it should come back.
+        # Each call would say the same; the path is the operator's business, who finds it in the log and in `run list`.
+        troubles, clock = request.app.state.context.state.troubles, request.app.state.context.state.clock
+        troubles.note("", STORE, error, clock())
+        if error.full:
+            return response(
+                507, "storage_full", "The server's disk is full; nothing was kept.", None, retry_after(20, 60)
+            )
         return response(
-            507, "storage_full", "The server could not store it; nothing was kept.", None, retry_after(20, 60)
+            503,
+            "storage_failed",
+            "The server could not read or write what it keeps; nothing was kept.",
+            None,
+            retry_after(20, 60),
         )
     _log.error("unexpected %s: %s", type(error).__name__, error)
     return response(500, "internal", "The server failed; nothing was kept.", None, retry_after(5, 30))

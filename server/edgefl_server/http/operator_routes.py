@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 
 from edgefl_server.aggregation import RunSettings
 from edgefl_server.http.context import Operator, Shared
-from edgefl_server.http.device_routes import read_body, send_blob
+from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
-from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, weights_of_round
+from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, warnings, weights_of_round
 
 __all__ = ["router"]
 
@@ -37,6 +37,7 @@ class NewRun(BaseModel):
     deadline_seconds: float = 0.0
     max_failures: int = 0
     lease_seconds: float = 300.0
+    task_seconds: float = 0.0
     epochs: int = 1
     max_steps: int = 0
     learning_rate: float | None = None
@@ -44,6 +45,7 @@ class NewRun(BaseModel):
     codec: str = "float32"
     clip_norm: float = 0.0
     max_examples: int = 100_000
+    max_weight_ratio: float = 10.0
     max_update_norm: float = 1e6
     seed: int = 0
     strategy: str = "fedavg"
@@ -77,16 +79,21 @@ async def make_invitation(invitation: Invitation, context: Shared) -> dict[str, 
 async def post_run(new: Annotated[NewRun, Query()], request: Request, context: Shared) -> Response:
     """The body is the model file, the query holds the settings. Answers the run's status."""
     settings = new.settings()
-    model = await read_body(request, context.max_model_bytes)
-    run = await run_in_threadpool(create_run, context.state, model, new.population, settings, new.name)
-    context.changed()
+    async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
+        run = await context.receiving.use(
+            lambda: create_run(context.state, file.read(), new.population, settings, new.name)
+        )
+    context.changed(new.population)
     return JSONResponse(await run_in_threadpool(run_status, context.state, run), 201)
 
 
 @router.get("/runs", summary="List all runs")
 async def get_runs(context: Shared) -> dict[str, Any]:
-    """Oldest first, without their rounds."""
-    return {"runs": await run_in_threadpool(runs_summary, context.state)}
+    """Oldest first, without their rounds; and what operators should look at."""
+    return {
+        "runs": await run_in_threadpool(runs_summary, context.state),
+        "warnings": await run_in_threadpool(warnings, context.state),
+    }
 
 
 @router.get("/runs/{run_id}", summary="Say how a run goes")
@@ -100,8 +107,9 @@ async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Ends it now; what the open round has accepted is discarded. 409 when it had ended before."""
     if not await run_in_threadpool(stop_run, context.state, run_id):
         raise RequestError(409, "ended", f"Run {run_id} had ended before.")
-    context.changed()
-    return await run_in_threadpool(run_status, context.state, run_id)
+    status = await run_in_threadpool(run_status, context.state, run_id)
+    context.changed(status["population"])
+    return status
 
 
 @router.get("/runs/{run_id}/weights", summary="Fetch the weights of a run", response_class=FileResponse)

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
 
-__all__ = ["WorkBell"]
+__all__ = ["Bell", "Call", "Outlook", "WaitingLines"]
+
+_log = logging.getLogger(__name__)
 
 
-class WorkBell:
-    """Wakes everything that waits when there may be new work, and for good when the server stops."""
+class Call(Enum):
+    """Why a wait in line ended."""
+
+    NONE = "nobody called"
+    CHANGED = "something changed before the wait began"
+    CALLED = "called: there may be a place, and whoever takes none passes the call on"
+
+
+class Bell:
+    """Wakes everything that waits, and for good when the server stops."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -45,3 +61,165 @@ class WorkBell:
     def _wake(self) -> None:
         self._next.set()
         self._next = asyncio.Event()
+
+
+_FRESH_SECONDS = 1.0
+"""An outlook is believed for so long: a lease runs out without a ring."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What there is for a population.
+
+    Attributes:
+        places: how many tasks could be handed out now.
+        active: how many runs are not over.
+    """
+
+    places: int
+    active: int
+
+
+@dataclass
+class _Line:
+    """The devices of one population that wait, first come first served."""
+
+    version: int = 0
+    outlook: tuple[int, float, asyncio.Future[Outlook]] | None = None
+    waiting: OrderedDict[asyncio.Future[None], None] = field(default_factory=OrderedDict)
+    changed: bool = False
+    passed_on: bool = False
+    calling: asyncio.Task[None] | None = None
+
+
+class WaitingLines:
+    """Requests that wait for work, a line for each population.
+
+    A ring wakes as many as there are places for, and all of a population once its last run is over: they have nothing
+    to wait for. Whoever is called and does not take a place lets the next try (`pass_on`). So a thousand devices that
+    wait cost nothing while there is no work, and one look each when they are called.
+
+    Args:
+        look: from a population's name to what there is for it.
+        clock: in seconds; never set.
+    """
+
+    def __init__(self, look: Callable[[str], Awaitable[Outlook]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._look, self._clock = look, clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lines: dict[str, _Line] = {}
+        self.stopping = False
+
+    def attach(self) -> None:
+        """Binds the lines to the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def ring(self, population: str | None = None) -> None:
+        """There may be work, for one population or for any, or a run may have ended; from any thread."""
+        self._soon(self._ring, population)
+
+    def stop(self) -> None:
+        """From now on nothing waits; from any thread or signal handler."""
+        self.stopping = True
+        self._soon(self._wake_all)
+
+    async def outlook(self, population: str) -> Outlook:
+        """What there is for a population; looked up once for all that ask within a moment in which nothing rings."""
+        line = self._line(population)
+        if line.outlook is not None:
+            version, looked_at, shared = line.outlook
+            if version == line.version and (not shared.done() or self._clock() - looked_at < _FRESH_SECONDS):
+                return await asyncio.shield(shared)
+        found = asyncio.ensure_future(self._look(population))
+        line.outlook = (line.version, self._clock(), found)
+        try:
+            return await asyncio.shield(found)
+        except Exception:
+            line.outlook = None
+            raise
+
+    def taken(self, population: str) -> None:
+        """A task was handed out: if it may have been the last, the outlook is not believed any more."""
+        line = self._line(population)
+        if line.outlook is not None and _few(line.outlook[2]):
+            line.outlook = None
+
+    def ticket(self, population: str) -> int:
+        """Take it before looking for work: a ring in between is then not missed."""
+        return self._line(population).version
+
+    async def wait(self, population: str, ticket: int, seconds: float) -> Call:
+        """Returns when this one is called, or after some seconds."""
+        line = self._line(population)
+        if line.version != ticket:
+            return Call.CHANGED
+        if self.stopping or seconds <= 0:
+            return Call.NONE
+        called = asyncio.get_running_loop().create_future()
+        line.waiting[called] = None
+        try:
+            await asyncio.wait([called], timeout=seconds)
+        except asyncio.CancelledError:
+            if called.done():
+                self.pass_on(population)
+            raise
+        finally:
+            line.waiting.pop(called, None)
+        return Call.CALLED if called.done() else Call.NONE
+
+    def pass_on(self, population: str) -> None:
+        """Whoever was called took no place: the next may, if there still is one."""
+        line = self._line(population)
+        line.outlook = None
+        line.passed_on = True
+        self._call(population, line)
+
+    def _line(self, population: str) -> _Line:
+        return self._lines.setdefault(population, _Line())
+
+    def _soon(self, function: Callable[..., None], *arguments: object) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _ring(self, population: str | None) -> None:
+        for name in [population] if population is not None else list(self._lines):
+            line = self._line(name)
+            line.version += 1
+            line.changed = True
+            self._call(name, line)
+
+    def _call(self, population: str, line: _Line) -> None:
+        if line.calling is None and line.waiting:
+            line.calling = asyncio.get_running_loop().create_task(self._calls(population, line))
+
+    async def _calls(self, population: str, line: _Line) -> None:
+        try:
+            while line.waiting and (line.changed or line.passed_on):
+                changed, line.changed, line.passed_on = line.changed, False, False
+                try:
+                    found = await self.outlook(population)
+                except Exception:  # whatever it is, the devices ask again when their wait is over
+                    _log.exception("could not see whether there is work for %s", population)
+                    return
+                if found.active == 0:
+                    _wake(line, len(line.waiting))
+                else:
+                    _wake(line, found.places if changed else min(found.places, 1))
+        finally:
+            line.calling = None
+
+    def _wake_all(self) -> None:
+        for line in self._lines.values():
+            _wake(line, len(line.waiting))
+
+
+def _wake(line: _Line, count: int) -> None:
+    while count > 0 and line.waiting:
+        called = line.waiting.popitem(last=False)[0]
+        if not called.done():
+            called.set_result(None)
+            count -= 1
+
+
+def _few(outlook: asyncio.Future[Outlook]) -> bool:
+    return outlook.done() and (outlook.exception() is not None or outlook.result().places <= 1)

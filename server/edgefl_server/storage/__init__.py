@@ -1,34 +1,72 @@
 """What the server keeps: rows in a database, models, weights and outcomes in files."""
 
-from edgefl_server.storage.folding import close_due_rounds, fold_pending, sweep_outcomes
-from edgefl_server.storage.identities import EnrolmentRefusedError, authenticate, enrol, invite
-from edgefl_server.storage.outcomes import NotWantedError, accept_outcome, largest_outcome
-from edgefl_server.storage.runs import create_run, stop_run
-from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.status import run_status, runs_summary, weights_of_round
+from edgefl_server.storage.damage import fail_damaged_runs
+from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds
+from edgefl_server.storage.identities import EnrolmentRefusedError, authenticate, enrol, invite, notice_instance
+from edgefl_server.storage.outcomes import (
+    NotWantedError,
+    accept_outcome,
+    accept_upload,
+    largest_outcome,
+    received_bytes,
+    sweep_uploads,
+    was_accepted,
+)
+from edgefl_server.storage.runs import NameTakenError, create_run, stop_run
+from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
+from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
-from edgefl_server.storage.tasks import active_runs, may_fetch, next_task, renew_lease
+from edgefl_server.storage.tasks import (
+    active_runs,
+    devices_with_tasks,
+    ended_runs,
+    may_fetch,
+    next_task,
+    places,
+    renew_lease,
+)
+from edgefl_server.storage.tidying import Swept, prune_rows, sweep_outcomes
+from edgefl_server.storage.troubles import explained
+from edgefl_server.storage.uploads import Upload
 
 __all__ = [
+    "DEFAULT_KEEP_DAYS",
     "DeviceRow",
     "EnrolmentRefusedError",
+    "NameTakenError",
     "NotWantedError",
     "ServerState",
+    "Swept",
+    "Upload",
     "accept_outcome",
+    "accept_upload",
     "active_runs",
     "authenticate",
     "close_due_rounds",
     "create_run",
+    "devices_with_tasks",
+    "ended_runs",
     "enrol",
+    "explained",
+    "fail_damaged_runs",
     "fold_pending",
+    "fold_round",
     "invite",
     "largest_outcome",
     "may_fetch",
     "next_task",
+    "notice_instance",
+    "pending_folds",
+    "places",
+    "prune_rows",
+    "received_bytes",
     "renew_lease",
     "run_status",
     "runs_summary",
     "stop_run",
     "sweep_outcomes",
+    "sweep_uploads",
+    "warnings",
+    "was_accepted",
     "weights_of_round",
 ]

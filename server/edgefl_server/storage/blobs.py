@@ -12,9 +12,13 @@ from edgefl.atomic import sync_folder, write_bytes
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import sha256
 
-__all__ = ["BlobStore", "FolderBlobs"]
+__all__ = ["BlobStore", "DamagedBlobError", "FolderBlobs"]
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class DamagedBlobError(StorageError):
+    """Bytes that were kept are gone or are other ones: trying again does not bring them back."""
 
 
 class BlobStore(Protocol):
@@ -31,11 +35,24 @@ class BlobStore(Protocol):
         """
         ...
 
+    def adopt(self, file: Path, digest: str) -> None:
+        """Like `put`, for a file of the same file system, which is moved here.
+
+        Args:
+            file: whole, and nobody writes to it any more.
+            digest: its SHA-256.
+
+        Raises:
+            StorageError: it could not be moved; it may lie where it was.
+        """
+        ...
+
     def get(self, digest: str) -> bytes:
         """The bytes, checked against their hash.
 
         Raises:
-            StorageError: there are none, or they are damaged.
+            DamagedBlobError: there are none, or they are damaged.
+            StorageError: they cannot be read now.
         """
         ...
 
@@ -83,15 +100,31 @@ class FolderBlobs:
         write_bytes(self._folder / digest, data, durable=True)
         return digest
 
+    def adopt(self, file: Path, digest: str) -> None:
+        """See `BlobStore`."""
+        target = self._file(digest)
+        try:
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(file, target)  # noqa: PTH105 - Path.replace hides that this is rename(2)
+            sync_folder(self._folder)
+        except OSError as error:
+            raise storage_error(error, "write", target) from error
+
     def get(self, digest: str) -> bytes:
         """See `BlobStore`."""
         path = self._file(digest)
         try:
             data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DamagedBlobError(f"Could not read {path}: it is gone.") from error
         except OSError as error:
             raise storage_error(error, "read", path) from error
         if sha256(data) != digest:
-            raise StorageError(f"{path} is damaged: its content does not have the hash that it is named by.")
+            raise DamagedBlobError(f"{path} is damaged: its content does not have the hash that it is named by.")
         return data
 
     def path(self, digest: str) -> Path | None:

@@ -2,27 +2,88 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import alembic.command
 import alembic.config
+import alembic.script
 import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from edgefl.errors import StorageError
+from edgefl.errors import FormatVersionError, StorageError, storage_error
 
-__all__ = ["Database"]
+__all__ = ["Database", "Inspection", "inspect"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _WRITES = "edgefl_writes"
 _CONNECTIONS = 40
 """As many as the web framework has threads, so that no request waits for a connection."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a database file is.
+
+    Attributes:
+        missing: there is no file.
+        empty: there is none, or nothing in it.
+        folder: the id of the state folder that it belongs to; None when it has none yet.
+    """
+
+    missing: bool = False
+    empty: bool = False
+    folder: str | None = None
+
+
+def inspect(path: Path) -> Inspection:
+    """Looks at a database without changing it.
+
+    Raises:
+        FormatVersionError: a newer edgefl wrote it.
+        StorageError: it cannot be read, or is damaged.
+    """
+    try:
+        if path.stat().st_size == 0:
+            return Inspection(empty=True)
+    except FileNotFoundError:
+        return Inspection(missing=True, empty=True)
+    except OSError as error:
+        raise storage_error(error, "open", path) from error
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+            problem = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            if problem != "ok":
+                raise _damaged(path, problem.splitlines()[-1])
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            versions = []
+            if "alembic_version" in tables:
+                versions = [name for (name,) in connection.execute("SELECT version_num FROM alembic_version")]
+            if tables and not versions:
+                raise StorageError(f"{path} is not the database of an edgefl server.", hint="Choose another --state.")
+            scripts = alembic.script.ScriptDirectory(str(_MIGRATIONS))
+            known = {script.revision for script in scripts.walk_revisions()}
+            if not known.issuperset(versions):
+                raise FormatVersionError(
+                    f"{path} was written by a newer edgefl (tables {versions[0]}; this one knows {max(known)}).",
+                    hint="Update edgefl on this machine, or choose another --state. Nothing was touched.",
+                )
+            folder = None
+            if "folder" in tables:
+                row = connection.execute("SELECT folder FROM folder").fetchone()
+                folder = None if row is None else str(row[0])
+    except sqlite3.DatabaseError as error:
+        raise _explained(error, "open", path) from error
+    except UnicodeDecodeError as error:  # of a damaged page, or of what SQLite says about one
+        raise _damaged(path, "its text is none") from error
+    return Inspection(empty=not versions, folder=folder)
 
 
 class Database:
@@ -87,9 +148,33 @@ class Database:
         except (IntegrityError, ProgrammingError):
             raise  # a mistake of ours, not of the disk
         except DatabaseError as error:
-            text = str(error.orig)
-            hint = "Free some space on that disk and try again." if "full" in text or "I/O" in text else None
-            raise StorageError(f"Could not {action} the database {self._path}: {text}.", hint=hint) from error
+            raise _explained(error.orig or error, action, self._path) from error
+        except UnicodeDecodeError as error:
+            raise _damaged(self._path, "its text is none") from error
+
+
+def _explained(error: BaseException, action: str, path: Path) -> StorageError:
+    """What SQLite says (https://www.sqlite.org/rescode.html), and what to do about it."""
+    text = str(error)
+    if "malformed" in text or "not a database" in text:
+        return _damaged(path, text)
+    message = f"Could not {action} the database {path}: {text}."
+    if "full" in text:
+        return StorageError(message, hint="Free some space on that disk and try again.", full=True)
+    hints = {
+        "I/O": "The disk may be failing: look at the system's log.",
+        "readonly": "Check who owns the folder and its files, and that the file system is not mounted read-only.",
+        "unable to open": "Check who owns the folder and its files, and how many files the process may open.",
+        "locked": "Another program holds it: end that one.",
+    }
+    return StorageError(message, hint=next((hint for part, hint in hints.items() if part in text), None))
+
+
+def _damaged(path: Path, text: str) -> StorageError:
+    return StorageError(
+        f"The database {path} is damaged: {text}.",
+        hint="Stop the server and put the state folder back from a backup, or choose another --state.",
+    )
 
 
 def _configure(connection: Any, record: object) -> None:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import logging
 import re
 import secrets
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from edgefl.errors import AuthenticationError, InvalidSettingError
+from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow
 
-__all__ = ["EnrolmentRefusedError", "authenticate", "check_population", "enrol", "invite"]
+__all__ = [
+    "EnrolmentRefusedError",
+    "authenticate",
+    "check_population",
+    "doubled_devices",
+    "enrol",
+    "invite",
+    "notice_instance",
+]
+
+_log = logging.getLogger(__name__)
 
 _POPULATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEX_32, _HEX_64 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
@@ -54,7 +67,7 @@ def invite(state: ServerState, population: str) -> str:
     check_population(population)
     token = secrets.token_urlsafe(32)
     with state.database.write() as session:
-        session.add(InvitationRow(token_hash=sha256(token.encode()), population=population, created_at=state.clock()))
+        session.add(InvitationRow(token_hash=sha256(token.encode()), population=population, created_at=state.date()))
     return token
 
 
@@ -110,7 +123,7 @@ def enrol(
                     population=population,
                     secret_hash=secret_hash,
                     capabilities=capabilities,
-                    created_at=state.clock(),
+                    created_at=state.date(),
                 )
             )
             return True
@@ -122,6 +135,39 @@ def enrol(
             )
         known.capabilities = capabilities
         return False
+
+
+def notice_instance(state: ServerState, device: str, instance: str) -> None:
+    """Looks out for a second device with the same identity; operators are told of one.
+
+    Args:
+        state: the server's.
+        device: authenticated.
+        instance: what tells its process from others, from the header ``EdgeFL-Instance``; empty: it does not say.
+    """
+    if not state.doubles.notice(device, instance, state.clock()):
+        return
+    _log.warning(
+        "device %s exists twice: two processes use its identity in turn and lose each other's work; "
+        "give one of them an empty state folder",
+        device,
+    )
+    with contextlib.suppress(StorageError), state.database.write() as session:
+        session.get_one(DeviceRow, device).doubled_at = state.date()
+
+
+def doubled_devices(session: Session, since: float, population: str | None = None) -> list[dict[str, Any]]:
+    """Devices that were seen to exist twice since a date, with when that was last."""
+    rows = session.execute(
+        select(DeviceRow.device, DeviceRow.population, DeviceRow.doubled_at)
+        .where(DeviceRow.doubled_at >= since)
+        .order_by(DeviceRow.device)
+    )
+    return [
+        {"device": device, "population": where, "doubled_at": date}
+        for device, where, date in rows
+        if population in (None, where)
+    ]
 
 
 def authenticate(state: ServerState, device: str, secret: str) -> DeviceRow:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
-from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings
+from edgefl.wire.messages import Reason
+from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings, rest_seconds
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["Disposition", "RunState", "load_round", "save_round", "task_id_of"]
+__all__ = [
+    "OUT_OF_TIME",
+    "Disposition",
+    "RunState",
+    "load_round",
+    "rests_until",
+    "save_round",
+    "stop_round",
+    "task_id_of",
+    "took_too_long",
+]
 
+OUT_OF_TIME = Reason.OUT_OF_TIME.name.lower()
 _STATES = {state.value: state for state in AssignmentState}
 
 
@@ -28,6 +40,8 @@ class Disposition:
     """Is part of the round's weights."""
     DISCARDED = "discarded"
     """Its round failed or was stopped."""
+    DAMAGED = "damaged"
+    """It was accepted, and its file was gone or damaged when its round was folded without it."""
     NOTED = "noted"
     """The device declined or failed: there is nothing to fold."""
 
@@ -45,23 +59,28 @@ def load_round(session: Session, run: RunRow, number: int) -> Round:
         select(
             AssignmentRow.device,
             AssignmentRow.attempt,
-            AssignmentRow.leased_until,
+            AssignmentRow.assigned_clock,
+            AssignmentRow.leased_until_clock,
             AssignmentRow.state,
-            AssignmentRow.ended_at,
+            AssignmentRow.ended_clock,
             AssignmentRow.temporary,
         )
         .where(AssignmentRow.run == run.run, AssignmentRow.round == number)
         .order_by(AssignmentRow.position)
     )
+    assignments = tuple(
+        Assignment(device, attempt, assigned_at, leased_until, _STATES[state], ended_at, temporary)
+        for device, attempt, assigned_at, leased_until, state, ended_at, temporary in rows
+    )
     return Round(
         settings=RunSettings.from_json(run.settings),
         state=RoundState(row.state),
-        assignments=tuple(
-            Assignment(device, attempt, leased_until, _STATES[state], ended_at, temporary)
-            for device, attempt, leased_until, state, ended_at, temporary in rows
-        ),
-        started_at=row.started_at,
+        assignments=assignments,
+        opened_at=row.opened_clock,
+        started_at=row.started_clock,
         why=row.why,
+        # Counted only where it matters, for the same reason.
+        enrolled=_enrolled(session, run) if any(each.failed for each in assignments) else 0,
     )
 
 
@@ -71,10 +90,9 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
     The transition to DONE is not for this function: it comes with new weights.
     """
     row = session.get_one(RoundRow, (run.run, number))
-    row.state, row.why, row.started_at = after.state.value, after.why, after.started_at
+    row.state, row.why, row.started_clock = after.state.value, after.why, after.started_at
     if after.state is RoundState.FOLDING and before.state is not RoundState.FOLDING:
-        enrolled = select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
-        row.enrolled = session.scalar(enrolled) or 0
+        row.enrolled = _enrolled(session, run)
     known = {(each.device, each.attempt): each for each in before.assignments}
     for position, assignment in enumerate(after.assignments):
         old = known.get((assignment.device, assignment.attempt))
@@ -82,8 +100,9 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
             continue
         values = {
             "state": assignment.state.value,
-            "leased_until": assignment.leased_until,
-            "ended_at": assignment.ended_at,
+            "assigned_clock": assignment.assigned_at,
+            "leased_until_clock": assignment.leased_until,
+            "ended_clock": assignment.ended_at,
             "temporary": assignment.temporary,
         }
         task_id = task_id_of(run.run, number, assignment)
@@ -102,11 +121,62 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
         else:
             session.execute(update(AssignmentRow).where(AssignmentRow.task_id == task_id).values(**values))
     if after.state is RoundState.FAILED and before.state is not RoundState.FAILED:
-        row.ended_at = now
-        session.execute(
-            update(OutcomeRow)
-            .where(
-                OutcomeRow.run == run.run, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED
-            )
-            .values(disposition=Disposition.DISCARDED)
+        row.ended_clock = now
+        _discard(session, run.run, number)
+
+
+def stop_round(session: Session, run_id: str, number: int, why: str, now: float) -> None:
+    """Ends a round that is not finished, as `Round.stop` does, without reading what may not be readable."""
+    over = (RoundState.DONE.value, RoundState.FAILED.value)
+    round_row = (RoundRow.run == run_id, RoundRow.number == number)
+    apart = {"synchronize_session": False}
+    if session.scalar(select(RoundRow.state).where(*round_row)) in over:
+        return
+    session.execute(
+        update(RoundRow).where(*round_row).values(state=RoundState.FAILED.value, why=why, ended_clock=now),
+        execution_options=apart,
+    )
+    session.execute(
+        update(AssignmentRow)
+        .where(
+            AssignmentRow.run == run_id,
+            AssignmentRow.round == number,
+            AssignmentRow.state == AssignmentState.OPEN.value,
         )
+        .values(state=AssignmentState.ABANDONED.value),
+        execution_options=apart,
+    )
+    _discard(session, run_id, number)
+
+
+def _discard(session: Session, run_id: str, number: int) -> None:
+    session.execute(
+        update(OutcomeRow)
+        .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
+        .values(disposition=Disposition.DISCARDED)
+    )
+
+
+def rests_until(session: Session, run: RunRow, device: str) -> float:
+    """Until when a device that held places of a run for too long gets no other; 0: it did not."""
+    settings = RunSettings.from_json(run.settings)
+    times, latest = session.execute(
+        select(func.count(), func.max(AssignmentRow.ended_clock)).where(
+            AssignmentRow.device == device, AssignmentRow.run == run.run, took_too_long(settings)
+        )
+    ).one()
+    return latest + rest_seconds(settings, times) if times else 0.0
+
+
+def took_too_long(settings: RunSettings) -> ColumnElement[bool]:
+    """The tasks that were ended because their longest time was over: nobody sent an outcome for them."""
+    return and_(
+        AssignmentRow.state == AssignmentState.FAILED.value,
+        AssignmentRow.ended_clock >= AssignmentRow.assigned_clock + settings.effective_task_seconds,
+        ~select(OutcomeRow.task_id).where(OutcomeRow.task_id == AssignmentRow.task_id).exists(),
+    )
+
+
+def _enrolled(session: Session, run: RunRow) -> int:
+    count = select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
+    return session.scalar(count) or 0

@@ -5,27 +5,45 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-from sqlalchemy import select
+import numpy as np
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
 from edgefl.model_file import ModelFile
-from edgefl_server.aggregation import RoundState, RunSettings, settle, strategy_for
+from edgefl_server.aggregation import ModelLimits, RoundState, RunSettings, settle, strategy_for
+from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.identities import check_population
-from edgefl_server.storage.round_rows import RunState, load_round, save_round
+from edgefl_server.storage.round_rows import RunState, stop_round
 from edgefl_server.storage.state import ServerState, put_vector
 from edgefl_server.storage.tables import RoundRow, RunRow
 
-__all__ = ["create_run", "fail_run_if_hopeless", "get_run", "list_runs", "metrics_of", "open_next_round", "stop_run"]
+__all__ = [
+    "NameTakenError",
+    "create_run",
+    "end_run",
+    "fail_run_if_hopeless",
+    "find_run",
+    "get_run",
+    "metrics_of",
+    "open_next_round",
+    "readable_runs",
+    "stop_run",
+]
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FAILED_ROUNDS_IN_A_ROW = 3
 """After so many the run gives up: what fails every device three times will fail them again."""
+
+
+class NameTakenError(RunError):
+    """An active run has the name, or any run has it as its id."""
 
 
 def create_run(state: ServerState, model: bytes, population: str, settings: RunSettings, name: str = "") -> str:
@@ -36,15 +54,16 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         model: the file's bytes.
         population: whose devices train.
         settings: with seed 0 a random one is drawn and kept.
-        name: for people, who may use it instead of the id.
+        name: for people, who may use it instead of the id. Runs that are over do not keep theirs from a new one.
 
     Returns:
         The run's id.
 
     Raises:
         ModelFileError: the bytes are no intact model file.
-        InvalidSettingError: the file cannot take part in the strategy, the batch size is larger than the model's, or a
-            name has another form.
+        InvalidSettingError: every device would decline the tasks, the file cannot take part in the strategy or holds
+            NaN, or a name has another form.
+        NameTakenError: an active run has the name.
         StorageError: no space.
     """
     check_population(population)
@@ -52,17 +71,25 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         raise InvalidSettingError(
             f"--name expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}."
         )
+    with state.database.read() as session:  # before anything is written
+        _require_free(session, name)
     file = ModelFile(model)
     file.verify()
     manifest = file.manifest
     settings = settle(settings, manifest)
+    initial = file.initial_weights()
+    if not np.isfinite(initial).all():
+        raise InvalidSettingError(
+            "The model's initial weights hold NaN or infinity: no device would take them.",
+            hint="Convert it again from weights that are finite.",
+        )
     if settings.seed == 0:
         settings = replace(settings, seed=1 + secrets.randbelow(2**62))
     model_hash = state.models.put(model)
-    first = strategy_for(settings, manifest.layout.weight_size).init(file.initial_weights())
+    first = strategy_for(settings, manifest.layout.weight_size).init(initial)
     weights_hash = put_vector(state, first.weights)
     slots = {slot: put_vector(state, vector) for slot, vector in first.slots.items()}
-    now = state.clock()
+    now = state.now()
     run = RunRow(
         run=secrets.token_hex(4),
         name=name,
@@ -76,13 +103,16 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         weight_size=manifest.layout.weight_size,
         statistic_size=manifest.layout.statistic_size,
         metrics=[asdict(metric) for metric in manifest.metrics],
+        limits=ModelLimits.of(manifest).to_json(),
         initial_weights_hash=weights_hash,
         weights_hash=weights_hash,
         slots=slots,
         round=0,
-        created_at=now,
+        created_at=now.date,
+        created_clock=now.clock,
     )
     with state.database.write() as session:
+        _require_free(session, name)
         session.add(run)
         session.flush()
         open_next_round(session, run, now)
@@ -90,11 +120,25 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     return run.run
 
 
-def open_next_round(session: Session, run: RunRow, now: float) -> None:
+def _require_free(session: Session, name: str) -> None:
+    if not name:
+        return
+    taken = session.scalar(
+        select(RunRow.run).where(
+            (RunRow.run == name) | ((RunRow.name == name) & (RunRow.state == RunState.ACTIVE))  # an id comes first
+        )
+    )
+    if taken is not None:
+        raise NameTakenError(
+            f"Run {taken}, which is active, has the name {name!r}.", hint="Choose another --name, or stop that run."
+        )
+
+
+def open_next_round(session: Session, run: RunRow, now: Moment) -> None:
     """Opens the round after the current one, or ends the run when that was the last."""
     settings = RunSettings.from_json(run.settings)
     if run.round >= settings.rounds:
-        run.state, run.ended_at = RunState.DONE, now
+        run.state, run.ended_at = RunState.DONE, now.date
         return
     run.round += 1
     session.add(
@@ -105,15 +149,17 @@ def open_next_round(session: Session, run: RunRow, now: float) -> None:
             why="",
             base_weights_hash=run.weights_hash,
             base_slots=run.slots,
-            opened_at=now,
+            opened_at=now.date,
+            opened_clock=now.clock,
             metric_sums={},
             diagnostics={},
+            pruned={},
         )
     )
     session.flush()
 
 
-def fail_run_if_hopeless(session: Session, run: RunRow, now: float) -> None:
+def fail_run_if_hopeless(session: Session, run: RunRow, now: Moment) -> None:
     """Goes on after a failed round: with the next one, or with the end of the run when too many failed in a row."""
     _log.warning("run %s: round %d failed: %s", run.run, run.round, session.get_one(RoundRow, (run.run, run.round)).why)
     latest = session.scalars(
@@ -124,10 +170,9 @@ def fail_run_if_hopeless(session: Session, run: RunRow, now: float) -> None:
     hopeless = len(failed) == _FAILED_ROUNDS_IN_A_ROW
     done = select(RoundRow.number).where(RoundRow.run == run.run, RoundRow.state == RoundState.DONE.value).limit(1)
     if hopeless or (run.round >= settings.rounds and session.scalar(done) is None):
-        run.state, run.ended_at = RunState.FAILED, now
-        run.why = f"round {latest[0].number} failed: {latest[0].why}"
-        if hopeless:
-            run.why = f"{_FAILED_ROUNDS_IN_A_ROW} rounds in a row failed; {run.why}"
+        run.state, run.ended_at = RunState.FAILED, now.date
+        why = f"round {latest[0].number} failed: {latest[0].why}"
+        run.why = (f"{_FAILED_ROUNDS_IN_A_ROW} rounds in a row failed; {why}" if hopeless else why)[:500]
         return
     open_next_round(session, run, now)
 
@@ -142,37 +187,84 @@ def stop_run(state: ServerState, run_id: str, why: str = "stopped by the operato
         RunError: there is no such run.
     """
     with state.database.write() as session:
-        run = get_run(session, run_id)
-        if run.state != RunState.ACTIVE:
-            return False
-        now = state.clock()
-        before = load_round(session, run, run.round)
-        save_round(session, run, run.round, before, before.stop(why), now)
-        run.state, run.why, run.ended_at = RunState.STOPPED, why, now
+        found = find_run(session, run_id)
+        ended = end_run(session, found, RunState.STOPPED, why, state.now())
+    if ended:
+        state.troubles.drop(found)
+    return ended
+
+
+def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) -> bool:
+    """Ends an active run, also one whose settings or open round cannot be read any more.
+
+    Args:
+        session: that writes.
+        run_id: its id.
+        outcome: STOPPED or FAILED.
+        why: for operators.
+        now: the time.
+
+    Returns:
+        False when the run had ended before.
+    """
+    state, number = session.execute(select(RunRow.state, RunRow.round).where(RunRow.run == run_id)).one()
+    if state != RunState.ACTIVE:
+        return False
+    why = why[:500]
+    stop_round(session, run_id, number, why, now.clock)
+    session.execute(
+        update(RunRow).where(RunRow.run == run_id).values(state=outcome, why=why, ended_at=now.date),
+        execution_options={"synchronize_session": False},
+    )
+    session.expire_all()
     return True
 
 
-def get_run(session: Session, run_id: str) -> RunRow:
-    """A run by its id, or by its name when only one has it.
+def find_run(session: Session, run_id: str) -> str:
+    """The id of a run that is given by its id, or by its name: the active one's, else that of the only one that had it.
 
     Raises:
-        RunError: there is none, or several have the name.
+        RunError: there is none, or several had the name.
     """
-    run = session.get(RunRow, run_id)
-    if run is not None:
-        return run
-    named = session.scalars(select(RunRow).where(RunRow.name == run_id)).all()
-    if len(named) > 1:
-        ids = ", ".join(each.run for each in named)
-        raise RunError(f"{len(named)} runs are named {run_id!r}.", hint=f"Use one of the ids {ids}.")
-    if not named:
+    if session.scalar(select(RunRow.run).where(RunRow.run == run_id)) is not None:
+        return run_id
+    named = session.execute(select(RunRow.run, RunRow.state).where(RunRow.name == run_id)).all()
+    chosen = [run for run, state in named if state == RunState.ACTIVE] or [run for run, _ in named]
+    if len(chosen) > 1:
+        ids = ", ".join(chosen)
+        raise RunError(f"{len(chosen)} runs are named {run_id!r}.", hint=f"Use one of the ids {ids}.")
+    if not chosen:
         raise RunError(f"There is no run {run_id!r:.80}.", hint="`edgefl run list` names all runs.")
-    return named[0]
+    return chosen[0]
 
 
-def list_runs(session: Session) -> Sequence[RunRow]:
-    """All runs, oldest first."""
-    return session.scalars(select(RunRow).order_by(RunRow.created_at, RunRow.run)).all()
+def get_run(session: Session, run_id: str) -> RunRow:
+    """The run that `find_run` finds."""
+    return session.get_one(RunRow, find_run(session, run_id))
+
+
+def readable_runs(
+    state: ServerState, session: Session, *conditions: ColumnElement[bool]
+) -> Iterator[tuple[str, RunRow | None]]:
+    """Runs in the order in which they were created; None for one whose row cannot be read, which is noted."""
+    ids = session.scalars(select(RunRow.run).where(*conditions).order_by(RunRow.created_clock, RunRow.run)).all()
+    try:
+        rows = {row.run: row for row in session.scalars(select(RunRow).where(*conditions))}
+    except DatabaseError:
+        raise
+    except Exception:
+        rows = {}  # one of them spoils the query: each by itself
+    for run_id in ids:
+        try:
+            row = rows.get(run_id) or session.get_one(RunRow, run_id)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            state.troubles.note(run_id, "read the run", error, state.clock())
+            yield run_id, None
+        else:
+            state.troubles.clear(run_id, "read the run")
+            yield run_id, row
 
 
 def metrics_of(run: RunRow) -> tuple[Metric, ...]:

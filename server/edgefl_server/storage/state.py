@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,36 +12,69 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import StorageError, storage_error
+from edgefl.errors import InvalidSettingError, StorageError, storage_error
 from edgefl_server.storage.blobs import BlobStore, FolderBlobs
-from edgefl_server.storage.database import Database
+from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, seconds_since_boot
+from edgefl_server.storage.database import Database, inspect
+from edgefl_server.storage.doubles import Doubles
+from edgefl_server.storage.folder import check_folder, make_private, write_id
+from edgefl_server.storage.tables import FolderRow
+from edgefl_server.storage.troubles import Troubles
+from edgefl_server.storage.uploads import Uploads
 
-__all__ = ["ServerState", "get_vector", "put_vector"]
+__all__ = ["DEFAULT_KEEP_DAYS", "SECONDS_PER_DAY", "ServerState", "get_vector", "put_vector"]
+
+DEFAULT_KEEP_DAYS = 7.0
+SECONDS_PER_DAY = 86_400.0
 
 
 class ServerState:
     """Everything that a server knows, on disk.
 
     Args:
-        folder: created when it is missing, for its owner only.
-        clock: seconds since 1970.
+        folder: created when it is missing; made its owner's only.
+        clock: seconds that only grow; None: a clock that goes on where that of the last server in this folder was.
+        date: seconds since 1970 in UTC.
+        keep_days: how long outcomes that will never be folded are kept.
 
     Attributes:
         database: rows.
         models: model files.
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
         outcomes: accepted messages that are not folded yet, or were discarded.
-        clock: the time.
+        uploads: messages that are arriving.
+        orphans: the folder for files among the outcomes that no row names.
+        clock: the server's clock, for everything that measures a duration.
+        date: the wall clock, for what people read.
+        keep_seconds: `keep_days` in seconds.
+        troubles: what does not work right now.
+        doubles: devices that exist twice.
+        intact: inode, size and time of change of blobs whose content was seen to have their hash.
 
     Raises:
-        StorageError: another server uses the folder, or it cannot be written.
+        InvalidSettingError: `keep_days` is no number of days.
+        StorageError: another server uses the folder, it cannot be written, or what is in it does not fit together.
+        FormatVersionError: a newer edgefl wrote it.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] | None = None,
+        date: Callable[[], float] = time.time,
+        keep_days: float = DEFAULT_KEEP_DAYS,
+    ) -> None:
+        if not keep_days >= 0:
+            raise InvalidSettingError(f"--keep-days expects 0 or more, got {keep_days}.")
         self.folder = folder
-        self.clock = clock
+        self.date = date
+        self.keep_seconds = keep_days * SECONDS_PER_DAY
+        self.troubles = Troubles()
+        self.doubles = Doubles()
+        self.intact: dict[str, tuple[int, int, int]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(folder)
             self._lock = (folder / "lock").open("ab")
         except OSError as error:
             raise storage_error(error, "open", folder) from error
@@ -53,18 +88,61 @@ class ServerState:
                 hint="Stop it first, or give this one another --state.",
             ) from error
         try:
+            check_folder(folder, inspect(folder / "server.sqlite"))
             self.database = Database(folder / "server.sqlite")
+            saved = self._adopt()
+            self._own_clock = None
+            if clock is None:
+                self._own_clock = ServerClock(saved, boot_id(), seconds_since_boot, date)
+            self.clock: Callable[[], float] = clock or self._own_clock  # type: ignore[assignment]
             self.models: BlobStore = FolderBlobs(folder / "models")
             self.weights: BlobStore = FolderBlobs(folder / "weights")
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes")
+            self.uploads = Uploads(folder / "uploads")
+            self.orphans = folder / "orphans"
+            self.keep_time()
         except BaseException:
+            if hasattr(self, "database"):
+                self.database.close()
             self._lock.close()
             raise
 
+    def now(self) -> Moment:
+        """This moment on both clocks."""
+        return Moment(self.clock(), self.date())
+
+    def keep_time(self) -> None:
+        """Keeps what the clock says, so that it goes on from there when the machine is started again.
+
+        Raises:
+            StorageError: no space.
+        """
+        if self._own_clock is None:
+            return
+        reading = self._own_clock.reading()
+        with self.database.write() as session:
+            row = session.get_one(FolderRow, 1)
+            row.clock, row.date, row.boot, row.boottime = reading.clock, reading.date, reading.boot, reading.boottime
+
     def close(self) -> None:
         """Closes the database and lets another server use the folder."""
+        if not self._lock.closed:
+            with contextlib.suppress(StorageError):  # the clock was kept a minute ago at most
+                self.keep_time()
         self.database.close()
         self._lock.close()
+
+    def _adopt(self) -> Reading | None:
+        """Gives a new folder its id, also one of before there were ids; the clock's last reading."""
+        with self.database.write() as session:
+            row = session.get(FolderRow, 1)
+            if row is None:
+                row = FolderRow(row=1, folder=secrets.token_hex(16), clock=0.0, date=0.0, boot="", boottime=0.0)
+                session.add(row)
+            identity = row.folder
+            saved = Reading(row.clock, row.date, row.boot, row.boottime) if row.clock else None
+        write_id(self.folder, identity)
+        return saved
 
 
 def put_vector(state: ServerState, vector: NDArray[np.float32]) -> str:
@@ -76,6 +154,7 @@ def get_vector(state: ServerState, digest: str) -> NDArray[np.float32]:
     """What `put_vector` kept, float32, read-only.
 
     Raises:
-        StorageError: there is nothing with this hash, or it is damaged.
+        DamagedBlobError: there is nothing with this hash, or it is damaged.
+        StorageError: it cannot be read now.
     """
     return np.frombuffer(state.weights.get(digest), "<f4")

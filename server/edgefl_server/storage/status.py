@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import RunError
-from edgefl_server.aggregation import AssignmentState, finalise
-from edgefl_server.storage.round_rows import load_round
-from edgefl_server.storage.runs import get_run, list_runs, metrics_of
-from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import DeviceRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.aggregation import AssignmentState, RunSettings, finalise
+from edgefl_server.storage.identities import doubled_devices
+from edgefl_server.storage.round_rows import OUT_OF_TIME, Disposition, load_round, took_too_long
+from edgefl_server.storage.runs import find_run, get_run, metrics_of, readable_runs
+from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
+from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["run_status", "runs_summary", "weights_of_round"]
+__all__ = ["run_status", "runs_summary", "warnings", "weights_of_round"]
+
+_SHOW = "show the run"
+_TELL_SECONDS = 7 * SECONDS_PER_DAY
+"""A device that existed twice is told of for so long."""
 
 
 def runs_summary(state: ServerState) -> list[dict[str, Any]]:
-    """One entry per run, oldest first."""
+    """One entry per run, oldest first; of one that cannot be read, what can."""
     with state.database.read() as session:
-        return [_summary(run) for run in list_runs(session)]
+        return [
+            _told(state, session, run_id, run, lambda run: _summary(state, run))
+            for run_id, run in readable_runs(state, session)
+        ]
+
+
+def warnings(state: ServerState, population: str | None = None) -> list[str]:
+    """What operators should look at: devices that exist twice, and what the server cannot do."""
+    with state.database.read() as session:
+        doubled = doubled_devices(session, state.date() - _TELL_SECONDS, population)
+    return [
+        f"device {each['device']} of {each['population']} exists twice, which loses work: "
+        f"give one of the two an empty state folder (last seen {_date(each['doubled_at'])})"
+        for each in doubled
+    ] + state.troubles.of("")
 
 
 def run_status(state: ServerState, run_id: str) -> dict[str, Any]:
@@ -31,25 +53,46 @@ def run_status(state: ServerState, run_id: str) -> dict[str, Any]:
         RunError: there is no such run.
     """
     with state.database.read() as session:
-        run = get_run(session, run_id)
-        rounds = session.scalars(select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number)).all()
-        outcomes = _outcome_counts(session, run.run)
-        devices = session.scalar(
-            select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population)
-        )
-        current = load_round(session, run, run.round)
-        return {
-            **_summary(run),
-            "settings": run.settings,
-            "model_hash": run.model_hash,
-            "graph_hash": run.graph_hash,
-            "layout_hash": run.layout_hash,
-            "initial_weights_hash": run.initial_weights_hash,
-            "weights_hash": run.weights_hash,
-            "devices_enrolled": devices,
-            "tasks_open": current.count(AssignmentState.OPEN),
-            "history": [_round(run, row, outcomes.get(row.number, {}), state.clock()) for row in rounds],
-        }
+        found = find_run(session, run_id)
+        ((_, run),) = readable_runs(state, session, RunRow.run == found)
+        status = _told(state, session, found, run, lambda run: _status(state, session, run))
+    return {**status, "warnings": warnings(state, status["population"])}
+
+
+def _told(
+    state: ServerState, session: Session, run_id: str, run: RunRow | None, tell: Callable[[RunRow], dict[str, Any]]
+) -> dict[str, Any]:
+    """What is told of a run; of one that cannot be read, what can be."""
+    if run is None:
+        return _unreadable(state, session, run_id)
+    try:
+        told = tell(run)
+    except DatabaseError:
+        raise
+    except Exception as error:
+        state.troubles.note(run_id, _SHOW, error, state.clock())
+        return _unreadable(state, session, run_id)
+    state.troubles.clear(run_id, _SHOW)
+    return told
+
+
+def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]:
+    rounds = session.scalars(select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number)).all()
+    outcomes = _outcome_counts(session, run)
+    devices = session.scalar(select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population))
+    current = load_round(session, run, run.round)
+    return {
+        **_summary(state, run),
+        "settings": run.settings,
+        "model_hash": run.model_hash,
+        "graph_hash": run.graph_hash,
+        "layout_hash": run.layout_hash,
+        "initial_weights_hash": run.initial_weights_hash,
+        "weights_hash": run.weights_hash,
+        "devices_enrolled": devices,
+        "tasks_open": current.count(AssignmentState.OPEN),
+        "history": [_round(run, row, outcomes.get(row.number, {}), state.clock()) for row in rounds],
+    }
 
 
 def weights_of_round(state: ServerState, run_id: str, number: int | None) -> tuple[str, int]:
@@ -75,7 +118,7 @@ def weights_of_round(state: ServerState, run_id: str, number: int | None) -> tup
         return versions[wanted], wanted
 
 
-def _summary(run: RunRow) -> dict[str, Any]:
+def _summary(state: ServerState, run: RunRow) -> dict[str, Any]:
     return {
         "run": run.run,
         "name": run.name,
@@ -87,28 +130,79 @@ def _summary(run: RunRow) -> dict[str, Any]:
         "target": run.settings["target"],
         "created_at": run.created_at,
         "ended_at": run.ended_at,
+        "troubles": state.troubles.of(run.run),
     }
 
 
-def _outcome_counts(session: Session, run_id: str) -> dict[int, dict[str, Any]]:
+def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, Any]:
+    """What can be said of a run whose settings, model or rounds cannot be read."""
+    columns = (RunRow.name, RunRow.population, RunRow.state, RunRow.why, RunRow.round, RunRow.weights_hash)
+    name, population, run_state, why, number, weights_hash = session.execute(
+        select(*columns).where(RunRow.run == run_id)
+    ).one()
+    created_at, ended_at = session.execute(select(RunRow.created_at, RunRow.ended_at).where(RunRow.run == run_id)).one()
+    return {
+        "run": run_id,
+        "name": name,
+        "population": population,
+        "state": run_state,
+        "why": why,
+        "round": number,
+        "rounds": None,
+        "target": None,
+        "created_at": created_at,
+        "ended_at": ended_at,
+        "troubles": state.troubles.of(run_id),
+        "settings": {},
+        "weights_hash": weights_hash,
+        "devices_enrolled": None,
+        "tasks_open": None,
+        "history": [],
+    }
+
+
+def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
     """Per round: outcomes by disposition and status, and the reasons of those that were not done."""
     counts: dict[int, dict[str, Any]] = {}
-    rows = session.execute(
-        select(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason, func.count())
-        .where(OutcomeRow.run == run_id)
-        .group_by(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason)
-    )
-    for number, disposition, status, reason, count in rows:
+
+    def add(number: int, disposition: str, status: str, reason: str, count: int) -> None:
         entry = counts.setdefault(number, {"by": {}, "reasons": {}})
         name = disposition if status == "done" else status
         entry["by"][name] = entry["by"].get(name, 0) + count
         if status != "done":
             entry["reasons"][reason] = entry["reasons"].get(reason, 0) + count
+
+    rows = session.execute(
+        select(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason, func.count())
+        .where(OutcomeRow.run == run.run)
+        .group_by(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason)
+    )
+    for number, disposition, status, reason, count in (*rows, *_out_of_time(session, run)):
+        add(number, disposition, status, reason, count)
+    for number, pruned in session.execute(select(RoundRow.number, RoundRow.pruned).where(RoundRow.run == run.run)):
+        for status, reasons in pruned.items():
+            for reason, dispositions in reasons.items():
+                for disposition, count in dispositions.items():
+                    add(number, disposition, status, reason, count)
     return counts
 
 
+def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str, int]]:
+    """Tasks that took too long, as if their devices had said so: nobody sent an outcome for them."""
+    rows = session.execute(
+        select(AssignmentRow.round, func.count())
+        .where(AssignmentRow.run == run.run, took_too_long(RunSettings.from_json(run.settings)))
+        .group_by(AssignmentRow.round)
+    )
+    return [(number, Disposition.NOTED, "failed", OUT_OF_TIME, count) for number, count in rows]
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def _round(run: RunRow, row: RoundRow, counts: dict[str, Any], now: float) -> dict[str, Any]:
-    names = ("accepted", "folded", "discarded", "declined", "failed")
+    names = ("accepted", "folded", "discarded", "damaged", "declined", "failed")
     values = finalise(row.metric_sums, metrics_of(run))
     loss = values.pop("loss", None)
     return {
@@ -127,5 +221,5 @@ def _round(run: RunRow, row: RoundRow, counts: dict[str, Any], now: float) -> di
         "base_weights_hash": row.base_weights_hash,
         "weights_hash": row.weights_hash,
         "opened_at": row.opened_at,
-        "seconds": (row.ended_at or now) - row.opened_at,
+        "seconds": (now if row.ended_clock is None else row.ended_clock) - row.opened_clock,
     }

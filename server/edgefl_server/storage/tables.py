@@ -7,11 +7,28 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["AssignmentRow", "DeviceRow", "InvitationRow", "OutcomeRow", "RoundRow", "RunRow", "Table"]
+__all__ = ["AssignmentRow", "DeviceRow", "FolderRow", "InvitationRow", "OutcomeRow", "RoundRow", "RunRow", "Table"]
 
 
 class Table(DeclarativeBase):
-    """Base of all tables; times are seconds since 1970 in UTC, hashes lower-case hexadecimal."""
+    """Base of all tables; hashes are lower-case hexadecimal.
+
+    Columns whose name ends in ``_clock`` hold seconds of the server's clock, which only grows: durations are
+    differences of them. Those that end in ``_at`` hold dates for people, in seconds since 1970 in UTC.
+    """
+
+
+class FolderRow(Table):
+    """One row: which state folder this is, and the last reading of the server's clock."""
+
+    __tablename__ = "folder"
+
+    row: Mapped[int] = mapped_column(Integer, primary_key=True)
+    folder: Mapped[str] = mapped_column(String(32))
+    clock: Mapped[float] = mapped_column(Float)
+    date: Mapped[float] = mapped_column(Float)
+    boot: Mapped[str] = mapped_column(String(64))
+    boottime: Mapped[float] = mapped_column(Float)
 
 
 class InvitationRow(Table):
@@ -34,6 +51,8 @@ class DeviceRow(Table):
     secret_hash: Mapped[str] = mapped_column(String(64))
     capabilities: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[float] = mapped_column(Float)
+    doubled_at: Mapped[float | None] = mapped_column(Float)
+    """When two devices were last seen to use this identity in turn."""
 
 
 class RunRow(Table):
@@ -53,12 +72,16 @@ class RunRow(Table):
     weight_size: Mapped[int] = mapped_column(BigInteger)
     statistic_size: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[list[Any]] = mapped_column(JSON)
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """What the model file says about outcomes: `ModelLimits`."""
     initial_weights_hash: Mapped[str] = mapped_column(String(64))
     weights_hash: Mapped[str] = mapped_column(String(64))
     slots: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     """The strategy's slots by name, as hashes of vectors in the store of weights."""
     round: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float] = mapped_column(Float)
+    created_clock: Mapped[float] = mapped_column(Float, default=0.0)
+    """Which run came first, also when the wall clock was set back in between."""
     ended_at: Mapped[float | None] = mapped_column(Float)
 
     __table_args__ = (Index("runs_by_population_and_state", "population", "state"),)
@@ -79,11 +102,14 @@ class RoundRow(Table):
     """Devices of the population when the round closed; fixed then, so that folding again gives the same."""
     weights_hash: Mapped[str | None] = mapped_column(String(64))
     opened_at: Mapped[float] = mapped_column(Float)
-    started_at: Mapped[float | None] = mapped_column(Float)
-    ended_at: Mapped[float | None] = mapped_column(Float)
+    opened_clock: Mapped[float] = mapped_column(Float, default=0.0)
+    started_clock: Mapped[float | None] = mapped_column(Float)
+    ended_clock: Mapped[float | None] = mapped_column(Float)
     num_examples: Mapped[int | None] = mapped_column(BigInteger)
     metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    pruned: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """Counts of the outcomes whose rows are gone: ``{status: {reason: {disposition: count}}}``."""
 
 
 class AssignmentRow(Table):
@@ -98,8 +124,9 @@ class AssignmentRow(Table):
     attempt: Mapped[int] = mapped_column(Integer)
     position: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16))
-    leased_until: Mapped[float] = mapped_column(Float)
-    ended_at: Mapped[float] = mapped_column(Float, default=0.0)
+    assigned_clock: Mapped[float] = mapped_column(Float, default=0.0)
+    leased_until_clock: Mapped[float] = mapped_column(Float)
+    ended_clock: Mapped[float] = mapped_column(Float, default=0.0)
     temporary: Mapped[bool] = mapped_column(Boolean, default=False)
 
     __table_args__ = (

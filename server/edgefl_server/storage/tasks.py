@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from sqlalchemy import func, select
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.wire.messages import ExtraVector, Task
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, strategy_for, task_seed
-from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round, task_id_of
+from edgefl_server.storage.round_rows import Disposition, RunState, load_round, rests_until, save_round, task_id_of
+from edgefl_server.storage.runs import readable_runs
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["active_runs", "may_fetch", "next_task", "renew_lease"]
+__all__ = ["active_runs", "devices_with_tasks", "ended_runs", "may_fetch", "next_task", "places", "renew_lease"]
+
+_HAND_OUT, _READ = "hand out tasks", "read the round"
 
 
 def next_task(state: ServerState, device: DeviceRow) -> Task | None:
-    """The device's open task, else a new one, else None."""
+    """The device's open task, else a new one, else None. A run with which this is not possible is passed over."""
     with state.database.read() as session:
         # Most polls find nothing; they must not queue up for the writer.
-        if _find(session, device, state.clock()) is None:
+        if next(_offers(state, session, device, state.clock()), None) is None:
             return None
     with state.database.write() as session:
         now = state.clock()
-        found = _find(session, device, now)
-        if found is None:
-            return None
-        run, before, after = found
-        save_round(session, run, run.round, before, after, now)
-        assignment = after.latest(device.device)
-        assert assignment is not None
-        return _task(state, session, run, after, assignment, now)
+        for run, before, after in _offers(state, session, device, now):
+            assignment = after.latest(device.device)
+            assert assignment is not None
+            try:
+                task = _task(state, session, run, after, assignment, now)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                state.troubles.note(run.run, _HAND_OUT, error, now)
+                continue
+            state.troubles.clear(run.run, _HAND_OUT)
+            save_round(session, run, run.round, before, after, now)
+            return task
+    return None
 
 
 def active_runs(state: ServerState, population: str) -> int:
@@ -43,11 +55,41 @@ def active_runs(state: ServerState, population: str) -> int:
     return count or 0
 
 
+def devices_with_tasks(state: ServerState) -> list[str]:
+    """The devices that have an open task of any run."""
+    with state.database.read() as session:
+        open_ones = select(AssignmentRow.device).where(AssignmentRow.state == AssignmentState.OPEN.value)
+        return list(session.scalars(open_ones.distinct()))
+
+
+def ended_runs(state: ServerState, population: str, runs: Collection[str]) -> list[str]:
+    """Those of the runs that are over, or that the population never had: there will be no task of them any more."""
+    if not runs:
+        return []
+    with state.database.read() as session:
+        active = set(
+            session.scalars(
+                select(RunRow.run).where(
+                    RunRow.population == population, RunRow.state == RunState.ACTIVE, RunRow.run.in_(runs)
+                )
+            )
+        )
+    return [run for run in runs if run not in active]
+
+
+def places(state: ServerState, population: str) -> int:
+    """How many tasks the runs of a population could hand out now."""
+    with state.database.read() as session:
+        now = state.clock()
+        return sum(current.places(now) for _, current in _rounds(state, session, population, now))
+
+
 def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
     """Says that a device still works on a task.
 
     Returns:
-        The seconds of the new lease; None when the task is not wanted any more.
+        The seconds of the new lease, fewer where the task's longest time ends before; None when the task is not wanted
+        any more.
 
     Raises:
         KeyError: the device has no such task.
@@ -65,41 +107,64 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
         if after is None:
             return None
         save_round(session, run, row.round, before, after, now)
-        return before.settings.lease_seconds
+        renewed = after.latest(device)
+        assert renewed is not None
+        return max(1.0, renewed.leased_until - now)
 
 
 def may_fetch(state: ServerState, device: str, digest: str) -> bool:
     """Whether an open task of the device names this model, these weights or this vector."""
     with state.database.read() as session:
-        named = session.execute(
-            select(RunRow, RoundRow)
-            .join(AssignmentRow, RunRow.run == AssignmentRow.run)
-            .join(RoundRow, (RoundRow.run == AssignmentRow.run) & (RoundRow.number == AssignmentRow.round))
+        rounds = session.execute(
+            select(AssignmentRow.run, AssignmentRow.round)
             .where(AssignmentRow.device == device, AssignmentRow.state == AssignmentState.OPEN.value)
-        )
-        return any(
-            digest in (run.model_hash, row.base_weights_hash, *(each for _, each in _named_vectors(run, row)))
-            for run, row in named
-        )
+            .distinct()
+        ).all()
+        for run_id, number in rounds:
+            try:
+                run, row = session.get_one(RunRow, run_id), session.get_one(RoundRow, (run_id, number))
+                named = (run.model_hash, row.base_weights_hash, *(each for _, each in _named_vectors(run, row)))
+            except DatabaseError:
+                raise
+            except Exception as error:
+                state.troubles.note(run_id, _READ, error, state.clock())
+                continue
+            if digest in named:
+                return True
+    return False
 
 
-def _find(session: Session, device: DeviceRow, now: float) -> tuple[RunRow, Round, Round] | None:
-    """The run that has work for the device, its round, and the round after handing out the work."""
-    runs = session.scalars(
-        select(RunRow)
-        .where(RunRow.population == device.population, RunRow.state == RunState.ACTIVE)
-        .order_by(RunRow.created_at, RunRow.run)
-    ).all()
-    rounds = [(run, load_round(session, run, run.round)) for run in runs]
+def _offers(
+    state: ServerState, session: Session, device: DeviceRow, now: float
+) -> Iterator[tuple[RunRow, Round, Round]]:
+    """The runs that have work for the device, its round in each, and the round after handing out the work."""
+    rounds = _rounds(state, session, device.population, now)
     for run, before in rounds:
         renewed = before.renew(device.device, now)
         if renewed is not None:
-            return run, before, renewed
+            yield run, before, renewed
     for run, before in rounds:
         assigned = before.assign(device.device, now)
-        if assigned is not None:
-            return run, before, assigned
-    return None
+        if assigned is not None and now >= rests_until(session, run, device.device):
+            yield run, before, assigned
+
+
+def _rounds(state: ServerState, session: Session, population: str, now: float) -> list[tuple[RunRow, Round]]:
+    """The active runs of a population with their current rounds, but for those that cannot be read."""
+    rounds = []
+    active = readable_runs(state, session, RunRow.population == population, RunRow.state == RunState.ACTIVE)
+    for run_id, run in active:
+        if run is None:
+            continue
+        try:
+            rounds.append((run, load_round(session, run, run.round)))
+        except DatabaseError:
+            raise
+        except Exception as error:
+            state.troubles.note(run_id, _READ, error, now)
+        else:
+            state.troubles.clear(run_id, _READ)
+    return rounds
 
 
 def _task(
@@ -132,7 +197,7 @@ def _task(
         clip_norm=settings.clip_norm,
         codec=settings.codec,
         # At least a second: 0 would say that there is no deadline.
-        deadline_seconds=0.0 if current.deadline is None else max(1.0, current.deadline - now),
+        deadline_seconds=max(1.0, current.seconds_left(assignment, now)),
         model_bytes=state.models.size(run.model_hash),
         base_weights_bytes=state.weights.size(row.base_weights_hash),
     )

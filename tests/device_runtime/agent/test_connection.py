@@ -235,3 +235,14 @@ def test_without_a_pin_a_self_signed_certificate_is_not_accepted(tls_server, con
     with pytest.raises(AuthenticationError, match="another certificate"):
         connection.patiently(lambda: connection.attempt("POST", "/v1/tasks/next"), certain=True)
     assert not tls_server.requests
+
+
+def test_every_call_says_which_process_it_is_and_always_the_same_one(server, connect, cache):
+    content_hash = server.add_content(b"content")
+    connection = connect()
+    connection.attempt_json("POST", "/v1/tasks/next", {}, shows=polled)
+    download(connection, f"/v1/models/{content_hash}", content_hash, cache)
+    connect().attempt_json("POST", "/v1/tasks/next", {}, shows=polled)
+    (instance,) = {request.headers["EdgeFL-Instance"] for request in server.requests}
+    assert len(server.requests) == 3
+    assert len(bytes.fromhex(instance)) == 16

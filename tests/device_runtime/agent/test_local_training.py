@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from edgefl.errors import (
     DataError,
+    DataNotReadyError,
     HashMismatchError,
     InvalidSettingError,
     ModelFileError,
@@ -102,6 +103,7 @@ def test_a_loss_that_is_not_finite_fails_the_task(rig):
         (TaskDeclinedError(Reason.NO_DATA, ""), OutcomeStatus.DECLINED, Reason.NO_DATA),
         (InvalidSettingError(""), OutcomeStatus.DECLINED, Reason.UNSUPPORTED_TASK),
         (DataError(""), OutcomeStatus.FAILED, Reason.DATA_MISMATCH),
+        (DataNotReadyError(""), OutcomeStatus.DECLINED, Reason.NOT_READY),
         (HashMismatchError(""), OutcomeStatus.FAILED, Reason.HASH_MISMATCH),
         (ModelFileError(""), OutcomeStatus.FAILED, Reason.UNSUPPORTED_MODEL),
         (RuntimeFailure(""), OutcomeStatus.FAILED, Reason.UNSUPPORTED_MODEL),

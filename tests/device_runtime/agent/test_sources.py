@@ -9,16 +9,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgefl.errors import DataError
+from edgefl_device_runtime.agent import sources
 from edgefl_device_runtime.agent.sources import open_source
+from edgefl_device_runtime.training.file_rows import FileRows
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 Y = np.array([0, 1, 2, 0])
 
 
-def test_an_uncompressed_npz_is_mapped_and_not_read(tmp_path):
+def test_the_smallest_arrays_of_an_uncompressed_npz_are_held_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_IN_MEMORY", Y.nbytes)
     np.savez(tmp_path / "d.npz", x=X, y=Y)
     data = open_source(tmp_path / "d.npz")()
-    assert isinstance(data["x"], np.memmap)
+    assert isinstance(data["x"], FileRows)
+    assert isinstance(data["y"], np.ndarray)
     np.testing.assert_array_equal(data["x"], X)
     np.testing.assert_array_equal(data["y"], Y)
 
@@ -34,17 +38,26 @@ def test_a_compressed_npz_is_read(tmp_path):
         st.sampled_from(["<f4", ">f8", "u1", "<i8", "?"]), arrays.array_shapes(min_dims=0, max_dims=4, min_side=0)
     ),
     fortran=st.booleans(),
+    in_memory=st.sampled_from([0, 1 << 20]),
 )
-def test_any_array_of_numbers_comes_back_from_an_npz(tmp_path, array, fortran):
-    np.savez(tmp_path / "d.npz", x=np.asfortranarray(array) if fortran else array)
-    np.testing.assert_array_equal(open_source(tmp_path / "d.npz")()["x"], array)
+def test_any_array_of_numbers_comes_back_from_an_npz_and_a_folder(tmp_path, array, fortran, in_memory):
+    array = np.asfortranarray(array) if fortran else array
+    np.savez(tmp_path / "d.npz", x=array)
+    np.save(tmp_path / "x.npy", array)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_IN_MEMORY", in_memory)
+        for path in (tmp_path / "d.npz", tmp_path):
+            found = open_source(path)()["x"]
+            assert (found.shape, found.dtype, found.ndim) == (array.shape, array.dtype, array.ndim)
+            np.testing.assert_array_equal(np.asarray(found), array)
 
 
-def test_a_folder_of_npy_files_is_mapped(tmp_path):
+def test_a_folder_of_npy_files_stays_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_IN_MEMORY", Y.nbytes)
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "y.npy", Y)
     data = open_source(tmp_path)()
-    assert isinstance(data["x"], np.memmap)
+    assert isinstance(data["x"], FileRows)
     np.testing.assert_array_equal(data["y"], Y)
 
 

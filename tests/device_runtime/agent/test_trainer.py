@@ -89,6 +89,15 @@ def test_limits_of_the_task_are_kept(mlp_file):
     assert (outcome.num_examples, outcome.local_steps) == (8, 2)
 
 
+@pytest.mark.filterwarnings("ignore:The last")
+def test_what_a_device_weighs_does_not_change_from_round_to_round(batch_norm_file, runtime):
+    trainer = InterpreterTrainer(batch_norm_file, runtime=runtime)
+    examples = arrange(data(16 + 3), trainer.manifest)
+    for seed in range(4):
+        task, weights = make_task(batch_norm_file, seed=seed)
+        assert perform(task, trainer, weights, examples, lambda: None).num_examples == 19
+
+
 def test_the_tasks_learning_rate_is_used(mlp_file):
     trainer = InterpreterTrainer(mlp_file)
     task, weights = make_task(mlp_file, learning_rate=0.0)

@@ -65,8 +65,9 @@ def test_buffers_hold_the_rows_and_weights_that_make_a_partial_batch_exact(
     user = random.uniform(0.5, 2, rows).astype(np.float32) if weighted else None
     column = Column("x", data, np.dtype(np.float32))
     buffers = BatchBuffers([column], {"x": "tensor"}, static_size, user, divides=divides)
-    for chosen, real in batches(np.arange(rows), batch_size, static_size, PAD):
-        buffers.fill(chosen, real)
+    cut = list(batches(np.arange(rows), batch_size, static_size, PAD))
+    for (chosen, expected_real), real in zip(cut, buffers.fill(iter(cut)), strict=True):
+        assert real == expected_real
         np.testing.assert_array_equal(buffers.arrays["tensor"], data[chosen].astype(np.float32))
         expected = np.ones(real) if user is None else user[chosen[:real]]
         scale = static_size / real if divides else 1
@@ -80,7 +81,7 @@ def test_buffers_stay_the_same_arrays_from_step_to_step() -> None:
     column = Column("x", np.arange(10, dtype=np.int64), np.dtype(np.int32))
     buffers = BatchBuffers([column], {"x": "x"}, 4, divides=True)
     before = buffers.arrays["x"]
-    buffers.fill(np.array([9, 8, 7, 6]), 4)
+    next(buffers.fill(iter([(np.array([9, 8, 7, 6]), 4)])))
     assert buffers.arrays["x"] is before
     assert list(before) == [9, 8, 7, 6]
 

@@ -124,11 +124,22 @@ def test_a_model_with_batch_normalisation_leaves_the_rest_out_and_says_so_once(c
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(case.x, case.y, learning_rate=0.0, shuffle=False)
-    assert (history.steps, history.num_examples) == (12, 32)
+    assert (history.steps, history.num_examples) == (12, 35)
     case.check_history("full_batches", history.history)
     fresh = case.load()
     fresh.fit(*case.rows(32), epochs=3, shuffle=False)
     case.check_weights("full_batches", fresh)
+
+
+@pytest.mark.filterwarnings("ignore:The last")
+@cases("batch_norm")
+def test_the_number_of_examples_does_not_change_with_the_order_of_the_rows(case: Case) -> None:
+    model, rows = case.load(), case.rows(19)  # of which an epoch leaves out 3, each seed others
+    counts = [model.fit(*rows, epochs=2, seed=seed).num_examples for seed in range(8)]
+    assert counts == [19] * 8
+    limited = [model.fit(*rows, epochs=9, seed=seed, max_steps=steps) for seed in range(3) for steps in (1, 2, 3)]
+    assert [each.num_examples for each in limited] == [8, 16, 19] * 3
+    assert model.fit(*rows, max_steps=2).num_examples == 19  # the limit fell together with the end
 
 
 @cases("batch_norm")

@@ -12,7 +12,7 @@ from edgefl.errors import DataError, RuntimeFailure
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_device_runtime.training import TrainableModel
-from edgefl_device_runtime.training.interpreter import Interpreter
+from edgefl_device_runtime.training.interpreter import Interpreter, _Runners
 from edgefl_device_runtime.training.randomness import step_seeds
 from edgefl_device_runtime.training.trainer import Trainer
 
@@ -176,13 +176,13 @@ def test_a_signature_that_nobody_calls_is_never_allocated(
     wide_file: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    make = Interpreter._make_runner
+    make = _Runners.make
 
-    def noted(self: Interpreter, name: str) -> Any:
+    def noted(self: _Runners, name: str) -> Any:
         asked.append(name)
         return make(self, name)
 
-    monkeypatch.setattr(Interpreter, "_make_runner", noted)
+    monkeypatch.setattr(_Runners, "make", noted)
     model = TrainableModel(wide_file, runtime=runtime)
     x, y = made_up(model.manifest, 3 * model.manifest.batch_size)
     model.fit(x, y, epochs=2)

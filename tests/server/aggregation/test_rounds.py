@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edgefl.errors import RunError
-from edgefl_server.aggregation import AssignmentState, Round, RoundState, RunSettings
+from edgefl_server.aggregation import AssignmentState, Round, RoundState, RunSettings, rest_seconds
 
 
 def a_round(**settings: float) -> Round:
@@ -76,12 +80,58 @@ def test_a_device_that_gave_up_is_asked_again_after_a_growing_pause() -> None:
     assert latest.attempt == 3
 
 
-def test_a_round_whose_devices_all_fail_ends_and_says_so() -> None:
-    current = assigned(assigned(a_round(), "a"), "b")
-    current = current.settle("a", AssignmentState.FAILED, 1).settle("b", AssignmentState.DECLINED, 2)
+def failing(current: Round, device: str, times: int, now: float = 0.0) -> tuple[Round, float]:
+    """The device takes a task and fails it, again and again."""
+    for _ in range(times):
+        now += 60
+        current = assigned(current, device, now).settle(device, AssignmentState.FAILED, now)
+    return current, now
+
+
+def test_a_round_with_as_many_failed_devices_as_it_asks_ends_and_says_so() -> None:
+    current = a_round(target=3)
+    for device in "abc":
+        assert current.state is RoundState.SELECTING
+        current, _ = failing(current, device, 1)
     assert current.state is RoundState.FAILED
-    assert "2 devices failed" in current.why
-    assert "0 of at least 2" in current.why
+    assert "3 devices failed" in current.why
+    assert "0 of at least 3" in current.why
+
+
+@pytest.mark.parametrize("target", [1, 2, 4])
+def test_one_device_ends_no_round_of_others_however_often_it_fails(target: int) -> None:
+    current, now = failing(replace(a_round(target=target), enrolled=5), "bad", 40)
+    assert current.state is RoundState.SELECTING
+    assert current.failures == 1
+    for device in "abcd"[:target]:
+        current = assigned(current, device, now).settle(device, AssignmentState.DONE, now)
+    assert current.state is RoundState.FOLDING
+
+
+def test_the_devices_of_a_small_fleet_end_a_round_when_all_of_them_fail_again_and_again() -> None:
+    alone, _ = failing(replace(a_round(target=1), enrolled=1), "a", 2)
+    assert alone.state is RoundState.SELECTING
+    alone, _ = failing(alone, "a", 1, 200)
+    assert alone.state is RoundState.FAILED
+    assert "1 device failed" in alone.why
+
+    two, now = failing(replace(a_round(target=1), enrolled=2), "a", 5)
+    assert two.state is RoundState.SELECTING
+    assert failing(two, "b", 1, now)[0].state is RoundState.FAILED
+
+
+def test_a_device_that_succeeds_in_the_end_is_no_failure() -> None:
+    current, now = failing(replace(a_round(target=2), enrolled=2), "a", 4)
+    current = assigned(current, "a", now + 60).settle("a", AssignmentState.DONE, now + 60)
+    assert current.failures == 0
+    current, _ = failing(current, "b", 9, now)
+    assert current.state is RoundState.SELECTING
+
+
+def test_an_explicit_number_of_failures_counts_devices_too() -> None:
+    current, now = failing(replace(a_round(target=1, max_failures=2), enrolled=5), "a", 9)
+    assert current.state is RoundState.SELECTING
+    assert failing(current, "b", 1, now)[0].state is RoundState.FAILED
 
 
 def test_enough_failures_fold_what_came_when_it_reaches_the_minimum() -> None:
@@ -114,6 +164,52 @@ def test_a_renewed_lease_keeps_the_place() -> None:
     current = assigned(a_round(target=1, lease_seconds=30), "a", 0).renew("a", 29)
     assert current is not None
     assert current.assign("b", 31) is None
+
+
+def test_a_device_that_renews_for_ever_keeps_its_place_for_a_tasks_longest_time_only() -> None:
+    current, now = assigned(a_round(target=1, lease_seconds=30, task_seconds=100), "hog", 0), 0.0
+    while (renewed := current.renew("hog", now)) is not None:
+        assert current.advance(now) == current
+        assert current.assign("b", now) is None
+        current, now = renewed, now + 10
+    assert now == 100
+    current = current.advance(now)
+    latest = current.latest("hog")
+    assert latest is not None
+    assert (latest.state, latest.ended_at, current.failures) == (AssignmentState.FAILED, 100, 1)
+    assert current.assign("hog", 109) is None
+    assert assigned(current, "b", 101).renew("b", 120) is not None
+
+
+def test_a_device_rests_for_as_long_as_it_held_a_place_for_nothing_and_twice_as_long_each_time() -> None:
+    settings = RunSettings(rounds=1, target=1, task_seconds=100)
+    assert [rest_seconds(settings, times) for times in (1, 2, 3)] == [100, 200, 400]
+    assert rest_seconds(settings, 10**6) < float("inf")
+
+
+def test_a_device_that_was_switched_off_keeps_its_task_beyond_the_longest_time_while_nobody_wants_the_place() -> None:
+    current = assigned(a_round(target=1, lease_seconds=30, task_seconds=100), "off", 0)
+    assert current.advance(1e6) == current
+    assert current.settle("off", AssignmentState.DONE, 1e6).state is RoundState.FOLDING
+    assert assigned(current, "b", 1e6).latest("off").state is AssignmentState.ABANDONED  # type: ignore[union-attr]
+
+
+def test_a_device_that_comes_back_after_the_longest_time_begins_anew_once_others_could_have_taken_over() -> None:
+    current = assigned(a_round(target=1, lease_seconds=30, task_seconds=100), "a", 0).renew("a", 60)
+    assert current is not None
+    assert current.renew("a", 101) is None
+    assert current.assign("a", 101) is None
+    again = assigned(current, "a", 120)
+    assert [each.state for each in again.assignments] == [AssignmentState.ABANDONED, AssignmentState.OPEN]
+    assert again.renew("a", 219) is not None
+
+
+def test_a_task_ends_with_its_longest_time_or_its_rounds_deadline_whichever_comes_first() -> None:
+    current = assigned(a_round(deadline_seconds=100, task_seconds=60), "a", 0)
+    current = assigned(current, "b", 70)
+    a, b = current.assignments
+    assert current.seconds_left(a, 10) == 50
+    assert current.seconds_left(b, 70) == 30
 
 
 def test_a_stopped_round_is_failed_and_stays_so() -> None:
@@ -152,8 +248,9 @@ class RoundMachine(RuleBasedStateMachine):
             deadline_seconds=deadline,
             max_failures=failures,
             lease_seconds=10,
+            task_seconds=25,
         )
-        self.round = Round(self.settings)
+        self.round = Round(self.settings, enrolled=len(self.devices))
         self.accepted: set[str] = set()
         self.ended: RoundState | None = None
 
@@ -198,7 +295,12 @@ class RoundMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.round = Round(
-            self.round.settings, self.round.state, self.round.assignments, self.round.started_at, self.round.why
+            self.round.settings,
+            self.round.state,
+            self.round.assignments,
+            self.round.started_at,
+            self.round.why,
+            self.round.enrolled,
         )
 
     @invariant()
@@ -229,6 +331,11 @@ class RoundMachine(RuleBasedStateMachine):
         self.ended = self.round.state
 
     @invariant()
+    def no_lease_is_longer_than_the_longest_time(self) -> None:
+        for each in self.round.assignments:
+            assert each.assigned_at <= each.leased_until <= each.assigned_at + 25
+
+    @invariant()
     def a_device_has_one_open_task_at_most(self) -> None:
         open_ones = [a.device for a in self.round.assignments if a.state is AssignmentState.OPEN]
         assert len(open_ones) == len(set(open_ones))
@@ -237,3 +344,27 @@ class RoundMachine(RuleBasedStateMachine):
 
 
 TestRoundMachine = RoundMachine.TestCase
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(["assign", "renew", "done", "busy", "failed"]), st.floats(0, 90)),
+        max_size=25,
+    ),
+    target=st.integers(1, 3),
+)
+def test_there_is_a_place_wherever_a_device_could_get_a_task(steps: list[tuple[int, str, float]], target: int) -> None:
+    states = {"done": AssignmentState.DONE, "busy": AssignmentState.DECLINED, "failed": AssignmentState.FAILED}
+    current, now = Round(RunSettings(rounds=1, target=target, lease_seconds=50, over_selection=1.5)), 0.0
+    for index, action, seconds in steps:
+        now += seconds
+        device = f"device {index}"
+        if any(current.assign(f"device {each}", now) for each in range(6)):
+            assert current.places(now) > 0
+        if current.latest("nobody") is None and current.assign("nobody", now) is None:
+            assert current.places(now) == 0
+        if action in states:
+            with contextlib.suppress(RunError):
+                current = current.settle(device, states[action], now, temporary=action == "busy")
+        else:
+            current = (current.assign if action == "assign" else current.renew)(device, now) or current

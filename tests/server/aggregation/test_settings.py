@@ -16,13 +16,20 @@ from edgefl_server.aggregation import RunSettings, task_seed
         ("minimum", 3, "--minimum"),
         ("over_selection", 0.5, "--over-selection"),
         ("deadline_seconds", -1, "--deadline"),
-        ("lease_seconds", 0, "--lease"),
+        ("lease_seconds", 0, "--lease-seconds"),
         ("epochs", 0, "--epochs"),
         ("learning_rate", math.nan, "--learning-rate"),
         ("clip_norm", -1, "--clip-norm"),
         ("learning_rate", math.inf, "--learning-rate"),
         ("max_update_norm", math.inf, "--max-update-norm"),
         ("max_update_norm", math.nan, "--max-update-norm"),
+        ("max_update_norm", 0, "--max-update-norm"),
+        ("max_update_norm", 1e-40, "--max-update-norm"),
+        ("clip_norm", 1e-40, "--clip-norm"),
+        ("learning_rate", 1e-40, "--learning-rate"),
+        ("task_seconds", -1, "--task-seconds"),
+        ("max_weight_ratio", 0.5, "--max-weight-ratio"),
+        ("max_weight_ratio", math.nan, "--max-weight-ratio"),
         ("max_examples", 0, "--max-examples"),
         ("seed", -1, "--seed"),
     ],
@@ -44,7 +51,6 @@ def test_settings_survive_json_and_ignore_names_of_later_versions() -> None:
 
 def test_a_clipped_update_is_held_to_its_clip_norm() -> None:
     assert RunSettings(rounds=1, target=1, clip_norm=2).norm_bound == pytest.approx(2.02)
-    assert RunSettings(rounds=1, target=1, clip_norm=2, max_update_norm=1).norm_bound == 1
     assert RunSettings(rounds=1, target=1, max_update_norm=9).norm_bound == 9
 
 
@@ -95,3 +101,28 @@ def test_settings_from_before_there_were_strategies_are_those_of_fedavg() -> Non
     for name in ("strategy", "mu", "server_learning_rate"):
         del document[name]
     assert RunSettings.from_json(document).strategy == "fedavg"
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({"clip_norm": 2, "max_update_norm": 1}, "--clip-norm 2 is above --max-update-norm 1"),
+        ({"deadline_seconds": 60, "task_seconds": 60}, "--task-seconds 60 has no meaning with --deadline 60"),
+        ({"strategy": "fedsgd", "batch_size": 8}, "--batch-size has no meaning"),
+        ({"strategy": "fedsgd", "epochs": 2}, "--epochs"),
+        ({"strategy": "fedsgd", "max_steps": 2}, "--max-steps"),
+        ({"strategy": "fedsgd", "learning_rate": 0.1}, "--learning-rate"),
+        ({"strategy": "fedavg", "mu": 0.1}, "--mu has no meaning"),
+        ({"strategy": "feddyn", "mu": 0.1, "server_learning_rate": 0.5}, "--server-learning-rate has no meaning"),
+        ({"strategy": "scaffold", "clip_norm": 1.0}, "--clip-norm does not go with"),
+        ({"target": 2, "minimum": 3}, "--minimum"),
+    ],
+)
+def test_settings_that_contradict_each_other_or_mean_nothing_are_refused(settings: dict, options: str) -> None:
+    with pytest.raises(InvalidSettingError, match=options):
+        RunSettings(**{"rounds": 1, "target": 2, **settings})
+
+
+def test_a_task_may_take_twelve_leases_unless_its_time_is_given() -> None:
+    assert RunSettings(rounds=1, target=1, lease_seconds=30).effective_task_seconds == 360
+    assert RunSettings(rounds=1, target=1, lease_seconds=30, task_seconds=45).effective_task_seconds == 45

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from edgefl.codecs import codec_names
 from edgefl.errors import OutcomeRefusedError
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, Task
-from edgefl_server.aggregation import Expectation, decode_outcome, validate
+from edgefl_server.aggregation import Expectation, ModelLimits, decode_outcome, validate
 
 EXPECTED = Expectation("t-1", "b" * 64, "c" * 64, weight_size=4, statistic_size=2, max_norm=100.0)
 DELTA, STATISTICS = np.arange(4, dtype=np.float32), np.ones(2, np.float32)
@@ -135,6 +135,34 @@ def test_a_damaged_message_is_accepted_or_refused_but_never_breaks(data: st.Data
     except OutcomeRefusedError:
         return
     assert update is None or np.isfinite(update.delta).all()
+
+
+LIMITED = replace(EXPECTED, limits=ModelLimits(8, {"loss_sum": 1, "rows": 1, "confusion": 4}))
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {"rows": (3.0, 3.0)},
+        {"rows": ()},
+        {"confusion": (1.0,)},
+        {"confusion": (1.0, 0.0, 0.0, 1e61)},
+        {"rows": (-1.0,)},
+        {"rows": (9.0,)},  # of 3 examples, in batches of 8
+        {"rows": (2.0**53,)},
+    ],
+)
+def test_metric_states_that_the_model_cannot_give_are_refused(states: dict) -> None:
+    outcome = replace(GOOD, metrics=tuple(MetricState(name, values) for name, values in states.items()))
+    assert reason_for(outcome, LIMITED) == "bad_metrics"
+    assert validate(outcome, EXPECTED) is not None
+
+
+def test_metric_states_may_be_missing_unknown_or_of_a_batch_that_was_filled_up() -> None:
+    states = (MetricState("rows", (8.0,)), MetricState("later", (1.0, 2.0)))
+    assert validate(replace(GOOD, metrics=states), LIMITED) is not None
+    given_up = replace(GOOD, status=OutcomeStatus.FAILED, reason=Reason.INTERNAL, sections=(), num_examples=0)
+    assert validate(replace(given_up, metrics=states), LIMITED) is None
 
 
 CONTROL = Section.of("control", -DELTA, "float32")

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
-from edgefl.errors import StorageError
-from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
+from edgefl.errors import storage_error
+from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE, Outcome, OutcomeStatus, Reason, Task
+from edgefl_server.http import create_app
 from fake_device import Identity
 from model_files import make_model_file
 
@@ -274,11 +279,11 @@ def test_a_full_disk_answers_507_and_keeps_nothing(api: Api, monkeypatch: pytest
     device, run = api.device(0), api.create_run(target=2)["run"]
     task = api.task(device)
 
-    def full(data: bytes) -> str:
-        raise StorageError("Could not write /secret/path: No space left on device.")
+    def full(file: Path, digest: str) -> None:
+        raise storage_error(OSError(errno.ENOSPC, "No space left on device"), "write", "/secret/path")
 
     with monkeypatch.context() as patched:
-        patched.setattr(api.fleet.state.outcomes, "put", full)
+        patched.setattr(api.fleet.state.outcomes, "adopt", full)
         answer = api.put(device, task)
     assert (answer.status_code, code(answer)) == (507, "storage_full")
     assert "/secret" not in answer.text
@@ -320,3 +325,80 @@ def test_a_run_goes_through_its_rounds_to_its_end(api: Api) -> None:
     assert [entry["outcomes"]["folded"] for entry in status["history"]] == [3, 3, 3]
     weights = api.client.get(f"/v1/runs/{run}/weights", headers=ADMIN).content
     assert np.isfinite(np.frombuffer(weights, "<f4")).all()
+
+
+def test_every_answer_to_a_device_and_every_error_says_that_it_is_edgefls(api: Api) -> None:
+    device = api.device(0)
+    api.create_run()
+    task = api.task(device)
+    lease = api.client.post(f"/v1/tasks/{task.task_id}/lease", headers=device)
+    answers = [api.enrol(1), api.enrol(1), lease, api.put(device, task)]
+    answers += [
+        api.client.get("/nowhere"),
+        api.client.put("/v1/devices"),
+        api.client.post("/v1/devices", content=b"{", headers={"Content-Type": "application/json"}),
+        api.client.post("/v1/devices", content=bytes(1 << 20)),
+        api.client.post("/v1/tasks/next"),
+        api.client.get("/v1/runs"),
+        api.client.put("/v1/tasks/abc/outcome", content=b"x", headers=device),
+    ]
+    assert [answer.status_code for answer in answers[:4]] == [201, 200, 200, 202]
+    assert {answer.headers["content-type"] for answer in answers} == {CONTROL_TYPE}
+    for answer in answers[4:]:
+        code(answer)
+
+
+def test_a_device_learns_which_of_the_runs_that_it_remembers_are_over(api: Api) -> None:
+    device, stopped, active = api.device(0), api.create_run()["run"], api.create_run()["run"]
+    api.client.post(f"/v1/runs/{stopped}/stop", headers=ADMIN)
+    for status in (200, 200):
+        body = {"remembers": [active, stopped, "unknown"]}
+        answer = api.client.post("/v1/tasks/next", json=body, headers=device)
+        assert answer.status_code == status
+        assert answer.headers["EdgeFL-Ended-Runs"] == f"{stopped},unknown"
+    api.client.post(f"/v1/runs/{active}/stop", headers=ADMIN)
+    answer = api.client.post("/v1/tasks/next", json={"remembers": [active]}, headers=device)
+    assert (answer.status_code, answer.headers["EdgeFL-Ended-Runs"]) == (204, active)
+    for body in ({}, {"remembers": []}):
+        assert "EdgeFL-Ended-Runs" not in api.client.post("/v1/tasks/next", json=body, headers=device).headers
+
+
+def test_a_run_of_another_population_is_over_for_a_device(api: Api) -> None:
+    device, run = api.device(0), api.create_run(population="others")["run"]
+    answer = api.client.post("/v1/tasks/next", json={"remembers": [run]}, headers=device)
+    assert answer.headers["EdgeFL-Ended-Runs"] == run
+
+
+@pytest.mark.parametrize("remembers", [["a"] * 65, ["a" * 65], ["a\r\nX: y"], ["a,b"], [""], "abc", [7]])
+def test_what_no_device_remembers_is_refused(api: Api, remembers: object) -> None:
+    answer = api.client.post("/v1/tasks/next", json={"remembers": remembers}, headers=api.device(0))
+    assert (answer.status_code, code(answer)) == (422, "malformed")
+
+
+def test_a_device_that_waits_and_one_that_has_a_task_read_as_much_as_they_need(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = api.device(0), api.device(1)
+    api.create_run(target=1)
+    task = api.task(first)
+    api.client.post("/v1/tasks/next", headers=second)
+    read, reads = api.fleet.state.database.read, []
+
+    def counted() -> Any:
+        reads.append(1)
+        return read()
+
+    monkeypatch.setattr(api.fleet.state.database, "read", counted)
+    for _ in range(50):
+        assert api.client.post("/v1/tasks/next", headers=second).status_code == 204
+    assert len(reads) < 25  # what all that wait share, and the clock that looks for deadlines
+    assert api.task(first) == task
+
+
+def test_after_a_restart_a_device_gets_its_open_task_though_there_is_no_place(api: Api) -> None:
+    device = api.device(0)
+    api.create_run(target=1)
+    task = api.task(device)
+    with TestClient(create_app(api.fleet.state, "operators-token")) as restarted:
+        answer = restarted.post("/v1/tasks/next", headers=device)
+    assert Task.decode(answer.content) == task

@@ -5,6 +5,8 @@ import hashlib
 import pytest
 from fastapi.testclient import TestClient
 
+from edgefl.errors import InvalidSettingError
+from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl_server.http import create_app
 from model_files import make_model_file
@@ -73,7 +75,7 @@ def test_a_run_is_created_shown_listed_and_stopped(api: Api) -> None:
 def test_a_run_with_a_wrong_setting_is_refused(api: Api, change: dict, expected: str) -> None:
     answer = api.client.post("/v1/runs", params={**QUERY, **change}, content=make_model_file(), headers=ADMIN)
     assert (answer.status_code, code(answer)) == (422, expected)
-    assert api.client.get("/v1/runs", headers=ADMIN).json() == {"runs": []}
+    assert api.client.get("/v1/runs", headers=ADMIN).json() == {"runs": [], "warnings": []}
 
 
 def test_a_file_that_is_no_model_is_refused(api: Api) -> None:
@@ -108,7 +110,7 @@ def test_what_is_not_there_is_a_json_error_too(api: Api, method: str, path: str)
 def test_the_description_names_every_call_once(api: Api) -> None:
     document = api.client.get("/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 12
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 13
     assert all(operation["summary"] and operation["description"] for operation in operations)
 
 
@@ -123,3 +125,15 @@ def test_a_model_beyond_the_limit_is_too_large(fleet) -> None:
     with TestClient(create_app(fleet.state, "operators-token", max_model_bytes=100)) as client:
         answer = client.post("/v1/runs", params=QUERY, content=make_model_file(), headers=ADMIN)
     assert (answer.status_code, code(answer)) == (413, "too_large")
+
+
+@pytest.mark.parametrize("token", ["", "   ", "short"])
+def test_a_server_does_not_start_with_a_token_that_protects_nothing(fleet, token: str) -> None:
+    with pytest.raises(InvalidSettingError, match="at least 12"):
+        create_app(fleet.state, token)
+
+
+@pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer  ", "bearer \t", ""])
+def test_an_empty_token_never_authenticates_an_operator(api: Api, header: str) -> None:
+    api.client.app.state.context.admin_token_hash = sha256(b"")  # as if the server had been started with none
+    assert api.client.get("/v1/runs", headers={"Authorization": header}).status_code == 401

@@ -77,3 +77,31 @@ def test_file_and_folder_are_synced_before_a_put_returns(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "replace", noted_replace)
     blobs.put(b"content")
     assert events == ["file", "rename", "folder"]
+
+
+def test_a_file_is_adopted_with_the_promise_of_a_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    folder_inode = (tmp_path / "blobs").stat().st_ino
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append("folder" if os.fstat(descriptor).st_ino == folder_inode else "file")
+        fsync(descriptor)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        events.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    digest = hashlib.sha256(b"content").hexdigest()
+    blobs.adopt(file, digest)
+    assert events == ["file", "rename", "folder"]
+    assert (blobs.get(digest), file.exists()) == (b"content", False)
+    with pytest.raises(StorageError, match="Could not write"):
+        blobs.adopt(file, digest)
+    with pytest.raises(StorageError, match="64 lower-case"):
+        blobs.adopt(file, "../elsewhere")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -110,14 +111,14 @@ def test_an_outcome_that_loses_the_race_for_the_last_place_leaves_no_file(fleet,
     first, second = fleet.add_devices(2)
     fleet.create_run(target=1, over_selection=2)
     mine, other = fleet.outcome(fleet.task(first)), fleet.outcome(fleet.task(second))
-    put = fleet.state.outcomes.put
+    adopt = fleet.state.outcomes.adopt
 
-    def put_while_another_is_faster(data: bytes) -> str:
-        monkeypatch.setattr(fleet.state.outcomes, "put", put)
+    def adopt_while_another_is_faster(file: Path, digest: str) -> None:
+        monkeypatch.setattr(fleet.state.outcomes, "adopt", adopt)
         fleet.accept(second, other)
-        return put(data)
+        adopt(file, digest)
 
-    monkeypatch.setattr(fleet.state.outcomes, "put", put_while_another_is_faster)
+    monkeypatch.setattr(fleet.state.outcomes, "adopt", adopt_while_another_is_faster)
     with pytest.raises(NotWantedError) as refused:
         fleet.accept(first, mine)
     assert refused.value.code == "surplus"
@@ -128,14 +129,14 @@ def test_two_copies_at_the_same_moment_are_both_accepted_and_counted_once(fleet,
     (device,) = fleet.add_devices(1)
     run = fleet.create_run(target=2)
     outcome = fleet.outcome(fleet.task(device))
-    put = fleet.state.outcomes.put
+    adopt = fleet.state.outcomes.adopt
 
-    def put_while_the_copy_is_faster(data: bytes) -> str:
-        monkeypatch.setattr(fleet.state.outcomes, "put", put)
+    def adopt_while_the_copy_is_faster(file: Path, digest: str) -> None:
+        monkeypatch.setattr(fleet.state.outcomes, "adopt", adopt)
         fleet.accept(device, outcome)
-        return put(data)
+        adopt(file, digest)
 
-    monkeypatch.setattr(fleet.state.outcomes, "put", put_while_the_copy_is_faster)
+    monkeypatch.setattr(fleet.state.outcomes, "adopt", adopt_while_the_copy_is_faster)
     fleet.accept(device, outcome)
     assert counts(fleet, run) == {"accepted": 1}
 
@@ -185,7 +186,7 @@ def test_giving_up_is_accepted_and_shown_with_its_reason(fleet, status: OutcomeS
 
 def test_when_every_device_fails_the_run_fails_and_says_why(fleet) -> None:
     devices = fleet.add_devices(2)
-    run = fleet.create_run(target=2, rounds=9)
+    run = fleet.create_run(target=2, rounds=9, max_failures=2)
     for _ in range(3):
         for device in devices:
             fleet.give_up(device, Reason.DATA_MISMATCH, OutcomeStatus.FAILED)
@@ -199,7 +200,7 @@ def test_when_every_device_fails_the_run_fails_and_says_why(fleet) -> None:
 
 def test_a_run_goes_on_after_a_failed_round(fleet) -> None:
     devices = fleet.add_devices(2)
-    run = fleet.create_run(target=2, rounds=2)
+    run = fleet.create_run(target=2, rounds=2, max_failures=2)
     for device in devices:
         fleet.give_up(device, Reason.INTERNAL, OutcomeStatus.FAILED)
     for device in devices:
@@ -213,10 +214,25 @@ def test_a_run_goes_on_after_a_failed_round(fleet) -> None:
 def test_a_run_none_of_whose_rounds_was_done_is_failed(fleet) -> None:
     (device,) = fleet.add_devices(1)
     run = fleet.create_run(target=1, rounds=1)
-    fleet.give_up(device, Reason.INTERNAL, OutcomeStatus.FAILED)
+    for _ in range(3):
+        assert run_status(fleet.state, run)["state"] == "active"
+        fleet.give_up(device, Reason.INTERNAL, OutcomeStatus.FAILED)
+        fleet.clock.now += 60
     status = run_status(fleet.state, run)
     assert status["state"] == "failed"
-    assert "1 devices failed" in status["why"]
+    assert "1 device failed" in status["why"]
+
+
+def test_one_device_with_wrong_data_costs_a_short_run_nothing_but_its_own_place(fleet) -> None:
+    bad, good = fleet.add_devices(2)
+    run = fleet.create_run(target=1, rounds=1)
+    for _ in range(8):
+        fleet.give_up(bad, Reason.DATA_MISMATCH, OutcomeStatus.FAILED)
+        fleet.clock.now += 60
+    assert run_status(fleet.state, run)["history"][0]["reasons"] == {"data_mismatch": 8}
+    fleet.finish(good)
+    fleet.fold()
+    assert run_status(fleet.state, run)["state"] == "done"
 
 
 def test_a_full_disk_accepts_nothing_and_keeps_nothing(fleet, monkeypatch) -> None:
@@ -224,11 +240,11 @@ def test_a_full_disk_accepts_nothing_and_keeps_nothing(fleet, monkeypatch) -> No
     run = fleet.create_run(target=2)
     outcome = fleet.outcome(fleet.task(device))
 
-    def full(data: bytes) -> str:
+    def full(file: Path, digest: str) -> None:
         raise StorageError("Could not write: No space left on device.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(fleet.state.outcomes, "put", full)
+        patched.setattr(fleet.state.outcomes, "adopt", full)
         with pytest.raises(StorageError):
             fleet.accept(device, outcome)
     assert counts(fleet, run) == {}
@@ -245,12 +261,12 @@ def test_a_crash_between_file_and_row_costs_nothing(make_fleet: Callable, monkey
     class Crash(BaseException):
         pass
 
-    def crash(data: bytes) -> str:
-        put(data)
+    def crash(file: Path, digest: str) -> None:
+        adopt(file, digest)
         raise Crash
 
-    put = fleet.state.outcomes.put
-    monkeypatch.setattr(fleet.state.outcomes, "put", crash)
+    adopt = fleet.state.outcomes.adopt
+    monkeypatch.setattr(fleet.state.outcomes, "adopt", crash)
     with pytest.raises(Crash):
         fleet.accept(devices[0], outcome)
     fleet.state.close()

@@ -18,6 +18,7 @@ from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 from edgefl_server.aggregation import RunSettings, Update, strategy_for
+from edgefl_server.aggregation.caps import count_examples
 from edgefl_server.storage import (
     NotWantedError,
     ServerState,
@@ -29,6 +30,7 @@ from edgefl_server.storage import (
     fold_pending,
     invite,
     next_task,
+    prune_rows,
     renew_lease,
     run_status,
     stop_run,
@@ -56,9 +58,9 @@ class Promises(RuleBasedStateMachine):
         strategy=st.sampled_from(["fedavg", "scaffold", "feddyn"]),
     )
     def begin(self, wanted: int, over_selection: float, deadline: float, max_failures: int, strategy: str) -> None:
-        self.now = 1e6
+        self.now = self.date = 1e6
         self.folder = Path(tempfile.mkdtemp())
-        self.state = ServerState(self.folder, lambda: self.now)
+        self.state = ServerState(self.folder, lambda: self.now, lambda: self.date)
         token = invite(self.state, "people")
         self.devices = []
         for index in range(DEVICES):
@@ -157,13 +159,13 @@ class Promises(RuleBasedStateMachine):
             return
         task = self.tasks[device]
         outcome = outcome_for(task, self.weights(task.base_weights_hash), 4)
-        put = self.state.outcomes.put
+        adopt = self.state.outcomes.adopt
 
-        def crash(data: bytes) -> str:
-            put(data)
+        def crash(file: Path, digest: str) -> None:
+            adopt(file, digest)
             raise Crash
 
-        self.state.outcomes.put = crash  # type: ignore[method-assign]
+        self.state.outcomes.adopt = crash  # type: ignore[method-assign]
         with contextlib.suppress(Crash, NotWantedError, OutcomeRefusedError):
             accept_outcome(self.state, self.devices[device].device, task.task_id, outcome.encode())
         self.restart()
@@ -184,13 +186,23 @@ class Promises(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.state.close()
-        self.state = ServerState(self.folder, lambda: self.now)
+        self.state = ServerState(self.folder, lambda: self.now, lambda: self.date)
         sweep_outcomes(self.state)
 
     @rule(device=devices)
     def renew(self, device: int) -> None:
         if device in self.tasks:
             renew_lease(self.state, self.devices[device].device, self.tasks[device].task_id)
+
+    @rule(days=st.sampled_from([-400.0, -1.0, 1.0, 400.0]))
+    def the_wall_clock_is_set(self, days: float) -> None:
+        self.date += days * 86_400
+        close_due_rounds(self.state)
+
+    @rule()
+    def tidy_up(self) -> None:
+        sweep_outcomes(self.state, starting=False)
+        prune_rows(self.state)
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
@@ -231,10 +243,12 @@ class Promises(RuleBasedStateMachine):
                 continue
             accumulator = strategy.start(expected)
             prefix = f"{self.run}-{entry['round']:06d}-"
-            for task_id in sorted(each for each in self.accepted if each.startswith(prefix)):
+            task_ids = sorted(each for each in self.accepted if each.startswith(prefix))
+            said = [self.accepted[task_id].num_examples for task_id in task_ids]
+            counted = count_examples(said, self.settings.max_examples, self.settings.max_weight_ratio).examples
+            for task_id, examples in zip(task_ids, counted, strict=True):
                 vectors = {section.name: section.vector() for section in self.accepted[task_id].sections}
                 further = {"control": vectors["control"]} if "control" in vectors else {}
-                examples = self.accepted[task_id].num_examples
                 update = Update(task_id, examples, vectors["delta"], vectors["statistics"], **further)
                 accumulator = strategy.fold(accumulator, update)
             assert accumulator.outcomes == entry["outcomes"]["folded"] >= 1

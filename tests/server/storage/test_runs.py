@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelFileError, RunError
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import RunSettings
-from edgefl_server.storage import create_run, run_status, runs_summary, stop_run, weights_of_round
+from edgefl_server.storage import NameTakenError, create_run, run_status, runs_summary, stop_run, weights_of_round
 from model_files import default_parameters, make_model_file
 
 SETTINGS = RunSettings(rounds=2, target=2)
@@ -58,6 +59,25 @@ def test_a_batch_larger_than_the_models_is_refused(fleet) -> None:
         create_run(fleet.state, make_model_file(), "people", RunSettings(rounds=1, target=1, batch_size=9))
 
 
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_a_batch_that_every_device_would_decline_is_refused_with_the_way_out(fleet, size: int) -> None:
+    settings = replace(SETTINGS, batch_size=size)
+    with pytest.raises(InvalidSettingError, match="--batch-size expects the model's 8") as refused:
+        create_run(fleet.state, make_model_file(mixes_rows=True), "people", settings)
+    assert f"--batch-size {size}" in (refused.value.hint or "")
+    assert runs_summary(fleet.state) == []
+    for model, allowed in ((make_model_file(mixes_rows=True), 8), (make_model_file(), size)):
+        create_run(fleet.state, model, "people", replace(SETTINGS, batch_size=allowed))
+
+
+def test_a_model_that_holds_nan_is_refused(fleet) -> None:
+    values = [np.zeros((3, 4), np.float32), np.full(4, np.nan, np.float32)]
+    model = make_model_file(default_parameters(statistics=False), values=values)
+    with pytest.raises(InvalidSettingError, match="NaN"):
+        create_run(fleet.state, model, "people", SETTINGS)
+    assert runs_summary(fleet.state) == []
+
+
 def test_a_model_without_statistics_trains_too(fleet) -> None:
     run = create_run(fleet.state, make_model_file(default_parameters(statistics=False)), "people", SETTINGS)
     assert len(fleet.state.weights.get(weights_of_round(fleet.state, run, 0)[0])) == 4 * 16
@@ -72,14 +92,50 @@ def test_a_run_or_round_that_does_not_exist_is_named(fleet) -> None:
         weights_of_round(fleet.state, run, 1)
 
 
-def test_a_run_is_found_by_its_name_when_only_one_has_it(fleet) -> None:
+def test_a_run_is_found_by_its_name(fleet) -> None:
     run = create_run(fleet.state, make_model_file(), "people", SETTINGS, "first")
     assert run_status(fleet.state, "first")["run"] == run
     assert weights_of_round(fleet.state, "first", 0) == weights_of_round(fleet.state, run, 0)
-    create_run(fleet.state, make_model_file(), "people", SETTINGS, "first")
-    with pytest.raises(RunError, match="2 runs are named 'first'"):
-        stop_run(fleet.state, "first")
-    assert run_status(fleet.state, run)["state"] == "active"
+
+
+def test_two_active_runs_cannot_have_one_name_and_nothing_is_kept_of_the_second(fleet) -> None:
+    first = create_run(fleet.state, make_model_file(), "people", SETTINGS, "mine")
+    models = sorted(fleet.state.models)
+    for name in ("mine", first):  # an id is taken as well: it would hide the run with that name
+        with pytest.raises(NameTakenError, match=first):
+            create_run(fleet.state, make_model_file(seed=9), "others", SETTINGS, name)
+    assert [entry["run"] for entry in runs_summary(fleet.state)] == [first]
+    assert sorted(fleet.state.models) == models
+
+
+def test_a_name_is_free_again_when_its_run_is_over_and_then_means_the_active_one(fleet) -> None:
+    first = create_run(fleet.state, make_model_file(), "people", SETTINGS, "mine")
+    stop_run(fleet.state, "mine")
+    assert run_status(fleet.state, "mine")["run"] == first
+    second = create_run(fleet.state, make_model_file(), "people", SETTINGS, "mine")
+    assert run_status(fleet.state, "mine")["run"] == second
+    stop_run(fleet.state, "mine")
+    with pytest.raises(RunError, match="2 runs are named 'mine'"):
+        stop_run(fleet.state, "mine")
+
+
+def test_two_requests_for_one_name_at_the_same_moment_make_one_run(fleet) -> None:
+    started = threading.Barrier(4)
+    results = []
+
+    def create() -> None:
+        started.wait()
+        try:
+            results.append(create_run(fleet.state, make_model_file(), "people", SETTINGS, "mine"))
+        except NameTakenError:
+            results.append("")
+
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(map(bool, results)) == 1
 
 
 @pytest.mark.parametrize("name", ["a b", "../x", "x" * 65, "-x"])

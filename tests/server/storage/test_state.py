@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from edgefl.errors import StorageError
-from edgefl_server.storage import ServerState, migrations, run_status
+from edgefl_server.storage import ServerState, close_due_rounds, migrations, renew_lease, run_status
 from edgefl_server.storage.database import Database
 from edgefl_server.storage.tables import InvitationRow, RunRow, Table
 
@@ -110,6 +110,7 @@ def test_a_run_of_a_server_from_before_there_were_strategies_goes_on(make_fleet)
         config.attributes["connection"] = connection
         alembic.command.downgrade(config, "0001")
     fleet.state.close()
+    (fleet.state.folder / "folder.json").unlink()
 
     again = make_fleet("old", fleet.clock)
     again.fold()
@@ -117,3 +118,26 @@ def test_a_run_of_a_server_from_before_there_were_strategies_goes_on(make_fleet)
         again.finish(device)
     again.fold()
     assert run_status(again.state, run)["state"] == "done"
+
+
+def test_a_task_that_an_earlier_server_handed_out_goes_on_and_its_metrics_are_those_of_the_loss(make_fleet) -> None:
+    fleet = make_fleet("old")
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1, rounds=1, lease_seconds=30)
+    task = fleet.task(device)
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with fleet.state.database._engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "0002")
+    fleet.state.close()
+    (fleet.state.folder / "folder.json").unlink()  # which servers of that time did not write
+
+    again = make_fleet("old", fleet.clock)
+    again.clock.now += 100
+    assert close_due_rounds(again.state) is False
+    assert renew_lease(again.state, device.device, task.task_id) == 30
+    again.finish(device)
+    again.fold()
+    entry = run_status(again.state, run)["history"][0]
+    assert (entry["state"], entry["loss"], entry["metrics"]) == ("done", 0.5, {})

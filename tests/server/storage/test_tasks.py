@@ -5,8 +5,10 @@ import pytest
 from edgefl.wire.messages import Correction, Reason, TaskKind
 from edgefl_server.aggregation import task_seed
 from edgefl_server.storage import (
+    NotWantedError,
     active_runs,
     authenticate,
+    close_due_rounds,
     enrol,
     invite,
     may_fetch,
@@ -36,7 +38,7 @@ def test_a_device_gets_its_open_task_again(fleet) -> None:
     assert first.seed == task_seed(7, 1, device.device)
     assert first.model_hash == status["model_hash"]
     assert first.base_weights_hash == status["initial_weights_hash"]
-    assert first.deadline_seconds == 0
+    assert first.deadline_seconds == 3600  # twelve leases
 
 
 def test_devices_of_another_population_get_nothing(fleet) -> None:
@@ -68,7 +70,7 @@ def test_a_silent_device_loses_its_place_only_to_another(fleet) -> None:
     fleet.create_run(target=1, lease_seconds=30)
     task = fleet.task(first)
     fleet.clock.now += 31
-    assert fleet.task(first) == task
+    assert fleet.task(first).task_id == task.task_id
     assert next_task(fleet.state, second) is None
     fleet.clock.now += 31
     assert next_task(fleet.state, second) is not None
@@ -108,6 +110,97 @@ def test_a_device_serves_the_older_of_two_runs_first_and_then_the_other(fleet) -
     assert fleet.finish(device).run == newer
     fleet.fold()
     assert active_runs(fleet.state, "people") == 0
+
+
+def test_many_runs_of_a_population_share_its_devices_and_none_waits_for_the_end_of_another(fleet) -> None:
+    devices = fleet.add_devices(3)
+    older = fleet.create_run(target=2, rounds=2)
+    fleet.clock.now += 1
+    newer = fleet.create_run(target=2, rounds=2)
+    # The older run is served first; whom it has no place for works for the next.
+    assert [fleet.task(device).run for device in devices] == [older, older, newer]
+    # An open task comes before any other work.
+    assert [fleet.task(device).run for device in devices] == [older, older, newer]
+    # While the older run waits for its second outcome, the device that has finished goes on with the newer one.
+    fleet.finish(devices[0])
+    assert fleet.task(devices[0]).run == newer
+    fleet.finish(devices[1])
+    fleet.finish(devices[2])
+    fleet.finish(devices[0])
+    fleet.fold()
+    assert [fleet.task(device).round for device in devices] == [2, 2, 2]
+    assert active_runs(fleet.state, "people") == 2
+
+
+def test_a_fleet_as_large_as_the_target_alternates_between_two_runs(fleet) -> None:
+    devices = fleet.add_devices(2)
+    runs = []
+    for _ in range(2):
+        runs.append(fleet.create_run(target=2, rounds=2))
+        fleet.clock.now += 1
+    served = []
+    while active_runs(fleet.state, "people"):
+        # Both ask again before the round that they finished is folded.
+        served.append({fleet.finish(device).run for device in devices})
+        more = [next_task(fleet.state, device) for device in devices]
+        fleet.fold()
+        if any(more):
+            served.append({fleet.finish(device).run for device in devices})
+            fleet.fold()
+    assert served == [{runs[0]}, {runs[1]}] * 2
+
+
+def test_a_device_that_renews_for_ever_loses_its_place_to_those_who_wait(fleet) -> None:
+    hog, other = fleet.add_devices(2)
+    run = fleet.create_run(target=1, lease_seconds=30, task_seconds=70)
+    task = fleet.task(hog)
+    leases = []
+    for _ in range(7):
+        leases.append(renew_lease(fleet.state, hog.device, task.task_id))
+        assert close_due_rounds(fleet.state) is False
+        assert next_task(fleet.state, other) is None
+        fleet.clock.now += 10
+    assert leases == [30, 30, 30, 30, 30, 20, 10]
+    assert close_due_rounds(fleet.state) is True
+    assert renew_lease(fleet.state, hog.device, task.task_id) is None
+    assert next_task(fleet.state, hog) is None
+    with pytest.raises(NotWantedError, match="longer than a task of this run may") as refused:
+        fleet.accept(hog, fleet.outcome(task))
+    assert refused.value.code == "stale"
+    entry = run_status(fleet.state, run)["history"][0]
+    assert (entry["outcomes"]["failed"], entry["reasons"]) == (1, {"out_of_time": 1})
+    fleet.finish(other)
+    fleet.fold()
+    assert run_status(fleet.state, run)["history"][0]["state"] == "done"
+    # Also in the next round others come first, for as long as it held the place for nothing; then twice as long.
+    for rest in (70, 140):
+        fleet.clock.now += rest - 1
+        assert next_task(fleet.state, hog) is None
+        fleet.clock.now += 1
+        hogged = fleet.task(hog)
+        while renew_lease(fleet.state, hog.device, hogged.task_id) is not None:
+            fleet.clock.now += 10
+        assert close_due_rounds(fleet.state) is True
+        assert next_task(fleet.state, hog) is None
+
+
+def test_a_device_that_was_away_for_longer_than_a_task_may_take_still_delivers(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1, rounds=1, lease_seconds=30)
+    task = fleet.task(device)
+    fleet.clock.now += 100_000
+    assert close_due_rounds(fleet.state) is False
+    fleet.accept(device, fleet.outcome(task))
+    fleet.fold()
+    assert run_status(fleet.state, run)["state"] == "done"
+
+
+def test_a_task_says_the_smaller_of_what_is_left_of_its_own_time_and_of_the_rounds(fleet) -> None:
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=2, deadline_seconds=100, task_seconds=60)
+    assert fleet.task(first).deadline_seconds == 60
+    fleet.clock.now += 50
+    assert (fleet.task(first).deadline_seconds, fleet.task(second).deadline_seconds) == (10, 50)
 
 
 def test_a_device_that_declined_makes_room_and_is_asked_again_in_the_next_round(fleet) -> None:

@@ -29,9 +29,10 @@ class Update:
 
     Attributes:
         task_id: whose; the order of folding.
-        num_examples: as the device says, not yet capped.
+        num_examples: as they count, which may be less than the device says.
         delta: float32 ``[weight_size]``: trained minus received, of role ``weight``.
-        statistics: float32 ``[statistic_size]``: the same of role ``statistic``; empty where there are none.
+        statistics: float32 ``[statistic_size]``: the same of role ``statistic``, already in their range; empty where
+            there are none.
         control: float32 ``[weight_size]``: how SCAFFOLD's ``c_i`` changed; empty where it was not asked for.
         gradient: float32 ``[weight_size]``: at the received weights; empty where it was not asked for, as ``delta`` is
             where it was.
@@ -64,7 +65,7 @@ class Accumulator:
 
     Attributes:
         total: float64 ``[size]``: sum of weight × (delta or gradient, statistics).
-        weight: sum of num_examples, as they count.
+        weight: sum of num_examples.
         outcomes: how many were folded.
         last: task id of the latest, to catch a caller that folds in another order.
         control: float64 ``[weight_size]``: sum of the sections ``control``; None where there are none.
@@ -127,7 +128,7 @@ def add(accumulator: Accumulator, update: Update, weight: float, *, uniform: boo
     Args:
         accumulator: the sums.
         update: the outcome.
-        weight: its num_examples, as they count.
+        weight: its num_examples.
         uniform: the weight section counts once for each device instead; statistics never do.
 
     Raises:

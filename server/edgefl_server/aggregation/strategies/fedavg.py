@@ -19,12 +19,7 @@ class FedAvg:
     ``w + Σ nₖ Δₖ / Σ nₖ`` equals the paper's ``Σ nₖ wₖ / Σ nₖ``, since every device started from ``w``. The sum runs in
     float64 because float32 sums depend on their order in most elements. Statistics are averaged with the same weights,
     which keeps variances positive.
-
-    Attributes:
-        max_examples: ``nₖ`` is the device's word and counts for at most this many.
     """
-
-    max_examples: int = 100_000
 
     @property
     def demand(self) -> Demand:
@@ -45,7 +40,7 @@ class FedAvg:
         Raises:
             RunError: the outcomes do not come in ascending order of their task ids.
         """
-        return add(accumulator, update, float(min(update.num_examples, self.max_examples)))
+        return add(accumulator, update, float(update.num_examples))
 
     def finish(self, state: StrategyState, accumulator: Accumulator) -> tuple[StrategyState, dict[str, float]]:
         """See `Strategy`; a round without outcomes leaves the weights as they are."""

@@ -27,13 +27,11 @@ class FedDyn:
         weight_size: elements of the weight section, of ``h`` too.
         enrolled: m; at least the devices of a round are counted.
         alpha: above 0.
-        max_examples: num_examples counts for at most this many.
     """
 
     weight_size: int
     enrolled: int
     alpha: float
-    max_examples: int = 100_000
 
     @property
     def demand(self) -> Demand:
@@ -50,7 +48,7 @@ class FedDyn:
 
     def fold(self, accumulator: Accumulator, update: Update) -> Accumulator:
         """See `Strategy` and `add`."""
-        return add(accumulator, update, float(min(update.num_examples, self.max_examples)), uniform=True)
+        return add(accumulator, update, float(update.num_examples), uniform=True)
 
     def finish(self, state: StrategyState, accumulator: Accumulator) -> tuple[StrategyState, dict[str, float]]:
         """See `Strategy`; a round without outcomes leaves the state as it is."""

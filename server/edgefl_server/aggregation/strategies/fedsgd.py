@@ -19,11 +19,9 @@ class FedSGD:
 
     Attributes:
         server_learning_rate: η.
-        max_examples: ``nₖ`` is the device's word and counts for at most this many.
     """
 
     server_learning_rate: float
-    max_examples: int = 100_000
 
     @property
     def demand(self) -> Demand:
@@ -40,7 +38,7 @@ class FedSGD:
 
     def fold(self, accumulator: Accumulator, update: Update) -> Accumulator:
         """See `Strategy` and `add`."""
-        return add(accumulator, update, float(min(update.num_examples, self.max_examples)))
+        return add(accumulator, update, float(update.num_examples))
 
     def finish(self, state: StrategyState, accumulator: Accumulator) -> tuple[StrategyState, dict[str, float]]:
         """See `Strategy`; a round without outcomes leaves the weights as they are."""

@@ -26,13 +26,11 @@ class Scaffold:
     Attributes:
         weight_size: elements of the weight section, of ``c`` too.
         enrolled: N; at least the devices of a round are counted.
-        max_examples: num_examples counts for at most this many.
         server_learning_rate: η_g.
     """
 
     weight_size: int
     enrolled: int
-    max_examples: int = 100_000
     server_learning_rate: float = 1.0
 
     @property
@@ -50,7 +48,7 @@ class Scaffold:
 
     def fold(self, accumulator: Accumulator, update: Update) -> Accumulator:
         """See `Strategy` and `add`."""
-        return add(accumulator, update, float(min(update.num_examples, self.max_examples)), uniform=True)
+        return add(accumulator, update, float(update.num_examples), uniform=True)
 
     def finish(self, state: StrategyState, accumulator: Accumulator) -> tuple[StrategyState, dict[str, float]]:
         """See `Strategy`; a round without outcomes leaves the state as it is."""

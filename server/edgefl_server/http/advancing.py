@@ -1,0 +1,119 @@
+"""The loop that closes rounds at their deadlines, folds what is closed, and tidies up."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from starlette.concurrency import run_in_threadpool
+
+from edgefl_server.http.context import Context
+from edgefl_server.http.errors import STORE
+from edgefl_server.storage import (
+    ServerState,
+    close_due_rounds,
+    fail_damaged_runs,
+    fold_round,
+    pending_folds,
+    prune_rows,
+    sweep_outcomes,
+    sweep_uploads,
+)
+
+__all__ = ["advance"]
+
+_LOOK_SECONDS = 1.0
+"""How often deadlines are looked at."""
+_FOLDS_AT_ONCE = 2
+"""A large run does not hold up a small one; more would need the memory of as many models."""
+_FILES_SECONDS = 5.0
+_KEEP_TIME_SECONDS = 60.0
+_SWEEP_SECONDS = 60.0
+_TIDY_SECONDS = 3600.0
+_ADVANCE, _TIDY = "advance rounds", "tidy up"
+
+
+async def advance(context: Context) -> None:
+    """Advances the rounds of all runs until the server stops.
+
+    The first pass also folds what a killed server left behind.
+    """
+    state = context.state
+    folding: dict[str, asyncio.Task[None]] = {}
+    places = asyncio.Semaphore(_FOLDS_AT_ONCE)
+    chores = Chores(state)
+
+    async def fold(run: str, number: int) -> None:
+        try:
+            async with places:
+                if await run_in_threadpool(fold_round, state, run, number):
+                    context.work.ring()
+        finally:
+            del folding[run]
+            context.folding.ring()
+
+    while not context.folding.stopping:
+        ticket = context.folding.ticket()
+        pause = _LOOK_SECONDS
+        try:
+            moved, pending = await run_in_threadpool(_look, state, chores)
+        except Exception as error:
+            # Of the server as a whole, such as a database that cannot be read: no run could go on.
+            state.troubles.note("", _ADVANCE, error, state.clock())
+            pause = state.troubles.rest("", _ADVANCE, state.clock())
+        else:
+            state.troubles.clear("", _ADVANCE)
+            for run, number in pending:
+                if run not in folding:
+                    folding[run] = asyncio.create_task(fold(run, number))
+            if moved:
+                context.work.ring()
+        await context.folding.wait(ticket, pause)
+    await asyncio.gather(*folding.values())
+
+
+def _look(state: ServerState, chores: Chores) -> tuple[bool, list[tuple[str, int]]]:
+    """Whether a run moved on, and the rounds to fold."""
+    closed = close_due_rounds(state)
+    return chores.do() or closed, pending_folds(state)
+
+
+class Chores:
+    """What is done now and then: look at files, keep the time, delete what was kept for long enough, prune rows."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._kept_at = self._tidied_at = state.clock()
+        self._looked_at = self._swept_at = -math.inf
+
+    def do(self) -> bool:
+        """Does what is due; what is not possible, for example on a full disk, waits for the next time.
+
+        Returns:
+            True when a run ended.
+        """
+        state, now = self._state, self._state.clock()
+        try:
+            self._tidy(state, now)
+        except Exception as error:
+            state.troubles.note("", _TIDY, error, now)
+        else:
+            state.troubles.forget("", _TIDY, now)
+        if now - self._looked_at < _FILES_SECONDS:
+            return False
+        self._looked_at = now
+        return fail_damaged_runs(state)
+
+    def _tidy(self, state: ServerState, now: float) -> None:
+        if now - self._swept_at >= _SWEEP_SECONDS:
+            self._swept_at = now
+            sweep_uploads(state)
+        if now - self._kept_at >= _KEEP_TIME_SECONDS:
+            self._kept_at = now
+            state.keep_time()
+            state.troubles.forget("", STORE, now)
+        # Who wants nothing kept has it deleted as soon as it is not needed.
+        if now - self._tidied_at >= min(_TIDY_SECONDS, max(_LOOK_SECONDS, state.keep_seconds)):
+            self._tidied_at = now
+            sweep_outcomes(state, starting=False)
+            prune_rows(state)

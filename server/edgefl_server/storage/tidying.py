@@ -1,0 +1,216 @@
+"""What does not stay: files that no outcome needs any more, and rows that nobody does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, func, select
+from sqlalchemy.orm import Session
+
+from edgefl.errors import EdgeflError, storage_error
+from edgefl.wire.messages import Reason
+from edgefl_server.aggregation import AssignmentState, RoundState
+from edgefl_server.storage.round_rows import Disposition, RunState
+from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
+from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
+
+__all__ = ["Swept", "prune_rows", "sweep_outcomes"]
+
+_log = logging.getLogger(__name__)
+_SHORTEST_KEEP_ROWS_SECONDS = 7 * SECONDS_PER_DAY
+"""A device that was offline meanwhile is still answered with 202 for what it had sent."""
+_AT_ONCE = 500
+"""SQLite bounds the values of one statement."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What `sweep_outcomes` did.
+
+    Attributes:
+        deleted: files that the database knows to be done with.
+        orphans: files that no row names, now in the folder of orphans.
+    """
+
+    deleted: int = 0
+    orphans: int = 0
+
+
+def sweep_outcomes(state: ServerState, *, starting: bool = True) -> Swept:
+    """Deletes what was folded, what is only noted, and what has been kept for long enough.
+
+    Args:
+        state: the server's.
+        starting: nothing is being accepted yet: a file that no row names was left by a crash, or the database is older
+            than the files. It is put aside, and deleted once the database knows an outcome with its content as folded.
+
+    Raises:
+        StorageError: a file cannot be moved.
+    """
+    deleted, unknown = 0, []
+    for digest in sorted(state.outcomes):
+        with state.database.read() as session:
+            done_with = _done_with(state, session, digest)
+        if done_with:
+            state.outcomes.delete(digest)
+            deleted += 1
+        elif done_with is None:
+            unknown.append(digest)
+    if not starting:
+        return Swept(deleted)
+    for digest in unknown:
+        _log.warning("no row of the database names outcomes/%s: it is moved to orphans/", digest)
+    for digest in unknown:
+        _put_aside(state, digest)
+    return Swept(deleted + _sweep_orphans(state), len(unknown))
+
+
+def _done_with(state: ServerState, session: Session, digest: str) -> bool | None:
+    """Whether nothing needs a file any more; None: no row names it."""
+    rows = session.execute(
+        select(OutcomeRow.disposition, RoundRow.ended_clock)
+        .join(RoundRow, (RoundRow.run == OutcomeRow.run) & (RoundRow.number == OutcomeRow.round))
+        .where(OutcomeRow.digest == digest)
+    ).all()
+    if not rows:
+        return None
+    kept_until = state.clock() - state.keep_seconds
+    return all(
+        disposition in (Disposition.FOLDED, Disposition.NOTED)
+        or (disposition in (Disposition.DISCARDED, Disposition.DAMAGED) and ended is not None and ended <= kept_until)
+        for disposition, ended in rows
+    )
+
+
+def _put_aside(state: ServerState, digest: str) -> None:
+    source = state.outcomes.path(digest)
+    if source is None:
+        return
+    try:
+        state.orphans.mkdir(mode=0o700, exist_ok=True)
+        source.rename(state.orphans / digest)
+    except OSError as error:
+        raise storage_error(error, "move to the orphans", source) from error
+
+
+def _sweep_orphans(state: ServerState) -> int:
+    """Deletes orphans whose device has sent them again since: they were folded, or will be from the other copy."""
+    if not state.orphans.is_dir():
+        return 0
+    deleted = 0
+    for path in sorted(state.orphans.iterdir()):
+        with state.database.read() as session:
+            known = session.scalar(
+                select(func.count())
+                .select_from(OutcomeRow)
+                .where(OutcomeRow.digest == path.name, OutcomeRow.disposition == Disposition.FOLDED)
+            )
+        if known:
+            with contextlib.suppress(OSError):
+                path.unlink()
+                deleted += 1
+    return deleted
+
+
+def prune_rows(state: ServerState) -> int:
+    """Deletes the rows of tasks and outcomes of rounds that ended long ago, and keeps their counts with the round.
+
+    While a run is active, each device's latest folded task stays: the next one says which that was. So do tasks that
+    took too long, for which a device rests, and whatever still has a file.
+
+    Returns:
+        How many rows of tasks were deleted.
+    """
+    before = state.clock() - max(state.keep_seconds, _SHORTEST_KEEP_ROWS_SECONDS)
+    ended = [RoundState.DONE.value, RoundState.FAILED.value]
+    with state.database.read() as session:
+        old = session.execute(
+            select(RoundRow.run, RoundRow.number)
+            .where(RoundRow.state.in_(ended), RoundRow.ended_clock <= before)
+            .where(select(AssignmentRow.task_id).where(_of(RoundRow.run, RoundRow.number)).exists())
+            .order_by(RoundRow.run, RoundRow.number)
+        ).all()
+    pruned, needed = 0, dict[str, set[str] | None]()
+    for run_id, number in old:
+        try:
+            if run_id not in needed:
+                # Those that become the latest from now on are of later rounds.
+                with state.database.read() as session:
+                    needed[run_id] = _latest_folded(session, run_id) if _is_active(session, run_id) else None
+            # A transaction each: devices wait for the writer.
+            pruned += _prune_round(state, run_id, number, needed[run_id])
+        except EdgeflError:
+            raise
+        except Exception as error:
+            state.troubles.note(run_id, "prune its rows", error, state.clock())
+    if pruned:
+        _log.info("pruned the rows of %d tasks", pruned)
+    return pruned
+
+
+def _of(run: Any, number: Any) -> ColumnElement[bool]:
+    return and_(AssignmentRow.run == run, AssignmentRow.round == number)
+
+
+def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str] | None) -> int:
+    """Prunes a round; `latest` are tasks that stay because the run is active, None when it is over."""
+    with state.database.write() as session:
+        row = session.get_one(RoundRow, (run_id, number))
+        outcomes = session.execute(
+            select(
+                OutcomeRow.task_id, OutcomeRow.digest, OutcomeRow.status, OutcomeRow.reason, OutcomeRow.disposition
+            ).where(OutcomeRow.run == run_id, OutcomeRow.round == number)
+        ).all()
+        needed = (latest or set()) | {each.task_id for each in outcomes if state.outcomes.path(each.digest) is not None}
+        counts = {status: {reason: dict(by) for reason, by in more.items()} for status, more in row.pruned.items()}
+        gone = []
+        for each in outcomes:
+            if each.task_id in needed:
+                continue
+            gone.append(each.task_id)
+            by = counts.setdefault(each.status, {}).setdefault(each.reason, {})
+            by[each.disposition] = by.get(each.disposition, 0) + 1
+        tasks = session.execute(select(AssignmentRow.task_id, AssignmentRow.state).where(_of(run_id, number))).all()
+        answered = {each.task_id for each in outcomes}
+        failed = AssignmentState.FAILED.value
+        late = {each.task_id for each in tasks if each.state == failed and each.task_id not in answered}
+        if latest is not None:
+            needed |= late
+        elif late:
+            by = counts.setdefault("failed", {}).setdefault(Reason.OUT_OF_TIME.name.lower(), {})
+            by[Disposition.NOTED] = by.get(Disposition.NOTED, 0) + len(late)
+        unneeded = [each.task_id for each in tasks if each.task_id not in needed]
+        if not unneeded:
+            return 0
+        for start in range(0, len(gone), _AT_ONCE):
+            session.execute(delete(OutcomeRow).where(OutcomeRow.task_id.in_(gone[start : start + _AT_ONCE])))
+        for start in range(0, len(unneeded), _AT_ONCE):
+            session.execute(delete(AssignmentRow).where(AssignmentRow.task_id.in_(unneeded[start : start + _AT_ONCE])))
+        row.pruned = counts
+        return len(unneeded)
+
+
+def _is_active(session: Session, run_id: str) -> bool:
+    return session.scalar(select(RunRow.state).where(RunRow.run == run_id)) == RunState.ACTIVE
+
+
+def _latest_folded(session: Session, run_id: str) -> set[str]:
+    """Of every device, its latest task that is part of the weights."""
+    latest = (
+        select(AssignmentRow.device, func.max(OutcomeRow.round).label("round"))
+        .join(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
+        .where(AssignmentRow.run == run_id, OutcomeRow.disposition == Disposition.FOLDED)
+        .group_by(AssignmentRow.device)
+        .subquery()
+    )
+    return set(
+        session.scalars(
+            select(OutcomeRow.task_id)
+            .join(AssignmentRow, AssignmentRow.task_id == OutcomeRow.task_id)
+            .join(latest, (latest.c.device == AssignmentRow.device) & (latest.c.round == OutcomeRow.round))
+            .where(OutcomeRow.run == run_id, OutcomeRow.disposition == Disposition.FOLDED)
+        )
+    )

@@ -1,0 +1,130 @@
+"""What an operator is refused is what every device would decline: both sides' checks run over the same tasks."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edgefl.algorithms import ALGORITHMS
+from edgefl.errors import EdgeflError, InvalidSettingError
+from edgefl.manifest import Metric, ModelManifest
+from edgefl.model_file import ModelFile
+from edgefl.wire.messages import ExtraVector, Task
+from edgefl_device_runtime.agent import local_training
+from edgefl_device_runtime.training import fitting
+from edgefl_server.aggregation import RunSettings, settle, strategy_for
+from model_files import default_parameters, make_model_file
+
+
+def manifest_of(statistics: bool = True, **settings: Any) -> ModelManifest:
+    return ModelFile(make_model_file(default_parameters(statistics), **settings)).manifest
+
+
+MANIFESTS = {
+    "plain": manifest_of(),
+    "mixing": manifest_of(mixes_rows=True),
+    "for everything": manifest_of(statistics=False, algorithms=ALGORITHMS),
+    "for everything, mixing": manifest_of(algorithms=ALGORITHMS, mixes_rows=True),
+    "momentum": manifest_of(algorithms=ALGORITHMS, momentum=0.9),
+    "nothing shared": replace(
+        manifest_of(), parameters=tuple(replace(each, shared=False) for each in default_parameters())
+    ),
+    "a later metric": replace(manifest_of(), metrics=(Metric("m", "of another edgefl", ("a",)),)),
+    "no rate": replace(manifest_of(algorithms=ALGORITHMS), learning_rate=0.0),
+    "a rate that is none": replace(manifest_of(), learning_rate=float("nan")),
+}
+CHOICES: dict[str, list[Any]] = {
+    "strategy": ["fedavg", "fedprox", "scaffold", "feddyn", "fedsgd"],
+    "batch_size": [0, 4, 8, 9],
+    "learning_rate": [None, 0.0, 0.5, 1e-50],
+    "clip_norm": [0.0, 1.0],
+    "mu": [0.0, 0.1],
+}
+
+
+def task_of(settings: RunSettings, manifest: ModelManifest) -> Task:
+    """As the server makes it, and as a device reads it."""
+    demand = strategy_for(settings, manifest.layout.weight_size).demand
+    hashes = {"layout_hash": manifest.layout_hash, "graph_hash": manifest.graph_hash}
+    task = Task(
+        "people",
+        "run",
+        1,
+        "task",
+        "a" * 64,
+        base_weights_hash="b" * 64,
+        **hashes,
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        codec=settings.codec,
+        clip_norm=settings.clip_norm,
+        kind=demand.kind,
+        mu=demand.mu,
+        correction=demand.correction,
+        extra_vectors=tuple(ExtraVector(name, "c" * 64, 4) for name in demand.vectors),
+        continues="",
+    )
+    return Task.decode(task.encode())
+
+
+def device_takes(task: Task, manifest: ModelManifest) -> None:
+    """Every check that a device makes before its first step and that does not depend on its data."""
+    local_training.check_supported(task)
+    local_training._check_fits(task, manifest)
+    fitting.check_count("epochs", task.epochs)
+    fitting.check_learning_rate(manifest, task.learning_rate)
+    fitting.check_mu(manifest, task.mu, has_reference=True)
+    fitting.check_batch_size(manifest, task.batch_size or None)
+    if task.max_steps:
+        fitting.check_count("max_steps", task.max_steps)
+    fitting.finalise(manifest.metrics, {name: [1.0] for metric in manifest.metrics for name in metric.states})
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_no_device_declines_a_task_of_a_run_that_was_created(kind: str) -> None:
+    manifest, accepted = MANIFESTS[kind], 0
+    for values in itertools.product(*CHOICES.values()):
+        try:
+            settings = settle(RunSettings(rounds=1, target=1, **dict(zip(CHOICES, values, strict=True))), manifest)
+        except InvalidSettingError:
+            continue
+        device_takes(task_of(settings, manifest), manifest)
+        accepted += 1
+    refused = ("nothing shared", "a later metric")
+    assert (accepted > 0) != (kind in refused)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "why"),
+    [
+        ("plain", {"batch_size": 9}, "at most the model's 8"),
+        ("mixing", {"batch_size": 4}, "mixes the rows"),
+        ("plain", {"strategy": "scaffold"}, "not made for scaffold"),
+        ("plain", {"strategy": "fedprox", "mu": 0.1}, "not made for fedprox"),
+        ("plain", {"strategy": "feddyn", "mu": 0.1}, "not made for feddyn"),
+        ("plain", {"strategy": "fedsgd"}, "not made for fedsgd"),
+        ("momentum", {"strategy": "scaffold"}, "momentum"),
+        ("no rate", {"strategy": "scaffold"}, "learning rate above 0"),
+        ("nothing shared", {}, "nothing to merge"),
+        ("a later metric", {}, "finaliser"),
+    ],
+)
+def test_a_run_whose_every_task_would_be_declined_is_refused(kind: str, settings: dict, why: str) -> None:
+    manifest = MANIFESTS[kind]
+    chosen = RunSettings(rounds=1, target=1, **settings)
+    with pytest.raises(InvalidSettingError, match=why):
+        settle(chosen, manifest)
+    with pytest.raises(EdgeflError):
+        device_takes(task_of(chosen, manifest), manifest)
+
+
+def test_a_learning_rate_with_which_every_device_would_diverge_is_refused_unless_another_is_given() -> None:
+    manifest = MANIFESTS["a rate that is none"]
+    with pytest.raises(InvalidSettingError, match="learning rate nan"):
+        settle(RunSettings(rounds=1, target=1), manifest)
+    settle(RunSettings(rounds=1, target=1, learning_rate=0.1), manifest)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+
+from edgefl_server.log_lines import LineFormatter, printable
+
+FORGED = "x\n2026-01-01 00:00:00,000 run abc: round 1 done"
+
+
+def formatted(message: str, *arguments: object, traceback: bool = False) -> str:
+    record = logging.LogRecord("name", logging.ERROR, "", 1, message, arguments, sys.exc_info() if traceback else None)
+    return LineFormatter().format(record)
+
+
+@pytest.mark.parametrize(
+    "end", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", "\x1b[2K\x1b[1A"]
+)
+def test_an_argument_cannot_make_a_second_line(end: str) -> None:
+    line = formatted("refused %s: %s", "/v1/tasks", f"hash{end}2026-01-01 run abc: stopped")
+    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+    assert "run abc: stopped" in line
+
+
+def test_the_lines_of_a_traceback_cannot_be_taken_for_others() -> None:
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        text = formatted("could not fold", traceback=True)
+    first, *others = text.splitlines()
+    assert first.endswith("could not fold")
+    assert others
+    assert all(line.startswith("    ") for line in others)
+
+
+def test_text_that_can_be_printed_stays_as_it_is() -> None:
+    assert printable("Zürich 東京 × 3") == "Zürich 東京 × 3"
+    assert printable("a\u202eb") == "a\\u202eb"
