@@ -5,14 +5,16 @@ The shared core imports no part; this table is all that it knows of them.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
 from edgefl.errors import MissingDependencyError
 
-__all__ = ["FACADE", "MEASURING", "VERBS", "Verb", "install_line", "load"]
+__all__ = ["FACADE", "MEASURING", "VERBS", "Verb", "install_line", "load", "needing"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,19 @@ def load(part: Part) -> ModuleType:
     Raises:
         MissingDependencyError: a package it needs is not installed; the hint is the line that installs it.
     """
-    try:
+    with needing(part):
         return importlib.import_module(part.module)
+
+
+@contextlib.contextmanager
+def needing(part: Part) -> Iterator[None]:
+    """Around whatever may import what a part needs: also a verb that imports when it is used.
+
+    Raises:
+        MissingDependencyError: a package is not installed; the hint is the line that installs it.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if not part.extra or missing.startswith("edgefl"):

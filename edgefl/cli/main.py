@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgefl.errors import EdgeflError
-from edgefl.parts import VERBS, load
+from edgefl.parts import VERBS, load, needing
 from edgefl.version import __version__
 
 __all__ = ["main"]
@@ -48,7 +48,9 @@ def _placeholder(name: str) -> Callable[[typer.Context], None]:
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
             found.command()(function)
-        typer.main.get_command(found).main(args=context.args, prog_name=f"edgefl {name}")
+        # Some verbs import what they need only when they are used.
+        with needing(verb.part):
+            typer.main.get_command(found).main(args=context.args, prog_name=f"edgefl {name}")
 
     return run
 

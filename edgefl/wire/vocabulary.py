@@ -64,3 +64,4 @@ class Reason(IntEnum):
     OUT_OF_TIME = 10
     DIVERGED = 11
     INTERNAL = 12
+    MEMORY_LOST = 13

@@ -84,3 +84,59 @@ main({arguments})
     assert done.returncode == 3, done.stderr
     assert f'-m pip install --find-links "${{EDGEFL_WHEELS:-dist}}" "edgefl-toolkit[{extra}]"' in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+DEVICE_ONLY = ["tensorflow", "keras", "h5py", "safetensors", "fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic"]
+SERVER_ONLY = ["tensorflow", "keras", "h5py", "safetensors", "tflite_runtime", "ai_edge_litert", "psutil"]
+NOTHING = [*DEVICE_ONLY, *SERVER_ONLY, "urllib3"]
+COMMANDS = {
+    "convert": ["convert", "model.keras", "-o", "model.tflite"],
+    "verify": ["verify", "model.tflite", "--against", "model.keras"],
+    "export": ["export", "model.tflite", "-o", "model.keras"],
+    "inspect": ["inspect", "model.tflite"],
+    "server start": ["server", "start", "--state", "state"],
+    "server invite": ["server", "invite", "--state", "state", "--population", "p"],
+    "run create": ["run", "create", "m.tflite", "--state", "s", "--population", "p", "--rounds", "1", "--target", "1"],
+    "run list": ["run", "list", "--state", "state"],
+    "run status": ["run", "status", "r", "--state", "state"],
+    "run watch": ["run", "watch", "r", "--state", "state"],
+    "run stop": ["run", "stop", "r", "--state", "state"],
+    "run weights": ["run", "weights", "r", "--state", "state", "-o", "weights.npy"],
+    "device run": ["device", "run", "--data", "d.npz", "--state", "state"],
+    "device status": ["device", "status", "--state", "state"],
+}
+NEED = {
+    "device": {"convert", "verify", "export", "server start"},
+    "server": {"convert", "verify", "export"},
+    "nothing": {*COMMANDS} - {"inspect"},
+}
+
+
+@pytest.mark.parametrize(
+    ("install", "missing", "command"),
+    [
+        (install, missing, command)
+        for install, missing in [("device", DEVICE_ONLY), ("server", SERVER_ONLY), ("nothing", NOTHING)]
+        for command in COMMANDS
+        if (install, command) != ("server", "server start")  # it would start
+    ],
+)
+def test_every_verb_of_an_install_that_lacks_an_extra_ends_with_one_line(
+    tmp_path: Path, install: str, missing: list[str], command: str
+) -> None:
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({missing}))
+from edgefl.cli.main import main
+main({COMMANDS[command]})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (done.returncode == 3) == (command in NEED[install]), done.stderr
+    assert ("edgefl-toolkit[" in done.stderr) == (command in NEED[install])
+
+
+def test_python_m_edgefl_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "edgefl", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout[:9]) == (0, "edgefl 0.")

@@ -74,6 +74,10 @@ class Reader:
         assert headers.pop("Content-Type", None) == types.get(kind)
         length = headers.pop("Content-Length", None)
         assert length in (None, str(len(request.body)))
+        if kind == "outcome":
+            assert headers.pop("EdgeFL-Digest") == hashlib.sha256(request.body).hexdigest()
+            assert headers.pop("EdgeFL-Length") == str(len(request.body))
+            assert headers.pop("EdgeFL-Offset") == "0"
         assert headers == {}, "a header that the protocol does not know"
 
     def enrol(self, request, names, reply):
@@ -86,7 +90,10 @@ class Reader:
         assert json.dumps(document).encode() == request.body  # no other spelling that could carry something
 
     def poll(self, request, names, reply):
-        assert request.body == b'{"wait": 25.0}'
+        # A device that keeps a memory of the run also asks whether it is over.
+        names = [json.dumps([run])[1:-1].encode() for run in {task.run for task in self.tasks.values()}]
+        remembers = [b', "remembers": [' + name + b"]" for name in names]
+        assert request.body in [b'{"wait": 25.0' + each + b"}" for each in (b"", *remembers)]
         if reply is not None and reply.status == 200:
             task = Task.decode(reply.body)
             self.tasks[task.task_id] = task

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgefl.errors import HashMismatchError, storage_error
 from edgefl.hashing import new_sha256
+from edgefl.wire.words import check_hash
 
 __all__ = ["Cache", "file_hash"]
 
@@ -38,12 +39,16 @@ class Cache:
             raise storage_error(error, "make the folder", folder) from error
 
     def path(self, content_hash: str) -> Path:
-        """Where the content lies, or will lie."""
-        return self.folder / content_hash
+        """Where the content lies, or will lie.
+
+        Raises:
+            MessageError: the hash is none. It comes from outside, and nothing else may become part of a path.
+        """
+        return self.folder / check_hash(content_hash, "a hash")
 
     def part(self, content_hash: str) -> Path:
-        """Where its download is collected."""
-        return self.folder / f"{content_hash}.part"
+        """Where its download is collected; see `path`."""
+        return self.folder / f"{check_hash(content_hash, 'a hash')}.part"
 
     def find(self, content_hash: str) -> Path | None:
         """The file with that content, or None. Its content is hashed once in a process.
@@ -88,6 +93,25 @@ class Cache:
         self._verified.add(content_hash)
         self._remove_old(content_hash)
         return path
+
+    def drop_parts(self, *wanted: str) -> None:
+        """Removes what is left of downloads that nobody will finish.
+
+        Args:
+            wanted: hashes of those that somebody may.
+        """
+        with contextlib.suppress(OSError):
+            for entry in list(self.folder.glob("*.part")):
+                if entry.stem not in wanted:
+                    entry.unlink()
+
+    def make_room(self, wanted: str) -> None:
+        """Removes everything except what there is of one content."""
+        with contextlib.suppress(OSError):
+            for entry in list(self.folder.iterdir()):
+                if entry.name.partition(".")[0] != wanted:
+                    self._verified.discard(entry.name)
+                    entry.unlink()
 
     def _remove_old(self, newest: str) -> None:
         # Nothing is lost when a file cannot be removed: the next adoption tries again.

@@ -18,6 +18,7 @@ from edgefl.errors import InvalidSettingError
 from edgefl_device_runtime.agent.device import Device
 from edgefl_device_runtime.agent.invitation import Invitation
 from edgefl_device_runtime.agent.state import StateFolder
+from edgefl_device_runtime.agent.status import status_of, status_text
 
 __all__ = ["device"]
 
@@ -55,6 +56,10 @@ def run(
         str, typer.Option(help="SHA-256 of the server's certificate; this one and no other is accepted.")
     ] = "",
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when no run is active any more.")] = False,
+    minimum_examples: Annotated[
+        int,
+        typer.Option(min=1, help="Decline tasks that would be done with fewer: one alone can be read from an update."),
+    ] = 2,
     threads: Annotated[
         str, typer.Option(help="Threads of the interpreter; auto measures once for each model which number is fastest.")
     ] = "1",
@@ -89,10 +94,14 @@ def run(
             certificate_pin=pin,
             num_threads=num_threads,
             runtime=runtime,
+            minimum_examples=minimum_examples,
             report=progress,
         )
         agent.run(until_idle=until_idle)
+        agent.close()
     except _Stop:
+        if agent is not None:
+            agent.close()  # another device may have the task in hand
         progress("Stopped.")
     if agent is not None:
         emit(agent.summary.to_json(), format, lambda: str(agent.summary))
@@ -100,24 +109,14 @@ def run(
 
 @device.command()
 def status(state: StateOption, format: FormatOption = Format.text) -> None:
-    """Say who this device is, where it takes part and what it still has to send."""
+    """Say who this device is, where it takes part, what it is doing, what it did, and what it still has to send."""
     if not (state / "identity.json").exists():
         raise InvalidSettingError(
             f"Expected a device's state folder, got {state} without an identity.",
             hint="`edgefl device run --state` makes one.",
         )
-    folder = StateFolder(state)
-    unsent = folder.unsent_outcome()
-    cached = [file for cache in (folder.models, folder.weights) for file in cache.glob("*")]
-    enrolment = folder.enrolment()
-    result: dict[str, Any] = {
-        "device_id": folder.identity().device_id,
-        "server": enrolment.get("server"),
-        "population": enrolment.get("population"),
-        "unsent_task": unsent[0].task_id if unsent else None,
-        "cache_bytes": sum(file.stat().st_size for file in cached),
-    }
-    emit(result, format, lambda: "\n".join(f"{name}: {value}" for name, value in result.items()))
+    result = status_of(StateFolder(state))
+    emit(result, format, lambda: status_text(result))
 
 
 def _threads(text: str) -> int | str:

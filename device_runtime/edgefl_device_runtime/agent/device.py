@@ -1,57 +1,38 @@
-"""The loop of a device: poll, download, train, send, for as long as it is let."""
+"""The loop of a device: enrol, poll, do the task, send what came out, for as long as it is let."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgefl.codecs import codec_names
-from edgefl.errors import (
-    AuthenticationError,
-    EdgeflError,
-    InvalidSettingError,
-    MissingDependencyError,
-    StorageError,
-    storage_error,
-)
+from edgefl.errors import AuthenticationError, EdgeflError, FormatVersionError, InvalidSettingError, StorageError
 from edgefl.version import __version__
-from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Task
-from edgefl_device_runtime.agent.cache import Cache
-from edgefl_device_runtime.agent.connection import Connection, Reply, UnexpectedReplyError
-from edgefl_device_runtime.agent.corrections import CONTROL
-from edgefl_device_runtime.agent.examples import arrange
-from edgefl_device_runtime.agent.lease import Lease
-from edgefl_device_runtime.agent.local_training import (
-    SUPPORTED_KINDS,
-    Given,
-    Trainer,
-    check_supported,
-    given_up,
-    perform,
-    reason_for,
-    unfinished,
-)
-from edgefl_device_runtime.agent.memory import Memories, Memory
+from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
+from edgefl_device_runtime.agent.conditions import SUPPORTED_KINDS
+from edgefl_device_runtime.agent.connection import Connection
+from edgefl_device_runtime.agent.journal import Journal
+from edgefl_device_runtime.agent.lease import AbandonedError, Lease
+from edgefl_device_runtime.agent.local_training import Trainer, given_up, unfinished
+from edgefl_device_runtime.agent.replies import GONE, NotReachedError, Reply, plain
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import open_source
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.summary import Summary, TaskReport
+from edgefl_device_runtime.agent.uploads import upload
+from edgefl_device_runtime.agent.work import Worker
 
 __all__ = ["Device"]
 
-_GONE = (403, 404, 410)
-
-
-class _AbandonedError(Exception):
-    """The server no longer wants the task that is being trained."""
+_LONGEST_LINE = 1000
+_LONGEST_RUN_ID = 64
+"""Of those that the protocol lets a device ask about."""
 
 
 class Device:
@@ -69,6 +50,7 @@ class Device:
         certificate_pin: SHA-256 of the server's certificate in hexadecimal; see `Connection`.
         num_threads: of the interpreter; ``auto`` measures once for each model which number trains fastest here.
         runtime: ``auto``, or an interpreter by name.
+        minimum_examples: a task that would be done with fewer is declined: of a single example, an update may tell all.
         report: told one line for every task and every trouble.
         settings: waiting times and limits.
         load_trainer: makes a trainer from a model file; by default `TrainableModel` on the interpreter.
@@ -76,7 +58,7 @@ class Device:
     Raises:
         DataError: the data cannot be read.
         StorageError: the state folder cannot be used, or another process uses it.
-        InvalidSettingError: the server's URL or the pin is malformed.
+        InvalidSettingError: the server's URL, the pin or the number of examples is malformed.
 
     Attributes:
         active_runs: how many runs the population had at the last poll without work; None before.
@@ -93,27 +75,36 @@ class Device:
         certificate_pin: str | None = None,
         num_threads: int | str = 1,
         runtime: str = "auto",
+        minimum_examples: int = 2,
         report: Callable[[str], None] = lambda line: None,
         settings: Settings | None = None,
         load_trainer: Callable[[Path], Trainer] | None = None,
     ) -> None:
-        self._source = open_source(data)
+        if minimum_examples < 1:
+            raise InvalidSettingError(f"Expected at least 1 as the minimum of examples, got {minimum_examples}.")
+        source = open_source(data)
         self._settings = settings or Settings()
-        self._report = report
+        self._print = report
+        self._introduction = ""
         self._token = token
-        self._connection = Connection(server, certificate_pin=certificate_pin, settings=self._settings, report=report)
+        self._connection = Connection(
+            server, certificate_pin=certificate_pin, settings=self._settings, report=self._report
+        )
         if self._connection.exposed:
-            report(f"Warning: {server} is not encrypted: whoever listens on the way sees this device's updates.")
+            self._report(f"Warning: {server} is not encrypted: whoever listens on the way sees this device's updates.")
         self._enrolment = {"server": server, "population": population, "certificate_pin": certificate_pin}
         self._state = StateFolder(Path(state))
         self._state.acquire()
         self._identity = self._state.identity()
         self._connection.authorization = self._identity.authorization
-        self._models = Cache(self._state.models, self._settings.models_kept)
-        self._weights = Cache(self._state.weights, self._settings.weights_kept)
-        self._memories = Memories(self._state.runs, self._settings.runs_kept)
-        self._load_trainer = load_trainer or _load_with(num_threads, runtime, self._state.threads)
-        self._trainer: tuple[str, Trainer] | None = None
+        self._journal = Journal(self._state.status, self._connection.contact, self._settings)
+        load = load_trainer or _load_with(num_threads, runtime, self._state.threads)
+        self._worker = Worker(
+            self._connection, self._state, source, load, minimum_examples, self._journal, self._report
+        )
+        self._first_contact = self._state.enrolment() != self._enrolment
+        self._open: Task | None = None
+        self._asked = 0
         self._enrolled = False
         self._rest = 0.0
         self._troubles = 0
@@ -139,9 +130,12 @@ class Device:
 
         Raises:
             AuthenticationError: the server does not accept this device.
-            ProtocolError: the server answers what no server should.
             StorageError: the state folder cannot be written.
         """
+        self._introduction = (
+            f"Device {self.device_id[:8]} (edgefl {__version__}) of {self._summary.population} at "
+            f"{self._connection.server}: waiting for work."
+        )
         while True:
             done = self.step(wait=self._settings.poll_wait)
             if done is None and until_idle and self.active_runs == 0:
@@ -159,7 +153,7 @@ class Device:
             What was done; None when there was nothing to do.
 
         Raises:
-            AuthenticationError, ProtocolError, StorageError: see `run`.
+            AuthenticationError, StorageError: see `run`.
         """
         self._rest = 0.0
         try:
@@ -172,37 +166,81 @@ class Device:
         return self._step(wait)
 
     def close(self) -> None:
-        """Gives the state folder up, for another `Device` of this process."""
+        """Gives back the task that it has not finished, and the state folder, for another `Device` of this process."""
+        self._give_back()
         self._connection.close()
+        self._journal.close("stopped")
         self._state.release()
 
     def _step(self, wait: float) -> TaskReport | None:
         if not self._enrolled:
             self._enrol()
+        self._introduce()
         unsent = self._state.unsent_outcome()
         if unsent is not None:
-            self._report(f"Sending the outcome of {unsent[0].task_id}, which was finished before.")
-            return self._send(*unsent, TaskReport(unsent[0].task_id))
-        reply = self._connection.call_json("POST", "/v1/tasks/next", {"wait": wait}, wait=wait)
+            outcome, message = unsent
+            self._report(f"Sending the outcome of {outcome.task_id}, which was finished before.")
+            with Lease(self._connection, outcome.task_id) as lease:
+                return self._send(outcome, message, TaskReport(outcome.task_id), lease, begun=True)
+        self._journal.doing("waiting for work")
+        task, size = self._poll(wait)
+        if task is None:
+            return None
+        self._open = task
+        report = TaskReport(task.task_id, task.run, task.round, started=time.monotonic())
+        report.bytes_up, report.bytes_down = -self._connection.bytes_up, size - self._connection.bytes_down
+        with Lease(self._connection, task.task_id) as lease:
+            finished = self._worker.do(task, report, lease)
+            if finished is None:
+                self._open = None
+                return self._abandon(report)
+            report.note(finished)
+            message = finished.encode()
+            self._open = None
+            if not self._keep(message):
+                self._open = task
+            return self._send(finished, message, report, lease)
+
+    def _poll(self, wait: float) -> tuple[Task | None, int]:
+        """A task and the bytes of its message, or None."""
+        asked = self._runs_to_ask_about()
+        document: dict[str, Any] = {"wait": wait, **({"remembers": asked} if asked else {})}
+        reply = self._patiently(
+            lambda: self._connection.attempt_json(
+                "POST",
+                "/v1/tasks/next",
+                document,
+                wait=wait,
+                longest=self._settings.longest_task,
+                shows=_answers_a_poll,
+            )
+        )
+        for run in reply.ended_runs(asked):
+            self._worker.memories.forget(run)
+        self.active_runs = None
         if reply.status == 204:
             advice = self._settings.rest_without_advice if reply.retry_after is None else reply.retry_after
             self._rest = min(advice, self._settings.longest_rest)
-            self.active_runs = _count(reply.headers.get("EdgeFL-Active-Runs"))
-            if self.active_runs == 0:
-                self._memories.forget_all()
-            return None
+            self.active_runs = reply.active_runs
+            return None, 0
         if reply.status != 200:
-            raise UnexpectedReplyError(reply, "Asked for work")
-        task = Task.decode(reply.body)
-        report = TaskReport(task.task_id, task.run, task.round, started=time.monotonic())
-        report.bytes_up, report.bytes_down = -self._connection.bytes_up, len(reply.body) - self._connection.bytes_down
-        outcome = self._work(task, report)
-        if outcome is None:
-            report.result = "abandoned"
-            return self._finish(report)
-        message = outcome.encode()
-        self._keep(message)
-        return self._send(outcome, message, report)
+            self._trouble(f"{self._connection.server} refused to say whether there is work: {reply.message}")
+            return None, 0
+        try:
+            return Task.decode(reply.body), len(reply.body)
+        except FormatVersionError as error:
+            self._trouble(f"The server hands out tasks of a newer kind: {error.message} Update edgefl on this device.")
+        except EdgeflError as error:
+            self._trouble(f"The server hands out a task that cannot be read: {plain(str(error))}")
+        return None, 0
+
+    def _runs_to_ask_about(self) -> list[str]:
+        runs = [run for run in self._worker.memories.runs() if len(run) <= _LONGEST_RUN_ID]
+        most = self._settings.runs_asked
+        if len(runs) <= most:
+            return runs
+        self._asked = (self._asked + most) % len(runs)
+        return (runs + runs)[self._asked : self._asked + most]
 
     def _enrol(self) -> None:
         if self._token is None:
@@ -213,7 +251,18 @@ class Device:
                 )
             self._enrolled = True
             return
-        reply = self._connection.call_json(
+        reply = self._patiently(self._ask_to_take_part)
+        if reply.status in (403, 409):
+            raise AuthenticationError(
+                f"{self._connection.server} does not take this device in: {reply.message}",
+                hint=reply.hint or "Ask the operator for a new invitation.",
+            )
+        if self._state.enrolment() != self._enrolment:
+            self._state.remember_enrolment(self._enrolment)
+        self._enrolled = True
+
+    def _ask_to_take_part(self) -> Reply:
+        reply = self._connection.attempt_json(
             "POST",
             "/v1/devices",
             {
@@ -223,122 +272,111 @@ class Device:
                 "capabilities": _capabilities(),
             },
             authorization=f"Bearer {self._token}",
+            shows=lambda reply: reply.document.get("device_id") == self._identity.device_id,
         )
-        if reply.status in (403, 409):
-            raise AuthenticationError(
-                f"{self._connection.server} does not take this device in: {reply.message}",
-                hint=reply.hint or "Ask the operator for a new invitation.",
-            )
-        if reply.status not in (200, 201):
-            raise UnexpectedReplyError(reply, "Asked to take part")
-        if self._state.enrolment() != self._enrolment:
-            self._state.remember_enrolment(self._enrolment)
-        self._enrolled = True
+        if reply.status in (200, 201, 403, 409):
+            return reply
+        raise NotReachedError(
+            f"enrol {reply.status}", f"{self._connection.server} did not take this device in: {reply.message}"
+        )
 
-    def _work(self, task: Task, report: TaskReport) -> Outcome | None:
-        """The task's outcome, whatever happens; None when the server no longer wants it."""
-        version = f"edgefl/{__version__}"
-        with Lease(self._connection, _task_path(task.task_id, "lease")) as lease:
+    def _patiently(self, attempt: Callable[[], Reply]) -> Reply:
+        reply = self._connection.patiently(attempt, certain=self._first_contact)
+        self._first_contact = False
+        return reply
 
-            def progress() -> None:
-                if lease.lost.is_set():
-                    raise _AbandonedError
-
-            try:
-                check_supported(task)
-                trainer = self._trainer_for(task)
-                version = trainer.version
-                given = self._given(task)
-                examples = arrange(self._source(), trainer.manifest)
-                progress()
-                performed = perform(task, trainer, given, examples, progress)
-                outcome = performed.outcome
-                if performed.memory.vectors:
-                    self._memories.keep(task.run, task.task_id, performed.memory)
-            except _AbandonedError:
-                return None
-            except (AuthenticationError, MissingDependencyError):
-                raise  # the owner has to act, and the task stays open until then
-            except UnexpectedReplyError as error:
-                if error.reply.status in _GONE:
-                    return None
-                raise
-            except Exception as error:
-                # Whatever goes wrong on a device is an outcome: the server must not wait for it.
-                status, reason = reason_for(error)
-                text = str(error) if isinstance(error, EdgeflError) else f"{type(error).__name__}: {error}"
-                self._report(f"{report.title()} {status.name.lower()} ({reason.name.lower()}): {text}")
-                outcome = unfinished(task, status, reason, version)
+    def _send(
+        self, outcome: Outcome, message: bytes, report: TaskReport, lease: Lease, *, begun: bool = False
+    ) -> TaskReport:
+        self._journal.doing("sending what came out")
         report.note(outcome)
-        return outcome
-
-    def _trainer_for(self, task: Task) -> Trainer:
-        if self._trainer is None or self._trainer[0] != task.model_hash:
-            self._trainer = None  # two models at once would not fit
-            path = self._connection.download(f"/v1/models/{task.model_hash}", task.model_hash, self._models)
-            self._trainer = (task.model_hash, self._load_trainer(path))
-        return self._trainer[1]
-
-    def _given(self, task: Task) -> Given:
-        further = {each.name: self._vector(each.sha256) for each in task.extra_vectors}
-        memory = Memory() if task.continues is None else self._memories.recall(task.run, task.continues)
-        return Given(self._vector(task.base_weights_hash), further.get(CONTROL), memory)
-
-    def _vector(self, wanted: str) -> NDArray[np.float32]:
-        path = self._connection.download(f"/v1/weights/{wanted}", wanted, self._weights)
         try:
-            return np.fromfile(path, "<f4").astype(np.float32, copy=False)
-        except OSError as error:
-            raise storage_error(error, "read", path) from error
-
-    def _send(self, outcome: Outcome, message: bytes, report: TaskReport) -> TaskReport:
-        path = _task_path(outcome.task_id, "outcome")
-        reply = self._connection.call("PUT", path, body=message, content_type=CONTENT_TYPE)
-        if reply.status == 202:
+            reply = upload(self._connection, outcome.task_id, message, begun=begun, check=lease.check)
+        except AbandonedError:
+            self._open = None
+            self._state.drop_outcome()
+            return self._abandon(report)
+        if reply.status < 300:
             report.result = "accepted" if outcome.status == OutcomeStatus.DONE else "reported"
-        elif reply.status == 409 or reply.status in _GONE:
-            report.result = reply.code or "surplus"
-        elif reply.status in (413, 422):
-            report.result = f"refused: {reply.code or reply.status}"
+        elif reply.status == 409 or reply.status in GONE:
+            report.result = reply.code
+        else:
+            report.result = f"refused: {reply.code}"
             self._report(f"The server refused the outcome of {outcome.task_id}: {reply.message}")
             if outcome.status == OutcomeStatus.DONE and reply.code != "conflicting_outcome":
                 # The task is still open, and training again would give the same bytes again.
-                reply = self._give_up(outcome, reply.code)
-        else:
-            raise UnexpectedReplyError(reply, "Sent an outcome")
+                failed = given_up(outcome, reply.code)
+                message = failed.encode()
+                self._keep(message)
+                with contextlib.suppress(AbandonedError):
+                    reply = upload(self._connection, outcome.task_id, message, check=lease.check)
+        self._open = None
         self._state.drop_outcome()
         self._rest = min(reply.retry_after or 0.0, self._settings.longest_rest)
-        report.note(outcome)
         return self._finish(report)
 
-    def _keep(self, message: bytes) -> None:
+    def _keep(self, message: bytes) -> bool:
         try:
             self._state.keep_outcome(message)
         except StorageError as error:
             # Sending needs no disk; after a crash the same bytes would be trained again.
             self._report(str(error))
+            return False
+        return True
 
-    def _give_up(self, outcome: Outcome, refusal: str) -> Reply:
-        failed = given_up(outcome, refusal)
-        message = failed.encode()
-        self._keep(message)
-        path = _task_path(outcome.task_id, "outcome")
-        return self._connection.call("PUT", path, body=message, content_type=CONTENT_TYPE)
+    def _give_back(self) -> None:
+        """Tells the server, once and briefly, that another device may have the task in hand."""
+        task, self._open = self._open, None
+        if task is None:
+            return
+        outcome = unfinished(task, OutcomeStatus.DECLINED, Reason.NOT_READY, self._worker.version)
+        bound = self._settings.stop_timeout
+
+        def send() -> None:
+            with contextlib.suppress(EdgeflError):
+                upload(self._connection, task.task_id, outcome.encode(), patience=bound)
+
+        # A thread, since looking up a name takes as long as it takes.
+        sending = threading.Thread(target=send, name="give back", daemon=True)
+        sending.start()
+        sending.join(bound)
+
+    def _abandon(self, report: TaskReport) -> TaskReport:
+        report.result = "abandoned"
+        return self._finish(report)
 
     def _finish(self, report: TaskReport) -> TaskReport:
         report.seconds = time.monotonic() - report.started if report.started else 0.0
         report.bytes_up += self._connection.bytes_up
         report.bytes_down += self._connection.bytes_down
         if report.trouble:
-            longest = self._settings.longest_rest_after_trouble
-            pause = min(self._settings.first_rest_after_trouble * 2**self._troubles, longest)
-            self._rest = max(self._rest, pause)
-            self._troubles = min(self._troubles + 1, 30)
+            self._rest_longer()
         else:
             self._troubles = 0
         self._summary.add(report)
+        self._journal.finished(report)
         self._report(str(report))
         return report
+
+    def _trouble(self, line: str) -> None:
+        self._journal.error(line)
+        self._report(line)
+        self._rest_longer()
+
+    def _introduce(self) -> None:
+        line, self._introduction = self._introduction, ""
+        if line:
+            self._print(line)
+
+    def _report(self, line: str) -> None:
+        """The one way to the owner's terminal: names in a model or a message are somebody else's words."""
+        self._introduce()
+        self._print(plain(line, _LONGEST_LINE))
+
+    def _rest_longer(self) -> None:
+        pause = self._settings.first_rest_after_trouble * 2**self._troubles
+        self._rest = max(self._rest, min(pause, self._settings.longest_rest_after_trouble))
+        self._troubles = min(self._troubles + 1, 30)
 
 
 def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Callable[[Path], Trainer]:
@@ -350,6 +388,12 @@ def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Call
     return load
 
 
+def _answers_a_poll(reply: Reply) -> bool:
+    return (reply.status == 200 and reply.content_type == CONTENT_TYPE) or (
+        reply.status == 204 and reply.active_runs is not None
+    )
+
+
 def _capabilities() -> dict[str, Any]:
     """What a server may want to know before it hands out work; nothing that tells who owns the device."""
     return {
@@ -358,11 +402,3 @@ def _capabilities() -> dict[str, Any]:
         "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS],
         "machine": platform.machine(),
     }
-
-
-def _task_path(task_id: str, what: str) -> str:
-    return f"/v1/tasks/{quote(task_id, safe='')}/{what}"
-
-
-def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None

@@ -1,4 +1,4 @@
-"""Tells the server that this device is still at work, from a thread beside the training."""
+"""Tells the server that this device is still at work, from a thread beside the training and the sending."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from types import TracebackType
 
 from edgefl.errors import EdgeflError
 from edgefl_device_runtime.agent.connection import Connection
+from edgefl_device_runtime.agent.replies import GONE
+from edgefl_device_runtime.agent.uploads import task_path
 
-__all__ = ["Lease"]
+__all__ = ["AbandonedError", "Lease"]
+
+
+class AbandonedError(Exception):
+    """The server no longer wants the task in hand."""
 
 
 class Lease:
@@ -16,17 +22,17 @@ class Lease:
 
     Args:
         connection: to the server.
-        path: what to POST to.
+        task_id: whose lease it is.
 
     Attributes:
         lost: set when the server says that the task is no longer wanted.
     """
 
-    def __init__(self, connection: Connection, path: str) -> None:
+    def __init__(self, connection: Connection, task_id: str) -> None:
         self.lost = threading.Event()
         self._ended = threading.Event()
         self._connection = connection
-        self._path = path
+        self._path = task_path(task_id, "lease")
 
     def __enter__(self) -> Lease:
         # A daemon: a request that hangs must not keep the process alive.
@@ -38,17 +44,29 @@ class Lease:
     ) -> None:
         self._ended.set()
 
+    def check(self) -> None:
+        """Does nothing as long as the task is wanted.
+
+        Raises:
+            AbandonedError: it no longer is.
+        """
+        if self.lost.is_set():
+            raise AbandonedError
+
     def _renew(self) -> None:
         settings = self._connection.settings
         pause = settings.first_lease_renewal
         while not self._ended.wait(pause):
             try:
-                reply = self._connection.attempt("POST", self._path)
+                reply = self._connection.attempt(
+                    "POST", self._path, shows=lambda reply: reply.lease_seconds is not None
+                )
             except EdgeflError:
-                continue  # the network is away: training goes on, the next renewal may get through
-            if reply.status in (403, 404, 410):
+                continue  # not reached: the work goes on, the next renewal may get through
+            if reply.status in GONE:
                 self.lost.set()
                 return
-            lease = reply.json().get("lease_seconds")
-            if reply.status == 200 and isinstance(lease, (int, float)) and lease > 0:
-                pause = max(settings.first_lease_renewal, settings.lease_share * lease)
+            lease = reply.lease_seconds
+            if lease is not None:
+                # Event.wait takes no longer time than the platform can count.
+                pause = min(max(settings.first_lease_renewal, settings.lease_share * lease), settings.longest_rest)

@@ -11,8 +11,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.algorithms import check_plain_sgd
-from edgefl.codecs import codec_names
 from edgefl.errors import (
     DataError,
     DataNotReadyError,
@@ -26,10 +24,8 @@ from edgefl.errors import (
 )
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import (
-    BatchPolicy,
     Correction,
     MetricState,
-    OptimizerState,
     Outcome,
     OutcomeStatus,
     Reason,
@@ -37,19 +33,18 @@ from edgefl.wire.messages import (
     Task,
     TaskKind,
 )
-from edgefl_device_runtime.agent.corrections import CONTROL, correction_for, learning_rate_of, remembered
+from edgefl_device_runtime.agent.conditions import TaskDeclinedError, check_fits
+from edgefl_device_runtime.agent.corrections import correction_for, remembered
 from edgefl_device_runtime.agent.examples import Examples
 from edgefl_device_runtime.agent.memory import Memory
 
 __all__ = [
-    "SUPPORTED_KINDS",
     "Given",
+    "MemoryLostError",
     "Performed",
     "Progress",
-    "TaskDeclinedError",
     "Trainer",
     "Training",
-    "check_supported",
     "given_up",
     "perform",
     "reason_for",
@@ -60,20 +55,9 @@ Vector = NDArray[np.float32]
 Progress = Callable[[], None]
 """Called after every step; may raise to end the task."""
 
-SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
 
-
-class TaskDeclinedError(EdgeflError):
-    """This device does not do a task.
-
-    Args:
-        reason: what the server is told.
-        message: what the device's owner is told.
-    """
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+class MemoryLostError(EdgeflError):
+    """What the server says that this device keeps of the run is not there any more."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +82,12 @@ class Given:
     Attributes:
         weights: the base weights, float32 ``[layout.size]``.
         control: SCAFFOLD's ``c``, float32 ``[layout.weight_size]``, where the task names it.
-        memory: what this device kept of the run.
+        memory: what this device kept of the run; None: the server names something that is not there any more.
     """
 
     weights: Vector
     control: Vector | None = None
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory | None = field(default_factory=Memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +104,13 @@ class Performed:
 
 
 class Trainer(Protocol):
-    """A model on an interpreter, as a task needs it."""
+    """A model on an interpreter, as a task needs it.
+
+    Attributes:
+        latest_loss: of the last step; None when nobody knows.
+    """
+
+    latest_loss: float | None
 
     @property
     def manifest(self) -> ModelManifest:
@@ -157,68 +147,6 @@ class Trainer(Protocol):
         """The gradient over all examples at the current weights, float32 ``[layout.weight_size]``."""
 
 
-def check_supported(task: Task) -> None:
-    """Whether this version knows everything that the task asks for.
-
-    Raises:
-        TaskDeclinedError: it does not.
-    """
-    if task.kind not in SUPPORTED_KINDS:
-        raise _unsupported(f"its kind is {task.kind!r}")
-    if task.codec not in codec_names():
-        raise _unsupported(f"its codec is {task.codec!r}")
-    if not isinstance(task.batch_policy, BatchPolicy):
-        raise _unsupported(f"its batch policy is {task.batch_policy!r}")
-    if task.optimizer_state != OptimizerState.RESET:
-        raise _unsupported("it wants optimizer slots kept between tasks")
-    if not math.isfinite(task.mu) or task.mu < 0:
-        raise _unsupported(f"its mu is {task.mu:g}")
-    if not isinstance(task.correction, Correction):
-        raise _unsupported(f"its correction is {task.correction!r}")
-    names = [each.name for each in task.extra_vectors]
-    if names != ([CONTROL] if task.correction is Correction.SCAFFOLD else []):
-        raise _unsupported(f"it names the further vectors {', '.join(names) or 'none'}")
-    if task.correction is Correction.FEDDYN and task.mu == 0:
-        raise _unsupported("FedDyn expects mu above 0")
-    if task.correction is not Correction.NONE and (task.kind != TaskKind.TRAIN or task.clip_norm > 0):
-        raise _unsupported("a correction goes with training, and without clipping")
-
-
-def _check_fits(task: Task, manifest: ModelManifest) -> None:
-    """Whether the model file, or what the server says, suffices for what the task asks for.
-
-    Raises:
-        HashMismatchError: the task names another model.
-        TaskDeclinedError: they do not suffice.
-    """
-    if manifest.layout_hash != task.layout_hash or manifest.graph_hash != task.graph_hash:
-        raise HashMismatchError("The task names another graph or layout than its model file has.")
-    if manifest.layout.weight_size == 0:
-        raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, "Every weight of the model stays on the device.")
-    if task.batch_size > manifest.batch_size:
-        raise _unsupported(f"it wants batches of {task.batch_size} rows, the model takes {manifest.batch_size}")
-    if task.continues is None and (manifest.local_parameters or task.correction is not Correction.NONE):
-        raise _unsupported("the server does not say which task it continues")
-    lacking = [
-        what
-        for what, wanted, there in (
-            ("proximal term", task.mu > 0, manifest.has_proximal_term),
-            ("correction", task.correction is not Correction.NONE, manifest.has_correction),
-            ("gradient", task.kind == TaskKind.GRADIENT, manifest.has_gradient),
-        )
-        if wanted and not there
-    ]
-    if lacking:
-        raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, f"The model file was made without a {lacking[0]}.")
-    if task.correction is Correction.SCAFFOLD:
-        try:
-            check_plain_sgd(manifest.optimizer)
-        except InvalidSettingError as error:
-            raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, error.message) from error
-        if not learning_rate_of(task, manifest) > 0:
-            raise _unsupported("SCAFFOLD expects a learning rate above 0")
-
-
 def perform(task: Task, trainer: Trainer, given: Given, examples: Examples, progress: Progress) -> Performed:
     """Does a task.
 
@@ -237,12 +165,12 @@ def perform(task: Task, trainer: Trainer, given: Given, examples: Examples, prog
         EdgeflError: what the trainer raises.
     """
     manifest = trainer.manifest
-    _check_fits(task, manifest)
+    check_fits(task, manifest)
     if given.weights.size != manifest.layout.size:
         raise HashMismatchError(f"Expected {manifest.layout.size} weights for this model, got {given.weights.size}.")
     if examples.rows == 0:
         raise TaskDeclinedError(Reason.NO_DATA, "There are no local examples.")
-    memory = given.memory
+    memory = _remembered(task, manifest, given.memory)
     trainer.start(given.weights, memory.local, correction_for(task, manifest, given.control, memory.control))
     sections: tuple[Section, ...] = ()
     after = Memory()
@@ -274,6 +202,23 @@ def perform(task: Task, trainer: Trainer, given: Given, examples: Examples, prog
         trainer=trainer.version,
     )
     return Performed(outcome, after)
+
+
+def _remembered(task: Task, manifest: ModelManifest, memory: Memory | None) -> Memory:
+    """The memory to go on from.
+
+    Raises:
+        MemoryLostError: there should be one. Zeros instead would be wrong in silence: what the server keeps of the run
+            still holds this device's part.
+    """
+    if memory is not None:
+        return memory
+    if manifest.local_parameters or task.correction is not Correction.NONE:
+        raise MemoryLostError(
+            f"What this device kept of the run {task.run} is lost or damaged, so it cannot go on with it.",
+            hint="Other runs are not concerned. If the state folder was not exchanged, look after its disk.",
+        )
+    return Memory()
 
 
 def unfinished(task: Task, status: OutcomeStatus, reason: Reason, version: str) -> Outcome:
@@ -324,6 +269,7 @@ def reason_for(error: Exception) -> tuple[OutcomeStatus, Reason]:
         full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
         return OutcomeStatus.FAILED, Reason.OUT_OF_DISK if full else Reason.INTERNAL
     reasons: list[tuple[type[Exception], Reason]] = [
+        (MemoryLostError, Reason.MEMORY_LOST),
         (DataError, Reason.DATA_MISMATCH),
         (HashMismatchError, Reason.HASH_MISMATCH),
         (ModelFileError, Reason.UNSUPPORTED_MODEL),
@@ -352,7 +298,3 @@ def _clipped(delta: Vector, bound: float) -> Vector:
         return delta
     scaled: Vector = (delta * (bound / norm)).astype(np.float32)
     return scaled
-
-
-def _unsupported(what: str) -> TaskDeclinedError:
-    return TaskDeclinedError(Reason.UNSUPPORTED_TASK, f"This version does not know how to do the task: {what}.")

@@ -3,7 +3,9 @@
 Which memory counts is the server's to say, since only it knows which outcomes were folded: a task names the device's
 latest folded task of the run (`Task.continues`), and goes on from what the device kept at the end of that one. What was
 kept of tasks that were refused, came too late or were discarded is then never used. The memory of a task is on the disk
-before its outcome is sent, so that neither a crash nor a lost reply can separate the two.
+before its outcome is sent, so that neither a crash nor a lost reply can separate the two. A run's memories go when the
+server says that the run is over, and never before: what the server keeps of the run (SCAFFOLD's ``c``, FedDyn's ``h``)
+holds this device's part for as long as the run goes on.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from numpy.typing import NDArray
 from edgefl.atomic import write_bytes
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
+from edgefl.wire.words import check_name, is_name
 
 __all__ = ["Memories", "Memory"]
 
 _LOCAL, _CONTROL = "local/", "control"
 _DIGITS = 32
+_SUFFIX = ".npz"
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,20 @@ class Memory:
 
 
 class Memories:
-    """A folder of memories: one file for a run and task, at most two files a run.
+    """A folder of memories: a file ``<run>.<hash of the task id>.npz`` for each, at most two files a run.
 
     Args:
         folder: made when something is kept.
-        runs_kept: how many runs are remembered; those not worked on for longest are forgotten first.
     """
 
-    def __init__(self, folder: Path, runs_kept: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.runs_kept = runs_kept
 
-    def recall(self, run: str, task_id: str) -> Memory:
+    def runs(self) -> list[str]:
+        """The ids of the runs that are remembered, sorted."""
+        return sorted({run for run, _ in self._files()})
+
+    def recall(self, run: str, task_id: str) -> Memory | None:
         """What was kept at the end of a task, and forgets every other task of the run.
 
         Args:
@@ -66,13 +72,14 @@ class Memories:
             task_id: empty: nothing was folded yet.
 
         Returns:
-            The memory; an empty one when there is none, or it is damaged.
+            The memory, an empty one without a task; None when it is not there, or damaged.
 
         Raises:
             StorageError: it is there and cannot be read.
+            MessageError: the run's id is none.
         """
         wanted = self._path(run, task_id)
-        for path in self._files(_name(run)):
+        for path in [path for of, path in self._files() if of == run]:
             if path != wanted or not task_id:
                 with contextlib.suppress(OSError):  # it is never used; the next task of the run tries again
                     path.unlink()
@@ -81,7 +88,7 @@ class Memories:
         try:
             data = wanted.read_bytes()
         except FileNotFoundError:
-            return Memory()
+            return None
         except OSError as error:
             raise storage_error(error, "read", wanted) from error
         return _unpack(data)
@@ -91,6 +98,7 @@ class Memories:
 
         Raises:
             StorageError: it cannot be written; nothing was changed.
+            MessageError: the run's id is none.
         """
         path = self._path(run, task_id)
         try:
@@ -98,34 +106,28 @@ class Memories:
         except OSError as error:
             raise storage_error(error, "make the folder", self.folder) from error
         write_bytes(path, _pack(memory), durable=True, mode=0o600)
-        self._forget_oldest(_name(run))
 
-    def forget_all(self) -> None:
-        """Deletes every memory, and what a kill left of a half-written one: no run is active any more."""
-        with contextlib.suppress(OSError):
-            for path in list(self.folder.iterdir()):
+    def forget(self, run: str) -> None:
+        """Deletes what is kept of a run that is over."""
+        for path in [path for of, path in self._files() if of == run]:
+            with contextlib.suppress(OSError):  # it costs some disk, and the next poll asks again
                 path.unlink()
 
-    def _forget_oldest(self, current: str) -> None:
-        used: dict[str, float] = {}
-        with contextlib.suppress(OSError):
-            for path in self._files():
-                run = path.name.partition(".")[0]
-                used[run] = max(used.get(run, 0.0), path.stat().st_mtime)
-            others = sorted((run for run in used if run != current), key=lambda run: (used[run], run), reverse=True)
-            for run in others[max(self.runs_kept - 1, 0) :]:
-                for path in self._files(run):
-                    path.unlink()
-
     def _path(self, run: str, task_id: str) -> Path:
-        return self.folder / f"{_name(run)}.{_name(task_id)}.npz"
+        # A run's id must be told to the server, so it is the name itself; of a task's, the hash is enough.
+        return self.folder / f"{check_name(run, 'a run')}.{_name(task_id)}{_SUFFIX}"
 
-    def _files(self, run: str = "") -> list[Path]:
-        return list(self.folder.glob(f"{run or '[0-9a-f]*'}.*.npz"))
+    def _files(self) -> list[tuple[str, Path]]:
+        """The files with their runs."""
+        found = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            run, dot, task = path.name.removesuffix(_SUFFIX).rpartition(".")
+            if dot and len(task) == _DIGITS and is_name(run):
+                found.append((run, path))
+        return found
 
 
 def _name(word: str) -> str:
-    # A name from a server must never become a path elsewhere.
     return sha256(word.encode())[:_DIGITS]
 
 
@@ -138,11 +140,11 @@ def _pack(memory: Memory) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(data: bytes) -> Memory:
+def _unpack(data: bytes) -> Memory | None:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError):
-        return Memory()  # a memory card that loses writes costs what was learned, not the device
+        return None  # a memory card that loses writes
     local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
     return Memory(local, arrays.get(_CONTROL))

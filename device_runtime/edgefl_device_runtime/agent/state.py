@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,12 @@ class StateFolder:
     ``cache/``              models and weights by hash
     ``runs/``               what never leaves the device and belongs to a run: see `Memories`
     ``threads.json``        how many threads train each model fastest; see `choose_threads`
+    ``status.json``         what the device is doing, and its last tasks; see `Journal`
     ``lock``                held by the process that uses the folder
     ======================  =====================================================================
 
     Args:
-        folder: made when it is missing, readable by its owner only.
-
-    Raises:
-        StorageError: it cannot be made.
+        folder: made by `make` when it is missing, readable by its owner only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,20 +42,21 @@ class StateFolder:
         self.weights = folder / "cache" / "weights"
         self.runs = folder / "runs"
         self.threads = folder / "threads.json"
+        self.status = folder / "status.json"
         self._outcome = folder / "outcome.message"
         self._enrolment = folder / "enrolment.json"
         self._lock: Any = None
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, "make the folder", folder) from error
 
     def acquire(self) -> None:
-        """Claims the folder for this process until it ends.
+        """Makes the folder where it is missing, and claims it for this process until it ends.
 
         Raises:
-            StorageError: another process has it.
+            StorageError: it cannot be made, or another process has it.
         """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, "make the folder", self.folder) from error
         try:
             self._lock = (self.folder / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,6 +77,16 @@ class StateFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def used(self) -> bool:
+        """Whether a process uses the folder; found out without claiming it, even for a moment."""
+        try:
+            lock = (self.folder / "lock").stat()
+            lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return False
+        place = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
+        return any("FLOCK" in line and f" {place} " in line for line in lines)
 
     def identity(self) -> Identity:
         """See `Identity.load_or_make`."""
@@ -99,7 +109,7 @@ class StateFolder:
         write_bytes(self._outcome, message, durable=True)
 
     def unsent_outcome(self) -> tuple[Outcome, bytes] | None:
-        """The outcome that has not been answered yet, decoded and as bytes; a damaged one is dropped."""
+        """The outcome that has not been answered yet, decoded and as bytes; None also for a damaged one."""
         try:
             message = self._outcome.read_bytes()
         except FileNotFoundError:
@@ -109,8 +119,7 @@ class StateFolder:
         try:
             return Outcome.decode(message), message
         except EdgeflError:
-            self.drop_outcome()
-            return None
+            return None  # a memory card that loses writes; the next outcome takes its place
 
     def drop_outcome(self) -> None:
         """Forgets the outcome: the server has answered."""

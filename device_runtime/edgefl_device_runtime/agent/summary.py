@@ -31,6 +31,7 @@ class TaskReport:
         seconds: from receipt to the server's answer.
         bytes_up: bodies sent.
         bytes_down: bodies received.
+        unusable: whether the server does not hand out what the task names.
     """
 
     task_id: str
@@ -45,6 +46,7 @@ class TaskReport:
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    unusable: bool = False
 
     def note(self, outcome: Outcome) -> None:
         """Takes over what the outcome says."""
@@ -57,7 +59,7 @@ class TaskReport:
     @property
     def trouble(self) -> bool:
         """Whether it is better to wait before the next one."""
-        return self.status != "done" or self.result.startswith("refused")
+        return self.status != "done" or self.unusable or self.result.startswith("refused")
 
     def title(self) -> str:
         """Which task it is, for people."""

@@ -28,6 +28,9 @@ class InterpreterTrainer:
         runtime: ``auto``, or an interpreter by name.
         threads_file: where the answer of ``num_threads="auto"`` is remembered.
 
+    Attributes:
+        latest_loss: of the last step.
+
     Raises:
         EdgeflError: what `TrainableModel` raises.
     """
@@ -36,6 +39,7 @@ class InterpreterTrainer:
         self, path: Path, *, num_threads: int | str = 1, runtime: str = "auto", threads_file: Path | None = None
     ) -> None:
         self._model = TrainableModel(path, num_threads, runtime, threads_file=threads_file)
+        self.latest_loss: float | None = None
         # A new interpreter holds the file's own values.
         self._initial_local = self._model.local_parameters
 
@@ -94,7 +98,7 @@ class InterpreterTrainer:
             max_steps=task.max_steps or None,
             max_seconds=task.max_seconds or None,
             batch_policy=task.batch_policy,  # type: ignore[arg-type]  # `check_supported` has seen to it
-            callbacks=(_Hook(progress),),
+            callbacks=(_Hook(self, progress),),
         )
         return Training(history.num_examples, history.steps, _plain(history.states))
 
@@ -112,10 +116,12 @@ class InterpreterTrainer:
 class _Hook(Callback):
     """Lets the agent look up after every step."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, trainer: InterpreterTrainer, progress: Progress) -> None:
+        self._trainer = trainer
         self._progress = progress
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
+        self._trainer.latest_loss = logs.get("loss")
         self._progress()
 
 

@@ -51,6 +51,7 @@ class Reason(object):
     out_of_time = 10
     diverged = 11
     internal = 12
+    memory_lost = 13
 
 
 class Body(object):

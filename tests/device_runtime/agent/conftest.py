@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from edgefl.hashing import sha256
 from edgefl.layout import Parameter
 from edgefl.manifest import ModelManifest, Signature, Target, TensorSpec
-from edgefl.wire.messages import CONTENT_TYPE, Outcome, Task
+from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE, Outcome, Task
 from edgefl_device_runtime.agent import Device, Settings
 from edgefl_device_runtime.agent.local_training import Training
 
@@ -37,12 +38,12 @@ class Fault:
 
     ``drop``: the connection is closed instead of an answer; ``lose_reply``: the same, after the request has taken
     effect; ``truncate``: half of the body is sent; ``corrupt``: the first byte of the body is flipped; a number: that
-    HTTP status with the error code.
+    HTTP status with the error code, as the server says it; a function: what it does with the handler is the answer.
     """
 
     method: str
     path: str
-    kind: str | int
+    kind: Any
     times: int = 1
     code: str = "fault"
     headers: dict[str, str] = field(default_factory=dict)
@@ -58,6 +59,10 @@ class FakeServer:
         self.contents: dict[str, bytes] = {}
         self.devices: dict[str, str] = {}
         self.outcomes: dict[str, list[bytes]] = {}
+        self.uploads: dict[str, bytes] = {}
+        self.keeps_parts = True
+        self.ended: set[str] = set()
+        self.active_runs = "0"
         self.refused: dict[str, tuple[int, str]] = {}
         self.abandoned: set[str] = set()
         self.lease_seconds = 100.0
@@ -72,9 +77,18 @@ class FakeServer:
             protocol_version = "HTTP/1.1"
 
             def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                with server.lock:
-                    server.answer(self, Request(self.command, self.path, dict(self.headers), body))
+                length = int(self.headers.get("Content-Length", 0))
+                body = bytearray()
+                with contextlib.suppress(OSError):
+                    while len(body) < length and (piece := self.rfile.read1(length - len(body))):
+                        body += piece
+                with server.lock, contextlib.suppress(OSError):
+                    request = Request(self.command, self.path, dict(self.headers), bytes(body))
+                    if len(body) < length:
+                        self.close_connection = True
+                        server.keep_part(request)
+                    else:
+                        server.answer(self, request)
 
             do_GET = do_POST = do_PUT = answer  # noqa: N815 - http.server's names
 
@@ -111,8 +125,11 @@ class FakeServer:
                 self.faults.remove(fault)
         kind = fault.kind if fault else ""
         if isinstance(kind, int):
-            error = {"error": {"code": fault.code, "message": "expected this, got that", "hint": ""}}
-            return self.send(handler, kind, json.dumps(error).encode(), fault.headers)
+            status, body, headers = self.error(kind, fault.code)
+            return self.send(handler, status, body, {**headers, **fault.headers})
+        if callable(kind):
+            handler.close_connection = True
+            return kind(handler)
         if kind == "drop":
             handler.close_connection = True
             return None
@@ -148,27 +165,46 @@ class FakeServer:
                 self.polled.set()
                 if self.tasks:
                     return 200, self.tasks[0].encode(), {"Content-Type": CONTENT_TYPE}
-                return 204, b"", {"Retry-After": self.retry_after, "EdgeFL-Active-Runs": "0"}
+                remembered = json.loads(request.body or b"{}").get("remembers", [])
+                ended = ",".join(run for run in remembered if run in self.ended)
+                over = {"EdgeFL-Ended-Runs": ended} if ended else {}
+                return 204, b"", {"Retry-After": self.retry_after, "EdgeFL-Active-Runs": self.active_runs, **over}
             case ["tasks", task_id, "lease"]:
                 self.leases.append(task_id)
                 self.renewed.set()
                 if task_id in self.abandoned:
                     self.tasks = [task for task in self.tasks if task.task_id != task_id]
                     return self.error(410, "abandoned")
-                return 200, json.dumps({"lease_seconds": self.lease_seconds}).encode(), {}
-            case ["tasks", task_id, "outcome"]:
+                return self.control(200, {"lease_seconds": self.lease_seconds})
+            case ["tasks", _, outcome] if outcome.startswith("outcome?digest=") and self.keeps_parts:
+                received = self.uploads.get(outcome.removeprefix("outcome?digest="), b"")
+                return self.control(200, {"received": len(received)})
+            case ["tasks", task_id, "outcome"] if request.method == "PUT":
+                digest = request.headers.get("EdgeFL-Digest", "") if self.keeps_parts else ""
+                if digest:
+                    if not self.keep_part(request):
+                        return self.error(409, "wrong_offset")
+                    whole = self.uploads[digest]
+                    if sha256(whole) != digest:
+                        del self.uploads[digest]
+                        return self.error(409, "wrong_offset")
+                    request = replace(request, body=whole)
                 self.tasks = [task for task in self.tasks if task.task_id != task_id]
                 if task_id in self.refused:
                     return self.error(*self.refused[task_id])
                 self.outcomes.setdefault(task_id, []).append(request.body)
-                return 202, b"{}", {}
+                return self.control(202, {"task_id": task_id})
             case ["models" | "weights", content_hash] if content_hash in self.contents:
                 data = self.contents[content_hash]
                 if "Range" in request.headers:
                     start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
                     if start >= len(data):
                         return 416, b"", {"Content-Range": f"bytes */{len(data)}"}
-                    return 206, data[start:], {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+                    return (
+                        206,
+                        data[start:],
+                        {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}", "ETag": f'"{content_hash}"'},
+                    )
                 return 200, data, {"ETag": f'"{content_hash}"'}
         return self.error(404, "not_found")
 
@@ -178,10 +214,21 @@ class FakeServer:
         known = self.devices.setdefault(document["device_id"], document["secret_hash"])
         if known != document["secret_hash"]:
             return self.error(409, "identity_taken")
-        return 201, b"{}", {}
+        return self.control(201, {"device_id": document["device_id"]})
+
+    def keep_part(self, request: Request) -> bool:
+        """What arrived of an outcome, behind what was there; False at another place."""
+        digest, offset = request.headers.get("EdgeFL-Digest"), int(request.headers.get("EdgeFL-Offset", 0))
+        if not self.keeps_parts or digest is None or offset != len(self.uploads.get(digest, b"")):
+            return False
+        self.uploads[digest] = self.uploads.get(digest, b"") + request.body
+        return True
+
+    def control(self, status: int, document: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
+        return status, json.dumps(document).encode(), {"Content-Type": CONTROL_TYPE}
 
     def error(self, status: int, code: str) -> tuple[int, bytes, dict[str, str]]:
-        return status, json.dumps({"error": {"code": code, "message": "expected this, got that"}}).encode(), {}
+        return self.control(status, {"error": {"code": code, "message": "expected this, got that", "hint": ""}})
 
 
 def make_manifest(**changes: Any) -> ModelManifest:
@@ -214,6 +261,7 @@ class FakeTrainer:
         self.trained = 0
         self.during_step: Any = None
         self.loss = 3.0
+        self.latest_loss: float | None = None
         self.path: Path | None = None
 
     def start(self, weights: np.ndarray, local: Any, correction: Any) -> None:
@@ -226,6 +274,7 @@ class FakeTrainer:
         self.trained += 1
         steps = 3 * task.epochs
         for _ in range(steps):
+            self.latest_loss = self.loss
             self.weights += np.float32(task.seed % 7 + float(examples.x["image"].sum()))
             self.local_parameters = {name: value + 1 for name, value in self.local_parameters.items()}
             if self.during_step is not None:
@@ -249,6 +298,7 @@ QUICK = Settings(
     first_lease_renewal=0.01,
     first_rest_after_trouble=0.0,
     piece=7,
+    spare_disk=0,
 )
 
 MODEL = b"the bytes of a model file, long enough to be cut in the middle" * 3
@@ -285,8 +335,9 @@ class Rig:
         return replace(task, **changes)
 
     def device(self, **changes: Any) -> Device:
-        """A device on the same state folder; an earlier one gives it up, as when its process ends."""
+        """A device on the same state folder; an earlier one gives it up, as when its process is killed."""
         for device in self.devices:
+            device._open = None
             device.close()
 
         def load(path: Path) -> FakeTrainer:
@@ -302,7 +353,7 @@ class Rig:
             "state": self.folder / "state",
             **changes,
         }
-        device = Device(self.server.url, "kitchen", **arguments)
+        device = Device(arguments.pop("server", self.server.url), "kitchen", **arguments)
         self.devices.append(device)
         return device
 

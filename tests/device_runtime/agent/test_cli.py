@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgefl.cli.main import main
+from edgefl.version import __version__
 
 TOKEN = "token-of-the-kitchen"
 
@@ -45,6 +46,10 @@ def start(server, tmp_path, data):
         process.communicate()
 
 
+def introduction(device_id, server):
+    return f"Device {device_id[:8]} (edgefl {__version__}) of kitchen at {server.url}: waiting for work."
+
+
 def finish(process):
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
@@ -54,7 +59,7 @@ def test_a_device_with_nothing_to_do_ends_with_a_summary(server, start, tmp_path
     arguments = ["--server", server.url, "--population", "kitchen", "--data", data, "--state", tmp_path / "s"]
     code, out, err = finish(start("run", *arguments, "--until-idle", "--format", "json", EDGEFL_TOKEN=TOKEN))
     summary = json.loads(out)
-    assert (code, err) == (0, "")
+    assert (code, err.splitlines()) == (0, [f"{introduction(summary['device_id'], server)}"])
     assert summary["tasks_done"] == 0
     assert summary["bytes_up"] == sum(len(request.body) for request in server.requests)
     assert 0 < summary["peak_rss_mb"] < 80
@@ -62,13 +67,16 @@ def test_a_device_with_nothing_to_do_ends_with_a_summary(server, start, tmp_path
 
     code, out, err = finish(start("status", "--state", tmp_path / "s", "--format", "json"))
     assert code == 0
-    assert json.loads(out) == {
+    status = json.loads(out)
+    assert {name: status[name] for name in ("device_id", "server", "population", "running", "unsent_task")} == {
         "device_id": summary["device_id"],
         "server": server.url,
         "population": "kitchen",
+        "running": False,
         "unsent_task": None,
-        "cache_bytes": 0,
     }
+    assert (status["cache_bytes"], status["history"], status["last_error"]) == (0, [], None)
+    assert status["last_contact"] is not None
 
 
 def test_an_invitation_is_enough_and_later_not_even_that(server, start, tmp_path, data):
@@ -76,7 +84,7 @@ def test_an_invitation_is_enough_and_later_not_even_that(server, start, tmp_path
     text = base64.urlsafe_b64encode(json.dumps(invitation).encode()).decode().rstrip("=")
     common = ["--data", data, "--state", tmp_path / "s", "--until-idle"]
     code, out, err = finish(start("run", "--invitation", text, *common))
-    assert (code, err) == (0, "")
+    assert (code, len(err.splitlines())) == (0, 1)
     assert out.startswith("0 tasks done")
     assert finish(start("run", *common))[0] == 0
     assert len(server.asked("POST", "/devices")) == 1
@@ -102,8 +110,9 @@ def test_a_signal_ends_a_waiting_device_with_a_summary(server, start, tmp_path, 
     assert server.polled.wait(60)
     process.send_signal(number)
     code, out, err = finish(process)
-    assert (code, err) == (0, "Stopped.\n")
-    assert json.loads(out)["tasks_done"] == 0
+    summary = json.loads(out)
+    assert (code, err) == (0, f"{introduction(summary['device_id'], server)}\nStopped.\n")
+    assert summary["tasks_done"] == 0
 
 
 @pytest.mark.parametrize(
@@ -118,6 +127,7 @@ def test_a_signal_ends_a_waiting_device_with_a_summary(server, start, tmp_path, 
         ({"--certificate-pin": "abc"}, 4, "certificate pin"),
         ({"--state": "/proc/nowhere"}, 52, "Could not make the folder"),
         ({"--threads": "0"}, 2, "threads"),
+        ({"--minimum-examples": "0"}, 2, "minimum-examples"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_a_documented_code(
@@ -170,4 +180,4 @@ def test_a_wrong_number_of_threads_is_refused_before_any_work(tmp_path, data, th
 def test_threads_auto_is_taken(server, start, tmp_path, data):
     arguments = ["--server", server.url, "--population", "kitchen", "--data", data, "--state", tmp_path / "s"]
     code, _, err = finish(start("run", *arguments, "--until-idle", "--threads", "auto", EDGEFL_TOKEN=TOKEN))
-    assert (code, err) == (0, "")
+    assert (code, len(err.splitlines())) == (0, 1)

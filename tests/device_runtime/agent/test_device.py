@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from edgefl.errors import (
     AuthenticationError,
     InvalidSettingError,
     MissingDependencyError,
-    ProtocolError,
     StorageError,
 )
 from edgefl.wire.messages import Correction, ExtraVector, Outcome, OutcomeStatus, Reason, TaskKind
@@ -269,10 +269,16 @@ def test_an_identity_that_is_taken_stops_the_device(rig):
         device.step()
 
 
-def test_an_answer_outside_the_protocol_is_an_error(rig, fault):
-    rig.server.faults = [fault("POST", "/next", 418)]
-    with pytest.raises(ProtocolError):
-        rig.device().step()
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 418])
+def test_a_server_that_refuses_to_say_whether_there_is_work_is_asked_again_later_and_later(rig, fault, status, quick):
+    rig.server.faults = [fault("POST", "/next", status, times=2)]
+    rig.server.tasks = [rig.task()]
+    device = rig.device(settings=replace(quick, first_rest_after_trouble=1.0))
+    assert device.step() is None
+    assert device._rest == 1.0
+    assert device.step() is None
+    assert device._rest == 2.0
+    assert device.step().result == "accepted"
 
 
 @pytest.mark.parametrize(
@@ -353,7 +359,7 @@ def test_weights_that_are_not_finite_are_not_sent(rig):
 def test_a_full_disk_while_downloading_fails_the_task_with_its_reason(rig):
     rig.server.tasks = [rig.task()]
     device = rig.device()
-    device._weights.part(rig.weights_hash).symlink_to("/dev/full")
+    device._worker._weights.part(rig.weights_hash).symlink_to("/dev/full")
     device.step()
     outcome = rig.server.decoded("r-1-d")
     assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, Reason.OUT_OF_DISK)
@@ -377,8 +383,6 @@ def test_an_outcome_that_cannot_be_kept_is_sent_all_the_same(rig, monkeypatch):
 
 
 def test_troubles_in_a_row_make_the_device_wait_longer(rig, quick):
-    from dataclasses import replace
-
     rig.server.tasks = [rig.task("a", kind=77), rig.task("b", kind=77), rig.task("c")]
     device = rig.device(settings=replace(quick, first_rest_after_trouble=1.0))
     rests = []

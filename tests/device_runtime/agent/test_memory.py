@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import json
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edgefl.hashing import sha256
+from edgefl.errors import MessageError
 from edgefl.layout import Parameter, ParameterLayout
 from edgefl.wire.messages import Correction, ExtraVector, OutcomeStatus, Reason
 from edgefl_device_runtime.agent.memory import Memories, Memory
@@ -24,58 +25,64 @@ def assert_equal(ours: Memory, other: Memory) -> None:
 
 
 def test_a_memory_is_found_by_run_and_task_by_another_process_too(tmp_path):
-    Memories(tmp_path / "runs", 8).keep("r", "t", MEMORY)
-    assert_equal(Memories(tmp_path / "runs", 8).recall("r", "t"), MEMORY)
-    assert Memories(tmp_path / "runs", 8).recall("other", "t").vectors == ()
+    Memories(tmp_path / "runs").keep("r", "t", MEMORY)
+    assert_equal(Memories(tmp_path / "runs").recall("r", "t"), MEMORY)
+    assert Memories(tmp_path / "runs").recall("other", "t") is None
 
 
 def test_only_the_owner_can_read_it(tmp_path):
-    Memories(tmp_path / "runs", 8).keep("r", "t", MEMORY)
+    Memories(tmp_path / "runs").keep("r", "t", MEMORY)
     (file,) = (tmp_path / "runs").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_the_names_that_a_server_gives_are_no_paths(tmp_path):
-    memories = Memories(tmp_path / "state" / "runs", 8)
-    memories.keep("../../run", "../../task", MEMORY)
-    assert_equal(memories.recall("../../run", "../../task"), MEMORY)
+    memories = Memories(tmp_path / "state" / "runs")
+    with pytest.raises(MessageError):
+        memories.keep("../../run", "t", MEMORY)
+    with pytest.raises(MessageError):
+        memories.recall("../../run", "t")
+    memories.keep("run", "../../task", MEMORY)
+    assert_equal(memories.recall("run", "../../task"), MEMORY)
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert len(list((tmp_path / "state" / "runs").iterdir())) == 1
 
 
 def test_recalling_one_task_forgets_the_runs_other_ones(tmp_path):
-    memories = Memories(tmp_path, 8)
+    memories = Memories(tmp_path)
     for task in ("t1", "t2"):
         memories.keep("r", task, MEMORY)
     memories.keep("another", "t1", MEMORY)
     assert memories.recall("r", "t1").vectors
-    assert not memories.recall("r", "t2").vectors
+    assert memories.recall("r", "t2") is None
     assert memories.recall("another", "t1").vectors
 
 
 def test_a_run_of_which_nothing_was_folded_starts_anew(tmp_path):
-    memories = Memories(tmp_path, 8)
+    memories = Memories(tmp_path)
     memories.keep("r", "t1", MEMORY)
     assert memories.recall("r", "").vectors == ()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
-def test_a_damaged_memory_counts_as_none(tmp_path, damage):
-    memories = Memories(tmp_path, 8)
+def test_a_damaged_memory_counts_as_lost(tmp_path, damage):
+    memories = Memories(tmp_path)
     memories.keep("r", "t", MEMORY)
     (file,) = tmp_path.iterdir()
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2] if damage is None else damage)
-    assert memories.recall("r", "t").vectors == ()
+    assert memories.recall("r", "t") is None
 
 
-def test_runs_that_were_not_worked_on_for_longest_are_forgotten(tmp_path):
-    memories = Memories(tmp_path, 3)
-    for age, run in enumerate(["a", "b", "c", "d"]):
+def test_ids_with_dots_are_kept_apart_and_only_the_named_run_is_forgotten(tmp_path):
+    memories = Memories(tmp_path)
+    for run in ("a", "a.b", "a.b.c"):
         memories.keep(run, "t", MEMORY)
-        for file in tmp_path.glob(f"{sha256(run.encode())[:32]}.*"):
-            os.utime(file, (1000 + age, 1000 + age))
-    assert [run for run in "abcd" if memories.recall(run, "t").vectors] == ["b", "c", "d"]
+    assert memories.runs() == ["a", "a.b", "a.b.c"]
+    memories.forget("a.b")
+    assert memories.runs() == ["a", "a.b.c"]
+    assert memories.recall("a", "t") is not None
 
 
 def with_local_parameters(rig, manifest, fake_trainer):
@@ -149,7 +156,7 @@ def test_a_device_killed_before_the_answer_goes_on_from_what_it_had_sent(local_r
 
     device = rig.device()
 
-    def killed(outcome, message, report):
+    def killed(*arguments):
         raise Killed
 
     device._send = killed
@@ -168,15 +175,99 @@ def test_runs_do_not_mix_and_each_starts_with_the_files_values(local_rig):
     assert own_value_after(rig, rig.task("t2", continues="t1")) == 6
 
 
-def test_at_most_two_memories_of_a_run_are_kept_and_none_when_no_run_is_active(local_rig):
+def test_at_most_two_memories_of_a_run_are_kept(local_rig):
     rig = local_rig
     for number in range(1, 5):
         previous = f"t{number - 1}" if number > 1 else ""
         own_value_after(rig, rig.task(f"t{number}", continues=previous))
         assert len(list((rig.folder / "state" / "runs").iterdir())) <= 2
+
+
+def remembered(rig):
+    return Memories(rig.folder / "state" / "runs").runs()
+
+
+def test_what_the_server_says_is_over_is_forgotten_and_nothing_else(local_rig):
+    rig = local_rig
+    for run in ("r1", "r2", "r3"):
+        own_value_after(rig, rig.task(f"{run}-t", run=run, continues=""))
     rig.server.tasks = []
+    rig.device().step()  # no run is active, and no run is over: a server that was put back to a copy
+    assert remembered(rig) == ["r1", "r2", "r3"]
+    rig.server.ended = {"r2", "somebody-elses"}
     rig.device().step()
-    assert list((rig.folder / "state" / "runs").iterdir()) == []
+    assert remembered(rig) == ["r1", "r3"]
+    bodies = [json.loads(request.body) for request in rig.server.asked("POST", "/next")]
+    assert bodies[0] == {"wait": 0.0}
+    assert bodies[-1] == {"wait": 0.0, "remembers": ["r1", "r2", "r3"]}
+
+
+def test_a_run_that_was_not_asked_about_is_not_forgotten(local_rig, monkeypatch):
+    rig = local_rig
+    own_value_after(rig, rig.task("t1", continues=""))
+    nothing = {"Retry-After": "0", "EdgeFL-Active-Runs": "0", "EdgeFL-Ended-Runs": "other, ../r,"}
+    monkeypatch.setattr(rig.server, "reply", lambda request: (204, b"", nothing))
+    device = rig.device(token=None)
+    device.step()
+    assert remembered(rig) == ["r"]
+
+
+def test_more_runs_than_one_poll_may_name_are_asked_about_in_turns(local_rig):
+    rig = local_rig
+    memories = Memories(rig.folder / "state" / "runs")
+    runs = [f"run-{number:03}" for number in range(150)]
+    for run in [*runs, "x" * 100]:
+        memories.keep(run, "t", MEMORY)
+    rig.server.ended = set(runs)
+    device = rig.device()
+    for _ in range(3):
+        device.step()
+    assert remembered(rig) == ["x" * 100]
+    asked = [json.loads(request.body)["remembers"] for request in rig.server.asked("POST", "/next")]
+    assert [len(each) for each in asked] == [64, 64, 22]
+
+
+def test_nine_and_more_interleaved_runs_of_scaffold_end_as_each_run_alone(scaffold_rig):
+    rig = scaffold_rig
+    runs, rounds = [f"run{number}" for number in range(12)], 3
+
+    def control_after(state, run, number):
+        """One round of a run: the server's control stays zero, so that all differs by what the device keeps."""
+        previous = f"{run}-{number - 1}" if number > 1 else ""
+        task = replace(scaffold_task(rig, f"{run}-{number}", previous, [0.25, 0.5]), run=run, seed=len(run) + number)
+        rig.server.tasks = [task]
+        assert rig.device(state=rig.folder / state).step().result == "accepted"
+        return rig.trainer.correction.tolist(), rig.server.outcomes[f"{run}-{number}"][-1]
+
+    together = {
+        (run, number): control_after("together", run, number) for number in range(1, rounds + 1) for run in runs
+    }
+    alone = {
+        (run, number): control_after(f"alone-{run}", run, number) for run in runs for number in range(1, rounds + 1)
+    }
+    assert together == alone
+    assert all(together[run, 3][0] != [0.25, 0.5] for run in runs)
+
+
+@pytest.mark.parametrize("damage", ["gone", "damaged"])
+def test_a_run_whose_memory_is_lost_fails_in_sight_instead_of_starting_from_zeros(local_rig, damage):
+    rig = local_rig
+    own_value_after(rig, rig.task("t1", continues=""))
+    (file,) = (rig.folder / "state" / "runs").iterdir()
+    file.unlink() if damage == "gone" else file.write_bytes(b"PK")
+    rig.server.tasks = [rig.task("t2", continues="t1")]
+    rig.device().step()
+    outcome = rig.server.decoded("t2")
+    assert (outcome.status, outcome.reason, outcome.sections) == (OutcomeStatus.FAILED, Reason.MEMORY_LOST, ())
+    assert rig.trainer.trained == 1
+    assert [line for line in rig.lines if "What this device kept of the run r is lost" in line]
+    # It blocks that run only.
+    assert own_value_after(rig, rig.task("u1", run="other", continues="")) == 3
+
+
+def test_a_run_without_anything_to_remember_goes_on_whatever_is_named(rig):
+    rig.server.tasks = [rig.task("t2", continues="t1")]
+    assert rig.device().step().result == "accepted"
 
 
 def test_nothing_of_a_local_parameter_is_sent(local_rig):
@@ -255,7 +346,7 @@ def test_what_the_device_keeps_is_what_the_server_reads(scaffold_rig):
     rig.server.tasks = [type(task)(**{**vars(task), "codec": "float16"})]
     rig.device().step()
     sent = rig.server.decoded("t1").section("control").vector()
-    memory = Memories(rig.folder / "state" / "runs", 8).recall("r", "t1")
+    memory = Memories(rig.folder / "state" / "runs").recall("r", "t1")
     np.testing.assert_array_equal(memory.control, sent)
 
 

@@ -13,6 +13,7 @@ OUTCOME = Outcome(task_id="t", base_weights_hash="0" * 64, layout_hash="1" * 64)
 
 def test_an_outcome_is_kept_until_it_is_dropped(tmp_path):
     state = StateFolder(tmp_path / "s")
+    state.acquire()
     assert state.unsent_outcome() is None
     state.keep_outcome(OUTCOME.encode())
     assert StateFolder(tmp_path / "s").unsent_outcome() == (OUTCOME, OUTCOME.encode())
@@ -22,7 +23,7 @@ def test_an_outcome_is_kept_until_it_is_dropped(tmp_path):
 
 
 def test_only_the_owner_can_look_into_the_folder(tmp_path):
-    StateFolder(tmp_path / "s")
+    StateFolder(tmp_path / "s").acquire()
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
 
 
@@ -58,4 +59,17 @@ def test_what_a_kill_left_of_a_write_is_removed(tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError):
-        StateFolder(tmp_path / "file" / "state")
+        StateFolder(tmp_path / "file" / "state").acquire()
+
+
+def test_looking_at_a_folder_neither_makes_nor_claims_it(tmp_path):
+    looking = StateFolder(tmp_path / "s")
+    assert not looking.used()
+    assert looking.enrolment() == {}
+    assert looking.unsent_outcome() is None
+    assert list(tmp_path.iterdir()) == []
+    using = StateFolder(tmp_path / "s")
+    using.acquire()
+    assert looking.used()
+    using.release()
+    assert not looking.used()

@@ -1,0 +1,130 @@
+"""Whether this device does a task: whether it can, and whether its owner lets it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edgefl.algorithms import check_plain_sgd
+from edgefl.codecs import codec_names
+from edgefl.errors import EdgeflError, HashMismatchError, InvalidSettingError
+from edgefl.manifest import ModelManifest
+from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind
+from edgefl_device_runtime.agent.corrections import CONTROL, learning_rate_of
+from edgefl_device_runtime.agent.examples import Examples
+
+__all__ = ["SUPPORTED_KINDS", "TaskDeclinedError", "check_enough", "check_fits", "check_supported"]
+
+SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
+
+
+class TaskDeclinedError(EdgeflError):
+    """This device does not do a task.
+
+    Args:
+        reason: what the server is told.
+        message: what the device's owner is told.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def check_supported(task: Task) -> None:
+    """Whether this version knows everything that the task asks for.
+
+    Raises:
+        TaskDeclinedError: it does not.
+    """
+    if task.kind not in SUPPORTED_KINDS:
+        raise _unsupported(f"its kind is {task.kind!r}")
+    if task.codec not in codec_names():
+        raise _unsupported(f"its codec is {task.codec!r}")
+    if not isinstance(task.batch_policy, BatchPolicy):
+        raise _unsupported(f"its batch policy is {task.batch_policy!r}")
+    if task.optimizer_state != OptimizerState.RESET:
+        raise _unsupported("it wants optimizer slots kept between tasks")
+    numbers = {
+        "mu": task.mu,
+        "clip norm": task.clip_norm,
+        "longest time": task.max_seconds,
+        "deadline": task.deadline_seconds,
+        "learning rate": task.learning_rate or 0.0,
+    }
+    for name, value in numbers.items():
+        if not math.isfinite(value) or value < 0:
+            raise _unsupported(f"its {name} is {value:g}")
+    if not isinstance(task.correction, Correction):
+        raise _unsupported(f"its correction is {task.correction!r}")
+    names = [each.name for each in task.extra_vectors]
+    if names != ([CONTROL] if task.correction is Correction.SCAFFOLD else []):
+        raise _unsupported(f"it names the further vectors {', '.join(names) or 'none'}")
+    if task.correction is Correction.FEDDYN and task.mu == 0:
+        raise _unsupported("FedDyn expects mu above 0")
+    if task.correction is not Correction.NONE and (task.kind != TaskKind.TRAIN or task.clip_norm > 0):
+        raise _unsupported("a correction goes with training, and without clipping")
+
+
+def check_fits(task: Task, manifest: ModelManifest) -> None:
+    """Whether the model file, or what the server says, suffices for what the task asks for.
+
+    Raises:
+        HashMismatchError: the task names another model.
+        TaskDeclinedError: they do not suffice.
+    """
+    if manifest.layout_hash != task.layout_hash or manifest.graph_hash != task.graph_hash:
+        raise HashMismatchError("The task names another graph or layout than its model file has.")
+    if manifest.layout.weight_size == 0:
+        raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, "Every weight of the model stays on the device.")
+    if task.batch_size > manifest.batch_size:
+        raise _unsupported(f"it wants batches of {task.batch_size} rows, the model takes {manifest.batch_size}")
+    if task.continues is None and (manifest.local_parameters or task.correction is not Correction.NONE):
+        raise _unsupported("the server does not say which task it continues")
+    lacking = [
+        what
+        for what, wanted, there in (
+            ("proximal term", task.mu > 0, manifest.has_proximal_term),
+            ("correction", task.correction is not Correction.NONE, manifest.has_correction),
+            ("gradient", task.kind == TaskKind.GRADIENT, manifest.has_gradient),
+        )
+        if wanted and not there
+    ]
+    if lacking:
+        raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, f"The model file was made without a {lacking[0]}.")
+    if task.correction is Correction.SCAFFOLD:
+        try:
+            check_plain_sgd(manifest.optimizer)
+        except InvalidSettingError as error:
+            raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, error.message) from error
+        if not learning_rate_of(task, manifest) > 0:
+            raise _unsupported("SCAFFOLD expects a learning rate above 0")
+
+
+def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimum: int) -> None:
+    """Whether an outcome comes of so many examples that the owner lets it go.
+
+    One example behind a dense layer can be read from its update, exactly. What counts are examples that really take
+    part: those of weight 0 do not, nor those that a task with a limit never comes to.
+
+    Raises:
+        TaskDeclinedError: it does not.
+    """
+    count = examples.rows
+    if examples.sample_weight is not None:
+        count = int(np.count_nonzero(examples.sample_weight))
+    if task.kind == TaskKind.TRAIN and (task.max_steps or task.max_seconds):
+        batch = task.batch_size or manifest.batch_size
+        # In max_seconds there may be time for a single step.
+        count = min(count, batch * (1 if task.max_seconds else task.max_steps))
+    if examples.rows and count < minimum:
+        raise TaskDeclinedError(
+            Reason.NOT_READY,
+            f"The task would be done with {count} examples, and this device takes part with at least {minimum} "
+            f"(--minimum-examples).",
+        )
+
+
+def _unsupported(what: str) -> TaskDeclinedError:
+    return TaskDeclinedError(Reason.UNSUPPORTED_TASK, f"This version does not know how to do the task: {what}.")

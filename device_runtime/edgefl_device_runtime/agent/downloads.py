@@ -1,0 +1,157 @@
+"""Brings models and weights onto the disk: bounded by what the task announces, and going on where it was cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from edgefl.errors import HashMismatchError, StorageError, storage_error
+from edgefl_device_runtime.agent.cache import Cache, file_hash
+from edgefl_device_runtime.agent.connection import Connection
+from edgefl_device_runtime.agent.replies import NotReachedError, Reply, UnexpectedReplyError
+
+__all__ = ["download", "free_bytes"]
+
+
+def download(connection: Connection, path: str, content_hash: str, cache: Cache, announced: int = 0) -> Path:
+    """Brings content into a cache; goes on where an earlier attempt, also of another process, was cut off.
+
+    Args:
+        connection: to the server.
+        path: from ``/v1``.
+        content_hash: SHA-256 of what is wanted.
+        cache: where to.
+        announced: bytes that it measures; 0: not said.
+
+    Returns:
+        Where it lies.
+
+    Raises:
+        UnexpectedReplyError: the server does not hand it out.
+        HashMismatchError: a download from beginning to end was not what its hash says, or is longer than announced.
+        StorageError: it cannot be stored; nothing of it stays.
+        AuthenticationError: the server does not accept this device.
+    """
+    found = cache.find(content_hash)
+    if found is not None:
+        return found
+    part = cache.part(content_hash)
+    resumed = part.exists()
+    if announced > connection.settings.longest_download:
+        raise _too_large(part, announced, connection.settings.longest_download)
+    fetch = _Fetch(connection, path, content_hash, cache, announced)
+    connection.patiently(fetch)
+    try:
+        return cache.adopt(content_hash)
+    except HashMismatchError:
+        if not resumed:
+            raise
+    # The older part may have been damaged; a whole download decides.
+    connection.patiently(fetch)
+    return cache.adopt(content_hash)
+
+
+class _Fetch:
+    """One attempt: appends to the part what is missing."""
+
+    def __init__(self, connection: Connection, path: str, content_hash: str, cache: Cache, announced: int) -> None:
+        self._connection = connection
+        self._path = path
+        self._hash = content_hash
+        self._cache = cache
+        self._announced = announced
+        self._part = cache.part(content_hash)
+
+    def __call__(self) -> None:
+        start = self._part.stat().st_size if self._part.exists() else 0
+        if self._announced and start >= self._announced:
+            if start == self._announced:
+                return  # nothing is missing; the hash decides
+            self._part.unlink()
+            start = 0
+        most = self._room(start)
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with self._connection.stream("GET", self._path, headers=headers, longest=most) as response:
+            reply = Reply(response.status, response.headers, b"")
+            if response.status == 416 and start:
+                self._complete_or_nothing(reply)
+                return
+            if response.status not in (200, 206):
+                # An error has a short body, and only with it one can tell whose it is.
+                body = response.read(self._connection.settings.longest_control_answer, decode_content=False)
+                error = self._connection.judge(Reply(response.status, response.headers, body), lambda reply: False)
+                raise UnexpectedReplyError(error, f"GET {self._path}")
+            self._connection.judge(reply, lambda reply: reply.is_content(self._hash))
+            if response.status == 206 and not reply.starts_at(start):
+                self._part.unlink(missing_ok=True)
+                raise NotReachedError("range", f"GET {self._path}: the server sent another range than asked for.")
+            self._store(response.stream(self._connection.settings.piece, decode_content=False), response.status, most)
+
+    def _store(self, pieces: object, status: int, most: int) -> None:
+        resumes = status == 206
+        size = self._part.stat().st_size if resumes and self._part.exists() else 0
+        try:
+            with self._part.open("ab" if resumes else "wb") as file:
+                for piece in pieces:  # type: ignore[attr-defined]
+                    self._connection.add(down=len(piece))
+                    size += len(piece)
+                    if size > most:
+                        break
+                    file.write(piece)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # on a full disk it would only be in the way
+                self._part.unlink(missing_ok=True)
+            raise storage_error(error, "store", self._part) from error
+        if size > most:
+            self._part.unlink(missing_ok=True)
+            if self._announced:
+                raise HashMismatchError(
+                    f"Expected the {self._announced} bytes that the task announces, got more from {self._path}."
+                )
+            raise _too_large(self._part, size, most)
+
+    def _complete_or_nothing(self, reply: Reply) -> None:
+        """Nothing lies behind the part: it is whole, or damaged. Whoever says so, the hash decides."""
+        if file_hash(self._part) != self._hash:
+            if reply.headers.get("Content-Range", "").startswith("bytes */"):
+                self._part.unlink()
+            raise NotReachedError("range", f"GET {self._path}: nothing was sent behind what is there already.")
+
+    def _room(self, start: int) -> int:
+        """The most bytes that the whole may have.
+
+        Raises:
+            StorageError: there is no room for what is announced; nothing was written, and the part is gone.
+        """
+        settings = self._connection.settings
+        room = free_bytes(self._part.parent) - settings.spare_disk + start
+        if room < max(self._announced, 1):
+            self._cache.make_room(self._hash)
+            room = free_bytes(self._part.parent) - settings.spare_disk + start
+        if room < max(self._announced, 1):
+            self._part.unlink(missing_ok=True)
+            raise _too_large(self._part, self._announced, max(room, 0))
+        return self._announced or min(settings.longest_download, room)
+
+
+def free_bytes(folder: Path) -> int:
+    """What this process may still write onto a folder's disk.
+
+    Raises:
+        StorageError: the folder is not there.
+    """
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        raise storage_error(error, "look at", folder) from error
+    return found.f_bavail * found.f_frsize
+
+
+def _too_large(part: Path, wanted: int, room: int) -> StorageError:
+    """As a write to a full disk would end, without the writing."""
+    full = OSError(errno.ENOSPC, f"it measures {wanted} bytes, and there is room for {room}")
+    error = storage_error(full, "store", part)
+    error.__cause__ = full
+    return error

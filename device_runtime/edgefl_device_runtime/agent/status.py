@@ -1,0 +1,86 @@
+"""What `edgefl device status` says: read from the state folder, beside a device that runs or without one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from edgefl_device_runtime.agent.journal import read_journal
+from edgefl_device_runtime.agent.replies import plain
+from edgefl_device_runtime.agent.state import StateFolder
+
+__all__ = ["status_of", "status_text"]
+
+
+def status_of(folder: StateFolder) -> dict[str, Any]:
+    """The state of a device as plain values; changes and claims nothing.
+
+    Raises:
+        StorageError: a file is there and cannot be read.
+    """
+    enrolment, journal, unsent = folder.enrolment(), read_journal(folder.status), folder.unsent_outcome()
+    running, history = folder.used(), journal.get("history")
+    return {
+        "device_id": folder.identity().device_id,
+        "server": enrolment.get("server"),
+        "population": enrolment.get("population"),
+        "running": running,
+        "doing": journal.get("doing") if running else None,
+        "task": journal.get("task") if running else None,
+        "last_contact": journal.get("last_contact"),
+        "next_try": journal.get("next_try") if running else None,
+        "trouble": (journal.get("trouble") or None) if running else None,
+        "last_error": journal.get("last_error"),
+        "as_of": journal.get("written"),
+        "unsent_task": unsent[0].task_id if unsent else None,
+        "cache_bytes": sum(map(_size, [*folder.models.glob("*"), *folder.weights.glob("*")])),
+        "history": history if isinstance(history, list) else [],
+    }
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [f"{name}: {status[name]}" for name in ("device_id", "server", "population")]
+    if status["running"]:
+        lines.append(f"running: yes, {status['doing']}{_ago(status['as_of'], ' (as of {})')}")
+    else:
+        lines.append("running: no")
+    task = status["task"]
+    if isinstance(task, dict):
+        step = f", step {task['step']} of about {task['steps']}" if "step" in task else ""
+        loss = f", loss {task['loss']:.4g}" if isinstance(task.get("loss"), float) else ""
+        lines.append(f"task: round {task.get('round')} of {task.get('run')}{step}{loss}")
+    lines.append(f"last contact: {_ago(status['last_contact'], '{}') or 'none'}")
+    if status["trouble"]:
+        lines.append(f"trouble: {status['trouble']}")
+    if status["next_try"]:
+        lines.append(f"next try: {time.strftime('%H:%M:%S', time.localtime(status['next_try']))}")
+    error = status["last_error"]
+    if isinstance(error, dict):
+        lines.append(f"last error: {_ago(error.get('at'), '{}: ')}{error.get('text')}")
+    lines.append(f"unsent task: {status['unsent_task'] or 'none'}")
+    lines.append(f"cache: {status['cache_bytes'] / 1e6:.1f} MB")
+    for entry in status["history"]:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            loss = "" if entry["loss"] is None else f"loss {entry['loss']:.4g}, "
+            lines.append(
+                f"  {_ago(entry['at'], '{}')}  round {entry['round']} of {entry['run'] or entry['task_id']}: "
+                f"{entry['status']}, {entry['result']}; {loss}{entry['examples']} examples, {entry['steps']} steps, "
+                f"{entry['seconds']:.2f} s"
+            )
+    return "\n".join(plain(line, 1000) for line in lines)
+
+
+def _size(file: Any) -> int:
+    with contextlib.suppress(OSError):  # a device that runs may have removed it
+        return int(file.stat().st_size)
+    return 0
+
+
+def _ago(moment: Any, form: str) -> str:
+    if not isinstance(moment, (int, float)):
+        return ""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return form.format(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)))
+    return ""

@@ -1,0 +1,128 @@
+"""Sends an outcome over a network that is slow or breaks off: in pieces, and on from where the server has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+from edgefl.hashing import sha256
+from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
+from edgefl_device_runtime.agent.connection import Connection
+from edgefl_device_runtime.agent.replies import NotReachedError, Reply
+
+__all__ = ["task_path", "upload"]
+
+
+def task_path(task_id: str, what: str) -> str:
+    """The path of a call about a task."""
+    return f"/v1/tasks/{quote(task_id, safe='')}/{what}"
+
+
+def upload(
+    connection: Connection,
+    task_id: str,
+    message: bytes,
+    *,
+    begun: bool = False,
+    check: Callable[[], None] = lambda: None,
+    patience: float | None = None,
+) -> Reply:
+    """Sends an outcome until the server has answered.
+
+    Args:
+        connection: to the server.
+        task_id: of the outcome.
+        message: the outcome's bytes.
+        begun: whether an earlier process may have sent a part of it.
+        check: called before every attempt and every piece; may raise to end it.
+        patience: None; or one attempt only, with this instead of the settings' waiting times.
+
+    Returns:
+        What the server says to the whole outcome.
+
+    Raises:
+        AuthenticationError: the server does not accept this device.
+        NotReachedError: the one attempt did not reach the server.
+    """
+    sending = _Upload(connection, task_id, message, begun, check, patience)
+    return connection.patiently(sending) if patience is None else sending()
+
+
+class _Upload:
+    """One attempt after another; each begins where the server says that it has everything before."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        task_id: str,
+        message: bytes,
+        begun: bool,
+        check: Callable[[], None],
+        patience: float | None,
+    ) -> None:
+        self._connection = connection
+        self._task_id = task_id
+        self._path = task_path(task_id, "outcome")
+        self._message = memoryview(message)
+        self._digest = sha256(message)
+        self._ask = begun
+        self._check = check
+        self._patience = patience
+        self._offset = 0
+
+    def __call__(self) -> Reply:
+        self._check()
+        before = self._offset
+        if self._ask:
+            self._offset = self._received()
+        self._ask = True
+        try:
+            reply = self._put()
+        except NotReachedError as error:
+            # What the server had before this attempt was more than before the last one: the line works.
+            error.progress = error.progress or self._offset > before
+            raise
+        if reply.status == 409 and reply.code in ("wrong_offset", "superseded"):
+            raise NotReachedError(
+                reply.code,
+                f"{self._connection.server} has another part of the outcome than expected ({reply.code}).",
+                progress=self._offset > before,
+            )
+        return reply
+
+    def _put(self) -> Reply:
+        rest = self._message[self._offset :]
+        headers = {
+            "EdgeFL-Digest": self._digest,
+            "EdgeFL-Length": str(len(self._message)),
+            "EdgeFL-Offset": str(self._offset),
+        }
+        settings = self._connection.settings
+        return self._connection.attempt(
+            "PUT",
+            self._path,
+            body=rest,
+            content_type=CONTENT_TYPE,
+            headers=headers,
+            shows=lambda reply: reply.status == 202 and reply.document.get("task_id") == self._task_id,
+            # The last piece being handed over does not mean that the first one has arrived.
+            wait=min(len(rest), settings.buffered) / settings.slowest,
+            patience=self._patience,
+            check=self._check,
+        )
+
+    def _received(self) -> int:
+        """From which byte on the server lacks the outcome."""
+        reply = self._connection.attempt(
+            "GET",
+            f"{self._path}?digest={self._digest}",
+            shows=lambda reply: reply.content_type == CONTROL_TYPE and _is_offset(reply.document.get("received")),
+            patience=self._patience,
+        )
+        if reply.status != 200:
+            return 0  # a server that keeps no parts, or one that will say to the whole what it has against it
+        return min(int(reply.document["received"]), len(self._message))
+
+
+def _is_offset(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

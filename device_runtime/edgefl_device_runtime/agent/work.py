@@ -1,0 +1,199 @@
+"""One task on a device: fetches what it names, trains, and says what came out, whatever happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import (
+    AuthenticationError,
+    DataNotReadyError,
+    EdgeflError,
+    HashMismatchError,
+    MissingDependencyError,
+    storage_error,
+)
+from edgefl.version import __version__
+from edgefl.wire.messages import Outcome, Task
+from edgefl_device_runtime.agent.cache import Cache
+from edgefl_device_runtime.agent.conditions import check_enough, check_fits, check_supported
+from edgefl_device_runtime.agent.connection import Connection
+from edgefl_device_runtime.agent.corrections import CONTROL
+from edgefl_device_runtime.agent.downloads import download, free_bytes
+from edgefl_device_runtime.agent.examples import Examples, arrange
+from edgefl_device_runtime.agent.journal import Journal
+from edgefl_device_runtime.agent.lease import AbandonedError, Lease
+from edgefl_device_runtime.agent.local_training import Given, Trainer, perform, reason_for, unfinished
+from edgefl_device_runtime.agent.memory import Memories, Memory
+from edgefl_device_runtime.agent.replies import UnexpectedReplyError
+from edgefl_device_runtime.agent.settings import Settings
+from edgefl_device_runtime.agent.sources import Arrays, Source
+from edgefl_device_runtime.agent.state import StateFolder
+from edgefl_device_runtime.agent.summary import TaskReport
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """Does tasks.
+
+    Args:
+        connection: to the server.
+        state: where models, weights and memories lie.
+        source: the local data.
+        load_trainer: makes a trainer from a model file.
+        minimum_examples: with fewer, a task is declined.
+        journal: told how far a task is.
+        report: told what the owner should know.
+
+    Attributes:
+        version: of what trains, for outcomes.
+        memories: of the runs.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        state: StateFolder,
+        source: Source,
+        load_trainer: Callable[[Path], Trainer],
+        minimum_examples: int,
+        journal: Journal,
+        report: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._source = source
+        self._load_trainer = load_trainer
+        self._minimum = minimum_examples
+        self._journal = journal
+        self._report = report
+        settings = connection.settings
+        self._models = Cache(state.models, settings.models_kept)
+        self._weights = Cache(state.weights, settings.weights_kept)
+        if free_bytes(state.folder) < settings.spare_disk:
+            # Whether anybody will finish them is not known; that the disk is full is.
+            self._models.drop_parts()
+            self._weights.drop_parts()
+        self.memories = Memories(state.runs)
+        self.version = f"edgefl/{__version__}"
+        self._trainer: tuple[str, Trainer] | None = None
+
+    def do(self, task: Task, report: TaskReport, lease: Lease) -> Outcome | None:
+        """The task's outcome, whatever happens; None when the server no longer wants it.
+
+        Raises:
+            AuthenticationError, MissingDependencyError: the owner has to act, and the task stays open until then.
+        """
+        # What an earlier task began to fetch would only lie there.
+        self._models.drop_parts(task.model_hash)
+        self._weights.drop_parts(task.base_weights_hash, *(each.sha256 for each in task.extra_vectors))
+        self.version = f"edgefl/{__version__}"
+        try:
+            check_supported(task)
+            self._journal.doing("fetching the model", task)
+            trainer = self._trainer_for(task)
+            self.version = trainer.version
+            check_fits(task, trainer.manifest)
+            given = self._given(task, trainer)
+            examples = arrange(self._data(), trainer.manifest)
+            check_enough(task, trainer.manifest, examples, self._minimum)
+            lease.check()
+            self._journal.doing("training")
+            told = _Told(task, trainer, examples, lease, self._journal, self._report, self._connection.settings)
+            performed = perform(task, trainer, given, examples, told)
+            if performed.memory.vectors:
+                self.memories.keep(task.run, task.task_id, performed.memory)
+            return performed.outcome
+        except AbandonedError:
+            return None
+        except (AuthenticationError, MissingDependencyError):
+            raise
+        except UnexpectedReplyError as error:
+            # Proven to be the server's word: it does not hand out what its own task names, or no longer.
+            report.unusable = True
+            self._report(f"{report.title()}: {error}")
+            return None
+        except Exception as error:
+            # Whatever goes wrong on a device is an outcome: the server must not wait for it.
+            status, reason = reason_for(error)
+            text = str(error) if isinstance(error, EdgeflError) else f"{type(error).__name__}: {error}"
+            line = f"{report.title()} {status.name.lower()} ({reason.name.lower()}): {text}"
+            self._report(line)
+            self._journal.error(line)
+            return unfinished(task, status, reason, self.version)
+
+    def _trainer_for(self, task: Task) -> Trainer:
+        if self._trainer is None or self._trainer[0] != task.model_hash:
+            self._trainer = None  # two models at once would not fit
+            wanted = task.model_hash
+            path = download(self._connection, f"/v1/models/{wanted}", wanted, self._models, task.model_bytes)
+            self._trainer = (wanted, self._load_trainer(path))
+        return self._trainer[1]
+
+    def _given(self, task: Task, trainer: Trainer) -> Given:
+        layout = trainer.manifest.layout
+        weights = self._vector(task.base_weights_hash, task.base_weights_bytes, layout.size)
+        further = {each.name: self._vector(each.sha256, each.bytes, layout.weight_size) for each in task.extra_vectors}
+        memory = Memory() if task.continues is None else self.memories.recall(task.run, task.continues)
+        return Given(weights, further.get(CONTROL), memory)
+
+    def _vector(self, wanted: str, announced: int, elements: int) -> NDArray[np.float32]:
+        path = download(self._connection, f"/v1/weights/{wanted}", wanted, self._weights, announced)
+        try:
+            # Before it is in memory: a vector may be larger than that.
+            if path.stat().st_size != 4 * elements:
+                raise HashMismatchError(
+                    f"Expected a vector of {elements} elements for this model, got {path.stat().st_size / 4:g}."
+                )
+            return np.fromfile(path, "<f4").astype(np.float32, copy=False)
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+
+    def _data(self) -> Arrays:
+        try:
+            return self._source()
+        except FileNotFoundError as error:
+            raise DataNotReadyError(f"The data is not there: {error}.", hint="Check --data.") from error
+
+
+class _Told:
+    """Called after every step: tells the journal and, now and then, the owner; ends a task that is not wanted."""
+
+    def __init__(
+        self,
+        task: Task,
+        trainer: Trainer,
+        examples: Examples,
+        lease: Lease,
+        journal: Journal,
+        report: Callable[[str], None],
+        settings: Settings,
+    ) -> None:
+        self._title = f"Round {task.round} of {task.run}"
+        batch = task.batch_size or trainer.manifest.batch_size
+        expected = task.epochs * -(-examples.rows // max(batch, 1))
+        self._expected = min(expected, task.max_steps) if task.max_steps else expected
+        self._trainer = trainer
+        self._lease = lease
+        self._journal = journal
+        self._report = report
+        self._pause = settings.progress_pause
+        self._next = time.monotonic() + self._pause
+        self._step = 0
+
+    def __call__(self) -> None:
+        self._lease.check()
+        loss = self._trainer.latest_loss
+        self._step += 1
+        self._journal.step(self._step, self._expected, loss)
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._pause
+            share = f" ({100 * self._step / self._expected:.0f} %)" if self._expected >= self._step else ""
+            self._report(
+                f"{self._title}: step {self._step} of about {self._expected}{share}"
+                + ("" if loss is None else f", loss {loss:.4g}")
+            )
