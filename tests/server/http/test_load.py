@@ -175,7 +175,8 @@ def test_many_uploads_at_once_cost_little_memory_and_are_all_accepted(tmp_path: 
         elements = 350_000
         async with running(tmp_path) as fleet:
             devices = await asyncio.gather(*(fleet.device(index) for index in range(count)))
-            await fleet.create_run(count + 1, elements)
+            for _ in range(max(1, count // 50)):  # what a round costs grows with its devices
+                await fleet.create_run(min(count, 50) + 1, elements)
             tasks = [await fleet.task(*device) for device in devices]
             template = outcome_for(tasks[0], np.zeros(elements, np.float32), 0).encode()
 
