@@ -43,3 +43,18 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_test_that_the_hardening_page_promises_exists() -> None:
+    folder, named = "", []
+    for line in (ROOT / "docs" / "hardening.md").read_text().splitlines():
+        if line.startswith("## "):
+            folder = {"A device": "device_runtime/agent/"}.get(line[3:11], "server/")
+        named += [(name if name.startswith("tests/") else f"tests/{folder}{name}") for name in _tests_in(line)]
+    assert len(named) > 60
+    for file, _, name in (each.partition("::") for each in named):
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file} has no {name}"
+
+
+def _tests_in(line: str) -> list[str]:
+    return re.findall(r"`([\w/.]+\.py::\w+)`", line)
