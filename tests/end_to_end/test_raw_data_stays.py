@@ -41,6 +41,7 @@ class Reader:
         self.manifest = ModelFile.read(model).manifest
         self.device, self.token, self.port = device, token, port
         self.tasks = {}
+        self.instances = set()
 
     def read(self, exchange):
         """The request's outline: everything about it except the numbers that training made."""
@@ -65,6 +66,10 @@ class Reader:
         assert headers.pop("Host") == f"127.0.0.1:{self.port}"
         assert headers.pop("User-Agent") == f"edgefl/{__version__}"
         assert headers.pop("Accept-Encoding") == "identity"
+        # Drawn by each start of the process, the same for all of its calls.
+        self.instances.add(headers.pop("EdgeFL-Instance"))
+        assert len(self.instances) == 1
+        assert all(re.fullmatch("[0-9a-f]{32}", instance) for instance in self.instances)
         credentials = headers.pop("Authorization")
         if kind == "enrol":
             assert credentials == f"Bearer {self.token}"
