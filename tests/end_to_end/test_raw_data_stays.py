@@ -65,6 +65,7 @@ class Reader:
         assert headers.pop("Host") == f"127.0.0.1:{self.port}"
         assert headers.pop("User-Agent") == f"edgefl/{__version__}"
         assert headers.pop("Accept-Encoding") == "identity"
+        assert re.fullmatch("[0-9a-f]{32}", headers.pop("EdgeFL-Instance"))
         credentials = headers.pop("Authorization")
         if kind == "enrol":
             assert credentials == f"Bearer {self.token}"
