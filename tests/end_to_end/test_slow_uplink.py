@@ -5,52 +5,24 @@ from __future__ import annotations
 import sys
 import threading
 
-import numpy as np
 import pytest
 
 from bad_network import BadNetwork
-from edgefl.layout import Parameter
-from edgefl.model_file import ModelFile
 from edgefl_device_runtime.agent import Device
-from edgefl_device_runtime.agent.local_training import Training
-from model_files import make_model_file
+from moving_trainer import MovingTrainer, model_of, rows_of
 
 ELEMENTS = 850_000
-
-
-class MovingTrainer:
-    """Moves every weight a little, without an interpreter."""
-
-    version = "test/1"
-    latest_loss = None
-
-    def __init__(self, path):
-        self.manifest = ModelFile.read(path).manifest
-        self.local_parameters = {}
-
-    def start(self, weights, local, correction):
-        self.weights = weights.copy()
-
-    def train(self, task, examples, progress):
-        self.weights += np.random.default_rng(task.seed).normal(size=self.weights.size).astype(np.float32) / 1000
-        progress()
-        rows = float(examples.rows)
-        states = {"loss_sum": (rows,), "rows": (rows,), "accuracy_total": (1.0,), "accuracy_count": (rows,)}
-        return Training(examples.rows, 1, states)
 
 
 def sends_over(fleet, tmp_path, **network):
     """A device's whole part in a run of one round; the bytes of the outcome and the network."""
     fleet.start_server()
-    model = tmp_path / "model.tflite"
-    model.write_bytes(make_model_file([Parameter("dense/kernel", "m/dense/kernel", (ELEMENTS, 1))]))
-    run = fleet.create_run(model, "kitchen", rounds=1, target=1, lease_seconds=30, seed=1)
+    run = fleet.create_run(model_of(tmp_path, ELEMENTS), "kitchen", rounds=1, target=1, lease_seconds=30, seed=1)
     bad = BadNetwork(fleet.port, **network)
-    rows = {"x": np.zeros((40, 3), np.float32), "y": np.zeros(40, np.int32)}
     device = Device(
         f"http://127.0.0.1:{bad.port}",
         "kitchen",
-        rows,
+        rows_of(40),
         tmp_path / "device",
         token=fleet.token("kitchen"),
         load_trainer=MovingTrainer,
