@@ -157,7 +157,7 @@ def test_a_line_that_works_is_tried_again_soon_and_one_that_does_not_later_and_l
 
     def attempt(method, path, **arguments):
         if method == "GET":
-            return type("Reply", (), {"status": 200, "document": {"received": next(received)}})
+            return type("Reply", (), {"status": 200, "code": "", "document": {"received": next(received)}})
         if len(rests) == 6:
             return type("Reply", (), {"status": 202, "code": ""})
         raise NotReachedError("away", "away")
