@@ -102,3 +102,5 @@ class BadNetwork:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            # A socket that is only shut down goes on taking what comes, until it is full and the sender waits.
+            end.close()

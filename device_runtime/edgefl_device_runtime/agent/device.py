@@ -31,8 +31,6 @@ from edgefl_device_runtime.agent.work import Worker
 __all__ = ["Device"]
 
 _LONGEST_LINE = 1000
-_LONGEST_RUN_ID = 64
-"""Of those that the protocol lets a device ask about."""
 
 
 class Device:
@@ -104,7 +102,6 @@ class Device:
         )
         self._first_contact = self._state.enrolment() != self._enrolment
         self._open: Task | None = None
-        self._asked = 0
         self._enrolled = False
         self._rest = 0.0
         self._troubles = 0
@@ -203,7 +200,7 @@ class Device:
 
     def _poll(self, wait: float) -> tuple[Task | None, int]:
         """A task and the bytes of its message, or None."""
-        asked = self._runs_to_ask_about()
+        asked = self._worker.memories.to_ask_about(self._settings.runs_asked)
         document: dict[str, Any] = {"wait": wait, **({"remembers": asked} if asked else {})}
         reply = self._patiently(
             lambda: self._connection.attempt_json(
@@ -233,14 +230,6 @@ class Device:
         except EdgeflError as error:
             self._trouble(f"The server hands out a task that cannot be read: {plain(str(error))}")
         return None, 0
-
-    def _runs_to_ask_about(self) -> list[str]:
-        runs = [run for run in self._worker.memories.runs() if len(run) <= _LONGEST_RUN_ID]
-        most = self._settings.runs_asked
-        if len(runs) <= most:
-            return runs
-        self._asked = (self._asked + most) % len(runs)
-        return (runs + runs)[self._asked : self._asked + most]
 
     def _enrol(self) -> None:
         if self._token is None:

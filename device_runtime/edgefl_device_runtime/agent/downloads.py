@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edgefl.errors import HashMismatchError, StorageError, storage_error
@@ -15,7 +16,14 @@ from edgefl_device_runtime.agent.replies import NotReachedError, Reply, Unexpect
 __all__ = ["download", "free_bytes"]
 
 
-def download(connection: Connection, path: str, content_hash: str, cache: Cache, announced: int = 0) -> Path:
+def download(
+    connection: Connection,
+    path: str,
+    content_hash: str,
+    cache: Cache,
+    announced: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> Path:
     """Brings content into a cache; goes on where an earlier attempt, also of another process, was cut off.
 
     Args:
@@ -24,6 +32,7 @@ def download(connection: Connection, path: str, content_hash: str, cache: Cache,
         content_hash: SHA-256 of what is wanted.
         cache: where to.
         announced: bytes that it measures; 0: not said.
+        check: called before every attempt and every piece; may raise to end it.
 
     Returns:
         Where it lies.
@@ -41,7 +50,7 @@ def download(connection: Connection, path: str, content_hash: str, cache: Cache,
     resumed = part.exists()
     if announced > connection.settings.longest_download:
         raise _too_large(part, announced, connection.settings.longest_download)
-    fetch = _Fetch(connection, path, content_hash, cache, announced)
+    fetch = _Fetch(connection, path, content_hash, cache, announced, check)
     connection.patiently(fetch)
     try:
         return cache.adopt(content_hash)
@@ -56,15 +65,25 @@ def download(connection: Connection, path: str, content_hash: str, cache: Cache,
 class _Fetch:
     """One attempt: appends to the part what is missing."""
 
-    def __init__(self, connection: Connection, path: str, content_hash: str, cache: Cache, announced: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        path: str,
+        content_hash: str,
+        cache: Cache,
+        announced: int,
+        check: Callable[[], None],
+    ) -> None:
         self._connection = connection
         self._path = path
         self._hash = content_hash
         self._cache = cache
         self._announced = announced
+        self._check = check
         self._part = cache.part(content_hash)
 
     def __call__(self) -> None:
+        self._check()
         start = self._part.stat().st_size if self._part.exists() else 0
         if self._announced and start >= self._announced:
             if start == self._announced:
@@ -89,12 +108,13 @@ class _Fetch:
                 raise NotReachedError("range", f"GET {self._path}: the server sent another range than asked for.")
             self._store(response.stream(self._connection.settings.piece, decode_content=False), response.status, most)
 
-    def _store(self, pieces: object, status: int, most: int) -> None:
+    def _store(self, pieces: Iterable[bytes], status: int, most: int) -> None:
         resumes = status == 206
         size = self._part.stat().st_size if resumes and self._part.exists() else 0
         try:
             with self._part.open("ab" if resumes else "wb") as file:
-                for piece in pieces:  # type: ignore[attr-defined]
+                for piece in pieces:
+                    self._check()
                     self._connection.add(down=len(piece))
                     size += len(piece)
                     if size > most:

@@ -30,6 +30,8 @@ __all__ = ["Memories", "Memory"]
 _LOCAL, _CONTROL = "local/", "control"
 _DIGITS = 32
 _SUFFIX = ".npz"
+_LONGEST_ASKED = 64
+"""Characters of an id that the protocol lets a device ask about."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,19 @@ class Memories:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._turn = 0
 
     def runs(self) -> list[str]:
         """The ids of the runs that are remembered, sorted."""
         return sorted({run for run, _ in self._files()})
+
+    def to_ask_about(self, most: int) -> list[str]:
+        """Runs of which the server is to say whether they are over: all, or as many as may be asked about, in turns."""
+        runs = [run for run in self.runs() if len(run) <= _LONGEST_ASKED]
+        if len(runs) <= most:
+            return runs
+        self._turn = (self._turn + most) % len(runs)
+        return (runs + runs)[self._turn : self._turn + most]
 
     def recall(self, run: str, task_id: str) -> Memory | None:
         """What was kept at the end of a task, and forgets every other task of the run.

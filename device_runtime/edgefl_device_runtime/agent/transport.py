@@ -162,8 +162,8 @@ def open_pool(
         )
     prefix = (url.path or "").rstrip("/")
     options: dict[str, Any] = {
-        # Two connections: the lease is renewed while a download or upload may be under way.
-        "maxsize": 2,
+        # The lease is renewed while a download or upload is under way, and a task may be given back meanwhile.
+        "maxsize": 3,
         "limits": limits,
         "socket_options": [
             *HTTPConnection.default_socket_options,

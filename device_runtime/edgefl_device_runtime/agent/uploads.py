@@ -6,7 +6,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from edgefl.hashing import sha256
-from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
+from edgefl.wire.messages import CONTENT_TYPE
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.replies import NotReachedError, Reply
 
@@ -74,7 +74,12 @@ class _Upload:
         self._check()
         before = self._offset
         if self._ask:
-            self._offset = self._received()
+            asked = self._where()
+            if asked.code == "unknown_task":
+                return asked  # so it would say to the whole
+            # Or a server that keeps no parts, or one that will say to the whole what it has against it.
+            received = int(asked.document["received"]) if asked.status == 200 else 0
+            self._offset = min(received, len(self._message))
         self._ask = True
         try:
             reply = self._put()
@@ -111,17 +116,14 @@ class _Upload:
             check=self._check,
         )
 
-    def _received(self) -> int:
+    def _where(self) -> Reply:
         """From which byte on the server lacks the outcome."""
-        reply = self._connection.attempt(
+        return self._connection.attempt(
             "GET",
             f"{self._path}?digest={self._digest}",
-            shows=lambda reply: reply.content_type == CONTROL_TYPE and _is_offset(reply.document.get("received")),
+            shows=lambda reply: reply.status == 200 and _is_offset(reply.document.get("received")),
             patience=self._patience,
         )
-        if reply.status != 200:
-            return 0  # a server that keeps no parts, or one that will say to the whole what it has against it
-        return min(int(reply.document["received"]), len(self._message))
 
 
 def _is_offset(value: object) -> bool:

@@ -95,10 +95,10 @@ class Worker:
         try:
             check_supported(task)
             self._journal.doing("fetching the model", task)
-            trainer = self._trainer_for(task)
+            trainer = self._trainer_for(task, lease)
             self.version = trainer.version
             check_fits(task, trainer.manifest)
-            given = self._given(task, trainer)
+            given = self._given(task, trainer, lease)
             examples = arrange(self._data(), trainer.manifest)
             check_enough(task, trainer.manifest, examples, self._minimum)
             lease.check()
@@ -126,23 +126,27 @@ class Worker:
             self._journal.error(line)
             return unfinished(task, status, reason, self.version)
 
-    def _trainer_for(self, task: Task) -> Trainer:
+    def _trainer_for(self, task: Task, lease: Lease) -> Trainer:
         if self._trainer is None or self._trainer[0] != task.model_hash:
             self._trainer = None  # two models at once would not fit
             wanted = task.model_hash
-            path = download(self._connection, f"/v1/models/{wanted}", wanted, self._models, task.model_bytes)
+            path = download(
+                self._connection, f"/v1/models/{wanted}", wanted, self._models, task.model_bytes, lease.check
+            )
             self._trainer = (wanted, self._load_trainer(path))
         return self._trainer[1]
 
-    def _given(self, task: Task, trainer: Trainer) -> Given:
+    def _given(self, task: Task, trainer: Trainer, lease: Lease) -> Given:
         layout = trainer.manifest.layout
-        weights = self._vector(task.base_weights_hash, task.base_weights_bytes, layout.size)
-        further = {each.name: self._vector(each.sha256, each.bytes, layout.weight_size) for each in task.extra_vectors}
+        weights = self._vector(task.base_weights_hash, task.base_weights_bytes, layout.size, lease)
+        further = {
+            each.name: self._vector(each.sha256, each.bytes, layout.weight_size, lease) for each in task.extra_vectors
+        }
         memory = Memory() if task.continues is None else self.memories.recall(task.run, task.continues)
         return Given(weights, further.get(CONTROL), memory)
 
-    def _vector(self, wanted: str, announced: int, elements: int) -> NDArray[np.float32]:
-        path = download(self._connection, f"/v1/weights/{wanted}", wanted, self._weights, announced)
+    def _vector(self, wanted: str, announced: int, elements: int, lease: Lease) -> NDArray[np.float32]:
+        path = download(self._connection, f"/v1/weights/{wanted}", wanted, self._weights, announced, lease.check)
         try:
             # Before it is in memory: a vector may be larger than that.
             if path.stat().st_size != 4 * elements:

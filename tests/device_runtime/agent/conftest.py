@@ -292,6 +292,7 @@ class FakeTrainer:
 QUICK = Settings(
     connect_timeout=5.0,
     read_timeout=5.0,
+    send_timeout=5.0,
     poll_wait=0.0,
     first_retry=0.001,
     longest_retry=0.01,

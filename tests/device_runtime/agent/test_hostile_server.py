@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -415,3 +416,21 @@ def test_a_task_that_the_server_hands_out_again_and_again_without_its_content_is
         assert device.step().result == "abandoned"
         rests.append(device._rest)
     assert rests == [1.0, 2.0, 4.0]
+
+
+def test_a_download_ends_when_the_task_is_no_longer_wanted(rig, fault, quick):
+    """The content comes for ever, in small pieces; the lease says that nobody waits for it."""
+    head = chunked("application/octet-stream", ETag=f'"{rig.model_hash}"')
+
+    def slowly(handler):
+        handler.wfile.write(head)
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(b"8\r\nxxxxxxxx\r\n")
+                rig.server.renewed.wait(0.05)
+
+    rig.server.lock = _NoLock()
+    rig.server.faults = [fault("GET", "/models/", slowly)]
+    rig.server.tasks = [rig.task(model_bytes=1 << 30)]
+    rig.server.abandoned = {"r-1-d"}
+    assert rig.device(settings=replace(quick, slowest=1.0)).step().result == "abandoned"

@@ -122,6 +122,13 @@ def test_a_server_that_keeps_no_parts_is_sent_the_whole_again(server, connect, f
     assert connection.bytes_up == 2 * len(body)
 
 
+def test_an_outcome_of_a_task_that_the_server_does_not_know_is_not_sent_to_learn_it(server, connect, fault):
+    server.faults = [fault("GET", "/outcome", 404, code="unknown_task")]
+    connection = connect()
+    assert upload(connection, "t", message(20_000), begun=True).code == "unknown_task"
+    assert connection.bytes_up == 0
+
+
 def test_an_upload_that_another_one_superseded_goes_on_from_where_that_one_is(server, connect, fault):
     body = message(20_000)
     server.faults = [fault("PUT", "/outcome", 409, code="superseded")]
@@ -150,7 +157,7 @@ def test_a_line_that_works_is_tried_again_soon_and_one_that_does_not_later_and_l
 
     def attempt(method, path, **arguments):
         if method == "GET":
-            return type("Reply", (), {"status": 200, "document": {"received": next(received)}})
+            return type("Reply", (), {"status": 200, "code": "", "document": {"received": next(received)}})
         if len(rests) == 6:
             return type("Reply", (), {"status": 202, "code": ""})
         raise NotReachedError("away", "away")
