@@ -47,10 +47,11 @@ WORDS = [each.name for each in fields(Task) if each.type in ("str", "str | None"
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
+    found: dict[str, bytes | None] = {}
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # the status file is being written meanwhile
+            found[str(path.relative_to(folder))] = path.read_bytes() if path.is_file() else None
+    return found
 
 
 @pytest.fixture
