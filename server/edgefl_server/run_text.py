@@ -49,6 +49,8 @@ def _held_back(diagnostics: dict[str, float]) -> list[str]:
     if bounded := int(diagnostics.get("devices_bounded", 0)):
         elements = int(diagnostics["statistics_bounded"])
         parts.append(f"statistics of {_devices(bounded)} held to their range ({elements:,} elements)")
+    if left_out := int(diagnostics.get("metrics_left_out", 0)):
+        parts.append(f"metrics of {_devices(left_out)} left out")
     return parts
 
 

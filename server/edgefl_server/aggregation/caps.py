@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 __all__ = ["Counted", "count_examples"]
 
+_FAR_ABOVE = 4
+"""Times the median: honest devices differ by as much, also in fleets of three."""
+
 
 @dataclass(frozen=True)
 class Counted:
@@ -27,10 +30,11 @@ def count_examples(said: Sequence[int], most: int, ratio: float) -> Counted:
     """What devices say of their number of examples, as it counts.
 
     A number that a device makes up must not make the average its own. So each counts for at most ``ratio`` times the
-    median of the round; and among three or more, a device that says more than that counts for no more than all others
-    together. The lower of two medians is taken, which is the smaller of two devices: one that says too much must not
-    lift what it is measured by. The result does not depend on the order, and is exactly what was said wherever nobody
-    is above these multiples, however unlike the devices are.
+    median of the round. Among three or more a device that is far above the median (four times it) counts, besides, for
+    no more than all others together; and one that says more than ``ratio`` times the median, which is not believed, for
+    no more than these in any case. The lower of two medians is taken, which is the smaller of two devices: one that
+    says too much must not lift what it is measured by. The result does not depend on the order, and is exactly what was
+    said where nobody is above these.
 
     Args:
         said: each device's own word, at least 1.
@@ -41,13 +45,14 @@ def count_examples(said: Sequence[int], most: int, ratio: float) -> Counted:
         return Counted((), 0, 0)
     cap = most
     if ratio:
-        lower_median = sorted(said)[(len(said) - 1) // 2]
-        cap = min(most, int(ratio * lower_median))
+        median = sorted(said)[(len(said) - 1) // 2]
+        cap = min(most, int(ratio * median))
         counting = [min(each, cap) for each in said]
-        largest = max(counting)
-        if len(said) >= 3 and max(said) > ratio * lower_median:
-            # Several may say so: they are then held to the same, which is at least the median.
-            cap = min(cap, max(sum(counting) - largest, lower_median))
+        others = sum(counting) - max(counting)
+        if len(said) >= 3:
+            # Only the largest can be above all others together.
+            believed = max(said) <= ratio * median
+            cap = min(cap, max(others, _FAR_ABOVE * median if believed else median))
     examples = tuple(min(each, cap) for each in said)
     capped = sum(counts < each for counts, each in zip(examples, said, strict=True))
     return Counted(examples, capped, max(examples) if capped else 0)

@@ -13,7 +13,7 @@ from edgefl.metrics import LOSS_STATES
 
 __all__ = ["ModelLimits"]
 
-_VARIANCE = re.compile(r"(?:^|[/_])var(?:iance)?(?:_\d+)?$")
+_VARIANCE = re.compile(r"(?:^|[/_])(?<!log_)(?<!log/)var(?:iance)?(?:_\d+)?$")
 """Keras calls it ``moving_variance``; layers that people write themselves, ``running_var`` and the like."""
 
 

@@ -18,7 +18,7 @@ from edgefl.manifest import Metric
 from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation.caps import count_examples
 from edgefl_server.aggregation.limits import ModelLimits
-from edgefl_server.aggregation.metrics import sum_states
+from edgefl_server.aggregation.metrics import Reported, left_out, sum_states
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.statistics import Range, absolute_range, range_of_round
 from edgefl_server.aggregation.strategies import Strategy, StrategyState, Update
@@ -54,7 +54,8 @@ class Merged:
         metric_sums: metric states, each device's as far as its examples counted.
         diagnostics: the strategy's figures, and ``devices_capped`` with ``weight_cap``, ``devices_bounded`` with
             ``statistics_bounded``: how many devices counted for less than they said and for how much at most, and how
-            many sent statistics outside the range and how many elements these were. All 0 in a round of honest devices.
+            many sent statistics outside the range and how many elements these were; ``metrics_left_out``: devices of
+            which a metric does not count. All 0 in a round of honest devices that are alike.
     """
 
     state: StrategyState
@@ -95,7 +96,7 @@ def merge(
     )
     ranges = _range(before.weights[weight_size:], contributions, limits, scratch)
     accumulator = strategy.start(before)
-    sums: dict[str, list[float]] = {}
+    reported = []
     devices_bounded = statistics_bounded = 0
     for contribution, examples in zip(contributions, counted.examples, strict=True):
         update, states = contribution.read()
@@ -103,10 +104,14 @@ def merge(
         if statistics.size:
             statistics, outside = ranges.bounded(statistics)
         accumulator = strategy.fold(accumulator, replace(update, num_examples=examples, statistics=statistics))
-        sums = sum_states(sums, states, metrics, limits.states, examples / contribution.num_examples)
+        reported.append(Reported(contribution.num_examples, states))
         devices_bounded += outside > 0
         statistics_bounded += outside
     after, diagnostics = strategy.finish(before, accumulator)
+    unbelieved = left_out(reported, metrics, limits.states)
+    sums: dict[str, list[float]] = {}
+    for said, examples, without in zip(reported, counted.examples, unbelieved, strict=True):
+        sums = sum_states(sums, said.states, metrics, limits.states, examples / said.num_examples, without)
     return Merged(
         _settled(after, weight_size, ranges) if contributions else after,
         sum(counted.examples),
@@ -117,6 +122,7 @@ def merge(
             "weight_cap": float(counted.cap),
             "devices_bounded": float(devices_bounded),
             "statistics_bounded": float(statistics_bounded),
+            "metrics_left_out": float(sum(map(bool, unbelieved))),
         },
     )
 

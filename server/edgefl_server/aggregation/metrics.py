@@ -4,18 +4,96 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from edgefl.errors import DataError
 from edgefl.manifest import Metric
 from edgefl.metrics import FINALISERS, LOSS_STATES, compute
 from edgefl.wire.messages import MetricState
 
-__all__ = ["finalise", "sum_states"]
+__all__ = ["Reported", "finalise", "left_out", "sum_states"]
 
 Sums = dict[str, list[float]]
 
 _LOSS = Metric("loss", "mean", LOSS_STATES)
+_MEANS = ("mean", "root_mean")
+"""Finalisers of two states: a total, and for how much it counts."""
+_WIDTH = 100.0
+"""In multiples of 1 + |median|: honest devices' losses differ by a few times, those that are made up by any number."""
+_RATIO = 10.0
+"""What a device's total may count for per example, in multiples of the median: sample weights differ by less."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What one device says of its metrics.
+
+    Attributes:
+        num_examples: as it says.
+        states: as it sent them.
+    """
+
+    num_examples: int
+    states: tuple[MetricState, ...]
+
+
+def left_out(devices: Sequence[Reported], metrics: Iterable[Metric], sizes: Mapping[str, int]) -> list[set[str]]:
+    """Which states of each device do not count, since it must have made them up.
+
+    Among three or more devices a metric's value may be at most 100 · (1 + |median|) away from the median of the round,
+    and count per example for at most ten times the median; the states of a metric that is no mean may add up, per
+    example, to 100 · (1 + median). The order of the devices does not matter.
+
+    Args:
+        devices: of one round.
+        metrics: the manifest's.
+        sizes: elements of every state that is kept, by name.
+
+    Returns:
+        Names of states, for each device.
+    """
+    result: list[set[str]] = [set() for _ in devices]
+    if len(devices) < 3:
+        return result
+    sent = [
+        {state.name: state.values for state in each.states if len(state.values) == sizes.get(state.name)}
+        for each in devices
+    ]
+    for metric in (_LOSS, *metrics):
+        having = [index for index, each in enumerate(sent) if all(name in each for name in metric.states)]
+        if len(having) < 3:
+            continue
+        states = {index: [sent[index][name] for name in metric.states] for index in having}
+        examples = {index: devices[index].num_examples for index in having}
+        odd = _odd_means(states, examples) if metric.finaliser in _MEANS else _odd_sizes(states, examples)
+        for index in odd:
+            result[index].update(metric.states)
+    return result
+
+
+def _odd_means(states: Mapping[int, Sequence[Sequence[float]]], examples: Mapping[int, int]) -> set[int]:
+    totals = {index: math.fsum(each[0]) for index, each in states.items()}
+    counts = {index: math.fsum(each[1]) for index, each in states.items()}
+    values = {index: totals[index] / counts[index] for index in states if counts[index] > 0}
+    odd = {index for index in states if counts[index] < 0 or (counts[index] == 0 and totals[index] != 0)}
+    if len(values) < 3:
+        return odd
+    median = statistics.median_low(values.values())
+    odd |= {index for index, value in values.items() if not abs(value - median) <= _WIDTH * (1 + abs(median))}
+    shares = {index: counts[index] / examples[index] for index in values}
+    largest = _RATIO * statistics.median_low(shares.values())
+    return odd | {index for index, share in shares.items() if share > largest}
+
+
+def _odd_sizes(states: Mapping[int, Sequence[Sequence[float]]], examples: Mapping[int, int]) -> set[int]:
+    sizes = {
+        index: math.fsum(abs(value) for state in each for value in state) / examples[index]
+        for index, each in states.items()
+    }
+    largest = _WIDTH * (1 + statistics.median_low(sizes.values()))
+    return {index for index, size in sizes.items() if size > largest}
 
 
 def sum_states(
@@ -24,6 +102,7 @@ def sum_states(
     metrics: Iterable[Metric],
     sizes: Mapping[str, int],
     share: float = 1.0,
+    without: Iterable[str] = (),
 ) -> Sums:
     """Adds one device's states to the sums.
 
@@ -36,8 +115,14 @@ def sum_states(
         metrics: the manifest's.
         sizes: elements of every state that is kept, by name.
         share: 1; less where the device counts for fewer examples than it says.
+        without: states that do not count, see `left_out`.
     """
-    sent = {state.name: state.values for state in states if len(state.values) == sizes.get(state.name)}
+    unwanted = set(without)
+    sent = {
+        state.name: state.values
+        for state in states
+        if len(state.values) == sizes.get(state.name) and state.name not in unwanted
+    }
     result = {name: list(values) for name, values in sums.items()}
     wanted = {
         name for metric in (_LOSS, *metrics) if all(each in sent for each in metric.states) for name in metric.states

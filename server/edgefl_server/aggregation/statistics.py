@@ -25,6 +25,8 @@ finite."""
 _WIDTH = 100.0
 """In multiples of 1 + |median|. One device may take a hundred local steps where another takes one, and with Keras's
 momentum of 0.99 it then moves sixty times as far."""
+_ROUNDING = 2.0**-10
+"""Relative; float16 rounds to 2⁻¹¹."""
 _ELEMENTS = 1 << 20
 """Sorted at once."""
 
@@ -46,13 +48,15 @@ class Range:
     def bounded(self, change: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
         """A device's change with what it makes of each element held to the range, and how many elements were outside.
 
-        Where all are inside the result is the given array itself.
+        Where all are inside the result is the given array itself. What is outside by no more than a codec rounds (a
+        variance that really fell to 0, sent as float16) is held to the range and not counted.
         """
         value = self.base.astype(np.float64) + change
         outside = (value < self.low) | (value > self.high)
-        count = int(np.count_nonzero(outside))
-        if not count:
+        if not outside.any():
             return change, 0
+        excess = np.maximum(self.low[outside] - value[outside], value[outside] - self.high[outside])
+        count = int(np.count_nonzero(excess > np.abs(change[outside]) * _ROUNDING))
         result = change.copy()
         result[outside] = (np.clip(value[outside], self.low[outside], self.high[outside])) - self.base[outside]
         return result, count

@@ -142,3 +142,35 @@ def test_a_round_without_outcomes_leaves_everything_as_it_was() -> None:
     result = merged([])
     assert result.state.weights is BASE
     assert (result.num_examples, result.metric_sums) == (0, {})
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"loss_sum": 1e59},
+        {"right": 1e6},
+        {"loss_sum": -1e7},
+        {"all": 1e9},
+        {"all": -5.0},
+        {"right": 50.0, "all": 0.0},
+    ],
+)
+def test_what_a_device_must_have_made_up_does_not_count_in_the_fleets_metrics(lie: dict[str, float]) -> None:
+    updates = [update(f"t{index}", 100) for index in range(4)]
+    honest = [states(100, 0.7 + 0.1 * index, 0.5) for index in range(3)]
+    liar = tuple(MetricState(each.name, (lie.get(each.name, each.values[0]),)) for each in states(100, 0.8, 0.5))
+    found = merged(updates, metrics=[*honest, liar])
+    values = finalise(found.metric_sums, [ACCURACY])
+    assert values["accuracy"] == pytest.approx(0.5)
+    assert values["loss"] == pytest.approx(0.8)
+    assert found.diagnostics["metrics_left_out"] == 1
+
+
+def test_metrics_of_unlike_honest_devices_are_summed_as_they_are() -> None:
+    updates = [update(f"t{index}", 100) for index in range(4)]
+    sent = [states(100, loss, accuracy) for loss, accuracy in ((0.01, 1.0), (0.02, 0.99), (9.5, 0.0), (2.3, 0.1))]
+    found = merged(updates, metrics=sent)
+    assert found.diagnostics["metrics_left_out"] == 0
+    for name in ("loss_sum", "rows", "right", "all"):
+        values = [each.values[0] for device in sent for each in device if each.name == name]
+        assert found.metric_sums[name] == [pytest.approx(sum(values))]

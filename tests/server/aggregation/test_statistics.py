@@ -103,3 +103,14 @@ def test_a_damaged_base_is_brought_back_into_the_range_and_not_made_worse() -> N
     kept, outside = ranges.bounded(changes[0])
     assert outside == 1
     np.testing.assert_array_equal(base + kept, [0.0, 5.0, 0.0, 9.0])
+
+
+def test_a_variance_that_fell_to_nothing_and_was_rounded_by_a_codec_is_no_lie() -> None:
+    base = np.array([0.0, 0.3], np.float32)
+    trained = np.array([0.0, 1e-9], np.float32)
+    change = (trained - base).astype(np.float16).astype(np.float32)
+    assert (base + change)[1] < 0
+    bounded, outside = absolute_range(base, ModelLimits(variances=((1, 2),))).bounded(change)
+    assert outside == 0
+    assert (base + bounded)[1] >= 0
+    assert absolute_range(base, ModelLimits(variances=((1, 2),))).bounded(change - np.float32(1))[1] == 1
