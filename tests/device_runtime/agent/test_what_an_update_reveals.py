@@ -18,6 +18,10 @@ EXAMPLE = np.random.default_rng(5).normal(size=(1, 20)).astype(np.float32)
 
 
 def sent_by_a_device_with_one_example(path, **asked):
+    return sent_by_a_device(path, {"x": EXAMPLE, "y": np.array([3])}, **asked)
+
+
+def sent_by_a_device(path, data, **asked):
     """The sections of the recorded message as an eavesdropper reads them, by the parameters' names."""
     trainer = InterpreterTrainer(path)
     manifest = trainer.manifest
@@ -37,7 +41,7 @@ def sent_by_a_device_with_one_example(path, **asked):
     )
     if task.correction is Correction.SCAFFOLD:
         task = replace(task, extra_vectors=(ExtraVector("control", "0" * 64),))
-    examples = arrange({"x": EXAMPLE, "y": np.array([3])}, manifest)
+    examples = arrange(data, manifest)
     given = Given(ModelFile.read(path).initial_weights(), control)
     message = perform(task, trainer, given, examples, lambda: None).outcome.encode()
     outcome = Outcome.decode(message)
@@ -80,3 +84,29 @@ def test_a_single_example_is_read_from_the_statistics_of_batch_normalization(bat
     changes, outcome = sent_by_a_device_with_one_example(batch_norm_first_file, epochs=3)
     mean = next(change for name, change in changes.items() if name.endswith("moving_mean"))
     np.testing.assert_allclose(mean / (1 - MOMENTUM**outcome.local_steps), EXAMPLE[0], atol=1e-5)
+
+
+def test_behind_a_relu_one_example_among_several_is_read_exactly(mlp_file):
+    random = np.random.default_rng(2)
+    x = random.normal(size=(4, 20)).astype(np.float32)
+    changes, _ = sent_by_a_device(mlp_file, {"x": x, "y": random.integers(0, 5, 4)})
+    kernel = next(change for change in changes.values() if change.shape == (20, 16)).astype(np.float64)
+    bias = next(change for change in changes.values() if change.shape == (16,))
+    candidates = [kernel[:, unit] / bias[unit] for unit in np.flatnonzero(bias)]
+    distances = [min(np.abs(each - row).max() for each in candidates) for row in x]
+    assert min(distances) < 1e-4
+
+
+def test_an_embedding_shows_which_words_are_on_the_device(two_inputs_file):
+    words = np.full((40, 3), 4)
+    words[17] = [4, 9, 4]  # one that occurs once
+    random = np.random.default_rng(3)
+    data = {
+        "measured": random.normal(size=(40, 4)).astype(np.float32),
+        "words": words.astype(np.int32),
+        "kind": random.integers(0, 3, 40),
+        "size": random.normal(size=(40, 1)).astype(np.float32),
+    }
+    changes, _ = sent_by_a_device(two_inputs_file, data, epochs=3, codec="float16")
+    table = next(change for change in changes.values() if change.shape == (10, 4))
+    assert set(np.flatnonzero(np.abs(table).sum(1))) == {4, 9}
