@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from typing import Any
 
 import h11
@@ -111,18 +112,21 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP request, and ends the connection."""
+        # Called where the error is handled.
+        status = 431 if getattr(sys.exc_info()[1], "error_status_hint", 400) == 431 else 400
         if self.cycle is not None and not self.cycle.response_complete:
             # The application learns that nobody is there; what it still says goes nowhere.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps(error_body("malformed", f"{msg} A header has at most {MAX_HEADER_BYTES} bytes.")).encode()
+            code = "too_large" if status == 431 else "malformed"
+            body = json.dumps(error_body(code, f"{msg} A header has at most {MAX_HEADER_BYTES} bytes.")).encode()
             headers = [
                 ("Content-Type", CONTROL_TYPE),
                 ("Content-Length", str(len(body))),
                 ("Connection", "close"),
             ]
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 

@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,7 +225,7 @@ def test_what_is_no_request_is_answered_and_logs_nothing(sent: bytes, caplog: py
             client = await server.client()
             client.writer.write(sent)
             answer = await client.ended()
-            assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200"))
+            assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431", b"HTTP/1.1 200"))
             await server.until(0)
 
     run(scenario)
@@ -371,6 +370,18 @@ def test_a_stop_gives_up_handshakes(tls: ssl.SSLContext) -> None:
         assert len(connections) == 0
 
     run(lambda: asyncio.wait_for(scenario(), 15))
+
+
+def test_a_header_that_is_too_long_is_said_to_be_that() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40_000)
+            answer = await client.answer()
+            assert (answer.status, answer.code) == (431, "too_large")
+            assert answer.headers["content-type"] == CONTROL_TYPE
+
+    run(scenario)
 
 
 def test_what_the_stop_cut_off_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
