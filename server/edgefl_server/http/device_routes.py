@@ -9,10 +9,12 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
 from edgefl_server.http.context import Caller, Context, Shared, bearer
-from edgefl_server.http.errors import RequestError, retry_after
+from edgefl_server.http.errors import RequestError, response, retry_after
 from edgefl_server.http.receiving import Announced, wrong_offset
 from edgefl_server.http.waiting import Call
 from edgefl_server.storage import (
@@ -212,7 +214,29 @@ def send_blob(request: Request, path: Any, digest: str, headers: dict[str, str] 
     all_headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable", **(headers or {})}
     if digest in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=all_headers)
-    return FileResponse(path, media_type="application/octet-stream", headers=all_headers)
+    return _Download(path, media_type="application/octet-stream", headers=all_headers)
+
+
+class _Download(FileResponse):
+    """A file, whose refusals of a Range are edgefl errors."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        refusal: JSONResponse | None = None
+
+        async def checked_send(message: Message) -> None:
+            nonlocal refusal
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                status, sent = message["status"], Headers(raw=message["headers"])
+                kept = {name: sent[name] for name in ("Content-Range",) if name in sent}
+                why = "The Range begins beyond the end." if status == 416 else "The Range expects the form bytes=N-."
+                refusal = response(status, "bad_range", why, headers=kept)
+            if refusal is None:
+                await send(message)
+
+        await super().__call__(scope, receive, checked_send)
+        if refusal is not None:
+            await refusal(scope, receive, send)
 
 
 async def _ended(context: Context, population: str, remembers: list[str]) -> dict[str, str]:

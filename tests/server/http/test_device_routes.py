@@ -135,6 +135,29 @@ def test_a_waiting_device_learns_at_once_that_the_last_run_has_ended(api: Api) -
     assert [answer.headers["EdgeFL-Active-Runs"] for answer in answers] == ["0"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ("bytes=99999999-", 416),
+        ("bytes=-0", 416),
+        ("bytes", 400),
+        ("rows=1-", 400),
+        ("bytes=5-2", 400),
+        ("bytes=", 400),
+    ],
+)
+def test_a_range_that_does_not_fit_is_refused_as_everything_is(api: Api, asked: str, status: int) -> None:
+    device, run = api.device(0), api.create_run()["run"]
+    model = f"/v1/models/{api.task(device).model_hash}"
+    for path, headers in ((model, device), (f"/v1/runs/{run}/weights", ADMIN)):
+        answer = api.client.get(path, headers={**headers, "Range": asked})
+        assert (answer.status_code, code(answer)) == (status, "bad_range")
+        assert answer.headers["content-type"] == CONTROL_TYPE
+    size = len(api.client.get(model, headers=device).content)
+    refused = api.client.get(model, headers={**device, "Range": asked})
+    assert refused.headers.get("Content-Range") == (f"bytes */{size}" if status == 416 else None)
+
+
 def test_the_model_and_the_weights_of_an_open_task_can_be_fetched_whole_or_in_part(api: Api) -> None:
     device = api.device(0)
     api.create_run()
