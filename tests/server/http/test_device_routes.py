@@ -73,6 +73,7 @@ def test_a_device_that_is_not_enrolled_gets_401(api: Api, method: str, path: str
     headers = {} if header is None else {"Authorization": header.encode()}
     answer = api.client.request(method, path, headers=headers)
     assert (answer.status_code, code(answer)) == (401, "unknown_device")
+    assert answer.json()["error"]["hint"] == "Ask the operator for a new invitation."
 
 
 def test_work_is_a_task_message_and_the_same_one_until_it_is_done(api: Api) -> None:
