@@ -49,7 +49,7 @@ def start(
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow other machines without TLS.")] = False,
     max_outcome_bytes: Annotated[int, typer.Option(help="Larger outcomes are refused.", min=1)] = 256 << 20,
     max_connections: Annotated[
-        int, typer.Option(help="More are turned away; 0: as many as there may be open files for.", min=0)
+        int, typer.Option(help="More are turned away.", min=0, show_default="half of the open files, at most 8192")
     ] = 0,
     keep_days: Annotated[
         float, typer.Option(help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.", min=0)
@@ -158,36 +158,46 @@ def create(
     strategy: Annotated[
         str, typer.Option(help="How updates become new weights: fedavg, fedprox, scaffold, feddyn or fedsgd.")
     ] = "fedavg",
-    mu: Annotated[float, typer.Option(help="FedProx's mu, FedDyn's alpha.", show_default=False)] = 0.0,
+    mu: Annotated[float, typer.Option(help="FedProx's mu, FedDyn's alpha.", show_default="none")] = 0.0,
     server_learning_rate: Annotated[
-        float | None, typer.Option(help="The server's own step [default: scaffold 1, fedsgd the model's]")
+        float | None,
+        typer.Option(help="The server's own step.", show_default="scaffold: 1, fedsgd: the model's"),
     ] = None,
-    minimum: Annotated[
-        int, typer.Option(help="Outcomes that suffice at the deadline; 0: the target.", show_default=False)
-    ] = 0,
+    minimum: Annotated[int, typer.Option(help="Outcomes that suffice at the deadline.", show_default="the target")] = 0,
     over_selection: Annotated[
-        float, typer.Option(help="Devices asked per outcome wanted [default: 1.3 with --deadline, else 1]")
+        float, typer.Option(help="Devices asked per outcome wanted.", show_default="1.3 with a deadline, else 1")
     ] = 0.0,
-    deadline: Annotated[float, typer.Option(help="Seconds that a round waits for outcomes; 0: for ever.")] = 0.0,
+    deadline: Annotated[
+        float, typer.Option(help="Seconds that a round waits for outcomes.", show_default="for ever")
+    ] = 0.0,
     max_failures: Annotated[
-        int, typer.Option(help="A round gives up when so many devices failed; 0: as many as it asks, at least 3.")
+        int,
+        typer.Option(
+            help="A round gives up when so many devices failed.", show_default="as many as it asks, and at least 3"
+        ),
     ] = 0,
     lease_seconds: Annotated[float, typer.Option(help="Silence after which a device may lose its place.")] = 300.0,
     task_seconds: Annotated[
-        float, typer.Option(help="The longest that a task may take; 0: twelve times --lease-seconds.")
+        float, typer.Option(help="The longest that a task may take.", show_default="12 leases")
     ] = 0.0,
     epochs: Annotated[int, typer.Option(help="Passes over each device's data.")] = 1,
-    max_steps: Annotated[int, typer.Option(help="Batches per task; 0: no limit.")] = 0,
-    learning_rate: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows per step; 0: the model's own.")] = 0,
+    max_steps: Annotated[int, typer.Option(help="Batches per task.", show_default="no limit")] = 0,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the devices' steps.", show_default="the model's")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows per step.", show_default="the model's")] = 0,
     codec: Annotated[str, typer.Option(help="How devices write updates: float32 or float16.")] = "float32",
-    clip_norm: Annotated[float, typer.Option(help="Devices clip updates to this L2 norm; 0: they do not.")] = 0.0,
+    clip_norm: Annotated[
+        float, typer.Option(help="Devices clip updates to this L2 norm.", show_default="no clipping")
+    ] = 0.0,
     max_examples: Annotated[int, typer.Option(help="A device counts for at most so many examples.")] = 100_000,
     max_weight_ratio: Annotated[
         float, typer.Option(help="And for at most so many times the round's median; 0: no such limit.")
     ] = 10.0,
-    max_update_norm: Annotated[float, typer.Option(help="Updates with a larger L2 norm are refused.")] = 1e6,
-    seed: Annotated[int, typer.Option(help="Makes the run repeatable; 0: a random one.")] = 0,
+    max_update_norm: Annotated[
+        float, typer.Option(help="Updates with a larger L2 norm are refused.", show_default="1e6")
+    ] = 1e6,
+    seed: Annotated[int, typer.Option(help="Makes the run repeatable.", show_default="drawn")] = 0,
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
     state: StateOption = None,
     server: ServerOption = None,
@@ -267,7 +277,7 @@ def weights(
     run_id: RunArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npy file: the flat float32 vector.")],
     round: Annotated[
-        int | None, typer.Option(help="After which round; 0: the initial ones. The latest if not given.")
+        int | None, typer.Option(help="After which round; 0: the initial ones.", show_default="the latest")
     ] = None,
     state: StateOption = None,
     server: ServerOption = None,

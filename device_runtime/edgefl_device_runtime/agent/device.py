@@ -105,6 +105,7 @@ class Device:
         self._enrolled = False
         self._rest = 0.0
         self._troubles = 0
+        self._until_idle = False
         self.active_runs: int | None = None
         self._summary = Summary(self._identity.device_id, population, server)
 
@@ -133,6 +134,7 @@ class Device:
             f"Device {self.device_id[:8]} (edgefl {__version__}) of {self._summary.population} at "
             f"{self._connection.server}: waiting for work."
         )
+        self._until_idle = until_idle
         while True:
             done = self.step(wait=self._settings.poll_wait)
             if done is None and until_idle and self.active_runs == 0:
@@ -201,7 +203,11 @@ class Device:
     def _poll(self, wait: float) -> tuple[Task | None, int]:
         """A task and the bytes of its message, or None."""
         asked = self._worker.memories.to_ask_about(self._settings.runs_asked)
-        document: dict[str, Any] = {"wait": wait, **({"remembers": asked} if asked else {})}
+        document: dict[str, Any] = {"wait": wait}
+        if self._until_idle:
+            document["until_idle"] = True  # else the server waits for the next run
+        if asked:
+            document["remembers"] = asked
         reply = self._patiently(
             lambda: self._connection.attempt_json(
                 "POST",

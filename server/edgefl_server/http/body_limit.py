@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgefl_server.http.errors import response
+from edgefl_server.http.protocol import MAX_HEADER_BYTES
 
 __all__ = ["BodyLimit"]
 
@@ -26,13 +27,13 @@ class _RefusedError(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body longer than the limit of its path, 408 for one that takes too long.
+    """ASGI middleware: 431 for a header that is too long, 413 for a body that is, 408 for one that takes too long.
 
     What is too large is answered at once; the protocol reads and drops the rest, so that the client gets to read it.
 
     Args:
         app: what is protected.
-        limit_of: method and path to the largest number of bytes.
+        limit_of: method and path to the largest number of bytes of a body.
         silence_seconds: see `_LONGEST_SILENCE_SECONDS`.
         grace_seconds: see `_GRACE_SECONDS`.
     """
@@ -56,6 +57,10 @@ class BodyLimit:
         if len(scope["headers"]) > _MOST_HEADERS:
             answer = response(431, "too_large", f"A request has at most {_MOST_HEADERS} headers.")
             await answer(scope, receive, send)
+            return
+        if _header_bytes(scope) > MAX_HEADER_BYTES:
+            # The protocol only bounds a header that has not come whole.
+            await response(431, "too_large", f"A header has at most {MAX_HEADER_BYTES} bytes.")(scope, receive, send)
             return
         limit = self._limit_of(scope["method"], scope["path"])
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
@@ -101,6 +106,12 @@ class BodyLimit:
                 raise
         if refusal is not None and not started:
             await refusal(scope, receive, send)
+
+
+def _header_bytes(scope: Scope) -> int:
+    """About as many as came: the request's target, and each field with its colon, space and end of line."""
+    target = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    return target + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def _too_large(limit: int) -> JSONResponse:

@@ -157,8 +157,10 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accepts nothing more and closes the listener."""
+        """Accepts nothing more, gives up handshakes, and closes the listener."""
         self._closed = True
+        for task in self._tasks:
+            task.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
         for connection in list(self._lingering):

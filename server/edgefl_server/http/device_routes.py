@@ -9,10 +9,12 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
 from edgefl_server.http.context import Caller, Context, Shared, bearer
-from edgefl_server.http.errors import RequestError, retry_after
+from edgefl_server.http.errors import RequestError, response, retry_after
 from edgefl_server.http.receiving import Announced, wrong_offset
 from edgefl_server.http.waiting import Call
 from edgefl_server.storage import (
@@ -32,7 +34,7 @@ router = APIRouter(prefix="/v1", tags=["devices"])
 
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_IDLE_WAIT_SECONDS = 1.0
-"""The wait when the population has no active run at all: scripts (`--until-idle`) sit it out at their end."""
+"""The wait of devices that end with the work when there is none: scripts (`--until-idle`) sit it out at their end."""
 HASH = "^[0-9a-f]{64}$"
 Hash = Annotated[str, Path(pattern=HASH, description="SHA-256 as lower-case hexadecimal digits")]
 TaskId = Annotated[str, Path(max_length=100, pattern="^[0-9a-f-]+$")]
@@ -51,6 +53,7 @@ class Poll(BaseModel):
     """How long a device is willing to wait."""
 
     wait: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="seconds; at most 30 are used")
+    until_idle: bool = Field(default=False, description="the device ends when no run is active any more")
     remembers: list[Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]] = Field(
         default_factory=list, max_length=64, description="runs of which the device keeps something"
     )
@@ -93,6 +96,7 @@ async def get_next_task(
     started = time.monotonic()
     wait = min(poll.wait if poll else 0.0, _LONGEST_WAIT_SECONDS)
     line, population, remembers = context.work, device.population, poll.remembers if poll else []
+    until_idle = poll is not None and poll.until_idle
     seen, called = 0, False
     while True:
         ticket = line.ticket(population)
@@ -103,12 +107,13 @@ async def get_next_task(
         if task is not None:
             headers = await _ended(context, population, remembers)
             return Response(task.encode(), media_type=CONTENT_TYPE, headers=headers)
-        # A script that ends with the work (`--until-idle`) learns so at once, or soon when there was none.
-        limit = wait if active else min(wait, _LONGEST_IDLE_WAIT_SECONDS)
-        if seen > 0 and active == 0:
+        # Who ends with the work learns at once that it is over, or soon when there was none. All others stay in line,
+        # so that a new run has its devices at once.
+        limit = min(wait, _LONGEST_IDLE_WAIT_SECONDS) if until_idle and not active else wait
+        if until_idle and seen > 0 and active == 0:
             break
         seen = active
-        call = await line.wait(population, ticket, started + limit - time.monotonic())
+        call = await line.wait(population, ticket, started + limit - time.monotonic(), until_idle)
         if call is Call.NONE or line.stopping:
             break
         called = call is Call.CALLED
@@ -116,7 +121,9 @@ async def get_next_task(
             line.pass_on(population)
             break
     headers = await _ended(context, population, remembers)
-    headers |= {**(retry_after(1, 3) if active else retry_after(5, 15)), "EdgeFL-Active-Runs": str(active)}
+    # A device that waits in line is soon there again; one that only asks need not ask often while there is nothing.
+    soon = active or limit > _LONGEST_IDLE_WAIT_SECONDS
+    headers |= {**(retry_after(1, 3) if soon else retry_after(5, 15)), "EdgeFL-Active-Runs": str(active)}
     return Response(status_code=204, headers=headers)
 
 
@@ -212,7 +219,29 @@ def send_blob(request: Request, path: Any, digest: str, headers: dict[str, str] 
     all_headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable", **(headers or {})}
     if digest in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=all_headers)
-    return FileResponse(path, media_type="application/octet-stream", headers=all_headers)
+    return _Download(path, media_type="application/octet-stream", headers=all_headers)
+
+
+class _Download(FileResponse):
+    """A file, whose refusals of a Range are edgefl errors."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        refusal: JSONResponse | None = None
+
+        async def checked_send(message: Message) -> None:
+            nonlocal refusal
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                status, sent = message["status"], Headers(raw=message["headers"])
+                kept = {name: sent[name] for name in ("Content-Range",) if name in sent}
+                why = "The Range begins beyond the end." if status == 416 else "The Range expects the form bytes=N-."
+                refusal = response(status, "bad_range", why, headers=kept)
+            if refusal is None:
+                await send(message)
+
+        await super().__call__(scope, receive, checked_send)
+        if refusal is not None:
+            await refusal(scope, receive, send)
 
 
 async def _ended(context: Context, population: str, remembers: list[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from typing import Any
 
 import h11
@@ -27,6 +28,8 @@ _UNWANTED_BODY_SECONDS = 60.0
 only when they have sent all."""
 _UNREAD_ANSWER_SECONDS = 60.0
 """A client that takes nothing of an answer for so long does not want it."""
+_GOODBYE_SECONDS = 2.0
+"""With TLS a connection ends when the client has said goodbye, too; a stop waits so long for those that do not read."""
 _READ_AT_ONCE = 32 << 10
 """asyncio reads eight times as much, which would be memory for each of many uploads."""
 _MOST_AHEAD = 16 << 10
@@ -66,6 +69,8 @@ class Protocol(H11Protocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._drop_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._goodbye_timer: asyncio.TimerHandle | None = None
+        self._stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
@@ -78,7 +83,7 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._place.leave()
-        for timer in (self._header_timer, self._drop_timer, self._write_timer):
+        for timer in (self._header_timer, self._drop_timer, self._write_timer, self._goodbye_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -94,21 +99,34 @@ class Protocol(H11Protocol):
         """Called when the application has answered."""
         super().on_response_complete()
         self._watch()
+        if self._stopping and self.transport.is_closing():
+            self._goodbye_timer = self.loop.call_later(_GOODBYE_SECONDS, self._end)
+
+    def shutdown(self) -> None:
+        """Called when the server stops: ends the connection at once, or after the answer to a request under way."""
+        self._stopping = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            super().shutdown()
+        else:
+            self._end()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP request, and ends the connection."""
+        # Called where the error is handled.
+        status = 431 if getattr(sys.exc_info()[1], "error_status_hint", 400) == 431 else 400
         if self.cycle is not None and not self.cycle.response_complete:
             # The application learns that nobody is there; what it still says goes nowhere.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps(error_body("malformed", f"{msg} A header has at most {MAX_HEADER_BYTES} bytes.")).encode()
+            code = "too_large" if status == 431 else "malformed"
+            body = json.dumps(error_body(code, f"{msg} A header has at most {MAX_HEADER_BYTES} bytes.")).encode()
             headers = [
                 ("Content-Type", CONTROL_TYPE),
                 ("Content-Length", str(len(body))),
                 ("Connection", "close"),
             ]
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
@@ -125,6 +143,15 @@ class Protocol(H11Protocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         pass  # the request is answered as if it had not asked
+
+    def _end(self) -> None:
+        """Ends an answered connection without a goodbye; one that still takes its answer gets the time for it."""
+        if self.transport.get_write_buffer_size() == 0:
+            self.transport.abort()
+            return
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._goodbye_timer = self.loop.call_later(_GOODBYE_SECONDS, self._end)
 
     def _watch(self) -> None:
         """Sets the timers as the connection now stands."""

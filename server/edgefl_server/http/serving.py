@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import ipaddress
+import logging
 import signal
 import socket
 import ssl
@@ -32,6 +33,9 @@ _STOP_SECONDS = 10
 
 _KEEP_ALIVE_SECONDS = 75
 """Longer than a device waits between two polls, so that it need not connect each time."""
+
+# Nothing is lost by a request that the stop cut off, and whoever stops the server can do nothing about it.
+logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown exceeded" not in str(record.msg))
 
 
 @dataclass(frozen=True)

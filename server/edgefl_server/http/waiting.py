@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 
 __all__ = ["Bell", "Call", "Outlook", "WaitingLines"]
 
@@ -82,11 +83,11 @@ class Outlook:
 
 @dataclass
 class _Line:
-    """The devices of one population that wait, first come first served."""
+    """The devices of one population that wait, first come first served; each with whether it ends with the work."""
 
     version: int = 0
     outlook: tuple[int, float, asyncio.Future[Outlook]] | None = None
-    waiting: OrderedDict[asyncio.Future[None], None] = field(default_factory=OrderedDict)
+    waiting: OrderedDict[asyncio.Future[None], bool] = field(default_factory=OrderedDict)
     changed: bool = False
     passed_on: bool = False
     calling: asyncio.Task[None] | None = None
@@ -95,9 +96,9 @@ class _Line:
 class WaitingLines:
     """Requests that wait for work, a line for each population.
 
-    A ring wakes as many as there are places for, and all of a population once its last run is over: they have nothing
-    to wait for. Whoever is called and does not take a place lets the next try (`pass_on`). So a thousand devices that
-    wait cost nothing while there is no work, and one look each when they are called.
+    A ring wakes as many as there are places for, and once a population's last run is over those that end with the
+    work: all others wait for the next run. Whoever is called and does not take a place lets the next try (`pass_on`).
+    So a thousand devices that wait cost nothing while there is no work, and one look each when they are called.
 
     Args:
         look: from a population's name to what there is for it.
@@ -148,15 +149,22 @@ class WaitingLines:
         """Take it before looking for work: a ring in between is then not missed."""
         return self._line(population).version
 
-    async def wait(self, population: str, ticket: int, seconds: float) -> Call:
-        """Returns when this one is called, or after some seconds."""
+    async def wait(self, population: str, ticket: int, seconds: float, until_idle: bool = False) -> Call:
+        """Returns when this one is called, or after some seconds.
+
+        Args:
+            population: whose line.
+            ticket: see `ticket`.
+            seconds: at most.
+            until_idle: it is also called when no run is active any more.
+        """
         line = self._line(population)
         if line.version != ticket:
             return Call.CHANGED
         if self.stopping or seconds <= 0:
             return Call.NONE
         called = asyncio.get_running_loop().create_future()
-        line.waiting[called] = None
+        line.waiting[called] = until_idle
         try:
             await asyncio.wait([called], timeout=seconds)
         except asyncio.CancelledError:
@@ -202,7 +210,7 @@ class WaitingLines:
                     _log.exception("could not see whether there is work for %s", population)
                     return
                 if found.active == 0:
-                    _wake(line, len(line.waiting))
+                    _wake(line, len(line.waiting), until_idle=True)
                 else:
                     _wake(line, found.places if changed else min(found.places, 1))
         finally:
@@ -213,12 +221,12 @@ class WaitingLines:
             _wake(line, len(line.waiting))
 
 
-def _wake(line: _Line, count: int) -> None:
-    while count > 0 and line.waiting:
-        called = line.waiting.popitem(last=False)[0]
-        if not called.done():
-            called.set_result(None)
-            count -= 1
+def _wake(line: _Line, count: int, until_idle: bool = False) -> None:
+    """Calls so many, the first first; ``until_idle``: only of those that end with the work."""
+    able = (each for each, ends in line.waiting.items() if (ends or not until_idle) and not each.done())
+    for called in list(islice(able, count)):
+        del line.waiting[called]
+        called.set_result(None)
 
 
 def _few(outlook: asyncio.Future[Outlook]) -> bool:

@@ -180,5 +180,7 @@ def authenticate(state: ServerState, device: str, secret: str) -> DeviceRow:
         known = session.scalar(select(DeviceRow).where(DeviceRow.device == device))
     expected = known.secret_hash if known is not None else "0" * 64
     if not hmac.compare_digest(expected, sha256(secret.encode())) or known is None:
-        raise AuthenticationError("The device id or its secret is not known here.", hint="Enrol first.")
+        raise AuthenticationError(
+            "The device id or its secret is not known here.", hint="Ask the operator for a new invitation."
+        )
     return known

@@ -16,7 +16,9 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": json.dumps(got).encode()})
 
 
-def ask(pauses: list[float], *, size: int = 10, headers: int = 0, **settings: float) -> tuple[int, Any]:
+def ask(
+    pauses: list[float], *, size: int = 10, headers: int = 0, value: bytes = b"y", **settings: float
+) -> tuple[int, Any]:
     """A body in pieces, each after a pause of the client."""
 
     async def scenario() -> tuple[int, Any]:
@@ -30,7 +32,7 @@ def ask(pauses: list[float], *, size: int = 10, headers: int = 0, **settings: fl
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "PUT", "path": "/", "headers": [(b"x", b"y")] * headers}
+        scope = {"type": "http", "method": "PUT", "path": "/", "headers": [(b"x", value)] * headers}
         await BodyLimit(application, lambda method, path: 1000, **settings)(scope, receive, send)  # type: ignore[arg-type]
         return sent[0]["status"], json.loads(sent[1]["body"])
 
@@ -64,3 +66,10 @@ def test_more_than_the_limit_is_too_large() -> None:
 def test_many_headers_are_too_large() -> None:
     status, answer = ask([0], headers=101)
     assert (status, answer["error"]["code"]) == (431, "too_large")
+
+
+def test_a_long_header_is_too_large_also_when_it_came_at_once() -> None:
+    assert ask([0], headers=1, value=bytes(16_000)) == (200, 10)
+    for headers, size in ((1, 30_000), (90, 200)):
+        status, answer = ask([0], headers=headers, value=bytes(size))
+        assert (status, answer["error"]["code"]) == (431, "too_large")

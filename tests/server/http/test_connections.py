@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import statistics
@@ -9,7 +10,6 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,9 +80,8 @@ async def serving(most: int = 100, header_seconds: float = 1000.0, tls: ssl.SSLC
         yield serves
     finally:
         acceptor.close()
-        for each in serves.protocols:
-            if each.transport is not None:
-                each.transport.abort()
+        for each in list(state.connections):
+            each.transport.abort()  # type: ignore[union-attr]
         await asyncio.sleep(0.01)
     assert complaints == []
 
@@ -226,7 +225,7 @@ def test_what_is_no_request_is_answered_and_logs_nothing(sent: bytes, caplog: py
             client = await server.client()
             client.writer.write(sent)
             answer = await client.ended()
-            assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200"))
+            assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431", b"HTTP/1.1 200"))
             await server.until(0)
 
     run(scenario)
@@ -275,32 +274,120 @@ def test_without_files_connections_are_turned_away_and_later_accepted_again(
     assert [record.message for record in caplog.records] == ["a connection could not be accepted: Too many open files"]
 
 
-def test_tls_serves_and_a_stranger_to_it_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """A server's side of TLS."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "c.pem", folder / "k.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=x", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
+    return context
 
+
+async def tls_client(port: int) -> Client:
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    client = Client(port)
+    client.reader, client.writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+    return client
+
+
+def test_tls_serves_and_a_stranger_to_it_costs_nothing(tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
-        async with serving(most=2, tls=context) as server:
+        async with serving(most=2, tls=tls) as server:
             plain = await server.client()
             plain.writer.write(b"GET / HTTP/1.1\r\n\r\n")
             await plain.ended()
             await server.until(0)
             silent = [await server.client() for _ in range(2)]
             await server.until(2)
-            trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-            client = Client(server.port)
-            client.reader, client.writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting)
+            client = await tls_client(server.port)
             assert (await client.ask("POST", "/", None, bytes(100_000))).body == b"100000"
             assert await silent[0].ended() == b""
             client.close()
 
     run(scenario)
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+def test_a_stop_does_not_wait_for_the_goodbye_of_a_client_that_does_not_read(
+    tls: ssl.SSLContext, under_way: bool
+) -> None:
+    async def scenario() -> None:
+        async with serving(tls=tls) as server:
+            client = await tls_client(server.port)
+            assert (await client.ask("GET", "/")).status == 200
+            if under_way:
+                client.send_head("POST", "/", None, 5)
+                while not server.connections._busy:
+                    await asyncio.sleep(0.005)
+            # Below TLS, so that nothing of the server's goodbye is seen.
+            client.writer.transport._ssl_protocol._transport.pause_reading()  # type: ignore[attr-defined]
+            server.protocols[0].shutdown()
+            if under_way:
+                await asyncio.sleep(0.01)
+                assert len(server.connections) == 1
+                client.writer.write(b"12345")
+            await asyncio.wait_for(server.until(0), 15)  # TLS's own patience is 30 s
+            client.close()
+
+    run(scenario)
+
+
+def test_a_stop_lets_a_client_take_the_rest_of_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefl_server.http.protocol._GOODBYE_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            await client.ask("GET", "/")
+            client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            server.protocols[0].transport.write(bytes(20_000_000))
+            server.protocols[0].shutdown()
+            await asyncio.sleep(0.1)
+            client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+            assert len(await client.ended()) == 20_000_000
+            await server.until(0)
+
+    run(scenario)
+
+
+def test_a_stop_gives_up_handshakes(tls: ssl.SSLContext) -> None:
+    async def scenario() -> None:
+        connections = Connections(9)
+        listener = listen(Address("127.0.0.1", 0))
+        acceptor = Acceptor(listener, connections, lambda place: asyncio.Protocol(), tls)
+        acceptor.start()
+        client = await Client(listener.getsockname()[1]).open()
+        while len(connections) == 0:
+            await asyncio.sleep(0.005)
+        acceptor.close()
+        assert await client.ended() == b""
+        assert len(connections) == 0
+
+    run(lambda: asyncio.wait_for(scenario(), 15))
+
+
+def test_a_header_that_is_too_long_is_said_to_be_that() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40_000)
+            answer = await client.answer()
+            assert (answer.status, answer.code) == (431, "too_large")
+            assert answer.headers["content-type"] == CONTROL_TYPE
+
+    run(scenario)
+
+
+def test_what_the_stop_cut_off_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("uvicorn.error").error("Cancel %s running task(s), timeout graceful shutdown exceeded", 0)
+    logging.getLogger("uvicorn.error").error("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
 
 
 def test_the_bound_leaves_files_for_the_rest_of_the_server() -> None:

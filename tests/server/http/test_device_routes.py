@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def test_a_device_that_is_not_enrolled_gets_401(api: Api, method: str, path: str
     headers = {} if header is None else {"Authorization": header.encode()}
     answer = api.client.request(method, path, headers=headers)
     assert (answer.status_code, code(answer)) == (401, "unknown_device")
+    assert answer.json()["error"]["hint"] == "Ask the operator for a new invitation."
 
 
 def test_work_is_a_task_message_and_the_same_one_until_it_is_done(api: Api) -> None:
@@ -122,17 +124,83 @@ def test_a_waiting_device_is_woken_by_a_new_run(api: Api) -> None:
     assert [task.run for task in results] == [run["run"]]
 
 
-def test_a_waiting_device_learns_at_once_that_the_last_run_has_ended(api: Api) -> None:
+def wait_for_waiting(api: Api, count: int) -> None:
+    """Until so many devices are in line."""
+    line = api.client.app.state.context.work._line("people")  # type: ignore[attr-defined]
+    for _ in range(4000):
+        if len(line.waiting) == count:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"{len(line.waiting)} wait")
+
+
+def test_a_device_that_ends_with_the_work_learns_at_once_that_the_last_run_has_ended(api: Api) -> None:
     device, run = api.device(0), api.create_run(target=1, rounds=1)
     api.task(api.device(1))
     answers = []
+    poll = {"wait": 30, "until_idle": True}
     waiting = threading.Thread(
-        target=lambda: answers.append(api.client.post("/v1/tasks/next", json={"wait": 30}, headers=device))
+        target=lambda: answers.append(api.client.post("/v1/tasks/next", json=poll, headers=device))
     )
     waiting.start()
+    wait_for_waiting(api, 1)
     api.client.post(f"/v1/runs/{run['run']}/stop", headers=ADMIN)
     waiting.join(25)
     assert [answer.headers["EdgeFL-Active-Runs"] for answer in answers] == ["0"]
+    # And soon when there was none.
+    answer = api.client.post("/v1/tasks/next", json=poll, headers=device)
+    assert (answer.headers["EdgeFL-Active-Runs"], answer.elapsed.total_seconds() < 20) == ("0", True)
+
+
+def test_devices_that_wait_without_a_run_are_all_called_by_a_new_one_as_far_as_it_has_places(api: Api) -> None:
+    results: list[Task] = []
+    threads = []
+    for index in range(3):  # one after the other, as the first comes first
+        device = api.device(index)
+        threads.append(threading.Thread(target=lambda device=device: results.append(api.task(device, wait=30))))
+        threads[-1].start()
+        wait_for_waiting(api, index + 1)
+    first = api.create_run(target=2)
+    for thread in threads[:2]:
+        thread.join(25)
+    assert [task.run for task in results] == [first["run"]] * 2
+    wait_for_waiting(api, 1)
+    api.client.post(f"/v1/runs/{first['run']}/stop", headers=ADMIN)
+    second = api.create_run(target=1)
+    threads[2].join(25)
+    assert [task.run for task in results[2:]] == [second["run"]]
+
+
+def test_a_device_that_was_held_in_line_is_told_to_be_there_again_soon(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgefl_server.http.device_routes._LONGEST_WAIT_SECONDS", 1.01)
+    answer = api.client.post("/v1/tasks/next", json={"wait": 30}, headers=api.device(0))
+    assert (answer.status_code, answer.headers["EdgeFL-Active-Runs"]) == (204, "0")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ("bytes=99999999-", 416),
+        ("bytes=-0", 416),
+        ("bytes", 400),
+        ("rows=1-", 400),
+        ("bytes=5-2", 400),
+        ("bytes=", 400),
+    ],
+)
+def test_a_range_that_does_not_fit_is_refused_as_everything_is(api: Api, asked: str, status: int) -> None:
+    device, run = api.device(0), api.create_run()["run"]
+    model = f"/v1/models/{api.task(device).model_hash}"
+    for path, headers in ((model, device), (f"/v1/runs/{run}/weights", ADMIN)):
+        answer = api.client.get(path, headers={**headers, "Range": asked})
+        assert (answer.status_code, code(answer)) == (status, "bad_range")
+        assert answer.headers["content-type"] == CONTROL_TYPE
+    size = len(api.client.get(model, headers=device).content)
+    refused = api.client.get(model, headers={**device, "Range": asked})
+    assert refused.headers.get("Content-Range") == (f"bytes */{size}" if status == 416 else None)
 
 
 def test_the_model_and_the_weights_of_an_open_task_can_be_fetched_whole_or_in_part(api: Api) -> None:

@@ -58,16 +58,20 @@ def test_a_bell_that_was_never_attached_rings_in_silence() -> None:
 class Devices:
     """Some that wait in one line, and how many places there are."""
 
-    def __init__(self, count: int, places: int = 0, active: int = 1) -> None:
+    def __init__(self, count: int, places: int = 0, active: int = 1, until_idle: tuple[int, ...] = ()) -> None:
         self.places, self.active, self.looks, self.now = places, active, 0, 0.0
         self.lines = WaitingLines(self.look, lambda: self.now)
         self.lines.attach()
         ticket = self.lines.ticket("people")
-        self.waiting = [asyncio.create_task(self.lines.wait("people", ticket, 1000)) for _ in range(count)]
+        self.waiting = [
+            asyncio.create_task(self.lines.wait("people", ticket, 1000, index in until_idle)) for index in range(count)
+        ]
 
     async def look(self, population: str) -> Outlook:
         self.looks += 1
         await asyncio.sleep(0)
+        if self.places < 0:
+            raise OSError("the database cannot be read")
         return Outlook(self.places if population == "people" else 0, self.active)
 
     async def ring(self, population: str | None = "people") -> list[int]:
@@ -121,13 +125,15 @@ def test_one_that_goes_away_when_it_is_called_lets_the_next_try() -> None:
     asyncio.run(scenario())
 
 
-def test_all_are_called_once_their_last_run_is_over_and_nobody_else() -> None:
+def test_those_that_end_with_the_work_are_called_once_their_last_run_is_over_and_nobody_else() -> None:
     async def scenario() -> None:
-        devices = Devices(3, active=0)
+        devices = Devices(4, active=0, until_idle=(1, 3))
         other = asyncio.create_task(devices.lines.wait("others", devices.lines.ticket("others"), 1000))
         await asyncio.sleep(0)
-        assert await devices.ring() == [0, 1, 2]
+        assert await devices.ring() == [1, 3]
         assert not other.done()
+        devices.active, devices.places = 1, 1
+        assert await devices.ring() == [0, 1, 3]
         devices.lines.stop()
         assert await other is Call.CALLED
         assert await devices.lines.wait("others", devices.lines.ticket("others"), 1000) is Call.NONE
@@ -165,7 +171,7 @@ def test_a_look_that_fails_is_tried_again() -> None:
     async def scenario() -> None:
         devices = Devices(1, places=1)
         await asyncio.sleep(0)
-        devices.places = None  # type: ignore[assignment]
+        devices.places = -1
         assert await devices.ring() == []
         devices.places, devices.now = 1, 2.0
         assert await devices.ring() == [0]
