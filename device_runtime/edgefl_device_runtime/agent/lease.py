@@ -5,16 +5,11 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from edgefl.errors import EdgeflError
 from edgefl_device_runtime.agent.connection import Connection
-from edgefl_device_runtime.agent.replies import GONE
+from edgefl_device_runtime.agent.replies import GONE, AbandonedError
 from edgefl_device_runtime.agent.uploads import task_path
 
 __all__ = ["AbandonedError", "Lease"]
-
-
-class AbandonedError(Exception):
-    """The server no longer wants the task in hand."""
 
 
 class Lease:
@@ -61,8 +56,10 @@ class Lease:
                 reply = self._connection.attempt(
                     "POST", self._path, shows=lambda reply: reply.lease_seconds is not None
                 )
-            except EdgeflError:
-                continue  # not reached: the work goes on, the next renewal may get through
+            except Exception:
+                # Not reached, or whatever else: the work goes on, and the next renewal may get through. Without this
+                # thread the server would give a task that is being done to another device.
+                continue
             if reply.status in GONE:
                 self.lost.set()
                 return

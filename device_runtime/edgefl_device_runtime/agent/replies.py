@@ -15,7 +15,7 @@ from typing import Any
 from edgefl.errors import ProtocolError, ServerUnavailableError
 from edgefl.wire.messages import CONTROL_TYPE
 
-__all__ = ["GONE", "NotReachedError", "Reply", "UnexpectedReplyError", "judged", "plain"]
+__all__ = ["GONE", "AbandonedError", "NotReachedError", "Reply", "UnexpectedReplyError", "judged", "plain"]
 
 GONE = (403, 404, 410)
 """Statuses of the server's that say that it no longer wants something."""
@@ -110,6 +110,10 @@ class Reply:
         error = self.document.get("error")
         value = error.get(key) if isinstance(error, dict) else None
         return value if isinstance(value, str) else ""
+
+
+class AbandonedError(Exception):
+    """The server no longer wants the task in hand."""
 
 
 class UnexpectedReplyError(ProtocolError):
