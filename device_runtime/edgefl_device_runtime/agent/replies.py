@@ -98,6 +98,12 @@ class Reply:
         named = {name.strip() for name in self.headers.get("EdgeFL-Ended-Runs", "").split(",")}
         return [run for run in asked if run in named]
 
+    @property
+    def has_end(self) -> bool:
+        """Whether one can tell where the body ends; else it may have been cut off anywhere."""
+        chunked = self.headers.get("Transfer-Encoding", "").strip().lower().endswith("chunked")
+        return chunked or self.count("Content-Length") is not None
+
     def is_content(self, content_hash: str) -> bool:
         """Whether it is a download of this content."""
         return self.headers.get("ETag", "").removeprefix("W/") == f'"{content_hash}"'
