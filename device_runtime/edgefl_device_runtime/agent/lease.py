@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import TracebackType
 
@@ -52,13 +53,14 @@ class Lease:
         settings = self._connection.settings
         pause = settings.first_lease_renewal
         while not self._ended.wait(pause):
-            try:
+            reply = None
+            # Not reached, or whatever else: the work goes on, and the next renewal may get through. Without this thread
+            # the server would give a task that is being done to another device.
+            with contextlib.suppress(Exception):
                 reply = self._connection.attempt(
                     "POST", self._path, shows=lambda reply: reply.lease_seconds is not None
                 )
-            except Exception:
-                # Not reached, or whatever else: the work goes on, and the next renewal may get through. Without this
-                # thread the server would give a task that is being done to another device.
+            if reply is None:
                 continue
             if reply.status in GONE:
                 self.lost.set()
