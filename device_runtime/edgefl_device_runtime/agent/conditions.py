@@ -13,8 +13,9 @@ from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind
 from edgefl_device_runtime.agent.corrections import CONTROL, learning_rate_of
 from edgefl_device_runtime.agent.examples import Examples
+from edgefl_device_runtime.agent.memory import LONGEST_ASKED
 
-__all__ = ["SUPPORTED_KINDS", "TaskDeclinedError", "check_enough", "check_fits", "check_supported"]
+__all__ = ["SUPPORTED_KINDS", "TaskDeclinedError", "check_enough", "check_fits", "check_supported", "memory_bytes"]
 
 SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
 
@@ -82,6 +83,9 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
         raise _unsupported(f"it wants batches of {task.batch_size} rows, the model takes {manifest.batch_size}")
     if task.continues is None and (manifest.local_parameters or task.correction is not Correction.NONE):
         raise _unsupported("the server does not say which task it continues")
+    if len(task.run) > LONGEST_ASKED and memory_bytes(task, manifest):
+        # Nobody would ever tell that the run is over, and what is kept of it would lie here for ever.
+        raise _unsupported(f"something has to be kept of its run, whose id has more than {LONGEST_ASKED} characters")
     lacking = [
         what
         for what, wanted, there in (
@@ -100,6 +104,15 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
             raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, error.message) from error
         if not learning_rate_of(task, manifest) > 0:
             raise _unsupported("SCAFFOLD expects a learning rate above 0")
+
+
+def memory_bytes(task: Task, manifest: ModelManifest) -> int:
+    """About how many bytes are kept of the run when the task is done: see `Memory`."""
+    if task.kind != TaskKind.TRAIN:
+        return 0
+    local = sum(math.prod(each.shape) for each in manifest.local_parameters)
+    control = 0 if task.correction is Correction.NONE else manifest.layout.weight_size
+    return 4 * (local + control)
 
 
 def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimum: int) -> None:

@@ -13,7 +13,7 @@ from edgefl_device_runtime.agent.cache import Cache, file_hash
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.replies import NotReachedError, Reply, UnexpectedReplyError
 
-__all__ = ["download", "free_bytes"]
+__all__ = ["download", "free_bytes", "no_room"]
 
 
 def download(
@@ -49,7 +49,7 @@ def download(
     part = cache.part(content_hash)
     resumed = part.exists()
     if announced > connection.settings.longest_download:
-        raise _too_large(part, announced, connection.settings.longest_download)
+        raise no_room(part, announced, connection.settings.longest_download)
     fetch = _Fetch(connection, path, content_hash, cache, announced, check)
     connection.patiently(fetch)
     try:
@@ -137,7 +137,7 @@ class _Fetch:
                 raise HashMismatchError(
                     f"Expected the {self._announced} bytes that the task announces, got more from {self._path}."
                 )
-            raise _too_large(self._part, size, most)
+            raise no_room(self._part, size, most)
         return size
 
     def _complete_or_nothing(self, reply: Reply) -> None:
@@ -170,7 +170,7 @@ class _Fetch:
             room = free_bytes(self._part.parent) - settings.spare_disk + start
         if room < max(self._announced, 1):
             self._part.unlink(missing_ok=True)
-            raise _too_large(self._part, self._announced, max(room, 0))
+            raise no_room(self._part, self._announced, max(room, 0))
         return self._announced or min(settings.longest_download, room)
 
 
@@ -187,9 +187,9 @@ def free_bytes(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _too_large(part: Path, wanted: int, room: int) -> StorageError:
+def no_room(path: Path, wanted: int, room: int) -> StorageError:
     """As a write to a full disk would end, without the writing."""
     full = OSError(errno.ENOSPC, f"it measures {wanted} bytes, and there is room for {room}")
-    error = storage_error(full, "store", part)
+    error = storage_error(full, "store", path)
     error.__cause__ = full
     return error
