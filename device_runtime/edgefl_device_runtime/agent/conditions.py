@@ -118,19 +118,20 @@ def memory_bytes(task: Task, manifest: ModelManifest) -> int:
 def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimum: int) -> None:
     """Whether an outcome comes of so many examples that the owner lets it go.
 
-    One example behind a dense layer can be read from its update, exactly. What counts are examples that really take
-    part: those of weight 0 do not, nor those that a task with a limit never comes to.
+    One example behind a dense layer can be read from its update, exactly. What counts are examples that are sure to
+    take part: those of weight 0 do not, nor those that a task with a limit never comes to. Which ones these are is
+    drawn, so all of weight 0 are taken to be among those that it does come to.
 
     Raises:
         TaskDeclinedError: it does not.
     """
     count = examples.rows
-    if examples.sample_weight is not None:
-        count = int(np.count_nonzero(examples.sample_weight))
     if task.kind == TaskKind.TRAIN and (task.max_steps or task.max_seconds):
         batch = task.batch_size or manifest.batch_size
         # In max_seconds there may be time for a single step.
         count = min(count, batch * (1 if task.max_seconds else task.max_steps))
+    if examples.sample_weight is not None:
+        count = max(0, count - examples.rows + int(np.count_nonzero(examples.sample_weight)))
     if examples.rows and count < minimum:
         raise TaskDeclinedError(
             Reason.NOT_READY,
