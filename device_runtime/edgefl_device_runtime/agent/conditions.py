@@ -13,8 +13,9 @@ from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind
 from edgefl_device_runtime.agent.corrections import CONTROL, learning_rate_of
 from edgefl_device_runtime.agent.examples import Examples
+from edgefl_device_runtime.agent.memory import LONGEST_ASKED
 
-__all__ = ["SUPPORTED_KINDS", "TaskDeclinedError", "check_enough", "check_fits", "check_supported"]
+__all__ = ["SUPPORTED_KINDS", "TaskDeclinedError", "check_enough", "check_fits", "check_supported", "memory_bytes"]
 
 SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
 
@@ -82,6 +83,9 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
         raise _unsupported(f"it wants batches of {task.batch_size} rows, the model takes {manifest.batch_size}")
     if task.continues is None and (manifest.local_parameters or task.correction is not Correction.NONE):
         raise _unsupported("the server does not say which task it continues")
+    if len(task.run) > LONGEST_ASKED and memory_bytes(task, manifest):
+        # Nobody would ever tell that the run is over, and what is kept of it would lie here for ever.
+        raise _unsupported(f"something has to be kept of its run, whose id has more than {LONGEST_ASKED} characters")
     lacking = [
         what
         for what, wanted, there in (
@@ -102,22 +106,32 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
             raise _unsupported("SCAFFOLD expects a learning rate above 0")
 
 
+def memory_bytes(task: Task, manifest: ModelManifest) -> int:
+    """About how many bytes are kept of the run when the task is done: see `Memory`."""
+    if task.kind != TaskKind.TRAIN:
+        return 0
+    local = sum(math.prod(each.shape) for each in manifest.local_parameters)
+    control = 0 if task.correction is Correction.NONE else manifest.layout.weight_size
+    return 4 * (local + control)
+
+
 def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimum: int) -> None:
     """Whether an outcome comes of so many examples that the owner lets it go.
 
-    One example behind a dense layer can be read from its update, exactly. What counts are examples that really take
-    part: those of weight 0 do not, nor those that a task with a limit never comes to.
+    One example behind a dense layer can be read from its update, exactly. What counts are examples that are sure to
+    take part: those of weight 0 do not, nor those that a task with a limit never comes to. Which ones these are is
+    drawn, so all of weight 0 are taken to be among those that it does come to.
 
     Raises:
         TaskDeclinedError: it does not.
     """
     count = examples.rows
-    if examples.sample_weight is not None:
-        count = int(np.count_nonzero(examples.sample_weight))
     if task.kind == TaskKind.TRAIN and (task.max_steps or task.max_seconds):
         batch = task.batch_size or manifest.batch_size
         # In max_seconds there may be time for a single step.
         count = min(count, batch * (1 if task.max_seconds else task.max_steps))
+    if examples.sample_weight is not None:
+        count = max(0, count - examples.rows + int(np.count_nonzero(examples.sample_weight)))
     if examples.rows and count < minimum:
         raise TaskDeclinedError(
             Reason.NOT_READY,

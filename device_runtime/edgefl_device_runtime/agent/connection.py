@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import urllib3
 from urllib3.exceptions import HTTPError, SSLError
 
-from edgefl.errors import AuthenticationError
+from edgefl.errors import AuthenticationError, EdgeflError
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTROL_TYPE
-from edgefl_device_runtime.agent.replies import NotReachedError, Reply, judged, plain
+from edgefl_device_runtime.agent.replies import AbandonedError, NotReachedError, Reply, judged, plain
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.transport import Limits, open_pool
 
@@ -187,7 +187,8 @@ class Connection:
         """A reply whose body has not been read, and which nobody has judged yet.
 
         Raises:
-            NotReachedError: there is none, or it broke off inside the ``with`` block.
+            NotReachedError: there is none, or it broke off inside the ``with`` block, or whatever else the network
+                brought about there. Only what edgefl itself says goes through.
         """
         settings, before = self.settings, self.bytes_down
         if patience is None:
@@ -218,7 +219,11 @@ class Connection:
                     # A reply that was not read to its end would be taken for the next one's beginning. One that was
                     # has given its connection back already.
                     response.close()
-        except (HTTPError, http.client.HTTPException) as error:
+        except (EdgeflError, AbandonedError):
+            raise
+        except Exception as error:
+            # Not all that a malformed answer makes of http.client and urllib3 is of theirs: a chunk of -5 bytes is a
+            # ValueError. None of it may end a device.
             raise self._failure(error, self.bytes_down > before) from error
 
     def patiently(self, attempt: Callable[[], _T], *, certain: bool = False) -> _T:
@@ -331,6 +336,13 @@ class Connection:
                 "no http",
                 f"What answers for {self.server} does not speak HTTP; perhaps it speaks TLS, and the address should "
                 f"begin with https://.",
+                progress=progress,
+            )
+        if not isinstance(innermost, (OSError, HTTPError, http.client.HTTPException)):
+            return NotReachedError(
+                "bad http",
+                f"What answers for {self.server} speaks HTTP that cannot be read ({type(innermost).__name__}: "
+                f"{plain(str(innermost))}).",
                 progress=progress,
             )
         if isinstance(innermost, http.client.RemoteDisconnected):

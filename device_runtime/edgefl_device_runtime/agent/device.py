@@ -93,6 +93,8 @@ class Device:
         self._enrolment = {"server": server, "population": population, "certificate_pin": certificate_pin}
         self._state = StateFolder(Path(state))
         self._state.acquire()
+        if line := self._state.work_for(server, population):
+            self._report(line)
         self._identity = self._state.identity()
         self._connection.authorization = self._identity.authorization
         self._journal = Journal(self._state.status, self._connection.contact, self._settings)

@@ -13,7 +13,7 @@ from edgefl_device_runtime.agent.cache import Cache, file_hash
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.replies import NotReachedError, Reply, UnexpectedReplyError
 
-__all__ = ["download", "free_bytes"]
+__all__ = ["download", "free_bytes", "no_room"]
 
 
 def download(
@@ -49,7 +49,7 @@ def download(
     part = cache.part(content_hash)
     resumed = part.exists()
     if announced > connection.settings.longest_download:
-        raise _too_large(part, announced, connection.settings.longest_download)
+        raise no_room(part, announced, connection.settings.longest_download)
     fetch = _Fetch(connection, path, content_hash, cache, announced, check)
     connection.patiently(fetch)
     try:
@@ -88,7 +88,7 @@ class _Fetch:
         if self._announced and start >= self._announced:
             if start == self._announced:
                 return  # nothing is missing; the hash decides
-            self._part.unlink()
+            self._drop_part()
             start = 0
         most = self._room(start)
         headers = {"Range": f"bytes={start}-"} if start else {}
@@ -104,15 +104,22 @@ class _Fetch:
                 raise UnexpectedReplyError(error, f"GET {self._path}")
             self._connection.judge(reply, lambda reply: reply.is_content(self._hash))
             if response.status == 206 and not reply.starts_at(start):
-                self._part.unlink(missing_ok=True)
+                self._drop_part()
                 raise NotReachedError("range", f"GET {self._path}: the server sent another range than asked for.")
-            self._store(response.stream(self._connection.settings.piece, decode_content=False), response.status, most)
+            pieces = response.stream(self._connection.settings.piece, decode_content=False)
+            size = self._store(pieces, start if response.status == 206 else 0, most)
+        if size < self._announced and not reply.has_end:
+            # Only the end of the connection was the end of the answer, and this is not all.
+            raise NotReachedError(
+                "short",
+                f"GET {self._path}: the connection ended after {size} of {self._announced} bytes.",
+                progress=size > start,
+            )
 
-    def _store(self, pieces: Iterable[bytes], status: int, most: int) -> None:
-        resumes = status == 206
-        size = self._part.stat().st_size if resumes and self._part.exists() else 0
+    def _store(self, pieces: Iterable[bytes], size: int, most: int) -> int:
+        """Appends to the first bytes of the part; returns how many it then has."""
         try:
-            with self._part.open("ab" if resumes else "wb") as file:
+            with self._part.open("ab" if size else "wb") as file:
                 for piece in pieces:
                     self._check()
                     self._connection.add(down=len(piece))
@@ -130,14 +137,25 @@ class _Fetch:
                 raise HashMismatchError(
                     f"Expected the {self._announced} bytes that the task announces, got more from {self._path}."
                 )
-            raise _too_large(self._part, size, most)
+            raise no_room(self._part, size, most)
+        return size
 
     def _complete_or_nothing(self, reply: Reply) -> None:
         """Nothing lies behind the part: it is whole, or damaged. Whoever says so, the hash decides."""
-        if file_hash(self._part) != self._hash:
+        try:
+            whole = file_hash(self._part) == self._hash
+        except OSError as error:
+            raise storage_error(error, "read", self._part) from error
+        if not whole:
             if reply.headers.get("Content-Range", "").startswith("bytes */"):
-                self._part.unlink()
+                self._drop_part()
             raise NotReachedError("range", f"GET {self._path}: nothing was sent behind what is there already.")
+
+    def _drop_part(self) -> None:
+        try:
+            self._part.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, "delete", self._part) from error
 
     def _room(self, start: int) -> int:
         """The most bytes that the whole may have.
@@ -152,7 +170,7 @@ class _Fetch:
             room = free_bytes(self._part.parent) - settings.spare_disk + start
         if room < max(self._announced, 1):
             self._part.unlink(missing_ok=True)
-            raise _too_large(self._part, self._announced, max(room, 0))
+            raise no_room(self._part, self._announced, max(room, 0))
         return self._announced or min(settings.longest_download, room)
 
 
@@ -169,9 +187,9 @@ def free_bytes(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _too_large(part: Path, wanted: int, room: int) -> StorageError:
+def no_room(path: Path, wanted: int, room: int) -> StorageError:
     """As a write to a full disk would end, without the writing."""
     full = OSError(errno.ENOSPC, f"it measures {wanted} bytes, and there is room for {room}")
-    error = storage_error(full, "store", part)
+    error = storage_error(full, "store", path)
     error.__cause__ = full
     return error

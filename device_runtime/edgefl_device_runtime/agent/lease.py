@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import TracebackType
 
-from edgefl.errors import EdgeflError
 from edgefl_device_runtime.agent.connection import Connection
-from edgefl_device_runtime.agent.replies import GONE
+from edgefl_device_runtime.agent.replies import GONE, AbandonedError
 from edgefl_device_runtime.agent.uploads import task_path
 
 __all__ = ["AbandonedError", "Lease"]
-
-
-class AbandonedError(Exception):
-    """The server no longer wants the task in hand."""
 
 
 class Lease:
@@ -57,12 +53,15 @@ class Lease:
         settings = self._connection.settings
         pause = settings.first_lease_renewal
         while not self._ended.wait(pause):
-            try:
+            reply = None
+            # Not reached, or whatever else: the work goes on, and the next renewal may get through. Without this thread
+            # the server would give a task that is being done to another device.
+            with contextlib.suppress(Exception):
                 reply = self._connection.attempt(
                     "POST", self._path, shows=lambda reply: reply.lease_seconds is not None
                 )
-            except EdgeflError:
-                continue  # not reached: the work goes on, the next renewal may get through
+            if reply is None:
+                continue
             if reply.status in GONE:
                 self.lost.set()
                 return

@@ -24,14 +24,16 @@ from edgefl.atomic import write_bytes
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.words import check_name, is_name
+from edgefl_device_runtime.agent.downloads import free_bytes, no_room
 
-__all__ = ["Memories", "Memory"]
+__all__ = ["LONGEST_ASKED", "Memories", "Memory"]
+
+LONGEST_ASKED = 64
+"""Characters of a run's id that the protocol lets a device ask about."""
 
 _LOCAL, _CONTROL = "local/", "control"
 _DIGITS = 32
 _SUFFIX = ".npz"
-_LONGEST_ASKED = 64
-"""Characters of an id that the protocol lets a device ask about."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,12 @@ class Memories:
 
     Args:
         folder: made when something is kept.
+        spare: bytes that stay free on its disk: how many runs there are, and how large, is for a server to say.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spare: int = 0) -> None:
         self.folder = folder
+        self._spare = spare
         self._turn = 0
 
     def runs(self) -> list[str]:
@@ -69,7 +73,7 @@ class Memories:
 
     def to_ask_about(self, most: int) -> list[str]:
         """Runs of which the server is to say whether they are over: all, or as many as may be asked about, in turns."""
-        runs = [run for run in self.runs() if len(run) <= _LONGEST_ASKED]
+        runs = [run for run in self.runs() if len(run) <= LONGEST_ASKED]
         if len(runs) <= most:
             return runs
         self._turn = (self._turn + most) % len(runs)
@@ -104,11 +108,21 @@ class Memories:
             raise storage_error(error, "read", wanted) from error
         return _unpack(data)
 
+    def check_room(self, size: int) -> None:
+        """Whether so many bytes can be kept.
+
+        Raises:
+            StorageError: they cannot.
+        """
+        room = free_bytes(self.folder if self.folder.exists() else self.folder.parent) - self._spare
+        if size > room:
+            raise no_room(self.folder, size, max(room, 0))
+
     def keep(self, run: str, task_id: str, memory: Memory) -> None:
         """Stores what the run is like after a task; it is on the disk when this returns.
 
         Raises:
-            StorageError: it cannot be written; nothing was changed.
+            StorageError: it cannot be written, or there is no room for it; nothing was changed.
             MessageError: the run's id is none.
         """
         path = self._path(run, task_id)
@@ -116,7 +130,9 @@ class Memories:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, "make the folder", self.folder) from error
-        write_bytes(path, _pack(memory), durable=True, mode=0o600)
+        data = _pack(memory)
+        self.check_room(len(data))
+        write_bytes(path, data, durable=True, mode=0o600)
 
     def forget(self, run: str) -> None:
         """Deletes what is kept of a run that is over."""

@@ -15,7 +15,7 @@ from typing import Any
 from edgefl.errors import ProtocolError, ServerUnavailableError
 from edgefl.wire.messages import CONTROL_TYPE
 
-__all__ = ["GONE", "NotReachedError", "Reply", "UnexpectedReplyError", "judged", "plain"]
+__all__ = ["GONE", "AbandonedError", "NotReachedError", "Reply", "UnexpectedReplyError", "judged", "plain"]
 
 GONE = (403, 404, 410)
 """Statuses of the server's that say that it no longer wants something."""
@@ -98,6 +98,12 @@ class Reply:
         named = {name.strip() for name in self.headers.get("EdgeFL-Ended-Runs", "").split(",")}
         return [run for run in asked if run in named]
 
+    @property
+    def has_end(self) -> bool:
+        """Whether one can tell where the body ends; else it may have been cut off anywhere."""
+        chunked = self.headers.get("Transfer-Encoding", "").strip().lower().endswith("chunked")
+        return chunked or self.count("Content-Length") is not None
+
     def is_content(self, content_hash: str) -> bool:
         """Whether it is a download of this content."""
         return self.headers.get("ETag", "").removeprefix("W/") == f'"{content_hash}"'
@@ -110,6 +116,10 @@ class Reply:
         error = self.document.get("error")
         value = error.get(key) if isinstance(error, dict) else None
         return value if isinstance(value, str) else ""
+
+
+class AbandonedError(Exception):
+    """The server no longer wants the task in hand."""
 
 
 class UnexpectedReplyError(ProtocolError):

@@ -31,7 +31,8 @@ class Settings:
         longest_task: bytes of a Task; 1 kB today, and room for lists of vectors.
         longest_download: bytes of a model or of weights when the server does not say how many, and at most: more than a
             .tflite file can have.
-        spare_disk: bytes that a download leaves free on its disk: the system and the data also need some.
+        spare_disk: bytes that downloads and what is kept of runs leave free on the disk: the system and the data
+            also need some.
         poll_wait: how long the server may hold a poll. Below the 30 s after which home routers and proxies drop idle
             connections.
         first_retry: pause after the first failed attempt; a server that is restarted is back within about a second.

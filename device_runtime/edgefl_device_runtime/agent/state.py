@@ -12,6 +12,7 @@ from typing import Any
 
 from edgefl.atomic import sync_folder, write_bytes, write_text
 from edgefl.errors import EdgeflError, StorageError, storage_error
+from edgefl.hashing import sha256
 from edgefl.wire.messages import Outcome
 from edgefl_device_runtime.agent.identity import Identity
 
@@ -27,6 +28,8 @@ class StateFolder:
     ``outcome.message``     a finished outcome that the server has not answered yet
     ``cache/``              models and weights by hash
     ``runs/``               what never leaves the device and belongs to a run: see `Memories`
+    ``work.json``           the server and population whose the outcome and the runs are
+    ``aside/``              outcome and runs of others, each under the hash of server and population
     ``threads.json``        how many threads train each model fastest; see `choose_threads`
     ``status.json``         what the device is doing, and its last tasks; see `Journal`
     ``lock``                held by the process that uses the folder
@@ -45,6 +48,7 @@ class StateFolder:
         self.status = folder / "status.json"
         self._outcome = folder / "outcome.message"
         self._enrolment = folder / "enrolment.json"
+        self._work = folder / "work.json"
         self._lock: Any = None
 
     def acquire(self) -> None:
@@ -98,11 +102,52 @@ class StateFolder:
 
     def enrolment(self) -> dict[str, Any]:
         """What `remember_enrolment` stored; empty when there is nothing or it is damaged."""
-        try:
-            document = json.loads(self._enrolment.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return document if isinstance(document, dict) else {}
+        return _read_json(self._enrolment)
+
+    def work_for(self, server: str, population: str) -> str | None:
+        """Makes the outcome and the runs those of one server and population, and of no other.
+
+        One server must not see what was learned for another one, nor which runs that has. What belongs to others is put
+        aside, and brought back when it is their turn again. A kill at any moment leaves nothing in a wrong place: each
+        thing is moved by one rename, and ``work.json`` changes when all of the former's are away.
+
+        Returns:
+            A line for the owner when something was put aside.
+
+        Raises:
+            StorageError: something cannot be moved.
+        """
+        now = {"server": server.rstrip("/"), "population": population}
+        # A folder without work.json: from before there was one, when an enrolment said the same; or new.
+        before = _read_json(self._work) or self.enrolment() or now
+        before = {"server": str(before.get("server")).rstrip("/"), "population": str(before.get("population"))}
+        moved = before != now and self._move(self.folder, self._aside(before))
+        if _read_json(self._work) != now:
+            write_text(self._work, json.dumps(now), durable=True, mode=0o600)
+        self._move(self._aside(now), self.folder)
+        if not moved:
+            return None
+        return (
+            f"What this device keeps for {before['server']} ({before['population']}) is put aside until it is started "
+            f"for that again."
+        )
+
+    def _aside(self, work: Mapping[str, str]) -> Path:
+        name = sha256(json.dumps([work["server"], work["population"]]).encode())[:32]
+        return self.folder / "aside" / name
+
+    def _move(self, source: Path, target: Path) -> bool:
+        """Moves outcome and runs, where there are any; says whether there were."""
+        names = [path.name for path in (self._outcome, self.runs) if (source / path.name).exists()]
+        for name in names:
+            try:
+                target.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (source / name).rename(target / name)
+                sync_folder(target)
+                sync_folder(source)
+            except OSError as error:
+                raise storage_error(error, "move", source / name) from error
+        return bool(names)
 
     def keep_outcome(self, message: bytes) -> None:
         """Stores a finished outcome: once this returns, a crash costs no training."""
@@ -128,3 +173,11 @@ class StateFolder:
             sync_folder(self.folder)
         except OSError as error:
             raise storage_error(error, "delete", self._outcome) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

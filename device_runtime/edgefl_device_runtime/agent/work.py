@@ -20,7 +20,7 @@ from edgefl.errors import (
 from edgefl.version import __version__
 from edgefl.wire.messages import Outcome, Task
 from edgefl_device_runtime.agent.cache import Cache
-from edgefl_device_runtime.agent.conditions import check_enough, check_fits, check_supported
+from edgefl_device_runtime.agent.conditions import check_enough, check_fits, check_supported, memory_bytes
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.corrections import CONTROL
 from edgefl_device_runtime.agent.downloads import download, free_bytes
@@ -78,7 +78,7 @@ class Worker:
             # Whether anybody will finish them is not known; that the disk is full is.
             self._models.drop_parts()
             self._weights.drop_parts()
-        self.memories = Memories(state.runs)
+        self.memories = Memories(state.runs, settings.spare_disk)
         self.version = f"edgefl/{__version__}"
         self._trainer: tuple[str, Trainer] | None = None
 
@@ -99,6 +99,8 @@ class Worker:
             self.version = trainer.version
             check_fits(task, trainer.manifest)
             given = self._given(task, trainer, lease)
+            if kept := memory_bytes(task, trainer.manifest):
+                self.memories.check_room(kept)  # before the work, not after
             examples = arrange(self._data(), trainer.manifest)
             check_enough(task, trainer.manifest, examples, self._minimum)
             lease.check()

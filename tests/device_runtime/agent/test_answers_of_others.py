@@ -55,6 +55,17 @@ def json_of_somebody_else(status):
     return says(status, body, Content_Type="application/json")
 
 
+def malformed(head, body):
+    """What the server itself might have begun to say, and then something that is no HTTP."""
+
+    def answer(handler):
+        content = handler.path.rpartition("/")[2]
+        start = f'HTTP/1.1 200 OK\r\nContent-Type: {CONTROL_TYPE}\r\nETag: "{content}"\r\n{head}\r\n\r\n'
+        handler.wfile.write(start.encode("latin-1") + body)
+
+    return answer
+
+
 ANSWERS = {
     **{f"html {status}": page(status) for status in (200, 201, 302, 307, 400, 401, 403, 404, 407, 409, 410, 413, 422)},
     **{f"html {status}": page(status) for status in (408, 425, 429, 511)},
@@ -69,6 +80,9 @@ ANSWERS = {
     "not http": lambda handler: handler.wfile.write(b"\x15\x03\x03\x00\x02\x02\x46SSH-2.0\r\n"),
     "nothing": lambda handler: None,
     "half a head": lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "a chunk of -5 bytes": malformed("Transfer-Encoding: chunked", b"-5\r\nhello\r\n0\r\n\r\n"),
+    "a chunk of zz bytes": malformed("Transfer-Encoding: chunked", b"zz\r\nhello\r\n0\r\n\r\n"),
+    "no length that is one": malformed("Content-Length: 5, 6", b"hello"),
     "half a page": lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n<html>"),
 }
 

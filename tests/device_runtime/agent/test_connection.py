@@ -57,6 +57,20 @@ def test_a_download_goes_on_where_it_was_cut_off(server, connect, cache, fault):
     assert ranges == [None, "bytes=500-", "bytes=750-"]
 
 
+def test_a_download_whose_end_only_a_closed_connection_tells_goes_on_when_it_came_early(server, connect, cache, fault):
+    content_hash = server.add_content(os.urandom(1000))
+    data = server.contents[content_hash]
+
+    def half(handler):
+        head = f'HTTP/1.1 200 OK\r\nConnection: close\r\nETag: "{content_hash}"\r\n\r\n'
+        handler.wfile.write(head.encode() + data[:500])
+
+    server.faults = [fault("GET", "/models/", half)]
+    path = download(connect(), f"/v1/models/{content_hash}", content_hash, cache, announced=1000)
+    assert path.read_bytes() == data
+    assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=500-"]
+
+
 def test_a_download_goes_on_where_an_earlier_process_was_killed(server, connect, cache):
     content_hash = server.add_content(os.urandom(1000))
     cache.part(content_hash).write_bytes(server.contents[content_hash][:321])

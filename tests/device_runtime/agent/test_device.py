@@ -16,6 +16,7 @@ from edgefl.errors import (
     StorageError,
 )
 from edgefl.wire.messages import Correction, ExtraVector, Outcome, OutcomeStatus, Reason, TaskKind
+from edgefl_device_runtime.agent.memory import Memories, Memory
 
 
 def test_a_task_is_done_and_its_outcome_sent(rig):
@@ -430,3 +431,21 @@ def _crash(*arguments: object) -> None:
 def _stop_after(rests: list[float], seconds: float) -> None:
     rests.append(seconds)
     raise KeyboardInterrupt
+
+
+def test_what_was_learned_for_one_server_is_neither_shown_to_another_nor_lost(rig, server):
+    rig.server.tasks = [rig.task()]
+    device = rig.device()
+    device._send = lambda *arguments: None  # killed before
+    device.step()
+    Memories(rig.folder / "state" / "runs").keep("a-run-of-a", "t", Memory())
+    rig.lines.clear()
+    rig.device(server=server.url).run(until_idle=True)
+    assert server.asked("POST", "/next")
+    assert not any(b"a-run-of-a" in request.body or "r-1-d" in request.path for request in server.requests)
+    assert [line for line in rig.lines if "put aside" in line] == [
+        f"What this device keeps for {rig.server.url} (kitchen) is put aside until it is started for that again."
+    ]
+    assert rig.device().step().result == "accepted"
+    assert rig.trainer.trained == 1
+    assert Memories(rig.folder / "state" / "runs").runs() == ["a-run-of-a"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgefl.errors import MessageError
+from edgefl.errors import MessageError, StorageError
 from edgefl.layout import Parameter, ParameterLayout
 from edgefl.wire.messages import Correction, ExtraVector, OutcomeStatus, Reason
 from edgefl_device_runtime.agent.memory import Memories, Memory
@@ -364,3 +364,32 @@ def test_a_control_vector_of_another_length_fails_the_task(scaffold_rig):
     rig.server.tasks = [scaffold_task(rig, "t1", "", [1.0, 2.0, 3.0])]
     rig.device().step()
     assert rig.server.decoded("t1").reason == Reason.HASH_MISMATCH
+
+
+def test_what_could_never_be_asked_about_again_is_not_kept_and_its_task_declined(local_rig):
+    rig = local_rig
+    for run, status in (("r" * 65, OutcomeStatus.DECLINED), ("r" * 64, OutcomeStatus.DONE)):
+        rig.server.tasks = [rig.task("t1", run=run, continues="")]
+        rig.device().step()
+        assert rig.server.decoded("t1").status is status
+    assert remembered(rig) == ["r" * 64]
+    assert rig.trainer.trained == 1
+
+
+def test_a_run_that_keeps_nothing_may_have_a_long_id(rig):
+    rig.server.tasks = [rig.task(run="r" * 128, continues="")]
+    assert rig.device().step().result == "accepted"
+
+
+def test_what_would_leave_too_little_of_the_disk_fails_the_task_before_it_is_trained(local_rig, quick, monkeypatch):
+    rig = local_rig
+    device = rig.device(settings=replace(quick, spare_disk=1000))
+    monkeypatch.setattr("edgefl_device_runtime.agent.memory.free_bytes", lambda folder: 1000 + 3)
+    rig.server.tasks = [rig.task("t1", continues="")]
+    device.step()
+    outcome = rig.server.decoded("t1")
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, Reason.OUT_OF_DISK)
+    assert rig.trainer.trained == 0
+    assert remembered(rig) == []
+    with pytest.raises(StorageError, match="Could not store"):
+        Memories(rig.folder / "state" / "runs", 1000).keep("r", "t", MEMORY)

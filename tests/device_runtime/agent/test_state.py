@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 
 import pytest
 
 from edgefl.errors import StorageError
 from edgefl.wire.messages import Outcome
+from edgefl_device_runtime.agent.memory import Memories, Memory
 from edgefl_device_runtime.agent.state import StateFolder
 
 OUTCOME = Outcome(task_id="t", base_weights_hash="0" * 64, layout_hash="1" * 64)
@@ -73,3 +75,65 @@ def test_looking_at_a_folder_neither_makes_nor_claims_it(tmp_path):
     assert looking.used()
     using.release()
     assert not looking.used()
+
+
+A, B = ("https://a", "p"), ("https://b", "p")
+
+
+def work_of(state):
+    unsent = state.unsent_outcome()
+    return (unsent[0].task_id if unsent else None), Memories(state.runs).runs()
+
+
+@pytest.mark.parametrize("other", [B, ("https://a", "q")])
+def test_what_belongs_to_another_server_or_population_waits_aside_until_it_is_its_turn_again(tmp_path, other):
+    state = StateFolder(tmp_path)
+    assert state.work_for(*A) is None
+    state.keep_outcome(OUTCOME.encode())
+    Memories(state.runs).keep("r", "t", Memory())
+    assert "keeps for https://a (p) is put aside" in state.work_for(*other)
+    assert work_of(state) == (None, [])
+    assert state.work_for(*other) is None
+    Memories(state.runs).keep("s", "t", Memory())
+    state.work_for(*A)
+    assert work_of(state) == ("t", ["r"])
+    assert state.work_for("https://a/", "p") is None
+    state.work_for(*other)
+    assert work_of(state) == (None, ["s"])
+
+
+def test_of_a_folder_that_does_not_say_whose_its_work_is_the_enrolment_does(tmp_path):
+    state = StateFolder(tmp_path)
+    state.remember_enrolment({"server": "https://a", "population": "p", "certificate_pin": None})
+    state.keep_outcome(OUTCOME.encode())
+    assert state.work_for(*B) is not None
+    assert work_of(state) == (None, [])
+    state.work_for(*A)
+    assert work_of(state) == ("t", [])
+
+
+@pytest.mark.parametrize("moves", range(5))
+@pytest.mark.parametrize("then", [A, B])
+def test_a_kill_while_work_is_put_aside_leaves_each_thing_with_whom_it_belongs_to(tmp_path, monkeypatch, moves, then):
+    state = StateFolder(tmp_path)
+    for server, task_id in ((B, "b"), (A, "a")):
+        state.work_for(*server)
+        state.keep_outcome(Outcome(task_id, base_weights_hash="0" * 64, layout_hash="1" * 64).encode())
+        Memories(state.runs).keep(task_id, "t", Memory())
+    rename, left = Path.rename, [moves]
+
+    def killed(path, target):
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    if moves < 4:
+        with pytest.raises(KeyboardInterrupt):
+            state.work_for(*B)
+    monkeypatch.undo()
+    for server in (then, A if then is B else B):
+        state.work_for(*server)
+        name = "a" if server is A else "b"
+        assert work_of(state) == (name, [name])

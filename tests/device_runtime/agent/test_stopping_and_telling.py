@@ -159,6 +159,11 @@ def rows(count, weights=None):
         (rows(5), 2, {"batch_size": 1, "max_seconds": 0.1}, False),
         (rows(5), 2, {"batch_size": 2, "max_seconds": 0.1}, True),
         (rows(5), 5, {"max_steps": 1}, False),
+        (rows(10, [0] * 8 + [1] * 2), 1, {"batch_size": 2, "max_steps": 1}, False),
+        (rows(10, [0] * 8 + [1] * 2), 2, {"batch_size": 3, "max_steps": 3}, False),
+        (rows(10, [0] * 8 + [1] * 2), 2, {"batch_size": 3, "max_steps": 4}, True),
+        (rows(10, [0] * 2 + [1] * 8), 2, {"batch_size": 4, "max_seconds": 0.1}, True),
+        (rows(10, [0] * 3 + [1] * 7), 2, {"batch_size": 4, "max_seconds": 0.1}, False),
         (rows(1), 2, {"kind": TaskKind.EVALUATE}, False),
     ],
 )
