@@ -108,7 +108,7 @@ async def get_next_task(
         if seen > 0 and active == 0:
             break
         seen = active
-        call = await line.wait(population, ticket, started + limit - time.monotonic())
+        call = await line.wait(population, ticket, started + limit - time.monotonic(), device.device)
         if call is Call.NONE or line.stopping:
             break
         called = call is Call.CALLED

@@ -171,3 +171,23 @@ def test_a_look_that_fails_is_tried_again() -> None:
         assert await devices.ring() == [0]
 
     asyncio.run(scenario())
+
+
+def test_a_newer_wait_of_a_device_ends_the_older_and_takes_no_call_from_it() -> None:
+    async def scenario() -> None:
+        lines = Devices(0, places=1).lines
+        ticket = lines.ticket("people")
+        waits = []
+        for _ in range(3):
+            waits.append(asyncio.create_task(lines.wait("people", ticket, 1000, "a")))
+            await asyncio.sleep(0)
+        other = asyncio.create_task(lines.wait("people", ticket, 1000, "b"))
+        assert await asyncio.wait_for(asyncio.gather(*waits[:2]), 10) == [Call.NONE, Call.NONE]
+        lines.ring("people")
+        assert await asyncio.wait_for(waits[2], 10) is Call.CALLED
+        assert not other.done()
+        lines.stop()
+        assert await asyncio.wait_for(other, 10) is Call.CALLED
+        assert lines._waits == {}
+
+    asyncio.run(scenario())
