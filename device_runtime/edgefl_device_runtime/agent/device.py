@@ -206,8 +206,8 @@ class Device:
         """A task and the bytes of its message, or None."""
         asked = self._worker.memories.to_ask_about(self._settings.runs_asked)
         document: dict[str, Any] = {"wait": wait}
-        if self._until_idle:
-            document["until_idle"] = True  # else the server waits for the next run
+        if not self._until_idle:
+            document["until_idle"] = False  # the server may hold the poll until there is a next run
         if asked:
             document["remembers"] = asked
         reply = self._patiently(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 from edgefl.credentials import check_token
 from edgefl.hashing import sha256
 from edgefl.version import __version__
 from edgefl_server.http import device_routes, errors, operator_routes
+from edgefl_server.http.admission import Admission
 from edgefl_server.http.advancing import advance
-from edgefl_server.http.body_limit import BodyLimit
+from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
 from edgefl_server.http.context import Context
 from edgefl_server.storage import ServerState
 
@@ -21,7 +24,6 @@ __all__ = ["MAX_MODEL_BYTES", "MAX_OUTCOME_BYTES", "create_app"]
 
 MAX_OUTCOME_BYTES = 256 << 20
 MAX_MODEL_BYTES = 1 << 30
-_MAX_CONTROL_BYTES = 64 << 10
 
 
 def create_app(
@@ -63,6 +65,7 @@ def create_app(
         lifespan=lifespan,
         # The interactive pages would load scripts from elsewhere; /openapi.json is enough for tools.
         docs_url=None,
+        openapi_url=None,  # anybody may ask: answered from bytes, below
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -71,12 +74,22 @@ def create_app(
     app.include_router(operator_routes.router)
     errors.install(app)
 
+    @cache
+    def described() -> bytes:
+        return json.dumps(app.openapi(), separators=(",", ":")).encode()
+
+    async def describe(request: Request) -> Response:
+        return Response(described(), media_type="application/json")
+
+    app.add_route("/openapi.json", describe, include_in_schema=False)
+
     def limit_of(method: str, path: str) -> int:
         if method == "PUT" and path.endswith("/outcome"):
             return max_outcome_bytes
         if method == "POST" and path == "/v1/runs":
             return max_model_bytes
-        return _MAX_CONTROL_BYTES
+        return MAX_CONTROL_BYTES
 
     app.add_middleware(BodyLimit, limit_of=limit_of)
+    app.add_middleware(Admission, context=context)  # before the limits: the last one added is the first one asked
     return app

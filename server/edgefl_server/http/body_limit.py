@@ -12,12 +12,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edgefl_server.http.errors import response
 from edgefl_server.http.protocol import MAX_HEADER_BYTES
 
-__all__ = ["BodyLimit"]
+__all__ = ["MAX_CONTROL_BYTES", "BodyLimit"]
+
+MAX_CONTROL_BYTES = 64 << 10
+"""Of a body that is neither an outcome nor a model."""
 
 _MOST_HEADERS = 100
 _LONGEST_SILENCE_SECONDS = 60.0
 """A sender that goes silent in the middle of a body for so long is cut off."""
 _GRACE_SECONDS = 60.0
+_CONTROL_GRACE_SECONDS = 10.0
+"""The grace of a body that is bounded by `MAX_CONTROL_BYTES`: nobody needs a minute for a few words."""
 _SLOWEST_BYTES_PER_SECOND = 2000.0
 """A body may take the grace, and as long as its bytes take at this rate: who sends a byte now and then is cut off."""
 
@@ -67,6 +72,7 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > limit:
             await _too_large(limit)(scope, receive, send)
             return
+        grace = min(self._grace_seconds, _CONTROL_GRACE_SECONDS) if limit <= MAX_CONTROL_BYTES else self._grace_seconds
         got, waited, complete, started = 0, 0.0, False, False
         refusal: JSONResponse | None = None
 
@@ -74,7 +80,7 @@ class BodyLimit:
             nonlocal got, waited, complete, refusal
             if complete or refusal is not None:
                 return await receive()
-            left = self._grace_seconds + got / _SLOWEST_BYTES_PER_SECOND - waited
+            left = grace + got / _SLOWEST_BYTES_PER_SECOND - waited
             before = time.monotonic()
             try:
                 with anyio.fail_after(max(0.0, min(self._silence_seconds, left))):

@@ -63,17 +63,26 @@ class Place:
     def __init__(self, connections: Connections, close: Callable[[], object]) -> None:
         self._connections = connections
         self.close = close
-        self.asked = False
-        """Whether a whole header has ever come."""
+        self.known = False
+        """Whether a device or an operator has asked."""
+        self.whole = True
+        """Whether the latest request has come to its end."""
+        self.last = False
+        """Whether the connection ends after the answer to it."""
 
-    def busy(self) -> None:
-        """A request is under way."""
-        self.asked = True
+    def ask(self) -> None:
+        """A request begins; who sends it is not known before `trust`."""
+        self.rest()
+
+    def trust(self) -> None:
+        """A device or an operator has sent the request that is under way."""
+        self.known = True
         self._connections.put(self, idle=False)
 
-    def idle(self) -> None:
-        """It waits for the next request."""
-        self._connections.put(self, idle=True)
+    def rest(self) -> None:
+        """It waits for the next request. A stranger's place does not get any younger by asking."""
+        if self.known:
+            self._connections.put(self, idle=True)
 
     def leave(self) -> None:
         """The connection has ended."""
@@ -83,8 +92,9 @@ class Place:
 class Connections:
     """The connections of a server, of which there may be so many.
 
-    At the bound a new one takes the place of the one that waits longest: first of those that never sent a request,
-    then of those between two requests. Where every other has a request under way there is no place.
+    At the bound a new one takes the place of another: of the stranger that has been here longest, whatever it does,
+    as it may be one of many that only want to keep the others out; where there are none, of the device or operator that
+    waits longest between two requests. Where every other has a request of one of these under way there is no place.
 
     Args:
         most: the bound.
@@ -93,24 +103,24 @@ class Connections:
     def __init__(self, most: int) -> None:
         self.most = most
         # Dictionaries keep their order: the first has waited longest.
-        self._silent: dict[Place, None] = {}
+        self._strangers: dict[Place, None] = {}
         self._idle: dict[Place, None] = {}
         self._busy: dict[Place, None] = {}
 
     def __len__(self) -> int:
-        return len(self._silent) + len(self._idle) + len(self._busy)
+        return len(self._strangers) + len(self._idle) + len(self._busy)
 
     def enter(self, close: Callable[[], object]) -> Place | None:
         """A place for a new connection; None when there is none."""
         if len(self) >= self.most:
-            waiting = self._silent or self._idle
+            waiting = self._strangers or self._idle
             if not waiting:
                 return None
             oldest = next(iter(waiting))
             self.remove(oldest)
             oldest.close()
         place = Place(self, close)
-        self._silent[place] = None
+        self._strangers[place] = None
         return place
 
     def put(self, place: Place, *, idle: bool) -> None:
@@ -120,7 +130,7 @@ class Connections:
 
     def remove(self, place: Place) -> bool:
         """Frees a place; False when it was free."""
-        found = [group for group in (self._silent, self._idle, self._busy) if place in group]
+        found = [group for group in (self._strangers, self._idle, self._busy) if place in group]
         for group in found:
             del group[place]
         return bool(found)
@@ -188,7 +198,9 @@ class Acceptor:
         # Until the protocol has it (with TLS: until the handshake is over), giving up the attempt closes it.
         place = self._connections.enter(lambda: attempt[0].cancel())
         if place is None:
-            self._tell(f"{self._connections.most} connections are open, all with a request: more are turned away")
+            self._tell(
+                f"{self._connections.most} connections are open, all with a device's request: more are turned away"
+            )
             self._turn_away(connection)
             return
         task = self._loop.create_task(self._open(connection, place))

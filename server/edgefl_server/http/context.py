@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
-from edgefl.hashing import sha256
 from edgefl.wire.messages import Task
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.receiving import Receiving
@@ -19,17 +16,14 @@ from edgefl_server.storage import (
     DeviceRow,
     ServerState,
     active_runs,
-    authenticate,
     devices_with_tasks,
     next_task,
     notice_instance,
     places,
+    unknown_device,
 )
 
-__all__ = ["Caller", "Context", "Operator", "Shared", "bearer"]
-
-_MOST_KNOWN = 10_000
-"""Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
+__all__ = ["Caller", "Context", "Operator", "Shared", "bearer", "not_the_operator"]
 
 
 @dataclass
@@ -44,7 +38,6 @@ class Context:
         work: the devices that wait, to be called after anything that may give them work.
         folding: wakes what folds, after anything that may close a round.
         receiving: the bodies that are being written to files.
-        known: devices by the hash of the credentials that they have shown.
         tasked: devices that may have an open task, each with what marks its latest look for one. No other device has
             one: only a device's own calls for work give it one.
     """
@@ -56,7 +49,6 @@ class Context:
     work: WaitingLines = field(init=False)
     folding: Bell = field(default_factory=Bell)
     receiving: Receiving = field(default_factory=Receiving)
-    known: OrderedDict[str, DeviceRow] = field(default_factory=OrderedDict)
     tasked: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,35 +93,29 @@ def bearer(request: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def not_the_operator() -> RequestError:
+    """What is answered to whoever has not the operator's token."""
+    return RequestError(
+        401,
+        "wrong_token",
+        "This needs the operator's token.",
+        "It is in operator.json of the server's state folder; pass --state, or set EDGEFL_ADMIN_TOKEN.",
+    )
+
+
 async def _caller(request: Request, context: Shared) -> DeviceRow:
-    credentials = bearer(request)
-    # Looked up by hash: what timing tells about a hash does not help to guess the secret.
-    key = sha256(credentials.encode())
-    device, _, secret = credentials.partition(".")
-    known = context.known.get(key)
-    if known is None:
-        known = await run_in_threadpool(authenticate, context.state, device, secret)
-        # Neither the secret nor the population of a device ever changes: one that polls need not be read each time.
-        context.known[key] = known
-        if len(context.known) > _MOST_KNOWN:
-            context.known.popitem(last=False)
-    context.known.move_to_end(key)
+    device: DeviceRow | None = request.scope["state"].get("device")
+    if device is None:
+        raise unknown_device()
     instance = request.headers.get("EdgeFL-Instance", "")
     if instance:
-        await run_in_threadpool(notice_instance, context.state, device, instance)
-    return known
+        await run_in_threadpool(notice_instance, context.state, device.device, instance)
+    return device
 
 
-async def _operator(request: Request, context: Shared) -> None:
-    token = bearer(request)
-    # Never with nothing, whatever the server was started with.
-    if not token or not hmac.compare_digest(context.admin_token_hash, sha256(token.encode())):
-        raise RequestError(
-            401,
-            "wrong_token",
-            "This needs the operator's token.",
-            "It is in operator.json of the server's state folder; pass --state, or set EDGEFL_ADMIN_TOKEN.",
-        )
+async def _operator(request: Request) -> None:
+    if not request.scope["state"].get("operator"):
+        raise not_the_operator()
 
 
 Caller = Annotated[DeviceRow, Depends(_caller)]

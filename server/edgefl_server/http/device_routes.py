@@ -53,7 +53,7 @@ class Poll(BaseModel):
     """How long a device is willing to wait."""
 
     wait: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="seconds; at most 30 are used")
-    until_idle: bool = Field(default=False, description="the device ends when no run is active any more")
+    until_idle: bool = Field(default=True, description="whether the device wants to know when no run is active")
     remembers: list[Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]] = Field(
         default_factory=list, max_length=64, description="runs of which the device keeps something"
     )
@@ -96,7 +96,7 @@ async def get_next_task(
     started = time.monotonic()
     wait = min(poll.wait if poll else 0.0, _LONGEST_WAIT_SECONDS)
     line, population, remembers = context.work, device.population, poll.remembers if poll else []
-    until_idle = poll is not None and poll.until_idle
+    until_idle = poll is None or poll.until_idle
     seen, called = 0, False
     while True:
         ticket = line.ticket(population)
@@ -113,7 +113,9 @@ async def get_next_task(
         if until_idle and seen > 0 and active == 0:
             break
         seen = active
-        call = await line.wait(population, ticket, started + limit - time.monotonic(), until_idle)
+        call = await line.wait(
+            population, ticket, started + limit - time.monotonic(), until_idle=until_idle, device=device.device
+        )
         if call is Call.NONE or line.stopping:
             break
         called = call is Call.CALLED

@@ -23,7 +23,7 @@ from edgefl.errors import (
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError
 
-__all__ = ["STORE", "RequestError", "error_body", "install", "response", "retry_after"]
+__all__ = ["STORE", "RequestError", "edgefl_error", "error_body", "install", "request_error", "response", "retry_after"]
 
 STORE = "store or read"
 """What the server cannot do for the one who asked."""
@@ -65,20 +65,22 @@ def retry_after(lowest: int, highest: int) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Makes the app answer its errors so."""
-    app.add_exception_handler(RequestError, _request_error)
-    app.add_exception_handler(EdgeflError, _edgefl_error)
+    app.add_exception_handler(RequestError, request_error)
+    app.add_exception_handler(EdgeflError, edgefl_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _request_error(request: Request, error: Exception) -> JSONResponse:
+async def request_error(request: Request, error: Exception) -> JSONResponse:
+    """What is answered after a `RequestError`."""
     assert isinstance(error, RequestError)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     return response(error.status, error.code, error.message, error.hint, headers)
 
 
-async def _edgefl_error(request: Request, error: Exception) -> JSONResponse:
+async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
+    """What is answered after an `EdgeflError`."""
     assert isinstance(error, EdgeflError)
     message, hint = error.message, error.hint
     if isinstance(error, EnrolmentRefusedError):

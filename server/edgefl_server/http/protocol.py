@@ -34,6 +34,9 @@ _READ_AT_ONCE = 32 << 10
 """asyncio reads eight times as much, which would be memory for each of many uploads."""
 _MOST_AHEAD = 16 << 10
 """Of a body that the application has not asked for yet."""
+_MOST_PIPELINED = 4
+"""A client that has sent its next request before the answer so many times does not wait for answers at all; ours never
+do so."""
 
 _log = logging.getLogger(__name__)
 # What clients do wrong is answered and not logged: a stranger could fill the disk with it.
@@ -62,10 +65,12 @@ class Protocol(H11Protocol):
         *,
         header_seconds: float = _HEADER_SECONDS,
     ) -> None:
-        super().__init__(config, server_state, app_state)
+        super().__init__(config, server_state, {**app_state, "place": place})
         self.logger = _log
         self._place = place
         self._header_seconds = header_seconds
+        self._latest: object = None
+        self._pipelined = 0
         self._header_timer: asyncio.TimerHandle | None = None
         self._drop_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -97,6 +102,10 @@ class Protocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Called when the application has answered."""
+        pipelined = self.conn.their_state is h11.DONE and self.conn.trailing_data[0]
+        self._pipelined = self._pipelined + 1 if pipelined else 0
+        if self._pipelined > _MOST_PIPELINED:
+            self.transport.close()
         super().on_response_complete()
         self._watch()
         if self._stopping and self.transport.is_closing():
@@ -159,13 +168,20 @@ class Protocol(H11Protocol):
             return
         answered = self.cycle is None or self.cycle.response_complete
         dropping = answered and self.cycle is not None and self.conn.their_state is h11.SEND_BODY
+        if self.cycle is not None:
+            self._place.whole = self.conn.their_state is not h11.SEND_BODY
+        if self.cycle is not self._latest:
+            self._latest = self.cycle
+            self._place.ask()
         if not answered or dropping:
-            self._place.busy()
             if self._header_timer is not None:
                 self._header_timer.cancel()
                 self._header_timer = None
-        elif self._place.asked:
-            self._place.idle()
+        elif self._place.last:
+            self.transport.close()
+            return
+        else:
+            self._place.rest()
         if dropping and self._drop_timer is None:
             self._drop_timer = self.loop.call_later(_UNWANTED_BODY_SECONDS, self.transport.abort)
         elif not dropping and self._drop_timer is not None:

@@ -109,6 +109,7 @@ class WaitingLines:
         self._look, self._clock = look, clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lines: dict[str, _Line] = {}
+        self._waits: dict[str, asyncio.Future[None]] = {}
         self.stopping = False
 
     def attach(self) -> None:
@@ -149,14 +150,17 @@ class WaitingLines:
         """Take it before looking for work: a ring in between is then not missed."""
         return self._line(population).version
 
-    async def wait(self, population: str, ticket: int, seconds: float, until_idle: bool = False) -> Call:
-        """Returns when this one is called, or after some seconds.
+    async def wait(
+        self, population: str, ticket: int, seconds: float, *, until_idle: bool = False, device: str | None = None
+    ) -> Call:
+        """Returns when this one is called, after some seconds, or when the same device begins another wait.
 
         Args:
             population: whose line.
             ticket: see `ticket`.
             seconds: at most.
             until_idle: it is also called when no run is active any more.
+            device: who waits.
         """
         line = self._line(population)
         if line.version != ticket:
@@ -165,15 +169,21 @@ class WaitingLines:
             return Call.NONE
         called = asyncio.get_running_loop().create_future()
         line.waiting[called] = until_idle
+        if device is not None:
+            if (older := self._waits.get(device)) is not None:
+                older.cancel()
+            self._waits[device] = called
         try:
             await asyncio.wait([called], timeout=seconds)
         except asyncio.CancelledError:
-            if called.done():
+            if _was_called(called):
                 self.pass_on(population)
             raise
         finally:
             line.waiting.pop(called, None)
-        return Call.CALLED if called.done() else Call.NONE
+            if device is not None and self._waits.get(device) is called:
+                del self._waits[device]
+        return Call.CALLED if _was_called(called) else Call.NONE
 
     def pass_on(self, population: str) -> None:
         """Whoever was called took no place: the next may, if there still is one."""
@@ -227,6 +237,10 @@ def _wake(line: _Line, count: int, until_idle: bool = False) -> None:
     for called in list(islice(able, count)):
         del line.waiting[called]
         called.set_result(None)
+
+
+def _was_called(wait: asyncio.Future[None]) -> bool:
+    return wait.done() and not wait.cancelled()
 
 
 def _few(outlook: asyncio.Future[Outlook]) -> bool:

@@ -2,7 +2,18 @@
 
 from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds
-from edgefl_server.storage.identities import EnrolmentRefusedError, authenticate, enrol, invite, notice_instance
+from edgefl_server.storage.identities import (
+    EnrolmentRefusedError,
+    authenticate,
+    check_invitation,
+    enrol,
+    has_form_of_credentials,
+    has_form_of_invitation,
+    invite,
+    notice_instance,
+    unknown_device,
+    wrong_token,
+)
 from edgefl_server.storage.outcomes import (
     NotWantedError,
     accept_outcome,
@@ -42,6 +53,7 @@ __all__ = [
     "accept_upload",
     "active_runs",
     "authenticate",
+    "check_invitation",
     "close_due_rounds",
     "create_run",
     "devices_with_tasks",
@@ -51,6 +63,8 @@ __all__ = [
     "fail_damaged_runs",
     "fold_pending",
     "fold_round",
+    "has_form_of_credentials",
+    "has_form_of_invitation",
     "invite",
     "largest_outcome",
     "may_fetch",
@@ -66,7 +80,9 @@ __all__ = [
     "stop_run",
     "sweep_outcomes",
     "sweep_uploads",
+    "unknown_device",
     "warnings",
     "was_accepted",
     "weights_of_round",
+    "wrong_token",
 ]

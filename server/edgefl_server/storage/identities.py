@@ -20,16 +20,23 @@ from edgefl_server.storage.tables import DeviceRow, InvitationRow
 __all__ = [
     "EnrolmentRefusedError",
     "authenticate",
+    "check_invitation",
     "check_population",
     "doubled_devices",
     "enrol",
+    "has_form_of_credentials",
+    "has_form_of_invitation",
     "invite",
     "notice_instance",
+    "unknown_device",
+    "wrong_token",
 ]
 
 _log = logging.getLogger(__name__)
 
 _POPULATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CREDENTIALS = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{64}")
+_INVITATION = re.compile(r"[A-Za-z0-9_-]{43}")
 _HEX_32, _HEX_64 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 _MAX_CAPABILITIES_BYTES = 4096
 
@@ -106,9 +113,7 @@ def enrol(
         # Looked up by hash: what timing tells about a hash does not help to guess the token.
         invitation = session.get(InvitationRow, sha256(token.encode()))
         if invitation is None:
-            raise EnrolmentRefusedError(
-                "wrong_token", "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
-            )
+            raise wrong_token()
         if invitation.population != population:
             raise EnrolmentRefusedError(
                 "wrong_population",
@@ -135,6 +140,29 @@ def enrol(
             )
         known.capabilities = capabilities
         return False
+
+
+def has_form_of_invitation(text: str) -> bool:
+    """Whether it may be an invitation's token; what is not need not be looked up."""
+    return _INVITATION.fullmatch(text) is not None
+
+
+def check_invitation(state: ServerState, token: str) -> None:
+    """Says before the rest of an enrolment is read whether its token is one of this server's.
+
+    Raises:
+        EnrolmentRefusedError: it is not.
+    """
+    with state.database.read() as session:
+        if session.get(InvitationRow, sha256(token.encode())) is None:
+            raise wrong_token()
+
+
+def wrong_token() -> EnrolmentRefusedError:
+    """What is said to whoever has no invitation."""
+    return EnrolmentRefusedError(
+        "wrong_token", "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
+    )
 
 
 def notice_instance(state: ServerState, device: str, instance: str) -> None:
@@ -170,6 +198,18 @@ def doubled_devices(session: Session, since: float, population: str | None = Non
     ]
 
 
+def has_form_of_credentials(text: str) -> bool:
+    """Whether it may be a device's id and secret; what is not need not be looked up."""
+    return _CREDENTIALS.fullmatch(text) is not None
+
+
+def unknown_device() -> AuthenticationError:
+    """What is said to whoever is no device of this server."""
+    return AuthenticationError(
+        "The device id or its secret is not known here.", hint="Ask the operator for a new invitation."
+    )
+
+
 def authenticate(state: ServerState, device: str, secret: str) -> DeviceRow:
     """The device that the credentials belong to.
 
@@ -180,7 +220,5 @@ def authenticate(state: ServerState, device: str, secret: str) -> DeviceRow:
         known = session.scalar(select(DeviceRow).where(DeviceRow.device == device))
     expected = known.secret_hash if known is not None else "0" * 64
     if not hmac.compare_digest(expected, sha256(secret.encode())) or known is None:
-        raise AuthenticationError(
-            "The device id or its secret is not known here.", hint="Ask the operator for a new invitation."
-        )
+        raise unknown_device()
     return known

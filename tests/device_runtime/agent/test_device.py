@@ -40,11 +40,11 @@ def test_run_ends_when_no_run_is_active(rig):
     assert summary.to_json()["tasks"] == {"accepted": 2}
 
 
-def test_a_device_tells_the_server_that_it_ends_with_the_work(rig):
+def test_a_device_tells_the_server_that_it_does_not_end_with_the_work(rig):
     rig.device().run(until_idle=True)
     rig.device().step()
     polls = [json.loads(request.body) for request in rig.server.asked("POST", "/tasks/next")]
-    assert polls == [{"wait": 0.0, "until_idle": True}, {"wait": 0.0}]
+    assert polls == [{"wait": 0.0}, {"wait": 0.0, "until_idle": False}]
 
 
 def test_one_line_is_reported_for_a_task(rig):

@@ -48,7 +48,7 @@ class Api:
         return answer.json()
 
     def task(self, headers: dict[str, str], wait: float = 0) -> Task:
-        answer = self.client.post("/v1/tasks/next", json={"wait": wait}, headers=headers)
+        answer = self.client.post("/v1/tasks/next", json={"wait": wait, "until_idle": False}, headers=headers)
         assert answer.status_code == 200, answer.text
         return Task.decode(answer.content)
 

@@ -4,7 +4,9 @@ import asyncio
 import json
 from typing import Any
 
-from edgefl_server.http.body_limit import BodyLimit
+import pytest
+
+from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -17,7 +19,13 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def ask(
-    pauses: list[float], *, size: int = 10, headers: int = 0, value: bytes = b"y", **settings: float
+    pauses: list[float],
+    *,
+    size: int = 10,
+    headers: int = 0,
+    value: bytes = b"y",
+    limit: int = 1000,
+    **settings: float,
 ) -> tuple[int, Any]:
     """A body in pieces, each after a pause of the client."""
 
@@ -33,7 +41,7 @@ def ask(
             sent.append(message)
 
         scope = {"type": "http", "method": "PUT", "path": "/", "headers": [(b"x", value)] * headers}
-        await BodyLimit(application, lambda method, path: 1000, **settings)(scope, receive, send)  # type: ignore[arg-type]
+        await BodyLimit(application, lambda method, path: limit, **settings)(scope, receive, send)  # type: ignore[arg-type]
         return sent[0]["status"], json.loads(sent[1]["body"])
 
     return asyncio.run(asyncio.wait_for(scenario(), 30))
@@ -56,6 +64,12 @@ def test_a_sender_that_is_never_silent_but_never_ends_is_cut_off() -> None:
 def test_a_long_body_may_take_longer() -> None:
     # At the slowest rate 100 bytes earn 50 ms: 450 ms beside the grace.
     assert ask([0.06] * 9, size=100, grace_seconds=0.3) == (200, 900)
+
+
+def test_a_few_words_have_less_time_than_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefl_server.http.body_limit._CONTROL_GRACE_SECONDS", 0.1)
+    assert ask([0.01] * 1000, size=1)[0] == 408
+    assert ask([0.01] * 20, size=1, limit=MAX_CONTROL_BYTES + 1) == (200, 20)
 
 
 def test_more_than_the_limit_is_too_large() -> None:

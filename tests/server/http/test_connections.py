@@ -25,8 +25,15 @@ from .raw_clients import Client
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answers with the length of the body; at `/early` before it is read, at `/never` not at all."""
-    got, more = 0, scope["path"] != "/early"
+    """Answers with the length of the body; at `/early` before it is read, at `/never` not at all.
+
+    Whoever asks is known, but at `/stranger`, and at `/refused`, where the connection ends with the early answer.
+    """
+    if scope["path"] == "/refused":
+        scope["state"]["place"].last = True
+    elif scope["path"] != "/stranger":
+        scope["state"]["place"].trust()
+    got, more = 0, scope["path"] not in ("/early", "/refused")
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -169,6 +176,43 @@ def test_when_every_connection_has_a_request_a_new_one_is_told_to_come_back() ->
             server.protocols[0].transport.abort()
             await server.until(2)
             assert (await (await server.client()).ask("GET", "/")).status == 200
+
+    run(scenario)
+
+
+def test_strangers_keep_nobody_out_however_slowly_they_send() -> None:
+    async def scenario() -> None:
+        async with serving(most=5) as server:
+            known = await server.client()
+            known.send_head("POST", "/", None, 5)
+            idle = await server.client()
+            assert (await idle.ask("GET", "/")).status == 200
+            strangers = [await server.client() for _ in range(3)]
+            for stranger in strangers:
+                stranger.send_head("POST", "/stranger", None, 60_000)
+                stranger.writer.write(b"{")
+            while len(server.connections._busy) != 1 or not all(each.cycle for each in server.protocols[2:]):
+                await asyncio.sleep(0.005)
+            strangers[0].writer.write(b" ")  # makes its place no younger
+            for stranger in strangers:
+                newcomer = await server.client()
+                assert (await newcomer.ask("GET", "/")).status == 200
+                assert await stranger.ended() == b""
+            assert (await idle.ask("GET", "/")).status == 200
+            known.writer.write(b"12345")
+            assert (await known.answer()).body == b"5"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [0, 5_000_000])
+def test_whoever_is_refused_can_read_why_and_is_let_go_once_all_was_sent(size: int) -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            assert (await client.ask("POST", "/refused", None, bytes(size))).body == b"0"
+            assert await client.ended() == b""
+            await server.until(0)
 
     run(scenario)
 
@@ -424,5 +468,17 @@ def test_requests_one_behind_the_other_are_all_answered() -> None:
                 client.send_head("POST", "/", None, size)
                 client.writer.write(bytes(size))
             assert [(await client.answer(started)).body for _ in range(3)] == [b"5", b"50000", b"7"]
+
+    run(scenario)
+
+
+def test_a_client_that_never_waits_for_an_answer_is_let_go() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            for _ in range(200):
+                client.send_head("GET", "/", None, 0)
+            assert (await client.ended()).count(b"HTTP/1.1 200") <= 5
+            await server.until(0)
 
     run(scenario)

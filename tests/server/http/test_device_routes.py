@@ -138,7 +138,7 @@ def test_a_device_that_ends_with_the_work_learns_at_once_that_the_last_run_has_e
     device, run = api.device(0), api.create_run(target=1, rounds=1)
     api.task(api.device(1))
     answers = []
-    poll = {"wait": 30, "until_idle": True}
+    poll = {"wait": 30}
     waiting = threading.Thread(
         target=lambda: answers.append(api.client.post("/v1/tasks/next", json=poll, headers=device))
     )
@@ -175,7 +175,7 @@ def test_a_device_that_was_held_in_line_is_told_to_be_there_again_soon(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgefl_server.http.device_routes._LONGEST_WAIT_SECONDS", 1.01)
-    answer = api.client.post("/v1/tasks/next", json={"wait": 30}, headers=api.device(0))
+    answer = api.client.post("/v1/tasks/next", json={"wait": 30, "until_idle": False}, headers=api.device(0))
     assert (answer.status_code, answer.headers["EdgeFL-Active-Runs"]) == (204, "0")
     assert 1 <= int(answer.headers["Retry-After"]) <= 3
 

@@ -132,6 +132,30 @@ def test_silent_connections_and_waiting_devices_hold_up_nobody(
     asyncio.run(scenario())
 
 
+def test_strangers_with_slow_bodies_and_pipelines_keep_nobody_out(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, "--max-connections", "20") as fleet:
+            client, identity = await fleet.device(0)
+            polled = await client.ask("POST", "/v1/tasks/next", identity, b'{"wait": 0}')
+            assert polled.status == 204
+            strangers = []
+            for _ in range(30):
+                strangers.append(await fleet.connect())
+                strangers[-1].send_head("POST", "/v1/devices", None, 60_000)
+                strangers[-1].writer.write(b"{")
+                strangers.append(await fleet.connect())
+                for _ in range(100):
+                    strangers[-1].send_head("GET", "/openapi.json", None, 0)
+                assert (await client.ask("POST", "/v1/tasks/next", identity, b'{"wait": 0}')).status == 204
+                newcomer = await fleet.connect()
+                assert (await newcomer.ask("GET", "/v1/runs", None, **fleet.admin)).status == 200
+                newcomer.close()
+            for stranger in strangers:
+                stranger.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("elements", [1_000_000, pytest.param(9_000_000, marks=pytest.mark.slow)])
 def test_one_device_with_forty_stalled_uploads_costs_no_memory(tmp_path: Path, elements: int) -> None:
     async def scenario() -> None:

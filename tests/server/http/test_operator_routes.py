@@ -115,9 +115,9 @@ def test_the_description_names_every_call_once(api: Api) -> None:
 
 
 def test_bodies_of_control_calls_are_small(api: Api) -> None:
-    answer = api.client.post("/v1/devices", content=bytes(1 << 20))
+    answer = api.client.post("/v1/invitations", content=bytes(1 << 20), headers=ADMIN)
     assert (answer.status_code, code(answer)) == (413, "too_large")
-    answer = api.client.post("/v1/devices", content=(b"x" * 50_000 for _ in range(4)))
+    answer = api.client.post("/v1/invitations", content=(b"x" * 50_000 for _ in range(4)), headers=ADMIN)
     assert (answer.status_code, code(answer)) == (413, "too_large")
 
 

@@ -64,7 +64,8 @@ class Devices:
         self.lines.attach()
         ticket = self.lines.ticket("people")
         self.waiting = [
-            asyncio.create_task(self.lines.wait("people", ticket, 1000, index in until_idle)) for index in range(count)
+            asyncio.create_task(self.lines.wait("people", ticket, 1000, until_idle=index in until_idle))
+            for index in range(count)
         ]
 
     async def look(self, population: str) -> Outlook:
@@ -175,5 +176,25 @@ def test_a_look_that_fails_is_tried_again() -> None:
         assert await devices.ring() == []
         devices.places, devices.now = 1, 2.0
         assert await devices.ring() == [0]
+
+    asyncio.run(scenario())
+
+
+def test_a_newer_wait_of_a_device_ends_the_older_and_takes_no_call_from_it() -> None:
+    async def scenario() -> None:
+        lines = Devices(0, places=1).lines
+        ticket = lines.ticket("people")
+        waits = []
+        for _ in range(3):
+            waits.append(asyncio.create_task(lines.wait("people", ticket, 1000, device="a")))
+            await asyncio.sleep(0)
+        other = asyncio.create_task(lines.wait("people", ticket, 1000, device="b"))
+        assert await asyncio.wait_for(asyncio.gather(*waits[:2]), 10) == [Call.NONE, Call.NONE]
+        lines.ring("people")
+        assert await asyncio.wait_for(waits[2], 10) is Call.CALLED
+        assert not other.done()
+        lines.stop()
+        assert await asyncio.wait_for(other, 10) is Call.CALLED
+        assert lines._waits == {}
 
     asyncio.run(scenario())

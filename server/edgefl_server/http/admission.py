@@ -1,0 +1,140 @@
+"""Who is asking, found out from a request's header alone: strangers are answered before their body is read."""
+
+from __future__ import annotations
+
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgefl.errors import EdgeflError
+from edgefl.hashing import sha256
+from edgefl_server.http.connections import Place
+from edgefl_server.http.context import Context, bearer, not_the_operator
+from edgefl_server.http.errors import RequestError, edgefl_error, request_error
+from edgefl_server.storage import (
+    DeviceRow,
+    authenticate,
+    check_invitation,
+    has_form_of_credentials,
+    has_form_of_invitation,
+    unknown_device,
+    wrong_token,
+)
+
+__all__ = ["Admission"]
+
+_T = TypeVar("_T")
+
+_OF_DEVICES = ("/v1/tasks", "/v1/models", "/v1/weights")
+_OF_OPERATORS = ("/v1/runs", "/v1/invitations")
+_OF_THE_INVITED = ("/v1/devices",)
+_MOST_KNOWN = 10_000
+"""Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
+_LOOKED_UP_AT_ONCE = 4
+"""Threads that read credentials; strangers who invent some must not take those of everybody else."""
+_CLOSE = (b"connection", b"close")
+
+
+class Admission:
+    """ASGI middleware: says on whose behalf a request comes, or refuses it with 401.
+
+    What is found out is in the request's state, from where the dependencies of the routes take it: ``device``, or
+    ``operator``. The answer to a stranger is the last one of its connection.
+
+    Args:
+        app: what is protected.
+        context: the server.
+    """
+
+    def __init__(self, app: ASGIApp, context: Context) -> None:
+        self._app, self._context = app, context
+        self._known: OrderedDict[str, DeviceRow] = OrderedDict()
+        self._lookups = anyio.CapacityLimiter(_LOOKED_UP_AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, with its sender."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        place: Place | None = scope.setdefault("state", {}).get("place")
+        try:
+            known = await self._admit(request)
+        except RequestError as error:
+            await (await request_error(request, error))(scope, receive, _ending(place, send))
+        except EdgeflError as error:
+            await (await edgefl_error(request, error))(scope, receive, _ending(place, send))
+        else:
+            await self._app(scope, receive, send if known else _ending(place, send))
+
+    async def _admit(self, request: Request) -> bool:
+        """False where anybody may ask.
+
+        Raises:
+            RequestError: not the operator's token.
+            AuthenticationError: neither a device's credentials nor an invitation.
+            StorageError: the database cannot be read.
+        """
+        path, state, token = request.scope["path"], request.scope["state"], bearer(request)
+        if _below(path, _OF_THE_INVITED):
+            if not has_form_of_invitation(token):
+                raise wrong_token()
+            # An invitation is for many and may be lost: its holder keeps a stranger's place.
+            await self._look_up(lambda: check_invitation(self._context.state, token))
+            return True
+        if _below(path, _OF_DEVICES):
+            state["device"] = await self._device(token)
+        elif _below(path, _OF_OPERATORS):
+            # Never with nothing, whatever the server was started with.
+            if not token or not hmac.compare_digest(self._context.admin_token_hash, sha256(token.encode())):
+                raise not_the_operator()
+            state["operator"] = True
+        else:
+            return False
+        if (place := state.get("place")) is not None:
+            place.trust()
+        return True
+
+    async def _device(self, token: str) -> DeviceRow:
+        if not has_form_of_credentials(token):
+            raise unknown_device()
+        # Looked up by hash: what timing tells about a hash does not help to guess the secret.
+        key = sha256(token.encode())
+        known = self._known.get(key)
+        if known is None:
+            device, _, secret = token.partition(".")
+            known = await self._look_up(lambda: authenticate(self._context.state, device, secret))
+            # Neither the secret nor the population of a device ever changes: one that polls need not be read each time.
+            self._known[key] = known
+            if len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return known
+
+    async def _look_up(self, function: Callable[[], _T]) -> _T:
+        return await run_sync(function, limiter=self._lookups)
+
+
+def _below(path: str, places: tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
+def _ending(place: Place | None, send: Send) -> Send:
+    """Makes an answer the last one of its connection."""
+    if place is not None:
+        place.last = True
+
+    async def ending_send(message: Message) -> None:
+        # A client that is still sending would lose an answer after which the connection is closed at once: it is not
+        # told, and the connection ends when its body does.
+        if message["type"] == "http.response.start" and (place is None or place.whole):
+            message["headers"] = [*(each for each in message.get("headers", ()) if each != _CLOSE), _CLOSE]
+        await send(message)
+
+    return ending_send
