@@ -13,7 +13,7 @@ import pytest
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl.version import __version__
-from edgefl.wire.messages import CONTENT_TYPE, Correction, Outcome, Task
+from edgefl.wire.messages import CONTENT_TYPE, Correction, Outcome, OutcomeStatus, Reason, Task, TaskKind
 from edgefl_device_runtime.agent.examples import arrange
 from edgefl_device_runtime.agent.local_training import Given, perform
 from edgefl_device_runtime.agent.memory import Memory
@@ -123,8 +123,15 @@ class Reader:
         task, layout = self.tasks[names["task"]], self.manifest.layout
         assert (outcome.task_id, outcome.base_weights_hash) == (task.task_id, task.base_weights_hash)
         assert outcome.layout_hash == layout.hash
-        assert (outcome.status, outcome.reason) == (0, 0)
+        if outcome.status != OutcomeStatus.DONE:
+            assert outcome.reason != Reason.NONE
+            empty = (outcome.sections, outcome.metrics, outcome.num_examples, outcome.local_steps)
+            assert empty == ((), (), 0, 0), "only why"
+            return
+        assert outcome.reason == Reason.NONE
         sizes = {"delta": layout.weight_size, "statistics": layout.statistic_size}
+        if task.kind == TaskKind.GRADIENT:
+            sizes = {"gradient": layout.weight_size}
         if task.correction == Correction.SCAFFOLD:
             sizes["control"] = layout.weight_size
         assert [section.name for section in outcome.sections] == [name for name, size in sizes.items() if size]
@@ -145,16 +152,16 @@ class Reader:
         return str((outcome.status, outcome.reason, *counts, sections, [m.name for m in outcome.metrics]))
 
 
-def took_part(fleet, proxy, model, data, population="kitchen", **settings):
+def took_part(fleet, proxy, model, data, population="kitchen", results=None, **settings):
     """One device's whole part in a run, as it went over the wire: a reader and the connections."""
     fleet.via = proxy.port
     state = fleet.folder / "device"
     shutil.rmtree(state, ignore_errors=True)
     device = write_identity(state, 1)
-    fleet.create_run(model, population, rounds=ROUNDS, target=1, seed=5, epochs=2, **settings)
+    fleet.create_run(model, population, **{"rounds": ROUNDS, "target": 1, "seed": 5, "epochs": 2, **settings})
     before = len(proxy.recordings)
     summary = fleet.start_device("device", population, data).finish()
-    assert summary["tasks"] == {"accepted": ROUNDS}
+    assert summary["tasks"] == (results or {"accepted": ROUNDS})
     return Reader(model, device, fleet.token(population), proxy.port), proxy.recordings[before:], summary
 
 
@@ -165,16 +172,18 @@ def proxy(fleet):
     proxy.close()
 
 
-@pytest.mark.parametrize("name", ["mlp", "batch_norm"])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("mlp", {}), ("batch_norm", {}), ("federated", {"strategy": "fedsgd", "epochs": 1})]
+)
 def test_every_byte_is_protocol_and_nothing_but_its_numbers_depends_on_the_data(
-    fleet, proxy, write_data, request, name
+    fleet, proxy, write_data, request, name, settings
 ):
     model = request.getfixturevalue(f"{name}_file")
     fleet.start_server()
     outlines, payloads = [], []
     for index, (seed, scale) in enumerate([(1, 1.0), (2, 3.0)]):
         data = write_data(f"data{index}", rows=35, seed=seed, scale=scale)
-        reader, recordings, summary = took_part(fleet, proxy, model, data)
+        reader, recordings, summary = took_part(fleet, proxy, model, data, **settings)
         found = [exchange for recording in recordings for exchange in exchanges(recording)]
         outline = [reader.read(exchange) for exchange in found]
         assert summary["bytes_up"] == sum(len(exchange.request.body) for exchange in found)
@@ -186,6 +195,28 @@ def test_every_byte_is_protocol_and_nothing_but_its_numbers_depends_on_the_data(
         payloads.append([e.request.body for e in found if e.request.method == "PUT"])
     assert outlines[0] == outlines[1]
     assert payloads[0] != payloads[1]  # or the two would have been the same run
+
+
+@pytest.mark.parametrize("without", ["fitting columns", "rows"])
+def test_a_device_that_gives_up_says_why_and_no_more(fleet, proxy, tmp_path, mlp_file, without):
+    fleet.start_server()
+    rows, columns = (35, 7) if without == "fitting columns" else (0, 20)
+    outlines = []
+    for seed in (1, 2):
+        x = np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
+        data = tmp_path / f"data{seed}.npz"
+        np.savez(data, x=x, y=np.full(rows, 3, np.int32))
+        reader, recordings, _ = took_part(
+            fleet, proxy, mlp_file, data, results={"reported": 1}, rounds=1, max_failures=1
+        )
+        found = [exchange for recording in recordings for exchange in exchanges(recording)]
+        outline = [reader.read(exchange) for exchange in found]
+        outlines.append([each for each in outline if each[0] not in ("poll", "lease")])
+        sent = b"".join(bytes(recording.sent) for recording in recordings)
+        assert not any(row[:2].tobytes() in sent for row in x)
+        (reason,) = [Outcome.decode(e.request.body).reason for e in found if e.request.method == "PUT"]
+        assert reason == (Reason.DATA_MISMATCH if rows else Reason.NO_DATA)
+    assert outlines[0] == outlines[1]
 
 
 def test_nothing_of_a_local_parameter_or_of_a_devices_control_variate_is_sent(fleet, proxy, write_data, personal_file):

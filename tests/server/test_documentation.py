@@ -31,10 +31,11 @@ def test_every_code_is_in_the_protocol() -> None:
     text = PROTOCOL.read_text()
     source = "\n".join(path.read_text() for path in Path(edgefl_server.__file__).parent.rglob("*.py"))
     raised = re.findall(
-        r'(?:OutcomeRefusedError|NotWantedError|EnrolmentRefusedError|_refused|RequestError)\(\s*(?:\d+,\s*)?"(\w+)"',
+        r"(?:OutcomeRefusedError|NotWantedError|EnrolmentRefusedError|_refused|RequestError|response|error_body)"
+        r'\(\s*(?:\w+,\s*)?"(\w+)"',
         source,
-    )
-    assert len(set(raised)) > 15
+    ) + re.findall(r'\b4\d\d: "(\w+)"', source)
+    assert len(set(raised)) > 30
     missing = sorted(code for code in set(raised) if not re.search(rf"\b{code}\b", text))
     assert missing == []
 

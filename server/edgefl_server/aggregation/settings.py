@@ -51,8 +51,9 @@ class RunSettings:
         codec: how devices write their deltas.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
         max_examples: a device's num_examples counts for at most this many: it is the device's word.
-        max_weight_ratio: it also counts for at most so many times the median of the round's devices; who says more than
-            that, among three or more, for no more than all others together. 0: neither.
+        max_weight_ratio: it also counts for at most so many times the median of the round's devices; among three or
+            more, who says more than that, or is beyond four times the median, for no more than all others together.
+            0: neither.
         max_update_norm: an outcome whose weight section has a larger L2 norm is refused. The default only stops
             what no training produces.
         seed: all randomness of the run derives from it.
