@@ -20,14 +20,41 @@ from edgefl_device_runtime.agent.connection import Contact
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.summary import TaskReport
 
-__all__ = ["Journal", "read_journal"]
+__all__ = ["Budget", "Journal", "read_journal"]
+
+
+class Budget:
+    """How often something may be done: in the mean once in a pause, and a few times at once after a longer rest.
+
+    Args:
+        burst: how many times at once.
+        pause: seconds.
+    """
+
+    def __init__(self, burst: int, pause: float) -> None:
+        self._burst, self._pause = burst, pause
+        self._left, self._last = float(burst), -math.inf
+
+    def wait(self, now: float, urgent: bool) -> float:
+        """Seconds until it may be done again; what is not urgent comes no sooner than a pause after the last time."""
+        since = now - self._last
+        missing = max(0.0, 1 - self._left_after(since)) * self._pause
+        return missing if urgent else max(missing, self._pause - since)
+
+    def spend(self, now: float) -> None:
+        """It is done."""
+        self._left, self._last = self._left_after(now - self._last) - 1, now
+
+    def _left_after(self, since: float) -> float:
+        return min(self._burst, self._left + since / self._pause) if self._pause > 0 else self._burst
 
 
 class Journal:
     """Keeps a file near what the device does.
 
-    A thread writes it, at most once in the settings' ``status_pause``: a change that is not written at once is written
-    soon, also when the device then waits for a long time. Nothing depends on the file, so a full disk is no trouble.
+    A thread writes it. Something else that is being done, a task that is over and an error are written at once, unless
+    that comes more often than the settings allow. How far something is, and what came too often, is written soon, also
+    when the device then waits for a long time. Nothing depends on the file, so a full disk is no trouble.
 
     Args:
         path: of the file.
@@ -46,17 +73,18 @@ class Journal:
         earlier = read_journal(path).get("history")
         known = [entry for entry in earlier if isinstance(entry, dict)] if isinstance(earlier, list) else []
         self._history: deque[dict[str, Any]] = deque(known, settings.history_kept)
-        self._changed = threading.Event()
-        self._ended = threading.Event()
+        self._state = threading.Condition()
+        self._changed = self._urgent = self._ended = False
+        self._trouble = ""
         self._thread: threading.Thread | None = None
-        contact.changed = self._change
+        contact.changed = self._contact_changed
 
     def doing(self, what: str, task: Task | None = None) -> None:
         """What the device does from now on, and for which task."""
         if task is not None:
             self._task = {"task_id": task.task_id, "run": task.run, "round": task.round}
         self._doing = what
-        self._change()
+        self._change(urgent=True)
 
     def step(self, number: int, expected: int, loss: float | None) -> None:
         """How far the training is."""
@@ -81,36 +109,55 @@ class Journal:
                 "seconds": round(report.seconds, 3),
             }
         )
-        self._change()
+        self._change(urgent=True)
 
     def error(self, text: str) -> None:
         """What went wrong."""
         self._error = {"at": round(time.time()), "text": text}
-        self._change()
+        self._change(urgent=True)
 
     def close(self, doing: str) -> None:
         """Writes a last time."""
-        self._ended.set()
-        self._changed.set()
+        with self._state:
+            self._ended = True
+            self._state.notify()
         if self._thread is not None:
             self._thread.join()
             self._doing = doing
             self._write()
 
-    def _change(self) -> None:
-        if not self._changed.is_set() and not self._ended.is_set():
-            self._changed.set()
+    def _contact_changed(self) -> None:
+        begun_or_over = bool(self._contact.trouble) != bool(self._trouble)
+        self._trouble = self._contact.trouble
+        self._change(urgent=begun_or_over)
+
+    def _change(self, urgent: bool = False) -> None:
+        if self._ended or (self._changed and self._urgent >= urgent):
+            return  # without the lock: this is called after every step
+        with self._state:
+            self._changed, self._urgent = True, self._urgent or urgent
+            self._state.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep_writing, name="journal", daemon=True)
                 self._thread.start()
 
     def _keep_writing(self) -> None:
-        while not self._ended.is_set():
-            self._changed.wait()
-            self._changed.clear()
-            if not self._ended.is_set():
-                self._write()
-            self._ended.wait(self._settings.status_pause)
+        budget = Budget(self._settings.status_burst, self._settings.status_pause)
+        while True:
+            with self._state:
+                while not self._ended and (wait := self._wait(budget)) != 0:
+                    self._state.wait(wait)
+                if self._ended:
+                    return
+                self._changed = self._urgent = False
+            budget.spend(time.monotonic())
+            self._write()
+
+    def _wait(self, budget: Budget) -> float | None:
+        """Seconds until it is to be written; None: not before something changes."""
+        if not self._changed:
+            return None
+        return budget.wait(time.monotonic(), self._urgent)
 
     def _write(self) -> None:
         contact = self._contact

@@ -53,7 +53,8 @@ class Settings:
             again.
         runs_asked: runs that are asked about in one poll, whether they are over; what the protocol allows.
         progress_pause: time between two lines about a training under way.
-        status_pause: least time between two writes of the status file: memory cards wear out.
+        status_pause: mean time between two writes of the status file, at least: memory cards wear out.
+        status_burst: so many of them may come at once, each for something new that is being done or went wrong.
         history_kept: tasks in the status file.
     """
 
@@ -86,4 +87,5 @@ class Settings:
     runs_asked: int = 64
     progress_pause: float = 10.0
     status_pause: float = 10.0
+    status_burst: int = 6
     history_kept: int = 20

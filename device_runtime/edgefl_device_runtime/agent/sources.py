@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError, DataNotReadyError
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
-__all__ = ["Arrays", "Source", "open_source"]
+__all__ = ["Arrays", "Source", "open_source", "wrong_or_unfinished"]
 
 Arrays = Mapping[str, NDArray[Any] | FileRows]
 """Arrays by name: ``x``, ``y`` and ``sample_weight``, or the names of the model's inputs and targets."""
 
 Source = Callable[[], Arrays]
 """Gives the data as it is now. A task asks once, so data may be added between tasks."""
+
+_Stamp = list[tuple[str, int, int, int]]
+"""What changes when files do: name, time of the last change in nanoseconds, size and inode of each."""
 
 _npy: Any = np.lib.format  # it has no type hints
 _IN_MEMORY = 8 << 20
@@ -40,13 +43,16 @@ _SETTLES = 10.0
 _KINDS = "an .npz file, a folder of .npy files, a .csv file, or module:function"
 
 
-def open_source(data: Any, clock: Callable[[], float] = time.time) -> Source:
+def open_source(
+    data: Any, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+) -> Source:
     """Finds out what kind of source is meant, and that it can be read.
 
     Args:
         data: a path, ``module:function``, a function, a pair ``(x, y)``, a triple ``(x, y, sample_weight)``, or a
             mapping of names to arrays. A function is called at the start of every task and returns one of the latter.
-        clock: the time of day, to tell from a file's how long ago it was written.
+        clock: the time of day, to tell how long ago a file was written that is looked at for the first time.
+        monotonic: seconds, to tell how long ago one has changed since then; the time of day may be set back meanwhile.
 
     Raises:
         DataError: it is none of these, or is not there. The source raises it when it cannot be read or is wrong, and
@@ -58,27 +64,43 @@ def open_source(data: Any, clock: Callable[[], float] = time.time) -> Source:
         arrays = _named(data, "the data")
         return lambda: arrays
     path = Path(data)
-    if path.is_dir():
-        return _Files(path, _read_folder, clock)
-    if path.suffix == ".npz" and path.exists():
-        return _Files(path, _read_npz, clock)
-    if path.suffix.lower() == ".csv" and path.exists():
-        return _Files(path, _read_csv, clock)
-    if path.suffix.lower() in (".npz", ".csv") or path.exists() or ":" not in str(data):
-        found = "a file of another kind" if path.exists() else "no such file or folder"
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # not being there is none
+        raise DataError(f"Cannot read the data {path}: {error.strerror or error}.", hint="Check --data.") from error
+    if is_folder:
+        return _Files(path, _read_folder, clock, monotonic)
+    if path.suffix == ".npz" and exists:
+        return _Files(path, _read_npz, clock, monotonic)
+    if path.suffix.lower() == ".csv" and exists:
+        return _Files(path, _read_csv, clock, monotonic)
+    if path.suffix.lower() in (".npz", ".csv") or exists or ":" not in str(data):
+        found = "a file of another kind" if exists else "no such file or folder"
         raise DataError(f"Expected {_KINDS} as data, got {str(data)!r}: {found}.", hint="Check --data.")
     return _function(str(data))
+
+
+def wrong_or_unfinished(source: Source, error: DataError) -> DataError:
+    """What is wrong with a source's data; `DataNotReadyError` instead while its files are rather unfinished."""
+    return source.wrong_or_unfinished(error) if isinstance(source, _Files) else error
 
 
 class _Files:
     """Reads files again only when they have changed; what stays in a file is opened anew for every task."""
 
     def __init__(
-        self, path: Path, read: Callable[[Path], Mapping[str, NDArray[Any] | _Stored]], clock: Callable[[], float]
+        self,
+        path: Path,
+        read: Callable[[Path], Mapping[str, NDArray[Any] | _Stored]],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self.path = path
         self._read = read
         self._clock = clock
+        self._monotonic = monotonic
+        self._looked_at: _Stamp | None = None
+        self._changed = 0.0
         self._seen: object = None
         self._arrays: Arrays = {}
         self._names: set[str] = set()
@@ -91,6 +113,13 @@ class _Files:
             kind, hint = (DataNotReadyError, "Is it being replaced?") if gone else (DataError, "Check --data.")
             raise kind(f"Cannot read the data {self.path}: {error.strerror or error}.", hint=hint) from error
 
+    def wrong_or_unfinished(self, error: DataError) -> DataError:
+        """See the function."""
+        if isinstance(error, DataNotReadyError) or self._monotonic() - self._changed >= _SETTLES:
+            return error
+        hint = "It was written to a moment ago and may be unfinished. Write a new file and rename it over the old one."
+        return DataNotReadyError(error.message, hint=hint)
+
     def _current(self) -> Arrays:
         for _ in range(_ATTEMPTS):
             stamp = self._stamp()
@@ -100,7 +129,7 @@ class _Files:
                 arrays = _held(self._read(self.path))
             except DataError as error:
                 if self._stamp() == stamp:
-                    raise self._wrong_or_unfinished(error, stamp) from error
+                    raise self.wrong_or_unfinished(error) from error
                 continue
             if self._stamp() == stamp:
                 self._check_complete(arrays)
@@ -110,17 +139,17 @@ class _Files:
                 return arrays
         raise changed(self.path)
 
-    def _stamp(self) -> list[tuple[str, int, int, int]]:
+    def _stamp(self) -> _Stamp:
         files = sorted(self.path.glob("*.npy")) if self.path.is_dir() else [self.path]
         stats = [(file.name, file.stat()) for file in files]
-        return [(name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats]
-
-    def _wrong_or_unfinished(self, error: DataError, stamp: list[tuple[str, int, int, int]]) -> DataError:
-        latest = max((mtime / 1e9 for _, mtime, _, _ in stamp), default=0.0)
-        if isinstance(error, DataNotReadyError) or not 0 <= self._clock() - latest < _SETTLES:
-            return error
-        hint = "It was written to a moment ago and may be unfinished. Write a new file and rename it over the old one."
-        return DataNotReadyError(error.message, hint=hint)
+        stamp = [(name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats]
+        if stamp != self._looked_at:
+            self._changed = self._monotonic()
+            if self._looked_at is None:
+                latest = max((mtime / 1e9 for _, mtime, _, _ in stamp), default=0.0)
+                self._changed -= max(0.0, self._clock() - latest)
+            self._looked_at = stamp
+        return stamp
 
     def _check_complete(self, arrays: Arrays) -> None:
         """Of several files, each may be missing for a moment."""

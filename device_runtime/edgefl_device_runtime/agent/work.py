@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from edgefl.errors import (
     AuthenticationError,
+    DataError,
     DataNotReadyError,
     EdgeflError,
     HashMismatchError,
     MissingDependencyError,
     storage_error,
 )
+from edgefl.manifest import ModelManifest
 from edgefl.version import __version__
 from edgefl.wire.messages import Outcome, Task
 from edgefl_device_runtime.agent.cache import Cache
@@ -31,7 +33,7 @@ from edgefl_device_runtime.agent.local_training import Given, Trainer, perform, 
 from edgefl_device_runtime.agent.memory import Memories, Memory
 from edgefl_device_runtime.agent.replies import UnexpectedReplyError
 from edgefl_device_runtime.agent.settings import Settings
-from edgefl_device_runtime.agent.sources import Arrays, Source
+from edgefl_device_runtime.agent.sources import Arrays, Source, wrong_or_unfinished
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.summary import TaskReport
 
@@ -101,7 +103,7 @@ class Worker:
             given = self._given(task, trainer, lease)
             if kept := memory_bytes(task, trainer.manifest):
                 self.memories.check_room(kept)  # before the work, not after
-            examples = arrange(self._data(), trainer.manifest)
+            examples = self._examples(trainer.manifest)
             check_enough(task, trainer.manifest, examples, self._minimum)
             lease.check()
             self._journal.doing("training")
@@ -158,6 +160,16 @@ class Worker:
             return np.fromfile(path, "<f4").astype(np.float32, copy=False)
         except OSError as error:
             raise storage_error(error, "read", path) from error
+
+    def _examples(self, manifest: ModelManifest) -> Examples:
+        try:
+            return arrange(self._data(), manifest)
+        except DataError as error:
+            # One of a folder's files may be new already, and another one not yet.
+            told = wrong_or_unfinished(self._source, error)
+            if told is error:
+                raise
+            raise told from error
 
     def _data(self) -> Arrays:
         try:

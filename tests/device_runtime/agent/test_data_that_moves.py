@@ -110,6 +110,57 @@ def test_a_file_that_is_being_written_is_not_ready_and_one_that_stays_so_is_wron
     assert not isinstance(caught.value, DataNotReadyError)
 
 
+def test_a_half_written_file_of_the_future_is_not_ready_until_it_has_stayed_so(tmp_path: Path) -> None:
+    path, now = tmp_path / "d.npz", [1000.0]
+    save(path)
+    source = open_source(path, clock=lambda: 1e9, monotonic=lambda: now[0])  # a clock that was set back
+    source()
+    now[0] += 3600
+    path.write_bytes(path.read_bytes()[:200])
+    for passed in (0, 6):
+        now[0] += passed
+        with pytest.raises(DataNotReadyError, match="may be unfinished"):
+            source()
+    now[0] += 6
+    with pytest.raises(DataError, match=r"not a readable \.npz file") as caught:
+        source()
+    assert not isinstance(caught.value, DataNotReadyError)
+
+
+def test_a_folder_of_which_one_file_is_new_and_another_one_is_not_yet_costs_no_round(rig: Any, tmp_path: Path) -> None:
+    folder, now = tmp_path / "data", [1000.0]
+    folder.mkdir()
+
+    def write(name: str, rows: int) -> None:
+        np.save(folder / f"{name}.npy", np.ones((rows, 2), np.float32) if name == "x" else np.zeros(rows, int))
+
+    write("x", 5)
+    write("y", 5)
+    device = rig.device(data=str(folder))
+    device._worker._source = open_source(folder, monotonic=lambda: now[0])
+    device._worker._source()
+    now[0] += 3600
+    write("x", 7)
+    for passed, reason in ((0, Reason.NOT_READY), (11, Reason.DATA_MISMATCH)):
+        now[0] += passed
+        rig.server.tasks = [rig.task(f"t{passed}")]
+        device.step()
+        assert rig.server.decoded(f"t{passed}").reason is reason
+    write("y", 7)
+    rig.server.tasks = [rig.task("last")]
+    device.step()
+    assert rig.server.decoded("last").status is OutcomeStatus.DONE
+
+
+def test_data_that_may_not_be_looked_at_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    with pytest.raises(DataError, match=r"Cannot read the data .*d\.npz: Permission denied\."):
+        open_source(tmp_path / "d.npz")
+
+
 @pytest.mark.parametrize("times", [1, 99])
 def test_a_file_that_changes_between_looking_and_reading_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int

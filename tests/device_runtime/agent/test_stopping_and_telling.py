@@ -17,6 +17,7 @@ import pytest
 
 from edgefl.errors import DataError, DataNotReadyError, InvalidSettingError
 from edgefl.wire.messages import OutcomeStatus, Reason, TaskKind
+from edgefl_device_runtime.agent import Settings
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of, status_text
 
@@ -288,7 +289,22 @@ def test_the_status_is_written_seldom(rig, monkeypatch):
     device = rig.device()
     device.run(until_idle=True)
     device.close()
-    assert len(written) <= 3  # at the start, perhaps one between, and at the end
+    assert len(written) <= Settings().status_burst + 2  # perhaps one when a pause is over, and at the end
+
+
+def test_a_task_that_is_over_is_in_the_status_at_once(rig, quick):
+    rig.server.tasks = [rig.task()]
+    rig.device(settings=replace(quick, status_pause=1e6)).step()
+    # Not closed: as after a kill.
+    assert wait_for(lambda: [entry["task_id"] for entry in status(rig)["history"]] == ["r-1-d"])
+
+
+def test_an_error_is_in_the_status_at_once_though_a_step_was_just_written(rig, quick):
+    device = rig.device(settings=replace(quick, status_pause=1e6))
+    device._journal.step(1, 2, 0.5)
+    assert wait_for(lambda: status(rig)["as_of"])
+    device._journal.error("the disk is full")
+    assert wait_for(lambda: (status(rig)["last_error"] or {}).get("text") == "the disk is full")
 
 
 def test_a_long_training_tells_how_far_it_is(rig, quick):
