@@ -47,7 +47,8 @@ def _placeholder(name: str) -> Callable[[typer.Context], None]:
         found = getattr(load(verb.part), verb.attribute)
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-            found.command()(function)
+            found.command(context_settings=app.info.context_settings)(function)
+        context.obj.expect()
         # Some verbs import what they need only when they are used.
         with needing(verb.part):
             typer.main.get_command(found).main(args=context.args, prog_name=f"edgefl {name}")
