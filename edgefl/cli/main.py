@@ -12,6 +12,7 @@ import typer
 
 from edgefl.errors import EdgeflError
 from edgefl.parts import VERBS, load, needing
+from edgefl.cli.output import end_output, progress
 from edgefl.version import __version__
 
 __all__ = ["main"]
@@ -73,6 +74,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except EdgeflError as error:
         _report(error, as_json="--format=json" in arguments or _follows(arguments, "--format", "json"))
         sys.exit(error.exit_code)
+    finally:
+        end_output()
     sys.exit(0)
 
 
@@ -91,7 +94,7 @@ def _report(error: EdgeflError, *, as_json: bool) -> None:
                 "exit_code": error.exit_code,
             }
         )
-    print(line, file=sys.stderr)  # noqa: T201 - the command line's own error line
+    progress(line)
 
 
 if __name__ == "__main__":
