@@ -110,6 +110,10 @@ class StateFolder:
 
     def unsent_outcome(self) -> tuple[Outcome, bytes] | None:
         """The outcome that has not been answered yet, decoded and as bytes; None also for a damaged one."""
+    def has_outcome(self) -> bool:
+        """Whether there is an outcome that has not been answered yet."""
+        return self._outcome.exists()
+
         try:
             message = self._outcome.read_bytes()
         except FileNotFoundError:
