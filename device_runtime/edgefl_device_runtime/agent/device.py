@@ -57,7 +57,8 @@ class Device:
     Raises:
         DataError: the data cannot be read.
         StorageError: the state folder cannot be used, or another process uses it.
-        InvalidSettingError: the server's URL, the pin or the number of examples is malformed.
+        InvalidSettingError: the server's URL, the pin or the number of examples is malformed, or no such runtime.
+        MissingDependencyError: no interpreter is installed.
 
     Attributes:
         active_runs: how many runs the population had at the last poll without work; None before.
@@ -372,6 +373,11 @@ class Device:
 
 
 def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Callable[[Path], Trainer]:
+    # Before any work: a task that then could not be done would be kept from others.
+    from edgefl_device_runtime.training.interpreter import check_installed
+
+    check_installed(runtime)
+
     def load(path: Path) -> Trainer:
         from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 
