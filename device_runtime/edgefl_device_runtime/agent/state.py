@@ -28,6 +28,7 @@ class StateFolder:
     ``cache/``              models and weights by hash
     ``runs/``               what never leaves the device and belongs to a run: see `Memories`
     ``threads.json``        how many threads train each model fastest; see `choose_threads`
+    ``trials.json``         models that are on their way through the interpreter for the first time; see `Trials`
     ``status.json``         what the device is doing, and its last tasks; see `Journal`
     ``lock``                held by the process that uses the folder
     ======================  =====================================================================
@@ -42,6 +43,7 @@ class StateFolder:
         self.weights = folder / "cache" / "weights"
         self.runs = folder / "runs"
         self.threads = folder / "threads.json"
+        self.trials = folder / "trials.json"
         self.status = folder / "status.json"
         self._outcome = folder / "outcome.message"
         self._enrolment = folder / "enrolment.json"
@@ -108,12 +110,12 @@ class StateFolder:
         """Stores a finished outcome: once this returns, a crash costs no training."""
         write_bytes(self._outcome, message, durable=True)
 
-    def unsent_outcome(self) -> tuple[Outcome, bytes] | None:
-        """The outcome that has not been answered yet, decoded and as bytes; None also for a damaged one."""
     def has_outcome(self) -> bool:
         """Whether there is an outcome that has not been answered yet."""
         return self._outcome.exists()
 
+    def unsent_outcome(self) -> tuple[Outcome, bytes] | None:
+        """The outcome that has not been answered yet, decoded and as bytes; None also for a damaged one."""
         try:
             message = self._outcome.read_bytes()
         except FileNotFoundError:

@@ -34,6 +34,7 @@ from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import Arrays, Source
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.summary import TaskReport
+from edgefl_device_runtime.agent.trials import Trials
 
 __all__ = ["Worker"]
 
@@ -74,6 +75,7 @@ class Worker:
         self._journal = journal
         self._report = report
         self._check = check
+        self._trials = Trials(state.trials)
         settings = connection.settings
         self._models = Cache(state.models, settings.models_kept)
         self._weights = Cache(state.weights, settings.weights_kept)
@@ -106,9 +108,10 @@ class Worker:
             check_enough(task, trainer.manifest, examples, self._minimum)
             lease.check()
             self._journal.doing("training")
-            checks = (self._check, lease.check)
-            told = _Told(task, trainer, examples, checks, self._journal, self._report, self._connection.settings)
-            performed = perform(task, trainer, given, examples, told)
+            with self._trials.trial("run", task.model_hash) as survived:
+                checks = (survived, self._check, lease.check)
+                told = _Told(task, trainer, examples, checks, self._journal, self._report, self._connection.settings)
+                performed = perform(task, trainer, given, examples, told)
             if performed.memory.vectors:
                 self.memories.keep(task.run, task.task_id, performed.memory)
             return performed.outcome
@@ -138,7 +141,8 @@ class Worker:
             path = download(
                 self._connection, f"/v1/models/{wanted}", wanted, self._models, task.model_bytes, lease.check
             )
-            self._trainer = (wanted, self._load_trainer(path))
+            with self._trials.trial("load", wanted):
+                self._trainer = (wanted, self._load_trainer(path))
         return self._trainer[1]
 
     def _given(self, task: Task, trainer: Trainer, lease: Lease) -> Given:
