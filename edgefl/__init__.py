@@ -4,19 +4,19 @@
     model = edgefl.TrainableModel("model.tflite")      # needs the extra [device]
     device = edgefl.Device(...)                        # needs the extra [device]
 
-Importing this package imports none of the parts: each name is resolved when it is first used.
+Importing this package imports neither a part nor numpy: each name is resolved when it is first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgefl.layout import Parameter, ParameterLayout
-from edgefl.manifest import ModelManifest
 from edgefl.parts import FACADE, load
 from edgefl.version import __version__
 
 if TYPE_CHECKING:
+    from edgefl.layout import Parameter, ParameterLayout
+    from edgefl.manifest import ModelManifest
     from edgefl_converters import FineTuning, convert, export, load_model, verify
     from edgefl_device_runtime.agent import Device
     from edgefl_device_runtime.training import TrainableModel

@@ -61,6 +61,9 @@ FACADE = {
     "load_model": Part("edgefl_converters", "convert"),
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device"),
+    "Parameter": Part("edgefl.layout", ""),
+    "ParameterLayout": Part("edgefl.layout", ""),
+    "ModelManifest": Part("edgefl.manifest", ""),
 }
 
 

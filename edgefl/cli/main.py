@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
+from edgefl.cli.output import end_output, progress
 from edgefl.errors import EdgeflError
 from edgefl.parts import VERBS, load, needing
 from edgefl.version import __version__
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130
+"""As a shell says it of what SIGINT has ended."""
 
 app = typer.Typer(
     name="edgefl",
@@ -47,7 +53,8 @@ def _placeholder(name: str) -> Callable[[typer.Context], None]:
         found = getattr(load(verb.part), verb.attribute)
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-            found.command()(function)
+            found.command(context_settings=app.info.context_settings)(function)
+        context.obj.expect()
         # Some verbs import what they need only when they are used.
         with needing(verb.part):
             typer.main.get_command(found).main(args=context.args, prog_name=f"edgefl {name}")
@@ -64,14 +71,43 @@ for _name, _verb in VERBS.items():
     )(_placeholder(_name))
 
 
+class _Interruption:
+    """Ctrl-C, which is remembered: an import or a binding that it hits may make an error of its own of it.
+
+    Attributes:
+        happened: whether it was pressed.
+    """
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def expect(self) -> None:
+        """From now on, Ctrl-C is a ``KeyboardInterrupt``."""
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.happened = True
+        raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits with a code of docs/errors.md."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    interruption = _Interruption()
     try:
-        typer.main.get_command(app).main(args=arguments, prog_name="edgefl")
-    except EdgeflError as error:
+        typer.main.get_command(app).main(args=arguments, prog_name="edgefl", obj=interruption)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except Exception as error:
+        if interruption.happened:
+            sys.exit(_INTERRUPTED)
+        if not isinstance(error, EdgeflError):
+            raise
         _report(error, as_json="--format=json" in arguments or _follows(arguments, "--format", "json"))
         sys.exit(error.exit_code)
+    finally:
+        end_output()
     sys.exit(0)
 
 
@@ -90,7 +126,7 @@ def _report(error: EdgeflError, *, as_json: bool) -> None:
                 "exit_code": error.exit_code,
             }
         )
-    print(line, file=sys.stderr)  # noqa: T201 - the command line's own error line
+    progress(line)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Format", "FormatOption", "emit", "progress"]
+from edgefl.errors import storage_error
+
+__all__ = ["Format", "FormatOption", "emit", "end_output", "progress"]
 
 
 class Format(str, Enum):
@@ -24,16 +27,39 @@ FormatOption = Annotated[Format, typer.Option("--format", help="Print the result
 
 
 def emit(result: Any, chosen: Format, text: Callable[[], str]) -> None:
-    """Prints a verb's result to standard output.
+    """Prints a verb's result to standard output; a reader that is gone has seen what it wanted.
 
     Args:
         result: what JSON can hold; the whole result.
         chosen: what the user asked for.
         text: makes the text for people, only when it is wanted.
+
+    Raises:
+        StorageError: standard output cannot be written.
     """
-    print(json.dumps(result, indent=2) if chosen is Format.json else text())  # noqa: T201 - the one place that prints
+    try:
+        print(json.dumps(result, indent=2) if chosen is Format.json else text(), flush=True)  # noqa: T201 - the one place
+    except OSError as error:
+        sys.stdout = None  # what is left in its buffer would be tried again at the end of the process
+        if isinstance(error, BrokenPipeError):
+            return
+        raise storage_error(error, "write", "the result to standard output") from error
 
 
 def progress(message: str) -> None:
-    """Tells people how it goes, on standard error so that results stay parseable."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints progress
+    """Tells people how it goes, on standard error so that results stay parseable.
+
+    A log that is full, closed or read by nobody any more ends no work.
+    """
+    if sys.stderr is not None:  # where it was closed at the start, and print would take standard output
+        with contextlib.suppress(OSError, ValueError):
+            print(message, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints progress
+
+
+def end_output() -> None:
+    """Lets go of a standard error that cannot be written: Python would change the exit code for it."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None

@@ -28,9 +28,19 @@ from edgefl_server.operator_file import OperatorFile
 __all__ = ["run", "server"]
 
 server = typer.Typer(
-    help="Hand out work and merge what comes back.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Hand out work and merge what comes back.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-run = typer.Typer(help="Create, watch and stop training runs.", no_args_is_help=True, pretty_exceptions_enable=False)
+run = typer.Typer(
+    help="Create, watch and stop training runs.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 StateOption = Annotated[Path | None, typer.Option("--state", help="State folder of a server on this machine.")]
 ServerOption = Annotated[

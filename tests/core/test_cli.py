@@ -1,6 +1,7 @@
 """The command line as a user meets it: a process, its output and its exit code."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,71 @@ main({COMMANDS[command]})
 def test_python_m_edgefl_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "edgefl", "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout[:9]) == (0, "edgefl 0.")
+
+
+HIT = """
+import os, signal, sys, time
+class Hit:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except KeyboardInterrupt as error:
+                raise ImportError("Error importing it") from error
+sys.meta_path.insert(0, Hit())
+sys.argv = ["edgefl", *{arguments!r}]
+from edgefl.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("typer", ["--version"]),
+        ("numpy", COMMANDS["inspect"]),
+        ("urllib3", COMMANDS["device run"]),
+        ("sqlalchemy", COMMANDS["server start"]),
+        ("tensorflow", COMMANDS["convert"]),
+    ],
+)
+def test_ctrl_c_in_the_middle_of_an_import_is_130_and_no_traceback(
+    tmp_path: Path, module: str, arguments: list[str]
+) -> None:
+    program = HIT.format(module=module, arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.strip() == ""
+
+
+def test_importing_edgefl_imports_no_numpy() -> None:
+    program = "import sys, edgefl; assert 'numpy' not in sys.modules; edgefl.ParameterLayout"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_h_is_help_for_every_verb_and_nobody_offers_to_install_a_completion(verb: str) -> None:
+    done = edgefl(verb, "-h")
+    assert done.returncode == 0
+    assert "Usage: " in done.stdout
+    assert "completion" not in done.stdout
+
+
+def test_a_result_that_cannot_be_written_is_an_error_and_one_that_nobody_reads_on_is_none(tmp_path: Path) -> None:
+    program = """
+import sys
+from edgefl.cli.main import main
+from edgefl.cli import inspect
+inspect.inspect = lambda: inspect.emit([], inspect.Format.json, str)
+main(["inspect"])
+"""
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device, not a file
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 52
+    assert done.stderr.startswith("edgefl: Could not write the result to standard output")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import signal
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl.errors import InvalidSettingError
+from edgefl.errors import InvalidSettingError, StorageError
 from edgefl_device_runtime.agent.device import Device
 from edgefl_device_runtime.agent.invitation import Invitation
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of, status_text
+from edgefl_device_runtime.agent.stopping import Stop, StopSignals
 
 __all__ = ["device"]
 
@@ -34,10 +33,6 @@ StateOption = Annotated[Path, typer.Option(help="Folder for identity, cache and 
 
 
 _M_MMAP_THRESHOLD = -3
-
-
-class _Stop(BaseException):
-    """SIGTERM or SIGINT. No ``Exception``, so that nobody on the way takes it for a failure of theirs."""
 
 
 @device.command()
@@ -67,44 +62,51 @@ def run(
     format: FormatOption = Format.text,
 ) -> None:
     """Poll a server for work, train on local data, send what was learned; until SIGTERM or Ctrl-C."""
-    # What the trainer remarks (rows that are left out) is one line here, without the place in the source.
     _return_freed_memory()
+    # What the trainer remarks (rows that are left out) is one line here, without the place in the source.
     warnings.showwarning = lambda message, *place: progress(f"Note: {message}")
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
-    num_threads = _threads(threads)
-    found = _enrolment(invitation, state)
-    server = server or found.get("server") or ""
-    population = population or found.get("population") or ""
-    if not server or not population:
-        raise InvalidSettingError(
-            f"Expected a server and a population, got {'no population' if server else 'no server'}.",
-            hint="Give --invitation, or --server, --population and --token; later starts remember them.",
-        )
-    # A pin belongs to the server that it came with.
-    pin = certificate_pin or (found.get("certificate_pin") if server == found.get("server") else None)
     agent: Device | None = None
+    signals = StopSignals()
     try:
-        agent = Device(
-            server,
-            population,
-            data,
-            state,
-            token=token or found.get("token"),
-            certificate_pin=pin,
-            num_threads=num_threads,
-            runtime=runtime,
-            minimum_examples=minimum_examples,
-            report=progress,
-        )
-        agent.run(until_idle=until_idle)
-        agent.close()
-    except _Stop:
+        with signals:
+            num_threads = _threads(threads)
+            found = _enrolment(invitation, state)
+            server = server or found.get("server") or ""
+            population = population or found.get("population") or ""
+            if not server or not population:
+                raise InvalidSettingError(
+                    f"Expected a server and a population, got {'no population' if server else 'no server'}.",
+                    hint="Give --invitation, or --server, --population and --token; later starts remember them.",
+                )
+            # A pin belongs to the server that it came with.
+            pin = certificate_pin or (found.get("certificate_pin") if server == found.get("server") else None)
+            agent = Device(
+                server,
+                population,
+                data,
+                state,
+                token=token or found.get("token"),
+                certificate_pin=pin,
+                num_threads=num_threads,
+                runtime=runtime,
+                minimum_examples=minimum_examples,
+                report=progress,
+                check=signals.check,
+            )
+            agent.run(until_idle=until_idle)
+    except Stop:
+        pass
+    except Exception:
+        if not signals.asked:  # else what the stop became on its way
+            raise
+    finally:
         if agent is not None:
             agent.close()  # another device may have the task in hand
+    if signals.asked:
         progress("Stopped.")
     if agent is not None:
-        emit(agent.summary.to_json(), format, lambda: str(agent.summary))
+        with contextlib.suppress(StorageError):  # the work is done and sent, whoever reads of it
+            emit(agent.summary.to_json(), format, lambda: str(agent.summary))
 
 
 @device.command()
@@ -137,10 +139,3 @@ def _return_freed_memory() -> None:
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library has no mallopt, and no need of it
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 17)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    # Everything on disk is safe against a kill at any moment, so it is safe to leave from anywhere.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise _Stop

@@ -52,11 +52,13 @@ class Device:
         report: told one line for every task and every trouble.
         settings: waiting times and limits.
         load_trainer: makes a trainer from a model file; by default `TrainableModel` on the interpreter.
+        check: called after every step and before an error becomes an outcome; may raise to end the work.
 
     Raises:
         DataError: the data cannot be read.
         StorageError: the state folder cannot be used, or another process uses it.
-        InvalidSettingError: the server's URL, the pin or the number of examples is malformed.
+        InvalidSettingError: the server's URL, the pin or the number of examples is malformed, or no such runtime.
+        MissingDependencyError: no interpreter is installed.
 
     Attributes:
         active_runs: how many runs the population had at the last poll without work; None before.
@@ -77,10 +79,13 @@ class Device:
         report: Callable[[str], None] = lambda line: None,
         settings: Settings | None = None,
         load_trainer: Callable[[Path], Trainer] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         if minimum_examples < 1:
             raise InvalidSettingError(f"Expected at least 1 as the minimum of examples, got {minimum_examples}.")
         source = open_source(data)
+        self._state = StateFolder(Path(state))
+        load = load_trainer or _load_with(num_threads, runtime, self._state.threads)
         self._settings = settings or Settings()
         self._print = report
         self._introduction = ""
@@ -91,16 +96,14 @@ class Device:
         if self._connection.exposed:
             self._report(f"Warning: {server} is not encrypted: whoever listens on the way sees this device's updates.")
         self._enrolment = {"server": server, "population": population, "certificate_pin": certificate_pin}
-        self._state = StateFolder(Path(state))
         self._state.acquire()
         if line := self._state.work_for(server, population):
             self._report(line)
         self._identity = self._state.identity()
         self._connection.authorization = self._identity.authorization
         self._journal = Journal(self._state.status, self._connection.contact, self._settings)
-        load = load_trainer or _load_with(num_threads, runtime, self._state.threads)
         self._worker = Worker(
-            self._connection, self._state, source, load, minimum_examples, self._journal, self._report
+            self._connection, self._state, source, load, minimum_examples, self._journal, self._report, check
         )
         self._first_contact = self._state.enrolment() != self._enrolment
         self._open: Task | None = None
@@ -169,6 +172,8 @@ class Device:
     def close(self) -> None:
         """Gives back the task that it has not finished, and the state folder, for another `Device` of this process."""
         self._give_back()
+        if self._state.has_outcome():
+            self._report("One finished task is kept, and sent at the next start.")
         self._connection.close()
         self._journal.close("stopped")
         self._state.release()
@@ -197,9 +202,8 @@ class Device:
                 return self._abandon(report)
             report.note(finished)
             message = finished.encode()
-            self._open = None
-            if not self._keep(message):
-                self._open = task
+            if self._keep(message):
+                self._open = None
             return self._send(finished, message, report, lease)
 
     def _poll(self, wait: float) -> tuple[Task | None, int]:
@@ -324,7 +328,7 @@ class Device:
     def _give_back(self) -> None:
         """Tells the server, once and briefly, that another device may have the task in hand."""
         task, self._open = self._open, None
-        if task is None:
+        if task is None or self._state.has_outcome():  # what is on the disk is sent before anything else is begun
             return
         outcome = unfinished(task, OutcomeStatus.DECLINED, Reason.NOT_READY, self._worker.version)
         bound = self._settings.stop_timeout
@@ -377,6 +381,11 @@ class Device:
 
 
 def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Callable[[Path], Trainer]:
+    # Before any work: a task that then could not be done would be kept from others.
+    from edgefl_device_runtime.training.interpreter import check_installed
+
+    check_installed(runtime)
+
     def load(path: Path) -> Trainer:
         from edgefl_device_runtime.agent.trainer import InterpreterTrainer
 

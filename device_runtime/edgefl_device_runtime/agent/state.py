@@ -31,6 +31,7 @@ class StateFolder:
     ``work.json``           the server and population whose the outcome and the runs are
     ``aside/``              outcome and runs of others, each under the hash of server and population
     ``threads.json``        how many threads train each model fastest; see `choose_threads`
+    ``trials.json``         models that are on their way through the interpreter for the first time; see `Trials`
     ``status.json``         what the device is doing, and its last tasks; see `Journal`
     ``lock``                held by the process that uses the folder
     ======================  =====================================================================
@@ -45,6 +46,7 @@ class StateFolder:
         self.weights = folder / "cache" / "weights"
         self.runs = folder / "runs"
         self.threads = folder / "threads.json"
+        self.trials = folder / "trials.json"
         self.status = folder / "status.json"
         self._outcome = folder / "outcome.message"
         self._enrolment = folder / "enrolment.json"
@@ -152,6 +154,10 @@ class StateFolder:
     def keep_outcome(self, message: bytes) -> None:
         """Stores a finished outcome: once this returns, a crash costs no training."""
         write_bytes(self._outcome, message, durable=True)
+
+    def has_outcome(self) -> bool:
+        """Whether there is an outcome that has not been answered yet."""
+        return self._outcome.exists()
 
     def unsent_outcome(self) -> tuple[Outcome, bytes] | None:
         """The outcome that has not been answered yet, decoded and as bytes; None also for a damaged one."""

@@ -36,6 +36,7 @@ from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import Arrays, Source, wrong_or_unfinished
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.summary import TaskReport
+from edgefl_device_runtime.agent.trials import Trials
 
 __all__ = ["Worker"]
 
@@ -51,6 +52,7 @@ class Worker:
         minimum_examples: with fewer, a task is declined.
         journal: told how far a task is.
         report: told what the owner should know.
+        check: called after every step and before an error becomes an outcome; may raise to end the work.
 
     Attributes:
         version: of what trains, for outcomes.
@@ -66,6 +68,7 @@ class Worker:
         minimum_examples: int,
         journal: Journal,
         report: Callable[[str], None],
+        check: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._source = source
@@ -73,6 +76,8 @@ class Worker:
         self._minimum = minimum_examples
         self._journal = journal
         self._report = report
+        self._check = check
+        self._trials = Trials(state.trials)
         settings = connection.settings
         self._models = Cache(state.models, settings.models_kept)
         self._weights = Cache(state.weights, settings.weights_kept)
@@ -107,8 +112,10 @@ class Worker:
             check_enough(task, trainer.manifest, examples, self._minimum)
             lease.check()
             self._journal.doing("training")
-            told = _Told(task, trainer, examples, lease, self._journal, self._report, self._connection.settings)
-            performed = perform(task, trainer, given, examples, told)
+            with self._trials.trial("run", task.model_hash) as survived:
+                checks = (survived, self._check, lease.check)
+                told = _Told(task, trainer, examples, checks, self._journal, self._report, self._connection.settings)
+                performed = perform(task, trainer, given, examples, told)
             if performed.memory.vectors:
                 self.memories.keep(task.run, task.task_id, performed.memory)
             return performed.outcome
@@ -122,6 +129,7 @@ class Worker:
             self._report(f"{report.title()}: {error}")
             return None
         except Exception as error:
+            self._check()  # an import or a binding may have made it of what was to end the work
             # Whatever goes wrong on a device is an outcome: the server must not wait for it.
             status, reason = reason_for(error)
             text = str(error) if isinstance(error, EdgeflError) else f"{type(error).__name__}: {error}"
@@ -137,7 +145,8 @@ class Worker:
             path = download(
                 self._connection, f"/v1/models/{wanted}", wanted, self._models, task.model_bytes, lease.check
             )
-            self._trainer = (wanted, self._load_trainer(path))
+            with self._trials.trial("load", wanted):
+                self._trainer = (wanted, self._load_trainer(path))
         return self._trainer[1]
 
     def _given(self, task: Task, trainer: Trainer, lease: Lease) -> Given:
@@ -186,7 +195,7 @@ class _Told:
         task: Task,
         trainer: Trainer,
         examples: Examples,
-        lease: Lease,
+        checks: tuple[Callable[[], None], ...],
         journal: Journal,
         report: Callable[[str], None],
         settings: Settings,
@@ -196,7 +205,7 @@ class _Told:
         expected = task.epochs * -(-examples.rows // max(batch, 1))
         self._expected = min(expected, task.max_steps) if task.max_steps else expected
         self._trainer = trainer
-        self._lease = lease
+        self._checks = checks
         self._journal = journal
         self._report = report
         self._pause = settings.progress_pause
@@ -204,7 +213,8 @@ class _Told:
         self._step = 0
 
     def __call__(self) -> None:
-        self._lease.check()
+        for check in self._checks:
+            check()
         loss = self._trainer.latest_loss
         self._step += 1
         self._journal.step(self._step, self._expected, loss)

@@ -22,6 +22,7 @@ __all__ = [
     "Arrays",
     "FirstSignature",
     "Interpreter",
+    "check_installed",
     "choose_runtime",
     "installed_runtimes",
     "runtime_module",
@@ -42,6 +43,18 @@ def installed_runtimes() -> tuple[str, ...]:
         for runtime, module in _MODULES.items()
         if importlib.util.find_spec(module.partition(".")[0]) is not None
     )
+
+
+def check_installed(runtime: str) -> None:
+    """Whether there is an interpreter to choose from; none is imported.
+
+    Raises:
+        InvalidSettingError: no such runtime.
+        MissingDependencyError: no interpreter is installed, or not the wanted one.
+    """
+    wanted = _wanted(runtime)
+    if not set(wanted) & set(installed_runtimes()):
+        raise _missing(" or ".join(wanted))
 
 
 def runtime_module(runtime: str) -> str:
@@ -238,11 +251,23 @@ def _failure(runtime: str, signature: str, error: Exception) -> RuntimeFailure:
     )
 
 
-def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
-    """The chosen runtime's name and its module."""
+def _wanted(runtime: str) -> tuple[str, ...]:
+    """Those of `RUNTIMES` that may be chosen."""
     if runtime != "auto" and runtime not in _MODULES:
         raise InvalidSettingError(f"Unknown runtime {runtime!r}, expected auto, {' or '.join(RUNTIMES)}.")
-    wanted = RUNTIMES if runtime == "auto" else (runtime,)
+    return RUNTIMES if runtime == "auto" else (runtime,)
+
+
+def _missing(expected: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"No TFLite interpreter is installed; expected {expected}.",
+        hint=f"Install one with: {install_line('device')}",
+    )
+
+
+def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
+    """The chosen runtime's name and its module."""
+    wanted = _wanted(runtime)
     reasons, excluded = [], []
     for name in wanted:
         try:
@@ -262,10 +287,7 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
             hint=f"Install {target.runtime}, or convert the model again with --target {ALL} (or one for this runtime).",
         )
     if not reasons:
-        raise MissingDependencyError(
-            f"No TFLite interpreter is installed; expected {target or ' or '.join(wanted)}.",
-            hint=f"Install one with: {install_line('device')}",
-        )
+        raise _missing(str(target or " or ".join(wanted)))
     hint = "Check that its wheel fits this Python, numpy and C library."
     if any("tflite-runtime" in reason for reason in reasons) and int(np.__version__.partition(".")[0]) >= 2:
         hint = f"tflite-runtime needs numpy < 2, this is {np.__version__}: {install_line('device')}"

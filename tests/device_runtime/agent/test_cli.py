@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 
 from edgefl.cli.main import main
+from edgefl.errors import AuthenticationError, MissingDependencyError
 from edgefl.version import __version__
+from edgefl.wire.messages import Reason
+from edgefl_device_runtime.agent import device
+from edgefl_device_runtime.training import interpreter
 
 TOKEN = "token-of-the-kitchen"
 
@@ -128,6 +132,7 @@ def test_a_signal_ends_a_waiting_device_with_a_summary(server, start, tmp_path, 
         ({"--state": "/proc/nowhere"}, 52, "Could not make the folder"),
         ({"--threads": "0"}, 2, "threads"),
         ({"--minimum-examples": "0"}, 2, "minimum-examples"),
+        ({"--runtime": "bogus"}, 4, "Unknown runtime 'bogus'"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_a_documented_code(
@@ -151,6 +156,67 @@ def test_bad_input_is_one_clear_line_and_a_documented_code(
     assert out == ""
     if code != 2:  # a wrong option's message is the option parser's
         assert len(err.splitlines()) == 1
+
+
+def run_here(server, tmp_path, data, monkeypatch, *options):
+    """Runs a device in this process, which keeps its own signal handlers; the exit code."""
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    where = ["--server", server.url, "--population", "kitchen", "--token", TOKEN, "--state", str(tmp_path / "s")]
+    with pytest.raises(SystemExit) as ended:
+        main(["device", "run", *where, "--data", str(data), "--until-idle", *options])
+    return ended.value.code
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 3), (["--runtime", "bogus"], 4)])
+def test_without_an_interpreter_a_device_does_not_even_enrol(server, tmp_path, data, monkeypatch, options, code):
+    monkeypatch.setattr(interpreter, "installed_runtimes", lambda: ())
+    assert run_here(server, tmp_path, data, monkeypatch, *options) == code
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("error", "code"), [(MissingDependencyError("none"), 3), (AuthenticationError("no"), 41)])
+def test_a_device_that_ends_with_an_error_gives_its_place_back(rig, tmp_path, data, monkeypatch, error, code):
+    def load(path):
+        raise error
+
+    monkeypatch.setattr(device, "_load_with", lambda *arguments: load)
+    rig.server.tasks = [rig.task()]
+    assert run_here(rig.server, tmp_path, data, monkeypatch) == code
+    assert rig.server.decoded("r-1-d").reason == Reason.NOT_READY
+
+
+def test_a_crash_of_a_device_gives_its_place_back(rig, tmp_path, data, monkeypatch):
+    def crash(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(device.Worker, "do", crash)
+    rig.server.tasks = [rig.task()]
+    with pytest.raises(ZeroDivisionError):
+        run_here(rig.server, tmp_path, data, monkeypatch)
+    assert rig.server.decoded("r-1-d").reason == Reason.NOT_READY
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+@pytest.mark.parametrize("kind", ["full", "no reader", "closed"])
+def test_a_log_that_cannot_be_written_ends_no_device(server, tmp_path, data, closed, kind):
+    command = [sys.executable, "-m", "edgefl.cli.main", "device", "run", "--server", server.url]
+    command += ["--population", "kitchen", "--data", str(data), "--state", str(tmp_path / "s"), "--until-idle"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device, not a file
+        outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        outputs[closed] = {"full": full, "no reader": writing, "closed": subprocess.PIPE}[kind]
+        if kind == "closed":
+            command = ["sh", "-c", f'exec "$@" {1 if closed == "stdout" else 2}>&-', "sh", *command]
+        done = subprocess.run(
+            command, **outputs, env={**os.environ, "EDGEFL_TOKEN": TOKEN}, text=True, timeout=60, check=False
+        )
+    os.close(writing)
+    assert done.returncode == 0, done.stderr
+    if closed == "stderr":
+        assert done.stdout.startswith("0 tasks done")
+    else:
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_state_of_no_device_is_refused(start, tmp_path):
