@@ -19,7 +19,7 @@ import typer
 
 from edgefl.atomic import write_bytes
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl.errors import HashMismatchError, InvalidSettingError, storage_error
+from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
@@ -76,11 +76,12 @@ def start(
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
     pin = address.certificate_pin()
+    OperatorFile.token(state)  # a damaged one is refused before anything else is opened
     with _private_files(), closing(ServerState(state, keep_days=keep_days)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
-        OperatorFile(url, token, pin).write(state)
+        _tell_operators(OperatorFile(url, token, pin), state)
         swept = sweep_outcomes(kept)
         if swept.orphans:
             progress(
@@ -100,6 +101,16 @@ def start(
                 )
 
         serve(app, address, listener, ready, max_connections)
+
+
+def _tell_operators(file: OperatorFile, state: Path) -> None:
+    """Writes `operator.json`; on a full disk the one of the last start will do, whose token is the same."""
+    try:
+        file.write(state)
+    except StorageError as error:
+        if not (error.full and OperatorFile.exists(state)):
+            raise
+        progress(f"{error.message} Commands with --state use the address of the last start until the next one.")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from dataclasses import asdict, dataclass
@@ -59,12 +60,25 @@ class OperatorFile:
         return cls(url, check_token(token, str(path), hint=_ANEW), pin and check_pin(pin, str(path), hint=_ANEW))
 
     def write(self, folder: Path) -> None:
-        """Writes the file, for its owner only."""
-        write_text(folder / _NAME, json.dumps(asdict(self), indent=2) + "\n", durable=True, mode=0o600)
+        """Writes the file, for its owner only, unless it says the same already.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path, text = folder / _NAME, json.dumps(asdict(self), indent=2) + "\n"
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if path.read_text() == text:
+                return
+        write_text(path, text, durable=True, mode=0o600)
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether an earlier start has written one."""
+        return (folder / _NAME).exists()
 
     @staticmethod
     def token(folder: Path) -> str:
         """The token of earlier starts, else a new one."""
-        if not (folder / _NAME).exists():
+        if not OperatorFile.exists(folder):
             return secrets.token_urlsafe(32)
         return OperatorFile.read(folder).admin_token

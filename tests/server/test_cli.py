@@ -8,13 +8,17 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import urllib3
 
+from edgefl.errors import StorageError
 from edgefl.layout import Parameter
+from edgefl_server import cli
+from edgefl_server.operator_file import OperatorFile
 from fake_device import FakeDevice, Identity
 from model_files import make_model_file
 from server_process import ServerProcess, edgefl, free_port
@@ -333,6 +337,47 @@ def test_a_start_with_an_empty_token_is_refused(stopped: ServerProcess) -> None:
     code, error = error_of("server", "start", "--state", stopped.state, "--port", stopped.port)
     assert (code, error["error"]) == (4, "InvalidSettingError")
     assert "makes a new token" in str(error["hint"])
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"url": "u", "admin_token": "short"}', None])
+def test_a_start_with_a_damaged_operator_file_touches_nothing(stopped: ServerProcess, text: str | None) -> None:
+    path = stopped.state / "operator.json"
+    if text is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_text(text)
+    (stopped.state / "outcomes" / ("0" * 64)).write_bytes(b"unknown")
+
+    def content() -> dict[str, bytes]:
+        return {str(each): each.read_bytes() for each in stopped.state.rglob("*") if each.is_file()}
+
+    before = content()
+    code, error = error_of("server", "start", "--state", stopped.state, "--port", stopped.port)
+    assert code in (4, 52)
+    assert "operator.json" in str(error["message"])
+    assert content() == before
+
+
+def test_what_operators_need_is_written_only_when_it_changes_and_an_old_one_does_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object, **settings: object) -> None:
+        raise StorageError("Could not write operator.json: No space left on device.", full=True)
+
+    first = OperatorFile("http://127.0.0.1:1", "a-token-that-is-long-enough-for-an-operator")
+    with monkeypatch.context() as patched:
+        patched.setattr("edgefl_server.operator_file.write_text", full)
+        with pytest.raises(StorageError):
+            cli._tell_operators(first, tmp_path)
+    cli._tell_operators(first, tmp_path)
+    before = (tmp_path / "operator.json").stat()
+    cli._tell_operators(first, tmp_path)
+    assert (tmp_path / "operator.json").stat().st_ino == before.st_ino
+    monkeypatch.setattr("edgefl_server.operator_file.write_text", full)
+    cli._tell_operators(replace(first, url="http://127.0.0.1:2"), tmp_path)
+    assert "No space left" in capsys.readouterr().err
+    assert OperatorFile.read(tmp_path) == first
 
 
 def test_a_start_lists_what_the_database_does_not_know_and_keeps_it(stopped: ServerProcess) -> None:

@@ -37,11 +37,12 @@ def strategy_for(settings: RunSettings, weight_size: int, enrolled: int = 0) -> 
 def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
     """Checks settings against a model file, and fills in what only the file knows.
 
-    What every device would decline is refused here, before anybody waits for it.
+    What every device would decline, or what no operator can want, is refused here, before anybody waits for it.
 
     Raises:
         InvalidSettingError: the file cannot take part; the hint is the way out.
     """
+    settings.require_meaning()
     if manifest.layout.weight_size == 0:
         raise InvalidSettingError(
             "Every weight of the model stays on its device: there is nothing to merge.",
@@ -59,9 +60,12 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             f"The model was compiled with the learning rate {rate:g}: every device would diverge.",
             hint="Give a --learning-rate, or convert the model again.",
         )
-    if settings.strategy == "scaffold" and not rate > 0:
-        raise InvalidSettingError("--strategy scaffold expects a learning rate above 0.")
     if settings.strategy != "fedsgd":
+        if not rate > 0:
+            raise InvalidSettingError(
+                "The model's learning rate is 0, expected one above 0: everything would stay as it is.",
+                hint="Give a --learning-rate.",
+            )
         return settings
     untrained = [each.name for each in manifest.parameters if not each.shared or each.role != "weight"]
     if untrained:

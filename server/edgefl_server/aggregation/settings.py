@@ -17,6 +17,15 @@ STRATEGIES = ("fedavg", "fedprox", "scaffold", "feddyn", "fedsgd")
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
 _LARGEST = 1e30
+_LARGEST_RATE = 1e6
+"""No training survives a step of that length."""
+_SMALLEST_NORM = 1e-6
+"""A shorter update changes no float32 weight."""
+_SHORTEST_SECONDS = 1.0
+"""No device fetches, trains and sends in less."""
+_LARGEST_OVER_SELECTION = 10
+_FAILURES_PER_DEVICE_ASKED = 10
+"""More devices than that never fail in one round: a limit above is none."""
 """Larger numbers are mistakes, and sums of them leave float32."""
 _SMALLEST = 1e-30
 """Less is 0 in the float32 of a task."""
@@ -124,6 +133,42 @@ class RunSettings:
                 hint="Leave it out, or make it shorter than the deadline.",
             )
 
+    def require_meaning(self) -> None:
+        """Refuses what can be computed with but is a mistake. For new runs: those that were created before go on.
+
+        Raises:
+            InvalidSettingError: a value that no operator can want.
+        """
+        for name, seconds in (("deadline_seconds", self.deadline_seconds), ("task_seconds", self.task_seconds)):
+            if seconds:
+                self._require(name, seconds, _SHORTEST_SECONDS, 31e6, "These are seconds; 0 stands for no limit.")
+        if self.task_seconds and self.lease_seconds > self.task_seconds:
+            raise InvalidSettingError(
+                f"--lease-seconds expects at most --task-seconds, got {self.lease_seconds:g} and "
+                f"{self.task_seconds:g}: the task ends before its lease does.",
+                hint="Give a shorter --lease-seconds, or a longer --task-seconds.",
+            )
+        most = _FAILURES_PER_DEVICE_ASKED * self.cohort_size
+        self._require(
+            "max_failures", self.max_failures, 0, most, f"A round asks {self.cohort_size} devices; leave it out."
+        )
+        if self.over_selection:
+            hint = "1.3 asks 13 devices for 10 outcomes."
+            self._require("over_selection", self.over_selection, 1, _LARGEST_OVER_SELECTION, hint)
+        norm = "A shorter update changes no weight."
+        self._require("max_update_norm", self.max_update_norm, _SMALLEST_NORM, _LARGEST, norm)
+        if self.clip_norm:
+            self._require("clip_norm", self.clip_norm, _SMALLEST_NORM, _LARGEST, norm)
+        rates = (("learning_rate", self.learning_rate), ("server_learning_rate", self.server_learning_rate))
+        for name, rate in rates:
+            if rate == 0:
+                raise InvalidSettingError(
+                    f"--{name.replace('_', '-')} expects a number above 0, got 0: everything would stay as it is.",
+                    hint="Leave it out for the usual one.",
+                )
+            if rate is not None:
+                self._require(name, rate, _SMALLEST, _LARGEST_RATE, "Usual ones are below 10.")
+
     def _check_strategy(self) -> None:
         if self.strategy not in STRATEGIES:
             near = difflib.get_close_matches(self.strategy.lower(), STRATEGIES)
@@ -161,12 +206,12 @@ class RunSettings:
         if not (off and value == 0):
             self._require(name, value, _SMALLEST, _LARGEST)
 
-    def _require(self, name: str, value: float, lowest: float, highest: float) -> None:
+    def _require(self, name: str, value: float, lowest: float, highest: float, hint: str | None = None) -> None:
         if math.isnan(value) or not lowest <= value <= highest:
             option = "--deadline" if name == "deadline_seconds" else "--" + name.replace("_", "-")
             raise InvalidSettingError(
                 f"{option} expects a number from {lowest:g} to {highest:g}, got {value:g}.",
-                hint="The minimum is at most the target." if name == "minimum" else None,
+                hint="The minimum is at most the target." if name == "minimum" else hint,
             )
 
     @property

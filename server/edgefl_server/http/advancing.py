@@ -8,7 +8,6 @@ import math
 from starlette.concurrency import run_in_threadpool
 
 from edgefl_server.http.context import Context
-from edgefl_server.http.errors import STORE
 from edgefl_server.storage import (
     ServerState,
     close_due_rounds,
@@ -19,6 +18,8 @@ from edgefl_server.storage import (
     sweep_outcomes,
     sweep_uploads,
 )
+from edgefl_server.storage.database import ReplacedDatabaseError
+from edgefl_server.storage.troubles import STORE
 
 __all__ = ["advance"]
 
@@ -58,9 +59,11 @@ async def advance(context: Context) -> None:
         try:
             moved, pending = await run_in_threadpool(_look, state, chores)
         except Exception as error:
-            # Of the server as a whole, such as a database that cannot be read: no run could go on.
-            state.troubles.note("", _ADVANCE, error, state.clock())
-            pause = state.troubles.rest("", _ADVANCE, state.clock())
+            # Of the server as a whole, such as a database that cannot be read: no run could go on. That it is gone is
+            # said to those who send something as well, in the same line.
+            action = STORE if isinstance(error, ReplacedDatabaseError) else _ADVANCE
+            state.troubles.note("", action, error, state.clock())
+            pause = state.troubles.rest("", action, state.clock())
         else:
             state.troubles.clear("", _ADVANCE)
             for run, number in pending:
@@ -74,6 +77,7 @@ async def advance(context: Context) -> None:
 
 def _look(state: ServerState, chores: Chores) -> tuple[bool, list[tuple[str, int]]]:
     """Whether a run moved on, and the rounds to fold."""
+    state.database.require_own_file()
     closed = close_due_rounds(state)
     return chores.do() or closed, pending_folds(state)
 
@@ -111,6 +115,7 @@ class Chores:
         if now - self._kept_at >= _KEEP_TIME_SECONDS:
             self._kept_at = now
             state.keep_time()
+            state.keep_generation()
             state.troubles.forget("", STORE, now)
         # Who wants nothing kept has it deleted as soon as it is not needed.
         if now - self._tidied_at >= min(_TIDY_SECONDS, max(_LOOK_SECONDS, state.keep_seconds)):

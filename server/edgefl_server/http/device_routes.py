@@ -182,6 +182,9 @@ async def put_outcome(
         if not await run_in_threadpool(was_accepted, state, who, task_id, digest):
             if announced is not None:
                 received = await run_in_threadpool(state.uploads.received, who, task_id, announced.digest)
+                if received > announced.length:  # which is no part of this message
+                    state.uploads.forget(who)
+                    received = 0
                 if received != announced.offset:
                     raise wrong_offset(received)
                 if received:  # the connection broke, and nothing was heard of the device since

@@ -22,11 +22,9 @@ from edgefl.errors import (
 )
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError
+from edgefl_server.storage.troubles import STORE
 
-__all__ = ["STORE", "RequestError", "edgefl_error", "error_body", "install", "request_error", "response", "retry_after"]
-
-STORE = "store or read"
-"""What the server cannot do for the one who asked."""
+__all__ = ["RequestError", "edgefl_error", "error_body", "install", "request_error", "response", "retry_after"]
 
 _log = logging.getLogger(__name__)
 

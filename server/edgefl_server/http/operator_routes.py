@@ -54,7 +54,9 @@ class NewRun(BaseModel):
 
     def settings(self) -> RunSettings:
         """The settings, checked."""
-        return RunSettings(**{field.name: getattr(self, field.name) for field in fields(RunSettings)})
+        settings = RunSettings(**{field.name: getattr(self, field.name) for field in fields(RunSettings)})
+        settings.require_meaning()  # before the model is read
+        return settings
 
 
 class Invitation(BaseModel):

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterator
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from edgefl.atomic import sync_folder, write_bytes
 from edgefl.errors import StorageError, storage_error
-from edgefl.hashing import sha256
+from edgefl.hashing import new_sha256, sha256
 
 __all__ = ["BlobStore", "DamagedBlobError", "FolderBlobs"]
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_PIECE_BYTES = 1 << 20
+_FAILING_SECONDS = 600.0
+"""A place of the disk that has not been readable for so long will not be."""
+_NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 class DamagedBlobError(StorageError):
@@ -56,6 +65,10 @@ class BlobStore(Protocol):
         """
         ...
 
+    def verify(self, digest: str) -> None:
+        """Like `get`, for bytes that need not be in memory."""
+        ...
+
     def path(self, digest: str) -> Path | None:
         """A local file with the bytes, if there is one."""
         ...
@@ -82,10 +95,13 @@ class FolderBlobs:
 
     Args:
         folder: created when it is missing.
+        now: a clock that is never set.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, now: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self._now = folder, now
+        self._failing: dict[str, float] = {}
+        """Since when the disk has not given a blob back."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
@@ -97,12 +113,14 @@ class FolderBlobs:
     def put(self, data: bytes | memoryview) -> str:
         """See `BlobStore`."""
         digest = sha256(data)
+        self._require_folder()
         write_bytes(self._folder / digest, data, durable=True)
         return digest
 
     def adopt(self, file: Path, digest: str) -> None:
         """See `BlobStore`."""
         target = self._file(digest)
+        self._require_folder()
         try:
             descriptor = os.open(file, os.O_RDONLY)
             try:
@@ -116,16 +134,20 @@ class FolderBlobs:
 
     def get(self, digest: str) -> bytes:
         """See `BlobStore`."""
-        path = self._file(digest)
-        try:
+        with self._reading(digest) as path:
             data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise DamagedBlobError(f"Could not read {path}: it is gone.") from error
-        except OSError as error:
-            raise storage_error(error, "read", path) from error
         if sha256(data) != digest:
-            raise DamagedBlobError(f"{path} is damaged: its content does not have the hash that it is named by.")
+            raise _other_content(path)
         return data
+
+    def verify(self, digest: str) -> None:
+        """See `BlobStore`."""
+        found = new_sha256()
+        with self._reading(digest) as path, path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                found.update(piece)
+        if found.hexdigest() != digest:
+            raise _other_content(path)
 
     def path(self, digest: str) -> Path | None:
         """See `BlobStore`."""
@@ -142,17 +164,55 @@ class FolderBlobs:
 
     def delete(self, digest: str) -> None:
         """See `BlobStore`."""
+        path = self._file(digest)
+        self._failing.pop(digest, None)
         try:
-            self._file(digest).unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         except OSError as error:
-            raise storage_error(error, "delete", self._file(digest)) from error
+            raise storage_error(error, "delete", path) from error
 
     def __iter__(self) -> Iterator[str]:
         """See `BlobStore`."""
         return (name for name in os.listdir(self._folder) if _HASH.fullmatch(name))  # noqa: PTH208 - names only
+
+    @contextmanager
+    def _reading(self, digest: str) -> Iterator[Path]:
+        """Tells what is damaged for good from what may pass."""
+        path = self._file(digest)
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):  # to read a pipe would wait for ever
+                raise DamagedBlobError(f"Could not read {path}: it is no file any more.")
+            yield path
+        except FileNotFoundError as error:
+            raise DamagedBlobError(f"Could not read {path}: it is gone.") from error
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                raise DamagedBlobError(f"Could not read {path}: {error.strerror}.") from error
+            if error.errno == errno.EIO:
+                since = self._failing.setdefault(digest, self._now())
+                if self._now() - since >= _FAILING_SECONDS:
+                    raise DamagedBlobError(
+                        f"Could not read {path} for {_FAILING_SECONDS / 60:.0f} minutes: {error.strerror}."
+                    ) from error
+            raise storage_error(error, "read", path) from error
+        self._failing.pop(digest, None)
+
+    def _require_folder(self) -> None:
+        """Makes the folder again that somebody removed: what was in it is lost, what comes need not be."""
+        try:
+            self._folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, "create", self._folder) from error
 
     def _file(self, digest: str) -> Path:
         # A hash from outside must never become a path elsewhere.
         if not _HASH.fullmatch(digest):
             raise StorageError("A blob is named by 64 lower-case hexadecimal digits.")
         return self._folder / digest
+
+
+def _other_content(path: Path) -> DamagedBlobError:
+    return DamagedBlobError(f"{path} is damaged: its content does not have the hash that it is named by.")

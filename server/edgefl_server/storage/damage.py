@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from sqlalchemy import select
 
 from edgefl.errors import storage_error
-from edgefl.hashing import new_sha256
-from edgefl_server.storage.blobs import BlobStore
+from edgefl_server.storage.blobs import BlobStore, DamagedBlobError
 from edgefl_server.storage.round_rows import RunState
 from edgefl_server.storage.runs import end_run
 from edgefl_server.storage.state import ServerState
@@ -19,7 +17,6 @@ __all__ = ["fail_damaged_run", "fail_damaged_runs"]
 
 _log = logging.getLogger(__name__)
 _LOOK = "look at its files"
-_PIECE = 1 << 20
 
 
 def fail_damaged_run(state: ServerState, run_id: str, why: str) -> None:
@@ -27,6 +24,7 @@ def fail_damaged_run(state: ServerState, run_id: str, why: str) -> None:
     with state.database.write() as session:
         ended = end_run(session, run_id, RunState.FAILED, why, state.now())
     if ended:
+        state.keep_generation()
         _log.error("run %s failed: %s", run_id, why)
         state.troubles.drop(run_id)
 
@@ -80,19 +78,12 @@ def _problem(state: ServerState, store: BlobStore, digest: str) -> str:
         entry = path.stat()
         signature = (entry.st_ino, entry.st_size, entry.st_mtime_ns)
         if state.intact.get(digest) != signature:
-            if _hash(path) != digest:
-                return "is damaged: its content does not have the hash that it is named by"
+            store.verify(digest)
             state.intact[digest] = signature
     except FileNotFoundError:
         return "is gone"
     except OSError as error:  # this may pass
         raise storage_error(error, "read", path) from error
+    except DamagedBlobError as error:
+        return f"is damaged: {error.message}"
     return ""
-
-
-def _hash(path: Path) -> str:
-    digest = new_sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return str(digest.hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -20,12 +21,18 @@ from sqlalchemy.orm import Session
 
 from edgefl.errors import FormatVersionError, StorageError, storage_error
 
-__all__ = ["Database", "Inspection", "inspect"]
+__all__ = ["Database", "Inspection", "ReplacedDatabaseError", "inspect"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _WRITES = "edgefl_writes"
 _CONNECTIONS = 40
 """As many as the web framework has threads, so that no request waits for a connection."""
+_CHECKPOINT_MILLISECONDS = 1000
+"""How long a checkpoint waits for those who read; the next one copies what this one could not."""
+
+
+class ReplacedDatabaseError(StorageError):
+    """The file under the database's name is gone or is another one: what is written would be lost."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,13 @@ class Inspection:
         missing: there is no file.
         empty: there is none, or nothing in it.
         folder: the id of the state folder that it belongs to; None when it has none yet.
+        generation: how far its server had come; 0 when it did not count yet.
     """
 
     missing: bool = False
     empty: bool = False
     folder: str | None = None
+    generation: int = 0
 
 
 def inspect(path: Path) -> Inspection:
@@ -75,15 +84,18 @@ def inspect(path: Path) -> Inspection:
                     f"{path} was written by a newer edgefl (tables {versions[0]}; this one knows {max(known)}).",
                     hint="Update edgefl on this machine, or choose another --state. Nothing was touched.",
                 )
-            folder = None
+            row = None
             if "folder" in tables:
-                row = connection.execute("SELECT folder FROM folder").fetchone()
-                folder = None if row is None else str(row[0])
+                connection.row_factory = sqlite3.Row
+                row = connection.execute("SELECT * FROM folder").fetchone()
     except sqlite3.DatabaseError as error:
         raise _explained(error, "open", path) from error
     except UnicodeDecodeError as error:  # of a damaged page, or of what SQLite says about one
         raise _damaged(path, "its text is none") from error
-    return Inspection(empty=not versions, folder=folder)
+    if row is None:
+        return Inspection(empty=not versions)
+    generation = int(row["generation"]) if "generation" in row.keys() else 0  # noqa: SIM118 - a row holds values
+    return Inspection(empty=not versions, folder=str(row["folder"]), generation=generation)
 
 
 class Database:
@@ -107,6 +119,9 @@ class Database:
         event.listen(self._engine, "begin", _begin)
         with self._explained("open"):
             self._migrate()
+        self._file = _identity(path)
+        # A new connection would make the file that is gone, or open the other one.
+        event.listen(self._engine, "do_connect", lambda *_: self.require_own_file())
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -121,13 +136,54 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction: committed, and on the disk, when the block ends; rolled back when it raises."""
+        """A transaction: committed, and on the disk, when the block ends; rolled back when it raises.
+
+        Raises:
+            ReplacedDatabaseError: see `require_own_file`.
+        """
+        self.require_own_file()
         with self._writing, self._explained("write"), self._engine.connect() as connection:
             connection = connection.execution_options(**{_WRITES: True})
             with connection.begin() as transaction, Session(connection, expire_on_commit=False) as session:
                 yield session
                 session.flush()
                 transaction.commit()
+        self.require_own_file()
+
+    def require_own_file(self) -> None:
+        """Makes sure that what is written is found again: SQLite goes on with a file that has no name any more.
+
+        Raises:
+            ReplacedDatabaseError: the file was deleted or replaced.
+        """
+        found = _identity(self._path)
+        if found != self._file:
+            raise ReplacedDatabaseError(
+                f"The database {self._path} was {'deleted' if found is None else 'replaced'} while the server runs.",
+                hint="Put the very file back; else stop the server and put the state folder back from a backup.",
+            )
+
+    def checkpoint(self) -> None:
+        """Moves what is in the write-ahead log to the file itself, as far as nobody reads what was before.
+
+        SQLite drops all that follows on a damaged place of the log, and says nothing: the less is in it the better.
+
+        Raises:
+            StorageError: no space.
+        """
+        self.require_own_file()
+        with self._writing, self._explained("write"):
+            try:
+                with closing(self._engine.raw_connection()) as connection:
+                    cursor = connection.cursor()
+                    (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+                    cursor.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MILLISECONDS}")
+                    try:
+                        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    finally:
+                        cursor.execute(f"PRAGMA busy_timeout = {usual}")
+            except sqlite3.DatabaseError as error:
+                raise _explained(error, "write", self._path) from error
 
     def close(self) -> None:
         """Closes all connections."""
@@ -151,6 +207,15 @@ class Database:
             raise _explained(error.orig or error, action, self._path) from error
         except UnicodeDecodeError as error:
             raise _damaged(self._path, "its text is none") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path names; None: none."""
+    try:
+        entry = os.stat(path)  # noqa: PTH116 - before every commit
+    except OSError:
+        return None
+    return entry.st_dev, entry.st_ino
 
 
 def _explained(error: BaseException, action: str, path: Path) -> StorageError:

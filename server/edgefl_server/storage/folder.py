@@ -6,13 +6,14 @@ import json
 import os
 import re
 import stat
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgefl.atomic import write_text
 from edgefl.errors import StorageError, storage_error
 from edgefl_server.storage.database import Inspection
 
-__all__ = ["check_folder", "make_private", "read_id", "write_id"]
+__all__ = ["Mark", "check_folder", "make_private", "read_mark", "write_mark"]
 
 _NAME = "folder.json"
 _ID = re.compile("[0-9a-f]{32}")
@@ -21,8 +22,21 @@ _SECRETS = ("operator.json", "server.sqlite", "server.sqlite-wal", "server.sqlit
 _WAY_OUT = "Put the database back from a backup, or choose another --state. Nothing was touched."
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What is kept of the database beside it, to know it again.
+
+    Attributes:
+        id: that the folder was given when it was new.
+        generation: how far the server had come when the mark was written. The database has always come at least as far.
+    """
+
+    id: str
+    generation: int = 0
+
+
 def check_folder(folder: Path, database: Inspection) -> None:
-    """Refuses a folder whose files belong to another database than the one in it.
+    """Refuses a folder whose files belong to another database than the one in it, or to a newer state of it.
 
     Args:
         folder: with the database `server.sqlite`.
@@ -31,41 +45,49 @@ def check_folder(folder: Path, database: Inspection) -> None:
     Raises:
         StorageError: they do not belong together.
     """
-    known = read_id(folder)
+    known = read_mark(folder)
     if database.empty:
         if known is not None or _holds_anything(folder):
             what = "is missing" if database.missing else "is empty"
             raise StorageError(f"{folder} holds what a server kept, but its server.sqlite {what}.", hint=_WAY_OUT)
-    elif known is not None and database.folder != known:
+    elif known is not None and database.folder != known.id:
         raise StorageError(
             f"The server.sqlite in {folder} is that of another state folder, or older than the files beside it.",
             hint=_WAY_OUT,
         )
+    elif known is not None and database.generation < known.generation:
+        raise StorageError(
+            f"The server.sqlite in {folder} is older than the files beside it, or has lost its latest entries: it has "
+            f"come to {database.generation}, {_NAME} to {known.generation}.",
+            hint="Put the newest server.sqlite back, with its -wal; to return to an older copy on purpose, put the "
+            "whole folder back. Nothing was touched.",
+        )
 
 
-def read_id(folder: Path) -> str | None:
-    """The id that the folder was given when it was new; None: it has none.
+def read_mark(folder: Path) -> Mark | None:
+    """What the folder says of its database; None: it says nothing.
 
     Raises:
         StorageError: the file cannot be read, or is damaged.
     """
     path = folder / _NAME
     try:
-        value = json.loads(path.read_bytes())["id"]
+        document = json.loads(path.read_bytes())
+        mark = Mark(document["id"], document.get("generation", 0))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise storage_error(error, "read", path) from error
-    except (ValueError, KeyError, TypeError):
-        value = None
-    if not isinstance(value, str) or not _ID.fullmatch(value):
+    except (ValueError, KeyError, TypeError, AttributeError):
+        mark = None
+    if mark is None or not _is_valid(mark):
         raise StorageError(f"{path} is damaged.", hint="Put it back from a backup. Nothing was touched.")
-    return value
+    return mark
 
 
-def write_id(folder: Path, value: str) -> None:
-    """Writes the id, after the database that holds it too: the other order would refuse a start that was cut off."""
-    write_text(folder / _NAME, json.dumps({"id": value}) + "\n", durable=True)
+def write_mark(folder: Path, mark: Mark) -> None:
+    """Writes it, after the database that says the same: the other order would refuse a start that was cut off."""
+    write_text(folder / _NAME, json.dumps(asdict(mark)) + "\n", durable=True)
 
 
 def make_private(folder: Path) -> None:
@@ -86,6 +108,11 @@ def make_private(folder: Path) -> None:
                 f"{path} is open to other users of this machine, and only its owner can close it: {error.strerror}.",
                 hint=f"As its owner: chmod go= {path}. Or choose another --state.",
             ) from error
+
+
+def _is_valid(mark: Mark) -> bool:
+    generation_fits = type(mark.generation) is int and mark.generation >= 0
+    return isinstance(mark.id, str) and _ID.fullmatch(mark.id) is not None and generation_fits
 
 
 def _holds_anything(folder: Path) -> bool:

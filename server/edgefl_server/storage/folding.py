@@ -88,6 +88,8 @@ def _close(state: ServerState, run_id: str) -> bool:
         if after.state is RoundState.FAILED:
             session.flush()
             fail_run_if_hopeless(session, run, now)
+    if after.state is RoundState.FAILED:
+        state.keep_generation()
     return True
 
 
@@ -250,6 +252,7 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         )
         run.weights_hash, run.slots = weights_hash, slots
         open_next_round(session, run, now)
+    state.keep_generation()
     _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(intact))
     # Nothing needs them any more, and they say more about single devices than the weights do.
     for each in intact:
@@ -270,6 +273,7 @@ def _give_up(state: ServerState, run_id: str, number: int, damaged: set[str], in
         save_round(session, run, number, before, before.stop(why), now.clock)
         session.flush()
         fail_run_if_hopeless(session, run, now)
+    state.keep_generation()
 
 
 def _mark_damaged(session: Session, damaged: set[str]) -> None:

@@ -94,7 +94,10 @@ def was_accepted(state: ServerState, device: str, task_id: str, digest: str | No
     with state.database.read() as session:
         if digest is None and session.get(OutcomeRow, task_id) is not None:
             return False
-        return _admit(session, device, task_id, digest or "") is None
+        accepted = _admit(session, device, task_id, digest or "") is None
+    if accepted:
+        state.database.require_own_file()  # what only an unnamed file knows is not kept
+    return accepted
 
 
 def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -> int:
@@ -142,6 +145,7 @@ def accept_upload(state: ServerState, device: str, task_id: str, upload: Upload)
         with state.database.read() as session:
             expected = _admit(session, device, task_id, digest)
         if expected is None:
+            state.database.require_own_file()
             return False
         outcome = decode_outcome(upload.read())
         validate(outcome, expected)

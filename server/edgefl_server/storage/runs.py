@@ -21,7 +21,7 @@ from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.round_rows import RunState, stop_round
 from edgefl_server.storage.state import ServerState, put_vector
-from edgefl_server.storage.tables import RoundRow, RunRow
+from edgefl_server.storage.tables import FolderRow, RoundRow, RunRow
 
 __all__ = [
     "NameTakenError",
@@ -116,6 +116,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         session.add(run)
         session.flush()
         open_next_round(session, run, now)
+    state.keep_generation()
     _log.info("run %s created: %d rounds of %d outcomes from %s", run.run, settings.rounds, settings.target, population)
     return run.run
 
@@ -136,6 +137,7 @@ def _require_free(session: Session, name: str) -> None:
 
 def open_next_round(session: Session, run: RunRow, now: Moment) -> None:
     """Opens the round after the current one, or ends the run when that was the last."""
+    _count(session)
     settings = RunSettings.from_json(run.settings)
     if run.round >= settings.rounds:
         run.state, run.ended_at = RunState.DONE, now.date
@@ -170,6 +172,7 @@ def fail_run_if_hopeless(session: Session, run: RunRow, now: Moment) -> None:
     hopeless = len(failed) == _FAILED_ROUNDS_IN_A_ROW
     done = select(RoundRow.number).where(RoundRow.run == run.run, RoundRow.state == RoundState.DONE.value).limit(1)
     if hopeless or (run.round >= settings.rounds and session.scalar(done) is None):
+        _count(session)
         run.state, run.ended_at = RunState.FAILED, now.date
         why = f"round {latest[0].number} failed: {latest[0].why}"
         run.why = (f"{_FAILED_ROUNDS_IN_A_ROW} rounds in a row failed; {why}" if hopeless else why)[:500]
@@ -190,6 +193,7 @@ def stop_run(state: ServerState, run_id: str, why: str = "stopped by the operato
         found = find_run(session, run_id)
         ended = end_run(session, found, RunState.STOPPED, why, state.now())
     if ended:
+        state.keep_generation()
         state.troubles.drop(found)
     return ended
 
@@ -211,6 +215,7 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
     if state != RunState.ACTIVE:
         return False
     why = why[:500]
+    _count(session)
     stop_round(session, run_id, number, why, now.clock)
     session.execute(
         update(RunRow).where(RunRow.run == run_id).values(state=outcome, why=why, ended_at=now.date),
@@ -218,6 +223,13 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
     )
     session.expire_all()
     return True
+
+
+def _count(session: Session) -> None:
+    """Counts a step that nobody may undo; `ServerState.keep_generation` follows once it is committed."""
+    session.execute(
+        update(FolderRow).values(generation=FolderRow.generation + 1), execution_options={"synchronize_session": False}
+    )
 
 
 def find_run(session: Session, run_id: str) -> str:

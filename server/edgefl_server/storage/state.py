@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +18,16 @@ from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, seconds_since_boot
 from edgefl_server.storage.database import Database, inspect
 from edgefl_server.storage.doubles import Doubles
-from edgefl_server.storage.folder import check_folder, make_private, write_id
+from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, write_mark
 from edgefl_server.storage.tables import FolderRow
-from edgefl_server.storage.troubles import Troubles
+from edgefl_server.storage.troubles import STORE, Troubles
 from edgefl_server.storage.uploads import Uploads
 
 __all__ = ["DEFAULT_KEEP_DAYS", "SECONDS_PER_DAY", "ServerState", "get_vector", "put_vector"]
 
 DEFAULT_KEEP_DAYS = 7.0
 SECONDS_PER_DAY = 86_400.0
+_MARK = "say how far the database has come"
 
 
 class ServerState:
@@ -50,6 +52,7 @@ class ServerState:
         troubles: what does not work right now.
         doubles: devices that exist twice.
         intact: inode, size and time of change of blobs whose content was seen to have their hash.
+        unrecorded: intact outcomes that no row named at the start, by the task that they answer.
 
     Raises:
         InvalidSettingError: `keep_days` is no number of days.
@@ -72,6 +75,7 @@ class ServerState:
         self.troubles = Troubles()
         self.doubles = Doubles()
         self.intact: dict[str, tuple[int, int, int]] = {}
+        self.unrecorded: dict[str, Path] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             make_private(folder)
@@ -89,18 +93,23 @@ class ServerState:
             ) from error
         try:
             check_folder(folder, inspect(folder / "server.sqlite"))
+            self._marking, self._mark = threading.Lock(), read_mark(folder)
             self.database = Database(folder / "server.sqlite")
-            saved = self._adopt()
+            saved, full = self._adopt()
             self._own_clock = None
             if clock is None:
                 self._own_clock = ServerClock(saved, boot_id(), seconds_since_boot, date)
             self.clock: Callable[[], float] = clock or self._own_clock  # type: ignore[assignment]
-            self.models: BlobStore = FolderBlobs(folder / "models")
-            self.weights: BlobStore = FolderBlobs(folder / "weights")
-            self.outcomes: BlobStore = FolderBlobs(folder / "outcomes")
+            self.models: BlobStore = FolderBlobs(folder / "models", self.clock)
+            self.weights: BlobStore = FolderBlobs(folder / "weights", self.clock)
+            self.outcomes: BlobStore = FolderBlobs(folder / "outcomes", self.clock)
             self.uploads = Uploads(folder / "uploads")
             self.orphans = folder / "orphans"
-            self.keep_time()
+            if full is None:
+                self.keep_time()
+            else:
+                self.troubles.note("", STORE, full, self.clock())
+            self.keep_generation()
         except BaseException:
             if hasattr(self, "database"):
                 self.database.close()
@@ -124,25 +133,64 @@ class ServerState:
             row = session.get_one(FolderRow, 1)
             row.clock, row.date, row.boot, row.boottime = reading.clock, reading.date, reading.boot, reading.boottime
 
+    def keep_generation(self) -> None:
+        """Says beside the database how far it has come, so that an older one is not taken for it.
+
+        What cannot be said now is noted, and said the next time: no harm comes from a mark that is too low.
+        """
+        with self._marking:
+            try:
+                self.database.checkpoint()
+                with self.database.read() as session:
+                    row = session.get_one(FolderRow, 1)
+                    mark = Mark(row.folder, row.generation)
+                if mark != self._mark:
+                    write_mark(self.folder, mark)
+                    self._mark = mark
+            except StorageError as error:
+                self.troubles.note("", _MARK, error, self.clock())
+            else:
+                self.troubles.clear("", _MARK)
+
     def close(self) -> None:
         """Closes the database and lets another server use the folder."""
         if not self._lock.closed:
             with contextlib.suppress(StorageError):  # the clock was kept a minute ago at most
                 self.keep_time()
+            self.keep_generation()
         self.database.close()
         self._lock.close()
 
-    def _adopt(self) -> Reading | None:
-        """Gives a new folder its id, also one of before there were ids; the clock's last reading."""
-        with self.database.write() as session:
-            row = session.get(FolderRow, 1)
+    def _adopt(self) -> tuple[Reading | None, StorageError | None]:
+        """Counts the start, and gives a folder its id; the clock's last reading, and why nothing was written.
+
+        A full disk keeps no server from starting that has everything it needs: it answers with what is there.
+        """
+        full = None
+        try:
+            with self.database.write() as session:
+                row = session.get(FolderRow, 1)
+                if row is None:
+                    row = FolderRow(
+                        row=1,
+                        folder=secrets.token_hex(16),
+                        generation=0,
+                        clock=0.0,
+                        date=0.0,
+                        boot="",
+                        boottime=0.0,
+                    )
+                    session.add(row)
+                row.generation += 1
+        except StorageError as error:
+            if not error.full:
+                raise
+            full = error
+            with self.database.read() as session:
+                row = session.get(FolderRow, 1)
             if row is None:
-                row = FolderRow(row=1, folder=secrets.token_hex(16), clock=0.0, date=0.0, boot="", boottime=0.0)
-                session.add(row)
-            identity = row.folder
-            saved = Reading(row.clock, row.date, row.boot, row.boottime) if row.clock else None
-        write_id(self.folder, identity)
-        return saved
+                raise
+        return Reading(row.clock, row.date, row.boot, row.boottime) if row.clock else None, full
 
 
 def put_vector(state: ServerState, vector: NDArray[np.float32]) -> str:

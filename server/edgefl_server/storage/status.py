@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from edgefl.errors import RunError
 from edgefl_server.aggregation import AssignmentState, RunSettings, finalise
 from edgefl_server.storage.identities import doubled_devices
+from edgefl_server.storage.orphans import count_unrecorded
 from edgefl_server.storage.round_rows import OUT_OF_TIME, Disposition, load_round, took_too_long
 from edgefl_server.storage.runs import find_run, get_run, metrics_of, readable_runs
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
@@ -36,14 +37,21 @@ def runs_summary(state: ServerState) -> list[dict[str, Any]]:
 
 
 def warnings(state: ServerState, population: str | None = None) -> list[str]:
-    """What operators should look at: devices that exist twice, and what the server cannot do."""
+    """What operators should look at: devices that exist twice, signs of lost entries, what cannot be done."""
     with state.database.read() as session:
         doubled = doubled_devices(session, state.date() - _TELL_SECONDS, population)
-    return [
+        unrecorded = count_unrecorded(state, session, population)
+    told = [
         f"device {each['device']} of {each['population']} exists twice, which loses work: "
         f"give one of the two an empty state folder (last seen {_date(each['doubled_at'])})"
         for each in doubled
-    ] + state.troubles.of("")
+    ]
+    if unrecorded:
+        told.append(
+            f"{unrecorded} of the outcomes that were accepted, or were arriving when the server ended, are not known "
+            f"to this database: if it is not the newest one, put that back; their files are in {state.orphans}"
+        )
+    return told + state.troubles.of("")
 
 
 def run_status(state: ServerState, run_id: str) -> dict[str, Any]:

@@ -19,12 +19,14 @@ class Table(DeclarativeBase):
 
 
 class FolderRow(Table):
-    """One row: which state folder this is, and the last reading of the server's clock."""
+    """One row: which state folder this is, how far its server has come, and the last reading of its clock."""
 
     __tablename__ = "folder"
 
     row: Mapped[int] = mapped_column(Integer, primary_key=True)
     folder: Mapped[str] = mapped_column(String(32))
+    generation: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Rises with every start, and whenever a run or a round begins or ends. `folder.json` never holds a larger one."""
     clock: Mapped[float] = mapped_column(Float)
     date: Mapped[float] = mapped_column(Float)
     boot: Mapped[str] = mapped_column(String(64))

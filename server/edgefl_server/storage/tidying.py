@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, select
 from sqlalchemy.orm import Session
 
-from edgefl.errors import EdgeflError, storage_error
+from edgefl.errors import EdgeflError, StorageError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import AssignmentState, RoundState
+from edgefl_server.storage.orphans import find_unrecorded, put_aside, sweep_orphans
 from edgefl_server.storage.round_rows import Disposition, RunState
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
 from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.troubles import STORE
 
 __all__ = ["Swept", "prune_rows", "sweep_outcomes"]
 
@@ -48,7 +49,7 @@ def sweep_outcomes(state: ServerState, *, starting: bool = True) -> Swept:
             than the files. It is put aside, and deleted once the database knows an outcome with its content as folded.
 
     Raises:
-        StorageError: a file cannot be moved.
+        StorageError: a file cannot be moved, and not for want of space: with a full disk it stays until the next start.
     """
     deleted, unknown = 0, []
     for digest in sorted(state.outcomes):
@@ -64,8 +65,15 @@ def sweep_outcomes(state: ServerState, *, starting: bool = True) -> Swept:
     for digest in unknown:
         _log.warning("no row of the database names outcomes/%s: it is moved to orphans/", digest)
     for digest in unknown:
-        _put_aside(state, digest)
-    return Swept(deleted + _sweep_orphans(state), len(unknown))
+        try:
+            put_aside(state, digest)
+        except StorageError as error:
+            if not error.full:
+                raise
+            state.troubles.note("", STORE, error, state.clock())
+    deleted += sweep_orphans(state)
+    find_unrecorded(state)
+    return Swept(deleted, len(unknown))
 
 
 def _done_with(state: ServerState, session: Session, digest: str) -> bool | None:
@@ -83,36 +91,6 @@ def _done_with(state: ServerState, session: Session, digest: str) -> bool | None
         or (disposition in (Disposition.DISCARDED, Disposition.DAMAGED) and ended is not None and ended <= kept_until)
         for disposition, ended in rows
     )
-
-
-def _put_aside(state: ServerState, digest: str) -> None:
-    source = state.outcomes.path(digest)
-    if source is None:
-        return
-    try:
-        state.orphans.mkdir(mode=0o700, exist_ok=True)
-        source.rename(state.orphans / digest)
-    except OSError as error:
-        raise storage_error(error, "move to the orphans", source) from error
-
-
-def _sweep_orphans(state: ServerState) -> int:
-    """Deletes orphans whose device has sent them again since: they were folded, or will be from the other copy."""
-    if not state.orphans.is_dir():
-        return 0
-    deleted = 0
-    for path in sorted(state.orphans.iterdir()):
-        with state.database.read() as session:
-            known = session.scalar(
-                select(func.count())
-                .select_from(OutcomeRow)
-                .where(OutcomeRow.digest == path.name, OutcomeRow.disposition == Disposition.FOLDED)
-            )
-        if known:
-            with contextlib.suppress(OSError):
-                path.unlink()
-                deleted += 1
-    return deleted
 
 
 def prune_rows(state: ServerState) -> int:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from edgefl.errors import EdgeflError
 
-__all__ = ["Troubles", "explained"]
+__all__ = ["STORE", "Troubles", "explained"]
+
+STORE = "store or read"
+"""What the server cannot do for whoever asks, and when it starts."""
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 60.0

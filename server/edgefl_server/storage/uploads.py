@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -50,17 +52,18 @@ class Uploads:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in list(folder.iterdir()):
+                is_file = stat.S_ISREG(path.lstat().st_mode)
                 device, _, rest = path.name.partition(".")
                 task_id, _, digest = rest.rpartition(".")
-                if is_name(device) and is_name(task_id) and is_hash(digest) and device not in self._kept:
+                if is_file and is_name(device) and is_name(task_id) and is_hash(digest) and device not in self._kept:
                     self._kept[device] = _Kept(task_id, digest, path, now())
                 else:
-                    path.unlink()
+                    _delete(path)
         except OSError as error:
             raise storage_error(error, "create", folder) from error
 
     def received(self, device: str, task_id: str, digest: str) -> int:
-        """How many bytes of a message are here.
+        """How many bytes of a message are here; what is no file any more is dropped.
 
         Raises:
             StorageError: the file cannot be read.
@@ -69,11 +72,15 @@ class Uploads:
         if kept is None or (kept.task_id, kept.digest) != (task_id, digest):
             return 0
         try:
-            return kept.path.stat().st_size
-        except FileNotFoundError:
+            entry = kept.path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
             return 0
         except OSError as error:
             raise storage_error(error, "read", kept.path) from error
+        if not stat.S_ISREG(entry.st_mode):
+            self.forget(device)
+            return 0
+        return entry.st_size
 
     def open(self, device: str, task_id: str, digest: str | None) -> Upload:
         """Where to write what arrives: after what is here of the same message; whatever else of the device goes.
@@ -109,7 +116,7 @@ class Uploads:
             kept = self._kept.pop(device, None)
         if kept is not None:
             with contextlib.suppress(OSError):
-                kept.path.unlink()
+                _delete(kept.path)
 
     def tasks(self) -> list[str]:
         """The tasks of which something is here."""
@@ -149,6 +156,7 @@ class Upload:
         self.received = 0
         self._sha256 = new_sha256()
         try:
+            path.parent.mkdir(exist_ok=True)  # somebody may have removed it
             # Unbuffered: a full disk is noticed where it is written to, not when the file is closed.
             self._file = path.open("a+b", buffering=0)
             self._file.seek(0)
@@ -204,3 +212,10 @@ class Upload:
         with contextlib.suppress(OSError):
             self.path.unlink()
         self._gone()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -109,7 +109,7 @@ def test_no_device_declines_a_task_of_a_run_that_was_created(kind: str) -> None:
         ("plain", {"strategy": "feddyn", "mu": 0.1}, "not made for feddyn"),
         ("plain", {"strategy": "fedsgd"}, "not made for fedsgd"),
         ("momentum", {"strategy": "scaffold"}, "momentum"),
-        ("no rate", {"strategy": "scaffold"}, "learning rate above 0"),
+        ("no rate", {"strategy": "scaffold"}, "learning rate is 0"),
         ("nothing shared", {}, "nothing to merge"),
         ("a later metric", {}, "finaliser"),
     ],
@@ -128,3 +128,49 @@ def test_a_learning_rate_with_which_every_device_would_diverge_is_refused_unless
     with pytest.raises(InvalidSettingError, match="learning rate nan"):
         settle(RunSettings(rounds=1, target=1), manifest)
     settle(RunSettings(rounds=1, target=1, learning_rate=0.1), manifest)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"deadline_seconds": 0.5}, "--deadline expects a number from 1"),
+        ({"task_seconds": 0.001, "lease_seconds": 1}, "--task-seconds expects a number from 1"),
+        ({"task_seconds": 299}, "--lease-seconds expects at most --task-seconds"),
+        ({"target": 3, "max_failures": 31}, "--max-failures expects a number from 0 to 30"),
+        ({"over_selection": 10.5}, "--over-selection expects a number from 1 to 10"),
+        ({"max_update_norm": 1e-7}, "--max-update-norm expects a number from 1e-06"),
+        ({"clip_norm": 1e-7}, "--clip-norm expects a number from 1e-06"),
+        ({"learning_rate": 0}, "--learning-rate expects a number above 0"),
+        ({"learning_rate": 1e7}, "--learning-rate expects a number from"),
+        ({"strategy": "fedsgd", "server_learning_rate": 1e7}, "--server-learning-rate expects a number from"),
+    ],
+)
+def test_a_new_run_is_refused_settings_that_nobody_can_want_and_a_running_one_keeps_them(
+    settings: dict, why: str
+) -> None:
+    chosen = RunSettings.from_json({"rounds": 1, "target": 1, **settings})
+    with pytest.raises(InvalidSettingError, match=why) as refused:
+        settle(chosen, MANIFESTS["for everything"])
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"deadline_seconds": 1},
+        {"task_seconds": 300},
+        {"target": 3, "max_failures": 30},
+        {"over_selection": 10},
+        {"max_update_norm": 1e-6},
+        {"clip_norm": 1e-6},
+        {"learning_rate": 1e6},
+    ],
+)
+def test_what_just_has_a_meaning_is_accepted(settings: dict) -> None:
+    settle(RunSettings(**{"rounds": 1, "target": 1, **settings}), MANIFESTS["plain"])
+
+
+def test_a_model_that_learns_nothing_as_it_was_compiled_needs_a_learning_rate() -> None:
+    with pytest.raises(InvalidSettingError, match="everything would stay as it is"):
+        settle(RunSettings(rounds=1, target=1), MANIFESTS["no rate"])
+    settle(RunSettings(rounds=1, target=1, learning_rate=0.1), MANIFESTS["no rate"])

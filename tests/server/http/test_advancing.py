@@ -127,3 +127,21 @@ def test_a_name_that_an_active_run_has_is_taken(api: Api) -> None:
     answer = api.client.post("/v1/runs", params=query, content=make_model_file(), headers=ADMIN)
     assert (answer.status_code, code(answer)) == (409, "name_taken")
     assert api.status("mine")["run"] == first
+
+
+def test_a_database_deleted_while_the_server_runs_is_said_once_and_answered_with_503(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = api.device(0)
+    run = api.create_run()["run"]
+    task, state = api.task(device), api.fleet.state
+    path = state.folder / "server.sqlite"
+    path.rename(path.with_name("away"))
+    api.client.app.state.context.folding.ring()
+    until(lambda: any("was deleted" in each for each in api.status(run)["warnings"]))
+    for _ in range(3):
+        answer = api.put(device, task)
+        assert (answer.status_code, code(answer)) == (503, "storage_failed")
+    assert caplog.text.count("was deleted while the server runs") == 1
+    path.with_name("away").rename(path)
+    assert api.put(device, task).status_code == 202

@@ -343,3 +343,16 @@ def test_the_promise_holds_for_a_file_whose_database_row_failed(case: Case, monk
         patched.setattr("edgefl_server.storage.outcomes._record", broken)
         assert case.put(case.data, announce(case.data)).status_code >= 500
     assert case.put(case.data, announce(case.data)).status_code == 202
+
+
+def test_more_bytes_than_the_message_has_are_dropped_and_it_begins_anew(api: Api) -> None:
+    case = Case(api)
+    digest = hashlib.sha256(case.data).hexdigest()
+    upload = api.fleet.state.uploads.open(case.task.task_id.split("-")[2], case.task.task_id, digest)
+    upload.write(case.data + b"more")
+    upload.keep()
+    assert case.received().json() == {"received": len(case.data) + 4}
+    answer = case.put(b"", announce(case.data, len(case.data)))
+    assert (answer.status_code, code(answer)) == (409, "wrong_offset")
+    assert case.received().json() == {"received": 0}
+    assert case.put(case.data, announce(case.data)).status_code == 202

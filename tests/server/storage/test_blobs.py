@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefl.errors import StorageError
-from edgefl_server.storage.blobs import FolderBlobs
+from edgefl_server.storage.blobs import DamagedBlobError, FolderBlobs
 
 
 @settings(max_examples=30)
@@ -105,3 +108,79 @@ def test_a_file_is_adopted_with_the_promise_of_a_put(tmp_path: Path, monkeypatch
         blobs.adopt(file, digest)
     with pytest.raises(StorageError, match="64 lower-case"):
         blobs.adopt(file, "../elsewhere")
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_circle(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("instead", [a_folder, a_pipe, a_circle])
+def test_something_else_under_the_name_of_a_blob_is_damage_and_can_be_deleted(
+    tmp_path: Path, instead: Callable[[Path], None]
+) -> None:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    digest = blobs.put(b"content")
+    path = tmp_path / "blobs" / digest
+    path.unlink()
+    instead(path)
+    for read in (blobs.get, blobs.verify):
+        with pytest.raises(DamagedBlobError):
+            read(digest)
+    blobs.delete(digest)
+    assert list(blobs) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_damage(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    digest = blobs.put(b"content")
+    shutil.rmtree(tmp_path / "blobs")
+    (tmp_path / "blobs").write_bytes(b"")
+    with pytest.raises(DamagedBlobError):
+        blobs.get(digest)
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    (tmp_path / "arrived").write_bytes(b"two")
+    shutil.rmtree(tmp_path / "blobs")
+    assert blobs.get(blobs.put(b"one")) == b"one"
+    shutil.rmtree(tmp_path / "blobs")
+    digest = hashlib.sha256(b"two").hexdigest()
+    blobs.adopt(tmp_path / "arrived", digest)
+    assert blobs.get(digest) == b"two"
+
+
+def test_a_disk_that_does_not_give_a_blob_back_for_ten_minutes_has_lost_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    blobs = FolderBlobs(tmp_path / "blobs", lambda: now)
+    digest, other = blobs.put(b"content"), blobs.put(b"other")
+
+    def failing(self: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fails() -> type[StorageError]:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_bytes", failing)
+            with pytest.raises(StorageError) as raised:
+                blobs.get(digest)
+        return raised.type
+
+    assert fails() is StorageError
+    now = 599.0
+    assert fails() is StorageError
+    assert blobs.get(digest) == b"content"  # and it counts anew
+    now = 1000.0
+    assert fails() is StorageError
+    assert blobs.get(other) == b"other"
+    now = 1600.0
+    assert fails() is DamagedBlobError

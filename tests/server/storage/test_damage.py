@@ -35,7 +35,12 @@ def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
 
-damages = pytest.mark.parametrize("damage", [gone, changed, cut_off, emptied])
+def another_thing(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+damages = pytest.mark.parametrize("damage", [gone, changed, cut_off, emptied, another_thing])
 
 
 def outcome_file(fleet, task) -> Path:

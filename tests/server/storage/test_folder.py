@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgefl.errors import FormatVersionError, StorageError
-from edgefl_server.storage import ServerState, run_status, sweep_outcomes
+from edgefl_server.storage import ServerState, accept_outcome, run_status, sweep_outcomes, warnings, was_accepted
 from edgefl_server.storage import folder as folder_module
 from edgefl_server.storage.database import Database
 
@@ -92,6 +92,191 @@ def test_a_database_put_back_goes_on(used: Path, tmp_path: Path, make_fleet: Cal
     state.close()
 
 
+def older_database(fleet, folder: Path, run: str) -> bytes:
+    """What `server.sqlite` was after the first round of a run; the second one is folded since."""
+    (device,) = fleet.devices
+    fleet.finish(device)
+    fleet.fold()
+    old = (folder / "server.sqlite").read_bytes()
+    fleet.finish(device)
+    fleet.fold()
+    assert run_status(fleet.state, run)["round"] == 3
+    return old
+
+
+def test_an_older_database_put_back_alone_is_refused_and_nothing_is_touched(
+    make_fleet: Callable, tmp_path: Path
+) -> None:
+    fleet, folder = make_fleet("state"), tmp_path / "state"
+    fleet.add_devices(1)
+    old = older_database(fleet, folder, fleet.create_run(target=1))
+    fleet.state.close()
+    newest = (folder / "server.sqlite").read_bytes()
+    (folder / "server.sqlite").write_bytes(old)
+    before = content(folder)
+    with pytest.raises(StorageError, match="older than the files beside it") as refused:
+        ServerState(folder)
+    assert "newest server.sqlite" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert content(folder) == before
+    (folder / "server.sqlite").write_bytes(newest)
+    ServerState(folder).close()
+
+
+def test_a_whole_folder_put_back_goes_on_from_there(make_fleet: Callable, tmp_path: Path) -> None:
+    fleet, folder = make_fleet("state"), tmp_path / "state"
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1)
+    fleet.state.close()
+    shutil.copytree(folder, tmp_path / "backup")
+    fleet = make_fleet("state", fleet.clock)
+    fleet.finish(device)
+    fleet.fold()
+    fleet.state.close()
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "backup", folder)
+    again = make_fleet("state", fleet.clock)
+    again.finish(device)
+    again.fold()
+    assert run_status(again.state, run)["round"] == 2
+
+
+def test_a_server_killed_before_it_said_how_far_the_database_has_come_starts_again(
+    make_fleet: Callable, tmp_path: Path
+) -> None:
+    fleet, folder = make_fleet("state"), tmp_path / "state"
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1)
+    mark = (folder / "folder.json").read_bytes()
+    fleet.finish(device)
+    fleet.fold()
+    assert (folder / "folder.json").read_bytes() != mark
+    fleet.state.close()
+    (folder / "folder.json").write_bytes(mark)
+    assert run_status(make_fleet("state", fleet.clock).state, run)["round"] == 2
+
+
+def test_a_fold_leaves_nothing_in_the_write_ahead_log_and_says_how_far_it_came_after_the_commit(
+    make_fleet: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet, folder = make_fleet("state"), tmp_path / "state"
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=1)
+    fleet.finish(device)
+    seen = []
+
+    def write_mark(path: Path, mark: folder_module.Mark) -> None:
+        with sqlite3.connect(f"file:{folder / 'server.sqlite'}?mode=ro&immutable=1", uri=True) as connection:
+            seen.append((mark.generation, *connection.execute("SELECT generation FROM folder").fetchone()))
+        folder_module.write_mark(path, mark)
+
+    monkeypatch.setattr("edgefl_server.storage.state.write_mark", write_mark)
+    fleet.fold()
+    assert (folder / "server.sqlite-wal").stat().st_size == 0
+    ((outside, inside),) = seen
+    assert outside == inside
+
+
+def test_a_round_whose_entries_the_write_ahead_log_lost_is_not_played_again(
+    make_fleet: Callable, tmp_path: Path
+) -> None:
+    fleet, folder = make_fleet("state"), tmp_path / "state"
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=1)
+    old = (folder / "server.sqlite").read_bytes()
+    fleet.finish(device)
+    fleet.state.database.checkpoint = lambda: None  # as if a long reader had kept it from being moved
+    fleet.fold()
+    log = bytearray((folder / "server.sqlite-wal").read_bytes())
+    log[len(log) // 8] ^= 1
+    shutil.copytree(folder, tmp_path / "killed")
+    (tmp_path / "killed" / "server.sqlite").write_bytes(old)
+    (tmp_path / "killed" / "server.sqlite-wal").write_bytes(log)
+    with pytest.raises(StorageError, match="lost its latest entries"):
+        ServerState(tmp_path / "killed")
+
+
+def test_accepted_outcomes_that_the_database_does_not_know_are_told_and_the_server_goes_on(
+    make_fleet: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet, folder = make_fleet("state"), tmp_path / "state"
+    devices = fleet.add_devices(3)
+    run = fleet.create_run(target=3)
+    tasks = [fleet.task(device) for device in devices]
+    fleet.state.close()
+    older = (folder / "server.sqlite").read_bytes()
+    fleet = make_fleet("state", fleet.clock)
+    outcomes = [fleet.outcome(task) for task in tasks]
+    for device, outcome in zip(devices[:2], outcomes, strict=False):
+        fleet.accept(device, outcome)
+    fleet.state.outcomes.put(b"no outcome")
+    fleet.state.close()
+    (folder / "server.sqlite").write_bytes(older)
+    (folder / "folder.json").write_text(json.dumps({"id": json.loads((folder / "folder.json").read_text())["id"]}))
+
+    state = make_fleet("state", fleet.clock).state
+    assert sweep_outcomes(state).orphans == 3
+    assert caplog.text.count("2 intact outcomes") == 1
+    (warning,) = run_status(state, run)["warnings"]
+    assert warning.startswith("2 of the outcomes that were accepted")
+    assert warnings(state) == [warning]
+    accept_outcome(state, devices[0].device, tasks[0].task_id, outcomes[0].encode())
+    assert warnings(state)[0].startswith("1 of the outcomes")
+    (state.orphans / hashlib.sha256(outcomes[1].encode()).hexdigest()).unlink()
+    assert warnings(state) == []
+
+
+@pytest.mark.parametrize("happens", [lose, lambda path: path.rename(path.with_name("moved")), anothers])
+def test_a_database_deleted_or_replaced_while_the_server_runs_takes_no_outcome(
+    make_fleet: Callable, tmp_path: Path, happens: Callable[[Path], None]
+) -> None:
+    fleet, path = make_fleet("state"), tmp_path / "state" / "server.sqlite"
+    sent, open_ = fleet.add_devices(2)
+    fleet.create_run(target=2)
+    accepted = fleet.outcome(fleet.task(sent))
+    fleet.accept(sent, accepted)
+    outcome = fleet.outcome(fleet.task(open_))
+    mark = (tmp_path / "state" / "folder.json").read_bytes()
+    happens(path)
+    for device, each in ((open_, outcome), (sent, accepted)):
+        with pytest.raises(StorageError, match="while the server runs"):
+            fleet.accept(device, each)
+    digest = hashlib.sha256(accepted.encode()).hexdigest()
+    with pytest.raises(StorageError, match="while the server runs"):
+        was_accepted(fleet.state, sent.device, accepted.task_id, digest)
+    fleet.state.close()
+    assert (tmp_path / "state" / "folder.json").read_bytes() == mark
+    with pytest.raises(StorageError):
+        ServerState(tmp_path / "state")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_start_on_a_full_disk_answers_with_what_is_there(
+    used: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    full = StorageError("Could not write: No space left on device.", full=True)
+
+    def no_space(*arguments: object, **settings: object) -> None:
+        raise full
+
+    orphan = used / "outcomes" / hashlib.sha256(b"orphan").hexdigest()
+    orphan.write_bytes(b"orphan")
+    with monkeypatch.context() as patched:
+        if before:
+            patched.setattr(Database, "write", no_space)
+        patched.setattr(Database, "checkpoint", no_space)
+        patched.setattr("edgefl_server.storage.state.write_mark", no_space)
+        patched.setattr("edgefl_server.storage.tidying.put_aside", no_space)
+        state = ServerState(used)
+        assert sweep_outcomes(state).deleted == 0
+        assert any("No space left" in each for each in warnings(state))
+        state.close()
+    assert orphan.exists()
+    state = ServerState(used)
+    assert sweep_outcomes(state).orphans == 1
+    state.close()
+
+
 def test_a_folder_of_before_there_were_ids_is_adopted(used: Path) -> None:
     (used / "folder.json").unlink()
     ServerState(used).close()
@@ -114,10 +299,10 @@ def test_a_new_folder_whose_first_start_was_killed_is_taken_into_use(
         raise Crash
 
     def write_and_crash(*arguments: object) -> None:
-        folder_module.write_id(*arguments)  # type: ignore[arg-type]
+        folder_module.write_mark(*arguments)  # type: ignore[arg-type]
         raise Crash
 
-    target = "Database" if moment == "before the database" else "write_id"
+    target = "Database" if moment == "before the database" else "write_mark"
     with monkeypatch.context() as patched:
         patched.setattr(f"edgefl_server.storage.state.{target}", write_and_crash if "after" in moment else crash)
         with pytest.raises(Crash):
@@ -125,7 +310,9 @@ def test_a_new_folder_whose_first_start_was_killed_is_taken_into_use(
     ServerState(tmp_path / "state").close()
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"id": 7}', '{"id": "../x"}', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"id": 7}', '{"id": "%s", "generation": "9"}' % ("a" * 32), '{"id": "../x"}', "\udcff"]
+)
 def test_a_damaged_id_is_one_clear_line(used: Path, text: str) -> None:
     (used / "folder.json").write_bytes(text.encode(errors="surrogateescape"))
     before = content(used)

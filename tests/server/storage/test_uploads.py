@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,27 @@ def test_a_folder_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None
     (tmp_path / "uploads").write_text("a file")
     with pytest.raises(StorageError, match="uploads"):
         Uploads(tmp_path / "uploads")
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_folder_under_the_name_of_an_upload_is_dropped(tmp_path: Path, restarted: bool) -> None:
+    uploads = Uploads(tmp_path)
+    upload = uploads.open(DEVICE, TASK, DIGEST)
+    upload.write(b"a part")
+    upload.keep()
+    upload.path.unlink()
+    (upload.path / "more").mkdir(parents=True)
+    uploads = Uploads(tmp_path) if restarted else uploads
+    assert uploads.received(DEVICE, TASK, DIGEST) == 0
+    again = uploads.open(DEVICE, TASK, DIGEST)
+    again.write(b"whole")
+    assert again.read() == b"whole"
+
+
+def test_a_folder_of_uploads_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads")
+    for begin in (lambda: uploads.open(DEVICE, TASK, DIGEST), uploads.anonymous):
+        shutil.rmtree(tmp_path / "uploads")
+        upload = begin()
+        upload.write(b"whole")
+        assert upload.read() == b"whole"
