@@ -1,12 +1,18 @@
-"""The server's log: what comes from outside cannot make a line of it look like another one."""
+"""The server's log: what comes from outside can neither make a line look like another one, nor fill the disk."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 
-__all__ = ["LineFormatter", "printable", "start"]
+__all__ = ["LineFormatter", "Repeats", "printable", "start"]
+
+_COUNTED_SECONDS = 60.0
+_MOST_NAMED = 20
+"""Different things that are written in so long, each at most twice: some megabytes in a day at the worst."""
 
 
 def printable(text: str) -> str:
@@ -30,6 +36,49 @@ class LineFormatter(logging.Formatter):
     ) -> str:
         """A traceback ends with the exception's text, which may come from outside too."""
         return "\n".join(f"    {printable(line)}" for line in super().formatException(ei).splitlines())
+
+
+class Repeats:
+    """Bounds the lines that somebody outside can cause again and again: each is written once, then counted.
+
+    Args:
+        log: where the counts go.
+        clock: in seconds; never set.
+    """
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._clock = log, clock
+        self._began = clock()
+        self._more: dict[str, int] = {}
+        self._others = 0
+
+    def first(self, what: str) -> bool:
+        """Whether to write now that something happened. To be asked by one thread only.
+
+        Args:
+            what: says what happened, and to whom; the same words are the same thing.
+        """
+        self.settle()
+        if what in self._more:
+            self._more[what] += 1
+            return False
+        if len(self._more) >= _MOST_NAMED:
+            self._others += 1
+            return False
+        self._more[what] = 0
+        return True
+
+    def settle(self) -> None:
+        """Writes what was counted once it is time to; for when nothing more happens."""
+        if self._clock() - self._began < _COUNTED_SECONDS:
+            return
+        more, others = self._more, self._others
+        self._began, self._more, self._others = self._clock(), {}, 0
+        for what, count in more.items():
+            if count:
+                self._log.warning("… and %d more in the last minute: %s", count, what)
+        if others:
+            self._log.warning("… and %d more in the last minute, of other devices or for other reasons", others)
 
 
 def start() -> None:

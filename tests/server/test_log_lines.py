@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from edgefl_server.log_lines import LineFormatter, printable
+from edgefl_server.log_lines import LineFormatter, Repeats, printable
 
 FORGED = "x\n2026-01-01 00:00:00,000 run abc: round 1 done"
 
@@ -39,3 +39,31 @@ def test_the_lines_of_a_traceback_cannot_be_taken_for_others() -> None:
 def test_text_that_can_be_printed_stays_as_it_is() -> None:
     assert printable("Zürich 東京 × 3") == "Zürich 東京 × 3"
     assert printable("a\u202eb") == "a\\u202eb"
+
+
+def test_what_is_repeated_is_written_once_then_counted_and_written_again_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 0.0
+    repeats = Repeats(logging.getLogger("x"), lambda: now)
+    assert [repeats.first("a") for _ in range(500)] == [True] + [False] * 499
+    assert repeats.first("b") is True
+    repeats.settle()
+    assert caplog.records == []
+    now = 60.0
+    repeats.settle()
+    assert [record.getMessage() for record in caplog.records] == ["… and 499 more in the last minute: a"]
+    assert repeats.first("a") is True
+
+
+def test_however_much_happens_few_lines_are_written_and_little_is_remembered(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    repeats = Repeats(logging.getLogger("x"), lambda: now)
+    assert sum(repeats.first(f"{number}") for number in range(10_000) for _ in range(2)) == 20
+    assert len(repeats._more) == 20
+    now = 60.0
+    repeats.settle()
+    assert len(caplog.records) == 21
+    assert caplog.records[-1].getMessage() == (
+        "… and 19960 more in the last minute, of other devices or for other reasons"
+    )

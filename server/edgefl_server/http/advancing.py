@@ -71,6 +71,7 @@ async def advance(context: Context) -> None:
                     folding[run] = asyncio.create_task(fold(run, number))
             if moved:
                 context.work.ring()
+        context.repeats.settle()
         await context.folding.wait(ticket, pause)
     await asyncio.gather(*folding.values())
 

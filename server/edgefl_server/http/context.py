@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from edgefl.wire.messages import Task
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.receiving import Receiving
 from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
+from edgefl_server.log_lines import Repeats
 from edgefl_server.storage import (
     DeviceRow,
     ServerState,
@@ -24,6 +26,8 @@ from edgefl_server.storage import (
 )
 
 __all__ = ["Caller", "Context", "Operator", "Shared", "bearer", "not_the_operator"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,6 +42,7 @@ class Context:
         work: the devices that wait, to be called after anything that may give them work.
         folding: wakes what folds, after anything that may close a round.
         receiving: the bodies that are being written to files.
+        repeats: bounds what devices can make the server log.
         tasked: devices that may have an open task, each with what marks its latest look for one. No other device has
             one: only a device's own calls for work give it one.
     """
@@ -49,10 +54,11 @@ class Context:
     work: WaitingLines = field(init=False)
     folding: Bell = field(default_factory=Bell)
     receiving: Receiving = field(default_factory=Receiving)
+    repeats: Repeats = field(default_factory=lambda: Repeats(_log))
     tasked: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population))
+        self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population), self.repeats)
         self.tasked = dict.fromkeys(devices_with_tasks(self.state))
 
     async def find_task(self, device: DeviceRow, outlook: Outlook) -> Task | None:

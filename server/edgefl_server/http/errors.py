@@ -89,7 +89,9 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, NotWantedError):
         return response(409, error.code, message, hint, retry_after(0, 2))
     if isinstance(error, OutcomeRefusedError):
-        _log.warning("refused %s: %s: %s", request.url.path, error.reason, message)
+        device = request.scope["state"]["device"].device
+        if request.app.state.context.repeats.first(f"refused outcomes of device {device}: {error.reason}"):
+            _log.warning("refused %s: %s: %s", request.scope["path"], error.reason, message)
         return response(422, error.reason, message, hint)
     if isinstance(error, NameTakenError):
         return response(409, "name_taken", message, hint)
@@ -114,7 +116,8 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
             None,
             retry_after(20, 60),
         )
-    _log.error("unexpected %s: %s", type(error).__name__, error)
+    if request.app.state.context.repeats.first(f"unexpected {type(error).__name__}"):
+        _log.error("unexpected %s: %s", type(error).__name__, error)
     return response(500, "internal", "The server failed; nothing was kept.", None, retry_after(5, 30))
 
 

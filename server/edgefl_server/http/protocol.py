@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_server.http.connections import Place
 from edgefl_server.http.errors import error_body
+from edgefl_server.log_lines import Repeats
 
 __all__ = ["MAX_HEADER_BYTES", "Protocol"]
 
@@ -43,6 +44,21 @@ _log = logging.getLogger(__name__)
 _log.setLevel(logging.ERROR)
 # Nor is a request that was still under way when the server had waited long enough for it to stop.
 _log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)))
+_repeats = Repeats(logging.getLogger("edgefl_server.http"))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A fault of this server that a request shows, it can show again and again."""
+    if not record.exc_info or record.exc_info[1] is None:
+        return True
+    error, where = record.exc_info[1], record.exc_info[2]
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else "?"
+    return _repeats.first(f"{type(error).__name__} in {place}")
+
+
+_log.addFilter(_is_news)
 
 
 class Protocol(H11Protocol):

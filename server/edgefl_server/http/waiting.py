@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
 
+from edgefl_server.log_lines import Repeats
+
 __all__ = ["Bell", "Call", "Outlook", "WaitingLines"]
 
 _log = logging.getLogger(__name__)
@@ -102,11 +104,17 @@ class WaitingLines:
 
     Args:
         look: from a population's name to what there is for it.
+        repeats: bounds what is logged when that fails: every ring looks again.
         clock: in seconds; never set.
     """
 
-    def __init__(self, look: Callable[[str], Awaitable[Outlook]], clock: Callable[[], float] = time.monotonic) -> None:
-        self._look, self._clock = look, clock
+    def __init__(
+        self,
+        look: Callable[[str], Awaitable[Outlook]],
+        repeats: Repeats,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look, self._repeats, self._clock = look, repeats, clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lines: dict[str, _Line] = {}
         self._waits: dict[str, asyncio.Future[None]] = {}
@@ -217,7 +225,9 @@ class WaitingLines:
                 try:
                     found = await self.outlook(population)
                 except Exception:  # whatever it is, the devices ask again when their wait is over
-                    _log.exception("could not see whether there is work for %s", population)
+                    what = f"could not see whether there is work for {population}"
+                    if self._repeats.first(what):
+                        _log.exception("%s", what)
                     return
                 if found.active == 0:
                     _wake(line, len(line.waiting), until_idle=True)

@@ -15,6 +15,8 @@ STORE = "store or read"
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 60.0
+_TOLD_AGAIN_AFTER_SECONDS = 10.0
+"""On a full disk every device's call fails at another path: what is told must not need the space that is left."""
 _FORGOTTEN_AFTER_SECONDS = 600.0
 _LONGEST_MESSAGE = 400
 
@@ -24,6 +26,8 @@ class _Trouble:
     message: str
     pause: float
     noted_at: float
+    told: str
+    told_at: float
 
 
 class Troubles:
@@ -34,7 +38,7 @@ class Troubles:
         self._lock = threading.Lock()
 
     def note(self, whose: str, action: str, error: Exception, now: float) -> str:
-        """Keeps that something failed, and logs it unless that is what was logged last.
+        """Keeps that something failed, and logs it unless that is what was logged last, or something was just now.
 
         Args:
             whose: a run's id, or empty.
@@ -49,8 +53,10 @@ class Troubles:
         with self._lock:
             known = self._known.get((whose, action))
             pause = min(2 * known.pause, _LONGEST_PAUSE_SECONDS) if known else _FIRST_PAUSE_SECONDS
-            self._known[whose, action] = _Trouble(message, pause, now)
-        if known is None or known.message != message:
+            news = known is None or (known.told != message and now - known.told_at >= _TOLD_AGAIN_AFTER_SECONDS)
+            told, told_at = (message, now) if known is None or news else (known.told, known.told_at)
+            self._known[whose, action] = _Trouble(message, pause, now, told, told_at)
+        if news:
             unexpected = None if isinstance(error, EdgeflError) else error
             subject = f"run {whose}" if whose else "server"
             _log.error("%s: cannot %s, will try again: %s", subject, action, message, exc_info=unexpected)

@@ -29,6 +29,8 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
     Whoever asks is known, but at `/stranger`, and at `/refused`, where the connection ends with the early answer.
     """
+    if scope["path"] == "/fault":
+        raise ZeroDivisionError
     if scope["path"] == "/refused":
         scope["state"]["place"].last = True
     elif scope["path"] != "/stranger":
@@ -482,3 +484,13 @@ def test_a_client_that_never_waits_for_an_answer_is_let_go() -> None:
             await server.until(0)
 
     run(scenario)
+
+
+def test_a_fault_that_requests_show_again_and_again_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            for _ in range(20):
+                assert (await (await server.client()).ask("GET", "/fault")).status == 500
+
+    run(scenario)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]

@@ -43,23 +43,28 @@ class Fleet:
     async def connect(self) -> Client:
         return await Client(self.server.port).open()
 
-    async def device(self, index: int) -> tuple[Client, Identity]:
+    async def invite(self, population: str) -> str:
+        body = json.dumps({"population": population}).encode()
+        answer = await (await self.connect()).ask("POST", "/v1/invitations", None, body, **self.admin)
+        return str(json.loads(answer.body)["token"])
+
+    async def device(self, index: int, population: str = "people", token: str = "") -> tuple[Client, Identity]:
         async with self._gate:
             client, identity = await self.connect(), Identity.number(index)
             document = {
                 "device_id": identity.device,
                 "secret_hash": identity.secret_hash,
-                "population": "people",
+                "population": population,
                 "capabilities": {},
             }
             body = json.dumps(document).encode()
-            answer = await client.ask("POST", "/v1/devices", None, body, Authorization=f"Bearer {self.token}")
+            answer = await client.ask("POST", "/v1/devices", None, body, Authorization=f"Bearer {token or self.token}")
             assert answer.status in (200, 201), answer
             return client, identity
 
-    async def create_run(self, target: int, elements: int = 16) -> None:
+    async def create_run(self, target: int, elements: int = 16, population: str = "people") -> None:
         model = make_model_file([Parameter("dense/kernel", "m/dense/kernel", (elements,))])
-        path = f"/v1/runs?population=people&rounds=1&target={target}&lease_seconds=100000&seed=1"
+        path = f"/v1/runs?population={population}&rounds=1&target={target}&lease_seconds=100000&seed=1"
         answer = await (await self.connect()).ask("POST", path, None, model, **self.admin)
         assert answer.status == 201, answer
 
@@ -197,9 +202,14 @@ def test_many_uploads_at_once_cost_little_memory_and_are_all_accepted(tmp_path: 
     async def scenario() -> None:
         elements = 350_000
         async with running(tmp_path) as fleet:
-            devices = await asyncio.gather(*(fleet.device(index) for index in range(count)))
-            for _ in range(max(1, count // 50)):  # what a round costs grows with its devices
-                await fleet.create_run(min(count, 50) + 1, elements)
+            # In groups, as what a round costs grows with its devices; each round waits for one more than there are, as
+            # one that closes takes its files.
+            devices = []
+            for group in range(0, count, 50):
+                population, indices = f"people-{group}", range(group, min(group + 50, count))
+                token = await fleet.invite(population)
+                devices += await asyncio.gather(*(fleet.device(index, population, token) for index in indices))
+                await fleet.create_run(len(indices) + 1, elements, population)
             tasks = [await fleet.task(*device) for device in devices]
             template = outcome_for(tasks[0], np.zeros(elements, np.float32), 0).encode()
 

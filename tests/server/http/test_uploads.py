@@ -17,6 +17,7 @@ from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_server.http import create_app
 from edgefl_server.storage import stop_run
 from edgefl_server.storage.uploads import Upload
+from fake_device import Identity
 from model_files import make_model_file
 
 from .conftest import ADMIN, Api, code
@@ -356,3 +357,17 @@ def test_more_bytes_than_the_message_has_are_dropped_and_it_begins_anew(api: Api
     assert (answer.status_code, code(answer)) == (409, "wrong_offset")
     assert case.received().json() == {"received": 0}
     assert case.put(case.data, announce(case.data)).status_code == 202
+
+
+def test_outcomes_that_are_refused_again_and_again_are_one_line_of_the_log(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.create_run(target=2)
+    devices = [api.device(index) for index in range(2)]
+    for device in devices:
+        path = f"/v1/tasks/{api.task(device).task_id}/outcome"
+        for index in range(20):
+            assert api.client.put(path, content=b"garbage %d" % index, headers=device).status_code == 422
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(" ")[0] for line in lines] == ["refused", "refused"]
+    assert all(Identity.number(index).device in line for index, line in enumerate(lines))

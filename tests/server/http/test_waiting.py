@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 
 from edgefl_server.http.waiting import Bell, Call, Outlook, WaitingLines
+from edgefl_server.log_lines import Repeats
 
 
 def test_a_ring_between_the_ticket_and_the_wait_is_not_missed() -> None:
@@ -60,7 +62,7 @@ class Devices:
 
     def __init__(self, count: int, places: int = 0, active: int = 1, until_idle: tuple[int, ...] = ()) -> None:
         self.places, self.active, self.looks, self.now = places, active, 0, 0.0
-        self.lines = WaitingLines(self.look, lambda: self.now)
+        self.lines = WaitingLines(self.look, Repeats(logging.getLogger(__name__)), lambda: self.now)
         self.lines.attach()
         ticket = self.lines.ticket("people")
         self.waiting = [

@@ -151,6 +151,14 @@ def test_a_trouble_is_logged_again_only_when_it_changes(caplog: pytest.LogCaptur
     assert troubles.of("abc") == []
 
 
+def test_a_trouble_that_changes_all_the_time_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    troubles = Troubles()
+    for call in range(1000):
+        troubles.note("", "store or read", StorageError(f"no space for uploads/{call}"), 30 + call / 50)
+    assert [record.getMessage().rpartition("/")[2] for record in caplog.records] == ["0", "500"]
+    assert troubles.of("") == ["cannot store or read: no space for uploads/999"]
+
+
 def test_a_database_that_is_damaged_as_a_whole_is_everybodys_trouble(make_fleet: Callable, tmp_path) -> None:
     fleet = make_fleet("a")
     (device,) = fleet.add_devices(1)
