@@ -14,6 +14,7 @@ from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason
 from edgefl_device_runtime.agent.corrections import CONTROL, learning_rate_of
 from edgefl_device_runtime.agent.examples import Examples
 from edgefl_device_runtime.agent.memory import LONGEST_ASKED
+from edgefl_device_runtime.agent.summary import amount
 
 __all__ = ["SUPPORTED_KINDS", "TaskDeclinedError", "check_enough", "check_fits", "check_supported", "memory_bytes"]
 
@@ -135,8 +136,8 @@ def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimu
     if examples.rows and count < minimum:
         raise TaskDeclinedError(
             Reason.NOT_READY,
-            f"The task would be done with {count} examples, and this device takes part with at least {minimum} "
-            f"(--minimum-examples).",
+            f"The task would be done with {amount(count, 'example')}, and this device takes part with at least "
+            f"{minimum} (--minimum-examples).",
         )
 
 

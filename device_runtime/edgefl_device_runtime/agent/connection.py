@@ -347,6 +347,9 @@ class Connection:
             )
         if isinstance(innermost, http.client.RemoteDisconnected):
             short = "it ended the connection without an answer"
+            if self._pool.scheme == "http" and self.contact.last is None:
+                # So a server of edgefl's behind TLS does.
+                short += "; perhaps it speaks TLS: try https://"
         else:
             short = plain(getattr(innermost, "strerror", None) or str(innermost) or type(innermost).__name__)
         return NotReachedError("away", f"{self.server} cannot be reached ({short}).", progress=progress)

@@ -89,5 +89,5 @@ def _fitting(vector: Vector | None, manifest: ModelManifest) -> Vector:
     if vector is None:
         return np.zeros(size, np.float32)
     if vector.shape != (size,):
-        raise HashMismatchError(f"Expected a control vector of {size} elements for this model, got {vector.size}.")
+        raise HashMismatchError(f"Expected a control vector of length {size} for this model, got {vector.size}.")
     return vector

@@ -25,6 +25,7 @@ from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import open_source
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.summary import Summary, TaskReport
+from edgefl_device_runtime.agent.telling import Sending
 from edgefl_device_runtime.agent.uploads import upload
 from edgefl_device_runtime.agent.work import Worker
 
@@ -137,7 +138,7 @@ class Device:
         """
         self._introduction = (
             f"Device {self.device_id[:8]} (edgefl {__version__}) of {self._summary.population} at "
-            f"{self._connection.server}: waiting for work."
+            f"{self._connection.server}: asking for work."
         )
         self._until_idle = until_idle
         while True:
@@ -188,7 +189,7 @@ class Device:
             self._report(f"Sending the outcome of {outcome.task_id}, which was finished before.")
             with Lease(self._connection, outcome.task_id) as lease:
                 return self._send(outcome, message, TaskReport(outcome.task_id), lease, begun=True)
-        self._journal.doing("waiting for work")
+        self._journal.doing("asking for work" if self._connection.contact.last is None else "waiting for work")
         task, size = self._poll(wait)
         if task is None:
             return None
@@ -291,8 +292,9 @@ class Device:
     ) -> TaskReport:
         self._journal.doing("sending what came out")
         report.note(outcome)
+        told = Sending(report.title(), self._journal, self._report, self._settings.progress_pause)
         try:
-            reply = upload(self._connection, outcome.task_id, message, begun=begun, check=lease.check)
+            reply = upload(self._connection, outcome.task_id, message, begun=begun, check=lease.check, told=told)
         except AbandonedError:
             self._open = None
             self._state.drop_outcome()

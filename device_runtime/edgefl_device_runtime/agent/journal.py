@@ -68,6 +68,7 @@ class Journal:
         self._settings = settings
         self._started = time.time()
         self._doing = "starting"
+        self._share: float | None = None
         self._task: dict[str, Any] | None = None
         self._error: dict[str, Any] | None = None
         earlier = read_journal(path).get("history")
@@ -78,18 +79,24 @@ class Journal:
         self._trouble = ""
         self._thread: threading.Thread | None = None
         contact.changed = self._contact_changed
+        self._change(urgent=True)  # what an earlier process did is over
 
     def doing(self, what: str, task: Task | None = None) -> None:
         """What the device does from now on, and for which task."""
         if task is not None:
             self._task = {"task_id": task.task_id, "run": task.run, "round": task.round}
-        self._doing = what
+        self._doing, self._share = what, None
         self._change(urgent=True)
 
     def step(self, number: int, expected: int, loss: float | None) -> None:
         """How far the training is."""
         if self._task is not None:
             self._task = {**self._task, "step": number, "steps": expected, "loss": _finite(loss)}
+        self._change()
+
+    def sent(self, share: float) -> None:
+        """How much of what came out is sent, of 1."""
+        self._share = share
         self._change()
 
     def finished(self, report: TaskReport) -> None:
@@ -167,6 +174,7 @@ class Journal:
             "started": round(self._started),
             "written": round(time.time()),
             "doing": self._doing,
+            "share": self._share,
             "task": self._task,
             "last_contact": None if contact.last is None else round(contact.last),
             "next_try": None if contact.next_try is None else round(contact.next_try),

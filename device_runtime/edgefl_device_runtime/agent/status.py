@@ -9,6 +9,7 @@ from typing import Any
 from edgefl_device_runtime.agent.journal import read_journal
 from edgefl_device_runtime.agent.replies import plain
 from edgefl_device_runtime.agent.state import StateFolder
+from edgefl_device_runtime.agent.summary import amount
 
 __all__ = ["status_of", "status_text"]
 
@@ -21,16 +22,20 @@ def status_of(folder: StateFolder) -> dict[str, Any]:
     """
     enrolment, journal, unsent = folder.enrolment(), read_journal(folder.status), folder.unsent_outcome()
     running, history = folder.used(), journal.get("history")
+    doing, trouble = journal.get("doing") or "starting", journal.get("trouble") or None
+    if trouble and doing == "waiting for work":
+        doing = "asking for work"
     return {
         "device_id": folder.identity().device_id,
         "server": enrolment.get("server"),
         "population": enrolment.get("population"),
         "running": running,
-        "doing": journal.get("doing") if running else None,
+        "doing": doing if running else None,
+        "share": journal.get("share") if running else None,
         "task": journal.get("task") if running else None,
         "last_contact": journal.get("last_contact"),
         "next_try": journal.get("next_try") if running else None,
-        "trouble": (journal.get("trouble") or None) if running else None,
+        "trouble": trouble if running else None,
         "last_error": journal.get("last_error"),
         "as_of": journal.get("written"),
         "unsent_task": unsent[0].task_id if unsent else None,
@@ -41,9 +46,15 @@ def status_of(folder: StateFolder) -> dict[str, Any]:
 
 def status_text(status: dict[str, Any]) -> str:
     """The same for people."""
-    lines = [f"{name}: {status[name]}" for name in ("device_id", "server", "population")]
+    lines = [f"device_id: {status['device_id']}"]
+    if status["server"] is None:
+        lines.append("server: not enrolled yet")
+    else:
+        lines += [f"{name}: {status[name]}" for name in ("server", "population")]
     if status["running"]:
-        lines.append(f"running: yes, {status['doing']}{_ago(status['as_of'], ' (as of {})')}")
+        share = f", {100 * status['share']:.0f} %" if isinstance(status["share"], float) else ""
+        away = ", server not reached" if status["trouble"] else ""
+        lines.append(f"running: yes, {status['doing']}{share}{away}{_ago(status['as_of'], ' (as of {})')}")
     else:
         lines.append("running: no")
     task = status["task"]
@@ -66,8 +77,8 @@ def status_text(status: dict[str, Any]) -> str:
             loss = "" if entry["loss"] is None else f"loss {entry['loss']:.4g}, "
             lines.append(
                 f"  {_ago(entry['at'], '{}')}  round {entry['round']} of {entry['run'] or entry['task_id']}: "
-                f"{entry['status']}, {entry['result']}; {loss}{entry['examples']} examples, {entry['steps']} steps, "
-                f"{entry['seconds']:.2f} s"
+                f"{entry['status']}, {entry['result']}; {loss}{amount(entry['examples'], 'example')}, "
+                f"{amount(entry['steps'], 'step')}, {entry['seconds']:.2f} s"
             )
     return "\n".join(plain(line, 1000) for line in lines)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgefl.wire.messages import Outcome, OutcomeStatus
 
-__all__ = ["Summary", "TaskReport", "peak_rss_mb"]
+__all__ = ["Summary", "TaskReport", "amount", "peak_rss_mb"]
 
 
 @dataclass
@@ -68,8 +68,9 @@ class TaskReport:
     def __str__(self) -> str:
         loss = "" if self.loss is None else f"loss {self.loss:.4g}, "
         return (
-            f"{self.title()}: {self.status}, {self.result}; {loss}{self.examples} examples, {self.steps} steps, "
-            f"{self.seconds:.2f} s, {self.bytes_up / 1000:.1f} kB up, {self.bytes_down / 1000:.1f} kB down"
+            f"{self.title()}: {self.status}, {self.result}; {loss}{amount(self.examples, 'example')}, "
+            f"{amount(self.steps, 'step')}, {self.seconds:.2f} s, "
+            f"{self.bytes_up / 1000:.1f} kB up, {self.bytes_down / 1000:.1f} kB down"
         )
 
 
@@ -129,9 +130,15 @@ class Summary:
     def __str__(self) -> str:
         others = ", ".join(f"{count} {result}" for result, count in sorted(self.tasks.items()) if result != "accepted")
         return (
-            f"{self.tasks_done} tasks done{f' ({others})' if others else ''}, {self.examples} examples, "
+            f"{amount(self.tasks_done, 'task')} done{f' ({others})' if others else ''}, "
+            f"{amount(self.examples, 'example')}, "
             f"{self.bytes_up / 1000:.1f} kB up, {self.bytes_down / 1000:.1f} kB down, peak memory {peak_rss_mb()} MB"
         )
+
+
+def amount(number: int, noun: str) -> str:
+    """A number of things, for people."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def peak_rss_mb() -> float:

@@ -17,6 +17,7 @@ from urllib3.exceptions import LocationParseError
 
 from edgefl.credentials import check_pin
 from edgefl.errors import InvalidSettingError
+from edgefl_device_runtime.agent.replies import plain
 from edgefl_device_runtime.agent.settings import Settings
 
 __all__ = ["Limits", "open_pool"]
@@ -160,6 +161,13 @@ def open_pool(
             f"Expected a server URL like https://host:8443, got {server!r}.",
             hint="The operator's invitation holds the right one.",
         )
+    try:
+        url.host.encode("idna")
+    except UnicodeError as error:
+        raise InvalidSettingError(
+            f"Expected a server URL with the name of a host, got {server!r}: {plain(str(error))}.",
+            hint="The operator's invitation holds the right one.",
+        ) from error
     prefix = (url.path or "").rstrip("/")
     options: dict[str, Any] = {
         # The lease is renewed while a download or upload is under way, and a task may be given back meanwhile.

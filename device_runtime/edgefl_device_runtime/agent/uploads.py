@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ def upload(
     *,
     begun: bool = False,
     check: Callable[[], None] = lambda: None,
+    told: Callable[[int, int], None] = lambda done, size: None,
     patience: float | None = None,
 ) -> Reply:
     """Sends an outcome until the server has answered.
@@ -35,6 +37,7 @@ def upload(
         message: the outcome's bytes.
         begun: whether an earlier process may have sent a part of it.
         check: called before every attempt and every piece; may raise to end it.
+        told: called before every piece with how many bytes are sent, and of how many.
         patience: None; or one attempt only, with this instead of the settings' waiting times.
 
     Returns:
@@ -44,7 +47,7 @@ def upload(
         AuthenticationError: the server does not accept this device.
         NotReachedError: the one attempt did not reach the server.
     """
-    sending = _Upload(connection, task_id, message, begun, check, patience)
+    sending = _Upload(connection, task_id, message, begun, check, told, patience)
     return connection.patiently(sending) if patience is None else sending()
 
 
@@ -58,6 +61,7 @@ class _Upload:
         message: bytes,
         begun: bool,
         check: Callable[[], None],
+        told: Callable[[int, int], None],
         patience: float | None,
     ) -> None:
         self._connection = connection
@@ -67,6 +71,7 @@ class _Upload:
         self._digest = sha256(message)
         self._ask = begun
         self._check = check
+        self._told = told
         self._patience = patience
         self._offset = 0
 
@@ -103,6 +108,12 @@ class _Upload:
             "EdgeFL-Offset": str(self._offset),
         }
         settings = self._connection.settings
+        sent = itertools.count(self._offset, settings.send_piece)
+
+        def before_a_piece() -> None:
+            self._check()
+            self._told(next(sent), len(self._message))
+
         return self._connection.attempt(
             "PUT",
             self._path,
@@ -113,7 +124,7 @@ class _Upload:
             # The last piece being handed over does not mean that the first one has arrived.
             wait=min(len(rest), settings.buffered) / settings.slowest,
             patience=self._patience,
-            check=self._check,
+            check=before_a_piece,
         )
 
     def _where(self) -> Reply:

@@ -164,7 +164,7 @@ class Worker:
             # Before it is in memory: a vector may be larger than that.
             if path.stat().st_size != 4 * elements:
                 raise HashMismatchError(
-                    f"Expected a vector of {elements} elements for this model, got {path.stat().st_size / 4:g}."
+                    f"Expected a vector of length {elements} for this model, got {path.stat().st_size / 4:g}."
                 )
             return np.fromfile(path, "<f4").astype(np.float32, copy=False)
         except OSError as error:

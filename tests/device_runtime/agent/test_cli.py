@@ -51,7 +51,7 @@ def start(server, tmp_path, data):
 
 
 def introduction(device_id, server):
-    return f"Device {device_id[:8]} (edgefl {__version__}) of kitchen at {server.url}: waiting for work."
+    return f"Device {device_id[:8]} (edgefl {__version__}) of kitchen at {server.url}: asking for work."
 
 
 def finish(process):

@@ -162,7 +162,20 @@ def test_a_path_of_the_server_url_comes_first(server, connect):
     assert server.requests[0].path == "/federated/v1"
 
 
-@pytest.mark.parametrize("url", ["", "host", "host:80", "ftp://host", "http://", "http://host:port", "https:/host"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "host",
+        "host:80",
+        "ftp://host",
+        "http://",
+        "http://host:port",
+        "https:/host",
+        "https://a..b:1",
+        f"http://{'a' * 64}.de",
+    ],
+)
 def test_something_else_than_a_server_url_is_refused(url):
     with pytest.raises(InvalidSettingError, match="Expected a server URL"):
         Connection(url)

@@ -238,6 +238,8 @@ def test_the_status_tells_why_the_server_is_not_reached_and_when_it_is_tried_aga
         rig.server.faults.clear()
         thread.join()
     assert "asks for patience" in found["trouble"]
+    assert found["doing"] == "asking for work"
+    assert "running: yes, asking for work, server not reached (as of" in status_text(found)
     assert found["next_try"] is not None
     assert "next try: " in status_text(found)
 
@@ -326,7 +328,7 @@ def test_the_first_line_says_who_where_and_for_what(rig):
     device = rig.device()
     device.run(until_idle=True)
     assert rig.lines[0].startswith(f"Device {device.device_id[:8]} (edgefl ")
-    assert rig.lines[0].endswith(f" of kitchen at {rig.server.url}: waiting for work.")
+    assert rig.lines[0].endswith(f" of kitchen at {rig.server.url}: asking for work.")
 
 
 def test_it_is_said_before_anything_else_when_the_server_is_away(rig, quick):
