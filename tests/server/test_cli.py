@@ -96,8 +96,10 @@ def test_a_remote_operator_uses_url_and_token(server: ServerProcess) -> None:
 def test_a_body_that_is_too_large_is_answered_over_a_real_connection(server: ServerProcess, chunked: bool) -> None:
     http = urllib3.PoolManager(retries=False, timeout=20)
     body = (bytes(40_000) for _ in range(100)) if chunked else bytes(4_000_000)
-    for path in ("/v1/devices", "/v1/tasks/next"):
-        answer = http.request("POST", server.url + path, body=body, headers={"Content-Type": "application/json"})
+    token = server.call("server", "invite", "--population", "people")["token"]
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    for _ in range(2):
+        answer = http.request("POST", server.url + "/v1/devices", body=body, headers=headers)
         assert (answer.status, json.loads(answer.data)["error"]["code"]) == (413, "too_large")
         body = (bytes(40_000) for _ in range(100)) if chunked else body
 

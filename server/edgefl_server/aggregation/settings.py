@@ -142,12 +142,6 @@ class RunSettings:
         for name, seconds in (("deadline_seconds", self.deadline_seconds), ("task_seconds", self.task_seconds)):
             if seconds:
                 self._require(name, seconds, _SHORTEST_SECONDS, 31e6, "These are seconds; 0 stands for no limit.")
-        if self.task_seconds and self.lease_seconds > self.task_seconds:
-            raise InvalidSettingError(
-                f"--lease-seconds expects at most --task-seconds, got {self.lease_seconds:g} and "
-                f"{self.task_seconds:g}: the task ends before its lease does.",
-                hint="Give a shorter --lease-seconds, or a longer --task-seconds.",
-            )
         most = _FAILURES_PER_DEVICE_ASKED * self.cohort_size
         self._require(
             "max_failures", self.max_failures, 0, most, f"A round asks {self.cohort_size} devices; leave it out."
