@@ -41,13 +41,15 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (about eleven minutes on two cores; the converter's beside the others, shown at the end)."
+	@echo "Running the tests (about fifteen minutes on two cores; the converter's and the server's beside the others, shown at the end)."
 	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others.
 	@status=0; logs=$$(mktemp -d); \
 	  $(BIN)/python -m pytest -q tests/converters/test_coverage.py >$$logs/coverage 2>&1 & coverage=$$!; \
 	  $(BIN)/python -m pytest -q tests/converters --ignore=tests/converters/test_coverage.py >$$logs/converter 2>&1 & converter=$$!; \
-	  trap 'kill $$coverage $$converter 2>/dev/null; rm -rf $$logs' EXIT; \
-	  $(BIN)/python -m pytest -q --ignore=tests/converters || status=1; \
+	  $(BIN)/python -m pytest -q tests/server >$$logs/server 2>&1 & server=$$!; \
+	  trap 'kill $$coverage $$converter $$server 2>/dev/null; rm -rf $$logs' EXIT; \
+	  $(BIN)/python -m pytest -q --ignore=tests/converters --ignore=tests/server || status=1; \
+	  echo "The server's tests:"; wait $$server || status=1; cat $$logs/server; \
 	  echo "The converter's tests:"; wait $$converter || status=1; cat $$logs/converter; \
 	  echo "What Keras has, row by row:"; wait $$coverage || status=1; cat $$logs/coverage; exit $$status
 

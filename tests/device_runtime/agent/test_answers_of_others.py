@@ -99,9 +99,10 @@ def test_whoever_answers_instead_of_the_server_costs_time_and_nothing_else(rig, 
     assert rig.trainer.trained == 1
     assert rig.loaded == [rig.server.contents[rig.model_hash]]
     assert len(set(rig.server.outcomes["r-1-d"])) == 1
-    # All calls but the lease, which training does not wait for.
-    assert len([line for line in rig.lines if "Trying again until it answers" in line]) == len(CALLS) - 1
-    assert len([line for line in rig.lines if "answers again" in line]) == len(CALLS) - 1
+    # All calls but the lease, which training does not wait for; it may meet what was meant for another call.
+    told = [line for line in rig.lines if "Trying again until it answers" in line]
+    assert len(CALLS) - 1 <= len(told) <= len(CALLS) + 1
+    assert len([line for line in rig.lines if "answers again" in line]) == len(told)
 
 
 @pytest.mark.parametrize("answer", ["html 200", "html 403", "html 404", "html 410", "json 410", "disk full 507"])
@@ -117,7 +118,8 @@ def test_a_night_behind_a_portal_ends_nothing_and_fills_no_log(rig, fault, answe
     rig.server.faults.append(fault("GET", "/outcome", ANSWERS[answer], times=40))
     assert rig.device().step().result == "accepted"
     assert rig.server.outcomes["r-1-d"] == [kept]
-    assert len([line for line in rig.lines if "Trying again" in line]) == 2  # once for each call that waited
+    # Once for each call that waited, of 120 attempts; a call whose connection broke in between begins anew.
+    assert 2 <= len([line for line in rig.lines if "Trying again" in line]) <= 4
     assert rig.trainer.trained == 1
 
 

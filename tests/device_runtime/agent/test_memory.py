@@ -198,8 +198,8 @@ def test_what_the_server_says_is_over_is_forgotten_and_nothing_else(local_rig):
     rig.device().step()
     assert remembered(rig) == ["r1", "r3"]
     bodies = [json.loads(request.body) for request in rig.server.asked("POST", "/next")]
-    assert bodies[0] == {"wait": 0.0}
-    assert bodies[-1] == {"wait": 0.0, "remembers": ["r1", "r2", "r3"]}
+    assert bodies[0] == {"wait": 0.0, "until_idle": False}
+    assert bodies[-1] == {"wait": 0.0, "until_idle": False, "remembers": ["r1", "r2", "r3"]}
 
 
 def test_a_run_that_was_not_asked_about_is_not_forgotten(local_rig, monkeypatch):
