@@ -102,7 +102,7 @@ def test_whoever_answers_instead_of_the_server_costs_time_and_nothing_else(rig, 
     # All calls but the lease, which training does not wait for; it may meet what was meant for another call.
     told = [line for line in rig.lines if "Trying again until it answers" in line]
     assert len(CALLS) - 1 <= len(told) <= len(CALLS) + 1
-    assert len([line for line in rig.lines if "answers again" in line]) == len(told)
+    assert len(CALLS) - 1 <= len([line for line in rig.lines if "answers again" in line]) <= len(told)
 
 
 @pytest.mark.parametrize("answer", ["html 200", "html 403", "html 404", "html 410", "json 410", "disk full 507"])
