@@ -100,6 +100,7 @@ class Cache:
         Args:
             wanted: hashes of those that somebody may.
         """
+        # They cost room and nothing else: the next task tries again.
         with contextlib.suppress(OSError):
             for entry in list(self.folder.glob("*.part")):
                 if entry.stem not in wanted:
@@ -107,6 +108,7 @@ class Cache:
 
     def make_room(self, wanted: str) -> None:
         """Removes everything except what there is of one content."""
+        # Whether there is room now is looked at afterwards, whatever could be removed.
         with contextlib.suppress(OSError):
             for entry in list(self.folder.iterdir()):
                 if entry.name.partition(".")[0] != wanted:

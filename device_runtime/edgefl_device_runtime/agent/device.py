@@ -311,7 +311,7 @@ class Device:
                 failed = given_up(outcome, reply.code)
                 message = failed.encode()
                 self._keep(message)
-                with contextlib.suppress(AbandonedError):
+                with contextlib.suppress(AbandonedError):  # then nobody waits for this outcome either
                     reply = upload(self._connection, outcome.task_id, message, check=lease.check)
         self._open = None
         self._state.drop_outcome()
@@ -336,7 +336,7 @@ class Device:
         bound = self._settings.stop_timeout
 
         def send() -> None:
-            with contextlib.suppress(EdgeflError):
+            with contextlib.suppress(EdgeflError):  # the lease runs out by itself
                 upload(self._connection, task.task_id, outcome.encode(), patience=bound)
 
         # A thread, since looking up a name takes as long as it takes.

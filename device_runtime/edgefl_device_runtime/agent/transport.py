@@ -122,18 +122,8 @@ class _Patient(HTTPConnection):
         super().send(data)
 
 
-class _PatientTls(HTTPSConnection):
+class _PatientTls(_Patient, HTTPSConnection):
     """The same over TLS."""
-
-    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._limits = limits
-        self.response_class = _answering(limits)  # type: ignore[assignment]
-
-    def send(self, data: Any) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(self._limits.send_timeout)
-        super().send(data)
 
 
 class _Pool(urllib3.HTTPConnectionPool):
