@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 
 from starlette.concurrency import run_in_threadpool
 
@@ -47,8 +48,7 @@ async def advance(context: Context) -> None:
     async def fold(run: str, number: int) -> None:
         try:
             async with places:
-                if await run_in_threadpool(fold_round, state, run, number):
-                    context.work.ring()
+                await run_in_threadpool(fold_round, state, run, number, context.work.ring)
         finally:
             del folding[run]
             context.folding.ring()
@@ -57,7 +57,7 @@ async def advance(context: Context) -> None:
         ticket = context.folding.ticket()
         pause = _LOOK_SECONDS
         try:
-            moved, pending = await run_in_threadpool(_look, state, chores)
+            moved, pending = await run_in_threadpool(chores.look)
         except Exception as error:
             # Of the server as a whole, such as a database that cannot be read: no run could go on. That it is gone is
             # said to those who send something as well, in the same line.
@@ -76,20 +76,23 @@ async def advance(context: Context) -> None:
     await asyncio.gather(*folding.values())
 
 
-def _look(state: ServerState, chores: Chores) -> tuple[bool, list[tuple[str, int]]]:
-    """Whether a run moved on, and the rounds to fold."""
-    state.database.require_own_file()
-    closed = close_due_rounds(state)
-    return chores.do() or closed, pending_folds(state)
-
-
 class Chores:
-    """What is done now and then: look at files, keep the time, delete what was kept for long enough, prune rows."""
+    """What is done now and then: look at deadlines and files, keep the time, delete what was kept for long enough."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._kept_at = self._tidied_at = state.clock()
-        self._looked_at = self._swept_at = -math.inf
+        self._looked_at = self._swept_at = self._closed_at = -math.inf
+
+    def look(self) -> tuple[bool, list[tuple[str, int]]]:
+        """Whether a run moved on, and the rounds to fold: these whenever asked, all else once a second."""
+        state, now, moved = self._state, time.monotonic(), False
+        state.database.require_own_file()
+        if now - self._closed_at >= _LOOK_SECONDS:
+            self._closed_at = now
+            moved = close_due_rounds(state)
+            moved = self.do() or moved
+        return moved, pending_folds(state)
 
     def do(self) -> bool:
         """Does what is due; what is not possible, for example on a full disk, waits for the next time.

@@ -17,12 +17,11 @@ from edgefl_server.log_lines import Repeats
 from edgefl_server.storage import (
     DeviceRow,
     ServerState,
-    active_runs,
     devices_with_tasks,
     next_task,
-    notice_instance,
-    places,
+    tell_of_double,
     unknown_device,
+    work_for,
 )
 
 __all__ = ["Caller", "Context", "Operator", "Shared", "bearer", "not_the_operator"]
@@ -43,8 +42,8 @@ class Context:
         folding: wakes what folds, after anything that may close a round.
         receiving: the bodies that are being written to files.
         repeats: bounds what devices can make the server log.
-        tasked: devices that may have an open task, each with what marks its latest look for one. No other device has
-            one: only a device's own calls for work give it one.
+        tasked: devices that may have an open task, each with its id, or with what marks the latest look for one. No
+            other device has one: only a device's own calls for work give it one.
     """
 
     state: ServerState
@@ -69,11 +68,16 @@ class Context:
         look = self.tasked[who] = object()
         task = await run_in_threadpool(next_task, self.state, device)
         if task is not None:
-            self.tasked[who] = None
+            self.tasked[who] = task.task_id
             self.work.taken(device.population)
         elif self.tasked.get(who) is look:  # else another call of the device may have found one meanwhile
             del self.tasked[who]
         return task
+
+    def settled(self, device: str, task_id: str) -> None:
+        """Call when an outcome was accepted: the device has no task any more, unless it was given another meanwhile."""
+        if self.tasked.get(device) == task_id:
+            del self.tasked[device]
 
     def changed(self, population: str | None = None) -> None:
         """Call after a request that may have closed a round of a population or made room in one."""
@@ -81,8 +85,7 @@ class Context:
         self.work.ring(population)
 
     def _outlook(self, population: str) -> Outlook:
-        active = active_runs(self.state, population)
-        return Outlook(places(self.state, population) if active else 0, active)
+        return Outlook(*work_for(self.state, population))
 
 
 def _context(request: Request) -> Context:
@@ -114,8 +117,8 @@ async def _caller(request: Request, context: Shared) -> DeviceRow:
     if device is None:
         raise unknown_device()
     instance = request.headers.get("EdgeFL-Instance", "")
-    if instance:
-        await run_in_threadpool(notice_instance, context.state, device.device, instance)
+    if instance and context.state.doubles.notice(device.device, instance, context.state.clock()):
+        await run_in_threadpool(tell_of_double, context.state, device.device)
     return device
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
@@ -18,15 +19,19 @@ from edgefl_server.http.errors import RequestError, response, retry_after
 from edgefl_server.http.receiving import Announced, wrong_offset
 from edgefl_server.http.waiting import Call
 from edgefl_server.storage import (
+    Accepted,
+    Looked,
+    ServerState,
+    Upload,
     accept_upload,
     ended_runs,
     enrol,
-    largest_outcome,
+    look_at_outcome,
     may_fetch,
     received_bytes,
     renew_lease,
-    was_accepted,
 )
+from edgefl_server.storage.blobs import BlobStore
 
 __all__ = ["router"]
 
@@ -165,35 +170,49 @@ async def put_outcome(
     """202 once it is on the disk, belongs to its round and will be folded exactly once; the same bytes again: 202."""
     digest = announced.digest if announced else None
     state, who = context.state, device.device
-    try:
-        limit = await run_in_threadpool(largest_outcome, state, who, task_id)
-    except KeyError:
-        raise _unknown_task() from None
-    if announced is not None and announced.length > limit:
-        raise RequestError(413, "too_large", f"The outcome expects at most {limit} bytes, got {announced.length}.")
 
-    async def alive() -> None:
-        if await run_in_threadpool(renew_lease, state, who, task_id) is None:
-            await run_in_threadpool(was_accepted, state, who, task_id, digest)  # raises why it is not wanted
+    def look() -> Looked:
+        looked = look_at_outcome(state, who, task_id, digest)
+        most = looked.most_bytes
+        if announced is not None and announced.length > most:
+            raise RequestError(413, "too_large", f"The outcome expects at most {most} bytes, got {announced.length}.")
+        return looked
 
-    made_room = False
+    def renew() -> None:
+        if renew_lease(state, who, task_id) is None:
+            look()  # raises why it is not wanted
+
+    def begin() -> tuple[Looked, Upload | None]:
+        """Refuses what is not wanted before it is read; no upload: it is here already."""
+        looked = look()
+        if looked.accepted:
+            return looked, None
+        if announced is not None:
+            received = state.uploads.received(who, task_id, announced.digest)
+            if received > announced.length:  # which is no part of this message
+                state.uploads.forget(who)
+                received = 0
+            if received != announced.offset:
+                raise wrong_offset(received)
+            if received:  # the connection broke, and nothing was heard of the device since
+                renew()
+        return looked, state.uploads.open(who, task_id, digest)
+
+    accepted = Accepted()
     async with context.receiving.alone(who):
-        # What is not wanted is refused before it is read.
-        if not await run_in_threadpool(was_accepted, state, who, task_id, digest):
-            if announced is not None:
-                received = await run_in_threadpool(state.uploads.received, who, task_id, announced.digest)
-                if received > announced.length:  # which is no part of this message
-                    state.uploads.forget(who)
-                    received = 0
-                if received != announced.offset:
-                    raise wrong_offset(received)
-                if received:  # the connection broke, and nothing was heard of the device since
-                    await alive()
-            upload = await run_in_threadpool(state.uploads.open, who, task_id, digest)
-            await context.receiving.fill(upload, request, limit, announced, alive)
-            made_room = await context.receiving.use(lambda: accept_upload(state, who, task_id, upload))
-    context.folding.ring()
-    if made_room:
+        try:
+            looked, upload = await run_in_threadpool(begin)
+        except KeyError:
+            raise _unknown_task() from None
+        if upload is not None:
+            await context.receiving.fill(
+                upload, request, looked.most_bytes, announced, lambda: run_in_threadpool(renew)
+            )
+            accepted = await context.receiving.use(lambda: accept_upload(state, who, task_id, upload, looked.expected))
+    context.settled(who, task_id)
+    if accepted.closed:
+        context.folding.ring()
+    if accepted.made_room:
         context.work.ring(device.population)
     return control({"task_id": task_id}, 202)
 
@@ -201,15 +220,15 @@ async def put_outcome(
 @router.get("/models/{model_hash}", summary="Fetch a model file", response_class=FileResponse)
 async def get_model(model_hash: Hash, request: Request, device: Caller, context: Shared) -> Response:
     """Immutable, with Range and ETag; only for a device with an open task that names it."""
-    await _require_task(context, device.device, model_hash)
-    return send_blob(request, await run_in_threadpool(context.state.models.path, model_hash), model_hash)
+    path = await run_in_threadpool(_fetched, context.state, context.state.models, device.device, model_hash)
+    return send_blob(request, path, model_hash)
 
 
 @router.get("/weights/{weights_hash}", summary="Fetch weights", response_class=FileResponse)
 async def get_weights(weights_hash: Hash, request: Request, device: Caller, context: Shared) -> Response:
     """The flat vector as little-endian float32. Immutable, with Range and ETag; only for an open task that names it."""
-    await _require_task(context, device.device, weights_hash)
-    return send_blob(request, await run_in_threadpool(context.state.weights.path, weights_hash), weights_hash)
+    path = await run_in_threadpool(_fetched, context.state, context.state.weights, device.device, weights_hash)
+    return send_blob(request, path, weights_hash)
 
 
 def control(document: dict[str, Any], status: int = 200) -> JSONResponse:
@@ -254,11 +273,13 @@ async def _ended(context: Context, population: str, remembers: list[str]) -> dic
     return {"EdgeFL-Ended-Runs": ",".join(ended)} if ended else {}
 
 
-async def _require_task(context: Shared, device: str, digest: str) -> None:
-    if not await run_in_threadpool(may_fetch, context.state, device, digest):
+def _fetched(state: ServerState, blobs: BlobStore, device: str, digest: str) -> FilePath | None:
+    """The file that a device may fetch."""
+    if not may_fetch(state, device, digest):
         raise RequestError(
             404, "not_found", "No open task of this device names this hash.", "Ask for the next task, then fetch."
         )
+    return blobs.path(digest)
 
 
 def _unknown_task() -> RequestError:

@@ -10,31 +10,31 @@ from edgefl_server.storage.identities import (
     has_form_of_credentials,
     has_form_of_invitation,
     invite,
-    notice_instance,
+    tell_of_double,
     unknown_device,
     wrong_token,
 )
 from edgefl_server.storage.outcomes import (
+    Accepted,
+    Looked,
     NotWantedError,
     accept_outcome,
     accept_upload,
-    largest_outcome,
+    look_at_outcome,
     received_bytes,
     sweep_uploads,
-    was_accepted,
 )
 from edgefl_server.storage.runs import NameTakenError, create_run, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
 from edgefl_server.storage.tasks import (
-    active_runs,
     devices_with_tasks,
     ended_runs,
     may_fetch,
     next_task,
-    places,
     renew_lease,
+    work_for,
 )
 from edgefl_server.storage.tidying import Swept, prune_rows, sweep_outcomes
 from edgefl_server.storage.troubles import explained
@@ -42,8 +42,10 @@ from edgefl_server.storage.uploads import Upload
 
 __all__ = [
     "DEFAULT_KEEP_DAYS",
+    "Accepted",
     "DeviceRow",
     "EnrolmentRefusedError",
+    "Looked",
     "NameTakenError",
     "NotWantedError",
     "ServerState",
@@ -51,7 +53,6 @@ __all__ = [
     "Upload",
     "accept_outcome",
     "accept_upload",
-    "active_runs",
     "authenticate",
     "check_invitation",
     "close_due_rounds",
@@ -66,12 +67,10 @@ __all__ = [
     "has_form_of_credentials",
     "has_form_of_invitation",
     "invite",
-    "largest_outcome",
+    "look_at_outcome",
     "may_fetch",
     "next_task",
-    "notice_instance",
     "pending_folds",
-    "places",
     "prune_rows",
     "received_bytes",
     "renew_lease",
@@ -80,9 +79,10 @@ __all__ = [
     "stop_run",
     "sweep_outcomes",
     "sweep_uploads",
+    "tell_of_double",
     "unknown_device",
     "warnings",
-    "was_accepted",
     "weights_of_round",
+    "work_for",
     "wrong_token",
 ]

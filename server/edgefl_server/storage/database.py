@@ -98,6 +98,15 @@ def inspect(path: Path) -> Inspection:
     return Inspection(empty=not versions, folder=str(row["folder"]), generation=generation)
 
 
+class _Session(Session):
+    """Holds on to the rows that it read: SQLAlchemy itself forgets a row that nobody refers to, and reads it again."""
+
+
+@event.listens_for(_Session, "loaded_as_persistent")
+def _hold(session: Session, row: object) -> None:
+    session.info.setdefault("read", []).append(row)
+
+
 class Database:
     """Sessions on a SQLite file, migrated to the newest tables.
 
@@ -130,7 +139,7 @@ class Database:
             self._explained("read"),
             self._engine.connect() as connection,
             connection.begin(),
-            Session(connection, autoflush=False) as session,
+            _Session(connection, autoflush=False) as session,
         ):
             yield session
 
@@ -144,7 +153,7 @@ class Database:
         self.require_own_file()
         with self._writing, self._explained("write"), self._engine.connect() as connection:
             connection = connection.execution_options(**{_WRITES: True})
-            with connection.begin() as transaction, Session(connection, expire_on_commit=False) as session:
+            with connection.begin() as transaction, _Session(connection, expire_on_commit=False) as session:
                 yield session
                 session.flush()
                 transaction.commit()

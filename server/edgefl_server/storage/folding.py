@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DatabaseError
@@ -122,10 +123,20 @@ def pending_folds(state: ServerState) -> list[tuple[str, int]]:
     return [(run_id, number) for run_id, number in pending if not state.troubles.rest(run_id, _FOLD, now)]
 
 
-def fold_round(state: ServerState, run_id: str, number: int) -> bool:
-    """Folds a round; False when that is not possible now: it stays FOLDING, the trouble is noted, others go on."""
+def fold_round(state: ServerState, run_id: str, number: int, moved: Callable[[], None] = lambda: None) -> bool:
+    """Folds a round.
+
+    Args:
+        state: the server's.
+        run_id: the run.
+        number: the round, which is FOLDING.
+        moved: is called once the next round is open or the run is over: what is left to do then, no device waits for.
+
+    Returns:
+        False when that is not possible now: it stays FOLDING, the trouble is noted, others go on.
+    """
     try:
-        _fold(state, run_id, number)
+        _fold(state, run_id, number, moved)
     except Exception as error:
         _note(state, run_id, _FOLD, error)
         return False
@@ -159,7 +170,7 @@ def _reason(why: str) -> str:
     return why.partition(_CANNOT)[0].removesuffix("; ")
 
 
-def _fold(state: ServerState, run_id: str, number: int) -> None:
+def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
     with state.database.read() as session:
         run = session.get_one(RunRow, run_id)
         row = session.get_one(RoundRow, (run_id, number))
@@ -177,6 +188,7 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         )
     except DamagedBlobError as error:
         fail_damaged_run(state, run_id, f"round {number} cannot be folded: {error.message}")
+        moved()
         return
 
     def contribution(each: OutcomeRow) -> Contribution:
@@ -207,6 +219,7 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         intact = [each for each in outcomes if each.task_id not in damaged]
         if damaged and len(intact) < settings.effective_minimum:
             _give_up(state, run_id, number, damaged, len(intact), settings.effective_minimum)
+            moved()
             return
         try:
             merged = merge(
@@ -252,6 +265,7 @@ def _fold(state: ServerState, run_id: str, number: int) -> None:
         )
         run.weights_hash, run.slots = weights_hash, slots
         open_next_round(session, run, now)
+    moved()
     state.keep_generation()
     _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(intact))
     # Nothing needs them any more, and they say more about single devices than the weights do.

@@ -27,7 +27,7 @@ __all__ = [
     "has_form_of_credentials",
     "has_form_of_invitation",
     "invite",
-    "notice_instance",
+    "tell_of_double",
     "unknown_device",
     "wrong_token",
 ]
@@ -165,16 +165,8 @@ def wrong_token() -> EnrolmentRefusedError:
     )
 
 
-def notice_instance(state: ServerState, device: str, instance: str) -> None:
-    """Looks out for a second device with the same identity; operators are told of one.
-
-    Args:
-        state: the server's.
-        device: authenticated.
-        instance: what tells its process from others, from the header ``EdgeFL-Instance``; empty: it does not say.
-    """
-    if not state.doubles.notice(device, instance, state.clock()):
-        return
+def tell_of_double(state: ServerState, device: str) -> None:
+    """Tells operators of a device that `ServerState.doubles` has noticed to exist twice."""
     _log.warning(
         "device %s exists twice: two processes use its identity in turn and lose each other's work; "
         "give one of them an empty state folder",

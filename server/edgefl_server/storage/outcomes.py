@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from sqlalchemy import select
+from sqlalchemy import and_, bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
@@ -14,6 +14,7 @@ from edgefl_server.aggregation import (
     AssignmentState,
     Expectation,
     ModelLimits,
+    Round,
     RoundState,
     RunSettings,
     decode_outcome,
@@ -24,17 +25,18 @@ from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.round_rows import Disposition, load_round, save_round
 from edgefl_server.storage.runs import fail_run_if_hopeless
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow, table
 from edgefl_server.storage.uploads import Upload
 
 __all__ = [
+    "Accepted",
+    "Looked",
     "NotWantedError",
     "accept_outcome",
     "accept_upload",
-    "largest_outcome",
+    "look_at_outcome",
     "received_bytes",
     "sweep_uploads",
-    "was_accepted",
 ]
 
 _TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
@@ -43,6 +45,14 @@ _BYTES_PER_ELEMENT = 8
 _BYTES_BESIDE_VECTORS = 1 << 20
 """Names, hashes and metric states."""
 _TASKS_A_QUERY = 500
+_INSERT = insert(table(OutcomeRow))
+_TASK = (
+    select(AssignmentRow, RunRow, RoundRow, OutcomeRow)
+    .join(RunRow, RunRow.run == AssignmentRow.run)
+    .join(RoundRow, and_(RoundRow.run == AssignmentRow.run, RoundRow.number == AssignmentRow.round))
+    .outerjoin(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
+    .where(AssignmentRow.task_id == bindparam("task_id"), AssignmentRow.device == bindparam("device"))
+)
 _STATES = {
     OutcomeStatus.DONE: AssignmentState.DONE,
     OutcomeStatus.DECLINED: AssignmentState.DECLINED,
@@ -63,41 +73,58 @@ class NotWantedError(EdgeflError):
         self.code = code
 
 
-def largest_outcome(state: ServerState, device: str, task_id: str) -> int:
-    """The most bytes that an outcome of this task can need, whatever the codec.
+@dataclass(frozen=True)
+class Looked:
+    """What is known of an outcome before its bytes are read.
 
-    Raises:
-        KeyError: the device has no such task.
+    Attributes:
+        accepted: just this outcome was accepted before.
+        most_bytes: that any outcome of the task can need, whatever the codec.
+        expected: what it has to fit; None when it was accepted, or another one may have been.
     """
-    with state.database.read() as session:
-        assignment = session.get(AssignmentRow, task_id)
-        if assignment is None or assignment.device != device:
-            raise KeyError(task_id)
-        run = session.get_one(RunRow, assignment.run)
-        return _BYTES_PER_ELEMENT * (run.weight_size + run.statistic_size) + _BYTES_BESIDE_VECTORS
+
+    accepted: bool
+    most_bytes: int
+    expected: Expectation | None = None
 
 
-def was_accepted(state: ServerState, device: str, task_id: str, digest: str | None) -> bool:
-    """Whether just this outcome was accepted before. To be asked before its bytes are read: it may not be wanted.
+@dataclass(frozen=True)
+class Accepted:
+    """What an accepted outcome changes for others.
+
+    Attributes:
+        made_room: there may be new work at once: the device gave its place back.
+        closed: its round takes no more outcomes.
+    """
+
+    made_room: bool = False
+    closed: bool = False
+
+
+def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str | None) -> Looked:
+    """To be asked before the bytes of an outcome are read: it may not be wanted, or be here already.
 
     Args:
         state: the server's.
         device: who sends it, authenticated.
         task_id: which task it answers.
-        digest: the SHA-256 of the message; None: it is not known yet, and the answer False.
+        digest: the SHA-256 of the message; None: it is not known yet.
 
     Raises:
         KeyError: the device has no such task.
         NotWantedError: surplus or stale.
         OutcomeRefusedError: ``conflicting_outcome``.
+        ReplacedDatabaseError: what is accepted would be found by nobody.
     """
     with state.database.read() as session:
-        if digest is None and session.get(OutcomeRow, task_id) is not None:
-            return False
-        accepted = _admit(session, device, task_id, digest or "") is None
-    if accepted:
+        task = _find_task(session, device, task_id)
+        most_bytes = _BYTES_PER_ELEMENT * (task.run.weight_size + task.run.statistic_size) + _BYTES_BESIDE_VECTORS
+        if digest is None and task.outcome is not None:
+            return Looked(accepted=False, most_bytes=most_bytes)
+        expected = _admit(task, digest or "")
+    if expected is None:
         state.database.require_own_file()  # what only an unnamed file knows is not kept
-    return accepted
+    return Looked(expected is None, most_bytes, expected)
 
 
 def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -> int:
@@ -110,19 +137,23 @@ def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -
         StorageError: what is here cannot be read.
     """
     with state.database.read() as session:
-        if _admit(session, device, task_id, digest) is None:
-            return session.get_one(OutcomeRow, task_id).size
+        task = _find_task(session, device, task_id)
+        if _admit(task, digest) is None:
+            assert task.outcome is not None
+            return task.outcome.size
     return state.uploads.received(device, task_id, digest)
 
 
-def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -> bool:
+def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -> Accepted:
     """Like `accept_upload`, for a message in memory."""
     upload = state.uploads.anonymous()
     upload.write(data)
     return accept_upload(state, device, task_id, upload)
 
 
-def accept_upload(state: ServerState, device: str, task_id: str, upload: Upload) -> bool:
+def accept_upload(
+    state: ServerState, device: str, task_id: str, upload: Upload, expected: Expectation | None = None
+) -> Accepted:
     """Accepts an outcome: once this returns, it is on the disk, belongs to its round and will be folded once.
 
     Args:
@@ -130,9 +161,7 @@ def accept_upload(state: ServerState, device: str, task_id: str, upload: Upload)
         device: who sends it, authenticated.
         task_id: which task it answers.
         upload: the whole message; is ended, whatever happens.
-
-    Returns:
-        True when there may be new work for other devices at once: this one gave its place back.
+        expected: what `look_at_outcome` said of it; None: it is looked up.
 
     Raises:
         KeyError: the device has no such task.
@@ -142,31 +171,30 @@ def accept_upload(state: ServerState, device: str, task_id: str, upload: Upload)
     """
     try:
         digest, size = upload.digest(), upload.received
-        with state.database.read() as session:
-            expected = _admit(session, device, task_id, digest)
+        expected = expected or look_at_outcome(state, device, task_id, digest).expected
         if expected is None:
-            state.database.require_own_file()
-            return False
+            return Accepted()
         outcome = decode_outcome(upload.read())
         validate(outcome, expected)
-        status = outcome.status
         # Only what is recorded is needed from here on; the vectors are as large as the file.
         noted = replace(outcome, sections=())
+        done = outcome.status == OutcomeStatus.DONE
         del outcome
-        if status == OutcomeStatus.DONE:
+        if done:
             # The file first: a row never names a file that is not there. A file without a row is an orphan and
             # harmless. Of an outcome that holds no update the row says all.
             state.outcomes.adopt(upload.path, digest)
         try:
             with state.database.write() as session:
-                if _admit(session, device, task_id, digest) is None:
-                    return False
-                _record(session, state.now(), noted, digest, size)
+                task = _find_task(session, device, task_id)
+                if _admit(task, digest) is None:
+                    return Accepted()
+                after = _record(session, task, state.now(), noted, digest, size)
         except (NotWantedError, OutcomeRefusedError):
             # The round closed, or another outcome came, while this one was checked: no row names the file.
             state.outcomes.delete(digest)
             raise
-        return status != OutcomeStatus.DONE
+        return Accepted(made_room=not done, closed=not after.state.takes_outcomes)
     finally:
         upload.discard()
 
@@ -188,20 +216,34 @@ def sweep_uploads(state: ServerState) -> None:
     state.uploads.sweep(wanted)
 
 
-def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectation | None:
-    """What the outcome has to fit; None when just this one was accepted before."""
-    assignment = session.get(AssignmentRow, task_id)
-    if assignment is None or assignment.device != device:
+@dataclass(frozen=True)
+class _Task:
+    """A task with what it belongs to, and its outcome."""
+
+    assignment: AssignmentRow
+    run: RunRow
+    round: RoundRow
+    outcome: OutcomeRow | None
+
+
+def _find_task(session: Session, device: str, task_id: str) -> _Task:
+    """Raises KeyError when the device has no such task."""
+    found = session.execute(_TASK, {"task_id": task_id, "device": device}).one_or_none()
+    if found is None:
         raise KeyError(task_id)
-    earlier = session.get(OutcomeRow, task_id)
+    return _Task(*found)
+
+
+def _admit(task: _Task, digest: str) -> Expectation | None:
+    """What the outcome has to fit; None when just this one was accepted before."""
+    assignment, run, row, earlier = task.assignment, task.run, task.round, task.outcome
+    task_id = assignment.task_id
     if earlier is not None:
         if earlier.digest == digest:
             return None
         raise OutcomeRefusedError(
             "conflicting_outcome", f"Task {task_id} has another outcome already, which stays the one that counts."
         )
-    run = session.get_one(RunRow, assignment.run)
-    row = session.get_one(RoundRow, (assignment.run, assignment.round))
     round_state = RoundState(row.state)
     if assignment.state != AssignmentState.OPEN.value or not round_state.takes_outcomes:
         if round_state in (RoundState.FOLDING, RoundState.DONE):
@@ -224,32 +266,33 @@ def _admit(session: Session, device: str, task_id: str, digest: str) -> Expectat
     )
 
 
-def _record(session: Session, now: Moment, outcome: Outcome, digest: str, size: int) -> None:
-    assignment = session.get_one(AssignmentRow, outcome.task_id)
-    run = session.get_one(RunRow, assignment.run)
+def _record(session: Session, task: _Task, now: Moment, outcome: Outcome, digest: str, size: int) -> Round:
+    """Writes down an outcome and what it means for its round, which is returned."""
+    assignment, run = task.assignment, task.run
     status = OutcomeStatus(outcome.status)
-    session.add(
-        OutcomeRow(
-            task_id=outcome.task_id,
-            run=run.run,
-            round=assignment.round,
-            digest=digest,
-            size=size,
-            status=status.name.lower(),
-            reason=_name(outcome.reason),
-            num_examples=outcome.num_examples,
-            disposition=Disposition.ACCEPTED if status is OutcomeStatus.DONE else Disposition.NOTED,
-            trainer=outcome.trainer[:200],
-            accepted_at=now.date,
-        )
+    session.execute(
+        _INSERT,
+        {
+            "task_id": outcome.task_id,
+            "run": run.run,
+            "round": assignment.round,
+            "digest": digest,
+            "size": size,
+            "status": status.name.lower(),
+            "reason": _name(outcome.reason),
+            "num_examples": outcome.num_examples,
+            "disposition": Disposition.ACCEPTED if status is OutcomeStatus.DONE else Disposition.NOTED,
+            "trainer": outcome.trainer[:200],
+            "accepted_at": now.date,
+        },
     )
     before = load_round(session, run, assignment.round)
     after = before.settle(assignment.device, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
-    session.flush()
     save_round(session, run, assignment.round, before, after, now.clock)
     if after.state is RoundState.FAILED:
         session.flush()
         fail_run_if_hopeless(session, run, now)
+    return after
 
 
 def _name(reason: IntEnum | int) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import BindParameter, ColumnElement, Float, and_, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings, rest_seconds
-from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow, table
 
 __all__ = [
     "OUT_OF_TIME",
@@ -22,7 +22,22 @@ __all__ = [
 ]
 
 OUT_OF_TIME = Reason.OUT_OF_TIME.name.lower()
+_CHANGING = ("state", "assigned_clock", "leased_until_clock", "ended_clock", "temporary")
 _STATES = {state.value: state for state in AssignmentState}
+# Columns instead of objects, and made once: every call for work comes through here.
+_ASSIGNMENTS = (
+    select(
+        AssignmentRow.device,
+        AssignmentRow.attempt,
+        AssignmentRow.assigned_clock,
+        AssignmentRow.leased_until_clock,
+        AssignmentRow.state,
+        AssignmentRow.ended_clock,
+        AssignmentRow.temporary,
+    )
+    .where(AssignmentRow.run == bindparam("run"), AssignmentRow.round == bindparam("round"))
+    .order_by(AssignmentRow.position)
+)
 
 
 class RunState:
@@ -46,6 +61,14 @@ class Disposition:
     """The device declined or failed: there is nothing to fold."""
 
 
+_INSERT = insert(table(AssignmentRow))
+_UPDATE = (
+    update(table(AssignmentRow))
+    .where(AssignmentRow.task_id == bindparam("of"))
+    .values({each: bindparam(each) for each in _CHANGING})
+)
+
+
 def task_id_of(run: str, number: int, assignment: Assignment) -> str:
     """Task ids sort by device inside a round, which fixes the order of folding for given devices."""
     return f"{run}-{number:06d}-{assignment.device}-{assignment.attempt:03d}"
@@ -54,20 +77,7 @@ def task_id_of(run: str, number: int, assignment: Assignment) -> str:
 def load_round(session: Session, run: RunRow, number: int) -> Round:
     """A round of a run as the state machine knows it."""
     row = session.get_one(RoundRow, (run.run, number))
-    # Columns instead of objects: every poll of every device comes through here.
-    rows = session.execute(
-        select(
-            AssignmentRow.device,
-            AssignmentRow.attempt,
-            AssignmentRow.assigned_clock,
-            AssignmentRow.leased_until_clock,
-            AssignmentRow.state,
-            AssignmentRow.ended_clock,
-            AssignmentRow.temporary,
-        )
-        .where(AssignmentRow.run == run.run, AssignmentRow.round == number)
-        .order_by(AssignmentRow.position)
-    )
+    rows = session.execute(_ASSIGNMENTS, {"run": run.run, "round": number})
     assignments = tuple(
         Assignment(device, attempt, assigned_at, leased_until, _STATES[state], ended_at, temporary)
         for device, attempt, assigned_at, leased_until, state, ended_at, temporary in rows
@@ -107,19 +117,10 @@ def save_round(session: Session, run: RunRow, number: int, before: Round, after:
         }
         task_id = task_id_of(run.run, number, assignment)
         if old is None:
-            session.add(
-                AssignmentRow(
-                    task_id=task_id,
-                    run=run.run,
-                    round=number,
-                    device=assignment.device,
-                    attempt=assignment.attempt,
-                    position=position,
-                    **values,
-                )
-            )
+            keys = {"task_id": task_id, "run": run.run, "round": number, "device": assignment.device}
+            session.execute(_INSERT, {**keys, "attempt": assignment.attempt, "position": position, **values})
         else:
-            session.execute(update(AssignmentRow).where(AssignmentRow.task_id == task_id).values(**values))
+            session.execute(_UPDATE, {"of": task_id, **values})
     if after.state is RoundState.FAILED and before.state is not RoundState.FAILED:
         row.ended_clock = now
         _discard(session, run.run, number)
@@ -161,20 +162,25 @@ def rests_until(session: Session, run: RunRow, device: str) -> float:
     """Until when a device that held places of a run for too long gets no other; 0: it did not."""
     settings = RunSettings.from_json(run.settings)
     times, latest = session.execute(
-        select(func.count(), func.max(AssignmentRow.ended_clock)).where(
-            AssignmentRow.device == device, AssignmentRow.run == run.run, took_too_long(settings)
-        )
+        _TOO_LONG, {"device": device, "run": run.run, "seconds": settings.effective_task_seconds}
     ).one()
     return latest + rest_seconds(settings, times) if times else 0.0
 
 
-def took_too_long(settings: RunSettings) -> ColumnElement[bool]:
+def took_too_long(seconds: float | BindParameter[float]) -> ColumnElement[bool]:
     """The tasks that were ended because their longest time was over: nobody sent an outcome for them."""
     return and_(
         AssignmentRow.state == AssignmentState.FAILED.value,
-        AssignmentRow.ended_clock >= AssignmentRow.assigned_clock + settings.effective_task_seconds,
+        AssignmentRow.ended_clock >= AssignmentRow.assigned_clock + seconds,
         ~select(OutcomeRow.task_id).where(OutcomeRow.task_id == AssignmentRow.task_id).exists(),
     )
+
+
+_TOO_LONG = select(func.count(), func.max(AssignmentRow.ended_clock)).where(
+    AssignmentRow.device == bindparam("device"),
+    AssignmentRow.run == bindparam("run"),
+    took_too_long(bindparam("seconds", type_=Float)),
+)
 
 
 def _enrolled(session: Session, run: RunRow) -> int:

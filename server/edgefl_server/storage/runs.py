@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -259,13 +259,14 @@ def readable_runs(
     state: ServerState, session: Session, *conditions: ColumnElement[bool]
 ) -> Iterator[tuple[str, RunRow | None]]:
     """Runs in the order in which they were created; None for one whose row cannot be read, which is noted."""
-    ids = session.scalars(select(RunRow.run).where(*conditions).order_by(RunRow.created_clock, RunRow.run)).all()
+    order = RunRow.created_clock, RunRow.run
     try:
-        rows = {row.run: row for row in session.scalars(select(RunRow).where(*conditions))}
+        rows = {row.run: row for row in session.scalars(select(RunRow).where(*conditions).order_by(*order))}
+        ids: Iterable[str] = rows
     except DatabaseError:
         raise
-    except Exception:
-        rows = {}  # one of them spoils the query: each by itself
+    except Exception:  # one of them spoils the query: each by itself
+        rows, ids = {}, session.scalars(select(RunRow.run).where(*conditions).order_by(*order)).all()
     for run_id in ids:
         try:
             row = rows.get(run_id) or session.get_one(RunRow, run_id)

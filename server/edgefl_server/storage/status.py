@@ -199,7 +199,7 @@ def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str
     """Tasks that took too long, as if their devices had said so: nobody sent an outcome for them."""
     rows = session.execute(
         select(AssignmentRow.round, func.count())
-        .where(AssignmentRow.run == run.run, took_too_long(RunSettings.from_json(run.settings)))
+        .where(AssignmentRow.run == run.run, took_too_long(RunSettings.from_json(run.settings).effective_task_seconds))
         .group_by(AssignmentRow.round)
     )
     return [(number, Disposition.NOTED, "failed", OUT_OF_TIME, count) for number, count in rows]

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["AssignmentRow", "DeviceRow", "FolderRow", "InvitationRow", "OutcomeRow", "RoundRow", "RunRow", "Table"]
+__all__ = [
+    "AssignmentRow",
+    "DeviceRow",
+    "FolderRow",
+    "InvitationRow",
+    "OutcomeRow",
+    "RoundRow",
+    "RunRow",
+    "Table",
+    "table",
+]
 
 
 class Table(DeclarativeBase):
@@ -16,6 +27,13 @@ class Table(DeclarativeBase):
     Columns whose name ends in ``_clock`` hold seconds of the server's clock, which only grows: durations are
     differences of them. Those that end in ``_at`` hold dates for people, in seconds since 1970 in UTC.
     """
+
+
+def table(rows: type[Table]) -> sqlalchemy.Table:
+    """The table itself, for statements that concern no objects: of its class, SQLAlchemy looks for some to change."""
+    found = rows.__table__
+    assert isinstance(found, sqlalchemy.Table)
+    return found
 
 
 class FolderRow(Table):

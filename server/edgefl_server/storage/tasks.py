@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
@@ -15,17 +15,38 @@ from edgefl_server.storage.runs import readable_runs
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["active_runs", "devices_with_tasks", "ended_runs", "may_fetch", "next_task", "places", "renew_lease"]
+__all__ = ["devices_with_tasks", "ended_runs", "may_fetch", "next_task", "renew_lease", "work_for"]
 
 _HAND_OUT, _READ = "hand out tasks", "read the round"
+_ACTIVE = (
+    select(RunRow, RoundRow)
+    .outerjoin(RoundRow, and_(RoundRow.run == RunRow.run, RoundRow.number == RunRow.round))
+    .where(RunRow.population == bindparam("population"), RunRow.state == RunState.ACTIVE)
+    .order_by(RunRow.created_clock, RunRow.run)
+)
+"""With their open rounds, which `load_round` then finds in the session."""
+_OPEN_ROUNDS = (
+    select(RoundRow.run, RoundRow.number, RunRow.model_hash, RoundRow.base_weights_hash)
+    .join(RunRow, RunRow.run == RoundRow.run)
+    .join(AssignmentRow, and_(AssignmentRow.run == RoundRow.run, AssignmentRow.round == RoundRow.number))
+    .where(AssignmentRow.device == bindparam("device"), AssignmentRow.state == AssignmentState.OPEN.value)
+    .distinct()
+)
+_LATEST_FOLDED = (
+    select(OutcomeRow.task_id)
+    .join(AssignmentRow, AssignmentRow.task_id == OutcomeRow.task_id)
+    .where(
+        AssignmentRow.device == bindparam("device"),
+        AssignmentRow.run == bindparam("run"),
+        OutcomeRow.disposition == Disposition.FOLDED,
+    )
+    .order_by(OutcomeRow.round.desc())
+    .limit(1)
+)
 
 
 def next_task(state: ServerState, device: DeviceRow) -> Task | None:
     """The device's open task, else a new one, else None. A run with which this is not possible is passed over."""
-    with state.database.read() as session:
-        # Most polls find nothing; they must not queue up for the writer.
-        if next(_offers(state, session, device, state.clock()), None) is None:
-            return None
     with state.database.write() as session:
         now = state.clock()
         for run, before, after in _offers(state, session, device, now):
@@ -42,17 +63,6 @@ def next_task(state: ServerState, device: DeviceRow) -> Task | None:
             save_round(session, run, run.round, before, after, now)
             return task
     return None
-
-
-def active_runs(state: ServerState, population: str) -> int:
-    """How many runs may still have work for a population."""
-    with state.database.read() as session:
-        count = session.scalar(
-            select(func.count())
-            .select_from(RunRow)
-            .where(RunRow.population == population, RunRow.state == RunState.ACTIVE)
-        )
-    return count or 0
 
 
 def devices_with_tasks(state: ServerState) -> list[str]:
@@ -77,11 +87,15 @@ def ended_runs(state: ServerState, population: str, runs: Collection[str]) -> li
     return [run for run in runs if run not in active]
 
 
-def places(state: ServerState, population: str) -> int:
-    """How many tasks the runs of a population could hand out now."""
+def work_for(state: ServerState, population: str) -> tuple[int, int]:
+    """How many tasks the runs of a population could hand out now, and how many of its runs are not over."""
     with state.database.read() as session:
-        now = state.clock()
-        return sum(current.places(now) for _, current in _rounds(state, session, population, now))
+        now, active = state.clock(), 0
+        places = 0
+        for _, current in _rounds(state, session, population, now):
+            active += 1
+            places += current.places(now) if current is not None else 0
+    return places, active
 
 
 def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
@@ -115,15 +129,13 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
 def may_fetch(state: ServerState, device: str, digest: str) -> bool:
     """Whether an open task of the device names this model, these weights or this vector."""
     with state.database.read() as session:
-        rounds = session.execute(
-            select(AssignmentRow.run, AssignmentRow.round)
-            .where(AssignmentRow.device == device, AssignmentRow.state == AssignmentState.OPEN.value)
-            .distinct()
-        ).all()
-        for run_id, number in rounds:
+        open_rounds = session.execute(_OPEN_ROUNDS, {"device": device}).all()
+        if any(digest in (model, weights) for _, _, model, weights in open_rounds):
+            return True
+        for run_id, number, _, _ in open_rounds:
             try:
                 run, row = session.get_one(RunRow, run_id), session.get_one(RoundRow, (run_id, number))
-                named = (run.model_hash, row.base_weights_hash, *(each for _, each in _named_vectors(run, row)))
+                named = [each for _, each in _named_vectors(run, row)]
             except DatabaseError:
                 raise
             except Exception as error:
@@ -138,7 +150,11 @@ def _offers(
     state: ServerState, session: Session, device: DeviceRow, now: float
 ) -> Iterator[tuple[RunRow, Round, Round]]:
     """The runs that have work for the device, its round in each, and the round after handing out the work."""
-    rounds = _rounds(state, session, device.population, now)
+    rounds = [
+        (run, current)
+        for run, current in _rounds(state, session, device.population, now)
+        if run is not None and current is not None
+    ]
     for run, before in rounds:
         renewed = before.renew(device.device, now)
         if renewed is not None:
@@ -149,22 +165,30 @@ def _offers(
             yield run, before, assigned
 
 
-def _rounds(state: ServerState, session: Session, population: str, now: float) -> list[tuple[RunRow, Round]]:
-    """The active runs of a population with their current rounds, but for those that cannot be read."""
-    rounds = []
-    active = readable_runs(state, session, RunRow.population == population, RunRow.state == RunState.ACTIVE)
+def _rounds(
+    state: ServerState, session: Session, population: str, now: float
+) -> Iterator[tuple[RunRow | None, Round | None]]:
+    """The active runs of a population with their current rounds; None for what cannot be read."""
+    try:
+        active: Iterable[tuple[str, RunRow | None]] = [
+            (run.run, run) for run, _ in session.execute(_ACTIVE, {"population": population})
+        ]
+    except DatabaseError:
+        raise
+    except Exception:  # one of them cannot be read: each by itself
+        active = readable_runs(state, session, RunRow.population == population, RunRow.state == RunState.ACTIVE)
     for run_id, run in active:
-        if run is None:
-            continue
-        try:
-            rounds.append((run, load_round(session, run, run.round)))
-        except DatabaseError:
-            raise
-        except Exception as error:
-            state.troubles.note(run_id, _READ, error, now)
-        else:
-            state.troubles.clear(run_id, _READ)
-    return rounds
+        current = None
+        if run is not None:
+            try:
+                current = load_round(session, run, run.round)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                state.troubles.note(run_id, _READ, error, now)
+            else:
+                state.troubles.clear(run_id, _READ)
+        yield run, current
 
 
 def _task(
@@ -213,15 +237,5 @@ def _named_vectors(run: RunRow, row: RoundRow) -> tuple[tuple[str, str], ...]:
 
 def _latest_folded(session: Session, run: RunRow, device: str) -> str:
     """The device's latest task of the run that is part of the weights; empty: none is."""
-    task_id = session.scalar(
-        select(OutcomeRow.task_id)
-        .join(AssignmentRow, AssignmentRow.task_id == OutcomeRow.task_id)
-        .where(
-            AssignmentRow.device == device,
-            AssignmentRow.run == run.run,
-            OutcomeRow.disposition == Disposition.FOLDED,
-        )
-        .order_by(OutcomeRow.round.desc())
-        .limit(1)
-    )
+    task_id = session.scalar(_LATEST_FOLDED, {"device": device, "run": run.run})
     return task_id or ""

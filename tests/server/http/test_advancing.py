@@ -38,13 +38,13 @@ def test_a_run_whose_folding_fails_or_takes_for_ever_does_not_hold_up_another(
     stuck = api.create_run(target=1, rounds=1)["run"]
     fold, tries, go_on = folding._fold, [], threading.Event()
 
-    def fold_or_not(state, run: str, number: int) -> None:
+    def fold_or_not(state, run: str, number: int, moved) -> None:
         if run == stuck:
             tries.append(run)
             if kind == "fails":
                 raise ZeroDivisionError
             assert go_on.wait(BOUND_SECONDS)
-        fold(state, run, number)
+        fold(state, run, number, moved)
 
     monkeypatch.setattr(folding, "_fold", fold_or_not)
     assert api.put(device, api.task(device)).status_code == 202

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgefl_server.storage import notice_instance, runs_summary, warnings
+from edgefl_server.storage import runs_summary, tell_of_double, warnings
 from edgefl_server.storage.doubles import Doubles
 
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
@@ -47,8 +47,9 @@ def test_the_operator_is_told_in_the_log_and_after_a_restart_too(make_fleet, cap
     first, second = fleet.add_devices(2)
     for instance in (A, B) * 10:
         fleet.clock.now += 1
-        notice_instance(fleet.state, first.device, instance)
-        notice_instance(fleet.state, second.device, A)
+        for device, seen in ((first.device, instance), (second.device, A)):
+            if fleet.state.doubles.notice(device, seen, fleet.clock()):
+                tell_of_double(fleet.state, device)
     assert caplog.text.count(f"device {first.device} exists twice") == 1
     fleet.state.close()
     fleet = make_fleet("a", fleet.clock)

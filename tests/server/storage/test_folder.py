@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgefl.errors import FormatVersionError, StorageError
-from edgefl_server.storage import ServerState, accept_outcome, run_status, sweep_outcomes, warnings, was_accepted
+from edgefl_server.storage import ServerState, accept_outcome, look_at_outcome, run_status, sweep_outcomes, warnings
 from edgefl_server.storage import folder as folder_module
 from edgefl_server.storage.database import Database
 
@@ -243,7 +243,7 @@ def test_a_database_deleted_or_replaced_while_the_server_runs_takes_no_outcome(
             fleet.accept(device, each)
     digest = hashlib.sha256(accepted.encode()).hexdigest()
     with pytest.raises(StorageError, match="while the server runs"):
-        was_accepted(fleet.state, sent.device, accepted.task_id, digest)
+        look_at_outcome(fleet.state, sent.device, accepted.task_id, digest)
     fleet.state.close()
     assert (tmp_path / "state" / "folder.json").read_bytes() == mark
     with pytest.raises(StorageError):

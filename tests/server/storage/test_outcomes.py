@@ -8,8 +8,7 @@ import pytest
 
 from edgefl.errors import OutcomeRefusedError, StorageError
 from edgefl.wire.messages import OutcomeStatus, Reason
-from edgefl_server.storage import NotWantedError, accept_outcome, next_task, run_status, stop_run
-from edgefl_server.storage.outcomes import largest_outcome
+from edgefl_server.storage import NotWantedError, accept_outcome, look_at_outcome, next_task, run_status, stop_run
 
 
 def counts(fleet, run: str, number: int = 1) -> dict[str, int]:
@@ -283,6 +282,6 @@ def test_the_largest_outcome_leaves_room_for_any_codec(fleet) -> None:
     fleet.create_run(target=1)
     task = fleet.task(device)
     outcome = fleet.outcome(task)
-    assert len(outcome.encode()) < largest_outcome(fleet.state, device.device, task.task_id) < 2**21
+    assert len(outcome.encode()) < look_at_outcome(fleet.state, device.device, task.task_id, None).most_bytes < 2**21
     with pytest.raises(KeyError):
-        largest_outcome(fleet.state, "0" * 32, task.task_id)
+        look_at_outcome(fleet.state, "0" * 32, task.task_id, None)

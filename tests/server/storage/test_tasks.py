@@ -6,7 +6,6 @@ from edgefl.wire.messages import Correction, Reason, TaskKind
 from edgefl_server.aggregation import task_seed
 from edgefl_server.storage import (
     NotWantedError,
-    active_runs,
     authenticate,
     close_due_rounds,
     enrol,
@@ -16,9 +15,14 @@ from edgefl_server.storage import (
     renew_lease,
     run_status,
     stop_run,
+    work_for,
 )
 from edgefl_server.storage.tables import RunRow
 from fake_device import Identity
+
+
+def active_runs(fleet, population: str) -> int:
+    return work_for(fleet.state, population)[1]
 
 
 def test_a_device_gets_its_open_task_again(fleet) -> None:
@@ -47,8 +51,8 @@ def test_devices_of_another_population_get_nothing(fleet) -> None:
     enrol(fleet.state, invite(fleet.state, "others"), identity.device, identity.secret_hash, "others", {})
     stranger = authenticate(fleet.state, identity.device, identity.secret)
     assert next_task(fleet.state, stranger) is None
-    assert active_runs(fleet.state, "others") == 0
-    assert active_runs(fleet.state, "people") == 1
+    assert active_runs(fleet, "others") == 0
+    assert active_runs(fleet, "people") == 1
 
 
 def test_no_more_devices_than_the_target_get_work(fleet) -> None:
@@ -109,7 +113,7 @@ def test_a_device_serves_the_older_of_two_runs_first_and_then_the_other(fleet) -
     assert fleet.finish(device).run == older
     assert fleet.finish(device).run == newer
     fleet.fold()
-    assert active_runs(fleet.state, "people") == 0
+    assert active_runs(fleet, "people") == 0
 
 
 def test_many_runs_of_a_population_share_its_devices_and_none_waits_for_the_end_of_another(fleet) -> None:
@@ -129,7 +133,7 @@ def test_many_runs_of_a_population_share_its_devices_and_none_waits_for_the_end_
     fleet.finish(devices[0])
     fleet.fold()
     assert [fleet.task(device).round for device in devices] == [2, 2, 2]
-    assert active_runs(fleet.state, "people") == 2
+    assert active_runs(fleet, "people") == 2
 
 
 def test_a_fleet_as_large_as_the_target_alternates_between_two_runs(fleet) -> None:
@@ -139,7 +143,7 @@ def test_a_fleet_as_large_as_the_target_alternates_between_two_runs(fleet) -> No
         runs.append(fleet.create_run(target=2, rounds=2))
         fleet.clock.now += 1
     served = []
-    while active_runs(fleet.state, "people"):
+    while active_runs(fleet, "people"):
         # Both ask again before the round that they finished is folded.
         served.append({fleet.finish(device).run for device in devices})
         more = [next_task(fleet.state, device) for device in devices]

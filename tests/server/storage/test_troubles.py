@@ -85,11 +85,11 @@ def test_an_exception_that_nobody_foresaw_is_contained_shown_logged_once_and_tri
         fleet.finish(device)
     fold, tries = folding_module._fold, []
 
-    def failing(state, run_id: str, number: int) -> None:
+    def failing(state, run_id: str, number: int, moved) -> None:
         if run_id == broken:
             tries.append(state.clock())
             raise ZeroDivisionError("no\nidea")
-        fold(state, run_id, number)
+        fold(state, run_id, number, moved)
 
     with monkeypatch.context() as patched:
         patched.setattr(folding_module, "_fold", failing)
