@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from sqlalchemy import and_, bindparam, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
@@ -22,10 +22,10 @@ from edgefl_server.aggregation import (
     validate,
 )
 from edgefl_server.storage.clock import Moment
-from edgefl_server.storage.round_rows import Disposition, load_round, save_round
+from edgefl_server.storage.round_rows import Disposition, TaskRows, find_task, load_round, save_round
 from edgefl_server.storage.runs import fail_run_if_hopeless
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow, table
+from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, table
 from edgefl_server.storage.uploads import Upload
 
 __all__ = [
@@ -46,13 +46,6 @@ _BYTES_BESIDE_VECTORS = 1 << 20
 """Names, hashes and metric states."""
 _TASKS_A_QUERY = 500
 _INSERT = insert(table(OutcomeRow))
-_TASK = (
-    select(AssignmentRow, RunRow, RoundRow, OutcomeRow)
-    .join(RunRow, RunRow.run == AssignmentRow.run)
-    .join(RoundRow, and_(RoundRow.run == AssignmentRow.run, RoundRow.number == AssignmentRow.round))
-    .outerjoin(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
-    .where(AssignmentRow.task_id == bindparam("task_id"), AssignmentRow.device == bindparam("device"))
-)
 _STATES = {
     OutcomeStatus.DONE: AssignmentState.DONE,
     OutcomeStatus.DECLINED: AssignmentState.DECLINED,
@@ -117,7 +110,7 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
         ReplacedDatabaseError: what is accepted would be found by nobody.
     """
     with state.database.read() as session:
-        task = _find_task(session, device, task_id)
+        task = find_task(session, device, task_id)
         most_bytes = _BYTES_PER_ELEMENT * (task.run.weight_size + task.run.statistic_size) + _BYTES_BESIDE_VECTORS
         if digest is None and task.outcome is not None:
             return Looked(accepted=False, most_bytes=most_bytes)
@@ -137,7 +130,7 @@ def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -
         StorageError: what is here cannot be read.
     """
     with state.database.read() as session:
-        task = _find_task(session, device, task_id)
+        task = find_task(session, device, task_id)
         if _admit(task, digest) is None:
             assert task.outcome is not None
             return task.outcome.size
@@ -186,7 +179,7 @@ def accept_upload(
             state.outcomes.adopt(upload.path, digest)
         try:
             with state.database.write() as session:
-                task = _find_task(session, device, task_id)
+                task = find_task(session, device, task_id)
                 if _admit(task, digest) is None:
                     return Accepted()
                 after = _record(session, task, state.now(), noted, digest, size)
@@ -216,25 +209,7 @@ def sweep_uploads(state: ServerState) -> None:
     state.uploads.sweep(wanted)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A task with what it belongs to, and its outcome."""
-
-    assignment: AssignmentRow
-    run: RunRow
-    round: RoundRow
-    outcome: OutcomeRow | None
-
-
-def _find_task(session: Session, device: str, task_id: str) -> _Task:
-    """Raises KeyError when the device has no such task."""
-    found = session.execute(_TASK, {"task_id": task_id, "device": device}).one_or_none()
-    if found is None:
-        raise KeyError(task_id)
-    return _Task(*found)
-
-
-def _admit(task: _Task, digest: str) -> Expectation | None:
+def _admit(task: TaskRows, digest: str) -> Expectation | None:
     """What the outcome has to fit; None when just this one was accepted before."""
     assignment, run, row, earlier = task.assignment, task.run, task.round, task.outcome
     task_id = assignment.task_id
@@ -266,7 +241,7 @@ def _admit(task: _Task, digest: str) -> Expectation | None:
     )
 
 
-def _record(session: Session, task: _Task, now: Moment, outcome: Outcome, digest: str, size: int) -> Round:
+def _record(session: Session, task: TaskRows, now: Moment, outcome: Outcome, digest: str, size: int) -> Round:
     """Writes down an outcome and what it means for its round, which is returned."""
     assignment, run = task.assignment, task.run
     status = OutcomeStatus(outcome.status)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import BindParameter, ColumnElement, Float, and_, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
@@ -13,6 +15,8 @@ __all__ = [
     "OUT_OF_TIME",
     "Disposition",
     "RunState",
+    "TaskRows",
+    "find_task",
     "load_round",
     "rests_until",
     "save_round",
@@ -23,6 +27,13 @@ __all__ = [
 
 OUT_OF_TIME = Reason.OUT_OF_TIME.name.lower()
 _CHANGING = ("state", "assigned_clock", "leased_until_clock", "ended_clock", "temporary")
+_TASK = (
+    select(AssignmentRow, RunRow, RoundRow, OutcomeRow)
+    .join(RunRow, RunRow.run == AssignmentRow.run)
+    .join(RoundRow, and_(RoundRow.run == AssignmentRow.run, RoundRow.number == AssignmentRow.round))
+    .outerjoin(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
+    .where(AssignmentRow.task_id == bindparam("task_id"), AssignmentRow.device == bindparam("device"))
+)
 _STATES = {state.value: state for state in AssignmentState}
 # Columns instead of objects, and made once: every call for work comes through here.
 _ASSIGNMENTS = (
@@ -64,9 +75,31 @@ class Disposition:
 _INSERT = insert(table(AssignmentRow))
 _UPDATE = (
     update(table(AssignmentRow))
-    .where(AssignmentRow.task_id == bindparam("of"))
+    .where(table(AssignmentRow).c.task_id == bindparam("of"))
     .values({each: bindparam(each) for each in _CHANGING})
 )
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """A task with what it belongs to, and its outcome."""
+
+    assignment: AssignmentRow
+    run: RunRow
+    round: RoundRow
+    outcome: OutcomeRow | None
+
+
+def find_task(session: Session, device: str, task_id: str) -> TaskRows:
+    """A task of a device.
+
+    Raises:
+        KeyError: the device has no such task.
+    """
+    found = session.execute(_TASK, {"task_id": task_id, "device": device}).one_or_none()
+    if found is None:
+        raise KeyError(task_id)
+    return TaskRows(*found)
 
 
 def task_id_of(run: str, number: int, assignment: Assignment) -> str:

@@ -10,7 +10,15 @@ from sqlalchemy.orm import Session
 
 from edgefl.wire.messages import ExtraVector, Task
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, strategy_for, task_seed
-from edgefl_server.storage.round_rows import Disposition, RunState, load_round, rests_until, save_round, task_id_of
+from edgefl_server.storage.round_rows import (
+    Disposition,
+    RunState,
+    find_task,
+    load_round,
+    rests_until,
+    save_round,
+    task_id_of,
+)
 from edgefl_server.storage.runs import readable_runs
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
@@ -109,12 +117,10 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
         KeyError: the device has no such task.
     """
     with state.database.write() as session:
-        row = session.get(AssignmentRow, task_id)
-        if row is None or row.device != device:
-            raise KeyError(task_id)
+        task = find_task(session, device, task_id)
+        run, row = task.run, task.assignment
         if row.state != AssignmentState.OPEN.value:
             return None
-        run = session.get_one(RunRow, row.run)
         now = state.clock()
         before = load_round(session, run, row.round)
         after = before.renew(device, now)
