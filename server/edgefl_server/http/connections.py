@@ -230,7 +230,7 @@ class Acceptor:
         if self._tls is not None or len(self._lingering) >= _MOST_LINGERING:
             connection.close()
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it hung up first: nobody is left to be told
             connection.send(_overloaded())
             connection.shutdown(socket.SHUT_WR)
         self._lingering.add(connection)
@@ -257,7 +257,7 @@ class Acceptor:
         self._tell(f"a connection could not be accepted: {error.strerror or error}")
         # The one that waits would make the listener readable for ever: it is accepted with the spare file and closed.
         os.close(self._spare)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it hung up first, which is what was wanted
             self._listener.accept()[0].close()
         try:
             self._spare = os.open(os.devnull, os.O_RDONLY)

@@ -154,6 +154,7 @@ def _note(state: ServerState, run_id: str, action: str, error: Exception) -> Non
     """Keeps a trouble where operators look, also after a restart."""
     message = state.troubles.note(run_id, action, error, state.clock())
     waiting = RoundRow.state.not_in([RoundState.DONE.value, RoundState.FAILED.value])
+    # On a full disk it is only in memory and in the log.
     with contextlib.suppress(StorageError), state.database.write() as session:
         rows = session.execute(select(RoundRow.number, RoundRow.why).where(RoundRow.run == run_id, waiting)).all()
         for number, why in rows:
@@ -270,7 +271,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
     _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(intact))
     # Nothing needs them any more, and they say more about single devices than the weights do.
     for each in intact:
-        with contextlib.suppress(EdgeflError):
+        with contextlib.suppress(EdgeflError):  # the next tidying does it
             state.outcomes.delete(each.digest)
 
 

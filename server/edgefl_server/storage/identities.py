@@ -172,6 +172,7 @@ def tell_of_double(state: ServerState, device: str) -> None:
         "give one of them an empty state folder",
         device,
     )
+    # The log has it; what could not be written now is noticed again in an hour.
     with contextlib.suppress(StorageError), state.database.write() as session:
         session.get_one(DeviceRow, device).doubled_at = state.date()
 

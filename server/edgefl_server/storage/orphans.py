@@ -50,7 +50,7 @@ def sweep_orphans(state: ServerState) -> int:
                 .where(OutcomeRow.digest == path.name, OutcomeRow.disposition == Disposition.FOLDED)
             )
         if known:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it stays for the next start, and costs some disk until then
                 path.unlink()
                 deleted += 1
     return deleted

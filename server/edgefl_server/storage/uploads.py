@@ -115,7 +115,7 @@ class Uploads:
         with self._guard:
             kept = self._kept.pop(device, None)
         if kept is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the next start of the server deletes what nobody knows
                 _delete(kept.path)
 
     def tasks(self) -> list[str]:
@@ -209,7 +209,7 @@ class Upload:
     def discard(self) -> None:
         """Ends it and deletes what arrived; nothing happens when it was moved away."""
         self._file.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # moved away, or deleted by the next start
             self.path.unlink()
         self._gone()
 
