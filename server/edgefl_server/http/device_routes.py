@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from edgefl.errors import storage_error
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
 from edgefl_server.http.context import Caller, Context, Shared, bearer
 from edgefl_server.http.errors import RequestError, response, retry_after
@@ -40,6 +41,8 @@ router = APIRouter(prefix="/v1", tags=["devices"])
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_IDLE_WAIT_SECONDS = 1.0
 """The wait of devices that end with the work when there is none: scripts (`--until-idle`) sit it out at their end."""
+_SMALL_BYTES = 256 << 10
+"""Such a file is read at once: sending it in pieces takes five turns of a thread each."""
 HASH = "^[0-9a-f]{64}$"
 Hash = Annotated[str, Path(pattern=HASH, description="SHA-256 as lower-case hexadecimal digits")]
 TaskId = Annotated[str, Path(max_length=100, pattern="^[0-9a-f-]+$")]
@@ -220,15 +223,13 @@ async def put_outcome(
 @router.get("/models/{model_hash}", summary="Fetch a model file", response_class=FileResponse)
 async def get_model(model_hash: Hash, request: Request, device: Caller, context: Shared) -> Response:
     """Immutable, with Range and ETag; only for a device with an open task that names it."""
-    path = await run_in_threadpool(_fetched, context.state, context.state.models, device.device, model_hash)
-    return send_blob(request, path, model_hash)
+    return await run_in_threadpool(_fetch, context.state, context.state.models, device.device, model_hash, request)
 
 
 @router.get("/weights/{weights_hash}", summary="Fetch weights", response_class=FileResponse)
 async def get_weights(weights_hash: Hash, request: Request, device: Caller, context: Shared) -> Response:
     """The flat vector as little-endian float32. Immutable, with Range and ETag; only for an open task that names it."""
-    path = await run_in_threadpool(_fetched, context.state, context.state.weights, device.device, weights_hash)
-    return send_blob(request, path, weights_hash)
+    return await run_in_threadpool(_fetch, context.state, context.state.weights, device.device, weights_hash, request)
 
 
 def control(document: dict[str, Any], status: int = 200) -> JSONResponse:
@@ -236,14 +237,25 @@ def control(document: dict[str, Any], status: int = 200) -> JSONResponse:
     return JSONResponse(document, status, media_type=CONTROL_TYPE)
 
 
-def send_blob(request: Request, path: Any, digest: str, headers: dict[str, str] | None = None) -> Response:
-    """A blob with its hash as the ETag; Range is FileResponse's work."""
+def send_blob(request: Request, path: FilePath | None, digest: str, headers: dict[str, str] | None = None) -> Response:
+    """A blob with its hash as the ETag, to be called in a thread; Range is FileResponse's work."""
     if path is None:
         raise RequestError(404, "not_found", "There is nothing with this hash.")
     all_headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable", **(headers or {})}
     if digest in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=all_headers)
-    return _Download(path, media_type="application/octet-stream", headers=all_headers)
+    try:
+        status = path.stat()
+        content = path.read_bytes() if status.st_size <= _SMALL_BYTES and "Range" not in request.headers else None
+    except FileNotFoundError:
+        raise RequestError(404, "not_found", "There is nothing with this hash.") from None
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
+    if content is not None:
+        return Response(
+            content, media_type="application/octet-stream", headers={**all_headers, "Accept-Ranges": "bytes"}
+        )
+    return _Download(path, media_type="application/octet-stream", headers=all_headers, stat_result=status)
 
 
 class _Download(FileResponse):
@@ -273,13 +285,12 @@ async def _ended(context: Context, population: str, remembers: list[str]) -> dic
     return {"EdgeFL-Ended-Runs": ",".join(ended)} if ended else {}
 
 
-def _fetched(state: ServerState, blobs: BlobStore, device: str, digest: str) -> FilePath | None:
-    """The file that a device may fetch."""
+def _fetch(state: ServerState, blobs: BlobStore, device: str, digest: str, request: Request) -> Response:
     if not may_fetch(state, device, digest):
         raise RequestError(
             404, "not_found", "No open task of this device names this hash.", "Ask for the next task, then fetch."
         )
-    return blobs.path(digest)
+    return send_blob(request, blobs.path(digest), digest)
 
 
 def _unknown_task() -> RequestError:

@@ -119,6 +119,9 @@ async def get_weights_of_run(
     run_id: RunId, request: Request, context: Shared, round: Annotated[int | None, Query(ge=0)] = None
 ) -> Response:
     """Little-endian float32 of the layout; after the given round, or the latest. 0: the initial ones."""
-    digest, number = await run_in_threadpool(weights_of_round, context.state, run_id, round)
-    path = await run_in_threadpool(context.state.weights.path, digest)
-    return send_blob(request, path, digest, {"EdgeFL-Round": str(number)})
+
+    def find() -> Response:
+        digest, number = weights_of_round(context.state, run_id, round)
+        return send_blob(request, context.state.weights.path(digest), digest, {"EdgeFL-Round": str(number)})
+
+    return await run_in_threadpool(find)
