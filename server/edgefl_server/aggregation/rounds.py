@@ -102,6 +102,10 @@ class Round:
         """Outcomes that will be folded."""
         return self.count(AssignmentState.DONE)
 
+    def busy(self) -> int:
+        """Places that are taken: by tasks that are worked on, or by their outcomes."""
+        return self.count(AssignmentState.OPEN) + self.outcomes
+
     @property
     def failures(self) -> int:
         """Devices with a failed task and without an outcome, however often each of them has tried."""
@@ -141,7 +145,7 @@ class Round:
             return None
         if before is not None and before.state is AssignmentState.OPEN:
             current = current._with(before, replace(before, state=AssignmentState.ABANDONED, ended_at=now))
-        if current._busy() >= self.settings.cohort_size:
+        if current.busy() >= self.settings.cohort_size:
             late = [a for a in current.assignments if a.state is AssignmentState.OPEN and a.leased_until < now]
             if not late:
                 return None
@@ -157,7 +161,7 @@ class Round:
             return 0
         current = self._without_overdue(now)
         late = sum(a.state is AssignmentState.OPEN and a.leased_until < now for a in current.assignments)
-        return max(0, self.settings.cohort_size - current._busy()) + late
+        return max(0, self.settings.cohort_size - current.busy()) + late
 
     def renew(self, device: str, now: float) -> Round | None:
         """Extends the lease of the device's open task, never beyond its longest time.
@@ -222,9 +226,6 @@ class Round:
             raise RunError(f"A round that is {self.state.value} cannot become done.")
         return replace(self, state=RoundState.DONE)
 
-    def _busy(self) -> int:
-        return self.count(AssignmentState.OPEN) + self.outcomes
-
     def _hopeless(self) -> bool:
         """Whether more attempts would fail as well.
 
@@ -282,7 +283,7 @@ class Round:
         return replace(self, state=state, assignments=assignments, why=why)
 
     def _selected(self) -> Round:
-        full = self._busy() >= self.settings.cohort_size
+        full = self.busy() >= self.settings.cohort_size
         return replace(self, state=RoundState.COLLECTING if full else RoundState.SELECTING)
 
     def _with(self, old: Assignment, new: Assignment) -> Round:

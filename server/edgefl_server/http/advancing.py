@@ -71,6 +71,7 @@ async def advance(context: Context) -> None:
                     folding[run] = asyncio.create_task(fold(run, number))
             if moved:
                 context.work.ring()
+            pause = chores.rest()
         context.repeats.settle()
         await context.folding.wait(ticket, pause)
     await asyncio.gather(*folding.values())
@@ -93,6 +94,10 @@ class Chores:
             moved = close_due_rounds(state)
             moved = self.do() or moved
         return moved, pending_folds(state)
+
+    def rest(self) -> float:
+        """Seconds until deadlines are looked at again."""
+        return max(0.0, self._closed_at + _LOOK_SECONDS - time.monotonic())
 
     def do(self) -> bool:
         """Does what is due; what is not possible, for example on a full disk, waits for the next time.

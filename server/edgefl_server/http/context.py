@@ -18,7 +18,7 @@ from edgefl_server.storage import (
     DeviceRow,
     ServerState,
     devices_with_tasks,
-    next_task,
+    look_for_task,
     tell_of_double,
     unknown_device,
     work_for,
@@ -66,16 +66,17 @@ class Context:
         if not outlook.places and who not in self.tasked:
             return None
         look = self.tasked[who] = object()
-        task = await run_in_threadpool(next_task, self.state, device)
-        if task is not None:
-            self.tasked[who] = task.task_id
+        found = await run_in_threadpool(look_for_task, self.state, device)
+        if found.task is not None:
+            self.tasked[who] = found.task.task_id
             self.work.taken(device.population)
-        elif self.tasked.get(who) is look:  # else another call of the device may have found one meanwhile
+        # Else another call of the device may have found one meanwhile.
+        elif not found.has_task and self.tasked.get(who) is look:
             del self.tasked[who]
-        return task
+        return found.task
 
     def settled(self, device: str, task_id: str) -> None:
-        """Call when an outcome was accepted: the device has no task any more, unless it was given another meanwhile."""
+        """Call when a device's only open task was settled: it has none any more, unless it was given one meanwhile."""
         if self.tasked.get(device) == task_id:
             del self.tasked[device]
 

@@ -140,10 +140,7 @@ async def get_next_task(
 @router.post("/tasks/{task_id}/lease", summary="Say that the device still works on a task")
 async def renew(task_id: TaskId, device: Caller, context: Shared) -> Response:
     """200 with the new lease, or 410 when the task is not wanted any more."""
-    try:
-        seconds = await run_in_threadpool(renew_lease, context.state, device.device, task_id)
-    except KeyError:
-        raise _unknown_task() from None
+    seconds = await run_in_threadpool(renew_lease, context.state, device.device, task_id)
     if seconds is None:
         raise RequestError(410, "abandoned", "The task is not wanted any more.", "Drop it and ask for the next one.")
     return control({"lease_seconds": seconds})
@@ -155,10 +152,7 @@ async def get_outcome(
 ) -> Response:
     """From which byte on to send it; what is still arriving of the device is cut off first."""
     async with context.receiving.alone(device.device):
-        try:
-            received = await run_in_threadpool(received_bytes, context.state, device.device, task_id, digest)
-        except KeyError:
-            raise _unknown_task() from None
+        received = await run_in_threadpool(received_bytes, context.state, device.device, task_id, digest)
     return control({"received": received})
 
 
@@ -203,19 +197,17 @@ async def put_outcome(
 
     accepted = Accepted()
     async with context.receiving.alone(who):
-        try:
-            looked, upload = await run_in_threadpool(begin)
-        except KeyError:
-            raise _unknown_task() from None
+        looked, upload = await run_in_threadpool(begin)
         if upload is not None:
             await context.receiving.fill(
                 upload, request, looked.most_bytes, announced, lambda: run_in_threadpool(renew)
             )
             accepted = await context.receiving.use(lambda: accept_upload(state, who, task_id, upload, looked.expected))
-    context.settled(who, task_id)
+    if accepted.idle:
+        context.settled(who, task_id)
     if accepted.closed:
         context.folding.ring()
-    if accepted.made_room:
+    if accepted.made_room or accepted.closed:
         context.work.ring(device.population)
     return control({"task_id": task_id}, 202)
 
@@ -291,7 +283,3 @@ def _fetch(state: ServerState, blobs: BlobStore, device: str, digest: str, reque
             404, "not_found", "No open task of this device names this hash.", "Ask for the next task, then fetch."
         )
     return send_blob(request, blobs.path(digest), digest)
-
-
-def _unknown_task() -> RequestError:
-    return RequestError(404, "unknown_task", "The device has no such task.", "Drop it and ask for the next one.")

@@ -21,7 +21,7 @@ from edgefl.errors import (
     StorageError,
 )
 from edgefl.wire.messages import CONTROL_TYPE
-from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError
+from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, UnknownTaskError
 from edgefl_server.storage.troubles import STORE
 
 __all__ = ["RequestError", "edgefl_error", "error_body", "install", "request_error", "response", "retry_after"]
@@ -88,6 +88,8 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
         return response(401, "unknown_device", message, hint, {"WWW-Authenticate": "Bearer"})
     if isinstance(error, NotWantedError):
         return response(409, error.code, message, hint, retry_after(0, 2))
+    if isinstance(error, UnknownTaskError):
+        return response(404, "unknown_task", message, hint)
     if isinstance(error, OutcomeRefusedError):
         device = request.scope["state"]["device"].device
         if request.app.state.context.repeats.first(f"refused outcomes of device {device}: {error.reason}"):

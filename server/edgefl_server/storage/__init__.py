@@ -24,6 +24,7 @@ from edgefl_server.storage.outcomes import (
     received_bytes,
     sweep_uploads,
 )
+from edgefl_server.storage.round_rows import UnknownTaskError
 from edgefl_server.storage.runs import NameTakenError, create_run, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
@@ -31,6 +32,7 @@ from edgefl_server.storage.tables import DeviceRow
 from edgefl_server.storage.tasks import (
     devices_with_tasks,
     ended_runs,
+    look_for_task,
     may_fetch,
     next_task,
     renew_lease,
@@ -50,6 +52,7 @@ __all__ = [
     "NotWantedError",
     "ServerState",
     "Swept",
+    "UnknownTaskError",
     "Upload",
     "accept_outcome",
     "accept_upload",
@@ -68,6 +71,7 @@ __all__ = [
     "has_form_of_invitation",
     "invite",
     "look_at_outcome",
+    "look_for_task",
     "may_fetch",
     "next_task",
     "pending_folds",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
@@ -22,10 +22,18 @@ from edgefl_server.aggregation import (
     validate,
 )
 from edgefl_server.storage.clock import Moment
-from edgefl_server.storage.round_rows import Disposition, TaskRows, find_task, load_round, save_round
+from edgefl_server.storage.round_rows import (
+    Disposition,
+    KeptTask,
+    find_task,
+    has_open_task,
+    load_round,
+    reading,
+    save_round,
+)
 from edgefl_server.storage.runs import fail_run_if_hopeless
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, table
+from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RunRow, table
 from edgefl_server.storage.uploads import Upload
 
 __all__ = [
@@ -46,6 +54,7 @@ _BYTES_BESIDE_VECTORS = 1 << 20
 """Names, hashes and metric states."""
 _TASKS_A_QUERY = 500
 _INSERT = insert(table(OutcomeRow))
+_SETTINGS = select(RunRow.settings, RunRow.limits).where(RunRow.run == bindparam("run"))
 _STATES = {
     OutcomeStatus.DONE: AssignmentState.DONE,
     OutcomeStatus.DECLINED: AssignmentState.DECLINED,
@@ -86,12 +95,14 @@ class Accepted:
     """What an accepted outcome changes for others.
 
     Attributes:
-        made_room: there may be new work at once: the device gave its place back.
-        closed: its round takes no more outcomes.
+        made_room: fewer places of its round are taken: this one was given back, or overdue tasks were ended.
+        closed: its round takes no more outcomes: it is to be folded, or the next one is open, or the run is over.
+        idle: the device has no other open task.
     """
 
     made_room: bool = False
     closed: bool = False
+    idle: bool = False
 
 
 def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str | None) -> Looked:
@@ -104,36 +115,36 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
         digest: the SHA-256 of the message; None: it is not known yet.
 
     Raises:
-        KeyError: the device has no such task.
+        UnknownTaskError: the device has no such task.
         NotWantedError: surplus or stale.
         OutcomeRefusedError: ``conflicting_outcome``.
         ReplacedDatabaseError: what is accepted would be found by nobody.
     """
     with state.database.read() as session:
         task = find_task(session, device, task_id)
-        most_bytes = _BYTES_PER_ELEMENT * (task.run.weight_size + task.run.statistic_size) + _BYTES_BESIDE_VECTORS
-        if digest is None and task.outcome is not None:
+        most_bytes = _BYTES_PER_ELEMENT * (task.weight_size + task.statistic_size) + _BYTES_BESIDE_VECTORS
+        if digest is None and task.outcome_digest is not None:
             return Looked(accepted=False, most_bytes=most_bytes)
-        expected = _admit(task, digest or "")
-    if expected is None:
+        accepted = _was_accepted(task, digest or "")
+        expected = None if accepted else _expectation(session, task)
+    if accepted:
         state.database.require_own_file()  # what only an unnamed file knows is not kept
-    return Looked(expected is None, most_bytes, expected)
+    return Looked(accepted, most_bytes, expected)
 
 
 def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -> int:
     """How much of an outcome is here: from which byte on to send it; all of it, once it was accepted.
 
     Raises:
-        KeyError: the device has no such task.
+        UnknownTaskError: the device has no such task.
         NotWantedError: surplus or stale.
         OutcomeRefusedError: ``conflicting_outcome``.
         StorageError: what is here cannot be read.
     """
     with state.database.read() as session:
         task = find_task(session, device, task_id)
-        if _admit(task, digest) is None:
-            assert task.outcome is not None
-            return task.outcome.size
+        if _was_accepted(task, digest):
+            return task.outcome_size or 0
     return state.uploads.received(device, task_id, digest)
 
 
@@ -157,7 +168,7 @@ def accept_upload(
         expected: what `look_at_outcome` said of it; None: it is looked up.
 
     Raises:
-        KeyError: the device has no such task.
+        UnknownTaskError: the device has no such task.
         NotWantedError: surplus or stale.
         OutcomeRefusedError: it does not fit, with the reason.
         StorageError: no space; nothing was accepted.
@@ -180,14 +191,15 @@ def accept_upload(
         try:
             with state.database.write() as session:
                 task = find_task(session, device, task_id)
-                if _admit(task, digest) is None:
+                if _was_accepted(task, digest):
                     return Accepted()
-                after = _record(session, task, state.now(), noted, digest, size)
+                before, after = _record(session, device, task, state.now(), noted, digest, size)
+                idle = not has_open_task(session, device)
         except (NotWantedError, OutcomeRefusedError):
             # The round closed, or another outcome came, while this one was checked: no row names the file.
             state.outcomes.delete(digest)
             raise
-        return Accepted(made_room=not done, closed=not after.state.takes_outcomes)
+        return Accepted(after.busy() < before.busy(), not after.state.takes_outcomes, idle)
     finally:
         upload.discard()
 
@@ -209,48 +221,54 @@ def sweep_uploads(state: ServerState) -> None:
     state.uploads.sweep(wanted)
 
 
-def _admit(task: TaskRows, digest: str) -> Expectation | None:
-    """What the outcome has to fit; None when just this one was accepted before."""
-    assignment, run, row, earlier = task.assignment, task.run, task.round, task.outcome
-    task_id = assignment.task_id
-    if earlier is not None:
-        if earlier.digest == digest:
-            return None
+def _was_accepted(task: KeptTask, digest: str) -> bool:
+    """Whether just this outcome was accepted before; False: it is wanted."""
+    if task.outcome_digest is not None:
+        if task.outcome_digest == digest:
+            return True
         raise OutcomeRefusedError(
-            "conflicting_outcome", f"Task {task_id} has another outcome already, which stays the one that counts."
+            "conflicting_outcome", f"Task {task.task_id} has another outcome already, which stays the one that counts."
         )
-    round_state = RoundState(row.state)
-    if assignment.state != AssignmentState.OPEN.value or not round_state.takes_outcomes:
+    round_state = RoundState(task.round_state)
+    if task.state != AssignmentState.OPEN.value or not round_state.takes_outcomes:
         if round_state in (RoundState.FOLDING, RoundState.DONE):
-            raise NotWantedError("surplus", f"Round {assignment.round} closed without task {task_id}.")
+            raise NotWantedError("surplus", f"Round {task.round} closed without task {task.task_id}.")
         if round_state is RoundState.FAILED:
-            raise NotWantedError("stale", f"Round {assignment.round} was given up: {row.why}.")
-        if assignment.state == AssignmentState.FAILED.value:
-            raise NotWantedError("stale", f"Task {task_id} took longer than a task of this run may.")
-        raise NotWantedError("stale", f"Task {task_id} was silent for too long and went to another device.")
-    settings = RunSettings.from_json(run.settings)
-    return Expectation(
-        task_id=task_id,
-        base_weights_hash=row.base_weights_hash,
-        layout_hash=run.layout_hash,
-        weight_size=run.weight_size,
-        statistic_size=run.statistic_size,
-        max_norm=settings.norm_bound,
-        sections=strategy_for(settings, run.weight_size).demand.sections,
-        limits=ModelLimits.from_json(run.limits),
-    )
+            raise NotWantedError("stale", f"Round {task.round} was given up: {task.round_why}.")
+        if task.state == AssignmentState.FAILED.value:
+            raise NotWantedError("stale", f"Task {task.task_id} took longer than a task of this run may.")
+        raise NotWantedError("stale", f"Task {task.task_id} was silent for too long and went to another device.")
+    return False
 
 
-def _record(session: Session, task: TaskRows, now: Moment, outcome: Outcome, digest: str, size: int) -> Round:
-    """Writes down an outcome and what it means for its round, which is returned."""
-    assignment, run = task.assignment, task.run
+def _expectation(session: Session, task: KeptTask) -> Expectation:
+    """What an outcome of the task has to fit."""
+    with reading(task.run):
+        stored, limits = session.execute(_SETTINGS, {"run": task.run}).one()
+        settings = RunSettings.from_json(stored)
+        return Expectation(
+            task_id=task.task_id,
+            base_weights_hash=task.base_weights_hash,
+            layout_hash=task.layout_hash,
+            weight_size=task.weight_size,
+            statistic_size=task.statistic_size,
+            max_norm=settings.norm_bound,
+            sections=strategy_for(settings, task.weight_size).demand.sections,
+            limits=ModelLimits.from_json(limits),
+        )
+
+
+def _record(
+    session: Session, device: str, task: KeptTask, now: Moment, outcome: Outcome, digest: str, size: int
+) -> tuple[Round, Round]:
+    """Writes down an outcome and what it means for its round: before and after."""
     status = OutcomeStatus(outcome.status)
     session.execute(
         _INSERT,
         {
             "task_id": outcome.task_id,
-            "run": run.run,
-            "round": assignment.round,
+            "run": task.run,
+            "round": task.round,
             "digest": digest,
             "size": size,
             "status": status.name.lower(),
@@ -261,13 +279,15 @@ def _record(session: Session, task: TaskRows, now: Moment, outcome: Outcome, dig
             "accepted_at": now.date,
         },
     )
-    before = load_round(session, run, assignment.round)
-    after = before.settle(assignment.device, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
-    save_round(session, run, assignment.round, before, after, now.clock)
+    with reading(task.run):
+        run = session.get_one(RunRow, task.run)
+        before = load_round(session, run, task.round)
+    after = before.settle(device, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
+    save_round(session, run, task.round, before, after, now.clock)
     if after.state is RoundState.FAILED:
         session.flush()
         fail_run_if_hopeless(session, run, now)
-    return after
+    return before, after
 
 
 def _name(reason: IntEnum | int) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 
 from sqlalchemy import BindParameter, ColumnElement, Float, and_, bindparam, func, insert, select, update
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
+from edgefl.errors import EdgeflError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import Assignment, AssignmentState, Round, RoundState, RunSettings, rest_seconds
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow, table
@@ -14,10 +18,14 @@ from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, R
 __all__ = [
     "OUT_OF_TIME",
     "Disposition",
+    "KeptTask",
     "RunState",
-    "TaskRows",
+    "UnknownTaskError",
+    "UnreadableRunError",
     "find_task",
+    "has_open_task",
     "load_round",
+    "reading",
     "rests_until",
     "save_round",
     "stop_round",
@@ -27,12 +35,31 @@ __all__ = [
 
 OUT_OF_TIME = Reason.OUT_OF_TIME.name.lower()
 _CHANGING = ("state", "assigned_clock", "leased_until_clock", "ended_clock", "temporary")
+# No column that holds JSON: what became of a task can be said of a run that cannot be read, too.
 _TASK = (
-    select(AssignmentRow, RunRow, RoundRow, OutcomeRow)
+    select(
+        AssignmentRow.task_id,
+        AssignmentRow.run,
+        AssignmentRow.round,
+        AssignmentRow.state,
+        RunRow.layout_hash,
+        RunRow.weight_size,
+        RunRow.statistic_size,
+        RoundRow.state,
+        RoundRow.why,
+        RoundRow.base_weights_hash,
+        OutcomeRow.digest,
+        OutcomeRow.size,
+    )
     .join(RunRow, RunRow.run == AssignmentRow.run)
     .join(RoundRow, and_(RoundRow.run == AssignmentRow.run, RoundRow.number == AssignmentRow.round))
     .outerjoin(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
     .where(AssignmentRow.task_id == bindparam("task_id"), AssignmentRow.device == bindparam("device"))
+)
+_HAS_OPEN_TASK = (
+    select(AssignmentRow.task_id)
+    .where(AssignmentRow.device == bindparam("device"), AssignmentRow.state == AssignmentState.OPEN.value)
+    .limit(1)
 )
 _STATES = {state.value: state for state in AssignmentState}
 # Columns instead of objects, and made once: every call for work comes through here.
@@ -80,26 +107,61 @@ _UPDATE = (
 )
 
 
+class UnknownTaskError(EdgeflError):
+    """The device has no such task."""
+
+
+class UnreadableRunError(EdgeflError):
+    """What is kept of a run makes no sense: the server's trouble, and none of the device that asked."""
+
+
 @dataclass(frozen=True)
-class TaskRows:
-    """A task with what it belongs to, and its outcome."""
+class KeptTask:
+    """A task with what its run and its round say of it, and its outcome."""
 
-    assignment: AssignmentRow
-    run: RunRow
-    round: RoundRow
-    outcome: OutcomeRow | None
+    task_id: str
+    run: str
+    round: int
+    state: str
+    layout_hash: str
+    weight_size: int
+    statistic_size: int
+    round_state: str
+    round_why: str
+    base_weights_hash: str
+    outcome_digest: str | None
+    outcome_size: int | None
 
 
-def find_task(session: Session, device: str, task_id: str) -> TaskRows:
+_KEPT = tuple(field.name for field in fields(KeptTask))
+
+
+def find_task(session: Session, device: str, task_id: str) -> KeptTask:
     """A task of a device.
 
     Raises:
-        KeyError: the device has no such task.
+        UnknownTaskError: the device has no such task.
     """
     found = session.execute(_TASK, {"task_id": task_id, "device": device}).one_or_none()
     if found is None:
-        raise KeyError(task_id)
-    return TaskRows(*found)
+        raise UnknownTaskError(f"The device has no task {task_id}.", hint="Drop it and ask for the next one.")
+    return KeptTask(**dict(zip(_KEPT, found, strict=True)))
+
+
+def has_open_task(session: Session, device: str) -> bool:
+    """Whether a device has an open task of any run."""
+    return session.scalar(_HAS_OPEN_TASK, {"device": device}) is not None
+
+
+@contextmanager
+def reading(run_id: str) -> Iterator[None]:
+    """Whatever goes wrong with what is kept of a run becomes an `UnreadableRunError`."""
+    try:
+        yield
+    except DatabaseError:
+        raise
+    except Exception as error:
+        raise UnreadableRunError(f"Run {run_id} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def task_id_of(run: str, number: int, assignment: Assignment) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 from sqlalchemy import and_, bindparam, select
 from sqlalchemy.exc import DatabaseError
@@ -14,7 +15,9 @@ from edgefl_server.storage.round_rows import (
     Disposition,
     RunState,
     find_task,
+    has_open_task,
     load_round,
+    reading,
     rests_until,
     save_round,
     task_id_of,
@@ -23,7 +26,16 @@ from edgefl_server.storage.runs import readable_runs
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
 
-__all__ = ["devices_with_tasks", "ended_runs", "may_fetch", "next_task", "renew_lease", "work_for"]
+__all__ = [
+    "Found",
+    "devices_with_tasks",
+    "ended_runs",
+    "look_for_task",
+    "may_fetch",
+    "next_task",
+    "renew_lease",
+    "work_for",
+]
 
 _HAND_OUT, _READ = "hand out tasks", "read the round"
 _ACTIVE = (
@@ -53,8 +65,30 @@ _LATEST_FOLDED = (
 )
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a device that asks for work gets.
+
+    Attributes:
+        task: its open task, else a new one; None: there is none that it could be given now.
+        has_task: it has an open task; without `task`, of a run that cannot be read now.
+    """
+
+    task: Task | None
+    has_task: bool
+
+
 def next_task(state: ServerState, device: DeviceRow) -> Task | None:
+    """The task of `look_for_task`."""
+    return look_for_task(state, device).task
+
+
+def look_for_task(state: ServerState, device: DeviceRow) -> Found:
     """The device's open task, else a new one, else None. A run with which this is not possible is passed over."""
+    with state.database.read() as session:
+        # Many find nothing, since they have done their part or pause; they must not queue up for the writer.
+        if next(_offers(state, session, device, state.clock()), None) is None:
+            return Found(None, has_open_task(session, device.device))
     with state.database.write() as session:
         now = state.clock()
         for run, before, after in _offers(state, session, device, now):
@@ -69,8 +103,8 @@ def next_task(state: ServerState, device: DeviceRow) -> Task | None:
                 continue
             state.troubles.clear(run.run, _HAND_OUT)
             save_round(session, run, run.round, before, after, now)
-            return task
-    return None
+            return Found(task, True)
+        return Found(None, has_open_task(session, device.device))
 
 
 def devices_with_tasks(state: ServerState) -> list[str]:
@@ -114,19 +148,20 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
         any more.
 
     Raises:
-        KeyError: the device has no such task.
+        UnknownTaskError: the device has no such task.
     """
     with state.database.write() as session:
         task = find_task(session, device, task_id)
-        run, row = task.run, task.assignment
-        if row.state != AssignmentState.OPEN.value:
+        if task.state != AssignmentState.OPEN.value:
             return None
         now = state.clock()
-        before = load_round(session, run, row.round)
+        with reading(task.run):
+            run = session.get_one(RunRow, task.run)
+            before = load_round(session, run, task.round)
         after = before.renew(device, now)
         if after is None:
             return None
-        save_round(session, run, row.round, before, after, now)
+        save_round(session, run, task.round, before, after, now)
         renewed = after.latest(device)
         assert renewed is not None
         return max(1.0, renewed.leased_until - now)

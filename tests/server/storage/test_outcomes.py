@@ -8,7 +8,15 @@ import pytest
 
 from edgefl.errors import OutcomeRefusedError, StorageError
 from edgefl.wire.messages import OutcomeStatus, Reason
-from edgefl_server.storage import NotWantedError, accept_outcome, look_at_outcome, next_task, run_status, stop_run
+from edgefl_server.storage import (
+    NotWantedError,
+    UnknownTaskError,
+    accept_outcome,
+    look_at_outcome,
+    next_task,
+    run_status,
+    stop_run,
+)
 
 
 def counts(fleet, run: str, number: int = 1) -> dict[str, int]:
@@ -57,9 +65,9 @@ def test_an_outcome_of_somebody_elses_task_is_not_taken(fleet) -> None:
     first, second = fleet.add_devices(2)
     fleet.create_run(target=2)
     outcome = fleet.outcome(fleet.task(first))
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownTaskError):
         fleet.accept(second, outcome)
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownTaskError):
         accept_outcome(fleet.state, first.device, "no-such-task", outcome.encode())
 
 
@@ -283,5 +291,5 @@ def test_the_largest_outcome_leaves_room_for_any_codec(fleet) -> None:
     task = fleet.task(device)
     outcome = fleet.outcome(task)
     assert len(outcome.encode()) < look_at_outcome(fleet.state, device.device, task.task_id, None).most_bytes < 2**21
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownTaskError):
         look_at_outcome(fleet.state, "0" * 32, task.task_id, None)

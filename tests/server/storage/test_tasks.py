@@ -6,6 +6,7 @@ from edgefl.wire.messages import Correction, Reason, TaskKind
 from edgefl_server.aggregation import task_seed
 from edgefl_server.storage import (
     NotWantedError,
+    UnknownTaskError,
     authenticate,
     close_due_rounds,
     enrol,
@@ -87,9 +88,9 @@ def test_a_lease_is_renewed_for_its_own_device_only(fleet) -> None:
     fleet.create_run(target=1, lease_seconds=30)
     task = fleet.task(first)
     assert renew_lease(fleet.state, first.device, task.task_id) == 30
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownTaskError):
         renew_lease(fleet.state, second.device, task.task_id)
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownTaskError):
         renew_lease(fleet.state, first.device, "nothing")
 
 
