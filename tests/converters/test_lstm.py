@@ -158,9 +158,12 @@ def test_it_converts_for_each_target(tmp_path, target):
     edgefl.convert(small(3), tmp_path / "model.tflite", batch_size=MANY_ROWS, target=target, verify=False)
 
 
-def test_micro_batches_train_as_in_keras():
+@pytest.mark.parametrize(
+    "make", [lambda: small(3), pytest.param(stacked_in_both_directions, marks=pytest.mark.slow)], ids=["one", "stacked"]
+)
+def test_micro_batches_train_as_in_keras(make):
     keras.utils.set_random_seed(1)
-    model = stacked_in_both_directions()
+    model = make()
     check_agreement(model, build(model, batch_size=4, options=Options(micro_batch=2)).data).require()
 
 
