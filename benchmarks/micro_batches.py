@@ -18,7 +18,6 @@ from typing import Any
 import edgefl
 from edgefl_device_runtime.measuring import measure
 from local_steps.cases import CASES, save_batch
-from local_steps.keras_models import build
 
 BATCH = 32
 MODELS = ("fedavg_cnn", "smartwatch_1d_cnn", "transformer")
@@ -36,6 +35,8 @@ print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.st
 
 def measured(name: str, rows: int, folder: Path) -> list[dict[str, Any]]:
     """One row of the table for each runtime."""
+    from local_steps.keras_models import build  # brings TensorFlow, which takes seconds
+
     file = folder / f"{name}-{rows}.tflite"
     result = edgefl.convert(build(name), file, batch_size=BATCH, micro_batch=rows, verify=False)
     table = []

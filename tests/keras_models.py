@@ -11,6 +11,7 @@ from keras import layers
 from edgefl_converters.building import BuiltModel, build
 
 BATCH = 8
+SEPARABLE_BATCH = 16
 
 
 @functools.cache
@@ -36,6 +37,12 @@ def separable_network() -> keras.Model:
     model = keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(4)])
     model.compile(keras.optimizers.SGD(0.1), "mse")
     return model
+
+
+@functools.cache
+def built_separable_network() -> BuiltModel:
+    """The file of it, with a batch for which most of what is kept are activations; made once for all tests."""
+    return build(separable_network(), batch_size=SEPARABLE_BATCH)
 
 
 def cnn(optimizer: Any = "sgd") -> keras.Model:

@@ -1,7 +1,8 @@
-"""Makes the kernel parity harness a fixture."""
+"""Makes the kernel parity harness a fixture, and keeps Python from looking through all of TensorFlow for garbage."""
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -9,6 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _set_aside() -> None:
+    """What is alive before a module: imports, and graphs that TensorFlow keeps for ever.
+
+    Otherwise each look for garbage, of which Keras orders one in every `clear_session`, goes through all of it again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -52,7 +52,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "fault"), [*(("sgd", fault) for fault in FAULTS), ("adam", "none"), ("adam", "mu is ignored")]
+    ("optimizer", "fault"),
+    [
+        *(("sgd", fault) for fault in FAULTS),
+        ("adam", "none"),
+        pytest.param("adam", "mu is ignored", marks=pytest.mark.slow),
+    ],
 )
 def test_the_verification_sees_every_fault_and_nothing_where_there_is_none(monkeypatch, optimizer, fault):
     owner, name, wrong, kind = FAULTS[fault]

@@ -40,7 +40,16 @@ def edgefl(folder, *arguments):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_model_is_converted_verified_and_exported(folder):
+def here(folder, monkeypatch, capsys, *arguments):
+    """The same in this process, where another would tell no more: TensorFlow takes seconds to start."""
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    printed = capsys.readouterr()
+    return subprocess.CompletedProcess(arguments, ended.value.code, printed.out, printed.err)
+
+
+def test_a_model_is_converted_verified_and_exported(folder, monkeypatch, capsys):
     given = ["--loss", "mse", "--optimizer", "adam", "--metric", "mae", "--batch-size", "4"]
 
     done = edgefl(folder, "convert", "my_models:model", "-o", "model.tflite", *given, "--format", "json")
@@ -58,7 +67,7 @@ def test_a_model_is_converted_verified_and_exported(folder):
     assert json.loads(done.stdout) == {"path": "model.keras", "bytes": (folder / "model.keras").stat().st_size}
     assert done.stderr == ""
 
-    done = edgefl(folder, "verify", "model.tflite", "--against", "model.keras")
+    done = here(folder, monkeypatch, capsys, "verify", "model.tflite", "--against", "model.keras")
     assert done.returncode == 0, done.stderr
     assert "model.tflite agrees with model.keras" in done.stdout
     assert "ai-edge-litert" in done.stdout
@@ -168,13 +177,10 @@ def test_a_choice_that_cannot_be_gives_one_line_its_exit_code_and_no_file(
     folder, monkeypatch, capsys, options, code, message
 ):
     (folder / "wide.py").write_text(textwrap.dedent(WIDE))
-    monkeypatch.chdir(folder)
-    with pytest.raises(SystemExit) as ended:
-        main(["convert", "wide:model", "-o", "bad.tflite", *options.split()])
-    assert ended.value.code == code
-    printed = capsys.readouterr()
-    assert message in printed.err
-    assert printed.out == ""
+    done = here(folder, monkeypatch, capsys, "convert", "wide:model", "-o", "bad.tflite", *options.split())
+    assert done.returncode == code
+    assert message in done.stderr
+    assert done.stdout == ""
     assert not list(folder.glob("*bad*"))
 
 
@@ -196,17 +202,24 @@ OWN = """
 """
 
 
-def test_the_code_of_a_module_is_run_only_if_asked_and_said_so(folder):
+@pytest.fixture(scope="module")
+def own(folder):
+    """The name of a saved model with a class of the module own_layers, which is not loaded here."""
     (folder / "own_layers.py").write_text(textwrap.dedent(OWN))
-    save = "import own_layers; own_layers.model().save('own.keras')"
-    subprocess.run([sys.executable, "-c", save], cwd=folder, check=True, capture_output=True)
+    module = {"__name__": "own_layers"}
+    exec(textwrap.dedent(OWN), module)
+    module["model"]().save(folder / "own.keras")
+    return "own.keras"
 
-    done = edgefl(folder, "convert", "own.keras", "-o", "own.tflite", "--no-verify")
+
+def test_the_code_of_a_module_is_run_only_if_asked_and_said_so(folder, own, monkeypatch, capsys):
+    done = here(folder, monkeypatch, capsys, "convert", own, "-o", "own.tflite", "--no-verify")
     assert done.returncode == 10
     assert "uses Double, which Keras does not know. Name the module that defines it" in done.stderr
+    assert "own_layers" not in sys.modules
 
     known = ["--custom-objects", "own_layers"]
-    done = edgefl(folder, "convert", "own.keras", "-o", "own.tflite", "--no-verify", *known)
+    done = here(folder, monkeypatch, capsys, "convert", own, "-o", "own.tflite", "--no-verify", *known)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0] == "running the code of module own_layers"
 
@@ -221,18 +234,19 @@ def test_the_code_of_a_module_is_run_only_if_asked_and_said_so(folder):
     assert all("from Keras's" in line and "on 7 of those rows" in line for line in lines[2:])
 
 
-def test_an_export_that_cannot_be_gives_one_line_and_no_file(folder):
-    done = edgefl(folder, "export", "own.tflite", "-o", "bad.tflite", "--quantize", "int8")
+def test_an_export_that_cannot_be_gives_one_line_and_no_file(folder, own, monkeypatch, capsys):
+    here(folder, monkeypatch, capsys, "convert", "own_layers:model", "-o", "own.tflite", "--no-verify")
+    done = here(folder, monkeypatch, capsys, "export", "own.tflite", "-o", "bad.tflite", "--quantize", "int8")
     assert done.returncode == 4
     assert "int8 needs a calibration source" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(folder.glob("*bad*"))
 
 
-def test_a_file_that_is_no_model_gives_one_line_its_exit_code_and_no_file(folder):
+def test_a_file_that_is_no_model_gives_one_line_its_exit_code_and_no_file(folder, monkeypatch, capsys):
     (folder / "notes.txt").write_text("not a model")
 
-    done = edgefl(folder, "convert", "notes.txt", "-o", "bad.tflite")
+    done = here(folder, monkeypatch, capsys, "convert", "notes.txt", "-o", "bad.tflite")
 
     assert done.returncode == 10
     assert done.stdout == ""

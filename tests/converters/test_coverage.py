@@ -12,17 +12,22 @@ from keras_coverage.families import ROWS
 from keras_coverage.measuring import measure, measure_architecture
 from keras_coverage.public import SECTIONS, aliases, public
 from keras_coverage.report import answers, refused_share, written_answers
+from keras_coverage.representatives import REPRESENTATIVES, found_anew
 from keras_coverage.running import NETWORKS, run_all
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
 
 
-ROWS_WITH_MODELS = [
-    pytest.param(ROWS[api], section, id=f"{section}.{aliases(section, api)[0]}")
+ROWS_WITH_MODELS = {
+    f"{section}.{aliases(section, api)[0]}": (ROWS[api], section)
     for section in SECTIONS
     for api in public(section)
     if api in ROWS and ROWS[api].models
-]
+}
+
+
+def rows(names):
+    return [pytest.param(*ROWS_WITH_MODELS[name], id=name) for name in names]
 
 
 def test_every_public_name_has_a_row():
@@ -43,13 +48,18 @@ def test_at_most_one_row_in_twenty_of_those_with_a_gradient_says_no():
     assert refused <= 0.05 * total
 
 
-@pytest.mark.parametrize(("row", "section"), ROWS_WITH_MODELS)
+@pytest.mark.parametrize(("row", "section"), rows(sorted(REPRESENTATIVES)))
 def test_first_model_of_a_row(row, section):
     measure(replace(row, models=dict([next(iter(row.models.items()))])), section)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("row", "section"), ROWS_WITH_MODELS)
+def test_the_rows_of_the_fast_suite_are_those_of_the_rule():
+    assert set(found_anew()) == REPRESENTATIVES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("row", "section"), rows(ROWS_WITH_MODELS))
 def test_row(row, section):
     measure(row, section)
 

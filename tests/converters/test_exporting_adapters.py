@@ -125,8 +125,17 @@ def test_kept_adapters_convert_again_to_the_same_layout_and_values(trained, tmp_
     np.testing.assert_array_equal(again.initial_weights(), before.layout.pack(values))
 
 
-def test_adapters_that_a_configuration_does_not_tell_of_are_verified_with_their_alpha(trained, tmp_path):
-    result = edgefl.convert(trained[2], tmp_path / "again.tflite", batch_size=4)
+@pytest.mark.parametrize("every_kind", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_adapters_that_a_configuration_does_not_tell_of_are_verified_with_their_alpha(request, every_kind, tmp_path):
+    if every_kind:
+        model = request.getfixturevalue("trained")[2]
+    else:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(5), layers.Dense(3)])
+        model.layers[0].enable_lora(2, lora_alpha=8)
+        model.layers[0].lora_kernel_b.assign(np.ones((2, 5)))
+        model.compile("sgd", "mse")
+    result = edgefl.convert(model, tmp_path / "again.tflite", batch_size=4)
     assert result.report["verification"]["passed"]
 
 

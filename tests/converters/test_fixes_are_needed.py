@@ -1,6 +1,7 @@
 """What the converter or a runtime does wrong without a word: with a fix switched off, the verification sees it.
 
 If one of these fails because the file is right without the fix, TensorFlow or the runtime was mended: delete the fix.
+They are slow tests, as only other versions of TensorFlow and the runtimes change what they find.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgefl_converters.lowerings import LOWERINGS, pooling
 from edgefl_converters.recurrence import unrolled_recurrence
 from edgefl_converters.verification.verifying import check_agreement
 
+pytestmark = pytest.mark.slow
 BATCH = 4
 
 

@@ -127,20 +127,20 @@ def small(steps, *before):
 
 
 def stacked_in_both_directions():
-    given = keras.Input((4, 3))
+    given = keras.Input((3, 3))
     hidden = layers.Bidirectional(layers.LSTM(UNITS, return_sequences=True, dropout=0.3))(layers.Dense(3)(given))
     return compiled(given, layers.Dense(1)(layers.LSTM(3)(hidden)))
 
 
 def handing_over():
-    source, target = keras.Input((4, 3)), keras.Input((3, 3))
+    source, target = keras.Input((3, 3)), keras.Input((2, 3))
     _, *states = layers.LSTM(UNITS, return_state=True)(source)
     decoded = layers.LSTM(UNITS, return_sequences=True)(target, initial_state=states)
     return compiled([source, target], layers.Dense(2)(decoded))
 
 
 def used_twice_with_its_states():
-    given = keras.Input((4, UNITS))
+    given = keras.Input((3, UNITS))
     shared = layers.LSTM(UNITS, return_sequences=True, return_state=True, go_backwards=True, use_bias=False)
     sequence, h, c = shared(shared(given)[0])
     return compiled(given, layers.Dense(1)(layers.Concatenate()([layers.Flatten()(sequence), h, c])))
@@ -158,9 +158,12 @@ def test_it_converts_for_each_target(tmp_path, target):
     edgefl.convert(small(3), tmp_path / "model.tflite", batch_size=MANY_ROWS, target=target, verify=False)
 
 
-def test_micro_batches_train_as_in_keras():
+@pytest.mark.parametrize(
+    "make", [lambda: small(3), pytest.param(stacked_in_both_directions, marks=pytest.mark.slow)], ids=["one", "stacked"]
+)
+def test_micro_batches_train_as_in_keras(make):
     keras.utils.set_random_seed(1)
-    model = stacked_in_both_directions()
+    model = make()
     check_agreement(model, build(model, batch_size=4, options=Options(micro_batch=2)).data).require()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import keras
@@ -88,19 +89,26 @@ def answers(built, path):
     }
 
 
+OPTIMIZERS = {
+    "sgd": lambda: "sgd",
+    "momentum and clipnorm": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, clipnorm=0.05),
+    "adam and global_clipnorm": lambda: keras.optimizers.Adam(global_clipnorm=0.1),
+}
+
+
+@functools.cache
+def in_parts(optimizer):
+    """The file with micro-batches, made once for all tests."""
+    return build(image_model(OPTIMIZERS[optimizer]()), batch_size=BATCH, options=Options(micro_batch=PART))
+
+
 @pytest.mark.parametrize(
     "optimizer",
-    [
-        lambda: "sgd",
-        lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, clipnorm=0.05),
-        lambda: keras.optimizers.Adam(global_clipnorm=0.1),
-    ],
-    ids=["sgd", "momentum and clipnorm", "adam and global_clipnorm"],
+    [pytest.param("sgd", marks=pytest.mark.slow), "momentum and clipnorm", "adam and global_clipnorm"],
 )
 def test_a_file_with_micro_batches_trains_as_one_without_on_both_runtimes(optimizer, tmp_path):
-    whole = answers(build(image_model(optimizer()), batch_size=BATCH), tmp_path / "whole.tflite")
-    built = build(image_model(optimizer()), batch_size=BATCH, options=Options(micro_batch=PART))
-    parts = answers(built, tmp_path / "parts.tflite")
+    whole = answers(build(image_model(OPTIMIZERS[optimizer]()), batch_size=BATCH), tmp_path / "whole.tflite")
+    parts = answers(in_parts(optimizer), tmp_path / "parts.tflite")
     assert whole.keys() == parts.keys() == {"ai-edge-litert", "tflite-runtime"}
     for runtime in whole:
         for expected, found in zip(whole[runtime], parts[runtime], strict=True):
@@ -111,7 +119,7 @@ def test_a_file_with_micro_batches_trains_as_one_without_on_both_runtimes(optimi
 
 
 def test_the_step_counts_once_and_repeats_itself_to_the_last_bit(tmp_path):
-    built = build(image_model(), batch_size=BATCH, options=Options(micro_batch=PART))
+    built = in_parts("momentum and clipnorm")
     one, two = (answers(built, tmp_path / "m.tflite")["ai-edge-litert"] for _ in range(2))
     for first, second in zip(one, two, strict=True):
         assert {name: each.tobytes() for name, each in first.items()} == {
@@ -166,10 +174,10 @@ def attention():
 @pytest.mark.parametrize(
     ("make", "rows", "algorithms"),
     [
-        (embedded, 2, ()),
+        (embedded, 4, ()),
         (sequence, 4, ("feddyn",)),
         (shared_mask, 1, ("fedsgd",)),
-        pytest.param(embedded, 4, ("fedsgd",), marks=pytest.mark.slow),
+        pytest.param(embedded, 2, ("fedsgd",), marks=pytest.mark.slow),
         pytest.param(recurrent, 2, ("fedprox", "fedsgd"), marks=pytest.mark.slow),
         pytest.param(attention, 2, (), marks=pytest.mark.slow),
         pytest.param(image_model, 4, ("scaffold", "fedsgd"), marks=pytest.mark.slow),
@@ -193,7 +201,7 @@ def test_activations_of_a_batch_take_the_memory_of_a_micro_batch(tmp_path):
         path.write_bytes(built.data)
         return {each.runtime: each.arenas for each in measure(path, built.manifest)}
 
-    whole, parts = arenas(64, None), arenas(64, 4)
+    whole, parts = arenas(64, None), arenas(64, 8)
     assert whole.keys() == {"ai-edge-litert", "tflite-runtime"}
     assert parts["ai-edge-litert"]["train"] < 0.4 * whole["ai-edge-litert"]["train"]
     # It keeps memory for each partition that is delegated, of which there are more.
@@ -283,7 +291,7 @@ class Centred(layers.Layer):
 def test_a_layer_of_ones_own_that_mixes_rows_is_caught_by_the_verification(tmp_path):
     network = model([keras.Input((5,)), layers.Dense(4), Centred(name="centred"), dense()])
     with pytest.raises(VerificationError, match=r"layer 'centred'.*Convert without --micro-batch"):
-        edgefl.convert(network, tmp_path / "m.tflite", batch_size=BATCH, micro_batch=PART)
+        edgefl.convert(network, tmp_path / "m.tflite", batch_size=4, micro_batch=2)
     assert list(tmp_path.iterdir()) == []
 
 

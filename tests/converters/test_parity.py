@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import flatbuffers
 import keras
 import numpy as np
@@ -27,8 +29,17 @@ def test_both_runtimes_are_installed_here():
     assert [runtime.name for runtime in installed_runtimes()] == ["ai-edge-litert", "tflite-runtime"]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("architecture", ["mlp", "cnn", "conv1d"])
+FAST = {("mlp", "momentum"), ("cnn", "sgd"), ("conv1d", "adam")}
+"""Each architecture and each optimizer once."""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "optimizer"),
+    [
+        pytest.param(*pair, marks=[] if pair in FAST else pytest.mark.slow)
+        for pair in itertools.product(["mlp", "cnn", "conv1d"], OPTIMIZERS)
+    ],
+)
 def test_a_model_trains_as_in_keras_on_both_runtimes(architecture, optimizer):
     model = getattr(keras_models, architecture)(OPTIMIZERS[optimizer]())
     built = build(model, batch_size=BATCH)

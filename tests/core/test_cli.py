@@ -145,6 +145,7 @@ def test_python_m_edgefl_is_the_command() -> None:
 
 HIT = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 class Hit:
     def find_spec(self, name, *rest):
         if name == {module!r}:
