@@ -11,15 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefl.codecs import codec_names
 from edgefl.errors import AuthenticationError, EdgeflError, FormatVersionError, InvalidSettingError, StorageError
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
-from edgefl_device_runtime.agent.conditions import SUPPORTED_KINDS
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.journal import Journal
 from edgefl_device_runtime.agent.lease import AbandonedError, Lease
-from edgefl_device_runtime.agent.local_training import Trainer, given_up, unfinished
 from edgefl_device_runtime.agent.replies import GONE, NotReachedError, Reply, plain
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import open_source
@@ -28,6 +25,16 @@ from edgefl_device_runtime.agent.summary import Summary, TaskReport
 from edgefl_device_runtime.agent.telling import Sending
 from edgefl_device_runtime.agent.uploads import upload
 from edgefl_device_runtime.agent.work import Worker
+from edgefl_device_runtime.tasks import (
+    MINIMUM_EXAMPLES,
+    ModelTrainer,
+    Trainer,
+    capabilities,
+    given_up,
+    unfinished,
+)
+from edgefl_device_runtime.training import TrainableModel
+from edgefl_device_runtime.training.interpreter import check_installed
 
 __all__ = ["Device"]
 
@@ -76,7 +83,7 @@ class Device:
         certificate_pin: str | None = None,
         num_threads: int | str = 1,
         runtime: str = "auto",
-        minimum_examples: int = 2,
+        minimum_examples: int = MINIMUM_EXAMPLES,
         report: Callable[[str], None] = lambda line: None,
         settings: Settings | None = None,
         load_trainer: Callable[[Path], Trainer] | None = None,
@@ -383,17 +390,8 @@ class Device:
 
 
 def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Callable[[Path], Trainer]:
-    # Before any work: a task that then could not be done would be kept from others.
-    from edgefl_device_runtime.training.interpreter import check_installed
-
-    check_installed(runtime)
-
-    def load(path: Path) -> Trainer:
-        from edgefl_device_runtime.agent.trainer import InterpreterTrainer
-
-        return InterpreterTrainer(path, num_threads=num_threads, runtime=runtime, threads_file=threads_file)
-
-    return load
+    check_installed(runtime)  # before any work: a task that then could not be done would be kept from others
+    return lambda path: ModelTrainer(TrainableModel(path, num_threads, runtime, threads_file=threads_file))
 
 
 def _answers_a_poll(reply: Reply) -> bool:
@@ -404,9 +402,4 @@ def _answers_a_poll(reply: Reply) -> bool:
 
 def _capabilities() -> dict[str, Any]:
     """What a server may want to know before it hands out work; nothing that tells who owns the device."""
-    return {
-        "edgefl": __version__,
-        "codecs": list(codec_names()),
-        "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS],
-        "machine": platform.machine(),
-    }
+    return {"edgefl": __version__, **capabilities(), "machine": platform.machine()}

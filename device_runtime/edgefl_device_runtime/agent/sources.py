@@ -21,12 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, DataNotReadyError
+from edgefl_device_runtime.tasks import Arrays
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
-__all__ = ["Arrays", "Source", "open_source", "wrong_or_unfinished"]
-
-Arrays = Mapping[str, NDArray[Any] | FileRows]
-"""Arrays by name: ``x``, ``y`` and ``sample_weight``, or the names of the model's inputs and targets."""
+__all__ = ["Source", "open_source", "wrong_or_unfinished"]
 
 Source = Callable[[], Arrays]
 """Gives the data as it is now. A task asks once, so data may be added between tasks."""

@@ -20,7 +20,7 @@ from edgefl_device_runtime.training.callbacks import Callback, overridden
 from edgefl_device_runtime.training.data import Dataset
 from edgefl_device_runtime.training.history import History
 from edgefl_device_runtime.training.randomness import row_order, step_seeds
-from edgefl_device_runtime.training.trainer import Trainer
+from edgefl_device_runtime.training.train_signature import TrainSignature
 
 __all__ = ["Plan", "check_batch_size", "check_count", "check_learning_rate", "check_mu", "fit"]
 
@@ -135,7 +135,7 @@ def resolve_plan_policy(
 
 
 def fit(
-    trainer: Trainer,
+    train: TrainSignature,
     manifest: ModelManifest,
     data: Dataset,
     plan: Plan,
@@ -148,7 +148,7 @@ def fit(
     """Runs the epochs of a plan.
 
     Args:
-        trainer: takes the steps; it has been told their learning rate.
+        train: takes the steps; it has been told their learning rate.
         manifest: the model's.
         data: prepared for it.
         plan: what to do.
@@ -160,7 +160,7 @@ def fit(
     history, rows, size = History(), data.rows, manifest.batch_size
     tensors = {spec.name: spec.tensor for spec in manifest.signatures["train"].inputs}
     buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=True)
-    arrays, weights, take_step = tuple(buffers.arrays.values()), buffers.weights, trainer.step
+    arrays, weights, take_step = tuple(buffers.arrays.values()), buffers.weights, train.step
     begin, step_end, end = (
         overridden(callbacks, name) for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end")
     )
@@ -196,7 +196,7 @@ def fit(
         history.steps += step + 1
         if history.stopped and step + 1 == steps_per_epoch and epoch + 1 == plan.epochs:
             history.stopped = None  # the limit fell together with the end
-        history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **trainer.take_states()}
+        history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **train.take_states()}
         logs = finalise(manifest.metrics, history.states)
         if validate is not None:
             logs.update({f"val_{name}": value for name, value in validate().items()})

@@ -38,7 +38,7 @@ from edgefl_device_runtime.training.parameters import Parameters, State
 from edgefl_device_runtime.training.randomness import check_seed, step_seeds
 from edgefl_device_runtime.training.single_batch import SingleBatch
 from edgefl_device_runtime.training.threads import check_threads, choose_threads
-from edgefl_device_runtime.training.trainer import Trainer
+from edgefl_device_runtime.training.train_signature import TrainSignature
 
 __all__ = ["TrainableModel"]
 
@@ -94,7 +94,7 @@ class TrainableModel:
         self.runtime = self._interpreter.runtime
         self._parameters = Parameters(self._interpreter, self.manifest)
         self._state = State(self._interpreter, self.manifest)
-        self._trainer = Trainer(self._interpreter, self.manifest)
+        self._train = TrainSignature(self._interpreter, self.manifest)
         self._unread = None if isinstance(source, bytes) else source
         if sum(math.prod(each.shape) for each in self.manifest.state) < _SMALL_STATE:
             self.reset_optimizer()
@@ -177,9 +177,9 @@ class TrainableModel:
         self.stop_training = False
         for callback in callbacks:
             callback.set_model(self)
-        self._trainer.begin(rate, proximal)
+        self._train.begin(rate, proximal)
         return fit(
-            self._trainer,
+            self._train,
             self.manifest,
             data,
             plan,
@@ -220,10 +220,10 @@ class TrainableModel:
         rate, proximal = check_learning_rate(self.manifest, learning_rate), self._check_mu(mu)
         seed = self._calls if seed is None else check_seed(seed)
         batch = self._batch.fill(x, y, sample_weight)
-        self._trainer.begin(rate, proximal)
-        loss = self._trainer.step(*batch, step_seeds(1, seed, 0)[0] if self._random else 0)
+        self._train.begin(rate, proximal)
+        loss = self._train.step(*batch, step_seeds(1, seed, 0)[0] if self._random else 0)
         self._calls += 1
-        return {"loss": loss, **finalise(self.manifest.metrics, self._trainer.take_states())}
+        return {"loss": loss, **finalise(self.manifest.metrics, self._train.take_states())}
 
     def evaluate(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> dict[str, float]:
         """Loss and metrics over any number of rows, by name.

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from edgefl.errors import HashMismatchError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import Correction, Section, Task
-from edgefl_device_runtime.training.algorithms import (
+from edgefl_device_runtime.tasks.control_variates import (
     feddyn_correction,
     feddyn_memory,
     scaffold_change,
     scaffold_correction,
 )
 
-__all__ = ["CONTROL", "correction_for", "learning_rate_of", "remembered"]
+__all__ = ["CONTROL", "control_after", "correction_for", "learning_rate_of"]
 
 Vector = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ def correction_for(task: Task, manifest: ModelManifest, control: Vector | None, 
     return scaffold_correction(_fitting(control, manifest), own)
 
 
-def remembered(
+def control_after(
     task: Task,
     manifest: ModelManifest,
     control: Vector | None,

@@ -11,14 +11,24 @@ from edgefl.codecs import codec_names
 from edgefl.errors import EdgeflError, HashMismatchError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind
-from edgefl_device_runtime.agent.corrections import CONTROL, learning_rate_of
-from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.memory import LONGEST_ASKED
-from edgefl_device_runtime.agent.summary import amount
+from edgefl_device_runtime.tasks.corrections import CONTROL, learning_rate_of
+from edgefl_device_runtime.tasks.examples import Examples
+from edgefl_device_runtime.tasks.run_memory import LONGEST_ASKED
 
-__all__ = ["SUPPORTED_KINDS", "TaskDeclinedError", "check_enough", "check_fits", "check_supported", "memory_bytes"]
+__all__ = [
+    "MINIMUM_EXAMPLES",
+    "SUPPORTED_KINDS",
+    "TaskDeclinedError",
+    "capabilities",
+    "check_enough",
+    "check_fits",
+    "check_supported",
+    "memory_bytes",
+]
 
 SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
+MINIMUM_EXAMPLES = 2
+"""Unless the owner says otherwise."""
 
 
 class TaskDeclinedError(EdgeflError):
@@ -32,6 +42,11 @@ class TaskDeclinedError(EdgeflError):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def capabilities() -> dict[str, list[str]]:
+    """What this version can be asked for: ``codecs`` and ``kinds`` of tasks, by the protocol's names."""
+    return {"codecs": list(codec_names()), "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS]}
 
 
 def check_supported(task: Task) -> None:
@@ -108,7 +123,7 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
 
 
 def memory_bytes(task: Task, manifest: ModelManifest) -> int:
-    """About how many bytes are kept of the run when the task is done: see `Memory`."""
+    """About how many bytes are kept of the run when the task is done: see `RunMemory`."""
     if task.kind != TaskKind.TRAIN:
         return 0
     local = sum(math.prod(each.shape) for each in manifest.local_parameters)
@@ -136,8 +151,8 @@ def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimu
     if examples.rows and count < minimum:
         raise TaskDeclinedError(
             Reason.NOT_READY,
-            f"The task would be done with {amount(count, 'example')}, and this device takes part with at least "
-            f"{minimum} (--minimum-examples).",
+            f"The task would be done with {count} {'example' if count == 1 else 'examples'}, and this device takes "
+            f"part with at least {minimum} (its minimum of examples).",
         )
 
 
