@@ -75,7 +75,7 @@ class StateFolder:
             raise storage_error(error, "lock", self.folder) from error
         # What a kill left behind in the middle of an atomic write.
         for leftover in (*self.folder.glob(".*.part"), *self.runs.glob(".*.part")):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it costs some disk, and the next start tries again
                 leftover.unlink()
 
     def release(self) -> None:
@@ -90,7 +90,7 @@ class StateFolder:
             lock = (self.folder / "lock").stat()
             lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
         except OSError:
-            return False
+            return False  # never used, or a system that does not tell: only the owner's `status` asks
         place = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
         return any("FLOCK" in line and f" {place} " in line for line in lines)
 
@@ -185,5 +185,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
+        return {}  # as if it had never been written: the device then asks for what it held
     return document if isinstance(document, dict) else {}

@@ -139,7 +139,10 @@ class Worker:
                 at_work=self._at_work(task, lease, told),
             )
             if result.error is not None:
-                return self._not_done(task, report, result.error)
+                try:
+                    return self._not_done(task, report, result.error)
+                finally:
+                    del result  # its error's traceback refers to this frame: both would stay, and with them the model
             if memory := result.remembered.get(task.task_id):
                 self.memories.keep(task.run, task.task_id, memory)
             return result.outcome

@@ -383,7 +383,7 @@ def test_an_outcome_that_cannot_be_kept_is_sent_all_the_same(rig, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    device._enrol()
+    device._enrolment.enrol()
     monkeypatch.setattr("edgefl.atomic.os.fsync", full)
     with monkeypatch.context() as patch:
         patch.setattr(device._state, "drop_outcome", lambda: None)
