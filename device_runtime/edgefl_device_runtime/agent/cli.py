@@ -129,7 +129,7 @@ def _threads(text: str) -> int | str:
 
 
 def _enrolment(invitation: str, state: Path) -> dict[str, Any]:
-    """Where to take part: what the invitation says, else what the state folder remembers."""
+    """Finds where to take part: the invitation says so, else the state folder remembers."""
     return asdict(Invitation.parse(invitation)) if invitation else StateFolder(state).enrolment()
 
 

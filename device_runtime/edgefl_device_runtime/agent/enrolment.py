@@ -1,4 +1,4 @@
-"""How a device is taken in by a server: with the operator's token the first time, and by what it remembers later."""
+"""Has a device taken in by a server: with the operator's token the first time, and by what it remembers later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Enrolment"]
 
 
 class Enrolment:
-    """Takes a device's part in a population.
+    """A device's part in a population, which it asks a server for.
 
     Args:
         connection: to the server.

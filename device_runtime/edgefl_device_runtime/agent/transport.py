@@ -27,7 +27,7 @@ _HEAD = 1 << 17
 
 
 class Limits(threading.local):
-    """How much of the next answer is read, in this thread.
+    """Sets how much of the next answer is read, in this thread.
 
     Args:
         settings: see `Settings`.

@@ -101,7 +101,7 @@ class Worker:
         self._trainer: tuple[str, Trainer] | None = None
 
     def do(self, task: Task, report: TaskReport, lease: Lease) -> Outcome | None:
-        """The task's outcome, whatever happens; None when the server no longer wants it.
+        """Makes the task's outcome, whatever happens; None when the server no longer wants it.
 
         Raises:
             AuthenticationError, MissingDependencyError: the owner has to act, and the task stays open until then.
@@ -160,7 +160,7 @@ class Worker:
             return self._not_done(task, report, error)
 
     def _not_done(self, task: Task, report: TaskReport, error: Exception) -> Outcome:
-        """Whatever goes wrong on a device is an outcome: the server must not wait for it."""
+        """Makes an outcome of whatever goes wrong on a device: the server must not wait for it."""
         status, reason = reason_for(error)
         text = str(error) if isinstance(error, EdgeflError) else f"{type(error).__name__}: {error}"
         line = f"{report.title()} {status.name.lower()} ({reason.name.lower()}): {text}"
@@ -170,7 +170,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _at_work(self, task: Task, lease: Lease, told: _Told) -> Iterator[None]:
-        """Around what the model does."""
+        """Notes that the model is at work, around its doing so."""
         lease.check()
         self._journal.doing("training")
         with self._trials.trial("run", task.model_hash) as told.survived:
@@ -196,7 +196,7 @@ class Worker:
         return Received(weights, further)
 
     def _remembered(self, task: Task) -> Remembered:
-        """What counts of the memories of the run, and forgets the others."""
+        """Recalls the memory of the run that counts, and forgets the others."""
         if task.continues is None:
             return {}
         memory = self.memories.recall(task.run, task.continues)

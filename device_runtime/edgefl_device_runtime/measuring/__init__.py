@@ -26,7 +26,7 @@ _SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Delegation:
-    """What the delegate (XNNPACK) takes of the first signature, which is ``train``.
+    """The part that the delegate (XNNPACK) takes of the first signature, which is ``train``.
 
     Attributes:
         ops: how many ops the signature has.
@@ -41,7 +41,7 @@ class Delegation:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one runtime does with a model file.
+    """The findings about one runtime with a model file.
 
     Attributes:
         runtime: its distribution.

@@ -1,4 +1,4 @@
-"""What a device does with a task, as a function: for the agent, a simulation or an owner's own program.
+"""Does what a device does with a task, as a function: for the agent, a simulation or an owner's own program.
 
     from edgefl_device_runtime.tasks import ModelTrainer, Received, perform
     from edgefl_device_runtime.training import TrainableModel

@@ -1,4 +1,4 @@
-"""Whether this device does a task: whether it can, and whether its owner lets it."""
+"""Decides whether this device does a task: whether it can, and whether its owner lets it."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class TaskDeclinedError(EdgeflError):
 
 
 def capabilities() -> dict[str, list[str]]:
-    """What this version can be asked for: ``codecs`` and ``kinds`` of tasks, by the protocol's names."""
+    """Lists what this version can be asked for: ``codecs`` and ``kinds`` of tasks, by the protocol's names."""
     return {"codecs": list(codec_names()), "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS]}
 
 
 def check_supported(task: Task) -> None:
-    """Whether this version knows everything that the task asks for.
+    """Makes sure that this version knows everything that the task asks for.
 
     Raises:
         TaskDeclinedError: it does not.
@@ -85,7 +85,7 @@ def check_supported(task: Task) -> None:
 
 
 def check_fits(task: Task, manifest: ModelManifest) -> None:
-    """Whether the model file, or what the server says, suffices for what the task asks for.
+    """Makes sure that the model file, and what the server says, suffice for what the task asks for.
 
     Raises:
         HashMismatchError: the task names another model.
@@ -123,7 +123,7 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
 
 
 def memory_bytes(task: Task, manifest: ModelManifest) -> int:
-    """About how many bytes are kept of the run when the task is done: see `RunMemory`."""
+    """Says about how many bytes are kept of the run when the task is done: see `RunMemory`."""
     if task.kind != TaskKind.TRAIN:
         return 0
     local = sum(math.prod(each.shape) for each in manifest.local_parameters)
@@ -132,7 +132,7 @@ def memory_bytes(task: Task, manifest: ModelManifest) -> int:
 
 
 def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimum: int) -> None:
-    """Whether an outcome comes of so many examples that the owner lets it go.
+    """Makes sure that an outcome comes of so many examples that the owner lets it go.
 
     One example behind a dense layer can be read from its update, exactly. What counts are examples that are sure to
     take part: those of weight 0 do not, nor those that a task with a limit never comes to. Which ones these are is

@@ -35,12 +35,12 @@ class ModelTrainer:
 
     @property
     def manifest(self) -> ModelManifest:
-        """What the model file says about itself."""
+        """The manifest of the model file."""
         return self._model.manifest
 
     @property
     def num_threads(self) -> int:
-        """Of the interpreter."""
+        """The interpreter's number of threads."""
         return self._model.num_threads
 
     @property
@@ -98,7 +98,7 @@ class ModelTrainer:
         return Training(examples.rows, 0, _plain(states))
 
     def gradient(self, task: Task, examples: Examples) -> tuple[Training, NDArray[np.float32]]:
-        """The gradient over all examples at the current weights; no step is taken."""
+        """Computes the gradient over all examples at the current weights; no step is taken."""
         found = self._model.gradient(examples.x, examples.y, examples.sample_weight, seed=task.seed)
         return Training(found.num_examples, 0, _plain(found.states)), found.vector
 

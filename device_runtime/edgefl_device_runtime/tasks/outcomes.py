@@ -22,7 +22,7 @@ __all__ = ["given_up", "reason_for", "refusal", "unfinished"]
 
 
 def unfinished(task: Task, status: OutcomeStatus, reason: Reason, version: str) -> Outcome:
-    """The outcome of a task that was declined or failed.
+    """Makes the outcome of a task that was declined or failed.
 
     Args:
         task: that was not done.
@@ -41,12 +41,12 @@ def unfinished(task: Task, status: OutcomeStatus, reason: Reason, version: str) 
 
 
 def refusal(task: Task, error: Exception, version: str) -> Outcome:
-    """The outcome of a task that an error has kept from being done; of the error it holds a reason from the list."""
+    """Makes the outcome of a task that an error has kept from being done; all that it tells is a reason of the list."""
     return unfinished(task, *reason_for(error), version)
 
 
 def given_up(outcome: Outcome, refusal: str) -> Outcome:
-    """What is sent instead of an outcome that the server refused, so that nobody waits for another one.
+    """Makes what is sent instead of an outcome that the server refused, so that nobody waits for another one.
 
     Args:
         outcome: that was refused.
@@ -70,7 +70,7 @@ def given_up(outcome: Outcome, refusal: str) -> Outcome:
 
 
 def reason_for(error: Exception) -> tuple[OutcomeStatus, Reason]:
-    """What the server is told about an error."""
+    """Says what the server is told about an error."""
     if isinstance(error, TaskDeclinedError):
         return OutcomeStatus.DECLINED, error.reason
     if isinstance(error, DataNotReadyError):

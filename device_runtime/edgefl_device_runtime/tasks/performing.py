@@ -1,4 +1,4 @@
-"""A task, from the weights and the local data to the outcome that is sent. Equal inputs give equal bytes."""
+"""Performs a task: from the weights and the local data to the outcome. Equal inputs give equal bytes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Received:
 
 @dataclass(frozen=True, eq=False)
 class TaskResult:
-    """What came of a task.
+    """The outcome of a task, and what the device keeps of it.
 
     Attributes:
         outcome: to be sent, whatever happened.
@@ -127,7 +127,7 @@ def _done(
     progress: Progress,
     at_work: contextlib.AbstractContextManager[object] | None,
 ) -> tuple[Outcome, RunMemory]:
-    """An outcome of status ``DONE``, or ``FAILED`` with reason ``DIVERGED``; and what the run is like at its end.
+    """Makes an outcome of status ``DONE``, or ``FAILED`` with reason ``DIVERGED``, and the run's memory at its end.
 
     Raises:
         TaskDeclinedError: this device, its data or its owner speak against it.
@@ -149,7 +149,7 @@ def _done(
 def _worked(
     task: Task, trainer: Trainer, received: Received, examples: Examples, memory: RunMemory, progress: Progress
 ) -> tuple[Outcome, RunMemory]:
-    """See `_done`; nothing speaks against the task."""
+    """Does the work of `_done`, once nothing speaks against the task."""
     manifest, control = trainer.manifest, received.vectors.get(CONTROL)
     trainer.start(received.weights, memory.local, correction_for(task, manifest, control, memory.control))
     sections: tuple[Section, ...] = ()
@@ -185,7 +185,7 @@ def _worked(
 
 
 def _check_received(task: Task, manifest: ModelManifest, received: Received) -> None:
-    """Whether all that the task names is there, and fits the model.
+    """Makes sure that all that the task names is there, and fits the model.
 
     Raises:
         HashMismatchError: it is not.

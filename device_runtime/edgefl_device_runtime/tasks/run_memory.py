@@ -1,4 +1,4 @@
-"""What a device remembers of a run: parameters that never leave it, and its control variate.
+"""The memory that a device has of a run: parameters that never leave it, and its control variate.
 
 Which memory counts is the server's to say, since only it knows which outcomes were folded: a task names the device's
 latest folded task of the run (`Task.continues`), and goes on from what the device kept at the end of that one. What was
@@ -24,7 +24,7 @@ LONGEST_ASKED = 64
 
 
 class MemoryLostError(EdgeflError):
-    """What the server says that this device keeps of the run is not there any more."""
+    """The memory that the server says this device has of the run is not there any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ Remembered = Mapping[str, RunMemory]
 
 
 def recall(task: Task, manifest: ModelManifest, remembered: Remembered) -> RunMemory:
-    """The memory that a task goes on from.
+    """Finds the memory that a task goes on from.
 
     Raises:
         MemoryLostError: there should be one. Zeros instead would be wrong in silence: what the server keeps of the run
@@ -69,7 +69,7 @@ def recall(task: Task, manifest: ModelManifest, remembered: Remembered) -> RunMe
 
 
 def remember(task: Task, remembered: Remembered, after: RunMemory) -> dict[str, RunMemory]:
-    """What a device remembers of a run once a task is done: two memories at most.
+    """Makes what a device remembers of a run once a task is done: two memories at most.
 
     That is the one that the task went on from, which the next task will name if this one's outcome does not come to
     count, and the one at its end. Others are never asked for again.

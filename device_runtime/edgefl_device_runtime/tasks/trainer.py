@@ -1,4 +1,4 @@
-"""What a task needs of whatever trains: an interpreter, or a stand-in of a test's or a simulation's own."""
+"""The protocol of whatever trains for a task: an interpreter, or a test's or a simulation's stand-in for one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[], None]
 
 @dataclass(frozen=True)
 class Training:
-    """What a trainer did.
+    """The work that a trainer did.
 
     Attributes:
         num_examples: local rows; of training that was stopped early at most steps × batch size.
@@ -46,7 +46,7 @@ class Trainer(Protocol):
 
     @property
     def manifest(self) -> ModelManifest:
-        """What the model file says about itself."""
+        """The manifest of the model file."""
 
     @property
     def weights(self) -> Vector:
@@ -76,4 +76,4 @@ class Trainer(Protocol):
         """Evaluates without changing anything."""
 
     def gradient(self, task: Task, examples: Examples) -> tuple[Training, Vector]:
-        """The gradient over all examples at the current weights, float32 ``[layout.weight_size]``."""
+        """Computes the gradient over all examples at the current weights, float32 ``[layout.weight_size]``."""

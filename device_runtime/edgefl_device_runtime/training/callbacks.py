@@ -14,7 +14,7 @@ __all__ = ["Callback", "ModelInTraining", "overridden"]
 
 
 class ModelInTraining(Protocol):
-    """What a callback may do with the model that is being trained; `TrainableModel` says what each does.
+    """A model as a callback may use it while it is being trained; `TrainableModel` says what each method does.
 
     Attributes:
         manifest: what the file says about itself.
@@ -33,25 +33,25 @@ class ModelInTraining(Protocol):
         """The parameters that never leave the device, by name."""
 
     def delta(self, since: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The shared parameters now minus earlier ones."""
+        """Returns the shared parameters now minus earlier ones."""
 
     def get_weights(self) -> list[NDArray[np.float32]]:
-        """Weights and statistics in the order of the Keras model's variables."""
+        """Returns weights and statistics in the order of the Keras model's variables."""
 
     def set_weights(self, weights: Sequence[ArrayLike] | Mapping[str, ArrayLike]) -> None:
         """Sets all of them."""
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Everything that training changes, by name."""
+        """Returns everything that training changes, by name."""
 
     def set_state(self, state: Mapping[str, ArrayLike]) -> None:
         """Restores it."""
 
     def evaluate(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> dict[str, float]:
-        """Loss and metrics over any number of rows."""
+        """Computes loss and metrics over any number of rows."""
 
     def predict(self, x: Any) -> Any:
-        """The model's outputs for any number of rows."""
+        """Computes the model's outputs for any number of rows."""
 
 
 class Callback:
@@ -78,5 +78,5 @@ class Callback:
 
 
 def overridden(callbacks: Sequence[Callback], name: str) -> list[Callable[..., None]]:
-    """The callbacks' methods of this name, without those that `Callback` leaves empty."""
+    """Returns the callbacks' methods of this name, without those that `Callback` leaves empty."""
     return [getattr(each, name) for each in callbacks if getattr(type(each), name, None) is not getattr(Callback, name)]

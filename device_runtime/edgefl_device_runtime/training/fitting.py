@@ -37,7 +37,7 @@ def check_count(name: str, value: Any) -> int:
 
 
 def check_learning_rate(manifest: ModelManifest, value: float | None) -> float:
-    """The learning rate to use: the caller's, else the compiled one.
+    """Returns the learning rate to use: the caller's, else the compiled one.
 
     Raises:
         InvalidSettingError: it is negative or not finite.
@@ -53,7 +53,7 @@ def check_learning_rate(manifest: ModelManifest, value: float | None) -> float:
 
 
 def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) -> float:
-    """The proximal term's factor: the caller's, else 0.
+    """Returns the proximal term's factor: the caller's, else 0.
 
     Raises:
         InvalidSettingError: it is negative or not finite, or above 0 and the file has no such term or no reference was
@@ -76,7 +76,7 @@ def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) 
 
 
 def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
-    """Real rows of a full batch: the caller's number, else the file's.
+    """Returns the real rows of a full batch: the caller's number, else the file's.
 
     Raises:
         InvalidSettingError: it is more than the file's, or less where rows are mixed.
@@ -95,7 +95,7 @@ def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call of `fit` does; every value has been checked.
+    """The plan of one call of `fit`; every value has been checked.
 
     Attributes:
         epochs: number of the epoch to stop before.
@@ -123,7 +123,7 @@ class Plan:
 def resolve_plan_policy(
     manifest: ModelManifest, policy: BatchPolicy | str, rows: int, batch_size: int
 ) -> tuple[BatchPolicy, str | None]:
-    """The policy that applies, and what to tell the user where rows are left out or used twice."""
+    """Returns the policy that applies, and what to tell the user where rows are left out or used twice."""
     resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows)
     rest = rows % batch_size
     if not rest or not manifest.mixes_rows or resolved is BatchPolicy.PAD:

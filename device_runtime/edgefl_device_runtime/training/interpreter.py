@@ -46,7 +46,7 @@ def installed_runtimes() -> tuple[str, ...]:
 
 
 def check_installed(runtime: str) -> None:
-    """Whether there is an interpreter to choose from; none is imported.
+    """Makes sure that there is an interpreter to choose from; none is imported.
 
     Raises:
         InvalidSettingError: no such runtime.
@@ -58,18 +58,18 @@ def check_installed(runtime: str) -> None:
 
 
 def runtime_module(runtime: str) -> str:
-    """The module of one of `RUNTIMES` that holds its interpreter."""
+    """Returns the module of one of `RUNTIMES` that holds its interpreter."""
     return _MODULES[runtime]
 
 
 def runtime_version(runtime: str) -> str:
-    """The version of one of `RUNTIMES` that this process has imported; ``unknown`` if it has none."""
+    """Returns the version of one of `RUNTIMES` that this process has imported; ``unknown`` if it has none."""
     # importlib.metadata would cost 3 MB of memory.
     return str(getattr(sys.modules.get(_MODULES[runtime].partition(".")[0]), "__version__", "unknown"))
 
 
 def choose_runtime(runtime: str, target: str) -> str:
-    """The interpreter that `Interpreter` would use, which is imported."""
+    """Returns the interpreter that `Interpreter` would use, which is imported."""
     return _load(runtime, TARGETS.get(target))[0]
 
 
@@ -120,7 +120,7 @@ class Interpreter:
         self._runners = _Runners(self._interpreter)
 
     def signature(self, name: str) -> Callable[[Arrays], Arrays]:
-        """A signature as a function from named tensors to named tensors.
+        """Returns a signature as a function from named tensors to named tensors.
 
         The inputs are read during the call only; the outputs are new arrays.
 
@@ -313,6 +313,6 @@ def _loading_hint(runtime: str) -> str:
 
 
 def _told_by(error: BaseException) -> str:
-    """Type and first line of an error of the bindings', to stand within a sentence."""
+    """Returns type and first line of an error of the bindings, to stand within a sentence."""
     name, line = type(error).__name__, first_line(error)
     return name if line == name else f"{name}: {line.rstrip('.')}"

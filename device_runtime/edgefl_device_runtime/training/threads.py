@@ -46,7 +46,7 @@ def choose_threads(
     cores: int | None = None,
     measure: Callable[[str | os.PathLike[str] | bytes, ModelManifest, str, Sequence[int]], Timed] | None = None,
 ) -> int:
-    """The number of threads with which a model trains fastest here; fewer, unless more are clearly faster.
+    """Finds the number of threads with which a model trains fastest here; fewer, unless more are clearly faster.
 
     Args:
         source: the model file, or its bytes.
@@ -82,12 +82,12 @@ def choose_threads(
 
 
 def candidates(cores: int) -> list[int]:
-    """What is tried: every number up to 4, then its doubles, and all cores."""
+    """Returns the numbers to try: every one up to 4, then its doubles, and all cores."""
     return sorted({*range(1, min(cores, 4) + 1), *(2**power for power in range(cores.bit_length())), cores})
 
 
 def physical_cores(root: Path = Path("/sys/devices/system/cpu")) -> int:
-    """The cores that this process may use; two threads of one core count once."""
+    """Counts the cores that this process may use; two threads of one core count once."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     found = set()
