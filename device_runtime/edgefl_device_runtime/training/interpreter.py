@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure, first_line
 from edgefl.parts import install_line
 from edgefl.targets import ALL, TARGETS, TargetRuntime
+from edgefl.targets import RUNTIMES as _MODULES
 from edgefl_device_runtime.training.signature_lists import LEAKING, without_leak
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "runtime_version",
 ]
 
-_MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 RUNTIMES = tuple(_MODULES)
 """The interpreters that are known, the faster one first."""
 
