@@ -61,8 +61,8 @@ edgefl.convert(model, sys.argv[1], batch_size={BATCH}, verify=False)
 
 def one_task(model_file: Path, data: Path, runtime: str, in_memory: bool, max_steps: int | None) -> dict[str, float]:
     """Seconds of checking and training, and the peak of this process's memory."""
-    from edgefl_device_runtime.agent.examples import arrange
     from edgefl_device_runtime.agent.sources import open_source
+    from edgefl_device_runtime.tasks import arrange
     from edgefl_device_runtime.training import TrainableModel
 
     model = TrainableModel(model_file, runtime=runtime)

@@ -27,6 +27,7 @@ __all__ = [
     "StorageError",
     "UnsupportedModelError",
     "VerificationError",
+    "first_line",
     "storage_error",
 ]
 
@@ -212,3 +213,9 @@ def storage_error(error: OSError, action: str, path: object) -> StorageError:
     hint = _STORAGE_HINTS.get(error.errno or 0, "Check the path and try again.")
     full = error.errno in _NO_SPACE
     return StorageError(f"Could not {action} {path}: {error.strerror or error}.", hint=hint, full=full)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of any library says; the name of its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

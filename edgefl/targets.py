@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["ALL", "TARGETS", "TargetRuntime", "included"]
+__all__ = ["ALL", "RUNTIMES", "TARGETS", "TargetRuntime", "included"]
+
+RUNTIMES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
+"""The distributions of the interpreters that are known, the faster one first, and the module of each that holds it."""
 
 ALL = "all"
 """The target that includes every other: such a file loads on each of them."""

@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from edgefl.hashing import sha256
-from edgefl_device_runtime.agent.examples import arrange
-from edgefl_device_runtime.agent.local_training import Given, perform, reason_for
 from edgefl_device_runtime.agent.sources import open_source
-from edgefl_device_runtime.agent.trainer import InterpreterTrainer
+from edgefl_device_runtime.tasks import ModelTrainer, Received, perform
+from edgefl_device_runtime.training import TrainableModel
 from rounds_in_a_child import task
 
 
 def main(runtime: str, model: Path, data: Path, step: int, how: str) -> None:
     """Does the task."""
-    trainer = InterpreterTrainer(model, runtime=runtime)
+    trainer = ModelTrainer(TrainableModel(model, runtime=runtime))
     made, weights = task(model)
     steps = 0
 
@@ -39,15 +38,11 @@ def main(runtime: str, model: Path, data: Path, step: int, how: str) -> None:
             data.with_name("new.npz").replace(data)
 
     open_before = len(list(Path("/proc/self/fd").iterdir()))
-    result: dict[str, object]
-    try:
-        examples = arrange(open_source(data)(), trainer.manifest)
-        outcome = perform(made, trainer, Given(weights), examples, progress).outcome
-        result = {"status": outcome.status.name, "outcome": sha256(outcome.encode())}
-    except Exception as error:
-        status, reason = reason_for(error)
-        result = {"status": status.name, "reason": reason.name, "message": str(error)}
-    examples = None
+    done = perform(made, trainer, Received(weights), open_source(data)(), progress=progress)
+    result: dict[str, object] = {"status": done.outcome.status.name, "outcome": sha256(done.outcome.encode())}
+    if done.error is not None:
+        result = {"status": done.outcome.status.name, "reason": done.outcome.reason.name, "message": str(done.error)}
+    del done
     left = len(list(Path("/proc/self/fd").iterdir())) - open_before
     sys.stdout.write(json.dumps({**result, "steps": steps, "left_open": left}))
 

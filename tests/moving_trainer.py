@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgefl.layout import Parameter
 from edgefl.model_file import ModelFile
-from edgefl_device_runtime.agent.local_training import Training
+from edgefl_device_runtime.tasks import Training
 from model_files import make_model_file
 
 __all__ = ["MovingTrainer", "model_of", "rows_of"]

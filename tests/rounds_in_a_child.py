@@ -19,9 +19,8 @@ from edgefl.hashing import weights_hash
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import Task
 from edgefl_device_runtime.agent.cli import _return_freed_memory
-from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.local_training import Given, perform
-from edgefl_device_runtime.agent.trainer import InterpreterTrainer
+from edgefl_device_runtime.tasks import Examples, ModelTrainer, Received, perform
+from edgefl_device_runtime.training import TrainableModel
 
 ROWS = 12
 
@@ -50,7 +49,7 @@ def task(path: Path) -> tuple[Task, np.ndarray]:
     return made, weights
 
 
-def examples(trainer: InterpreterTrainer) -> Examples:
+def examples(trainer: ModelTrainer) -> Examples:
     """Some rows of the shapes that the model takes."""
     manifest, random = trainer.manifest, np.random.default_rng(0)
     specs = {spec.name: spec for spec in manifest.signatures["train"].inputs}
@@ -62,7 +61,7 @@ def examples(trainer: InterpreterTrainer) -> Examples:
 def main(runtime: str, rounds: int, paths: list[Path]) -> None:
     """Does the rounds."""
     _return_freed_memory()
-    trainer: InterpreterTrainer | None = None
+    trainer: ModelTrainer | None = None
     loaded: Path | None = None
     tasks = {path: task(path) for path in paths}
     found = []
@@ -70,12 +69,13 @@ def main(runtime: str, rounds: int, paths: list[Path]) -> None:
         path = paths[number % len(paths)]
         if path != loaded:
             trainer = None
-            trainer, loaded = InterpreterTrainer(path, runtime=runtime), path
+            trainer, loaded = ModelTrainer(TrainableModel(path, runtime=runtime)), path
         assert trainer is not None
         made, weights = tasks[path]
         made = replace(made, task_id=f"t-{number}", round=number, seed=number)
-        performed = perform(made, trainer, Given(weights), examples(trainer), lambda: None)
-        performed.outcome.encode()
+        result = perform(made, trainer, Received(weights), examples(trainer))
+        assert result.error is None
+        result.outcome.encode()
         found.append(resident())
     warm = max(len(found) // 10, 2)
     sys.stdout.write(json.dumps({"grown": max(found[warm:]) - max(found[:warm]), "measured": found}))

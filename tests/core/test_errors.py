@@ -3,6 +3,8 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
+
 from edgefl import errors
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -32,3 +34,15 @@ def test_an_error_prints_as_its_message_and_its_hint() -> None:
 def test_a_full_disk_says_what_was_done_and_what_to_do() -> None:
     error = errors.storage_error(OSError(errno.ENOSPC, "No space left on device"), "write", "/a/b")
     assert str(error).startswith("Could not write /a/b: No space left on device. Free some space")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("\n one \ntwo"), "one "),
+        (ValueError(), "ValueError"),
+        (KeyboardInterrupt("  "), "KeyboardInterrupt"),
+    ],
+)
+def test_an_errors_first_line_is_never_empty(error: Exception, line: str) -> None:
+    assert errors.first_line(error) == line

@@ -12,9 +12,8 @@ import edgefl
 from edgefl.hashing import weights_hash
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import Task
-from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.local_training import Given, perform
-from edgefl_device_runtime.agent.trainer import InterpreterTrainer
+from edgefl_device_runtime.tasks import Examples, ModelTrainer, Received, perform
+from edgefl_device_runtime.training import TrainableModel
 from edgefl_server.aggregation import task_seed
 from real_processes import Process, write_identity
 
@@ -23,7 +22,7 @@ ROUNDS, SEED, EPOCHS = 3, 11, 2
 
 def federated_averaging(model, devices, rounds=ROUNDS):
     """The same run by hand: devices is {id: data file}; the weights after each round, in float64."""
-    trainer = InterpreterTrainer(model)
+    trainer = ModelTrainer(TrainableModel(model))
     manifest = trainer.manifest
     weights = ModelFile.read(model).initial_weights()
     for number in range(1, rounds + 1):
@@ -43,7 +42,7 @@ def federated_averaging(model, devices, rounds=ROUNDS):
                 epochs=EPOCHS,
             )
             local = Examples({manifest.inputs[0]: data["x"]}, {manifest.targets[0].name: data["y"]})
-            outcome = perform(task, trainer, Given(weights), local, lambda: None).outcome
+            outcome = perform(task, trainer, Received(weights), local).outcome
             delta = np.concatenate([section.vector() for section in outcome.sections])
             total += outcome.num_examples * delta.astype(np.float64)
             examples += outcome.num_examples

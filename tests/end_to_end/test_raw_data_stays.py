@@ -14,11 +14,8 @@ from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Correction, Outcome, OutcomeStatus, Reason, Task, TaskKind
-from edgefl_device_runtime.agent.examples import arrange
-from edgefl_device_runtime.agent.local_training import Given, perform
-from edgefl_device_runtime.agent.memory import Memory
-from edgefl_device_runtime.agent.trainer import InterpreterTrainer
-from edgefl_device_runtime.training import RUNTIMES
+from edgefl_device_runtime.tasks import ModelTrainer, Received, perform
+from edgefl_device_runtime.training import RUNTIMES, TrainableModel
 from real_processes import write_identity
 from recording_proxy import RecordingProxy, exchanges
 
@@ -242,14 +239,12 @@ def memories(model, tasks, found, arrays):
     """What the device had to keep after each task, computed again."""
     bodies = {sha256(exchange.reply.body): exchange.reply.body for exchange in found if exchange.reply}
     vector = lambda digest: np.frombuffer(bodies[digest], "<f4")  # noqa: E731
-    trainer, memory, kept = InterpreterTrainer(model), Memory(), []
+    trainer, remembered, kept = ModelTrainer(TrainableModel(model)), {}, []
     for task in tasks:
-        weights = vector(task.base_weights_hash)
-        given = Given(
-            weights, vector(next(each.sha256 for each in task.extra_vectors if each.name == "control")), memory
-        )
-        memory = perform(task, trainer, given, arrange(dict(arrays), trainer.manifest), lambda: None).memory
-        kept.append(memory)
+        further = {each.name: vector(each.sha256) for each in task.extra_vectors}
+        received = Received(vector(task.base_weights_hash), further)
+        remembered = perform(task, trainer, received, dict(arrays), remembered).remembered
+        kept.append(remembered[task.task_id])
     return kept
 
 

@@ -1,12 +1,14 @@
 """Calls the signatures of a model file one after the other, in a process of its own without TensorFlow.
 
 tflite-runtime does not work in a process that has loaded TensorFlow, so this file is run by path, with numpy and one
-interpreter only: ``python runner.py RUNTIME MODEL JOB RESULT``. JOB is an ``.npz``: ``calls``, JSON as bytes, and the
-arrays that it refers to. RESULT gets the outputs, ``<call>/<tensor>``. Exit code 3: the runtime itself does not work.
+interpreter only: ``python runner.py MODULE MODEL JOB RESULT``, where MODULE holds the class ``Interpreter``. JOB is an
+``.npz``: ``calls``, JSON as bytes, and the arrays that it refers to. RESULT gets the outputs, ``<call>/<tensor>``.
+Exit code 3: the runtime itself does not work.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from typing import Any
@@ -14,15 +16,12 @@ from typing import Any
 RUNTIME_UNUSABLE = 3
 
 
-def main(runtime: str, model_path: str, job_path: str, result_path: str) -> int:
+def main(module: str, model_path: str, job_path: str, result_path: str) -> int:
     """Runs a job; returns the exit code."""
     import numpy as np
 
     try:
-        if runtime == "tflite-runtime":
-            from tflite_runtime.interpreter import Interpreter
-        else:
-            from ai_edge_litert.interpreter import Interpreter
+        make_interpreter = importlib.import_module(module).Interpreter
     except Exception as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return RUNTIME_UNUSABLE
@@ -36,7 +35,7 @@ def main(runtime: str, model_path: str, job_path: str, result_path: str) -> int:
     for index, call in enumerate(calls):
         if interpreter is None or call["fresh"]:
             runners.clear()
-            interpreter = Interpreter(model_path=model_path, num_threads=1)
+            interpreter = make_interpreter(model_path=model_path, num_threads=1)
             # Without this, tflite-runtime 2.14 never applies its fast kernels: what devices run would not be tested.
             interpreter.allocate_tensors()
         signature = call["signature"]

@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.child_processes import ChildFailedError, run_child
 from edgefl.errors import RuntimeFailure
-from edgefl.targets import included
+from edgefl.targets import RUNTIMES, included
 from edgefl_converters.verification import runner
 
 __all__ = ["Call", "Runtime", "UnusableRuntimeError", "installed_runtimes", "runtimes_for"]
 
-_PACKAGES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 _SECONDS = 1800.0
 """A child that takes longer hangs: the largest models tried need seconds."""
 
@@ -77,17 +74,10 @@ class Runtime:
         with tempfile.TemporaryDirectory(prefix="edgefl-verify-") as folder:
             job, result = Path(folder, "job.npz"), Path(folder, "result.npz")
             _write_job(job, calls)
-            command = [sys.executable, runner.__file__, self.name, str(model), str(job), str(result)]
             try:
-                child = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-            except subprocess.TimeoutExpired as error:
-                raise RuntimeFailure(f"{self.name} {self.version} did not finish in {_SECONDS:.0f} s.") from error
-            if child.returncode == runner.RUNTIME_UNUSABLE:
-                raise UnusableRuntimeError(f"{self.name} {self.version} does not work here: {_last_line(child.stderr)}")
-            if child.returncode:
-                raise RuntimeFailure(
-                    f"{self.name} {self.version} fails on the model: {_reason(child.returncode, child.stderr)}"
-                )
+                run_child(runner.__file__, RUNTIMES[self.name], model, job, result, seconds=_SECONDS)
+            except ChildFailedError as error:
+                raise self._failure(error) from error
             outputs: list[dict[str, NDArray[np.generic]]] = [{} for _ in calls]
             with np.load(result) as arrays:
                 for key in arrays.files:
@@ -95,13 +85,22 @@ class Runtime:
                     outputs[int(index)][tensor] = arrays[key]
             return outputs
 
+    def _failure(self, error: ChildFailedError) -> RuntimeFailure:
+        runtime = f"{self.name} {self.version}"
+        if error.timed_out:
+            return RuntimeFailure(f"{runtime} did not finish in {_SECONDS:.0f} s.")
+        reason = f"killed by {error.killed_by}" if error.killed_by else error.last_line or "no message"
+        if error.returncode == runner.RUNTIME_UNUSABLE:
+            return UnusableRuntimeError(f"{runtime} does not work here: {reason}")
+        return RuntimeFailure(f"{runtime} fails on the model: {reason}")
+
 
 def installed_runtimes() -> list[Runtime]:
     """The runtimes that could be imported here, the faster one first."""
     return [
         Runtime(name, importlib.metadata.version(name))
-        for name, package in _PACKAGES.items()
-        if importlib.util.find_spec(package) is not None
+        for name, module in RUNTIMES.items()
+        if importlib.util.find_spec(module.partition(".")[0]) is not None
     ]
 
 
@@ -142,14 +141,3 @@ def _write_job(path: Path, calls: Sequence[Call]) -> None:
     encoded = np.frombuffer(json.dumps(described).encode(), np.uint8)
     with path.open("wb") as file:
         np.savez(file, calls=encoded, **arrays)
-
-
-def _reason(returncode: int, stderr: str) -> str:
-    if returncode < 0:
-        return f"killed by {signal.Signals(-returncode).name}"
-    return _last_line(stderr)
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no message"

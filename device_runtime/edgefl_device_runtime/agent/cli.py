@@ -18,6 +18,7 @@ from edgefl_device_runtime.agent.invitation import Invitation
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of, status_text
 from edgefl_device_runtime.agent.stopping import Stop, StopSignals
+from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
 
 __all__ = ["device"]
 
@@ -54,7 +55,7 @@ def run(
     minimum_examples: Annotated[
         int,
         typer.Option(min=1, help="Decline tasks that would be done with fewer: one alone can be read from an update."),
-    ] = 2,
+    ] = MINIMUM_EXAMPLES,
     threads: Annotated[
         str, typer.Option(help="Threads of the interpreter; auto measures once for each model which number is fastest.")
     ] = "1",
@@ -128,7 +129,7 @@ def _threads(text: str) -> int | str:
 
 
 def _enrolment(invitation: str, state: Path) -> dict[str, Any]:
-    """Where to take part: what the invitation says, else what the state folder remembers."""
+    """Finds where to take part: the invitation says so, else the state folder remembers."""
     return asdict(Invitation.parse(invitation)) if invitation else StateFolder(state).enrolment()
 
 

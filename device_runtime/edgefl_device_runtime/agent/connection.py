@@ -164,11 +164,11 @@ class Connection:
         return self.judge(reply, shows)
 
     def call(self, method: str, path: str, **arguments: Any) -> Reply:
-        """Like `attempt`, repeated for as long as the server cannot be reached."""
+        """Does what `attempt` does, repeated for as long as the server cannot be reached."""
         return self.patiently(lambda: self.attempt(method, path, **arguments))
 
     def attempt_json(self, method: str, path: str, document: Mapping[str, Any], **arguments: Any) -> Reply:
-        """Like `attempt`, with a JSON body."""
+        """Does what `attempt` does, with a JSON body."""
         return self.attempt(method, path, body=json.dumps(document).encode(), **arguments)
 
     @contextlib.contextmanager
@@ -227,7 +227,7 @@ class Connection:
             raise self._failure(error, self.bytes_down > before) from error
 
     def patiently(self, attempt: Callable[[], _T], *, certain: bool = False) -> _T:
-        """What an attempt returns, once one reaches the server.
+        """Returns what an attempt returns, once one reaches the server.
 
         Args:
             attempt: raises `NotReachedError` when it did not.
@@ -286,7 +286,7 @@ class Connection:
             self.bytes_down += down
 
     def _pieces(self, body: bytes | memoryview, check: Callable[[], None]) -> Iterator[bytes]:
-        """What urllib3 sends one by one, each with a time-out of its own; counted once it is gone."""
+        """Cuts a body into what urllib3 sends one by one, each with a time-out of its own; counted once it is gone."""
         view = memoryview(body)
         for start in range(0, len(view), self.settings.send_piece):
             check()
@@ -312,7 +312,7 @@ class Connection:
         return f"{self.server} answered last at {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.contact.last))}"
 
     def _failure(self, error: Exception, progress: bool) -> NotReachedError:
-        """What a broken or impossible connection looks like."""
+        """Says what a broken or impossible connection looks like."""
         text, cause = str(error), error.args[0] if error.args else None
         if isinstance(error, SSLError):
             if isinstance(cause, ssl.SSLCertVerificationError) or "ingerprint" in text:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefl.codecs import codec_names
 from edgefl.errors import AuthenticationError, EdgeflError, FormatVersionError, InvalidSettingError, StorageError
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
-from edgefl_device_runtime.agent.conditions import SUPPORTED_KINDS
 from edgefl_device_runtime.agent.connection import Connection
+from edgefl_device_runtime.agent.enrolment import Enrolment
 from edgefl_device_runtime.agent.journal import Journal
 from edgefl_device_runtime.agent.lease import AbandonedError, Lease
-from edgefl_device_runtime.agent.local_training import Trainer, given_up, unfinished
-from edgefl_device_runtime.agent.replies import GONE, NotReachedError, Reply, plain
+from edgefl_device_runtime.agent.replies import GONE, Reply, plain
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import open_source
 from edgefl_device_runtime.agent.state import StateFolder
@@ -28,6 +25,15 @@ from edgefl_device_runtime.agent.summary import Summary, TaskReport
 from edgefl_device_runtime.agent.telling import Sending
 from edgefl_device_runtime.agent.uploads import upload
 from edgefl_device_runtime.agent.work import Worker
+from edgefl_device_runtime.tasks import (
+    MINIMUM_EXAMPLES,
+    ModelTrainer,
+    Trainer,
+    given_up,
+    unfinished,
+)
+from edgefl_device_runtime.training import TrainableModel
+from edgefl_device_runtime.training.interpreter import check_installed
 
 __all__ = ["Device"]
 
@@ -76,7 +82,7 @@ class Device:
         certificate_pin: str | None = None,
         num_threads: int | str = 1,
         runtime: str = "auto",
-        minimum_examples: int = 2,
+        minimum_examples: int = MINIMUM_EXAMPLES,
         report: Callable[[str], None] = lambda line: None,
         settings: Settings | None = None,
         load_trainer: Callable[[Path], Trainer] | None = None,
@@ -90,13 +96,11 @@ class Device:
         self._settings = settings or Settings()
         self._print = report
         self._introduction = ""
-        self._token = token
         self._connection = Connection(
             server, certificate_pin=certificate_pin, settings=self._settings, report=self._report
         )
         if self._connection.exposed:
             self._report(f"Warning: {server} is not encrypted: whoever listens on the way sees this device's updates.")
-        self._enrolment = {"server": server, "population": population, "certificate_pin": certificate_pin}
         self._state.acquire()
         if line := self._state.work_for(server, population):
             self._report(line)
@@ -106,9 +110,9 @@ class Device:
         self._worker = Worker(
             self._connection, self._state, source, load, minimum_examples, self._journal, self._report, check
         )
-        self._first_contact = self._state.enrolment() != self._enrolment
+        where = {"server": server, "population": population, "certificate_pin": certificate_pin}
+        self._enrolment = Enrolment(self._connection, self._state, self._identity, where, token)
         self._open: Task | None = None
-        self._enrolled = False
         self._rest = 0.0
         self._troubles = 0
         self._until_idle = False
@@ -164,10 +168,10 @@ class Device:
         try:
             return self._step(wait)
         except AuthenticationError:
-            if self._token is None or not self._enrolled:
+            if not self._enrolment.can_repeat:
                 raise
         # The server may have lost its memory of this device; the token brings it back.
-        self._enrolled = False
+        self._enrolment.complete = False
         return self._step(wait)
 
     def close(self) -> None:
@@ -180,8 +184,8 @@ class Device:
         self._state.release()
 
     def _step(self, wait: float) -> TaskReport | None:
-        if not self._enrolled:
-            self._enrol()
+        if not self._enrolment.complete:
+            self._enrolment.enrol()
         self._introduce()
         unsent = self._state.unsent_outcome()
         if unsent is not None:
@@ -215,7 +219,7 @@ class Device:
             document["until_idle"] = False  # the server may hold the poll until there is a next run
         if asked:
             document["remembers"] = asked
-        reply = self._patiently(
+        reply = self._enrolment.patiently(
             lambda: self._connection.attempt_json(
                 "POST",
                 "/v1/tasks/next",
@@ -243,49 +247,6 @@ class Device:
         except EdgeflError as error:
             self._trouble(f"The server hands out a task that cannot be read: {plain(str(error))}")
         return None, 0
-
-    def _enrol(self) -> None:
-        if self._token is None:
-            if self._state.enrolment().get("server") is None:
-                raise InvalidSettingError(
-                    "This device has not taken part before, and got neither an invitation nor a token.",
-                    hint="Ask the operator (`edgefl server invite`) and give --invitation, or set EDGEFL_TOKEN.",
-                )
-            self._enrolled = True
-            return
-        reply = self._patiently(self._ask_to_take_part)
-        if reply.status in (403, 409):
-            raise AuthenticationError(
-                f"{self._connection.server} does not take this device in: {reply.message}",
-                hint=reply.hint or "Ask the operator for a new invitation.",
-            )
-        if self._state.enrolment() != self._enrolment:
-            self._state.remember_enrolment(self._enrolment)
-        self._enrolled = True
-
-    def _ask_to_take_part(self) -> Reply:
-        reply = self._connection.attempt_json(
-            "POST",
-            "/v1/devices",
-            {
-                "device_id": self._identity.device_id,
-                "secret_hash": self._identity.secret_hash,
-                "population": self._enrolment["population"],
-                "capabilities": _capabilities(),
-            },
-            authorization=f"Bearer {self._token}",
-            shows=lambda reply: reply.document.get("device_id") == self._identity.device_id,
-        )
-        if reply.status in (200, 201, 403, 409):
-            return reply
-        raise NotReachedError(
-            f"enrol {reply.status}", f"{self._connection.server} did not take this device in: {reply.message}"
-        )
-
-    def _patiently(self, attempt: Callable[[], Reply]) -> Reply:
-        reply = self._connection.patiently(attempt, certain=self._first_contact)
-        self._first_contact = False
-        return reply
 
     def _send(
         self, outcome: Outcome, message: bytes, report: TaskReport, lease: Lease, *, begun: bool = False
@@ -383,30 +344,11 @@ class Device:
 
 
 def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Callable[[Path], Trainer]:
-    # Before any work: a task that then could not be done would be kept from others.
-    from edgefl_device_runtime.training.interpreter import check_installed
-
-    check_installed(runtime)
-
-    def load(path: Path) -> Trainer:
-        from edgefl_device_runtime.agent.trainer import InterpreterTrainer
-
-        return InterpreterTrainer(path, num_threads=num_threads, runtime=runtime, threads_file=threads_file)
-
-    return load
+    check_installed(runtime)  # before any work: a task that then could not be done would be kept from others
+    return lambda path: ModelTrainer(TrainableModel(path, num_threads, runtime, threads_file=threads_file))
 
 
 def _answers_a_poll(reply: Reply) -> bool:
     return (reply.status == 200 and reply.content_type == CONTENT_TYPE) or (
         reply.status == 204 and reply.active_runs is not None
     )
-
-
-def _capabilities() -> dict[str, Any]:
-    """What a server may want to know before it hands out work; nothing that tells who owns the device."""
-    return {
-        "edgefl": __version__,
-        "codecs": list(codec_names()),
-        "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS],
-        "machine": platform.machine(),
-    }

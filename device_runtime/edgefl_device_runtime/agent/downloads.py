@@ -175,7 +175,7 @@ class _Fetch:
 
 
 def free_bytes(folder: Path) -> int:
-    """What this process may still write onto a folder's disk.
+    """Counts the bytes that this process may still write onto a folder's disk.
 
     Raises:
         StorageError: the folder is not there.
@@ -188,7 +188,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def no_room(path: Path, wanted: int, room: int) -> StorageError:
-    """As a write to a full disk would end, without the writing."""
+    """Makes the error that a write to a full disk would end in, without the writing."""
     full = OSError(errno.ENOSPC, f"it measures {wanted} bytes, and there is room for {room}")
     error = storage_error(full, "store", path)
     error.__cause__ = full

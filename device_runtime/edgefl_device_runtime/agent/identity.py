@@ -70,7 +70,7 @@ class Identity:
             if re.fullmatch("[0-9a-f]{32}", identity.device_id) and re.fullmatch("[0-9a-f]{64}", identity.secret):
                 return identity
         except (ValueError, KeyError, TypeError):
-            pass
+            pass  # not even of that form: the error is the same
         raise StorageError(
             f"Expected a device id and a secret in {path}, got something else.",
             hint="The file is damaged. Delete it to take part as a new device.",

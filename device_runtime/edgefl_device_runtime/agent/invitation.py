@@ -46,7 +46,7 @@ class Invitation:
             if all(isinstance(field, str) and field for field in (server, population, token, pin or "none")):
                 return cls(server, population, token, pin or None)
         except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
-            pass
+            pass  # whatever it is instead, it is said below in the same words
         raise InvalidSettingError(
             f"Expected an invitation as `edgefl server invite` prints it, got {len(compact)} other characters.",
             hint="Copy the whole line.",

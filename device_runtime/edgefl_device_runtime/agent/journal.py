@@ -182,7 +182,7 @@ class Journal:
             "last_error": self._error,
             "history": list(self._history),
         }
-        with contextlib.suppress(StorageError, ValueError):
+        with contextlib.suppress(StorageError, ValueError):  # nothing depends on the file, nor waits for it
             write_text(self._path, json.dumps(document), mode=0o600)
 
 
@@ -195,5 +195,5 @@ def read_journal(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
+        return {}  # only its owner misses it, until the device writes it again
     return document if isinstance(document, dict) else {}

@@ -47,7 +47,7 @@ class Reply:
         try:
             document = json.loads(self.body)
         except (ValueError, RecursionError):
-            return {}
+            return {}  # then it does not show whose it is, which is for `judged` to say
         return document if isinstance(document, dict) else {}
 
     @property
@@ -217,5 +217,5 @@ def _seconds(text: str) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        return None
+        return None  # a date, which HTTP allows there, or nonsense: no advice to follow
     return seconds if 0 <= seconds < float("inf") else None

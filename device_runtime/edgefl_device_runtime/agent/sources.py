@@ -1,4 +1,4 @@
-"""Where local data comes from: .npz, a folder of .npy, CSV, a Python function, or arrays."""
+"""The sources of local data: .npz, a folder of .npy, CSV, a Python function, or arrays."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, DataNotReadyError
+from edgefl_device_runtime.tasks import Arrays
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
-__all__ = ["Arrays", "Source", "open_source", "wrong_or_unfinished"]
-
-Arrays = Mapping[str, NDArray[Any] | FileRows]
-"""Arrays by name: ``x``, ``y`` and ``sample_weight``, or the names of the model's inputs and targets."""
+__all__ = ["Source", "open_source", "wrong_or_unfinished"]
 
 Source = Callable[[], Arrays]
 """Gives the data as it is now. A task asks once, so data may be added between tasks."""
 
 _Stamp = list[tuple[str, int, int, int]]
-"""What changes when files do: name, time of the last change in nanoseconds, size and inode of each."""
+"""A stamp that changes when files do: name, time of the last change in nanoseconds, size and inode of each."""
 
 _npy: Any = np.lib.format  # it has no type hints
 _IN_MEMORY = 8 << 20
@@ -81,7 +79,7 @@ def open_source(
 
 
 def wrong_or_unfinished(source: Source, error: DataError) -> DataError:
-    """What is wrong with a source's data; `DataNotReadyError` instead while its files are rather unfinished."""
+    """Says what is wrong with a source's data; `DataNotReadyError` instead while its files are rather unfinished."""
     return source.wrong_or_unfinished(error) if isinstance(source, _Files) else error
 
 
@@ -152,7 +150,7 @@ class _Files:
         return stamp
 
     def _check_complete(self, arrays: Arrays) -> None:
-        """Of several files, each may be missing for a moment."""
+        """Makes sure that none of a folder's files, which may be missing for a moment, is."""
         if self.path.is_dir() and (missing := sorted(self._names - set(arrays))):
             raise DataNotReadyError(
                 f"Expected {missing[0]}.npy in the folder {self.path}, where it was before.",

@@ -1,4 +1,4 @@
-"""What a device keeps on disk between tasks and restarts, and that only one process uses it."""
+"""The folder in which a device keeps what outlasts tasks and restarts, and which only one process uses."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class StateFolder:
             raise storage_error(error, "lock", self.folder) from error
         # What a kill left behind in the middle of an atomic write.
         for leftover in (*self.folder.glob(".*.part"), *self.runs.glob(".*.part")):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it costs some disk, and the next start tries again
                 leftover.unlink()
 
     def release(self) -> None:
@@ -85,12 +85,12 @@ class StateFolder:
             self._lock = None
 
     def used(self) -> bool:
-        """Whether a process uses the folder; found out without claiming it, even for a moment."""
+        """Says whether a process uses the folder; found out without claiming it, even for a moment."""
         try:
             lock = (self.folder / "lock").stat()
             lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
         except OSError:
-            return False
+            return False  # never used, or a system that does not tell: only the owner's `status` asks
         place = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
         return any("FLOCK" in line and f" {place} " in line for line in lines)
 
@@ -103,7 +103,7 @@ class StateFolder:
         write_text(self._enrolment, json.dumps(enrolment, indent=2), durable=True, mode=0o600)
 
     def enrolment(self) -> dict[str, Any]:
-        """What `remember_enrolment` stored; empty when there is nothing or it is damaged."""
+        """Returns what `remember_enrolment` stored; empty when there is nothing or it is damaged."""
         return _read_json(self._enrolment)
 
     def work_for(self, server: str, population: str) -> str | None:
@@ -156,7 +156,7 @@ class StateFolder:
         write_bytes(self._outcome, message, durable=True)
 
     def has_outcome(self) -> bool:
-        """Whether there is an outcome that has not been answered yet."""
+        """Says whether there is an outcome that has not been answered yet."""
         return self._outcome.exists()
 
     def unsent_outcome(self) -> tuple[Outcome, bytes] | None:
@@ -185,5 +185,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
+        return {}  # as if it had never been written: the device then asks for what it held
     return document if isinstance(document, dict) else {}

@@ -73,7 +73,7 @@ def status_text(status: dict[str, Any]) -> str:
     lines.append(f"unsent task: {status['unsent_task'] or 'none'}")
     lines.append(f"cache: {status['cache_bytes'] / 1e6:.1f} MB")
     for entry in status["history"]:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # written by another version: one line less
             loss = "" if entry["loss"] is None else f"loss {entry['loss']:.4g}, "
             lines.append(
                 f"  {_ago(entry['at'], '{}')}  round {entry['round']} of {entry['run'] or entry['task_id']}: "
@@ -92,6 +92,6 @@ def _size(file: Any) -> int:
 def _ago(moment: Any, form: str) -> str:
     if not isinstance(moment, (int, float)):
         return ""
-    with contextlib.suppress(ValueError, OverflowError, OSError):
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # a moment that no calendar has
         return form.format(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)))
     return ""

@@ -149,5 +149,5 @@ def peak_rss_mb() -> float:
             if line.startswith("VmHWM:"):
                 return round(int(line.split()[1]) / 1024, 1)
     except OSError:
-        pass
+        pass  # a system without /proc: what getrusage says is near enough
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

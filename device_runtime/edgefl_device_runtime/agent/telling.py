@@ -1,4 +1,4 @@
-"""What the owner is told while something takes long."""
+"""Tells the owner how far something is that takes long."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _HEAD = 1 << 17
 
 
 class Limits(threading.local):
-    """How much of the next answer is read, in this thread.
+    """Sets how much of the next answer is read, in this thread.
 
     Args:
         settings: see `Settings`.
@@ -145,7 +145,7 @@ def open_pool(
     try:
         url = urllib3.util.parse_url(server)
     except LocationParseError:
-        url = None
+        url = None  # refused below, with what is no URL of a server's either
     if url is None or url.scheme not in ("http", "https") or not url.host:
         raise InvalidSettingError(
             f"Expected a server URL like https://host:8443, got {server!r}.",

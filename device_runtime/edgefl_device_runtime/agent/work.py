@@ -1,9 +1,10 @@
-"""One task on a device: fetches what it names, trains, and says what came out, whatever happens."""
+"""One task on a device: fetches what it names, has it performed, and says what came out, whatever happens."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +23,31 @@ from edgefl.manifest import ModelManifest
 from edgefl.version import __version__
 from edgefl.wire.messages import Outcome, Task
 from edgefl_device_runtime.agent.cache import Cache
-from edgefl_device_runtime.agent.conditions import check_enough, check_fits, check_supported, memory_bytes
 from edgefl_device_runtime.agent.connection import Connection
-from edgefl_device_runtime.agent.corrections import CONTROL
 from edgefl_device_runtime.agent.downloads import download, free_bytes
-from edgefl_device_runtime.agent.examples import Examples, arrange
 from edgefl_device_runtime.agent.journal import Journal
 from edgefl_device_runtime.agent.lease import AbandonedError, Lease
-from edgefl_device_runtime.agent.local_training import Given, Trainer, perform, reason_for, unfinished
-from edgefl_device_runtime.agent.memory import Memories, Memory
+from edgefl_device_runtime.agent.memories import Memories
 from edgefl_device_runtime.agent.replies import UnexpectedReplyError
 from edgefl_device_runtime.agent.settings import Settings
-from edgefl_device_runtime.agent.sources import Arrays, Source, wrong_or_unfinished
+from edgefl_device_runtime.agent.sources import Source, wrong_or_unfinished
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.summary import TaskReport
 from edgefl_device_runtime.agent.trials import Trials
+from edgefl_device_runtime.tasks import (
+    Arrays,
+    Examples,
+    Received,
+    Remembered,
+    Trainer,
+    arrange,
+    check_fits,
+    check_supported,
+    memory_bytes,
+    perform,
+    reason_for,
+    unfinished,
+)
 
 __all__ = ["Worker"]
 
@@ -90,7 +101,7 @@ class Worker:
         self._trainer: tuple[str, Trainer] | None = None
 
     def do(self, task: Task, report: TaskReport, lease: Lease) -> Outcome | None:
-        """The task's outcome, whatever happens; None when the server no longer wants it.
+        """Makes the task's outcome, whatever happens; None when the server no longer wants it.
 
         Raises:
             AuthenticationError, MissingDependencyError: the owner has to act, and the task stays open until then.
@@ -100,25 +111,41 @@ class Worker:
         self._weights.drop_parts(task.base_weights_hash, *(each.sha256 for each in task.extra_vectors))
         self.version = f"edgefl/{__version__}"
         try:
-            check_supported(task)
+            check_supported(task)  # this and what follows before `perform`: so that nothing is fetched in vain
             self._journal.doing("fetching the model", task)
             trainer = self._trainer_for(task, lease)
             self.version = trainer.version
             check_fits(task, trainer.manifest)
-            given = self._given(task, trainer, lease)
+            received = self._received(task, trainer, lease)
+            remembered = self._remembered(task)
             if kept := memory_bytes(task, trainer.manifest):
                 self.memories.check_room(kept)  # before the work, not after
             examples = self._examples(trainer.manifest)
-            check_enough(task, trainer.manifest, examples, self._minimum)
-            lease.check()
-            self._journal.doing("training")
-            with self._trials.trial("run", task.model_hash) as survived:
-                checks = (survived, self._check, lease.check)
-                told = _Told(task, trainer, examples, checks, self._journal, self._report, self._connection.settings)
-                performed = perform(task, trainer, given, examples, told)
-            if performed.memory.vectors:
-                self.memories.keep(task.run, task.task_id, performed.memory)
-            return performed.outcome
+            told = _Told(task, trainer, examples, self._journal, self._report, self._connection.settings)
+
+            def check() -> None:
+                self._check()
+                lease.check()
+
+            result = perform(
+                task,
+                trainer,
+                received,
+                examples,
+                remembered,
+                minimum_examples=self._minimum,
+                progress=told,
+                check=check,
+                at_work=self._at_work(task, lease, told),
+            )
+            if result.error is not None:
+                try:
+                    return self._not_done(task, report, result.error)
+                finally:
+                    del result  # its error's traceback refers to this frame: both would stay, and with them the model
+            if memory := result.remembered.get(task.task_id):
+                self.memories.keep(task.run, task.task_id, memory)
+            return result.outcome
         except AbandonedError:
             return None
         except (AuthenticationError, MissingDependencyError):
@@ -130,13 +157,24 @@ class Worker:
             return None
         except Exception as error:
             self._check()  # an import or a binding may have made it of what was to end the work
-            # Whatever goes wrong on a device is an outcome: the server must not wait for it.
-            status, reason = reason_for(error)
-            text = str(error) if isinstance(error, EdgeflError) else f"{type(error).__name__}: {error}"
-            line = f"{report.title()} {status.name.lower()} ({reason.name.lower()}): {text}"
-            self._report(line)
-            self._journal.error(line)
-            return unfinished(task, status, reason, self.version)
+            return self._not_done(task, report, error)
+
+    def _not_done(self, task: Task, report: TaskReport, error: Exception) -> Outcome:
+        """Makes an outcome of whatever goes wrong on a device: the server must not wait for it."""
+        status, reason = reason_for(error)
+        text = str(error) if isinstance(error, EdgeflError) else f"{type(error).__name__}: {error}"
+        line = f"{report.title()} {status.name.lower()} ({reason.name.lower()}): {text}"
+        self._report(line)
+        self._journal.error(line)
+        return unfinished(task, status, reason, self.version)
+
+    @contextlib.contextmanager
+    def _at_work(self, task: Task, lease: Lease, told: _Told) -> Iterator[None]:
+        """Notes that the model is at work, around its doing so."""
+        lease.check()
+        self._journal.doing("training")
+        with self._trials.trial("run", task.model_hash) as told.survived:
+            yield
 
     def _trainer_for(self, task: Task, lease: Lease) -> Trainer:
         if self._trainer is None or self._trainer[0] != task.model_hash:
@@ -149,14 +187,20 @@ class Worker:
                 self._trainer = (wanted, self._load_trainer(path))
         return self._trainer[1]
 
-    def _given(self, task: Task, trainer: Trainer, lease: Lease) -> Given:
+    def _received(self, task: Task, trainer: Trainer, lease: Lease) -> Received:
         layout = trainer.manifest.layout
         weights = self._vector(task.base_weights_hash, task.base_weights_bytes, layout.size, lease)
         further = {
             each.name: self._vector(each.sha256, each.bytes, layout.weight_size, lease) for each in task.extra_vectors
         }
-        memory = Memory() if task.continues is None else self.memories.recall(task.run, task.continues)
-        return Given(weights, further.get(CONTROL), memory)
+        return Received(weights, further)
+
+    def _remembered(self, task: Task) -> Remembered:
+        """Recalls the memory of the run that counts, and forgets the others."""
+        if task.continues is None:
+            return {}
+        memory = self.memories.recall(task.run, task.continues)
+        return {} if memory is None else {task.continues: memory}
 
     def _vector(self, wanted: str, announced: int, elements: int, lease: Lease) -> NDArray[np.float32]:
         path = download(self._connection, f"/v1/weights/{wanted}", wanted, self._weights, announced, lease.check)
@@ -188,14 +232,17 @@ class Worker:
 
 
 class _Told:
-    """Called after every step: tells the journal and, now and then, the owner; ends a task that is not wanted."""
+    """Called after every step: tells the journal and, now and then, the owner.
+
+    Attributes:
+        survived: called first.
+    """
 
     def __init__(
         self,
         task: Task,
         trainer: Trainer,
         examples: Examples,
-        checks: tuple[Callable[[], None], ...],
         journal: Journal,
         report: Callable[[str], None],
         settings: Settings,
@@ -205,7 +252,7 @@ class _Told:
         expected = task.epochs * -(-examples.rows // max(batch, 1))
         self._expected = min(expected, task.max_steps) if task.max_steps else expected
         self._trainer = trainer
-        self._checks = checks
+        self.survived: Callable[[], None] = lambda: None
         self._journal = journal
         self._report = report
         self._pause = settings.progress_pause
@@ -213,8 +260,7 @@ class _Told:
         self._step = 0
 
     def __call__(self) -> None:
-        for check in self._checks:
-            check()
+        self.survived()
         loss = self._trainer.latest_loss
         self._step += 1
         self._journal.step(self._step, self._expected, loss)

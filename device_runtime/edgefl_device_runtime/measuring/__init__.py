@@ -6,15 +6,13 @@ import importlib.metadata
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from edgefl.child_processes import ChildFailedError, run_child
 from edgefl.manifest import ModelManifest
 from edgefl.targets import TARGETS
 from edgefl_device_runtime.measuring import child
@@ -28,7 +26,7 @@ _SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Delegation:
-    """What the delegate (XNNPACK) takes of the first signature, which is ``train``.
+    """The part that the delegate (XNNPACK) takes of the first signature, which is ``train``.
 
     Attributes:
         ops: how many ops the signature has.
@@ -43,7 +41,7 @@ class Delegation:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one runtime does with a model file.
+    """The findings about one runtime with a model file.
 
     Attributes:
         runtime: its distribution.
@@ -90,16 +88,11 @@ def _measure(runtime: str, path: str | os.PathLike[str], manifest: ModelManifest
         name: [[spec.tensor, spec.shape, spec.dtype] for spec in signature.inputs]
         for name, signature in manifest.signatures.items()
     }
-    command = [sys.executable, child.__file__, runtime_module(runtime), os.fspath(path)]
     try:
-        done = subprocess.run(
-            command, input=json.dumps(job), capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return Measured(runtime, version, f"it did not finish in {_SECONDS:.0f} s")
-    if done.returncode:
-        return Measured(runtime, version, _reason(done.returncode, done.stderr))
-    return _read(runtime, version, manifest, json.loads(done.stdout))
+        found = run_child(child.__file__, runtime_module(runtime), path, seconds=_SECONDS, job=job)
+    except ChildFailedError as error:
+        return Measured(runtime, version, _reason(error))
+    return _read(runtime, version, manifest, json.loads(found))
 
 
 def _read(runtime: str, version: str, manifest: ModelManifest, found: Mapping[str, Any]) -> Measured:
@@ -128,8 +121,9 @@ def _version(runtime: str) -> str:
         return ""
 
 
-def _reason(returncode: int, stderr: str) -> str:
-    if returncode < 0:
-        return f"it was killed by {signal.Signals(-returncode).name}"
-    lines = [line.strip() for line in stderr.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "it gave no reason"
+def _reason(error: ChildFailedError) -> str:
+    if error.timed_out:
+        return f"it did not finish in {_SECONDS:.0f} s"
+    if error.killed_by:
+        return f"it was killed by {error.killed_by}"
+    return error.last_line or "it gave no reason"

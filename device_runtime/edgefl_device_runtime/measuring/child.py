@@ -22,7 +22,7 @@ _FIELDS = (
 
 
 class _Mallinfo(ctypes.Structure):
-    """What ``mallinfo2`` of the GNU C library returns, from version 2.33 on."""
+    """The structure that ``mallinfo2`` of the GNU C library returns, from version 2.33 on."""
 
     _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]
 
@@ -73,7 +73,7 @@ def _used() -> int:
 
 
 def _delegation(interpreter: Any, model_path: str) -> dict[str, int] | None:
-    """How many ops of the first subgraph a delegate takes, and in how many partitions; None if it does not tell."""
+    """Counts the ops of the first subgraph that a delegate takes, and the partitions; None if it does not tell."""
     made = interpreter(model_path=model_path, num_threads=1)
     made.allocate_tensors()
     if not hasattr(made, "_get_ops_details"):

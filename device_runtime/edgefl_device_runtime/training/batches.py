@@ -1,4 +1,4 @@
-"""How rows become batches of the one size that a model file has.
+"""Makes batches of the one size that a model file has out of rows.
 
 A batch of n real rows is filled up with rows of weight 0, and the real ones get weight B/n: Keras divides a loss by B,
 so the gradient is that of a batch of n rows. Where a row's result depends on the others (batch normalisation) this
@@ -32,7 +32,7 @@ _SINGLY = 64
 
 
 def resolve_policy(policy: BatchPolicy | str, *, rows: int, batch_size: int, mixes_rows: bool) -> BatchPolicy:
-    """What is done with the rows left over after the last full batch.
+    """Says what is done with the rows left over after the last full batch.
 
     Args:
         policy: the caller's wish; ``model`` means: pad where rows are independent, else drop, or refill when there is
@@ -215,5 +215,5 @@ def _copy(moves: Iterable[_Move], rows: NDArray[np.intp]) -> None:
 
 
 def _rows_ahead(data: NDArray[Any] | FileRows) -> int:
-    """How many rows to read together: `_AHEAD`, or an eighth of what the order of so many rows takes anyway."""
+    """Says how many rows to read together: `_AHEAD`, or an eighth of what the order of so many rows takes anyway."""
     return max(_AHEAD, 2 * len(data)) * len(data) // max(1, data.nbytes)

@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from edgefl_device_runtime.training.model import TrainableModel
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Callback", "overridden"]
+from edgefl.manifest import ModelManifest
+
+__all__ = ["Callback", "ModelInTraining", "overridden"]
+
+
+class ModelInTraining(Protocol):
+    """A model as a callback may use it while it is being trained; `TrainableModel` says what each method does.
+
+    Attributes:
+        manifest: what the file says about itself.
+        stop_training: set it to True to end after the current step.
+    """
+
+    manifest: ModelManifest
+    stop_training: bool
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """The shared parameters as one new flat vector."""
+
+    @property
+    def local_parameters(self) -> dict[str, NDArray[np.float32]]:
+        """The parameters that never leave the device, by name."""
+
+    def delta(self, since: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the shared parameters now minus earlier ones."""
+
+    def get_weights(self) -> list[NDArray[np.float32]]:
+        """Returns weights and statistics in the order of the Keras model's variables."""
+
+    def set_weights(self, weights: Sequence[ArrayLike] | Mapping[str, ArrayLike]) -> None:
+        """Sets all of them."""
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Returns everything that training changes, by name."""
+
+    def set_state(self, state: Mapping[str, ArrayLike]) -> None:
+        """Restores it."""
+
+    def evaluate(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> dict[str, float]:
+        """Computes loss and metrics over any number of rows."""
+
+    def predict(self, x: Any) -> Any:
+        """Computes the model's outputs for any number of rows."""
 
 
 class Callback:
@@ -18,9 +61,9 @@ class Callback:
         model: the model being trained. Set ``model.stop_training = True`` to end after the current step.
     """
 
-    model: TrainableModel
+    model: ModelInTraining
 
-    def set_model(self, model: TrainableModel) -> None:
+    def set_model(self, model: ModelInTraining) -> None:
         """Called by `fit` before anything else."""
         self.model = model
 
@@ -35,5 +78,5 @@ class Callback:
 
 
 def overridden(callbacks: Sequence[Callback], name: str) -> list[Callable[..., None]]:
-    """The callbacks' methods of this name, without those that `Callback` leaves empty."""
+    """Returns the callbacks' methods of this name, without those that `Callback` leaves empty."""
     return [getattr(each, name) for each in callbacks if getattr(type(each), name, None) is not getattr(Callback, name)]

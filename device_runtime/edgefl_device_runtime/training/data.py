@@ -66,7 +66,7 @@ def prepare(
 
 
 class Intake:
-    """What a signature takes of a user's data, looked up once for many batches.
+    """A signature's demands on a user's data, looked up once for many batches.
 
     Args:
         manifest: the model's.
@@ -126,7 +126,7 @@ class Intake:
 
 
 class _Expected:
-    """What one input takes: rows of one shape, of finite numbers or of whole numbers in a range."""
+    """One input's demands: rows of one shape, of finite numbers or of whole numbers in a range."""
 
     def __init__(self, what: str, spec: TensorSpec, classes: int | None = None) -> None:
         self.name = spec.name
@@ -140,7 +140,7 @@ class _Expected:
             self.low, self.high = (int(info.min), int(info.max)) if classes is None else (0, classes - 1)
 
     def fits_as_it_is(self, array: NDArray[Any]) -> bool:
-        """Whether a small array needs nothing done to it: what a loop over batches gives, at the least cost.
+        """Says at the least cost whether an array needs nothing done to it, as those of a loop over batches.
 
         False also where it only takes a closer look.
         """

@@ -27,7 +27,7 @@ _JUMP = 1 << 12
 
 
 def changed(path: object) -> DataNotReadyError:
-    """What is raised when a file is not what it was."""
+    """Makes the error that is raised when a file is not what it was."""
     return DataNotReadyError(
         f"The data file {path} was changed while it was being read.",
         hint="Write a new file and rename it over the old one (os.replace), instead of writing into the old one.",
@@ -64,7 +64,7 @@ class DataFile:
         return open(self._descriptor, "rb", closefd=False)
 
     def check(self) -> None:
-        """Whether the file is what it was when it was opened.
+        """Makes sure that the file is what it was when it was opened.
 
         Raises:
             DataNotReadyError: it was written to, or cannot be read any more.
@@ -160,7 +160,7 @@ class FileRows:
         return FileRows(self.file, self._offset, (len(self), *shape), self.dtype)
 
     def has_neighbours(self, count: int) -> bool:
-        """Whether so many rows, drawn at random, lie close enough to be read together."""
+        """Says whether so many rows, drawn at random, lie close enough to be read together."""
         return self.nbytes < count * _JUMP
 
     def reader(self, out: NDArray[Any]) -> Callable[[NDArray[np.intp]], None]:

@@ -20,7 +20,7 @@ from edgefl_device_runtime.training.callbacks import Callback, overridden
 from edgefl_device_runtime.training.data import Dataset
 from edgefl_device_runtime.training.history import History
 from edgefl_device_runtime.training.randomness import row_order, step_seeds
-from edgefl_device_runtime.training.trainer import Trainer
+from edgefl_device_runtime.training.train_signature import TrainSignature
 
 __all__ = ["Plan", "check_batch_size", "check_count", "check_learning_rate", "check_mu", "fit"]
 
@@ -37,7 +37,7 @@ def check_count(name: str, value: Any) -> int:
 
 
 def check_learning_rate(manifest: ModelManifest, value: float | None) -> float:
-    """The learning rate to use: the caller's, else the compiled one.
+    """Returns the learning rate to use: the caller's, else the compiled one.
 
     Raises:
         InvalidSettingError: it is negative or not finite.
@@ -53,7 +53,7 @@ def check_learning_rate(manifest: ModelManifest, value: float | None) -> float:
 
 
 def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) -> float:
-    """The proximal term's factor: the caller's, else 0.
+    """Returns the proximal term's factor: the caller's, else 0.
 
     Raises:
         InvalidSettingError: it is negative or not finite, or above 0 and the file has no such term or no reference was
@@ -76,7 +76,7 @@ def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) 
 
 
 def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
-    """Real rows of a full batch: the caller's number, else the file's.
+    """Returns the real rows of a full batch: the caller's number, else the file's.
 
     Raises:
         InvalidSettingError: it is more than the file's, or less where rows are mixed.
@@ -95,7 +95,7 @@ def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call of `fit` does; every value has been checked.
+    """The plan of one call of `fit`; every value has been checked.
 
     Attributes:
         epochs: number of the epoch to stop before.
@@ -123,7 +123,7 @@ class Plan:
 def resolve_plan_policy(
     manifest: ModelManifest, policy: BatchPolicy | str, rows: int, batch_size: int
 ) -> tuple[BatchPolicy, str | None]:
-    """The policy that applies, and what to tell the user where rows are left out or used twice."""
+    """Returns the policy that applies, and what to tell the user where rows are left out or used twice."""
     resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows)
     rest = rows % batch_size
     if not rest or not manifest.mixes_rows or resolved is BatchPolicy.PAD:
@@ -135,7 +135,7 @@ def resolve_plan_policy(
 
 
 def fit(
-    trainer: Trainer,
+    train: TrainSignature,
     manifest: ModelManifest,
     data: Dataset,
     plan: Plan,
@@ -148,7 +148,7 @@ def fit(
     """Runs the epochs of a plan.
 
     Args:
-        trainer: takes the steps; it has been told their learning rate.
+        train: takes the steps; it has been told their learning rate.
         manifest: the model's.
         data: prepared for it.
         plan: what to do.
@@ -160,7 +160,7 @@ def fit(
     history, rows, size = History(), data.rows, manifest.batch_size
     tensors = {spec.name: spec.tensor for spec in manifest.signatures["train"].inputs}
     buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=True)
-    arrays, weights, take_step = tuple(buffers.arrays.values()), buffers.weights, trainer.step
+    arrays, weights, take_step = tuple(buffers.arrays.values()), buffers.weights, train.step
     begin, step_end, end = (
         overridden(callbacks, name) for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end")
     )
@@ -196,7 +196,7 @@ def fit(
         history.steps += step + 1
         if history.stopped and step + 1 == steps_per_epoch and epoch + 1 == plan.epochs:
             history.stopped = None  # the limit fell together with the end
-        history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **trainer.take_states()}
+        history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **train.take_states()}
         logs = finalise(manifest.metrics, history.states)
         if validate is not None:
             logs.update({f"val_{name}": value for name, value in validate().items()})

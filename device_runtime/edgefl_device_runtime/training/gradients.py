@@ -25,7 +25,7 @@ _PREFIX = "gradient/"
 
 @dataclass(frozen=True)
 class Gradient:
-    """What `TrainableModel.gradient` returns.
+    """A gradient with what was computed beside it, as `TrainableModel.gradient` returns it.
 
     Attributes:
         vector: float32 ``[manifest.layout.weight_size]``: the mean over the rows of the loss's gradient.
@@ -82,7 +82,7 @@ def compute_gradient(
 
 
 def correction_inputs(manifest: ModelManifest, vector: ArrayLike | None) -> dict[str, NDArray[np.float32]]:
-    """The inputs of ``set_correction`` by tensor.
+    """Returns the inputs of ``set_correction`` by tensor.
 
     Args:
         manifest: of a file that has the signature.

@@ -1,4 +1,4 @@
-"""What `fit` returns: the Keras history, and how much work was done."""
+"""The history that `fit` returns: Keras's, and how much work was done."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure
+from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure, first_line
 from edgefl.parts import install_line
 from edgefl.targets import ALL, TARGETS, TargetRuntime
+from edgefl.targets import RUNTIMES as _MODULES
 from edgefl_device_runtime.training.signature_lists import LEAKING, without_leak
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "runtime_version",
 ]
 
-_MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 RUNTIMES = tuple(_MODULES)
 """The interpreters that are known, the faster one first."""
 
@@ -46,7 +46,7 @@ def installed_runtimes() -> tuple[str, ...]:
 
 
 def check_installed(runtime: str) -> None:
-    """Whether there is an interpreter to choose from; none is imported.
+    """Makes sure that there is an interpreter to choose from; none is imported.
 
     Raises:
         InvalidSettingError: no such runtime.
@@ -58,18 +58,18 @@ def check_installed(runtime: str) -> None:
 
 
 def runtime_module(runtime: str) -> str:
-    """The module of one of `RUNTIMES` that holds its interpreter."""
+    """Returns the module of one of `RUNTIMES` that holds its interpreter."""
     return _MODULES[runtime]
 
 
 def runtime_version(runtime: str) -> str:
-    """The version of one of `RUNTIMES` that this process has imported; ``unknown`` if it has none."""
+    """Returns the version of one of `RUNTIMES` that this process has imported; ``unknown`` if it has none."""
     # importlib.metadata would cost 3 MB of memory.
     return str(getattr(sys.modules.get(_MODULES[runtime].partition(".")[0]), "__version__", "unknown"))
 
 
 def choose_runtime(runtime: str, target: str) -> str:
-    """The interpreter that `Interpreter` would use, which is imported."""
+    """Returns the interpreter that `Interpreter` would use, which is imported."""
     return _load(runtime, TARGETS.get(target))[0]
 
 
@@ -115,12 +115,12 @@ class Interpreter:
             self._interpreter.allocate_tensors()
         except Exception as error:  # the bindings raise whatever C++ did: ValueError, RuntimeError, SystemError, …
             raise RuntimeFailure(
-                f"{self.runtime} cannot load the model: {_first_line(error)}.", hint=_loading_hint(self.runtime)
+                f"{self.runtime} cannot load the model: {_told_by(error)}.", hint=_loading_hint(self.runtime)
             ) from error
         self._runners = _Runners(self._interpreter)
 
     def signature(self, name: str) -> Callable[[Arrays], Arrays]:
-        """A signature as a function from named tensors to named tensors.
+        """Returns a signature as a function from named tensors to named tensors.
 
         The inputs are read during the call only; the outputs are new arrays.
 
@@ -167,7 +167,7 @@ class _Runners:
         try:
             return self._interpreter.get_signature_runner(name)
         except ValueError as error:
-            raise RuntimeFailure(f"The model has no signature {name!r}: {_first_line(error)}.") from error
+            raise RuntimeFailure(f"The model has no signature {name!r}: {_told_by(error)}.") from error
 
     def get(self, name: str) -> Any:
         """The runner of a signature."""
@@ -246,7 +246,7 @@ def _tensors(details: Any) -> list[tuple[int, tuple[int, ...], Any]]:
 
 def _failure(runtime: str, signature: str, error: Exception) -> RuntimeFailure:
     return RuntimeFailure(
-        f"{runtime} failed in the signature {signature!r}: {_first_line(error)}.",
+        f"{runtime} failed in the signature {signature!r}: {_told_by(error)}.",
         hint="`edgefl verify` runs the model on every installed interpreter and says where it fails.",
     )
 
@@ -278,9 +278,9 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
             return name, importlib.import_module(_MODULES[name])
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != _MODULES[name].partition(".")[0]:
-                reasons.append(f"{name}: {_first_line(error)}")
+                reasons.append(f"{name}: {_told_by(error)}")
         except Exception as error:  # a wheel for another numpy, Python or C library fails in its own way
-            reasons.append(f"{name}: {_first_line(error)}")
+            reasons.append(f"{name}: {_told_by(error)}")
     if excluded and not reasons and target is not None:
         raise RuntimeFailure(
             f"The model was made for the target {target}, here is {' and '.join(excluded)}.",
@@ -312,6 +312,7 @@ def _loading_hint(runtime: str) -> str:
     return "Convert the model again with `edgefl convert`, which runs it on every installed interpreter."
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+def _told_by(error: BaseException) -> str:
+    """Returns type and first line of an error of the bindings, to stand within a sentence."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line.rstrip('.')}"

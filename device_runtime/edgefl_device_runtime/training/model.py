@@ -38,7 +38,7 @@ from edgefl_device_runtime.training.parameters import Parameters, State
 from edgefl_device_runtime.training.randomness import check_seed, step_seeds
 from edgefl_device_runtime.training.single_batch import SingleBatch
 from edgefl_device_runtime.training.threads import check_threads, choose_threads
-from edgefl_device_runtime.training.trainer import Trainer
+from edgefl_device_runtime.training.train_signature import TrainSignature
 
 __all__ = ["TrainableModel"]
 
@@ -94,7 +94,7 @@ class TrainableModel:
         self.runtime = self._interpreter.runtime
         self._parameters = Parameters(self._interpreter, self.manifest)
         self._state = State(self._interpreter, self.manifest)
-        self._trainer = Trainer(self._interpreter, self.manifest)
+        self._train = TrainSignature(self._interpreter, self.manifest)
         self._unread = None if isinstance(source, bytes) else source
         if sum(math.prod(each.shape) for each in self.manifest.state) < _SMALL_STATE:
             self.reset_optimizer()
@@ -177,9 +177,9 @@ class TrainableModel:
         self.stop_training = False
         for callback in callbacks:
             callback.set_model(self)
-        self._trainer.begin(rate, proximal)
+        self._train.begin(rate, proximal)
         return fit(
-            self._trainer,
+            self._train,
             self.manifest,
             data,
             plan,
@@ -220,13 +220,13 @@ class TrainableModel:
         rate, proximal = check_learning_rate(self.manifest, learning_rate), self._check_mu(mu)
         seed = self._calls if seed is None else check_seed(seed)
         batch = self._batch.fill(x, y, sample_weight)
-        self._trainer.begin(rate, proximal)
-        loss = self._trainer.step(*batch, step_seeds(1, seed, 0)[0] if self._random else 0)
+        self._train.begin(rate, proximal)
+        loss = self._train.step(*batch, step_seeds(1, seed, 0)[0] if self._random else 0)
         self._calls += 1
-        return {"loss": loss, **finalise(self.manifest.metrics, self._trainer.take_states())}
+        return {"loss": loss, **finalise(self.manifest.metrics, self._train.take_states())}
 
     def evaluate(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> dict[str, float]:
-        """Loss and metrics over any number of rows, by name.
+        """Computes loss and metrics over any number of rows, by name.
 
         Raises:
             DataError: the data does not fit the model.
@@ -237,7 +237,7 @@ class TrainableModel:
     def evaluate_states(
         self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> dict[str, NDArray[np.float64]]:
-        """What `evaluate` computes its values from: states that add up over data sets and devices.
+        """Returns the states that `evaluate` computes its values from; they add up over data sets and devices.
 
         Returns:
             ``loss_sum``, ``rows`` and every metric's states; `edgefl.metrics.finalise` turns sums of them into values.
@@ -245,7 +245,7 @@ class TrainableModel:
         return self._evaluate(prepare(self.manifest, "evaluate", x, y, sample_weight))
 
     def predict(self, x: Any) -> Any:
-        """The model's outputs for any number of rows.
+        """Computes the model's outputs for any number of rows.
 
         Returns:
             An array of shape ``[rows, ...]``; for several outputs a list of them, in the order of ``manifest.outputs``.
@@ -266,7 +266,7 @@ class TrainableModel:
         return results[0] if len(results) == 1 else results
 
     def get_weights(self) -> list[NDArray[np.float32]]:
-        """Weights and statistics as new arrays, in the order of the Keras model's variables, without frozen ones."""
+        """Returns weights and statistics as new arrays, ordered as the Keras model's variables, without frozen ones."""
         return self._parameters.get_list()
 
     def set_weights(self, weights: Sequence[ArrayLike] | Mapping[str, ArrayLike]) -> None:
@@ -287,7 +287,7 @@ class TrainableModel:
         self._parameters.set_vector(vector)
 
     def delta(self, since: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What training has changed: the weights now minus `since`.
+        """Returns what training has changed: the weights now minus `since`.
 
         Args:
             since: an earlier value of `weights`.
@@ -335,7 +335,7 @@ class TrainableModel:
         self._interpreter.signature("set_correction")(inputs)
 
     def gradient(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None, *, seed: int = 0) -> Gradient:
-        """The gradient of the loss at the current weights over any number of rows; changes nothing.
+        """Computes the gradient of the loss at the current weights over any number of rows; changes nothing.
 
         Raises:
             InvalidSettingError: the file was not made with ``--algorithm fedsgd``. Else as `fit`.
@@ -348,7 +348,7 @@ class TrainableModel:
         return compute_gradient(self._interpreter, self.manifest, data, policy, check_seed(seed))
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Everything that training changes, by name: ``numpy.savez(file, **state)`` keeps it."""
+        """Returns everything that training changes, by name: ``numpy.savez(file, **state)`` keeps it."""
         state = self._state.get()
         if self.manifest.draws_random_numbers:
             state[_CALLS] = np.array(self._calls, np.int64)

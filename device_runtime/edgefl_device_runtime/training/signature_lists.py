@@ -1,4 +1,4 @@
-"""What a model's signatures are, asked of tflite-runtime once for each model: every answer of it stays in memory.
+"""Asks tflite-runtime for a model's signatures once for each model: every answer of it stays in memory.
 
 Its ``GetSignatureDefs`` hands out dicts and numbers that nobody can let go of: measured with 2.14, the last version
 there is, 4.8 kB an answer for a 1-D CNN, 7 kB with what federated algorithms add, in proportion to signatures times

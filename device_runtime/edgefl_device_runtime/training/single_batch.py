@@ -30,7 +30,7 @@ class SingleBatch:
         self._ones = np.ones(manifest.batch_size, np.float32)
 
     def fill(self, x: Any, y: Any, sample_weight: Any) -> tuple[Sequence[NDArray[Any]], NDArray[np.float32]]:
-        """What `Trainer.step` takes.
+        """Returns what `TrainSignature.step` takes.
 
         Returns:
             Inputs and targets, which may be the user's own arrays and are to be read at once, and row weights.

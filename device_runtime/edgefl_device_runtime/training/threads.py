@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgefl.child_processes import ChildFailedError, run_child
 from edgefl.errors import InvalidSettingError, RuntimeFailure, StorageError
 from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.training.interpreter import runtime_module, runtime_version
@@ -45,7 +46,7 @@ def choose_threads(
     cores: int | None = None,
     measure: Callable[[str | os.PathLike[str] | bytes, ModelManifest, str, Sequence[int]], Timed] | None = None,
 ) -> int:
-    """The number of threads with which a model trains fastest here; fewer, unless more are clearly faster.
+    """Finds the number of threads with which a model trains fastest here; fewer, unless more are clearly faster.
 
     Args:
         source: the model file, or its bytes.
@@ -81,12 +82,12 @@ def choose_threads(
 
 
 def candidates(cores: int) -> list[int]:
-    """What is tried: every number up to 4, then its doubles, and all cores."""
+    """Returns the numbers to try: every one up to 4, then its doubles, and all cores."""
     return sorted({*range(1, min(cores, 4) + 1), *(2**power for power in range(cores.bit_length())), cores})
 
 
 def physical_cores(root: Path = Path("/sys/devices/system/cpu")) -> int:
-    """The cores that this process may use; two threads of one core count once."""
+    """Counts the cores that this process may use; two threads of one core count once."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     found = set()
@@ -112,8 +113,6 @@ def time_threads(
     Raises:
         RuntimeFailure: the interpreter fails.
     """
-    import subprocess
-    import sys
     import tempfile
 
     with contextlib.ExitStack() as stack:
@@ -122,23 +121,17 @@ def time_threads(
             file.write(source)
             file.flush()
             source = file.name
-        script = str(Path(__file__).with_name("threads_child.py"))
+        script = Path(__file__).with_name("threads_child.py")
+        job = {"threads": list(threads), "inputs": _made_up(manifest)}
         try:
-            done = subprocess.run(
-                [sys.executable, script, runtime_module(runtime), os.fspath(source)],
-                input=json.dumps({"threads": list(threads), "inputs": _made_up(manifest)}),
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return 1, {}
-    try:
-        found = json.loads(done.stdout)
-        return int(found["threads"]), {int(each): float(value) for each, value in found["seconds"].items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise RuntimeFailure(f"{runtime} fails to train on made-up data: {done.stderr.strip()[-200:]}.") from error
+            found = json.loads(run_child(script, runtime_module(runtime), source, seconds=_SECONDS, job=job))
+        except ChildFailedError as error:
+            if error.timed_out:
+                return 1, {}
+            raise RuntimeFailure(f"{runtime} fails to train on made-up data: {error.stderr.strip()[-200:]}.") from error
+        except ValueError as error:
+            raise RuntimeFailure(f"{runtime} fails to train on made-up data: it gave no answer.") from error
+    return int(found["threads"]), {int(each): float(value) for each, value in found["seconds"].items()}
 
 
 def _made_up(manifest: ModelManifest) -> list[list[Any]]:

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from edgefl.hashing import sha256
-from edgefl.layout import Parameter
-from edgefl.manifest import ModelManifest, Signature, Target, TensorSpec
+from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE, Outcome, Task
 from edgefl_device_runtime.agent import Device, Settings
-from edgefl_device_runtime.agent.local_training import Training
+from edgefl_device_runtime.tasks import Training
+from small_manifest import make_manifest
 
 TOKEN = "token-of-the-kitchen"
 
@@ -229,26 +229,6 @@ class FakeServer:
 
     def error(self, status: int, code: str) -> tuple[int, bytes, dict[str, str]]:
         return self.control(status, {"error": {"code": code, "message": "expected this, got that", "hint": ""}})
-
-
-def make_manifest(**changes: Any) -> ModelManifest:
-    parameters = (Parameter("dense/kernel", "s/dense/kernel", (2, 1)), Parameter("mean", "s/mean", (1,), "statistic"))
-    train = Signature(
-        inputs=(
-            TensorSpec("image", "image", (4, 2), "float32"),
-            TensorSpec("label", "label", (4,), "int32"),
-            TensorSpec("sample_weight", "sample_weight", (4,), "float32"),
-        )
-    )
-    manifest = ModelManifest(
-        parameters=parameters,
-        signatures={"train": train, "evaluate": train},
-        inputs=("image",),
-        outputs=("probabilities",),
-        targets=(Target("label", "probabilities", 3),),
-        batch_size=4,
-    )
-    return replace(manifest, layout_hash=manifest.layout.hash, graph_hash="9" * 64, **changes)
 
 
 class FakeTrainer:

@@ -16,7 +16,8 @@ from edgefl.errors import (
     StorageError,
 )
 from edgefl.wire.messages import Correction, ExtraVector, Outcome, OutcomeStatus, Reason, TaskKind
-from edgefl_device_runtime.agent.memory import Memories, Memory
+from edgefl_device_runtime.agent.memories import Memories
+from edgefl_device_runtime.tasks import RunMemory
 
 
 def test_a_task_is_done_and_its_outcome_sent(rig):
@@ -382,7 +383,7 @@ def test_an_outcome_that_cannot_be_kept_is_sent_all_the_same(rig, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    device._enrol()
+    device._enrolment.enrol()
     monkeypatch.setattr("edgefl.atomic.os.fsync", full)
     with monkeypatch.context() as patch:
         patch.setattr(device._state, "drop_outcome", lambda: None)
@@ -438,7 +439,7 @@ def test_what_was_learned_for_one_server_is_neither_shown_to_another_nor_lost(ri
     device = rig.device()
     device._send = lambda *arguments: None  # killed before
     device.step()
-    Memories(rig.folder / "state" / "runs").keep("a-run-of-a", "t", Memory())
+    Memories(rig.folder / "state" / "runs").keep("a-run-of-a", "t", RunMemory())
     rig.lines.clear()
     rig.device(server=server.url).run(until_idle=True)
     assert server.asked("POST", "/next")

@@ -16,7 +16,8 @@ from edgefl.errors import MessageError
 from edgefl.wire.framing import PROTOCOL_VERSION
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE, Correction, ExtraVector, OutcomeStatus, Reason, Task
 from edgefl_device_runtime.agent.cache import Cache
-from edgefl_device_runtime.agent.memory import Memories, Memory
+from edgefl_device_runtime.agent.memories import Memories
+from edgefl_device_runtime.tasks import RunMemory
 
 TRICKS = [
     "../identity.json",
@@ -109,7 +110,7 @@ def test_nothing_but_a_hash_or_an_id_becomes_part_of_a_path_whoever_asks(tmp_pat
             call(trick)
     if trick not in ("identity.json", "A" * 64):  # which may be the id of a run, and gets an ending
         with pytest.raises(MessageError):
-            memories.keep(trick, "t", Memory())
+            memories.keep(trick, "t", RunMemory())
         with pytest.raises(MessageError):
             memories.recall(trick, "t")
     memories.forget(trick)

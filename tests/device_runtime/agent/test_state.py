@@ -7,8 +7,9 @@ import pytest
 
 from edgefl.errors import StorageError
 from edgefl.wire.messages import Outcome
-from edgefl_device_runtime.agent.memory import Memories, Memory
+from edgefl_device_runtime.agent.memories import Memories
 from edgefl_device_runtime.agent.state import StateFolder
+from edgefl_device_runtime.tasks import RunMemory
 
 OUTCOME = Outcome(task_id="t", base_weights_hash="0" * 64, layout_hash="1" * 64)
 
@@ -90,11 +91,11 @@ def test_what_belongs_to_another_server_or_population_waits_aside_until_it_is_it
     state = StateFolder(tmp_path)
     assert state.work_for(*A) is None
     state.keep_outcome(OUTCOME.encode())
-    Memories(state.runs).keep("r", "t", Memory())
+    Memories(state.runs).keep("r", "t", RunMemory())
     assert "keeps for https://a (p) is put aside" in state.work_for(*other)
     assert work_of(state) == (None, [])
     assert state.work_for(*other) is None
-    Memories(state.runs).keep("s", "t", Memory())
+    Memories(state.runs).keep("s", "t", RunMemory())
     state.work_for(*A)
     assert work_of(state) == ("t", ["r"])
     assert state.work_for("https://a/", "p") is None
@@ -119,7 +120,7 @@ def test_a_kill_while_work_is_put_aside_leaves_each_thing_with_whom_it_belongs_t
     for server, task_id in ((B, "b"), (A, "a")):
         state.work_for(*server)
         state.keep_outcome(Outcome(task_id, base_weights_hash="0" * 64, layout_hash="1" * 64).encode())
-        Memories(state.runs).keep(task_id, "t", Memory())
+        Memories(state.runs).keep(task_id, "t", RunMemory())
     rename, left = Path.rename, [moves]
 
     def killed(path, target):

@@ -176,7 +176,7 @@ def test_with_fewer_examples_than_the_owner_wants_the_device_does_not_take_part(
         assert outcome.status == OutcomeStatus.DONE
     else:
         assert (outcome.status, outcome.reason) == (OutcomeStatus.DECLINED, Reason.NOT_READY)
-        assert f"takes part with at least {minimum} (--minimum-examples)" in rig.lines[0]
+        assert f"takes part with at least {minimum} (its minimum of examples)" in rig.lines[0]
         assert rig.trainer.trained == 0
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import Correction, ExtraVector, Outcome, Task
-from edgefl_device_runtime.agent.examples import arrange
-from edgefl_device_runtime.agent.local_training import Given, perform
-from edgefl_device_runtime.agent.trainer import InterpreterTrainer
+from edgefl_device_runtime.tasks import ModelTrainer, Received, perform
+from edgefl_device_runtime.training import TrainableModel
 
 MOMENTUM = 0.99  # Keras's default for moving statistics
 EXAMPLE = np.random.default_rng(5).normal(size=(1, 20)).astype(np.float32)
@@ -23,9 +22,8 @@ def sent_by_a_device_with_one_example(path, **asked):
 
 def sent_by_a_device(path, data, **asked):
     """The sections of the recorded message as an eavesdropper reads them, by the parameters' names."""
-    trainer = InterpreterTrainer(path)
+    trainer = ModelTrainer(TrainableModel(path))
     manifest = trainer.manifest
-    control = np.zeros(manifest.layout.weight_size, np.float32) if asked.get("correction") else None
     task = Task(
         population="p",
         run="r",
@@ -41,9 +39,9 @@ def sent_by_a_device(path, data, **asked):
     )
     if task.correction is Correction.SCAFFOLD:
         task = replace(task, extra_vectors=(ExtraVector("control", "0" * 64),))
-    examples = arrange(data, manifest)
-    given = Given(ModelFile.read(path).initial_weights(), control)
-    message = perform(task, trainer, given, examples, lambda: None).outcome.encode()
+    control = np.zeros(manifest.layout.weight_size, np.float32)
+    received = Received(ModelFile.read(path).initial_weights(), {each.name: control for each in task.extra_vectors})
+    message = perform(task, trainer, received, data, minimum_examples=1).outcome.encode()
     outcome = Outcome.decode(message)
     vectors = [outcome.section(name) for name in ("delta", "statistics")]
     flat = np.concatenate([section.vector() for section in vectors if section is not None])

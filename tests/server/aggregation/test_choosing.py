@@ -13,7 +13,7 @@ from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.manifest import Metric, ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import ExtraVector, Task
-from edgefl_device_runtime.agent import conditions
+from edgefl_device_runtime import tasks
 from edgefl_device_runtime.training import fitting
 from edgefl_server.aggregation import RunSettings, settle, strategy_for
 from model_files import default_parameters, make_model_file
@@ -74,8 +74,8 @@ def task_of(settings: RunSettings, manifest: ModelManifest) -> Task:
 
 def device_takes(task: Task, manifest: ModelManifest) -> None:
     """Every check that a device makes before its first step and that does not depend on its data."""
-    conditions.check_supported(task)
-    conditions.check_fits(task, manifest)
+    tasks.check_supported(task)
+    tasks.check_fits(task, manifest)
     fitting.check_count("epochs", task.epochs)
     fitting.check_learning_rate(manifest, task.learning_rate)
     fitting.check_mu(manifest, task.mu, has_reference=True)

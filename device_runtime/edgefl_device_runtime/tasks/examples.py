@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest, Target
-from edgefl_device_runtime.agent.sources import Arrays
 from edgefl_device_runtime.training.file_rows import FileRows
 
-__all__ = ["Examples", "arrange"]
+__all__ = ["Arrays", "Examples", "arrange"]
+
+Arrays = Mapping[str, NDArray[Any] | FileRows]
+"""Arrays by name: ``x``, ``y`` and ``sample_weight``, or the names of the model's inputs and targets."""
 
 
 @dataclass(frozen=True)

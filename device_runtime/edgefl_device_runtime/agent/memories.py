@@ -1,11 +1,8 @@
-"""What a device remembers of each run: parameters that never leave it, and its control variate.
+"""The memories of a device's runs on its disk: see `edgefl_device_runtime.tasks.run_memory` for which of them counts.
 
-Which memory counts is the server's to say, since only it knows which outcomes were folded: a task names the device's
-latest folded task of the run (`Task.continues`), and goes on from what the device kept at the end of that one. What was
-kept of tasks that were refused, came too late or were discarded is then never used. The memory of a task is on the disk
-before its outcome is sent, so that neither a crash nor a lost reply can separate the two. A run's memories go when the
-server says that the run is over, and never before: what the server keeps of the run (SCAFFOLD's ``c``, FedDyn's ``h``)
-holds this device's part for as long as the run goes on.
+The memory of a task is on the disk before its outcome is sent, so that neither a crash nor a lost reply can separate
+the two. A run's memories go when the server says that the run is over, and never before: what the server keeps of the
+run (SCAFFOLD's ``c``, FedDyn's ``h``) holds this device's part for as long as the run goes on.
 """
 
 from __future__ import annotations
@@ -13,45 +10,22 @@ from __future__ import annotations
 import contextlib
 import io
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgefl.atomic import write_bytes
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.words import check_name, is_name
 from edgefl_device_runtime.agent.downloads import free_bytes, no_room
+from edgefl_device_runtime.tasks import LONGEST_ASKED, RunMemory
 
-__all__ = ["LONGEST_ASKED", "Memories", "Memory"]
-
-LONGEST_ASKED = 64
-"""Characters of a run's id that the protocol lets a device ask about."""
+__all__ = ["Memories"]
 
 _LOCAL, _CONTROL = "local/", "control"
 _DIGITS = 32
 _SUFFIX = ".npz"
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A run as a device remembers it; empty before its first task.
-
-    Attributes:
-        local: parameters that are not shared, by name; those that are missing have the model file's initial values.
-        control: SCAFFOLD's ``c_i`` or FedDyn's ``h_i``, float32 ``[weight_size]``; None: zeros.
-    """
-
-    local: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    control: NDArray[np.float32] | None = None
-
-    @property
-    def vectors(self) -> tuple[NDArray[np.float32], ...]:
-        """All that is remembered; nothing for a model and an algorithm that need no memory."""
-        return (*self.local.values(), *(() if self.control is None else (self.control,)))
 
 
 class Memories:
@@ -79,7 +53,7 @@ class Memories:
         self._turn = (self._turn + most) % len(runs)
         return (runs + runs)[self._turn : self._turn + most]
 
-    def recall(self, run: str, task_id: str) -> Memory | None:
+    def recall(self, run: str, task_id: str) -> RunMemory | None:
         """What was kept at the end of a task, and forgets every other task of the run.
 
         Args:
@@ -99,7 +73,7 @@ class Memories:
                 with contextlib.suppress(OSError):  # it is never used; the next task of the run tries again
                     path.unlink()
         if not task_id:
-            return Memory()
+            return RunMemory()
         try:
             data = wanted.read_bytes()
         except FileNotFoundError:
@@ -118,7 +92,7 @@ class Memories:
         if size > room:
             raise no_room(self.folder, size, max(room, 0))
 
-    def keep(self, run: str, task_id: str, memory: Memory) -> None:
+    def keep(self, run: str, task_id: str, memory: RunMemory) -> None:
         """Stores what the run is like after a task; it is on the disk when this returns.
 
         Raises:
@@ -158,7 +132,7 @@ def _name(word: str) -> str:
     return sha256(word.encode())[:_DIGITS]
 
 
-def _pack(memory: Memory) -> bytes:
+def _pack(memory: RunMemory) -> bytes:
     arrays = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
     if memory.control is not None:
         arrays[_CONTROL] = memory.control
@@ -167,11 +141,11 @@ def _pack(memory: Memory) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(data: bytes) -> Memory | None:
+def _unpack(data: bytes) -> RunMemory | None:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError):
         return None  # a memory card that loses writes
     local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
-    return Memory(local, arrays.get(_CONTROL))
+    return RunMemory(local, arrays.get(_CONTROL))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,46 +10,37 @@ from numpy.typing import ArrayLike, NDArray
 from edgefl.manifest import ModelManifest
 from edgefl.version import __version__
 from edgefl.wire.messages import Task
-from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.local_training import Progress, Training
+from edgefl_device_runtime.tasks.examples import Examples
+from edgefl_device_runtime.tasks.trainer import Progress, Training
 from edgefl_device_runtime.training import Callback, TrainableModel
 from edgefl_device_runtime.training.interpreter import runtime_version
 
-__all__ = ["InterpreterTrainer"]
+__all__ = ["ModelTrainer"]
 
 
-class InterpreterTrainer:
-    """Trains a model file with the interpreter of this device.
+class ModelTrainer:
+    """Trains a model on the interpreter of this device.
 
     Args:
-        path: of the model file.
-        num_threads: of the interpreter; ``auto`` for the fastest number here.
-        runtime: ``auto``, or an interpreter by name.
-        threads_file: where the answer of ``num_threads="auto"`` is remembered.
+        model: just loaded: the values that its local parameters have now are those with which a run begins.
 
     Attributes:
         latest_loss: of the last step.
-
-    Raises:
-        EdgeflError: what `TrainableModel` raises.
     """
 
-    def __init__(
-        self, path: Path, *, num_threads: int | str = 1, runtime: str = "auto", threads_file: Path | None = None
-    ) -> None:
-        self._model = TrainableModel(path, num_threads, runtime, threads_file=threads_file)
+    def __init__(self, model: TrainableModel) -> None:
+        self._model = model
         self.latest_loss: float | None = None
-        # A new interpreter holds the file's own values.
-        self._initial_local = self._model.local_parameters
+        self._initial_local = model.local_parameters
 
     @property
     def manifest(self) -> ModelManifest:
-        """What the model file says about itself."""
+        """The manifest of the model file."""
         return self._model.manifest
 
     @property
     def num_threads(self) -> int:
-        """Of the interpreter."""
+        """The interpreter's number of threads."""
         return self._model.num_threads
 
     @property
@@ -108,15 +98,15 @@ class InterpreterTrainer:
         return Training(examples.rows, 0, _plain(states))
 
     def gradient(self, task: Task, examples: Examples) -> tuple[Training, NDArray[np.float32]]:
-        """The gradient over all examples at the current weights; no step is taken."""
+        """Computes the gradient over all examples at the current weights; no step is taken."""
         found = self._model.gradient(examples.x, examples.y, examples.sample_weight, seed=task.seed)
         return Training(found.num_examples, 0, _plain(found.states)), found.vector
 
 
 class _Hook(Callback):
-    """Lets the agent look up after every step."""
+    """Lets whoever does the task look up after every step."""
 
-    def __init__(self, trainer: InterpreterTrainer, progress: Progress) -> None:
+    def __init__(self, trainer: ModelTrainer, progress: Progress) -> None:
         self._trainer = trainer
         self._progress = progress
 

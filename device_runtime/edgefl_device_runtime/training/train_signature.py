@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.training.interpreter import Interpreter
 
-__all__ = ["Trainer"]
+__all__ = ["TrainSignature"]
 
 
-class Trainer:
+class TrainSignature:
     """Takes optimizer steps.
 
     Args:

@@ -7,15 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgefl.wire.messages import Correction, OutcomeStatus, Task, TaskKind
-from edgefl_device_runtime.agent.examples import arrange
-from edgefl_device_runtime.agent.local_training import Given, perform
-from edgefl_device_runtime.agent.memory import Memory
-from edgefl_device_runtime.agent.trainer import InterpreterTrainer
+from edgefl.wire.messages import Correction, ExtraVector, OutcomeStatus, Task, TaskKind
+from edgefl_device_runtime.tasks import ModelTrainer, Received, RunMemory, perform
+from edgefl_device_runtime.training import TrainableModel
 from federated_numpy import SIZE, LocalData, feddyn, fedprox, gradient, scaffold
 
 ROUNDS, EPOCHS = 4, 2
 CLOSE = {"rtol": 0, "atol": 1e-5}
+SCAFFOLD = {"correction": Correction.SCAFFOLD, "extra_vectors": (ExtraVector("control", "c" * 64),)}
 
 
 def local_data(round_number: int) -> LocalData:
@@ -29,9 +28,9 @@ class Device:
     """A device that takes part in round after round, and the server's part played by the test."""
 
     def __init__(self, file, runtime):
-        self.trainer = InterpreterTrainer(file, runtime=runtime)
+        self.trainer = ModelTrainer(TrainableModel(file, runtime=runtime))
         self.manifest = self.trainer.manifest
-        self.memory = Memory()
+        self.memory = RunMemory()
         self.weights = self.trainer.weights
 
     def work(self, number, control=None, **asked):
@@ -47,14 +46,14 @@ class Device:
             base_weights_hash="0" * 64,
             seed=data.seed,
             epochs=data.epochs,
-            continues="",
+            continues="before",
         )
         task = replace(task, **asked)
-        examples = arrange({"x": data.x, "y": data.y}, self.manifest)
-        performed = perform(task, self.trainer, Given(self.weights, control, self.memory), examples, lambda: None)
-        assert performed.outcome.status == OutcomeStatus.DONE
-        self.memory = performed.memory
-        return {section.name: section.vector() for section in performed.outcome.sections}, data
+        received = Received(self.weights, {} if control is None else {"control": control})
+        result = perform(task, self.trainer, received, {"x": data.x, "y": data.y}, {"before": self.memory})
+        assert result.outcome.status == OutcomeStatus.DONE
+        self.memory = result.remembered.get(task.task_id, RunMemory())
+        return {section.name: section.vector() for section in result.outcome.sections}, data
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_scaffold(device):
     c, own = np.zeros(SIZE), np.zeros(SIZE)
     for number in range(1, ROUNDS + 1):
         received, control = device.weights.astype(np.float64), c.astype(np.float32)
-        sent, data = device.work(number, control, correction=Correction.SCAFFOLD)
+        sent, data = device.work(number, control, **SCAFFOLD)
         trained, after = scaffold(received, control.astype(np.float64), own, data)
         np.testing.assert_allclose(sent["delta"], trained - received, **CLOSE)
         np.testing.assert_allclose(sent["control"], after - own, **CLOSE)
@@ -117,8 +116,8 @@ def test_fedsgd(device):
 
 def test_a_plain_task_after_a_corrected_one_is_plain_again(device):
     first, _ = device.work(1)
-    device.work(2, np.ones(SIZE, np.float32), correction=Correction.SCAFFOLD)
-    device.memory = Memory()
+    device.work(2, np.ones(SIZE, np.float32), **SCAFFOLD)
+    device.memory = RunMemory()
     again, _ = device.work(1)
     np.testing.assert_array_equal(first["delta"], again["delta"])
 
@@ -136,7 +135,7 @@ def test_local_parameters_start_from_the_memory_and_else_from_the_file(personal_
     assert set(kept.local) == set(initial) == {"head/kernel", "head/bias"}
     assert first["delta"].size == device.manifest.layout.size
     second, _ = device.work(2)
-    device.memory = Memory()  # another run
+    device.memory = RunMemory()  # another run
     assert np.array_equal(device.work(1)[0]["delta"], first["delta"])
     device.memory = kept
     assert np.array_equal(device.work(2)[0]["delta"], second["delta"])

@@ -12,12 +12,13 @@ import pytest
 from edgefl.errors import MessageError, StorageError
 from edgefl.layout import Parameter, ParameterLayout
 from edgefl.wire.messages import Correction, ExtraVector, OutcomeStatus, Reason
-from edgefl_device_runtime.agent.memory import Memories, Memory
+from edgefl_device_runtime.agent.memories import Memories
+from edgefl_device_runtime.tasks import RunMemory
 
-MEMORY = Memory({"own/kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, np.ones(4, np.float32))
+MEMORY = RunMemory({"own/kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, np.ones(4, np.float32))
 
 
-def assert_equal(ours: Memory, other: Memory) -> None:
+def assert_equal(ours: RunMemory, other: RunMemory) -> None:
     assert ours.local.keys() == other.local.keys()
     for name in ours.local:
         np.testing.assert_array_equal(ours.local[name], other.local[name])
@@ -384,7 +385,7 @@ def test_a_run_that_keeps_nothing_may_have_a_long_id(rig):
 def test_what_would_leave_too_little_of_the_disk_fails_the_task_before_it_is_trained(local_rig, quick, monkeypatch):
     rig = local_rig
     device = rig.device(settings=replace(quick, spare_disk=1000))
-    monkeypatch.setattr("edgefl_device_runtime.agent.memory.free_bytes", lambda folder: 1000 + 3)
+    monkeypatch.setattr("edgefl_device_runtime.agent.memories.free_bytes", lambda folder: 1000 + 3)
     rig.server.tasks = [rig.task("t1", continues="")]
     device.step()
     outcome = rig.server.decoded("t1")

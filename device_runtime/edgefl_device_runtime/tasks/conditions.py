@@ -1,4 +1,4 @@
-"""Whether this device does a task: whether it can, and whether its owner lets it."""
+"""Decides whether this device does a task: whether it can, and whether its owner lets it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from edgefl.codecs import codec_names
 from edgefl.errors import EdgeflError, HashMismatchError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind
-from edgefl_device_runtime.agent.corrections import CONTROL, learning_rate_of
-from edgefl_device_runtime.agent.examples import Examples
-from edgefl_device_runtime.agent.memory import LONGEST_ASKED
-from edgefl_device_runtime.agent.summary import amount
+from edgefl_device_runtime.tasks.corrections import CONTROL, learning_rate_of
+from edgefl_device_runtime.tasks.examples import Examples
+from edgefl_device_runtime.tasks.run_memory import LONGEST_ASKED
 
-__all__ = ["SUPPORTED_KINDS", "TaskDeclinedError", "check_enough", "check_fits", "check_supported", "memory_bytes"]
+__all__ = [
+    "MINIMUM_EXAMPLES",
+    "SUPPORTED_KINDS",
+    "TaskDeclinedError",
+    "capabilities",
+    "check_enough",
+    "check_fits",
+    "check_supported",
+    "memory_bytes",
+]
 
 SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
+MINIMUM_EXAMPLES = 2
+"""Unless the owner says otherwise."""
 
 
 class TaskDeclinedError(EdgeflError):
@@ -34,8 +44,13 @@ class TaskDeclinedError(EdgeflError):
         self.reason = reason
 
 
+def capabilities() -> dict[str, list[str]]:
+    """Lists what this version can be asked for: ``codecs`` and ``kinds`` of tasks, by the protocol's names."""
+    return {"codecs": list(codec_names()), "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS]}
+
+
 def check_supported(task: Task) -> None:
-    """Whether this version knows everything that the task asks for.
+    """Makes sure that this version knows everything that the task asks for.
 
     Raises:
         TaskDeclinedError: it does not.
@@ -70,7 +85,7 @@ def check_supported(task: Task) -> None:
 
 
 def check_fits(task: Task, manifest: ModelManifest) -> None:
-    """Whether the model file, or what the server says, suffices for what the task asks for.
+    """Makes sure that the model file, and what the server says, suffice for what the task asks for.
 
     Raises:
         HashMismatchError: the task names another model.
@@ -108,7 +123,7 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
 
 
 def memory_bytes(task: Task, manifest: ModelManifest) -> int:
-    """About how many bytes are kept of the run when the task is done: see `Memory`."""
+    """Says about how many bytes are kept of the run when the task is done: see `RunMemory`."""
     if task.kind != TaskKind.TRAIN:
         return 0
     local = sum(math.prod(each.shape) for each in manifest.local_parameters)
@@ -117,7 +132,7 @@ def memory_bytes(task: Task, manifest: ModelManifest) -> int:
 
 
 def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimum: int) -> None:
-    """Whether an outcome comes of so many examples that the owner lets it go.
+    """Makes sure that an outcome comes of so many examples that the owner lets it go.
 
     One example behind a dense layer can be read from its update, exactly. What counts are examples that are sure to
     take part: those of weight 0 do not, nor those that a task with a limit never comes to. Which ones these are is
@@ -136,8 +151,8 @@ def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimu
     if examples.rows and count < minimum:
         raise TaskDeclinedError(
             Reason.NOT_READY,
-            f"The task would be done with {amount(count, 'example')}, and this device takes part with at least "
-            f"{minimum} (--minimum-examples).",
+            f"The task would be done with {count} {'example' if count == 1 else 'examples'}, and this device takes "
+            f"part with at least {minimum} (its minimum of examples).",
         )
 
 

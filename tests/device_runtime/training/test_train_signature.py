@@ -14,7 +14,7 @@ from edgefl.model_file import ModelFile
 from edgefl_device_runtime.training import TrainableModel
 from edgefl_device_runtime.training.interpreter import Interpreter, _Runners
 from edgefl_device_runtime.training.randomness import step_seeds
-from edgefl_device_runtime.training.trainer import Trainer
+from edgefl_device_runtime.training.train_signature import TrainSignature
 
 
 def made_up(manifest: ModelManifest, rows: int, seed: int = 0) -> tuple[Any, Any]:
@@ -65,7 +65,7 @@ def test_what_is_fed_stays_until_it_is_fed_again(mlp_file: Path, runtime: str) -
     losses = []
     for every_time in (False, True):
         interpreter = Interpreter(mlp_file, runtime=runtime)
-        trainer = Trainer(interpreter, manifest)
+        trainer = TrainSignature(interpreter, manifest)
         trainer.begin(0.3)
         loss = []
         for _ in range(5):
@@ -84,7 +84,7 @@ def test_a_step_leaves_all_its_inputs_as_they_were_fed(name: str, runtime: str, 
     file = request.getfixturevalue(f"{name}_file")
     manifest = ModelFile.read(file).manifest
     interpreter = Interpreter(file, runtime=runtime)
-    first, trainer = interpreter.first_signature("train"), Trainer(interpreter, manifest)
+    first, trainer = interpreter.first_signature("train"), TrainSignature(interpreter, manifest)
     x, y = made_up(manifest, manifest.batch_size)
     trainer.begin(0.25)
     for _ in range(2):
@@ -156,7 +156,7 @@ def test_a_single_number_is_no_batch(mlp_file: Path) -> None:
 def test_an_error_that_somebody_keeps_does_not_keep_the_next_step_from_running(mlp_file: Path, runtime: str) -> None:
     manifest = ModelFile.read(mlp_file).manifest
     interpreter = Interpreter(mlp_file, runtime=runtime)
-    trainer = Trainer(interpreter, manifest)
+    trainer = TrainSignature(interpreter, manifest)
     trainer.begin(0.1)
     kept = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What a task's correction (SCAFFOLD, FedDyn) asks of a device, before and after the local steps."""
+"""Does what a task's correction (SCAFFOLD, FedDyn) asks of a device, before and after the local steps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from edgefl.errors import HashMismatchError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import Correction, Section, Task
-from edgefl_device_runtime.training.algorithms import (
+from edgefl_device_runtime.tasks.control_variates import (
     feddyn_correction,
     feddyn_memory,
     scaffold_change,
     scaffold_correction,
 )
 
-__all__ = ["CONTROL", "correction_for", "learning_rate_of", "remembered"]
+__all__ = ["CONTROL", "control_after", "correction_for", "learning_rate_of"]
 
 Vector = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ CONTROL = "control"
 
 
 def correction_for(task: Task, manifest: ModelManifest, control: Vector | None, own: Vector | None) -> Vector | None:
-    """What is added to the gradient in every local step; None: nothing.
+    """Computes what is added to the gradient in every local step; None: nothing.
 
     Args:
         task: names the algorithm.
@@ -43,7 +43,7 @@ def correction_for(task: Task, manifest: ModelManifest, control: Vector | None, 
     return scaffold_correction(_fitting(control, manifest), own)
 
 
-def remembered(
+def control_after(
     task: Task,
     manifest: ModelManifest,
     control: Vector | None,
@@ -52,7 +52,7 @@ def remembered(
     sent: Section,
     steps: int,
 ) -> tuple[Vector | None, tuple[Section, ...]]:
-    """What the device keeps after the local steps, and what it sends beside the delta.
+    """Computes what the device keeps after the local steps, and what it sends beside the delta.
 
     Both follow from vectors as the server reads them, so that the sum that the server keeps and the devices' own do not
     drift apart by what the codec rounds.
@@ -80,7 +80,7 @@ def remembered(
 
 
 def learning_rate_of(task: Task, manifest: ModelManifest) -> float:
-    """The task's learning rate, else the model's."""
+    """Returns the task's learning rate, else the model's."""
     return manifest.learning_rate if task.learning_rate is None else task.learning_rate
 
 

@@ -17,7 +17,7 @@ Vector = NDArray[np.float32]
 
 
 def scaffold_correction(control: Vector, own: Vector) -> Vector:
-    """What is added to the gradient in every local step: ``c - c_i`` (line 10).
+    """Computes what is added to the gradient in every local step: ``c - c_i`` (line 10).
 
     Args:
         control: the server's ``c``.
@@ -27,7 +27,7 @@ def scaffold_correction(control: Vector, own: Vector) -> Vector:
 
 
 def scaffold_change(control: Vector, delta: Vector, steps: int, learning_rate: float) -> Vector:
-    """How ``c_i`` changes with a task: ``c_i⁺ - c_i = -c + (x - y_i) / (K · lr)`` (line 12, option II).
+    """Computes how ``c_i`` changes with a task: ``c_i⁺ - c_i = -c + (x - y_i) / (K · lr)`` (line 12, option II).
 
     Args:
         control: the server's ``c`` that the task named.
@@ -40,7 +40,7 @@ def scaffold_change(control: Vector, delta: Vector, steps: int, learning_rate: f
 
 
 def feddyn_correction(own: Vector) -> Vector:
-    """What is added to the gradient in every local step beside ``alpha (w - reference)``: ``-h_i``.
+    """Computes what is added to the gradient in every local step beside ``alpha (w - reference)``: ``-h_i``.
 
     Args:
         own: the device's ``h_i``, the gradient of its loss where it ended last; zeros before its first task.
@@ -49,7 +49,7 @@ def feddyn_correction(own: Vector) -> Vector:
 
 
 def feddyn_memory(own: Vector, delta: Vector, alpha: float) -> Vector:
-    """The device's new ``h_i``: ``h_i - alpha (w_i - reference)``.
+    """Computes the device's new ``h_i``: ``h_i - alpha (w_i - reference)``.
 
     Args:
         own: ``h_i`` before the task.

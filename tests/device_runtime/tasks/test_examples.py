@@ -5,71 +5,72 @@ import pytest
 
 from edgefl.errors import DataError
 from edgefl.manifest import Target
-from edgefl_device_runtime.agent.examples import arrange
+from edgefl_device_runtime.tasks import arrange
+from small_manifest import make_manifest
 
 X = np.arange(8, dtype=np.float32).reshape(4, 2)
 Y = np.array([0, 1, 2, 0])
 
 
-def test_x_and_y_stand_for_the_only_input_and_target(manifest):
-    examples = arrange({"x": X, "y": Y}, manifest())
+def test_x_and_y_stand_for_the_only_input_and_target():
+    examples = arrange({"x": X, "y": Y}, make_manifest())
     assert examples.x["image"] is X
     assert examples.y["label"] is Y
     assert examples.rows == 4
 
 
 @pytest.mark.parametrize("name", ["label", "probabilities", "y"])
-def test_the_target_is_found_by_its_own_name_or_its_outputs(manifest, name):
-    assert arrange({"image": X, name: Y}, manifest()).y["label"] is Y
+def test_the_target_is_found_by_its_own_name_or_its_outputs(name):
+    assert arrange({"image": X, name: Y}, make_manifest()).y["label"] is Y
 
 
-def test_arrays_that_the_model_does_not_know_are_left_alone(manifest):
-    examples = arrange({"x": X, "y": Y, "x_test": X[:1]}, manifest())
+def test_arrays_that_the_model_does_not_know_are_left_alone():
+    examples = arrange({"x": X, "y": Y, "x_test": X[:1]}, make_manifest())
     assert list(examples.x) == ["image"]
 
 
-def test_an_input_called_y_is_not_taken_for_the_target(manifest):
+def test_an_input_called_y_is_not_taken_for_the_target():
     with pytest.raises(DataError, match="'label'"):
-        arrange({"y": X}, manifest(inputs=("y",), targets=(Target("label", "probabilities"),)))
+        arrange({"y": X}, make_manifest(inputs=("y",), targets=(Target("label", "probabilities"),)))
 
 
-def test_sample_weights_are_taken_along(manifest):
-    assert arrange({"x": X, "y": Y, "sample_weight": Y}, manifest()).sample_weight is Y
+def test_sample_weights_are_taken_along():
+    assert arrange({"x": X, "y": Y, "sample_weight": Y}, make_manifest()).sample_weight is Y
 
 
-def test_the_last_column_of_a_table_is_the_target(manifest):
+def test_the_last_column_of_a_table_is_the_target():
     columns = {"a": X[:, 0], "b": X[:, 1], "kind": Y.astype(np.float64)}
-    examples = arrange(columns, manifest())
+    examples = arrange(columns, make_manifest())
     np.testing.assert_array_equal(examples.x["image"], X)
     assert examples.x["image"].dtype == np.float32
     np.testing.assert_array_equal(examples.y["label"], Y)
 
 
-def test_a_column_named_like_the_target_is_the_target_wherever_it_stands(manifest):
+def test_a_column_named_like_the_target_is_the_target_wherever_it_stands():
     columns = {"label": Y, "a": X[:, 0], "b": X[:, 1], "sample_weight": np.ones(4)}
-    examples = arrange(columns, manifest())
+    examples = arrange(columns, make_manifest())
     np.testing.assert_array_equal(examples.x["image"], X)
     assert examples.y["label"] is Y
 
 
-def test_a_table_with_another_number_of_columns_is_refused(manifest):
+def test_a_table_with_another_number_of_columns_is_refused():
     with pytest.raises(DataError, match="2 numbers a row, the table has 3 columns"):
-        arrange({"a": Y, "b": Y, "c": Y, "kind": Y}, manifest())
+        arrange({"a": Y, "b": Y, "c": Y, "kind": Y}, make_manifest())
 
 
-def test_arrays_of_different_length_are_refused(manifest):
+def test_arrays_of_different_length_are_refused():
     with pytest.raises(DataError, match="equal numbers of rows"):
-        arrange({"x": X, "y": Y[:3]}, manifest())
+        arrange({"x": X, "y": Y[:3]}, make_manifest())
 
 
-def test_a_missing_array_is_named_with_what_is_there(manifest):
+def test_a_missing_array_is_named_with_what_is_there():
     with pytest.raises(DataError, match=r"expects an array 'image'; the data holds 'pictures', 'label'"):
-        arrange({"pictures": X, "label": Y}, manifest())
+        arrange({"pictures": X, "label": Y}, make_manifest())
 
 
-def test_several_inputs_and_targets_are_taken_by_name(manifest):
+def test_several_inputs_and_targets_are_taken_by_name():
     targets = (Target("y_a", "a"), Target("y_b", "b"))
-    both = manifest(inputs=("left", "right"), targets=targets)
+    both = make_manifest(inputs=("left", "right"), targets=targets)
     examples = arrange({"left": X, "right": X, "a": Y, "y_b": Y}, both)
     assert (list(examples.x), list(examples.y)) == (["left", "right"], ["y_a", "y_b"])
     with pytest.raises(DataError, match="'right'"):
