@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.flatbuffer import FlatModel
-from edgefl_converters.saved_model import convert_saved_model
-from edgefl_converters.walk import Origins, Walk
+from edgefl_converters.emission.walk import Origins, Walk
+from edgefl_converters.flatbuffer.file import FlatModel
+from edgefl_converters.flatbuffer.saved_model import convert_saved_model
 from on_arm.forms import Form, Group
 
 __all__ = ["SIGNATURE", "build", "input_names"]

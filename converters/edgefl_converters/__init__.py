@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
 from edgefl.targets import ALL
-from edgefl_converters.fine_tuning import FineTuning
-from edgefl_converters.input_shapes import InputShape
-from edgefl_converters.inputs.modules import CustomObjects, known_objects
-from edgefl_converters.options import Options
+from edgefl_converters.models.sources.modules import CustomObjects, known_objects
 from edgefl_converters.results import ConversionResult, ExportResult
+from edgefl_converters.settings.fine_tuning import FineTuning
+from edgefl_converters.settings.input_shapes import InputShape
+from edgefl_converters.settings.options import Options
 
 if TYPE_CHECKING:
     import keras
@@ -182,10 +182,10 @@ def verify(file: str | os.PathLike[str], against: Any, *, custom_objects: Custom
         MissingDependencyError: TensorFlow or every runtime is missing.
     """
     require_tensorflow()
-    from edgefl_converters import comparing
+    from edgefl_converters import verifying
 
     with known_objects(custom_objects):
-        return comparing.verify(file, against)
+        return verifying.verify(file, against)
 
 
 def export(
@@ -250,7 +250,7 @@ def load_model(source: Any, *, custom_objects: CustomObjects = None) -> keras.Mo
         MissingDependencyError: TensorFlow is not installed.
     """
     require_tensorflow()
-    from edgefl_converters import loading
+    from edgefl_converters.models import loading
 
     with known_objects(custom_objects):
         return loading.load(source)

@@ -13,25 +13,25 @@ from typing import Any
 
 from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import EdgeflError, InvalidSettingError, UnsupportedModelError, VerificationError, storage_error
-from edgefl_converters.building import BuiltModel, build
-from edgefl_converters.input_shapes import InputShape
-from edgefl_converters.layer_reports import LayerReport, as_json
+from edgefl_converters.blame.layer_reports import LayerReport, as_json
+from edgefl_converters.blame.shrinking import shrink
+from edgefl_converters.blame.suggestions import GENERIC, suggestion
+from edgefl_converters.building.building import BuiltModel, build
 from edgefl_converters.lint import UnfitTargetError, require_clean
-from edgefl_converters.loading import load_compiled
-from edgefl_converters.loss_fit import require_fitting_loss
-from edgefl_converters.options import Options
-from edgefl_converters.requirements import require_convertible
+from edgefl_converters.models.loading import load_compiled
+from edgefl_converters.models.loss_fit import require_fitting_loss
+from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
-from edgefl_converters.selection import fine_tuned
-from edgefl_converters.shrinking import shrink
-from edgefl_converters.specification import specify
-from edgefl_converters.suggestions import GENERIC, suggestion
+from edgefl_converters.settings.input_shapes import InputShape
+from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.selection import fine_tuned
+from edgefl_converters.training_step.specification import specify
+from edgefl_converters.verification.agreement import check_agreement
 from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import runtimes_for
 from edgefl_converters.verification.storage_cost import storage_cost
-from edgefl_converters.verification.verifying import check_agreement
 
 __all__ = ["convert", "explain", "report_path"]
 

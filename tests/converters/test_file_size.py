@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from edgefl_converters.building import build
+from edgefl_converters.building.building import build
 from keras_coverage.architectures import fedavg_cnn, two_nn
 
 OPTIMIZERS = {"sgd": lambda: keras.optimizers.SGD(0.1), "adam": lambda: keras.optimizers.Adam()}

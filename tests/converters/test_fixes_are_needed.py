@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from edgefl_converters import tracing
-from edgefl_converters.building import build
-from edgefl_converters.lowerings import LOWERINGS, pooling
-from edgefl_converters.recurrence import unrolled_recurrence
-from edgefl_converters.verification.verifying import check_agreement
+from edgefl_converters.building.building import build
+from edgefl_converters.emission.lowerings import LOWERINGS, pooling
+from edgefl_converters.training_step import tracing
+from edgefl_converters.training_step.keras_rewrites.recurrence import unrolled_recurrence
+from edgefl_converters.verification.agreement import check_agreement
 
 BATCH = 4
 

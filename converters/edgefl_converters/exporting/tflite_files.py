@@ -14,8 +14,8 @@ from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest
 from edgefl_converters.exporting.rows import Rows
 from edgefl_converters.lint import lint_inference
-from edgefl_converters.naming import signature_keys
-from edgefl_converters.recurrence import unrolled_recurrence
+from edgefl_converters.models.naming import signature_keys
+from edgefl_converters.training_step.keras_rewrites.recurrence import unrolled_recurrence
 
 __all__ = ["QUANTIZATIONS", "outputs_of", "tflite_bytes"]
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_converters.specification import Port, Specification
+from edgefl_converters.training_step.specification import Port, Specification
 
 __all__ = ["Batch", "draw_batches", "pulled_batches"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest
-from edgefl_converters.specification import Specification
+from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.verification.batches import Batch, pulled_batches
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference, Snapshot

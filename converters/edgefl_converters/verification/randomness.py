@@ -14,8 +14,8 @@ import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 from tensorflow.python.ops import gen_random_ops, gen_stateless_random_ops_v2
 
-from edgefl_converters.lowerings import LOWERINGS
-from edgefl_converters.lowerings.registry import static_shape
+from edgefl_converters.emission.lowerings import LOWERINGS
+from edgefl_converters.emission.lowerings.registry import static_shape
 
 __all__ = ["hashed_random_numbers"]
 

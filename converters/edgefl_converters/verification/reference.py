@@ -13,13 +13,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
-from edgefl_converters.learning_rates import learning_rate_of_steps
-from edgefl_converters.naming import slot_name, stable_names, unique
-from edgefl_converters.rebuilding import rebuild
-from edgefl_converters.row_weights import expand
-from edgefl_converters.specification import Port, Specification
+from edgefl_converters.models.naming import slot_name, stable_names, unique
+from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
+from edgefl_converters.training_step.rebuilding import rebuild
+from edgefl_converters.training_step.row_weights import expand
+from edgefl_converters.training_step.specification import Port, Specification
 from edgefl_converters.verification.batches import Batch
-from edgefl_converters.verification.pulling import Pull
+from edgefl_converters.verification.federated_losses import Pull
 from edgefl_converters.verification.randomness import hashed_random_numbers
 
 __all__ = ["Reference", "Snapshot"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import RuntimeFailure, VerificationError
 from edgefl.manifest import ModelManifest
-from edgefl_converters.specification import Specification
+from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.verification.batches import Batch, draw_batches
 from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, runtimes_for
 from edgefl_converters.verification.storage_report import StorageCost
