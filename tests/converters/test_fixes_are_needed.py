@@ -14,7 +14,8 @@ import tensorflow as tf
 from keras import layers
 
 from edgefl_converters.building.building import build
-from edgefl_converters.emission.lowerings import LOWERINGS, pooling
+from edgefl_converters.emission.lowerings import pooling
+from edgefl_converters.emission.registry import LOWERINGS
 from edgefl_converters.training_step import tracing
 from edgefl_converters.training_step.keras_rewrites.recurrence import unrolled_recurrence
 from edgefl_converters.verification.agreement import check_agreement

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.emission.lowerings.matmul import matmul
-from edgefl_converters.emission.lowerings.registry import static_shape
+from edgefl_converters.emission.traced_ops import static_shape
 from edgefl_converters.emission.walk import Walk
 from edgefl_converters.training_step.traced_graphs import RANDOM, assigned_inputs, in_order
 from edgefl_converters.training_step.tracing import BATCH_WEIGHT, GRADIENT, Trace, Traces, layer_of

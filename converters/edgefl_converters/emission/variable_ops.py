@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from edgefl_converters.emission.walk import Walk
+from edgefl_converters.emission.registry import Emitter, lowering
 
-__all__ = ["VARIABLE_OPS"]
-
-
-def _read_variable(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    return [walk.value(inputs[0].key)]
+__all__: list[str] = []
 
 
-def _assign_variable(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    walk.assign(inputs[0].key, inputs[1])
+@lowering("ReadVariableOp", as_they_are=True)
+def _read_variable(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
+    return [emitter.value(inputs[0].key)]
+
+
+@lowering("AssignVariableOp", as_they_are=True)
+def _assign_variable(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
+    emitter.assign(inputs[0].key, inputs[1])
     return []
 
 
-def _assign_add(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    walk.assign(inputs[0].key, walk.value(inputs[0].key) + inputs[1])
+@lowering("AssignAddVariableOp", as_they_are=True)
+def _assign_add(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
+    emitter.assign(inputs[0].key, emitter.value(inputs[0].key) + inputs[1])
     return []
 
 
-def _assign_sub(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    walk.assign(inputs[0].key, walk.value(inputs[0].key) - inputs[1])
+@lowering("AssignSubVariableOp", as_they_are=True)
+def _assign_sub(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
+    emitter.assign(inputs[0].key, emitter.value(inputs[0].key) - inputs[1])
     return []
 
 
-def _gather(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    return [tf.gather(walk.value(inputs[0].key), inputs[1])]
+@lowering("ResourceGather", as_they_are=True)
+def _gather(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
+    return [tf.gather(emitter.value(inputs[0].key), inputs[1])]
 
 
-def _scatter_add(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    value = walk.value(inputs[0].key)
-    walk.assign(inputs[0].key, value + _scattered(value, inputs[1], inputs[2]))
+@lowering("ResourceScatterAdd", as_they_are=True)
+def _scatter_add(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
+    value = emitter.value(inputs[0].key)
+    emitter.assign(inputs[0].key, value + _scattered(value, inputs[1], inputs[2]))
     return []
 
 
-def _scatter_sub(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    value = walk.value(inputs[0].key)
-    walk.assign(inputs[0].key, value - _scattered(value, inputs[1], inputs[2]))
+@lowering("ResourceScatterSub", as_they_are=True)
+def _scatter_sub(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
+    value = emitter.value(inputs[0].key)
+    emitter.assign(inputs[0].key, value - _scattered(value, inputs[1], inputs[2]))
     return []
 
 
@@ -53,17 +59,6 @@ def _scattered(like: tf.Tensor, indices: tf.Tensor, rows: tf.Tensor) -> tf.Tenso
     return tf.scatter_nd(indices[..., tf.newaxis], rows, like.shape)
 
 
-def _shape(walk: Walk, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    return [tf.constant(walk.value(inputs[0].key).shape.as_list(), op.outputs[0].dtype)]
-
-
-VARIABLE_OPS: Mapping[str, Callable[[Walk, Any, Sequence[Any]], Sequence[Any]]] = {
-    "AssignAddVariableOp": _assign_add,
-    "AssignSubVariableOp": _assign_sub,
-    "AssignVariableOp": _assign_variable,
-    "ReadVariableOp": _read_variable,
-    "ResourceGather": _gather,
-    "ResourceScatterAdd": _scatter_add,
-    "ResourceScatterSub": _scatter_sub,
-    "VariableShape": _shape,
-}
+@lowering("VariableShape", as_they_are=True)
+def _shape(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
+    return [tf.constant(emitter.value(inputs[0].key).shape.as_list(), op.outputs[0].dtype)]

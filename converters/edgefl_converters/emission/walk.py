@@ -16,16 +16,12 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from edgefl.errors import EdgeflError
-from edgefl_converters.emission.control_flow import CONTROL_FLOW
-from edgefl_converters.emission.lowerings import LOWERINGS
-from edgefl_converters.emission.lowerings.registry import static_shape
-from edgefl_converters.emission.variable_ops import VARIABLE_OPS
+from edgefl_converters.emission.registry import EMITTED_AS_THEY_ARE, LOWERINGS
+from edgefl_converters.emission.traced_ops import static_shape
 from edgefl_converters.emission.walk_values import Handle
 from edgefl_converters.training_step.traced_graphs import in_order
 
 __all__ = ["EmissionError", "Origin", "Origins", "Walk"]
-
-_SPECIAL = {**VARIABLE_OPS, **CONTROL_FLOW}
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Walk:
     def __init__(self, read: Callable[[Any], tf.Tensor], origins: Origins, seed: tf.Tensor | None = None) -> None:
         self._read = read
         self._origins = origins
-        self._streams = 0
+        self.streams = 0
         self._drawn: Callable[[Any], tuple[Sequence[int], int]] | None = None
         self.seed = seed
         self.values: dict[Any, tf.Tensor] = {}
@@ -82,12 +78,12 @@ class Walk:
         self.thin: dict[str, tf.Tensor] = {}
         self.factors: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
 
-    # What lowerings see (lowerings.registry.Context).
+    # What lowerings see (registry.Context).
 
     def next_stream(self) -> int:
         """A number of its own for each random op."""
-        self._streams += 1
-        return self._streams
+        self.streams += 1
+        return self.streams
 
     def drawn(self, op: Any) -> tuple[Sequence[int], int]:
         """The shape of all that a random op draws for a batch, and where in it the numbers that are wanted begin."""
@@ -109,7 +105,7 @@ class Walk:
             seed: as the walk's.
             drawn: what `drawn` is to return for a random op of the traced graph.
         """
-        self.seed, self._drawn, self._streams = seed, drawn, 0
+        self.seed, self._drawn, self.streams = seed, drawn, 0
 
     def emit(self, graph: Any, bound: Mapping[str, Any], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Emits what the results need, and everything that changes a variable.
@@ -147,17 +143,11 @@ class Walk:
         if op.type in ("Placeholder", "NoOp", "Assert"):
             return
         inputs = [environment[tensor.name] for tensor in op.inputs]
-        special = _SPECIAL.get(op.type)
         if op.type in ("Identity", "IdentityN"):
             environment.update((old.name, new) for old, new in zip(op.outputs, inputs))
             return
         try:
-            if special is not None:
-                name = self._origins.add(Origin(op.type, op.name, lowered=op.type not in VARIABLE_OPS))
-                with tf.name_scope(name):
-                    outputs: Sequence[Any] = special(self, op, inputs)
-            else:
-                outputs = self._lower_or_copy(op, inputs)
+            outputs = self._lower_or_copy(op, inputs)
         except EdgeflError:
             raise
         except Exception as error:
@@ -167,11 +157,11 @@ class Walk:
                 new = _same_shape(op, old, new)
             environment[old.name] = new
 
-    def _lower_or_copy(self, op: Any, inputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    def _lower_or_copy(self, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
         lower = LOWERINGS.get(op.type)
         if lower is not None:
             number = len(self._origins.all)
-            name = self._origins.add(Origin(op.type, op.name, lowered=True))
+            name = self._origins.add(Origin(op.type, op.name, lowered=op.type not in EMITTED_AS_THEY_ARE))
             with tf.name_scope(name):
                 outputs = lower(op, inputs, self)
             if outputs is not None:
@@ -183,7 +173,7 @@ class Walk:
     def branch(self) -> Walk:
         """A walk for the body of a conditional, which starts from the values of this one."""
         inner = Walk(self.value, self._origins, self.seed)
-        inner._streams, inner._drawn = self._streams, self._drawn
+        inner.streams, inner._drawn = self.streams, self._drawn
         return inner
 
 

@@ -11,7 +11,7 @@ import keras_models
 from edgefl.cli.main import main
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.blame.shrinking import shrink
-from edgefl_converters.emission.lowerings import LOWERINGS
+from edgefl_converters.emission.registry import LOWERINGS
 
 
 class Decomposing(layers.Layer):

@@ -17,7 +17,7 @@ from keras import layers
 from edgefl.errors import InvalidSettingError, ModelError, UnsupportedModelError
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build
-from edgefl_converters.emission.lowerings import LOWERINGS
+from edgefl_converters.emission.registry import LOWERINGS
 
 BATCH = 8
 
@@ -330,7 +330,7 @@ def test_inference_draws_nothing_and_uses_the_moving_averages(mixed):
 _BUILD_AGAIN = """
 import hashlib, sys, keras
 from edgefl_converters.building.building import build
-from edgefl_converters.emission.lowerings import LOWERINGS
+from edgefl_converters.emission.registry import LOWERINGS
 print(hashlib.sha256(build(keras.models.load_model(sys.argv[1]), batch_size=8).data).hexdigest())
 """
 

@@ -22,10 +22,8 @@ from edgefl_converters.emission.lowerings import (
     slicing,
     volumes,
 )
-from edgefl_converters.emission.lowerings.registry import LOWERINGS
 
 __all__ = [
-    "LOWERINGS",
     "activations",
     "batched_products",
     "bitwise",

@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.emission.lowerings.registry import Context, attribute, lowering
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import attribute
 
 __all__ = ["positive"]
 

@@ -11,7 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from edgefl_converters.emission.lowerings.matmul import matmul
-from edgefl_converters.emission.lowerings.registry import Context, attribute, constant, lowering, static_shape
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import attribute, constant, static_shape
 
 __all__ = ["summed_product"]
 

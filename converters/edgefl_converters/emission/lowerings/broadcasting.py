@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from edgefl_converters.emission.lowerings.bitwise import bytes_in_words
 from edgefl_converters.emission.lowerings.matmul import matmul, scaled
-from edgefl_converters.emission.lowerings.registry import Context, lowering
+from edgefl_converters.emission.registry import Context, lowering
 
 _HIGHEST_RANK = 4
 """More dimensions than this broadcast slowly or not at all."""

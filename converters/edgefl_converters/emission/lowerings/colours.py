@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.emission.lowerings.registry import Context, lowering
+from edgefl_converters.emission.registry import Context, lowering
 
 
 @lowering("RGBToHSV")

@@ -19,14 +19,6 @@ from numpy.typing import NDArray
 
 from edgefl_converters.emission.lowerings import axiswise, depthwise, planes
 from edgefl_converters.emission.lowerings.matmul import matmul
-from edgefl_converters.emission.lowerings.registry import (
-    Context,
-    attribute,
-    constant,
-    constant_filter,
-    lowering,
-    static_shape,
-)
 from edgefl_converters.emission.lowerings.windows import (
     Window,
     gather_rows,
@@ -36,6 +28,8 @@ from edgefl_converters.emission.lowerings.windows import (
     phases,
     through_phases,
 )
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import attribute, constant, constant_filter, static_shape
 
 __all__ = ["convolve", "filter_gradient", "input_gradient"]
 

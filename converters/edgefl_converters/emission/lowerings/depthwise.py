@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.emission.lowerings.registry import Context, constant, constant_filter, lowering, static_shape
 from edgefl_converters.emission.lowerings.windows import (
     Window,
     interleave,
@@ -25,6 +24,8 @@ from edgefl_converters.emission.lowerings.windows import (
     phases,
     through_phases,
 )
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import constant, constant_filter, static_shape
 
 __all__ = ["filter_gradient", "input_gradient"]
 

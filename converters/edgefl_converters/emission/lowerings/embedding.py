@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.emission.lowerings.registry import Context, lowering, static_shape
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import static_shape
 
 
 @lowering("UnsortedSegmentSum")

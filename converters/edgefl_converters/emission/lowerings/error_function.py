@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.emission.lowerings.registry import Context, lowering
+from edgefl_converters.emission.registry import Context, lowering
 
 _FIT = (
     -1.26551223,

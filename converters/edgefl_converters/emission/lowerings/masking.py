@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.emission.lowerings.registry import Context, folded, lowering
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import folded
 
 
 @lowering("SelectV2")

@@ -12,7 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.emission.lowerings.registry import Context, attribute, lowering, static_shape
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import attribute, static_shape
 
 __all__ = ["matmul", "scaled"]
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from edgefl_converters.emission.lowerings.matmul import matmul
-from edgefl_converters.emission.lowerings.registry import Context, static_shape
 from edgefl_converters.emission.lowerings.windows import Window, shifted
+from edgefl_converters.emission.registry import Context
+from edgefl_converters.emission.traced_ops import static_shape
 
 __all__ = ["convolve", "filter_gradient", "fits"]
 

@@ -10,8 +10,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.emission.lowerings.activations import positive
-from edgefl_converters.emission.lowerings.registry import Context, constant, lowering, static_shape
 from edgefl_converters.emission.lowerings.windows import Window, gather_rows, pad_image
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import constant, static_shape
 
 _LOWEST = float(np.finfo(np.float32).min)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.emission.lowerings.registry import Context, attribute, constant, lowering, static_shape
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import attribute, constant, static_shape
 
 
 @lowering("ImageProjectiveTransformV3")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgefl_converters.emission.lowerings.registry import Context, constant, folded, lowering, static_shape
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import constant, folded, static_shape
 
 _BUILTIN_RANKS = (3, 4)
 

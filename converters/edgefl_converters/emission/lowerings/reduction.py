@@ -11,7 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from edgefl_converters.emission.lowerings.batched_products import summed_product
-from edgefl_converters.emission.lowerings.registry import Context, constant, lowering, static_shape
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import constant, static_shape
 
 _HIGHEST_RANK = 4
 

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.emission.lowerings.registry import Context, attribute, constant, lowering, static_shape
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import attribute, constant, static_shape
 
 Matrix = NDArray[np.float32]
 Resize = Callable[[tf.Tensor, Sequence[int]], tf.Tensor]

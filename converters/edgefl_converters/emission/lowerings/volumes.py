@@ -15,8 +15,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.emission.lowerings.convolution import convolve, filter_gradient, input_gradient
-from edgefl_converters.emission.lowerings.registry import Context, attribute, constant, lowering, static_shape
 from edgefl_converters.emission.lowerings.windows import Window, axis_positions
+from edgefl_converters.emission.registry import Context, lowering
+from edgefl_converters.emission.traced_ops import attribute, constant, static_shape
 
 _LOWEST = float(np.finfo(np.float32).min)
 

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.emission.lowerings.registry import Context, attribute, folded, static_shape
+from edgefl_converters.emission.registry import Context
+from edgefl_converters.emission.traced_ops import attribute, folded, static_shape
 
 __all__ = [
     "Phase",

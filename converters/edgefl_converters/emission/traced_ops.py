@@ -1,9 +1,9 @@
-"""Which TensorFlow op is replaced by what, as data: one small function an op."""
+"""What a traced op says of itself without being run: its attributes, constants and static shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,61 +11,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 
-__all__ = [
-    "LOWERINGS",
-    "Context",
-    "Lowering",
-    "attribute",
-    "constant",
-    "constant_filter",
-    "folded",
-    "lowering",
-    "static_shape",
-]
-
-
-class Context(Protocol):
-    """What a lowering may know beyond its op and its inputs."""
-
-    @property
-    def seed(self) -> tf.Tensor | None:
-        """The int32 input of shape ``[1]`` that random numbers are a function of; None where there is none."""
-
-    @property
-    def thin(self) -> dict[str, tf.Tensor]:
-        """Names of tensors that repeat a thinner one along some dimensions, to the thinner one; lowerings add to it."""
-
-    @property
-    def factors(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """Names of products ``left^T right`` of two matrices, to these two; lowerings add to it."""
-
-    def next_stream(self) -> int:
-        """A number of its own for each random op of the graph."""
-
-    def drawn(self, op: Any) -> tuple[Sequence[int], int]:
-        """The shape of all that a random op draws for a batch, and where in it the numbers that are wanted begin."""
-
-    def shared(self, key: Any, make: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """A tensor that several ops need, made once; the key holds everything that it depends on."""
-
-
-Lowering = Callable[[Any, Sequence[tf.Tensor], Context], Sequence[tf.Tensor] | None]
-"""Takes the traced op, its new inputs and the context; returns its new outputs, or None to keep the op as it is."""
-
-LOWERINGS: dict[str, Lowering] = {}
-
-
-def lowering(*op_types: str) -> Callable[[Lowering], Lowering]:
-    """Registers a function as the lowering of one or several TensorFlow op types."""
-
-    def register(function: Lowering) -> Lowering:
-        for op_type in op_types:
-            if op_type in LOWERINGS:
-                raise ValueError(f"{op_type} has two lowerings.")
-            LOWERINGS[op_type] = function
-        return function
-
-    return register
+__all__ = ["attribute", "constant", "constant_filter", "folded", "static_shape"]
 
 
 def attribute(op: Any, name: str) -> Any:
