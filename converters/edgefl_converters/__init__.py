@@ -42,6 +42,7 @@ def convert(
     quantize_frozen: str | None = None,
     target: str = ALL,
     micro_batch: int | None = None,
+    without_passes: str | Sequence[str] = (),
     custom_objects: CustomObjects = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
@@ -72,6 +73,7 @@ def convert(
             (ai-edge-litert) or ``all``. A model with an op that one of them does not know is refused.
         micro_batch: computes a batch so many rows at a time, which must divide it: the same step in the memory of fewer
             rows. Models that mix the rows of a batch (batch normalisation) are refused.
+        without_passes: names of passes over the file to leave out, to see what they do; see docs/lowerings.md.
         custom_objects: classes and functions of your own that a file refers to, by name; or names of modules that
             define them, whose code is run.
         verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
@@ -98,7 +100,9 @@ def convert(
             metrics=metrics,
             batch_size=batch_size,
             input_shape=input_shape,
-            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch),
+            options=Options(
+                fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch, without_passes
+            ),
             verify=verify,
             on_progress=on_progress,
             on_layers=on_layers,
@@ -119,6 +123,7 @@ def explain(
     quantize_frozen: str | None = None,
     target: str = ALL,
     micro_batch: int | None = None,
+    without_passes: str | Sequence[str] = (),
     custom_objects: CustomObjects = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -137,6 +142,7 @@ def explain(
         quantize_frozen: as `convert` takes it.
         target: as `convert` takes it.
         micro_batch: as `convert` takes it.
+        without_passes: as `convert` takes them.
         custom_objects: as `convert` takes them.
         on_layers: called with the result, on failure with the layers until it failed.
 
@@ -158,7 +164,9 @@ def explain(
             metrics=metrics,
             batch_size=batch_size,
             input_shape=input_shape,
-            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch),
+            options=Options(
+                fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch, without_passes
+            ),
             on_layers=on_layers,
         )
 

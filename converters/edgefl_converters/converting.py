@@ -152,7 +152,7 @@ def _build(
 
 
 def _of_a_piece(options: Options) -> Options:
-    return Options(target=options.target, micro_batch=options.micro_batch)
+    return Options(target=options.target, micro_batch=options.micro_batch, without_passes=options.without_passes)
 
 
 def _building_error(model: Any, batch_size: int, options: Options) -> Exception | None:

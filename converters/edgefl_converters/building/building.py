@@ -10,14 +10,15 @@ import keras
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import METADATA_NAME, ModelFile
-from edgefl.targets import included
 from edgefl_converters.blame.layer_reports import LayerReport, makers_of_versions, report_layers
-from edgefl_converters.building.assembling import Assembled, assemble
+from edgefl_converters.building.assembling import assemble
 from edgefl_converters.building.describing import describe
 from edgefl_converters.emission.micro_batches import require_separable_rows
 from edgefl_converters.emission.walk import Origins
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.frozen_storage import LEAST_ELEMENTS
+from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.pipeline import chosen_passes, run_passes
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.specification import specify
 from edgefl_converters.training_step.tracing import Traces, layer_of, trace
@@ -67,8 +68,10 @@ def build(
     Raises:
         ModelError: the model is not compiled, not built, or its output does not fit its loss.
         UnsupportedModelError: a layer, loss, metric or optimizer cannot be converted; the message names it.
-        InvalidSettingError: the batch size is not positive, or no frozen weight is there to be stored in fewer bytes.
+        InvalidSettingError: the batch size is not positive, no frozen weight is there to be stored in fewer bytes, or
+            there is no pass of a name.
     """
+    passes = chosen_passes(options.without_passes if options else ())
     specification = specify(model, batch_size=batch_size, options=options)
     traces = trace(specification)
     variables = classify(specification, traces)
@@ -83,39 +86,26 @@ def build(
     emitted = list(exact.emitted())
     layers = report_layers(origins, traces, emitted)
     tell(layers)
+    made_by_frozen = _made_by_frozen(origins, traces, variables)
 
-    def finish(flat: FlatModel) -> tuple[bytes, ModelManifest]:
-        buffers = _arrange(flat, assembled, specification.options.target)
+    def finish(flat: FlatModel, storage: str | None) -> tuple[bytes, ModelManifest]:
+        initial_values = {
+            key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)
+        }
+        context = PassContext(flat, specification.options.target, initial_values, storage, made_by_frozen)
+        run_passes(context, passes)
+        if storage is not None and not context.stored:
+            raise _nothing_to_store(storage, any(variables.role_of(each) == FROZEN for each in model.variables))
+        moved = flat.drop_unused()
+        buffers = {assembled.resources[key].name: moved[index] for key, index in context.buffers.items()}
         return _complete(flat, describe(specification, traces, variables, assembled.signatures, buffers))
 
-    exact.flatten_products()
-    float32, manifest = finish(exact)
+    float32, manifest = finish(exact, None)
     data, storage = float32, specification.options.quantize_frozen
     if storage is not None:
-        flat = FlatModel(assembled.data)
-        flat.flatten_products()
-        if not flat.store_constants(storage, _made_by_frozen(origins, traces, variables)):
-            raise _nothing_to_store(storage, any(variables.role_of(each) == FROZEN for each in model.variables))
-        data, manifest = finish(flat)
+        data, manifest = finish(FlatModel(assembled.data), storage)
     paths = {each.name: each.keras_path for each in variables.of_role(WEIGHT, STATISTIC)}
     return BuiltModel(data, manifest, layers, paths, float32, makers_of_versions(origins, traces, emitted))
-
-
-def _arrange(flat: FlatModel, assembled: Assembled, target: str) -> dict[str, int]:
-    """Gives a file its final form but for the manifest; returns the buffer of each parameter by its name."""
-    owned = {key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)}
-    buffers = flat.give_own_buffers(owned)
-    flat.share_equal_buffers()
-    flat.compute_repeated_constants(["reset_optimizer"])
-    flat.separate_outputs()
-    flat.make_primary("train")
-    if any(each.runtime == "ai-edge-litert" for each in included(target)):
-        flat.transpose_kernels()
-        flat.read_variables_at_each_use()
-    flat.schedule()
-    flat.drop_names()
-    moved = flat.drop_unused()
-    return {assembled.resources[key].name: moved[index] for key, index in buffers.items()}
 
 
 def _complete(flat: FlatModel, manifest: ModelManifest) -> tuple[bytes, ModelManifest]:

@@ -28,6 +28,7 @@ class Options:
         quantize_frozen: how frozen weights are stored, of `frozen_storage.FORMATS`; None for float32.
         target: the runtimes that the file is made for, a name of `edgefl.targets`; `lint` checks it.
         micro_batch: rows of a batch that are computed at once, one micro-batch after the other; None for all.
+        without_passes: names of passes over the file that are left out, see `flatbuffer.pipeline`.
     """
 
     fine_tuning: FineTuning = field(default_factory=FineTuning)
@@ -36,6 +37,7 @@ class Options:
     quantize_frozen: str | None = None
     target: str = ALL
     micro_batch: int | None = None
+    without_passes: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
         included(self.target)
@@ -50,7 +52,7 @@ class Options:
                 f"Frozen weights can be stored as {' or '.join(FORMATS)}, got {self.quantize_frozen!r}.",
                 hint="What is trained stays float32 in any case.",
             )
-        for name in ("local", "algorithms"):
+        for name in ("local", "algorithms", "without_passes"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
 

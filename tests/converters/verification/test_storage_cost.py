@@ -13,8 +13,8 @@ import keras_models
 from edgefl.errors import InvalidSettingError, VerificationError
 from edgefl_converters import FineTuning
 from edgefl_converters.converting import report_path
-from edgefl_converters.flatbuffer import file as flatbuffer
 from edgefl_converters.flatbuffer import frozen_storage
+from edgefl_converters.flatbuffer.passes import frozen_constants
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.specification import specify
 from edgefl_converters.verification import storage_cost as module
@@ -92,7 +92,7 @@ def test_a_wrong_scale_is_noticed_and_nothing_is_written(saved, tmp_path, monkey
             return None
         return frozen_storage.StoredConstant(stored.values, 3 * stored.scales, stored.axis)
 
-    monkeypatch.setattr(flatbuffer, "store", store)
+    monkeypatch.setattr(frozen_constants, "store", store)
     out = tmp_path / "model.tflite"
     with pytest.raises(VerificationError, match=r"computes something else: .* outputs change by .*float16"):
         edgefl.convert(str(saved), out, batch_size=8, fine_tuning=HEAD, quantize_frozen="int8")

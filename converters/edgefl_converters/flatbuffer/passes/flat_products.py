@@ -13,9 +13,10 @@ from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
+from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.tensor_index import uses_of
 
-__all__ = ["flatten_products"]
+__all__ = ["flatten_all_products", "flatten_products"]
 
 
 _ELEMENTWISE = {
@@ -25,6 +26,12 @@ _ELEMENTWISE = {
         *("RELU", "RELU6", "LOGISTIC", "TANH", "ELU", "LEAKY_RELU"),
     )
 }
+
+
+def flatten_all_products(context: PassContext) -> None:
+    """Makes products of two matrices products of rank 2 in all subgraphs."""
+    for subgraph in context.file.subgraphs:
+        flatten_products(subgraph, context.file.builtin, context.file.integers)
 
 
 def flatten_products(

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 from tensorflow.lite.python import schema_py_generated as schema
 
-from edgefl_converters.flatbuffer.passes.scheduling import LARGE, MOVES, bytes_of
+from edgefl_converters.flatbuffer.dependencies import MOVES
+from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.sizes import LARGE, bytes_of
 
-__all__ = ["compute_again"]
+__all__ = ["compute_again", "rematerialise"]
 
 _NEAR = 0.8
 """Share of the peak from which it counts: a delegate's memory for the largest of its parts comes on top of what waits,
@@ -32,6 +34,12 @@ _CHEAP = {
     getattr(_Operator, name)
     for name in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "RELU", "RELU6", "LEAKY_RELU", "RESHAPE")
 }
+
+
+def rematerialise(context: PassContext) -> None:
+    """Lets large activations of all subgraphs be computed again instead of waiting."""
+    for subgraph in context.file.subgraphs:
+        compute_again(subgraph, context.file.builtin)
 
 
 class _Graph:

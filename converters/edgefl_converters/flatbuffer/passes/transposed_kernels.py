@@ -10,14 +10,16 @@ values in the file have the kernel as Keras does.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tensorflow.lite.python import schema_py_generated as schema
 
+from edgefl_converters.flatbuffer.file import FlatModel
+from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.tensor_index import uses_of
 
-__all__ = ["Making", "transpose_kernels"]
+__all__ = ["transpose_kernels"]
 
 _Operator = schema.BuiltinOperator
 
@@ -30,20 +32,6 @@ _TILE, _IDLE = 32, 8
 columns: 10 cost as much as 32."""
 
 
-class Making(NamedTuple):
-    """How ops and constants of a model are made and told apart.
-
-    Attributes:
-        builtin: gives the builtin operator of an op.
-        code: gives the index of a builtin operator among the model's.
-        integers: adds an int32 vector to a subgraph and returns its tensor's index.
-    """
-
-    builtin: Callable[[Any], int]
-    code: Callable[[int], int]
-    integers: Callable[[Any, Sequence[int]], int]
-
-
 class _Update(NamedTuple):
     """The plain step of a kernel in `train`: kernel - batch^T x gradient."""
 
@@ -52,30 +40,30 @@ class _Update(NamedTuple):
     difference: Any
 
 
-def transpose_kernels(subgraphs: Sequence[Any], making: Making) -> None:
+def transpose_kernels(context: PassContext) -> None:
     """Holds kernels transposed that `train` uses only for ``[M, K] x [K, N]`` and to subtract a product from them.
 
-    Args:
-        subgraphs: of a model in object form, `train` first; changed in place. Each makes the handles that it uses.
-        making: how its ops are made.
+    `train` is the first subgraph, and each makes the handles that it uses.
     """
-    updates = list(_updates(_Uses(subgraphs[0], making)))
-    for subgraph in subgraphs:
-        _Rewriting(subgraph, making, updates if subgraph is subgraphs[0] else [], {each.kernel for each in updates})
+    file = context.file
+    train = file.subgraphs[0]
+    updates = list(_updates(_Uses(train, file)))
+    for subgraph in file.subgraphs:
+        _Rewriting(subgraph, file, updates if subgraph is train else [], {each.kernel for each in updates})
 
 
 class _Uses:
     """Ops of a subgraph by what they read and write."""
 
-    def __init__(self, subgraph: Any, making: Making) -> None:
-        self.subgraph, self._making = subgraph, making
+    def __init__(self, subgraph: Any, file: FlatModel) -> None:
+        self.subgraph, self._file = subgraph, file
         self.made_by, self.read_by = uses_of(subgraph)
 
     def shape(self, tensor: int) -> list[int]:
         return [int(size) for size in self.subgraph.tensors[tensor].shape]
 
     def is_a(self, operator: Any, kind: int) -> bool:
-        return operator is not None and self._making.builtin(operator) == kind
+        return operator is not None and self._file.builtin(operator) == kind
 
     def variable(self, operator: Any) -> str:
         """The name of the variable that an op reads or assigns."""
@@ -129,8 +117,8 @@ def _is_worth_it(rows: int, outputs: int) -> bool:
 class _Rewriting:
     """Makes one subgraph read and assign kernels that are held transposed."""
 
-    def __init__(self, subgraph: Any, making: Making, updates: Sequence[_Update], kernels: set[str]) -> None:
-        self._subgraph, self._making, self._uses = subgraph, making, _Uses(subgraph, making)
+    def __init__(self, subgraph: Any, file: FlatModel, updates: Sequence[_Update], kernels: set[str]) -> None:
+        self._subgraph, self._file, self._uses = subgraph, file, _Uses(subgraph, file)
         self._held: dict[int, int] = {}
         """Values of kernels, and the tensors that have them transposed."""
         self._products = {id(each.product) for each in updates}
@@ -195,8 +183,8 @@ class _Rewriting:
 
     def _transpose(self, source: int, target: int) -> Any:
         operator = schema.OperatorT()
-        operator.opcodeIndex = self._making.code(_Operator.TRANSPOSE)
-        operator.inputs = [source, self._making.integers(self._subgraph, [1, 0])]
+        operator.opcodeIndex = self._file.operator_code(_Operator.TRANSPOSE)
+        operator.inputs = [source, self._file.integers(self._subgraph, [1, 0])]
         operator.outputs = [target]
         operator.builtinOptionsType = schema.BuiltinOptions.TransposeOptions
         operator.builtinOptions = schema.TransposeOptionsT()

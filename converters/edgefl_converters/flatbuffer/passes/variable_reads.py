@@ -14,15 +14,22 @@ from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
-from edgefl_converters.flatbuffer.passes.scheduling import bytes_of
+from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.sizes import bytes_of
 
-__all__ = ["read_at_each_use"]
+__all__ = ["read_at_each_use", "read_variables_at_each_use"]
 
 _LARGE = 1 << 14
 """Bytes of a variable from which an op more is worth it."""
 
 _MOST_USES = 4
 """The weights of a recurrent layer are used at every step: copied once they cost less than an op for each."""
+
+
+def read_variables_at_each_use(context: PassContext) -> None:
+    """Reads large variables of all subgraphs anew for each op that needs them."""
+    for subgraph in context.file.subgraphs:
+        read_at_each_use(subgraph, context.file.builtin)
 
 
 def read_at_each_use(subgraph: Any, builtin: Callable[[Any], int]) -> None:

@@ -75,9 +75,8 @@ def test_it_trains_as_keras_does_on_both_runtimes(model, built):
     assert [runtime.ran for runtime in report.runtimes] == [True, True]
 
 
-def test_file_and_manifest_say_what_they_say_without_it(model, built, monkeypatch):
-    monkeypatch.setattr(building.FlatModel, "transpose_kernels", lambda flat: None)
-    plain = building.build(model, batch_size=ROWS)
+def test_file_and_manifest_say_what_they_say_without_it(model, built):
+    plain = building.build(model, batch_size=ROWS, options=Options(without_passes="transposed_kernels"))
 
     assert held(plain) == as_in_keras()
     assert built.manifest.signatures == plain.manifest.signatures
