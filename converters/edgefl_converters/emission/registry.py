@@ -21,8 +21,8 @@ class Context(Protocol):
         """The int32 input of shape ``[1]`` that random numbers are a function of; None where there is none."""
 
     @property
-    def thin(self) -> dict[str, tf.Tensor]:
-        """Names of tensors that repeat a thinner one along some dimensions, to the thinner one; lowerings add to it."""
+    def untiled(self) -> dict[str, tf.Tensor]:
+        """Names of tiled tensors, to what they repeat along some dimensions; lowerings add to it."""
 
     @property
     def factors(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:

@@ -75,7 +75,7 @@ class Walk:
         self.values: dict[Any, tf.Tensor] = {}
         self.assigned: dict[Any, None] = {}
         self._shared: dict[Any, tf.Tensor] = {}
-        self.thin: dict[str, tf.Tensor] = {}
+        self.untiled: dict[str, tf.Tensor] = {}
         self.factors: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
 
     # What lowerings see (registry.Context).

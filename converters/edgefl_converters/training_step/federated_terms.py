@@ -17,13 +17,13 @@ import tensorflow as tf
 from edgefl.algorithms import ALGORITHMS, check_plain_sgd
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["Anchors", "anchors_for", "require_algorithms"]
+__all__ = ["FederatedTerms", "federated_terms_of", "require_algorithms"]
 
 _PROXIMAL, _CORRECTED = {"fedprox", "feddyn"}, {"scaffold", "feddyn"}
 
 
 @dataclass(frozen=True)
-class Anchors:
+class FederatedTerms:
     """Vectors as large as the shared weights that a training step looks at; only there for algorithms that need them.
 
     Attributes:
@@ -67,7 +67,7 @@ class Anchors:
         return added
 
 
-def anchors_for(model: Any, algorithms: Collection[str], local: Collection[int]) -> Anchors:
+def federated_terms_of(model: Any, algorithms: Collection[str], local: Collection[int]) -> FederatedTerms:
     """The vectors that some algorithms need for a model.
 
     Args:
@@ -78,7 +78,7 @@ def anchors_for(model: Any, algorithms: Collection[str], local: Collection[int])
     chosen = set(algorithms)
     weights = tuple(each for each in model.trainable_variables if id(each) not in local)
     values = [each.value for each in weights] if chosen & (_PROXIMAL | _CORRECTED) else []
-    return Anchors(
+    return FederatedTerms(
         weights,
         tuple(tf.Variable(value, trainable=False) for value in values) if chosen & _PROXIMAL else (),
         tuple(tf.Variable(tf.zeros_like(value), trainable=False) for value in values) if chosen & _CORRECTED else (),

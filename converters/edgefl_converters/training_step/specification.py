@@ -14,7 +14,7 @@ from edgefl.reasons import reason
 from edgefl_converters.models.local_variables import local_variables
 from edgefl_converters.models.naming import PathNames, unique
 from edgefl_converters.settings.options import Options
-from edgefl_converters.training_step.federated_terms import Anchors, anchors_for, require_algorithms
+from edgefl_converters.training_step.federated_terms import FederatedTerms, federated_terms_of, require_algorithms
 from edgefl_converters.training_step.learning_rates import compiled_learning_rate
 
 __all__ = ["Port", "Specification", "specify"]
@@ -61,7 +61,7 @@ class Specification:
         output_structure: how the model nests its outputs.
         options: what else the file is made for.
         local: identities of the model's variables that stay on the device.
-        anchors: what the algorithms of the options need.
+        federated_terms: what the algorithms of the options need.
     """
 
     model: keras.Model
@@ -76,7 +76,7 @@ class Specification:
     output_structure: Any
     options: Options
     local: frozenset[int]
-    anchors: Anchors
+    federated_terms: FederatedTerms
 
     @property
     def parts(self) -> int:
@@ -153,7 +153,7 @@ def specify(model: keras.Model, *, batch_size: int = 32, options: Options | None
         output_structure=output_structure,
         options=options,
         local=frozenset(local),
-        anchors=anchors_for(model, options.algorithms, local),
+        federated_terms=federated_terms_of(model, options.algorithms, local),
     )
 
 

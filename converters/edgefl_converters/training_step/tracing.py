@@ -91,13 +91,13 @@ def trace(specification: Specification) -> Traces:
     rate, mu = Port("learning_rate", (1,), "float32"), Port("mu", (1,), "float32")
     seed = Port("seed", (1,), "int32")
     data = (*specification.inputs, *specification.targets)
-    settings = (rate, mu) if specification.anchors.proximal else (rate,)
+    settings = (rate, mu) if specification.federated_terms.proximal else (rate,)
     signatures = [
         ("train", steps.train, (*data, weights, *settings, seed)),
         ("evaluate", steps.evaluate, (*data, weights)),
         ("infer", steps.infer, specification.inputs),
     ]
-    if specification.anchors.gradient:
+    if specification.federated_terms.gradient:
         signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
     functions, parts = {}, {}
     with (
@@ -118,7 +118,7 @@ def trace(specification: Specification) -> Traces:
             parts["train"] = _trace_one("train", of_part.gradient_part, (*rows, whole, seed))
             parts["evaluate"] = _trace_one("evaluate", of_part.evaluate_part, (*rows, whole))
             parts["infer"] = _trace_one("infer", of_part.infer, rows[: len(specification.inputs)])
-            if specification.anchors.gradient:
+            if specification.federated_terms.gradient:
                 dense = functools.partial(of_part.gradient_part, sparse=False)
                 parts["gradient"] = _trace_one("gradient", dense, (*rows, whole, seed))
             found = tuple(_gradients_found(parts["train"], specification.parts))
@@ -201,7 +201,7 @@ class _Steps:
         specification = self._specification
         variables, optimizer = specification.model.trainable_variables, specification.optimizer
         with learning_rate_of_steps(optimizer, rate[0]), tf.name_scope(f"{_STAGE}optimizer"):
-            gradients = specification.anchors.added_to(gradients, variables, mu[0][0] if mu else None)
+            gradients = specification.federated_terms.added_to(gradients, variables, mu[0][0] if mu else None)
             optimizer.apply(gradients, variables)
 
     def update(self, given: Sequence[str], *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -239,7 +239,7 @@ class _Steps:
         specification = self._specification
         inputs, targets, (weight, _seed) = self._split(tensors)
         outputs, gradients = self._gradients(inputs, targets, weight, weight)
-        shared = {id(each) for each in specification.anchors.weights}
+        shared = {id(each) for each in specification.federated_terms.weights}
         for variable, gradient in zip(specification.model.trainable_variables, gradients):
             if id(variable) in shared:
                 value = tf.zeros(variable.shape) if gradient is None else tf.convert_to_tensor(gradient)

@@ -64,10 +64,10 @@ class Variables:
         found = self.by_handle.get(id(variable.value.handle))
         return None if found is None else found.role
 
-    def weights_of(self, anchors: Sequence[Variable]) -> tuple[Variable, ...]:
+    def weights_of(self, terms: Sequence[Variable]) -> tuple[Variable, ...]:
         """The weights that references or corrections belong to."""
         by_name = {variable.name: variable for variable in self.of_role(WEIGHT)}
-        return tuple(by_name[anchor.name.partition("/")[2]] for anchor in anchors)
+        return tuple(by_name[term.name.partition("/")[2]] for term in terms)
 
 
 def classify(specification: Specification, traces: Traces) -> Variables:
@@ -78,10 +78,10 @@ def classify(specification: Specification, traces: Traces) -> Variables:
         own = {inner.name: id(outer) for outer, inner in trace.graph.captures if inner.dtype == tf.resource}
         captured.update(dict.fromkeys(own.values()))
         assigned |= {own[name] for name in assigned_inputs(trace.graph, trace.results) if name in own}
-    model, optimizer, anchors = specification.model, specification.optimizer, specification.anchors
+    model, optimizer, federated_terms = specification.model, specification.optimizer, specification.federated_terms
     trainable = {id(variable.value.handle) for variable in model.trainable_variables}
     slots = {id(variable.value.handle) for variable in optimizer.variables}
-    beside = {id(variable.handle) for variable in (*anchors.reference, *anchors.correction)}
+    beside = {id(variable.handle) for variable in (*federated_terms.reference, *federated_terms.correction)}
     seeds = {id(generator.state.value.handle) for layer in traces.layers for generator in _seed_generators(layer)}
     local = {id(variable.value.handle) for variable in model.variables if id(variable) in specification.local}
     model_variables = [(id(each.value.handle), each.value, each.path) for each in model.variables]
@@ -104,8 +104,8 @@ def classify(specification: Specification, traces: Traces) -> Variables:
     for each in optimizer.variables:
         handle = id(each.value.handle)
         add(handle, slot_name(each, weights), each.path, STATE if handle in assigned else FROZEN, each.value)
-    for role, variables in ((REFERENCE, anchors.reference), (CORRECTION, anchors.correction)):
-        for weight, variable in zip(anchors.weights, variables):
+    for role, variables in ((REFERENCE, federated_terms.reference), (CORRECTION, federated_terms.correction)):
+        for weight, variable in zip(federated_terms.weights, variables):
             add(id(variable.handle), f"{role}/{specification.variable_names[id(weight)]}", weight.path, role, variable)
     unambiguous = unique(variable.name for _, variable in found)
     all_variables = [replace(variable, name=name) for name, (_, variable) in zip(unambiguous, found)]

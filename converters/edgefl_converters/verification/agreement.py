@@ -32,7 +32,7 @@ _STEPS = 10
 _OTHER_RATE = 1.25
 """Times the compiled learning rate: a file that had it as a constant would not follow."""
 _SEED = 20260101
-_PULL, _CORRECTION = 0.5, 0.1
+_PROXIMAL_WEIGHT, _CORRECTION = 0.5, 0.1
 """Large enough to be seen: the part of the way back that a step of SGD goes, and beside a gradient of made-up data."""
 
 
@@ -102,8 +102,8 @@ def _experiment(specification: Specification, file: ModelFile, generator: np.ran
     probe = Probe.of(type(specification.optimizer).__name__, rate, has_slots)
     initial = {parameter.name: file.initial_value(parameter) for parameter in manifest.parameters}
     batches = draw_batches(specification, _STEPS, generator)
-    pull = _PULL if manifest.has_proximal_term else 0.0
-    return Experiment(initial, batches, rows, weights, probe, rate, pull, _correction(manifest, generator))
+    proximal_weight = _PROXIMAL_WEIGHT if manifest.has_proximal_term else 0.0
+    return Experiment(initial, batches, rows, weights, probe, rate, proximal_weight, _correction(manifest, generator))
 
 
 def _correction(manifest: ModelManifest, generator: np.random.Generator) -> dict[str, NDArray[np.float32]]:
@@ -171,7 +171,7 @@ def _measured(manifest: ModelManifest, experiment: Experiment, answers: Answers)
         },
         moved=moved(answers.trained),
         counters={name: answers.trained.slots[name] for name in counters},
-        pulled={} if answers.pulled is None else moved(answers.pulled),
+        federated={} if answers.federated is None else moved(answers.federated),
         gradients=answers.gradients,
     )
 

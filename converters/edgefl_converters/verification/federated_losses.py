@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-__all__ = ["Pull"]
+__all__ = ["FederatedLoss"]
 
 
-class Pull:
+class FederatedLoss:
     """``mu / 2 |w - reference|² + correction · w``, of some weights of a Keras model.
 
     Args:

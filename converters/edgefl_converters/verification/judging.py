@@ -74,8 +74,8 @@ def judge(
     ]
     if actual.partial is not None and expectation.exact.partial is not None:
         comparisons += _arrays("partial batch", "partial", expectation, actual)
-    if expectation.exact.pulled:
-        comparisons += _movement("pulled training", "pulled", experiment, expectation, actual)
+    if expectation.exact.federated:
+        comparisons += _movement("pulled training", "federated", experiment, expectation, actual)
     if expectation.exact.gradients:
         comparisons += _arrays("given gradient", "gradients", expectation, actual)
     for name, value in expectation.exact.counters.items():

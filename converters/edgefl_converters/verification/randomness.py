@@ -53,7 +53,7 @@ class _Context:
 
     def __init__(self, seed: tf.Tensor) -> None:
         self.seed = seed
-        self.thin: dict[str, tf.Tensor] = {}
+        self.untiled: dict[str, tf.Tensor] = {}
         self.factors: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
         self._streams = 0
 

@@ -15,14 +15,14 @@ from edgefl.errors import InvalidSettingError
 from edgefl_converters.building import assembling
 from edgefl_converters.building.building import build
 from edgefl_converters.settings.options import Options
-from edgefl_converters.training_step.federated_terms import Anchors
+from edgefl_converters.training_step.federated_terms import FederatedTerms
 from edgefl_converters.training_step.specification import specify
 from edgefl_converters.training_step.tracing import _Steps
 from edgefl_converters.verification.agreement import check_agreement
 from edgefl_converters.verification.runtimes import Call, installed_runtimes
 
 BATCH = keras_models.BATCH
-added_to, gradient_step, copier = Anchors.added_to, _Steps.gradient, assembling._Holder.copier
+added_to, gradient_step, copier = FederatedTerms.added_to, _Steps.gradient, assembling._Holder.copier
 
 
 def without_mu(self, gradients, variables, mu):
@@ -43,9 +43,9 @@ def a_little_too_large(self, *tensors):
 
 
 FAULTS = {
-    "none": (Anchors, "added_to", added_to, None),
-    "mu is ignored": (Anchors, "added_to", without_mu, "pulled training"),
-    "the correction is subtracted": (Anchors, "added_to", with_the_correction_subtracted, "pulled training"),
+    "none": (FederatedTerms, "added_to", added_to, None),
+    "mu is ignored": (FederatedTerms, "added_to", without_mu, "pulled training"),
+    "the correction is subtracted": (FederatedTerms, "added_to", with_the_correction_subtracted, "pulled training"),
     "the reference stays": (assembling._Holder, "copier", from_the_first_weights_for_ever, "pulled training"),
     "the gradient is 0.1 % off": (_Steps, "gradient", a_little_too_large, "given gradient"),
 }
@@ -91,7 +91,7 @@ def test_each_algorithm_adds_what_it_needs_and_no_more(algorithms, signatures, p
 
 def test_gradients_that_do_not_exist_stay_so_and_local_weights_are_left_alone():
     weights = [keras.Variable([1.0, 2.0]) for _ in range(3)]
-    anchored = Anchors((weights[0], weights[2]), (tf.Variable([0.0, 0.0]), tf.Variable([1.0, 1.0])))
+    anchored = FederatedTerms((weights[0], weights[2]), (tf.Variable([0.0, 0.0]), tf.Variable([1.0, 1.0])))
     with_mu = anchored.added_to([tf.ones(2), tf.ones(2), None], weights, tf.constant(2.0))
     np.testing.assert_array_equal(with_mu[0], [3.0, 5.0])
     np.testing.assert_array_equal(with_mu[1], [1.0, 1.0])
