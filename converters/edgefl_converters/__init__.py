@@ -154,10 +154,10 @@ def explain(
         EdgeflError: whatever `convert` raises before verification.
     """
     require_tensorflow()
-    from edgefl_converters import converting
+    from edgefl_converters import explaining
 
     with known_objects(custom_objects):
-        return converting.explain(
+        return explaining.explain(
             model,
             loss=loss,
             optimizer=optimizer,

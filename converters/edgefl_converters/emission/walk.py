@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
-from edgefl.errors import EdgeflError
+from edgefl.errors import EdgeflError, UnsupportedModelError
 from edgefl_converters.emission.registry import EMITTED_AS_THEY_ARE, LOWERINGS
 from edgefl_converters.emission.traced_ops import static_shape
 from edgefl_converters.emission.walk_values import Handle
@@ -148,6 +148,9 @@ class Walk:
             return
         try:
             outputs = self._lower_or_copy(op, inputs)
+        except UnsupportedModelError as error:
+            error.ops = error.ops or (op.type,)
+            raise
         except EdgeflError:
             raise
         except Exception as error:

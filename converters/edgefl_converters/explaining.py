@@ -1,0 +1,37 @@
+"""What each layer of a Keras model would become, without a file and without verification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgefl_converters.blame.layer_reports import as_json
+from edgefl_converters.building.blaming import build_or_blame
+from edgefl_converters.models.loading import load_compiled
+from edgefl_converters.models.loss_fit import require_fitting_loss
+from edgefl_converters.models.requirements import require_convertible
+from edgefl_converters.settings.input_shapes import InputShape
+from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.selection import fine_tuned
+
+__all__ = ["explain"]
+
+
+def explain(
+    model: Any,
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    metrics: Any = None,
+    batch_size: int = 32,
+    input_shape: InputShape | None = None,
+    options: Options | None = None,
+    on_layers: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """See `edgefl_converters.explain`."""
+    options = options or Options()
+    loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
+    require_convertible(loaded)
+    require_fitting_loss(loaded)
+    with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
+        return as_json(build_or_blame(wanted, batch_size, options, on_layers).layers)
