@@ -5,8 +5,6 @@ If one of these fails because the file is right without the fix, TensorFlow or t
 
 from __future__ import annotations
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
@@ -16,8 +14,7 @@ from keras import layers
 from edgefl_converters.building.building import build
 from edgefl_converters.emission.lowerings import pooling
 from edgefl_converters.emission.registry import LOWERINGS
-from edgefl_converters.training_step import tracing
-from edgefl_converters.training_step.keras_rewrites.recurrence import unrolled_recurrence
+from edgefl_converters.training_step.keras_rewrites.rewriting import REWRITES, rewritten_keras
 from edgefl_converters.verification.agreement import check_agreement
 
 BATCH = 4
@@ -96,7 +93,7 @@ def test_the_gradient_of_a_tied_maximum_goes_to_the_first(monkeypatch, kernel_pa
 
 def test_keras_takes_a_column_for_a_bias(monkeypatch):
     assert wrong_on(centred_rows()) == set()
-    monkeypatch.setattr(tracing, "columns_are_no_biases", contextlib.nullcontext)
+    monkeypatch.delitem(REWRITES, "addition")
     assert wrong_on(centred_rows()) == {"ai-edge-litert", "tflite-runtime"}
 
 
@@ -104,7 +101,7 @@ def test_written_out_keras_forgets_to_turn_the_mask_of_a_layer_that_runs_backwar
     layer = layers.SimpleRNN(2, go_backwards=True, return_sequences=True, zero_output_for_mask=True, unroll=True)
     x, mask = np.ones((1, 3, 2), np.float32), np.asarray([[True, True, False]])
     alone = np.asarray(layer(x, mask=mask))
-    with unrolled_recurrence():
+    with rewritten_keras("recurrence"):
         ours = np.asarray(layer(x, mask=mask))
     layer.unroll = False
     loop = np.asarray(layer(x, mask=mask))

@@ -16,12 +16,7 @@ from keras.src.trainers.compile_utils import CompileLoss
 from edgefl.errors import EdgeflError, ModelError
 from edgefl.reasons import reason
 from edgefl_converters.training_step.batch_metrics import BatchMetric, batch_metrics
-from edgefl_converters.training_step.keras_rewrites.addition import columns_are_no_biases
-from edgefl_converters.training_step.keras_rewrites.batch_normalization import batch_normalization_with_its_own_gradient
-from edgefl_converters.training_step.keras_rewrites.gelu import gelu_with_its_own_gradient
-from edgefl_converters.training_step.keras_rewrites.layer_normalization import layer_normalization_with_its_own_gradient
-from edgefl_converters.training_step.keras_rewrites.lstm import lstm_of_sequences
-from edgefl_converters.training_step.keras_rewrites.recurrence import unrolled_recurrence
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
 from edgefl_converters.training_step.row_weights import RowWeightedLoss, activity_of_real_rows, real_rows
 from edgefl_converters.training_step.specification import Port, Specification
@@ -100,15 +95,7 @@ def trace(specification: Specification) -> Traces:
     if specification.federated_terms.gradient:
         signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
     functions, parts = {}, {}
-    with (
-        _attributed(layers),
-        columns_are_no_biases(),
-        unrolled_recurrence(),
-        lstm_of_sequences(),
-        gelu_with_its_own_gradient(),
-        layer_normalization_with_its_own_gradient(),
-        batch_normalization_with_its_own_gradient(),
-    ):
+    with _attributed(layers), rewritten_keras():
         for name, step, inputs in signatures:
             functions[name] = _trace_one(name, step, inputs)
         if specification.parts > 1:

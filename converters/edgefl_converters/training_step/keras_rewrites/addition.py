@@ -7,20 +7,18 @@ were a row (Keras 3.15; with a dynamic batch, as in ``fit``, the case does not a
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 from keras.src.backend.tensorflow import numpy as keras_numpy
 
-__all__ = ["columns_are_no_biases"]
+from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
+
+__all__ = ["REWRITE"]
 
 
-@contextlib.contextmanager
-def columns_are_no_biases() -> Iterator[None]:
+def _replacement(original: Any) -> tuple[Any, ...]:
     """Lets Keras add operands that do not end in their one long dimension by the rules of broadcasting."""
-    original = keras_numpy.add
 
     def add(x1: Any, x2: Any) -> Any:
         shape = getattr(x2, "shape", None)
@@ -30,8 +28,7 @@ def columns_are_no_biases() -> Iterator[None]:
             return tf.add(tf.cast(x1, promoted), tf.cast(x2, promoted))
         return original(x1, x2)
 
-    keras_numpy.add = add
-    try:
-        yield
-    finally:
-        keras_numpy.add = original
+    return (add,)
+
+
+REWRITE = Rewrite(keras_numpy, ("add",), _replacement)

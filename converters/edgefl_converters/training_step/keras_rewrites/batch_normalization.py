@@ -7,15 +7,15 @@ input, from which the output is made too: with MobileNetV2 in full a fifth of al
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn as keras_nn
 
-__all__ = ["batch_normalization_with_its_own_gradient"]
+from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
+
+__all__ = ["REWRITE"]
 
 
 class _Moments(NamedTuple):
@@ -27,10 +27,8 @@ class _Moments(NamedTuple):
     centred: tf.Tensor
 
 
-@contextlib.contextmanager
-def batch_normalization_with_its_own_gradient() -> Iterator[None]:
+def _replacement(original_moments: Any, original_normalisation: Any) -> tuple[Any, ...]:
     """Lets Keras normalise a tensor by its own moments over all axes but the last in one piece."""
-    original_moments, original_normalisation = keras_nn.moments, keras_nn.batch_normalization
     known: list[_Moments] = []
 
     def moments(x: Any, axes: Any, keepdims: bool = False, synchronized: bool = False) -> Any:
@@ -49,11 +47,10 @@ def batch_normalization_with_its_own_gradient() -> Iterator[None]:
                 return _normalised(each, offset, scale, epsilon)
         return original_normalisation(x, mean, variance, axis, offset, scale, epsilon)
 
-    keras_nn.moments, keras_nn.batch_normalization = moments, batch_normalization
-    try:
-        yield
-    finally:
-        keras_nn.moments, keras_nn.batch_normalization = original_moments, original_normalisation
+    return moments, batch_normalization
+
+
+REWRITE = Rewrite(keras_nn, ("moments", "batch_normalization"), _replacement)
 
 
 def _normalised(moments: _Moments, offset: tf.Tensor | None, scale: tf.Tensor | None, epsilon: float) -> tf.Tensor:

@@ -8,23 +8,22 @@ result, which is there anyway, divided by x gives it back.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["gelu_with_its_own_gradient"]
+from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
+
+__all__ = ["REWRITE"]
 
 _TINY = 1e-20
 """Far below the square of any number that makes a difference; makes 0 / 0 a half, as it must be."""
 
 
-@contextlib.contextmanager
-def gelu_with_its_own_gradient() -> Iterator[None]:
+def _replacement(original: Any) -> tuple[Any, ...]:
     """Lets the exact ``tf.nn.gelu`` of float32 numbers have a gradient that no error function is needed for."""
-    original = tf.nn.gelu
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def exact(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
@@ -44,8 +43,7 @@ def gelu_with_its_own_gradient() -> Iterator[None]:
             return original(x, approximate, name)
         return exact(x)
 
-    tf.nn.gelu = gelu
-    try:
-        yield
-    finally:
-        tf.nn.gelu = original
+    return (gelu,)
+
+
+REWRITE = Rewrite(tf.nn, ("gelu",), _replacement)

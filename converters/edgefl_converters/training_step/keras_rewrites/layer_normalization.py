@@ -7,21 +7,20 @@ as a whole (Ba et al. 2016; Ioffe and Szegedy 2015, section 3, for batches): not
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.src.ops import nn
 
-__all__ = ["layer_normalization_with_its_own_gradient"]
+from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
+
+__all__ = ["REWRITE"]
 
 
-@contextlib.contextmanager
-def layer_normalization_with_its_own_gradient() -> Iterator[None]:
+def _replacement(original: Any) -> tuple[Any, ...]:
     """Lets Keras normalize float32 numbers over any axes in fewer ops; without centring (``rms_scaling``) as ever."""
-    original = nn._layer_normalization
 
     def layer_normalization(
         x: Any,
@@ -41,11 +40,10 @@ def layer_normalization_with_its_own_gradient() -> Iterator[None]:
             y = y * _aligned(gamma, shape)
         return y if beta is None else y + _aligned(beta, shape)
 
-    nn._layer_normalization = layer_normalization
-    try:
-        yield
-    finally:
-        nn._layer_normalization = original
+    return (layer_normalization,)
+
+
+REWRITE = Rewrite(nn, ("_layer_normalization",), _replacement)
 
 
 def _normalized(x: tf.Tensor, axes: Sequence[int], epsilon: float) -> tf.Tensor:

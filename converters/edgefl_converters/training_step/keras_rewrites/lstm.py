@@ -7,9 +7,8 @@ for five steps at once. Each op of a model file costs a device memory, and time 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,8 +17,9 @@ import tensorflow as tf
 from keras.src.layers.rnn.lstm import LSTMCell
 
 from edgefl_converters.training_step.keras_rewrites.recurrence import require_length
+from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
 
-__all__ = ["lstm_of_sequences"]
+__all__ = ["REWRITE"]
 
 _COLUMNS = 20
 """Rows of a batch from which each is a column of what a step computes. The weights are then on the left of a product,
@@ -37,21 +37,18 @@ _JOINED = 5
 waits outside of its memory, all steps in a copy too (3 MB for 32 rows and 50 steps)."""
 
 
-@contextlib.contextmanager
-def lstm_of_sequences() -> Iterator[None]:
+def _replacement(original: Any) -> tuple[Any, ...]:
     """Lets Keras compute LSTM layers this way, if they have the usual activations and there is no mask."""
-    original = keras.layers.LSTM.inner_loop
 
     def inner_loop(self: Any, sequences: Any, initial_state: Any, mask: Any, training: Any = False) -> Any:
         if all(each is None for each in keras.tree.flatten(mask)) and _is_usual(self, sequences, bool(training)):
             return _over_time(self, sequences, initial_state, bool(training))
         return original(self, sequences, initial_state, mask, training=training)
 
-    keras.layers.LSTM.inner_loop = inner_loop
-    try:
-        yield
-    finally:
-        keras.layers.LSTM.inner_loop = original
+    return (inner_loop,)
+
+
+REWRITE = Rewrite(keras.layers.LSTM, ("inner_loop",), _replacement)
 
 
 def _is_usual(layer: Any, sequences: tf.Tensor, training: bool) -> bool:

@@ -6,8 +6,6 @@ length of its sequences, so the loop is written out: without it the runtimes are
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -15,8 +13,9 @@ import tensorflow as tf
 from keras.src import backend
 
 from edgefl.errors import UnsupportedModelError
+from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
 
-__all__ = ["LONGEST", "require_length", "unrolled_recurrence"]
+__all__ = ["LONGEST", "REWRITE", "require_length"]
 
 LONGEST = 512
 """Most steps that a recurrent layer is written out for. A GRU of 200 steps is 9,000 ops, which take a minute to
@@ -24,10 +23,8 @@ convert, an LSTM half of that; tflite-runtime 2.14 needs memory and time to load
 number."""
 
 
-@contextlib.contextmanager
-def unrolled_recurrence() -> Iterator[None]:
+def _replacement(original: Any) -> tuple[Any, ...]:
     """Lets Keras write its recurrent layers out, whether or not they were made with ``unroll=True``."""
-    original = backend.rnn
 
     def rnn(
         step_function: Any,
@@ -58,11 +55,10 @@ def unrolled_recurrence() -> Iterator[None]:
             **settings,
         )
 
-    backend.rnn = rnn
-    try:
-        yield
-    finally:
-        backend.rnn = original
+    return (rnn,)
+
+
+REWRITE = Rewrite(backend, ("rnn",), _replacement)
 
 
 def require_length(length: int | None) -> None:

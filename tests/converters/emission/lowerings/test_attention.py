@@ -15,7 +15,7 @@ from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build
 from edgefl_converters.emission.lowerings import masking
-from edgefl_converters.training_step.keras_rewrites.layer_normalization import layer_normalization_with_its_own_gradient
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.verification.agreement import check_agreement
 
 RANDOM = np.random.default_rng(5)
@@ -93,11 +93,11 @@ def test_rows_are_normalized_as_keras_does_it(kernel_parity, axes):
         return nn._layer_normalization(x, gamma, beta, axes, 1e-3)
 
     def own_way(*arrays):
-        with layer_normalization_with_its_own_gradient():
+        with rewritten_keras("layer_normalization"):
             return keras_way(*arrays)
 
     def own_gradients(*arrays):
-        with layer_normalization_with_its_own_gradient():
+        with rewritten_keras("layer_normalization"):
             return keras_gradients(*arrays)
 
     def keras_gradients(*arrays):

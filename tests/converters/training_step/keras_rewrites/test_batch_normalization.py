@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
@@ -14,8 +12,7 @@ from keras.src.backend.tensorflow import nn as keras_nn
 from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build
-from edgefl_converters.training_step import tracing
-from edgefl_converters.training_step.keras_rewrites.batch_normalization import batch_normalization_with_its_own_gradient
+from edgefl_converters.training_step.keras_rewrites.rewriting import REWRITES, rewritten_keras
 
 
 def derivatives(layer, x, upstream):
@@ -54,7 +51,7 @@ def test_values_and_derivatives_are_exact(shape, settings):
     x, upstream = generator.normal(20.0, 1.0, shape).astype("float32"), generator.normal(size=shape).astype("float32")
     layer, exact = twins(shape, **settings)
 
-    with batch_normalization_with_its_own_gradient():
+    with rewritten_keras("batch_normalization"):
         got = derivatives(layer, x, upstream)
 
     for ours, expected in zip(got, derivatives(exact, x, upstream), strict=True):
@@ -67,7 +64,7 @@ def test_other_kinds_of_normalisation_are_left_to_keras(settings):
     x, upstream = (generator.normal(size=(8, 4, 4, 4)).astype("float32") for _ in range(2))
     layer, exact = twins(x.shape, **settings)
 
-    with batch_normalization_with_its_own_gradient():
+    with rewritten_keras("batch_normalization"):
         got = derivatives(layer, x, upstream)
 
     for ours, expected in zip(got, derivatives(exact, x, upstream), strict=True):
@@ -76,14 +73,14 @@ def test_other_kinds_of_normalisation_are_left_to_keras(settings):
 
 def test_moments_of_other_axes_or_types_are_keras_own():
     x = tf.constant(np.random.default_rng(0).normal(size=(4, 5)), tf.float32)
-    with batch_normalization_with_its_own_gradient():
+    with rewritten_keras("batch_normalization"):
         assert keras.ops.moments(x, axes=[1], keepdims=True)[0].shape == (4, 1)
         assert keras.ops.moments(tf.cast(x, tf.float16), axes=[0])[0].dtype == tf.float16
 
 
 def test_keras_is_as_before_when_it_is_over_whatever_happens():
     before = keras_nn.moments, keras_nn.batch_normalization
-    with pytest.raises(KeyError), batch_normalization_with_its_own_gradient():
+    with pytest.raises(KeyError), rewritten_keras("batch_normalization"):
         raise KeyError
     assert (keras_nn.moments, keras_nn.batch_normalization) == before
 
@@ -100,6 +97,6 @@ def test_a_layer_takes_fewer_ops_in_a_file(monkeypatch):
         return len(read_graph(ModelFile(build(model, batch_size=4).data)).operators[0])
 
     fewer = ops()
-    monkeypatch.setattr(tracing, "batch_normalization_with_its_own_gradient", contextlib.nullcontext)
+    monkeypatch.delitem(REWRITES, "batch_normalization")
 
     assert fewer <= ops() - 3 * 12

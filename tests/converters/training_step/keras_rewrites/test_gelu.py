@@ -12,7 +12,7 @@ from keras import layers
 from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build
-from edgefl_converters.training_step.keras_rewrites.gelu import gelu_with_its_own_gradient
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.verification.agreement import check_agreement
 
 POINTS = np.concatenate(
@@ -29,7 +29,7 @@ def gradient(x, upstream):
 
 
 def own_gradient(x, upstream):
-    with gelu_with_its_own_gradient():
+    with rewritten_keras("gelu"):
         return gradient(x, upstream)
 
 

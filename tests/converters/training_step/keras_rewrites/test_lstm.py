@@ -14,8 +14,7 @@ from keras import layers
 import edgefl
 from edgefl_converters.building.building import build
 from edgefl_converters.settings.options import Options
-from edgefl_converters.training_step.keras_rewrites.lstm import lstm_of_sequences
-from edgefl_converters.training_step.keras_rewrites.recurrence import unrolled_recurrence
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.tracing import layer_of
 from edgefl_converters.verification.agreement import check_agreement
 
@@ -59,7 +58,7 @@ def check_like_keras(layer, rows, *, features=2, **settings):
     expected = differentiated(layer, rows, features=features, **settings)
     for variable, value in zip(draws, drawn, strict=True):
         variable.assign(value)
-    with unrolled_recurrence(), lstm_of_sequences():
+    with rewritten_keras("recurrence", "lstm"):
         got = differentiated(layer, rows, features=features, **settings)
     for one, other in zip(expected, got, strict=True):
         assert np.asarray(other) == pytest.approx(np.asarray(one), rel=1e-4, abs=2e-5)
@@ -197,7 +196,7 @@ def test_the_ops_of_the_gradient_belong_to_the_layer():
             total = tf.reduce_sum(outputs)
         return tape.gradient(total, layer.trainable_variables[0].value)
 
-    with unrolled_recurrence(), lstm_of_sequences():
+    with rewritten_keras("recurrence", "lstm"):
         traced = tf.function(gradient, autograph=False).get_concrete_function(tf.TensorSpec((FEW_ROWS, 5, 2)))
     products = [op.name for op in traced.graph.get_operations() if op.type == "MatMul"]
     assert len(products) > 2 * 5

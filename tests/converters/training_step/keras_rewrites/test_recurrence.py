@@ -11,7 +11,8 @@ from keras.src import backend
 
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.building.building import build
-from edgefl_converters.training_step.keras_rewrites.recurrence import LONGEST, unrolled_recurrence
+from edgefl_converters.training_step.keras_rewrites.recurrence import LONGEST
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.verification.agreement import check_agreement
 
 
@@ -40,7 +41,7 @@ def test_written_out_it_computes_what_the_loop_computes_with_masks(kind, backwar
     x = np.random.default_rng(1).normal(size=(4, 6, 2)).astype(np.float32)
     mask = np.random.default_rng(2).integers(0, 2, (4, 6)).astype(bool)
     loop = layer(x, mask=mask)
-    with unrolled_recurrence():
+    with rewritten_keras("recurrence"):
         written_out = layer(x, mask=mask)
     for expected, got in zip(loop, written_out, strict=True):
         assert np.asarray(got) == pytest.approx(np.asarray(expected), abs=1e-6)
