@@ -29,7 +29,7 @@ Emit = Callable[[Trace, Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 _ADVICE = "Leave --micro-batch out; a smaller --batch-size needs less memory too."
 _MOST_DIMENSIONS = 4
-"""Of a tensor that STRIDED_SLICE takes on every runtime."""
+"""The most dimensions of a tensor that STRIDED_SLICE takes on every runtime."""
 
 
 def row_mixing_layers(traces: Traces, variables: Variables) -> list[Any]:

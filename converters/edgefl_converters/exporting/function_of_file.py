@@ -20,7 +20,8 @@ from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, 
 __all__ = ["require_same_function"]
 
 _LIMIT, _QUANTIZED_LIMIT = 1e-3, 0.25
-"""Of the largest output: rounding, and what frozen constants in fewer bits may cost. Another base is off by more."""
+"""The limit as a share of the largest output: rounding, and what frozen constants in fewer bits may cost. Another
+base is off by more."""
 _SMALL = ("INT8", "FLOAT16")
 
 

@@ -21,7 +21,8 @@ from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, 
 __all__ = ["compare_with_keras", "keras_outputs"]
 
 _LIMITS = {"none": 1e-3, "float16": 3e-2}
-"""Of the largest output: what rounding explains. More is another function. Quantized activations have no limit."""
+"""The limit as a share of the largest output: what rounding explains. More is another function. Quantized activations
+have no limit."""
 _ROWS = 256
 _AT_ONCE = 32
 

@@ -30,7 +30,8 @@ __all__ = ["check_agreement"]
 
 _STEPS = 10
 _OTHER_RATE = 1.25
-"""Times the compiled learning rate: a file that had it as a constant would not follow."""
+"""The learning rate of the steps is so many times the compiled one: a file that had it as a constant would not
+follow."""
 _SEED = 20260101
 _PROXIMAL_WEIGHT, _CORRECTION = 0.5, 0.1
 """Large enough to be seen: the part of the way back that a step of SGD goes, and beside a gradient of made-up data."""

@@ -33,7 +33,7 @@ _ROUNDING_OF_A_STEP = 2.0**-19
 _SLOWER, _FASTER = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0)
 """Factors on the compiled learning rate, tried until training is stable and every weight moves far enough."""
 _ENOUGH_MOVED = 1e-4
-"""Of the largest weight: a thousand times its rounding error."""
+"""The least movement, as a share of the largest weight: a thousand times its rounding error."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,10 @@ class Experiment:
 
     @property
     def mu(self) -> float:
-        """Of the proximal term: steps are short, so a weight of ordinary size would hardly be felt after a few."""
+        """The weight of the proximal term.
+
+        Steps are short, so a weight of ordinary size would hardly be felt after a few.
+        """
         return float(np.float32(self.proximal_weight / self.rate))
 
     @property

@@ -22,7 +22,8 @@ __all__ = ["storage_cost"]
 _BATCHES = 4
 _SEED = 20260102
 _MOST = 0.5
-"""Of the outputs' size: rounding to 8 bits costs a few per cent, a wrong scale or axis more than everything."""
+"""The limit as a share of the outputs' size: rounding to 8 bits costs a few per cent, a wrong scale or axis more than
+everything."""
 
 
 def storage_cost(

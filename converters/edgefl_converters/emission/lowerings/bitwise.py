@@ -36,7 +36,7 @@ def left_shift(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequen
 
 @lowering("RightShift")
 def right_shift(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
-    """Of 8-bit numbers in 32 bits."""
+    """Shifts 8-bit numbers, which are held in 32 bits."""
     return bytes_in_words(op, inputs, tf.bitwise.right_shift)
 
 

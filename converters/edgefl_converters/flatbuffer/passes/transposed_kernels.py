@@ -24,7 +24,7 @@ __all__ = ["transpose_kernels"]
 _Operator = schema.BuiltinOperator
 
 _WIDER = 4
-"""Times as many outputs as rows from which it is worth it: with fewer, turning the batch costs what packing the kernel
+"""How many times as many outputs as rows make it worth it: with fewer, turning the batch costs what packing the kernel
 did, and tflite-runtime 2.14, where nothing is gained, takes 1.1 times as long."""
 
 _TILE, _IDLE = 32, 8
