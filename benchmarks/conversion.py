@@ -15,7 +15,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 from keras import layers
 
-from edgefl_converters.building import build
+from edgefl_converters.building.building import build
 
 LIMIT = 45.0
 """Seconds for MobileNetV2 in full on two cores."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 __all__ = [
     "AuthenticationError",
@@ -70,9 +71,23 @@ class ModelError(EdgeflError):
 
 
 class UnsupportedModelError(ModelError):
-    """The model holds a layer or operation that cannot be expressed in builtin TFLite ops."""
+    """The model holds a layer or operation that cannot be expressed in builtin TFLite ops.
+
+    Args:
+        message: one line, what was expected and what was got.
+        hint: what to do about it.
+        layer: name of the Keras layer that is to blame, where it is known.
+        ops: types of the TensorFlow ops that cannot be expressed, where they are known.
+    """
 
     exit_code = 11
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, layer: str | None = None, ops: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.layer = layer
+        self.ops = tuple(ops)
 
 
 class VerificationError(EdgeflError):

@@ -34,14 +34,14 @@ class Verb:
     summary: str
 
 
-_CONVERT = Part("edgefl_converters.cli", "convert")
+_CONVERT = Part("edgefl_converters.cli.verbs", "convert")
 
 VERBS = {
     "convert": Verb(_CONVERT, "convert", "Turn a Keras model into a trainable .tflite file."),
     "inspect": Verb(Part("edgefl.cli.inspect", ""), "inspect", "Say what is in a model file."),
     "verify": Verb(_CONVERT, "verify", "Train a model file beside its Keras model and compare."),
     "export": Verb(
-        Part("edgefl_converters.cli_export", "convert"),
+        Part("edgefl_converters.cli.export_verb", "convert"),
         "export",
         "Turn trained weights back into a .keras or an inference .tflite file.",
     ),

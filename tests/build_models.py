@@ -21,9 +21,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from edgefl_converters.anchors import ALGORITHMS
-from edgefl_converters.building import build
-from edgefl_converters.options import Options
+from edgefl_converters.building.building import build
+from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.federated_terms import ALGORITHMS
 
 BATCH = 8
 ROWS = 35  # four batches and three rows

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from edgefl_converters.building import BuiltModel, build
+from edgefl_converters.building.building import BuiltModel, build
 
 BATCH = 8
 SEPARABLE_BATCH = 16

@@ -7,9 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl_converters.flatbuffer import FlatModel
-from edgefl_converters.saved_model import convert_saved_model
-from edgefl_converters.walk import Origins, Walk
+from edgefl.targets import ALL
+from edgefl_converters.emission.walk import Origins, Walk
+from edgefl_converters.flatbuffer.file import FlatModel
+from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.flat_products import flatten_all_products
+from edgefl_converters.flatbuffer.saved_model import convert_saved_model
 from on_arm.forms import Form, Group
 
 __all__ = ["SIGNATURE", "build", "input_names"]
@@ -48,6 +51,6 @@ def build(group: Group, form: Form) -> bytes:
     if not form.lowered:
         return converted
     flat = FlatModel(converted)
-    flat.flatten_products()
+    flatten_all_products(PassContext(flat, ALL))
     flat.drop_unused()
     return flat.pack()

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
 from edgefl.targets import ALL
-from edgefl_converters.fine_tuning import FineTuning
-from edgefl_converters.input_shapes import InputShape
-from edgefl_converters.inputs.modules import CustomObjects, known_objects
-from edgefl_converters.options import Options
+from edgefl_converters.models.sources.modules import CustomObjects, known_objects
 from edgefl_converters.results import ConversionResult, ExportResult
+from edgefl_converters.settings.fine_tuning import FineTuning
+from edgefl_converters.settings.input_shapes import InputShape
+from edgefl_converters.settings.options import Options
 
 if TYPE_CHECKING:
     import keras
@@ -42,6 +42,7 @@ def convert(
     quantize_frozen: str | None = None,
     target: str = ALL,
     micro_batch: int | None = None,
+    without_passes: str | Sequence[str] = (),
     custom_objects: CustomObjects = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
@@ -72,6 +73,7 @@ def convert(
             (ai-edge-litert) or ``all``. A model with an op that one of them does not know is refused.
         micro_batch: computes a batch so many rows at a time, which must divide it: the same step in the memory of fewer
             rows. Models that mix the rows of a batch (batch normalisation) are refused.
+        without_passes: names of passes over the file to leave out, to see what they do; see docs/lowerings.md.
         custom_objects: classes and functions of your own that a file refers to, by name; or names of modules that
             define them, whose code is run.
         verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
@@ -98,7 +100,9 @@ def convert(
             metrics=metrics,
             batch_size=batch_size,
             input_shape=input_shape,
-            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch),
+            options=Options(
+                fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch, without_passes
+            ),
             verify=verify,
             on_progress=on_progress,
             on_layers=on_layers,
@@ -119,6 +123,7 @@ def explain(
     quantize_frozen: str | None = None,
     target: str = ALL,
     micro_batch: int | None = None,
+    without_passes: str | Sequence[str] = (),
     custom_objects: CustomObjects = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -137,6 +142,7 @@ def explain(
         quantize_frozen: as `convert` takes it.
         target: as `convert` takes it.
         micro_batch: as `convert` takes it.
+        without_passes: as `convert` takes them.
         custom_objects: as `convert` takes them.
         on_layers: called with the result, on failure with the layers until it failed.
 
@@ -148,17 +154,19 @@ def explain(
         EdgeflError: whatever `convert` raises before verification.
     """
     require_tensorflow()
-    from edgefl_converters import converting
+    from edgefl_converters import explaining
 
     with known_objects(custom_objects):
-        return converting.explain(
+        return explaining.explain(
             model,
             loss=loss,
             optimizer=optimizer,
             metrics=metrics,
             batch_size=batch_size,
             input_shape=input_shape,
-            options=Options(fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch),
+            options=Options(
+                fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch, without_passes
+            ),
             on_layers=on_layers,
         )
 
@@ -182,10 +190,10 @@ def verify(file: str | os.PathLike[str], against: Any, *, custom_objects: Custom
         MissingDependencyError: TensorFlow or every runtime is missing.
     """
     require_tensorflow()
-    from edgefl_converters import comparing
+    from edgefl_converters import verifying
 
     with known_objects(custom_objects):
-        return comparing.verify(file, against)
+        return verifying.verify(file, against)
 
 
 def export(
@@ -250,7 +258,7 @@ def load_model(source: Any, *, custom_objects: CustomObjects = None) -> keras.Mo
         MissingDependencyError: TensorFlow is not installed.
     """
     require_tensorflow()
-    from edgefl_converters import loading
+    from edgefl_converters.models import loading
 
     with known_objects(custom_objects):
         return loading.load(source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -12,28 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.atomic import write_bytes, write_text
-from edgefl.errors import EdgeflError, InvalidSettingError, UnsupportedModelError, VerificationError, storage_error
-from edgefl_converters.building import BuiltModel, build
-from edgefl_converters.input_shapes import InputShape
-from edgefl_converters.layer_reports import LayerReport, as_json
-from edgefl_converters.lint import UnfitTargetError, require_clean
-from edgefl_converters.loading import load_compiled
-from edgefl_converters.loss_fit import require_fitting_loss
-from edgefl_converters.options import Options
-from edgefl_converters.requirements import require_convertible
+from edgefl.errors import InvalidSettingError, VerificationError, storage_error
+from edgefl_converters.blame.layer_reports import as_json
+from edgefl_converters.building.blaming import build_or_blame, options_of_a_piece, with_smallest_layer
+from edgefl_converters.building.building import BuiltModel, build
+from edgefl_converters.models.loading import load_compiled
+from edgefl_converters.models.loss_fit import require_fitting_loss
+from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
-from edgefl_converters.selection import fine_tuned
-from edgefl_converters.shrinking import shrink
-from edgefl_converters.specification import specify
-from edgefl_converters.suggestions import GENERIC, suggestion
+from edgefl_converters.settings.input_shapes import InputShape
+from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.selection import fine_tuned
+from edgefl_converters.training_step.specification import specify
+from edgefl_converters.verification.agreement import check_agreement
 from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import runtimes_for
 from edgefl_converters.verification.storage_cost import storage_cost
-from edgefl_converters.verification.verifying import check_agreement
 
-__all__ = ["convert", "explain", "report_path"]
+__all__ = ["convert", "report_path"]
 
 _PROBE_BYTES = 1 << 16
 """Written and removed before the work begins, to learn whether the folder takes a file: the smallest has as many."""
@@ -77,7 +74,7 @@ def _checked(
 ) -> tuple[BuiltModel, dict[str, Any]]:
     """Builds a file, and trains it beside Keras if it is to be verified."""
     tell("tracing and converting")
-    built = _build(loaded, batch_size, options, on_layers)
+    built = build_or_blame(loaded, batch_size, options, on_layers)
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
@@ -94,7 +91,9 @@ def _checked(
             _require(verification, built)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
-            raise _smallest(error, loaded, lambda small: _verification_error(small, batch_size, options)) from error
+            raise with_smallest_layer(
+                error, loaded, lambda small: _verification_error(small, batch_size, options)
+            ) from error
         report["verification"] = verification.as_json()
         report["evidence"] = report["verification"].pop("evidence")
         if options.quantize_frozen is not None:
@@ -108,89 +107,14 @@ def _checked(
     return built, report
 
 
-def explain(
-    model: Any,
-    *,
-    loss: Any = None,
-    optimizer: Any = None,
-    metrics: Any = None,
-    batch_size: int = 32,
-    input_shape: InputShape | None = None,
-    options: Options | None = None,
-    on_layers: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """See `edgefl_converters.explain`."""
-    options = options or Options()
-    loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
-    require_convertible(loaded)
-    require_fitting_loss(loaded)
-    with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
-        return as_json(_build(wanted, batch_size, options, on_layers).layers)
-
-
-def _build(
-    model: Any, batch_size: int, options: Options, on_layers: Callable[[dict[str, Any]], None] | None
-) -> BuiltModel:
-    """Builds and lints; what fails is shrunk to a layer."""
-    reached: list[Mapping[str, LayerReport]] = []
-
-    def tell(layers: Mapping[str, LayerReport]) -> None:
-        reached.append(layers)
-        if on_layers is not None:
-            on_layers(as_json(layers))
-
-    try:
-        built = build(model, batch_size=batch_size, options=options, on_layers=tell)
-        require_clean(built.data, built.manifest, built.makers)
-    except UnfitTargetError:
-        raise  # it names the layer already
-    except UnsupportedModelError as error:
-        if not reached:
-            raise  # about the model as a whole, such as an unknown dimension: no layer is to blame
-        raise _smallest(error, model, lambda small: _building_error(small, batch_size, options)) from error
-    return built
-
-
-def _of_a_piece(options: Options) -> Options:
-    return Options(target=options.target, micro_batch=options.micro_batch)
-
-
-def _building_error(model: Any, batch_size: int, options: Options) -> Exception | None:
-    try:
-        built = build(model, batch_size=batch_size, options=_of_a_piece(options))
-        require_clean(built.data, built.manifest)
-    except UnsupportedModelError as error:
-        return error
-    except Exception:
-        return None  # the small model itself is at fault
-    return None
-
-
 def _verification_error(model: Any, batch_size: int, options: Options) -> Exception | None:
     try:
-        check_agreement(model, build(model, batch_size=batch_size, options=_of_a_piece(options)).data).require()
+        check_agreement(model, build(model, batch_size=batch_size, options=options_of_a_piece(options)).data).require()
     except VerificationError as error:
         return error
     except Exception:
         return None  # the small model itself is at fault
     return None
-
-
-def _smallest(error: EdgeflError, model: Any, fails: Callable[[Any], Exception | None]) -> EdgeflError:
-    """The error with the layer that fails on its own, or as it is where none is found in time."""
-    try:
-        named = re.search(r"layer '([^']+)'", str(error))
-        piece = shrink(model, fails, first=named[1] if named else None)
-    except Exception:
-        return error  # never worse than the plain error
-    if piece is None:
-        return error
-    ops = re.findall(r"\b[A-Z]\w+\b", str(piece.error))
-    advice = suggestion(piece.kind, ops)
-    if advice == GENERIC and isinstance(error, UnsupportedModelError) and error.hint:
-        advice = error.hint
-    kept = f"{error.hint} " if isinstance(error, VerificationError) and error.hint else ""
-    return type(error)(f"{error.message} It fails on its own too: {piece}.", hint=f"{kept}{advice}")
 
 
 def _require(verification: VerificationReport, built: BuiltModel) -> None:

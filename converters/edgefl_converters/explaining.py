@@ -1,47 +1,37 @@
-"""Which layer is to blame: errors that name the Keras layer and the op, and say what to do."""
+"""What each layer of a Keras model would become, without a file and without verification."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from typing import Any
 
-from edgefl.errors import UnsupportedModelError
-from edgefl_converters.suggestions import GENERIC
-from edgefl_converters.tracing import Traces, layer_of
-from edgefl_converters.walk import EmissionError, Origins
+from edgefl_converters.blame.layer_reports import as_json
+from edgefl_converters.building.blaming import build_or_blame
+from edgefl_converters.models.loading import load_compiled
+from edgefl_converters.models.loss_fit import require_fitting_loss
+from edgefl_converters.models.requirements import require_convertible
+from edgefl_converters.settings.input_shapes import InputShape
+from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.selection import fine_tuned
 
-__all__ = ["describe_origin", "explain_conversion", "explain_emission"]
-
-
-def describe_origin(op_name: str, traces: Traces) -> str:
-    """Says in words what made an op: ``layer 'conv' (Conv2D)``, ``the optimizer``."""
-    maker = layer_of(op_name)
-    if isinstance(maker, int):
-        layer: Any = traces.layers[maker]
-        return f"layer {layer.name!r} ({type(layer).__name__})"
-    return f"the {maker}" if maker else "the training step"
+__all__ = ["explain"]
 
 
-def explain_emission(error: EmissionError, traces: Traces) -> UnsupportedModelError:
-    """An op that the walk could not emit."""
-    return UnsupportedModelError(
-        f"{error.op.type} of {describe_origin(error.op.name, traces)} cannot be converted in this form: {error}.",
-        hint=GENERIC,
-    )
-
-
-def explain_conversion(error: Exception, origins: Origins, traces: Traces) -> UnsupportedModelError:
-    """Ops that the TFLite converter refused: it knows them by the numbers that the walk gave them."""
-    text = str(error)
-    blamed: dict[str, None] = {}
-    for line in text.splitlines():
-        found = re.search(r"'tf\.(\w+)' op", line)
-        for origin in origins.named(line):
-            op_type = found.group(1) if found else origin.op_type
-            blamed[f"{describe_origin(origin.op_name, traces)}: {op_type}"] = None
-    if blamed:
-        message = "No builtin TFLite form for " + "; ".join(blamed) + "."
-    else:
-        lines = [line for line in text.splitlines() if "error:" in line] or text.splitlines() or ["no reason given"]
-        message = f"The TFLite converter refuses the model: {lines[0].strip()[:300]}"
-    return UnsupportedModelError(message, hint=GENERIC)
+def explain(
+    model: Any,
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    metrics: Any = None,
+    batch_size: int = 32,
+    input_shape: InputShape | None = None,
+    options: Options | None = None,
+    on_layers: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """See `edgefl_converters.explain`."""
+    options = options or Options()
+    loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
+    require_convertible(loaded)
+    require_fitting_loss(loaded)
+    with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
+        return as_json(build_or_blame(wanted, batch_size, options, on_layers).layers)

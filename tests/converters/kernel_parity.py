@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from edgefl_converters.saved_model import convert_saved_model
-from edgefl_converters.walk import Origins, Walk
+from edgefl_converters.emission.walk import Origins, Walk
+from edgefl_converters.flatbuffer.saved_model import convert_saved_model
 
 TOLERANCE = 1e-5
 

@@ -13,7 +13,7 @@ import edgefl
 import keras_models
 from edgefl.errors import InvalidSettingError, ModelError, StorageError, UnsupportedModelError
 from edgefl_converters import converting
-from edgefl_converters.input_shapes import parse_input_shapes
+from edgefl_converters.settings.input_shapes import parse_input_shapes
 
 
 def compiled(*stack, shape=(4,), **options):

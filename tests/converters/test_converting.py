@@ -14,7 +14,7 @@ import keras_models
 from edgefl.errors import InvalidSettingError, ModelError, StorageError, UnsupportedModelError, VerificationError
 from edgefl.model_file import ModelFile
 from edgefl_converters import converting
-from edgefl_converters.lowerings import LOWERINGS
+from edgefl_converters.emission.registry import LOWERINGS
 
 
 def test_a_model_becomes_a_file_with_its_report_beside_it(tmp_path):

@@ -7,7 +7,7 @@ import itertools
 import keras
 import pytest
 
-from edgefl_converters.building import build
+from edgefl_converters.building.building import build
 from keras_coverage.architectures import fedavg_cnn, two_nn
 
 NETWORKS = {"2NN": two_nn, "CNN": fedavg_cnn}

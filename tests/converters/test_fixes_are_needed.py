@@ -6,19 +6,17 @@ They are slow tests, as only other versions of TensorFlow and the runtimes chang
 
 from __future__ import annotations
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
-from edgefl_converters import tracing
-from edgefl_converters.building import build
-from edgefl_converters.lowerings import LOWERINGS, pooling
-from edgefl_converters.recurrence import unrolled_recurrence
-from edgefl_converters.verification.verifying import check_agreement
+from edgefl_converters.building.building import build
+from edgefl_converters.emission.lowerings import pooling
+from edgefl_converters.emission.registry import LOWERINGS
+from edgefl_converters.training_step.keras_rewrites.rewriting import REWRITES, rewritten_keras
+from edgefl_converters.verification.agreement import check_agreement
 
 pytestmark = pytest.mark.slow
 BATCH = 4
@@ -97,7 +95,7 @@ def test_the_gradient_of_a_tied_maximum_goes_to_the_first(monkeypatch, kernel_pa
 
 def test_keras_takes_a_column_for_a_bias(monkeypatch):
     assert wrong_on(centred_rows()) == set()
-    monkeypatch.setattr(tracing, "columns_are_no_biases", contextlib.nullcontext)
+    monkeypatch.delitem(REWRITES, "addition")
     assert wrong_on(centred_rows()) == {"ai-edge-litert", "tflite-runtime"}
 
 
@@ -105,7 +103,7 @@ def test_written_out_keras_forgets_to_turn_the_mask_of_a_layer_that_runs_backwar
     layer = layers.SimpleRNN(2, go_backwards=True, return_sequences=True, zero_output_for_mask=True, unroll=True)
     x, mask = np.ones((1, 3, 2), np.float32), np.asarray([[True, True, False]])
     alone = np.asarray(layer(x, mask=mask))
-    with unrolled_recurrence():
+    with rewritten_keras("recurrence"):
         ours = np.asarray(layer(x, mask=mask))
     layer.unroll = False
     loop = np.asarray(layer(x, mask=mask))

@@ -9,7 +9,7 @@ from keras import layers
 from edgefl.inspecting.flops import flops
 from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
-from edgefl_converters.building import build
+from edgefl_converters.building.building import build
 
 ROWS = 4
 

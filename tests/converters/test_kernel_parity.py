@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgefl_converters.lowerings import LOWERINGS
+from edgefl_converters.emission.registry import LOWERINGS
 
 
 def relu_gradient(x, dy):

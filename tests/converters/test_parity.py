@@ -12,10 +12,10 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 import keras_models
 from edgefl.errors import VerificationError
-from edgefl_converters.building import build
-from edgefl_converters.lowerings import LOWERINGS
+from edgefl_converters.building.building import build
+from edgefl_converters.emission.registry import LOWERINGS
+from edgefl_converters.verification.agreement import check_agreement
 from edgefl_converters.verification.runtimes import Call, installed_runtimes
-from edgefl_converters.verification.verifying import check_agreement
 
 BATCH = keras_models.BATCH
 OPTIMIZERS = {

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import keras
 
 from edgefl.errors import EdgeflError
-from edgefl_converters.building import BuiltModel, build
+from edgefl_converters.building.building import BuiltModel, build
 from edgefl_converters.lint import require_clean
+from edgefl_converters.verification.agreement import check_agreement
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import RuntimeReport
-from edgefl_converters.verification.verifying import check_agreement
 from keras_coverage.architectures import Architecture
 from keras_coverage.rows import Row
 

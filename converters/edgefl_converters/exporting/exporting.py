@@ -13,11 +13,10 @@ import numpy as np
 from edgefl.atomic import write_bytes
 from edgefl.errors import InvalidSettingError, UnsupportedModelError, storage_error
 from edgefl.model_file import ModelFile
-from edgefl_converters.adapter_layers import merge
-from edgefl_converters.exporting.agreement import compare_with_keras
 from edgefl_converters.exporting.function_of_file import require_same_function
+from edgefl_converters.exporting.inference_agreement import compare_with_keras
 from edgefl_converters.exporting.keras_files import keras_bytes, keras_bytes_with_adapters
-from edgefl_converters.exporting.rebuilding import (
+from edgefl_converters.exporting.original_models import (
     Original,
     manifest_adapters,
     original_model,
@@ -33,6 +32,7 @@ from edgefl_converters.exporting.weight_files import (
     read_weights,
     safetensors_bytes,
 )
+from edgefl_converters.models.adapter_layers import merge
 from edgefl_converters.results import ExportResult
 
 __all__ = ["export"]

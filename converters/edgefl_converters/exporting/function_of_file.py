@@ -11,8 +11,8 @@ import numpy as np
 
 from edgefl.errors import VerificationError
 from edgefl.model_file import ModelFile
-from edgefl_converters.exporting.agreement import keras_outputs
-from edgefl_converters.exporting.rebuilding import BASE
+from edgefl_converters.exporting.inference_agreement import keras_outputs
+from edgefl_converters.exporting.original_models import BASE
 from edgefl_converters.exporting.rows import made_up_rows
 from edgefl_converters.exporting.weight_files import NamedArrays
 from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, installed_runtimes
@@ -20,7 +20,8 @@ from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, 
 __all__ = ["require_same_function"]
 
 _LIMIT, _QUANTIZED_LIMIT = 1e-3, 0.25
-"""Of the largest output: rounding, and what frozen constants in fewer bits may cost. Another base is off by more."""
+"""The limit as a share of the largest output: rounding, and what frozen constants in fewer bits may cost. Another
+base is off by more."""
 _SMALL = ("INT8", "FLOAT16")
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.manifest import ModelManifest, TensorSpec
 from edgefl_converters.exporting.numpy_files import read_arrays
-from edgefl_converters.inputs.modules import attribute, call, is_reference
+from edgefl_converters.models.sources.modules import attribute, call, is_reference
 
 if TYPE_CHECKING:
     import keras

@@ -14,8 +14,8 @@ from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest
 from edgefl_converters.exporting.rows import Rows
 from edgefl_converters.lint import lint_inference
-from edgefl_converters.naming import signature_keys
-from edgefl_converters.recurrence import unrolled_recurrence
+from edgefl_converters.models.naming import signature_keys
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 
 __all__ = ["QUANTIZATIONS", "outputs_of", "tflite_bytes"]
 
@@ -84,7 +84,7 @@ def _inference(model: keras.Model, manifest: ModelManifest) -> Any:
     signature = [
         tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, name=key) for spec, key in zip(specs, keys, strict=True)
     ]
-    with unrolled_recurrence():  # Keras's loop over time needs a batch of fixed size
+    with rewritten_keras("recurrence"):  # Keras's loop over time needs a batch of fixed size
         return tf.function(infer, autograph=False).get_concrete_function(*signature)
 
 

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_converters.specification import Port, Specification
+from edgefl_converters.training_step.specification import Port, Specification
 
-__all__ = ["Batch", "draw_batches", "pulled_batches"]
+__all__ = ["Batch", "draw_batches", "federated_batches"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def draw_batches(specification: Specification, count: int, generator: np.random.
     ]
 
 
-def pulled_batches(batches: Sequence[Batch]) -> Sequence[Batch]:
+def federated_batches(batches: Sequence[Batch]) -> Sequence[Batch]:
     """Those of the steps with a proximal term and a correction; the first one is taken without."""
     return batches[:3]
 

@@ -16,16 +16,18 @@ from edgefl_converters.verification.measuring import Expectation, Experiment, Me
 __all__ = ["Comparison", "judge"]
 
 _MULTIPLE = 8.0
-"""Of Keras's own float32 error: another order of summation is as good, a wrong formula is worse by orders."""
+"""How many times Keras's own float32 error is allowed: another order of summation is as good, a wrong formula is
+worse by orders."""
 _RELATIVE = 1e-5
 """Float32 sums over a batch are never worse than this; covers tensors where Keras happened to round luckily."""
 _ABSOLUTE = 1e-7
-"""Of the largest value of its kind: tensors whose true gradient is zero hold rounding errors of the others."""
+"""The least limit, as a share of the largest value of its kind: tensors whose true gradient is zero hold rounding
+errors of the others."""
 _UNSURE, _HALF = 1e-2, 0.5
 """Share of a parameter's movement that rounding in Keras changes, from which a runtime may miss half of the movement:
 deep networks on few rows amplify the rounding of each op, of which the disturbed runs have that of the input alone."""
 _OF_MOVEMENT = 1e-3
-"""Of how far a parameter moved: the agreement that DESIGN asks of training beside Keras."""
+"""The limit as a share of how far a parameter moved: the agreement that DESIGN asks of training beside Keras."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def judge(
     ]
     if actual.partial is not None and expectation.exact.partial is not None:
         comparisons += _arrays("partial batch", "partial", expectation, actual)
-    if expectation.exact.pulled:
-        comparisons += _movement("pulled training", "pulled", experiment, expectation, actual)
+    if expectation.exact.federated:
+        comparisons += _movement("pulled training", "federated", experiment, expectation, actual)
     if expectation.exact.gradients:
         comparisons += _arrays("given gradient", "gradients", expectation, actual)
     for name, value in expectation.exact.counters.items():
@@ -87,7 +89,7 @@ def judge(
 
 
 def _arrays(kind: str, attribute: str, expectation: Expectation, actual: Measured) -> list[Comparison]:
-    """By the Euclidean norm: a rounding flip at a kink touches few elements, a wrong formula nearly all."""
+    """Compares by the Euclidean norm: a rounding flip at a kink touches few elements, a wrong formula nearly all."""
     exact: Mapping[str, NDArray[np.float64]] = getattr(expectation.exact, attribute)
     found: Mapping[str, NDArray[np.float64]] = getattr(actual, attribute)
     largest: dict[str, float] = {}
@@ -109,7 +111,7 @@ def _arrays(kind: str, attribute: str, expectation: Expectation, actual: Measure
 def _movement(
     kind: str, attribute: str, experiment: Experiment, expectation: Expectation, actual: Measured
 ) -> list[Comparison]:
-    """Beside Keras in float32, relative to how far the parameter moved there.
+    """Compares with Keras in float32, relative to how far the parameter moved there.
 
     Where rounding alone moves a parameter of Keras's further than training does, as in very deep networks on few rows,
     there is nothing to compare with.

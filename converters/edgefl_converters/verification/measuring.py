@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest
-from edgefl_converters.specification import Specification
-from edgefl_converters.verification.batches import Batch, pulled_batches
+from edgefl_converters.training_step.specification import Specification
+from edgefl_converters.verification.batches import Batch, federated_batches
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference, Snapshot
 
@@ -33,7 +33,7 @@ _ROUNDING_OF_A_STEP = 2.0**-19
 _SLOWER, _FASTER = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0)
 """Factors on the compiled learning rate, tried until training is stable and every weight moves far enough."""
 _ENOUGH_MOVED = 1e-4
-"""Of the largest weight: a thousand times its rounding error."""
+"""The least movement, as a share of the largest weight: a thousand times its rounding error."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Experiment:
         row_weights: the user's weights of these rows.
         probe: how the gradient is read off.
         rate: learning rate of the training steps.
-        pull: weight of the proximal term times the learning rate, in the steps that have one; 0 where the file has
-            none.
+        proximal_weight: weight of the proximal term times the learning rate, in the steps that have one; 0 where the
+            file has none.
         correction: what is added to the gradient in the same steps, by weight; empty where the file adds nothing.
     """
 
@@ -58,18 +58,21 @@ class Experiment:
     row_weights: NDArray[np.float32]
     probe: Probe
     rate: float
-    pull: float = 0.0
+    proximal_weight: float = 0.0
     correction: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def mu(self) -> float:
-        """Of the proximal term: steps are short, so a weight of ordinary size would hardly be felt after a few."""
-        return float(np.float32(self.pull / self.rate))
+        """The weight of the proximal term.
+
+        Steps are short, so a weight of ordinary size would hardly be felt after a few.
+        """
+        return float(np.float32(self.proximal_weight / self.rate))
 
     @property
-    def pulls(self) -> bool:
+    def is_federated(self) -> bool:
         """Whether the file can change the gradient for federated algorithms."""
-        return bool(self.pull or self.correction)
+        return bool(self.proximal_weight or self.correction)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Measured:
         logs: loss and metrics of each training step, by ``<step> <name>``; of the partial batch, ``partial <name>``.
         moved: how far each parameter moved in all training steps.
         counters: integer state after all training steps.
-        pulled: how far each parameter moved in steps with a proximal term and a correction; empty without.
+        federated: how far each parameter moved in steps with a proximal term and a correction; empty without.
         gradients: what the signature ``gradient`` returns for the first batch; empty without.
     """
 
@@ -95,7 +98,7 @@ class Measured:
     logs: Arrays
     moved: Arrays
     counters: Arrays
-    pulled: Arrays = field(default_factory=dict)
+    federated: Arrays = field(default_factory=dict)
     gradients: Arrays = field(default_factory=dict)
 
 
@@ -223,16 +226,16 @@ class _Side:
             logs=logs,
             moved=self.moved(experiment, after),
             counters={name: _find({**after.slots, **after.variables}, name) for name in self._counters},
-            pulled=self._pulled(experiment) if experiment.pulls else {},
+            federated=self._federated(experiment) if experiment.is_federated else {},
             gradients=self._gradients(experiment) if self._gives_gradient else {},
         )
 
-    def _pulled(self, experiment: Experiment) -> Arrays:
-        """One plain step, then two that are pulled back to where it led and pushed along the correction."""
+    def _federated(self, experiment: Experiment) -> Arrays:
+        """One plain step, then two that are drawn back to where it led and pushed along the correction."""
         self._reference.reset(experiment.initial)
-        first, *others = pulled_batches(experiment.batches)
+        first, *others = federated_batches(experiment.batches)
         self._reference.train(first, experiment.rate)
-        self._reference.pull(experiment.mu, experiment.correction)
+        self._reference.add_federated_terms(experiment.mu, experiment.correction)
         for batch in others:
             self._reference.train(batch, experiment.rate)
         return self.moved(experiment, self._reference.snapshot())

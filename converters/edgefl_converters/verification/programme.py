@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefl.errors import ModelFileError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import finalise
-from edgefl_converters.verification.batches import Batch, pulled_batches
+from edgefl_converters.verification.batches import Batch, federated_batches
 from edgefl_converters.verification.runtimes import Call
 
 __all__ = ["Answers", "Programme", "State"]
@@ -46,7 +46,7 @@ class Answers:
         partial_log: ``loss`` and metrics of that step.
         logs: ``loss`` and metrics of each training step.
         trained: state after all training steps.
-        pulled: state after steps with a proximal term and a correction; None where the file has neither.
+        federated: state after steps with a proximal term and a correction; None where the file has neither.
         gradients: what the signature ``gradient`` returned, by weight; empty where there is none.
         identities: name of a law to the two states that it says are equal to the last bit.
     """
@@ -59,7 +59,7 @@ class Answers:
     partial_log: Mapping[str, float]
     logs: tuple[Mapping[str, float], ...]
     trained: State
-    pulled: State | None
+    federated: State | None
     gradients: Arrays
     identities: Mapping[str, tuple[State, State]]
 
@@ -107,7 +107,7 @@ class Programme:
         self._steps = [self._train(batch, self.rate, fresh=index == 0) for index, batch in enumerate(self.batches)]
         self._trained = self._add("get_state")
         self._repeat()
-        self._pulled = self._pull() if self.mu or self.correction else None
+        self._federated = self._add_federated() if self.mu or self.correction else None
         self._gradient = self._add("gradient", self._given(first), fresh=True) if self.manifest.has_gradient else None
 
     def read(self, outputs: Sequence[Arrays]) -> Answers:
@@ -130,7 +130,7 @@ class Programme:
             partial_log={} if self._partial is None else self._log(named[self._partial_step]),
             logs=tuple(self._log(named[index]) for index in self._steps),
             trained=state[self._trained],
-            pulled=None if self._pulled is None else state[self._pulled],
+            federated=None if self._federated is None else state[self._federated],
             gradients={} if self._gradient is None else self._gradients(named[self._gradient]),
             identities={
                 "get_state and set_state restore training": (state[self._ahead], state[self._restored]),
@@ -151,9 +151,9 @@ class Programme:
         self._train(first, self.probe_rate)
         self._anew = self._add("get_state")
 
-    def _pull(self) -> int:
-        """One plain step, then two that are pulled back to where it led and pushed along the correction."""
-        first, *others = pulled_batches(self.batches)
+    def _add_federated(self) -> int:
+        """One plain step, then two that are drawn back to where it led and pushed along the correction."""
+        first, *others = federated_batches(self.batches)
         self._train(first, self.rate, fresh=True)
         if self.mu:
             self._add("set_reference")

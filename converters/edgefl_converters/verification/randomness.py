@@ -14,8 +14,8 @@ import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 from tensorflow.python.ops import gen_random_ops, gen_stateless_random_ops_v2
 
-from edgefl_converters.lowerings import LOWERINGS
-from edgefl_converters.lowerings.registry import static_shape
+from edgefl_converters.emission.registry import LOWERINGS
+from edgefl_converters.emission.traced_ops import static_shape
 
 __all__ = ["hashed_random_numbers"]
 
@@ -53,7 +53,7 @@ class _Context:
 
     def __init__(self, seed: tf.Tensor) -> None:
         self.seed = seed
-        self.thin: dict[str, tf.Tensor] = {}
+        self.untiled: dict[str, tf.Tensor] = {}
         self.factors: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
         self._streams = 0
 
@@ -82,7 +82,8 @@ def _replacement(op_type: str, context: _Context, batch_size: int) -> Callable[.
         op = SimpleNamespace(
             outputs=[SimpleNamespace(dtype=_type(limits) if whole else tf.float32, shape=full, name=op_type)]
         )
-        (numbers,) = LOWERINGS[op_type](op, limits if whole else [], context) or ()
+        lower: Callable[..., Any] = LOWERINGS[op_type]
+        (numbers,) = lower(op, limits if whole else [], context)
         if known and known[0] is None:
             numbers = numbers[: shape[0]]
         return numbers if whole else tf.cast(numbers, dtype)

@@ -13,13 +13,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
-from edgefl_converters.learning_rates import learning_rate_of_steps
-from edgefl_converters.naming import slot_name, stable_names, unique
-from edgefl_converters.rebuilding import rebuild
-from edgefl_converters.row_weights import expand
-from edgefl_converters.specification import Port, Specification
+from edgefl_converters.models.naming import slot_name, stable_names, unique
+from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
+from edgefl_converters.training_step.rebuilding import rebuild
+from edgefl_converters.training_step.row_weights import expand
+from edgefl_converters.training_step.specification import Port, Specification
 from edgefl_converters.verification.batches import Batch
-from edgefl_converters.verification.pulling import Pull
+from edgefl_converters.verification.federated_losses import FederatedLoss
 from edgefl_converters.verification.randomness import hashed_random_numbers
 
 __all__ = ["Reference", "Snapshot"]
@@ -69,7 +69,7 @@ class Reference:
         self._optimizer_initial = [np.asarray(variable) for variable in self._model.optimizer.variables]
         self._slot_names = self._name_slots()
         self._rate = tf.Variable(0.0, dtype=dtype, trainable=False)
-        self._pull = self._make_pull()
+        self._federated_loss = self._make_federated_loss()
         self._train = self._function(self._train_step)
         self._test = self._function(self._model.test_step)
         self._infer: Any = None
@@ -83,16 +83,16 @@ class Reference:
                 variable.assign(np.asarray(initial.get(name, value), self.dtype))
         for variable, value in zip(self._model.optimizer.variables, self._optimizer_initial, strict=True):
             variable.assign(value)
-        self.pull(0.0, {})
+        self.add_federated_terms(0.0, {})
 
-    def pull(self, mu: float, correction: Mapping[str, NDArray[Any]]) -> None:
+    def add_federated_terms(self, mu: float, correction: Mapping[str, NDArray[Any]]) -> None:
         """From now on the loss has ``mu / 2 |w - w now|² + correction · w`` added to it; nothing where both are zero.
 
         Args:
             mu: of the proximal term.
             correction: for each weight that travels; missing ones are zero.
         """
-        self._pull.set(mu, correction)
+        self._federated_loss.set(mu, correction)
 
     def train(
         self, batch: Batch, learning_rate: float, sample_weight: NDArray[np.float32] | None = None
@@ -134,7 +134,7 @@ class Reference:
 
     def _train_step(self, data: Any) -> Any:
         optimizer = self._model.optimizer
-        with learning_rate_of_steps(optimizer, self._rate), self._pull.in_loss_of(self._model):
+        with learning_rate_of_steps(optimizer, self._rate), self._federated_loss.in_loss_of(self._model):
             return self._model.train_step(data)
 
     def _gradient_step(self, data: Any) -> Any:
@@ -149,12 +149,14 @@ class Reference:
 
     def _shared_weights(self) -> dict[str, Any]:
         names = self._specification.variable_names
-        shared = {names[id(weight)] for weight in self._specification.anchors.weights}
+        shared = {names[id(weight)] for weight in self._specification.federated_terms.weights}
         return {name: each for name, each in zip(self._names, self._model.variables, strict=True) if name in shared}
 
-    def _make_pull(self) -> Pull:
-        anchors = self._specification.anchors
-        return Pull(self._shared_weights() if anchors.reference or anchors.correction else {}, self.dtype)
+    def _make_federated_loss(self) -> FederatedLoss:
+        federated_terms = self._specification.federated_terms
+        return FederatedLoss(
+            self._shared_weights() if federated_terms.reference or federated_terms.correction else {}, self.dtype
+        )
 
     def _compile(self, original: Any) -> None:
         optimizer = type(original.optimizer).from_config(original.optimizer.get_config())

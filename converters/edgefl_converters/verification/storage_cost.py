@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import RuntimeFailure, VerificationError
 from edgefl.manifest import ModelManifest
-from edgefl_converters.specification import Specification
+from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.verification.batches import Batch, draw_batches
 from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, runtimes_for
 from edgefl_converters.verification.storage_report import StorageCost
@@ -22,7 +22,8 @@ __all__ = ["storage_cost"]
 _BATCHES = 4
 _SEED = 20260102
 _MOST = 0.5
-"""Of the outputs' size: rounding to 8 bits costs a few per cent, a wrong scale or axis more than everything."""
+"""The limit as a share of the outputs' size: rounding to 8 bits costs a few per cent, a wrong scale or axis more than
+everything."""
 
 
 def storage_cost(

@@ -1,0 +1,58 @@
+"""Errors that name the Keras layer and the op that are to blame, and say what to do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from edgefl.errors import UnsupportedModelError
+from edgefl_converters.blame.suggestions import GENERIC
+from edgefl_converters.emission.walk import EmissionError, Origins
+from edgefl_converters.training_step.tracing import Traces, layer_of
+
+__all__ = ["describe_origin", "explain_conversion", "explain_emission"]
+
+
+def describe_origin(op_name: str, traces: Traces) -> str:
+    """Says in words what made an op: ``layer 'conv' (Conv2D)``, ``the optimizer``."""
+    maker = layer_of(op_name)
+    if isinstance(maker, int):
+        layer: Any = traces.layers[maker]
+        return f"layer {layer.name!r} ({type(layer).__name__})"
+    return f"the {maker}" if maker else "the training step"
+
+
+def _layer_name(op_name: str, traces: Traces) -> str | None:
+    maker = layer_of(op_name)
+    return str(traces.layers[maker].name) if isinstance(maker, int) else None
+
+
+def explain_emission(error: EmissionError, traces: Traces) -> UnsupportedModelError:
+    """An op that the walk could not emit."""
+    return UnsupportedModelError(
+        f"{error.op.type} of {describe_origin(error.op.name, traces)} cannot be converted in this form: {error}.",
+        hint=GENERIC,
+        layer=_layer_name(error.op.name, traces),
+        ops=[error.op.type],
+    )
+
+
+def explain_conversion(error: Exception, origins: Origins, traces: Traces) -> UnsupportedModelError:
+    """Ops that the TFLite converter refused: it knows them by the numbers that the walk gave them."""
+    text = str(error)
+    blamed: dict[str, None] = {}
+    layers: list[str] = []
+    ops: dict[str, None] = {}
+    for line in text.splitlines():
+        found = re.search(r"'tf\.(\w+)' op", line)
+        for origin in origins.named(line):
+            op_type = found.group(1) if found else origin.op_type
+            blamed[f"{describe_origin(origin.op_name, traces)}: {op_type}"] = None
+            ops[op_type] = None
+            layers += filter(None, [_layer_name(origin.op_name, traces)])
+    if blamed:
+        message = "No builtin TFLite form for " + "; ".join(blamed) + "."
+    else:
+        lines = [line for line in text.splitlines() if "error:" in line] or text.splitlines() or ["no reason given"]
+        message = f"The TFLite converter refuses the model: {lines[0].strip()[:300]}"
+    return UnsupportedModelError(message, hint=GENERIC, layer=layers[0] if layers else None, ops=list(ops))

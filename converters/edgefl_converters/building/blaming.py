@@ -1,0 +1,81 @@
+"""Builds a model file, and says which layer is to blame where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgefl.errors import EdgeflError, UnsupportedModelError, VerificationError
+from edgefl_converters.blame.layer_reports import LayerReport, as_json
+from edgefl_converters.blame.shrinking import shrink
+from edgefl_converters.blame.suggestions import GENERIC, suggestion
+from edgefl_converters.building.building import BuiltModel, build
+from edgefl_converters.lint import UnfitTargetError, require_clean
+from edgefl_converters.settings.options import Options
+
+__all__ = ["build_or_blame", "options_of_a_piece", "with_smallest_layer"]
+
+
+def build_or_blame(
+    model: Any, batch_size: int, options: Options, on_layers: Callable[[dict[str, Any]], None] | None
+) -> BuiltModel:
+    """Builds and lints a model file; where that fails the error names the smallest layer that fails on its own.
+
+    Args:
+        model: built and compiled.
+        batch_size: rows of every batch.
+        options: what else the file is made for.
+        on_layers: called with what became of each layer, also when the conversion fails.
+
+    Raises:
+        EdgeflError: whatever `build` and `require_clean` raise.
+    """
+    reached: list[Mapping[str, LayerReport]] = []
+
+    def tell(layers: Mapping[str, LayerReport]) -> None:
+        reached.append(layers)
+        if on_layers is not None:
+            on_layers(as_json(layers))
+
+    try:
+        built = build(model, batch_size=batch_size, options=options, on_layers=tell)
+        require_clean(built.data, built.manifest, built.makers)
+    except UnfitTargetError:
+        raise  # it names the layer already
+    except UnsupportedModelError as error:
+        if not reached:
+            raise  # about the model as a whole, such as an unknown dimension: no layer is to blame
+        raise with_smallest_layer(error, model, lambda small: _building_error(small, batch_size, options)) from error
+    return built
+
+
+def options_of_a_piece(options: Options) -> Options:
+    """The options that make sense for a model of one layer."""
+    return Options(target=options.target, micro_batch=options.micro_batch, without_passes=options.without_passes)
+
+
+def _building_error(model: Any, batch_size: int, options: Options) -> Exception | None:
+    try:
+        built = build(model, batch_size=batch_size, options=options_of_a_piece(options))
+        require_clean(built.data, built.manifest)
+    except UnsupportedModelError as error:
+        return error
+    except Exception:
+        return None  # the small model itself is at fault
+    return None
+
+
+def with_smallest_layer(error: EdgeflError, model: Any, fails: Callable[[Any], Exception | None]) -> EdgeflError:
+    """The error with the layer that fails on its own, or as it is where none is found in time."""
+    try:
+        piece = shrink(model, fails, first=error.layer if isinstance(error, UnsupportedModelError) else None)
+    except Exception:
+        return error  # never worse than the plain error
+    if piece is None:
+        return error
+    ops = piece.error.ops if isinstance(piece.error, UnsupportedModelError) else ()
+    advice = suggestion(piece.kind, ops)
+    if advice == GENERIC and isinstance(error, UnsupportedModelError) and error.hint:
+        advice = error.hint
+    kept = f"{error.hint} " if isinstance(error, VerificationError) and error.hint else ""
+    return type(error)(f"{error.message} It fails on its own too: {piece}.", hint=f"{kept}{advice}")

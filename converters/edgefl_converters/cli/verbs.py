@@ -1,0 +1,190 @@
+"""``edgefl convert`` and ``verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import edgefl_converters
+from edgefl.cli.output import Format, FormatOption, emit, progress
+from edgefl.errors import EdgeflError, InvalidSettingError
+from edgefl.targets import ALL, TARGETS
+from edgefl_converters.blame.layer_tables import as_table
+from edgefl_converters.cli.arguments import MODEL, CustomObjectsOption, announce, tensorflow
+from edgefl_converters.settings.fine_tuning import FineTuning
+from edgefl_converters.settings.input_shapes import parse_input_shapes
+from edgefl_converters.verification.evidence import Evidence
+from edgefl_converters.verification.storage_report import StorageCost
+
+__all__ = ["convert", "verify"]
+
+
+def convert(
+    model: Annotated[str, typer.Argument(help=MODEL)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The .tflite file to write; may be left out with --explain.")
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="Keras loss by name; default: as the model is compiled.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Keras optimizer by name; default: as compiled.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Keras metric by name; may be repeated.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows of every batch; fixed in the file.")] = 32,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(help="Compute so many rows of a batch at a time: the same step in less memory."),
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(help="Shape of an input without the batch, where the model leaves it open: 100,6 or name=100,6."),
+    ] = None,
+    trainable: Annotated[
+        list[str] | None,
+        typer.Option(help="Train only what this pattern matches: a layer, its class or a weight; may be repeated."),
+    ] = None,
+    frozen: Annotated[
+        list[str] | None, typer.Option(help="Do not train what this pattern matches; may be repeated.")
+    ] = None,
+    last_layers: Annotated[int | None, typer.Option(help="Train only so many layers, counted from the output.")] = None,
+    biases_only: Annotated[bool, typer.Option("--biases-only", help="Train only biases.")] = False,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Train low-rank adapters of this rank instead of the weights.")
+    ] = None,
+    lora_target: Annotated[
+        list[str] | None, typer.Option(help="Only layers that this pattern matches get adapters; may be repeated.")
+    ] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Adapters count alpha / rank times; default: once.")] = None,
+    local: Annotated[
+        list[str] | None, typer.Option(help="What this pattern matches never leaves a device; may be repeated.")
+    ] = None,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(help="Support fedprox, scaffold, feddyn or fedsgd; may be repeated."),
+    ] = None,
+    quantize_frozen: Annotated[
+        str | None, typer.Option(help="Store large frozen weights as float16 or int8; what is trained stays float32.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help=f"Runtimes that must be able to run the file: {', '.join(TARGETS)} or {ALL}.")
+    ] = ALL,
+    verify: Annotated[
+        bool, typer.Option(help="Train the file beside Keras on every installed runtime before writing it.")
+    ] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="List what each layer was lowered to; without -o nothing is written.")
+    ] = False,
+    custom_objects: CustomObjectsOption = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Turn a Keras model into a .tflite file that trains, with builtin TFLite ops only."""
+    shapes = parse_input_shapes(input_shape) if input_shape else None
+    if out is None and not explain:
+        raise InvalidSettingError(
+            "There is no place to write the file.", hint="Give -o model.tflite, or --explain to only list the layers."
+        )
+    given: dict[str, Any] = {
+        "loss": loss,
+        "optimizer": optimizer,
+        "metrics": metric or None,
+        "batch_size": batch_size,
+        "input_shape": shapes,
+        "fine_tuning": FineTuning(
+            trainable=trainable or (),
+            frozen=frozen or (),
+            last_layers=last_layers,
+            biases_only=biases_only,
+            lora_rank=lora_rank,
+            lora_targets=lora_target or ("*",),
+            lora_alpha=lora_alpha,
+        ),
+        "local": local or (),
+        "algorithms": algorithm or (),
+        "quantize_frozen": quantize_frozen,
+        "target": target,
+        "micro_batch": micro_batch,
+        "custom_objects": announce(custom_objects),
+    }
+    layers: dict[str, Any] = {}
+    try:
+        with tensorflow():
+            if out is None:
+                edgefl_converters.explain(model, **given, on_layers=layers.update)
+            else:
+                result = edgefl_converters.convert(
+                    model, out, **given, verify=verify, on_progress=progress, on_layers=layers.update
+                )
+    except EdgeflError:
+        if explain and layers:
+            _emit_layers(layers, format, converted=False)
+        raise
+    if out is None:
+        _emit_layers(layers, format, converted=True)
+        return
+    document: dict[str, Any] = {"path": str(result.path), **result.report}
+    emit(
+        document,
+        format,
+        lambda: "\n".join(
+            [
+                *([as_table(layers)] if explain else []),
+                f"wrote {result.path}: {document['bytes']:,} bytes",
+                *_figures(document["verification"]),
+                *_storage(document.get("quantize_frozen")),
+                *_evidence(document["evidence"]),
+            ]
+        ),
+    )
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
+    against: Annotated[str, typer.Option(help=MODEL)],
+    custom_objects: CustomObjectsOption = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Train a model file beside its Keras model on every installed runtime, and compare."""
+    announce(custom_objects)
+    with tensorflow():
+        report = edgefl_converters.verify(file, against, custom_objects=custom_objects).as_json()
+    emit(
+        {"path": str(file), **report},
+        format,
+        lambda: "\n".join([f"{file} agrees with {against}", *_figures(report), *_evidence(report["evidence"])]),
+    )
+
+
+def _emit_layers(layers: dict[str, Any], format: Format, *, converted: bool) -> None:
+    last = [] if converted else ["the conversion failed; the layers above were reached or have no ops yet"]
+    emit({"converted": converted, "layers": layers}, format, lambda: "\n".join([as_table(layers), *last]))
+
+
+def _figures(verification: dict[str, Any] | None) -> list[str]:
+    """One line for each runtime: what agreed, and which figure came closest to its limit."""
+    if verification is None:
+        return ["  not verified"]
+    lines = []
+    for runtime in verification["runtimes"]:
+        name = f"{runtime['name']} {runtime['version']}"
+        if not runtime["ran"]:
+            lines.append(f"  {name}: did not run: {runtime['reason']}")
+            continue
+        worst = runtime["worst"]
+        parts = [
+            f"{kind} {worst[kind]['error']:.1e} of {worst[kind]['limit']:.1e}" for kind in worst if worst[kind]["limit"]
+        ]
+        lines.append(
+            f"  {name}: {len(runtime['comparisons'])} figures agree; closest to their limits: {', '.join(parts)}"
+        )
+    return lines
+
+
+def _evidence(evidence: list[dict[str, str]]) -> list[str]:
+    """One line for each target: which runtime really ran, or that only the table of its ops was looked at."""
+    return [f"  target {Evidence(**each)}" for each in evidence]
+
+
+def _storage(storage: dict[str, Any] | None) -> list[str]:
+    if storage is None:
+        return []
+    first = f"  frozen weights stored as {storage['storage']}: {storage['float32_bytes']:,} bytes in float32"
+    return [first, *(f"    {StorageCost(**each)}" for each in storage["runtimes"])]

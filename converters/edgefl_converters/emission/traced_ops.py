@@ -1,0 +1,108 @@
+"""What a traced op says of itself without being run: its attributes, constants and static shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from edgefl.errors import UnsupportedModelError
+
+__all__ = ["attribute", "constant", "constant_filter", "folded", "static_shape"]
+
+
+def attribute(op: Any, name: str) -> Any:
+    """An attribute of a traced op; text as ``str``."""
+    value = op.get_attr(name)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def static_shape(tensor: tf.Tensor) -> tuple[int, ...]:
+    """The shape of a tensor, which must be known.
+
+    Raises:
+        UnsupportedModelError: a dimension is not.
+    """
+    if tensor.shape.rank is None or None in tensor.shape.as_list():
+        raise UnsupportedModelError(
+            f"The shape of {tensor.name!r} depends on the data: {tensor.shape}.",
+            hint="Only operations whose output shape is known can be trained on devices.",
+        )
+    return tuple(tensor.shape.as_list())
+
+
+def constant(op: Any, index: int) -> Any:
+    """The value of an op's input as a numpy array, which must not depend on data.
+
+    Raises:
+        UnsupportedModelError: it does.
+    """
+    value = folded(op.inputs[index])
+    if value is None:
+        raise UnsupportedModelError(
+            f"Input {index} of {op.type} ({op.name!r}) depends on the data, it must be a constant.",
+            hint="Use sizes, axes and paddings that are fixed when the model is built.",
+        )
+    return value
+
+
+def constant_filter(tensor: tf.Tensor) -> NDArray[np.float32] | None:
+    """The value of a filter that nothing trains; None for any other."""
+    return tf.make_ndarray(tensor.op.get_attr("value")) if tensor.op.type == "Const" else None
+
+
+_MEASURES = ("Shape", "ShapeN", "Size", "Rank")
+
+
+def folded(tensor: tf.Tensor) -> Any:
+    """The value of a tensor that follows from constants and known shapes alone; None for any other."""
+    value = tf.get_static_value(tensor)
+    if value is None and _follows_from_shapes(tensor):
+        value = _computed(tensor, {})
+    return value
+
+
+def _follows_from_shapes(tensor: tf.Tensor) -> bool:
+    waiting, seen = [tensor], set()
+    while waiting:
+        op = waiting.pop().op
+        if op.name in seen or op.type == "Const":
+            continue
+        seen.add(op.name)
+        if op.type in _MEASURES:
+            if not all(each.shape.is_fully_defined() for each in op.inputs):
+                return False
+        elif not op.inputs or op.type in ("Placeholder", "ReadVariableOp") or len(seen) > 200:
+            return False
+        else:
+            waiting.extend(op.inputs)
+    return True
+
+
+def _computed(tensor: tf.Tensor, known: dict[str, Any]) -> Any:
+    """Runs the ops that lead to a tensor, by TensorFlow's own kernels."""
+    if tensor.name not in known:
+        op = tensor.op
+        if op.type == "Const":
+            known[tensor.name] = tf.make_ndarray(op.get_attr("value"))
+        elif op.type in _MEASURES:
+            shape = op.inputs[tensor.value_index].shape.as_list()
+            value = {"Size": int(np.prod(shape)), "Rank": len(shape)}.get(op.type, shape)
+            known[tensor.name] = np.asarray(value, tensor.dtype.as_numpy_dtype)
+        else:
+            results = _run(op, [_computed(each, known) for each in op.inputs])
+            known.update((output.name, result) for output, result in zip(op.outputs, results))
+    return known[tensor.name]
+
+
+def _run(op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+    with tf.Graph().as_default() as graph:
+        attributes = {key: value for key, value in op.node_def.attr.items() if not key.startswith("_")}
+        types = [output.dtype for output in op.outputs]
+        made = graph._create_op_internal(op.type, list(map(tf.constant, inputs)), types, attrs=attributes)
+        with tf.compat.v1.Session(graph=graph) as session:
+            values: Sequence[Any] = session.run(list(made.outputs))
+            return values

@@ -1,0 +1,87 @@
+"""Which ops of a converted file must have run before which: by what they read, and by the variables that they use."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tensorflow.lite.python import schema_py_generated as schema
+
+__all__ = ["CALLS", "MOVES", "makers", "needs_of"]
+
+_Operator = schema.BuiltinOperator
+CALLS = (_Operator.CALL_ONCE, _Operator.IF, _Operator.WHILE)
+"""Ops that run other subgraphs, which may use any variable."""
+MOVES = (_Operator.RESHAPE, _Operator.TRANSPOSE)
+"""Ops whose result may be what they are given, seen in another way."""
+
+
+def needs_of(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list[int]]:
+    """For each op the earlier ones that must have run: what it reads, and whoever used its variables before.
+
+    A call may use any variable: nothing that uses one passes it.
+    """
+    made_by = makers(operators)
+    variables: dict[int, Any] = {}
+    users: dict[Any, list[int]] = defaultdict(list)
+    readers: set[int] = set()
+    last_call: int | None = None
+    needs: list[set[int]] = []
+    for index, operator in enumerate(operators):
+        kind, inputs = builtin(operator), [int(tensor) for tensor in operator.inputs]
+        wanted = {made_by[tensor] for tensor in inputs if tensor in made_by}
+        touched = {variables[tensor] for tensor in inputs if tensor in variables}
+        if kind == _Operator.VAR_HANDLE:
+            variables[int(operator.outputs[0])] = operator.builtinOptions.sharedName
+        if kind == _Operator.READ_VARIABLE:
+            readers.add(index)
+        if kind in CALLS:
+            touched = set(variables.values())
+        for variable in touched:
+            wanted |= {user for user in users[variable] if not {user, index} <= readers}
+            users[variable].append(index)
+        if last_call is not None and (touched or kind in CALLS):
+            wanted.add(last_call)
+        if kind in CALLS:
+            last_call = index
+        needs.append(wanted)
+    _keep_values(operators, needs, users, builtin)
+    return [sorted(wanted) for wanted in needs]
+
+
+def makers(operators: Sequence[Any]) -> dict[int, int]:
+    """The place of the op that makes each tensor."""
+    return {int(tensor): place for place, each in enumerate(operators) for tensor in each.outputs}
+
+
+def _keep_values(
+    operators: Sequence[Any],
+    needs: Sequence[set[int]],
+    users: Mapping[Any, Sequence[int]],
+    builtin: Callable[[Any], int],
+) -> None:
+    """Lets an update of a variable that is its last use wait for all that need the value before.
+
+    Runtimes hand out the variable itself, not a copy. A delegate lets the op that makes the new value write it there,
+    and takes a transposed value for the variable read in another order.
+    """
+    consumers: dict[int, list[int]] = defaultdict(list)
+    made_by = makers(operators)
+    for index, operator in enumerate(operators):
+        for tensor in map(int, operator.inputs):
+            consumers[tensor].append(index)
+    for of_variable in users.values():
+        *before, last = of_variable
+        if len(operators[last].outputs):
+            continue
+        maker = made_by.get(int(operators[last].inputs[1]), last)
+        handing = [each for each in before if builtin(operators[each]) == _Operator.READ_VARIABLE]
+        for user in handing:
+            for each in consumers[int(operators[user].outputs[0])]:
+                if each != last:
+                    needs[last].add(each)
+                if each < maker:  # What comes behind it may need what it makes.
+                    needs[maker].add(each)
+                if builtin(operators[each]) in MOVES:
+                    handing.append(each)

@@ -1,0 +1,20 @@
+"""Constants with equal content lie in one buffer; parameters keep theirs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgefl_converters.flatbuffer.pass_context import PassContext
+
+__all__ = ["share_equal_buffers"]
+
+
+def share_equal_buffers(context: PassContext) -> None:
+    """Lets all constants with the same bytes refer to the first of their buffers."""
+    file, owned = context.file, set(context.buffers.values())
+    first: dict[bytes, int] = {}
+    for subgraph in file.subgraphs:
+        for tensor in subgraph.tensors:
+            data = file.model.buffers[tensor.buffer].data
+            if tensor.buffer not in owned and data is not None and len(data):
+                tensor.buffer = first.setdefault(np.asarray(data, np.uint8).tobytes(), tensor.buffer)

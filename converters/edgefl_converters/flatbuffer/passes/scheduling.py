@@ -1,0 +1,84 @@
+"""In what order the ops of a converted file run: each as late as possible, so that tensors do not wait in memory.
+
+A weight is updated as soon as its gradient is there, and what only the backward pass needs is computed there. A
+delegate would undo that, see `control_dependencies`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from operator import or_
+from typing import Any
+
+from edgefl_converters.flatbuffer.dependencies import CALLS, makers, needs_of
+from edgefl_converters.flatbuffer.pass_context import PassContext
+
+__all__ = ["as_late_as_possible", "schedule"]
+
+
+def schedule(context: PassContext) -> None:
+    """Gives the ops of all subgraphs an order in which tensors do not wait in memory."""
+    for subgraph in context.file.subgraphs:
+        subgraph.operators = as_late_as_possible(subgraph, context.file.builtin)
+
+
+def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[Any]:
+    """The ops of a subgraph in another order: first the updates, as their gradients come, then what only outputs need.
+
+    Args:
+        subgraph: of a model in object form.
+        builtin: the builtin operator of an op.
+    """
+    operators = list(subgraph.operators)
+    needs = needs_of(operators, builtin)
+    made_by = makers(operators)
+    results = [made_by[int(tensor)] for tensor in subgraph.outputs if int(tensor) in made_by]
+    calls = [index for index, each in enumerate(operators) if builtin(each) in CALLS]
+    updates = [index for index, each in enumerate(operators) if not len(each.outputs)]
+    given = set(map(int, subgraph.inputs))
+    data = sum(1 << index for index, each in enumerate(operators) if given & set(map(int, each.inputs)))
+    reached = _reached(needs)
+    trained = [index for index in updates if reached[index] & data]
+    shared = _shared([reached[index] for index in trained])
+    # What an update alone needs, such as a filter's gradient, says nothing about when it can begin.
+    trained.sort(key=lambda index: ((reached[index] & shared).bit_count(), reached[index].bit_count()))
+    order: dict[int, None] = {}
+    # No delegate takes losses and counters: amid the others they would take its partitions apart.
+    for wanted in (*calls[:1], *trained, *results, *updates, *range(len(operators))):
+        _append(wanted, needs, order)
+    return [operators[index] for index in order]
+
+
+def _reached(needs: Sequence[Sequence[int]]) -> list[int]:
+    """For each op the set of all that it needs and itself, a bit each: last layers' gradients need the fewest."""
+    order: dict[int, None] = {}
+    for wanted in range(len(needs)):
+        _append(wanted, needs, order)
+    reached = [0] * len(needs)
+    for index in order:
+        reached[index] = functools.reduce(or_, (reached[each] for each in needs[index]), 1 << index)
+    return reached
+
+
+def _shared(sets: Iterable[int]) -> int:
+    """What is in more than one set."""
+    once = twice = 0
+    for each in sets:
+        once, twice = once | each, twice | once & each
+    return twice
+
+
+def _append(wanted: int, needs: Sequence[Sequence[int]], order: dict[int, None]) -> None:
+    """Appends an op behind those that it needs and that are not there yet.
+
+    What was made last is made first: it is the longest way, and what others need on it would wait. What is short, like
+    the mask of a gradient, would wait itself.
+    """
+    waiting = [wanted]
+    while waiting:
+        missing = [each for each in needs[waiting[-1]] if each not in order]
+        if missing and waiting[-1] not in order:
+            waiting.extend(missing)
+        else:
+            order.setdefault(waiting.pop())

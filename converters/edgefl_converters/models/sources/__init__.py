@@ -1,0 +1,1 @@
+"""Where models come from: files, folders, and functions of modules: come here to read one more format."""

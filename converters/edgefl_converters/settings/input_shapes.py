@@ -1,0 +1,124 @@
+"""Gives a model with unknown dimensions (a time length, an image size) the fixed ones that devices need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgefl.errors import InvalidSettingError, ModelError
+from edgefl.reasons import reason
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["InputShape", "parse_input_shapes", "with_input_shapes"]
+
+Shape = tuple[int, ...]
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+
+
+def parse_input_shapes(given: Sequence[str]) -> Shape | dict[str, Shape]:
+    """Reads ``100,6`` for a model with one input, or ``name=100,6`` once for each input.
+
+    Raises:
+        InvalidSettingError: it is neither.
+    """
+    named: dict[str, Shape] = {}
+    for text in given:
+        name, _, sizes = text.rpartition("=")
+        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", sizes) or (not name and len(given) > 1):
+            raise InvalidSettingError(
+                f"Expected an input shape without the batch, such as 100,6 or name=100,6, got {text!r}.",
+                hint="For several inputs repeat it: --input-shape left=100,6 --input-shape right=3.",
+            )
+        named[name] = tuple(map(int, sizes.split(",")))
+    return named[""] if list(named) == [""] else named
+
+
+def with_input_shapes(model: keras.Model, shapes: InputShape) -> keras.Model:
+    """The same model, with the same weights and compiled the same way, for inputs of fixed shape.
+
+    Args:
+        model: Sequential, Functional, or one that has never been called.
+        shapes: without the batch; by input name where there are several.
+
+    Returns:
+        A new model; one that had no weights yet is built in place instead.
+
+    Raises:
+        InvalidSettingError: the shapes contradict the model's inputs or name others.
+        ModelError: the model cannot be made with these shapes.
+    """
+    import keras
+    import numpy as np
+
+    old = getattr(model, "inputs", None)
+    if not model.built and not old:
+        first = _sizes(shapes) if not isinstance(shapes, Mapping) else None
+        if first is None:
+            raise InvalidSettingError(
+                "The model does not know its inputs yet, so they have no names.", hint="Give one shape, such as 100,6."
+            )
+        try:
+            model(np.zeros((1, *first), np.float32))
+        except Exception as error:
+            raise ModelError(f"The model cannot be called with inputs of shape {first}: {reason(error)}") from error
+        return model
+    if not old:
+        raise InvalidSettingError(
+            "An input shape can be set for Sequential and Functional models, this one is a class of its own.",
+            hint="Call it once on data of that shape before converting.",
+        )
+    wanted = _by_name(shapes, [each.name for each in old])
+    tensors = [_fixed(each, wanted.get(each.name)) for each in old]
+    try:
+        single = isinstance(model, keras.Sequential) or len(tensors) == 1
+        clone = keras.models.clone_model(model, input_tensors=tensors[0] if single else tensors)
+        clone.set_weights(model.get_weights())
+    except Exception as error:
+        given = ", ".join(f"{each.name} {tuple(each.shape[1:])}" for each in tensors)
+        raise ModelError(
+            f"The model cannot be made for inputs of shape {given}: {reason(error)}",
+            hint="Choose a shape that its layers accept; weights whose shape depends on it cannot be carried over.",
+        ) from error
+    return clone
+
+
+def _sizes(shape: Sequence[int]) -> Shape:
+    sizes = tuple(shape)
+    if not sizes or any(isinstance(each, bool) or not isinstance(each, int) or each < 1 for each in sizes):
+        raise InvalidSettingError(
+            f"An input shape is whole numbers of at least 1 without the batch, got {sizes!r}.",
+            hint="For 100 steps of 6 values: 100,6.",
+        )
+    return sizes
+
+
+def _by_name(shapes: InputShape, names: list[str]) -> dict[str, Shape]:
+    if not isinstance(shapes, Mapping):
+        if len(names) > 1:
+            raise InvalidSettingError(
+                f"The model has {len(names)} inputs, but one shape without a name was given.",
+                hint=f"Name them: {', '.join(f'{name}=…' for name in names)}.",
+            )
+        return {names[0]: _sizes(shapes)}
+    unknown = [name for name in shapes if name not in names]
+    if unknown:
+        raise InvalidSettingError(
+            f"The model has no input {unknown[0]!r}.", hint=f"Its inputs are {', '.join(map(repr, names))}."
+        )
+    return {name: _sizes(shape) for name, shape in shapes.items()}
+
+
+def _fixed(tensor: Any, shape: Shape | None) -> Any:
+    import keras
+
+    known = tuple(tensor.shape[1:])
+    shape = known if shape is None else shape
+    if len(shape) != len(known) or any(a is not None and a != b for a, b in zip(known, shape)):
+        raise InvalidSettingError(
+            f"Input {tensor.name!r} has shape {known} without the batch, {shape} does not fit it.",
+            hint="Only the dimensions that are None can be chosen.",
+        )
+    return keras.Input(shape, name=tensor.name, dtype=tensor.dtype)

@@ -1,0 +1,91 @@
+"""What a model file is made for, beyond training what was compiled."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgefl.errors import InvalidSettingError
+from edgefl.manifest import ModelManifest
+from edgefl.targets import ALL, included
+from edgefl_converters.flatbuffer.frozen_storage import FORMATS
+from edgefl_converters.settings.fine_tuning import FineTuning
+
+__all__ = ["Options", "fine_tuning_document", "options_of"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a conversion that end up in the model file.
+
+    Attributes:
+        fine_tuning: what is trained; only written down here, `fine_tuned` applies it.
+        local: patterns of parameters that never leave a device, as in `FineTuning`: personal layers (Arivazhagan et al.
+            2019, FedPer) or the normalisation of each device's own data (Li et al. 2021, FedBN).
+        algorithms: federated algorithms that the file shall support, of `ALGORITHMS`.
+        quantize_frozen: how frozen weights are stored, of `frozen_storage.FORMATS`; None for float32.
+        target: the runtimes that the file is made for, a name of `edgefl.targets`; `lint` checks it.
+        micro_batch: rows of a batch that are computed at once, one micro-batch after the other; None for all.
+        without_passes: names of passes over the file that are left out, see `flatbuffer.pipeline`.
+    """
+
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    local: str | Sequence[str] = ()
+    algorithms: str | Sequence[str] = ()
+    quantize_frozen: str | None = None
+    target: str = ALL
+    micro_batch: int | None = None
+    without_passes: str | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        included(self.target)
+        rows = self.micro_batch
+        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+            raise InvalidSettingError(
+                f"A micro-batch must be a whole number of rows of at least 1, got {rows!r}.",
+                hint="Give a divisor of the batch size, for example 8 for a batch of 32.",
+            )
+        if self.quantize_frozen not in (None, *FORMATS):
+            raise InvalidSettingError(
+                f"Frozen weights can be stored as {' or '.join(FORMATS)}, got {self.quantize_frozen!r}.",
+                hint="What is trained stays float32 in any case.",
+            )
+        for name in ("local", "algorithms", "without_passes"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+
+    def require_equal_parts(self, batch_size: int) -> None:
+        """Raises InvalidSettingError where a batch cannot be cut into micro-batches of one size."""
+        if self.micro_batch is None or batch_size % self.micro_batch == 0:
+            return
+        divisors = [str(rows) for rows in range(1, batch_size + 1) if batch_size % rows == 0]
+        raise InvalidSettingError(
+            f"A micro-batch must divide the batch size, got {self.micro_batch} for a batch of {batch_size}.",
+            hint=f"Choose one of {', '.join(divisors)}, or another --batch-size.",
+        )
+
+
+def options_of(manifest: ModelManifest) -> Options:
+    """Options that make a file like an existing one."""
+    algorithms = {
+        "fedprox": manifest.has_proximal_term and not manifest.has_correction,
+        "scaffold": manifest.has_correction and not manifest.has_proximal_term,
+        "feddyn": manifest.has_proximal_term and manifest.has_correction,
+        "fedsgd": manifest.has_gradient,
+    }
+    return Options(
+        FineTuning.from_json(manifest.fine_tuning),
+        [glob.escape(f"/{parameter.name}") for parameter in manifest.local_parameters],
+        [name for name, there in algorithms.items() if there],
+        manifest.fine_tuning.get("quantize_frozen"),
+        manifest.target,
+        manifest.micro_batch,
+    )
+
+
+def fine_tuning_document(options: Options) -> dict[str, Any]:
+    """What the manifest says about the choice of what is trained."""
+    storage = {} if options.quantize_frozen is None else {"quantize_frozen": options.quantize_frozen}
+    return {**options.fine_tuning.as_json(), **storage}

@@ -1,0 +1,129 @@
+"""Compiled metrics as states of one batch that add up over batches and devices."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.trainers.compile_utils import CompileMetrics
+
+from edgefl.errors import UnsupportedModelError
+from edgefl_converters.models.naming import PathNames
+from edgefl_converters.training_step.finalising import finalisation_of
+from edgefl_converters.training_step.row_weights import expand, real_rows
+from edgefl_converters.training_step.specification import Specification
+
+__all__ = ["BatchMetric", "batch_metrics"]
+
+
+@dataclass(frozen=True)
+class BatchMetric:
+    """One compiled metric.
+
+    Attributes:
+        name: as Keras reports it.
+        metric: the Keras metric; only its stateless update is used.
+        output: index of the model output that it looks at.
+        weighted: True when it was compiled as one of ``weighted_metrics``.
+        finaliser: how summed states become the value.
+        settings: what the finaliser needs to know.
+        states: names of its states, in the finaliser's order.
+        order: the Keras metric's variables, by position, in that order.
+    """
+
+    name: str
+    metric: Any
+    output: int
+    weighted: bool
+    finaliser: str
+    settings: Mapping[str, Any]
+    states: tuple[str, ...]
+    order: tuple[int, ...]
+
+    def update(self, target: tf.Tensor, prediction: tf.Tensor, user_weight: tf.Tensor) -> list[tf.Tensor]:
+        """The states of one batch, from zeros.
+
+        Args:
+            target: what the output should be.
+            prediction: the output.
+            user_weight: shape ``[B]``, 0 on padding rows, the user's weights elsewhere.
+        """
+        weight = user_weight if self.weighted else real_rows(user_weight)
+        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self.metric.variables]
+        updated = self.metric.stateless_update_state(
+            zeros, target, prediction, sample_weight=expand(weight, prediction)
+        )
+        return [tf.convert_to_tensor(updated[index]) for index in self.order]
+
+
+def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
+    """The compiled metrics of a model.
+
+    Raises:
+        UnsupportedModelError: a metric is not a function of states that add up.
+    """
+    compiled = specification.model._compile_metrics
+    if compiled is None:
+        return ()
+    fresh = CompileMetrics(compiled._user_metrics, compiled._user_weighted_metrics, output_names=compiled.output_names)
+    symbolic = [port.symbolic for port in specification.outputs]
+    prediction = keras.tree.pack_sequence_as(specification.output_structure, symbolic)
+    target = specification.nest_targets([port.symbolic for port in specification.targets])
+    fresh.build(target, prediction)
+    with_target = {port.output for port in specification.targets}
+    result = []
+    for name, output, metric, weighted in _named(fresh, specification.names):
+        if output not in with_target:
+            raise UnsupportedModelError(
+                f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no target.",
+                hint="Give that output a loss, or remove the metric.",
+            )
+        _make_variables(metric, specification, output)
+        finalisation = finalisation_of(metric)
+        if finalisation is None:
+            raise UnsupportedModelError(
+                f"Metric {name!r} ({type(metric).__name__}) has no value that can be computed from sums over batches "
+                "and devices, or it has several.",
+                hint="Compile the model with metrics of Keras that have one value, or with a subclass of "
+                "keras.metrics.Mean that only overrides update_state.",
+            )
+        order = tuple(map(_position(metric), finalisation.states or metric.variables))
+        states = tuple(f"{name}/{metric.variables[index].name}" for index in order)
+        result.append(
+            BatchMetric(name, metric, output, weighted, finalisation.finaliser, finalisation.settings, states, order)
+        )
+    return tuple(result)
+
+
+def _make_variables(metric: Any, specification: Specification, output: int) -> None:
+    """Some metrics make their variables when they see the first batch."""
+    if getattr(metric, "_built", True) or not hasattr(metric, "_build"):
+        return
+    target = next(port for port in specification.targets if port.output == output)
+    shapes = (target.shape, specification.outputs[output].shape)
+    metric._build(*shapes[-len(inspect.signature(metric._build).parameters) :])
+
+
+def _position(metric: Any) -> Callable[[Any], int]:
+    positions = {id(variable): index for index, variable in enumerate(metric.variables)}
+    return lambda variable: positions[id(variable)]
+
+
+def _named(compiled: CompileMetrics, names: PathNames) -> Iterator[tuple[str, int, Any, bool]]:
+    """Every metric with the name under which Keras reports it, had nothing else been built in this process."""
+    counts: dict[str, int] = {}
+    groups: Sequence[tuple[bool, Any]] = ((False, compiled._flat_metrics), (True, compiled._flat_weighted_metrics))
+    for weighted, flat in groups:
+        for output, group in enumerate(flat):
+            for metric in group.metrics if group else ():
+                prefix = f"{names(group.output_name)}_" if group.output_name else ""
+                name = f"{prefix}{metric.name}"
+                if weighted and name in counts:
+                    name = f"{prefix}weighted_{metric.name}"
+                seen = counts.get(name, 0)
+                counts[name] = seen + 1
+                yield (f"{name}_{seen}" if seen else name), output, metric, weighted

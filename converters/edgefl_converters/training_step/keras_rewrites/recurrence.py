@@ -1,0 +1,75 @@
+"""Recurrent layers as one copy of their step after another, while a model is traced.
+
+Keras runs a recurrent layer in a loop over time, whose gradient no TFLite runtime can express. A model file knows the
+length of its sequences, so the loop is written out: without it the runtimes are also several times faster.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src import backend
+
+from edgefl.errors import UnsupportedModelError
+from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
+
+__all__ = ["LONGEST", "REWRITE", "require_length"]
+
+LONGEST = 512
+"""Most steps that a recurrent layer is written out for. A GRU of 200 steps is 9,000 ops, which take a minute to
+convert, an LSTM half of that; tflite-runtime 2.14 needs memory and time to load that grow with the square of their
+number."""
+
+
+def _replacement(original: Any) -> tuple[Any, ...]:
+    """Lets Keras write its recurrent layers out, whether or not they were made with ``unroll=True``."""
+
+    def rnn(
+        step_function: Any,
+        inputs: Any,
+        initial_states: Any,
+        go_backwards: bool = False,
+        mask: Any = None,
+        constants: Any = None,
+        unroll: bool = False,
+        input_length: Any = None,
+        time_major: bool = False,
+        **settings: Any,
+    ) -> Any:
+        axis = 0 if time_major else 1
+        require_length(keras.tree.flatten(inputs)[0].shape[axis])
+        if go_backwards:
+            # Not left to Keras: written out, it forgets to reverse the mask of the outputs (3.15).
+            inputs = keras.tree.map_structure(lambda each: tf.reverse(each, [axis]), inputs)
+            mask = None if mask is None else tf.reverse(tf.cast(mask, tf.bool), [axis])
+        return original(
+            step_function,
+            inputs,
+            initial_states,
+            mask=mask,
+            constants=constants,
+            unroll=True,
+            time_major=time_major,
+            **settings,
+        )
+
+    return (rnn,)
+
+
+REWRITE = Rewrite(backend, ("rnn",), _replacement)
+
+
+def require_length(length: int | None) -> None:
+    """Checks that a recurrent layer over so many steps can be written out.
+
+    Raises:
+        UnsupportedModelError: there are more than `LONGEST`.
+    """
+    if length is None or length <= LONGEST:
+        return
+    raise UnsupportedModelError(
+        f"A recurrent layer runs over {length} steps; up to {LONGEST} can be trained on devices.",
+        hint="Train on shorter windows, or shorten the sequence before that layer with Conv1D(strides=...) or pooling.",
+    )

@@ -1,0 +1,376 @@
+"""From a compiled Keras model to the TensorFlow graphs of its training step, evaluation and inference."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.trainers.compile_utils import CompileLoss
+
+from edgefl.errors import EdgeflError, ModelError
+from edgefl.reasons import reason
+from edgefl_converters.training_step.batch_metrics import BatchMetric, batch_metrics
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
+from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
+from edgefl_converters.training_step.row_weights import RowWeightedLoss, activity_of_real_rows, real_rows
+from edgefl_converters.training_step.specification import Port, Specification
+
+__all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "Trace", "Traces", "layer_of", "trace"]
+
+BATCH_WEIGHT = "batch_weight"
+"""Input of what is traced for a part of a batch: the row weights of all of it."""
+GRADIENT, INDICES = "gradient/", "gradient indices/"
+"""Prefixes of outputs: the gradient of a variable; where it is one of looked-up rows, their indices."""
+_EXTRA = ("sample_weight", "learning_rate", "mu", "seed", BATCH_WEIGHT)
+_LAYER = "edgefl_layer_"
+_STAGE = "edgefl_stage_"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One traced function.
+
+    Attributes:
+        graph: its ops, over the variables of the Keras model and the fresh optimizer.
+        inputs: what its explicit inputs are, in order.
+        outputs: names of its outputs, in order.
+        results: the graph's tensors for them.
+    """
+
+    graph: Any
+    inputs: tuple[Port, ...]
+    outputs: tuple[str, ...]
+    results: tuple[tf.Tensor, ...]
+
+    def is_sparse(self, output: str) -> bool:
+        """Whether an output belongs to the gradient of looked-up rows."""
+        kind, _, variable = output.partition("/")
+        return f"{kind}/" in (GRADIENT, INDICES) and f"{INDICES}{variable}" in self.outputs
+
+
+@dataclass(frozen=True)
+class Traces:
+    """The functions that come from Keras; those that only move variables are made when the file is assembled.
+
+    Attributes:
+        functions: ``train``, ``evaluate``, ``infer``, and ``gradient`` where an algorithm asks for it.
+        metrics: the compiled metrics, whose states are outputs of ``train`` and ``evaluate``.
+        layers: the model's layers; an index into it is part of the name of every op that a layer made.
+        parts: where a batch is cut into micro-batches, what happens to one of them: ``train`` (up to the gradient of
+            every variable) and the others; and ``update``, what happens to the sum of the gradients.
+    """
+
+    functions: Mapping[str, Trace]
+    metrics: tuple[BatchMetric, ...]
+    layers: tuple[Any, ...]
+    parts: Mapping[str, Trace] = field(default_factory=dict)
+
+
+def trace(specification: Specification) -> Traces:
+    """Traces what Keras does in a training step, an evaluation step and a prediction.
+
+    Raises:
+        ModelError: the model fails on inputs of its own shapes, or its outputs do not fit the loss.
+    """
+    metrics = batch_metrics(specification)
+    layers = tuple(specification.model._flatten_layers())
+    steps = _Steps(specification, metrics)
+    batch = specification.batch_size
+    weights = Port("sample_weight", (batch,), "float32")
+    rate, mu = Port("learning_rate", (1,), "float32"), Port("mu", (1,), "float32")
+    seed = Port("seed", (1,), "int32")
+    data = (*specification.inputs, *specification.targets)
+    settings = (rate, mu) if specification.federated_terms.proximal else (rate,)
+    signatures = [
+        ("train", steps.train, (*data, weights, *settings, seed)),
+        ("evaluate", steps.evaluate, (*data, weights)),
+        ("infer", steps.infer, specification.inputs),
+    ]
+    if specification.federated_terms.gradient:
+        signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
+    functions, parts = {}, {}
+    with _attributed(layers), rewritten_keras():
+        for name, step, inputs in signatures:
+            functions[name] = _trace_one(name, step, inputs)
+        if specification.parts > 1:
+            of_part = _Steps(specification, metrics, specification.parts)
+            rows = tuple(_of_part(specification, port) for port in (*data, weights))
+            whole = replace(weights, name=BATCH_WEIGHT)
+            parts["train"] = _trace_one("train", of_part.gradient_part, (*rows, whole, seed))
+            parts["evaluate"] = _trace_one("evaluate", of_part.evaluate_part, (*rows, whole))
+            parts["infer"] = _trace_one("infer", of_part.infer, rows[: len(specification.inputs)])
+            if specification.federated_terms.gradient:
+                dense = functools.partial(of_part.gradient_part, sparse=False)
+                parts["gradient"] = _trace_one("gradient", dense, (*rows, whole, seed))
+            found = tuple(_gradients_found(parts["train"], specification.parts))
+            update = functools.partial(of_part.update, [port.name for port in found])
+            parts["update"] = _trace_one("train", update, (*found, *settings))
+    return Traces(functions, metrics, layers, parts)
+
+
+def layer_of(operation_name: str) -> int | str | None:
+    """What made an op: the index of a layer, or ``loss``, ``metrics``, ``optimizer``."""
+    layers = re.findall(rf"{_LAYER}(\d+)", operation_name)
+    if layers:
+        return int(layers[-1])
+    stages = re.findall(rf"{_STAGE}([a-z]+)", operation_name)
+    return stages[-1] if stages else None
+
+
+def _of_part(specification: Specification, port: Port) -> Port:
+    return replace(port, shape=(specification.batch_size // specification.parts, *port.shape[1:]))
+
+
+def _gradients_found(part: Trace, parts: int) -> Iterator[Port]:
+    """What the parts of a batch give of its gradient, those of looked-up rows one after the other."""
+    for name, tensor in zip(part.outputs, part.results):
+        if name.startswith((GRADIENT, INDICES)):
+            rows, *others = tensor.shape.as_list() or [0]
+            shape = (rows * parts, *others) if part.is_sparse(name) else tuple(tensor.shape)
+            yield Port(name, shape, tensor.dtype.name)
+
+
+def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Sequence[Port]) -> Trace:
+    specs = [tf.TensorSpec(port.shape, port.dtype, name=f"input_{index}") for index, port in enumerate(inputs)]
+    try:
+        function = tf.function(step, autograph=False).get_concrete_function(*specs)
+    except EdgeflError as error:
+        raise _as_raised(error) from None
+    except Exception as error:
+        raise ModelError(
+            f"Keras cannot run the model's {name} step: {reason(error).rstrip('.')}.",
+            hint="Its inputs and targets are "
+            + ", ".join(f"{port.name} {port.dtype} {port.shape}" for port in inputs if port.name not in _EXTRA)
+            + "; check that the output fits the loss and the metrics.",
+        ) from error
+    outputs = tuple(function.structured_outputs)
+    results = tf.nest.flatten(function.graph.structured_outputs, expand_composites=True)
+    # A dictionary is flattened by sorted keys.
+    by_name = dict(zip(sorted(outputs), results))
+    return Trace(function.graph, tuple(inputs), outputs, tuple(by_name[output] for output in outputs))
+
+
+def _as_raised(error: EdgeflError) -> EdgeflError:
+    """The error before Keras wrapped it: Keras makes a new one of the same type, with its own words and no hint."""
+    while isinstance(error.__context__, EdgeflError):
+        error = error.__context__
+    return error
+
+
+class _Steps:
+    """The Python functions that are traced.
+
+    What those for one of several equal parts of a batch return adds up to what the batch gives: its loss, its gradient,
+    the metrics' states.
+    """
+
+    def __init__(self, specification: Specification, metrics: Sequence[BatchMetric], parts: int = 1) -> None:
+        self._specification = specification
+        self._metrics = metrics
+        self._parts = parts
+        self._compile_loss = _row_weighted_loss(specification, parts)
+        self._layers = tuple(specification.model._flatten_layers())
+
+    def train(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Forward, loss, gradient, optimizer; returns the loss and the metrics' states."""
+        inputs, targets, (weight, rate, *mu, _seed) = self._split(tensors)
+        outputs, gradients = self._gradients(inputs, targets, weight, weight)
+        self._apply(gradients, rate, mu)
+        return outputs
+
+    def _apply(self, gradients: Sequence[Any], rate: tf.Tensor, mu: Sequence[tf.Tensor]) -> None:
+        specification = self._specification
+        variables, optimizer = specification.model.trainable_variables, specification.optimizer
+        with learning_rate_of_steps(optimizer, rate[0]), tf.name_scope(f"{_STAGE}optimizer"):
+            gradients = specification.federated_terms.added_to(gradients, variables, mu[0][0] if mu else None)
+            optimizer.apply(gradients, variables)
+
+    def update(self, given: Sequence[str], *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What follows the gradient in a training step; ``given`` names what there is of `gradient_part`."""
+        found = dict(zip(given, tensors))
+        rate, *mu = tensors[len(given) :]
+        gradients = []
+        for name, variable in zip(self._variable_names(), self._specification.model.trainable_variables):
+            values, indices = found.get(f"{GRADIENT}{name}"), found.get(f"{INDICES}{name}")
+            gradients.append(values if indices is None else tf.IndexedSlices(values, indices, tuple(variable.shape)))
+        self._apply(gradients, rate, mu)
+        return {}
+
+    def _variable_names(self) -> list[str]:
+        names = self._specification.variable_names
+        return [names[id(each)] for each in self._specification.model.trainable_variables]
+
+    def gradient_part(self, *tensors: tf.Tensor, sparse: bool = True) -> dict[str, tf.Tensor]:
+        """What a part of a batch adds to the loss, the metrics' states and the gradients, if there is one.
+
+        The gradient of looking up rows of a table stays ``sparse``, rows and their indices: optimizers square each row
+        by itself, even where one is looked up twice.
+        """
+        inputs, targets, (weight, whole, _seed) = self._split(tensors)
+        outputs, gradients = self._gradients(inputs, targets, weight, whole)
+        for name, gradient in zip(self._variable_names(), gradients):
+            if sparse and isinstance(gradient, tf.IndexedSlices):
+                outputs[f"{GRADIENT}{name}"], outputs[f"{INDICES}{name}"] = gradient.values, gradient.indices
+            elif gradient is not None:
+                outputs[f"{GRADIENT}{name}"] = tf.convert_to_tensor(gradient)
+        return outputs
+
+    def gradient(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Like a training step, but returns the gradients of the shared weights and moves nothing."""
+        specification = self._specification
+        inputs, targets, (weight, _seed) = self._split(tensors)
+        outputs, gradients = self._gradients(inputs, targets, weight, weight)
+        shared = {id(each) for each in specification.federated_terms.weights}
+        for variable, gradient in zip(specification.model.trainable_variables, gradients):
+            if id(variable) in shared:
+                value = tf.zeros(variable.shape) if gradient is None else tf.convert_to_tensor(gradient)
+                outputs[f"{GRADIENT}{specification.variable_names[id(variable)]}"] = value
+        return outputs
+
+    def _gradients(
+        self, inputs: Any, targets: Any, weight: tf.Tensor, whole: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], list[Any]]:
+        """Loss and metrics of rows in training, and the gradient of each trainable variable.
+
+        Both ``weight`` of the rows and that of the ``whole`` batch are scaled by B / n.
+        """
+        model = self._specification.model
+        variables = [variable.value for variable in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            # Keras tells TensorFlow of a variable's trainability only once, when it is made.
+            tape.watch(variables)
+            with activity_of_real_rows(self._layers, weight, whole):
+                predictions = _call(model, inputs, training=True)
+            with tf.name_scope(f"{_STAGE}loss"):
+                loss = self._loss(inputs, targets, predictions, weight, whole, training=True)
+        gradients = tape.gradient(loss, variables)
+        if all(gradient is None for gradient in gradients):
+            raise ModelError(
+                "The loss does not depend on any trainable weight.", hint="Check that the output uses the layers."
+            )
+        with tf.name_scope(f"{_STAGE}metrics"):
+            user_weight = weight * tf.reduce_mean(real_rows(whole))
+        return {"loss": loss, **self._states(targets, predictions, user_weight)}, gradients
+
+    def evaluate(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Forward and loss; everything that it returns adds up over batches."""
+        inputs, targets, (weight,) = self._split(tensors)
+        return self._evaluate(inputs, targets, weight, weight)
+
+    def evaluate_part(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a part of a batch adds to what `evaluate` returns."""
+        inputs, targets, (weight, whole) = self._split(tensors)
+        return self._evaluate(inputs, targets, weight, whole)
+
+    def _evaluate(self, inputs: Any, targets: Any, weight: tf.Tensor, whole: tf.Tensor) -> dict[str, tf.Tensor]:
+        with activity_of_real_rows(self._layers, weight, whole):
+            predictions = _call(self._specification.model, inputs, training=False)
+        with tf.name_scope(f"{_STAGE}loss"):
+            rows = tf.reduce_sum(real_rows(whole))
+            scale = float(self._specification.batch_size) / tf.maximum(rows, 1.0)
+            loss = self._loss(inputs, targets, predictions, weight * scale, whole * scale, training=False)
+            own_rows = tf.reduce_sum(real_rows(weight))
+        return {"loss_sum": loss * rows, "rows": own_rows, **self._states(targets, predictions, weight)}
+
+    def infer(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The model's outputs."""
+        predictions = _call(self._specification.model, self._specification.nest_inputs(tensors), training=False)
+        flat = keras.tree.flatten(predictions)
+        return {port.name: tf.identity(each) for port, each in zip(self._specification.outputs, flat)}
+
+    def _split(self, tensors: Sequence[tf.Tensor]) -> tuple[Any, Any, Sequence[tf.Tensor]]:
+        specification = self._specification
+        first, second = len(specification.inputs), len(specification.inputs) + len(specification.targets)
+        return (
+            specification.nest_inputs(tensors[:first]),
+            specification.nest_targets(tensors[first:second]),
+            tensors[second:],
+        )
+
+    def _loss(
+        self, inputs: Any, targets: Any, predictions: Any, weight: tf.Tensor, whole: tf.Tensor, training: bool
+    ) -> tf.Tensor:
+        model = self._specification.model
+        compiled = model._compile_loss
+        model._compile_loss = self._compile_loss
+        for each in self._compile_loss._flat_losses:
+            each.loss.batch_weight = whole
+        try:
+            loss = model._compute_loss(inputs, targets, predictions, sample_weight=weight, training=training)
+        finally:
+            model._compile_loss = compiled
+        return loss if self._parts == 1 else loss / float(self._parts)
+
+    def _states(self, targets: Any, predictions: Any, user_weight: tf.Tensor) -> dict[str, tf.Tensor]:
+        structure = self._specification.output_structure
+        flat_predictions = keras.tree.flatten(predictions)
+        flat_targets = [targets] if not keras.tree.is_nested(structure) else _flatten_up_to(structure, targets)
+        states: dict[str, tf.Tensor] = {}
+        with tf.name_scope(f"{_STAGE}metrics"):
+            for metric in self._metrics:
+                values = metric.update(flat_targets[metric.output], flat_predictions[metric.output], user_weight)
+                states.update(zip(metric.states, values))
+        return states
+
+
+def _row_weighted_loss(specification: Specification, parts: int) -> CompileLoss:
+    compiled = specification.model._compile_loss
+    fresh = CompileLoss(compiled._user_loss, compiled._user_loss_weights, output_names=compiled.output_names)
+    predictions = keras.tree.pack_sequence_as(
+        specification.output_structure, [port.symbolic for port in specification.outputs]
+    )
+    try:
+        fresh.build(specification.nest_targets([port.symbolic for port in specification.targets]), predictions)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"The compiled loss does not fit the model's outputs: {error}",
+            hint="Give one loss, or one per output by the outputs' names.",
+        ) from error
+    fresh._flat_losses = [each._replace(loss=RowWeightedLoss(each.loss, parts)) for each in fresh._flat_losses]
+    # With several losses Keras tracks each in a metric of its own, whose variables must not become part of the graph.
+    fresh._metrics = [None] * len(fresh._flat_losses)
+    return fresh
+
+
+def _call(model: Any, inputs: Any, *, training: bool) -> Any:
+    return model(inputs, training=training) if model._call_has_training_arg else model(inputs)
+
+
+def _flatten_up_to(structure: Any, targets: Any) -> list[Any]:
+    paths = [path for path, _ in keras.tree.flatten_with_path(structure)]
+    flat = []
+    for path in paths:
+        value = targets
+        for key in path:
+            value = value[key]
+        flat.append(value)
+    return flat
+
+
+@contextmanager
+def _attributed(layers: Sequence[Any]) -> Iterator[None]:
+    """Puts every op that a layer makes under a name scope with the layer's index.
+
+    Keras's own scopes carry layer names, which TensorFlow numbers again where they repeat: they lead to no one layer.
+    """
+    indices = {id(layer): index for index, layer in enumerate(layers)}
+    call = keras.Layer.__call__
+
+    def attributed_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        index = indices.get(id(self))
+        if index is None:
+            return call(self, *args, **kwargs)
+        with tf.name_scope(f"{_LAYER}{index}"):
+            return call(self, *args, **kwargs)
+
+    keras.Layer.__call__ = attributed_call
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = call

@@ -1,0 +1,185 @@
+"""Trains a model file on every installed runtime beside its Keras model, and compares."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from edgefl.errors import RuntimeFailure, VerificationError
+from edgefl.manifest import ModelManifest
+from edgefl.model_file import ModelFile
+from edgefl_converters.settings.options import options_of
+from edgefl_converters.training_step.specification import Specification, specify
+from edgefl_converters.verification.batches import draw_batches
+from edgefl_converters.verification.judging import Comparison, judge
+from edgefl_converters.verification.measuring import Expectation, Experiment, Measured, look_closer, measure
+from edgefl_converters.verification.probing import Probe
+from edgefl_converters.verification.programme import Answers, Programme, State
+from edgefl_converters.verification.report import REPORT_IT, RuntimeReport, VerificationReport
+from edgefl_converters.verification.runtimes import Runtime, UnusableRuntimeError, runtimes_for
+
+__all__ = ["check_agreement"]
+
+_STEPS = 10
+_OTHER_RATE = 1.25
+"""The learning rate of the steps is so many times the compiled one: a file that had it as a constant would not
+follow."""
+_SEED = 20260101
+_PROXIMAL_WEIGHT, _CORRECTION = 0.5, 0.1
+"""Large enough to be seen: the part of the way back that a step of SGD goes, and beside a gradient of made-up data."""
+
+
+def check_agreement(
+    model: keras.Model,
+    data: bytes,
+    *,
+    runtimes: Sequence[Runtime] | None = None,
+) -> VerificationReport:
+    """Compares a model file with the compiled Keras model that it was made from; both begin from the file's weights.
+
+    Args:
+        model: compiled; left as it is.
+        data: the model file.
+        runtimes: to run on; by default every installed one that the file's target includes.
+
+    Returns:
+        Every figure; `VerificationReport.require` raises where they differ.
+
+    Raises:
+        UnsupportedModelError: Keras cannot rebuild the model from its configuration.
+        VerificationError: a runtime refuses the file, or file and model have different parameters.
+    """
+    file = ModelFile(data)
+    manifest = file.manifest
+    specification = specify(model, batch_size=manifest.batch_size, options=options_of(manifest))
+    generator = np.random.default_rng(_SEED)
+    experiment = _experiment(specification, file, generator)
+    experiment, expectation = measure(specification, manifest, experiment, generator)
+    programme = Programme(
+        manifest,
+        experiment.batches,
+        experiment.probe.rate,
+        experiment.rate,
+        experiment.rows,
+        experiment.row_weights,
+        experiment.mu,
+        experiment.correction,
+    )
+
+    @functools.cache
+    def closer() -> Expectation:
+        return look_closer(specification, manifest, experiment, expectation, np.random.default_rng(_SEED))
+
+    reports = []
+    with tempfile.TemporaryDirectory(prefix="edgefl-verify-") as folder:
+        path = Path(folder, "model.tflite")
+        path.write_bytes(data)
+        for runtime in runtimes_for(manifest.target) if runtimes is None else runtimes:
+            reports.append(_run(runtime, path, manifest, programme, experiment, expectation, closer))
+    return VerificationReport(
+        f"Keras {keras.__version__} on TensorFlow {tf.__version__}, {expectation.reference}",
+        experiment.rate,
+        len(experiment.batches),
+        None if manifest.mixes_rows else experiment.rows,
+        reports,
+        manifest.target,
+    )
+
+
+def _experiment(specification: Specification, file: ModelFile, generator: np.random.Generator) -> Experiment:
+    manifest = file.manifest
+    rows = min(3, max(1, manifest.batch_size - 1))
+    weights = generator.uniform(0.5, 2.0, rows).astype(np.float32)
+    has_slots = any(each.dtype.startswith("float") for each in manifest.state)
+    rate = _OTHER_RATE * specification.learning_rate
+    probe = Probe.of(type(specification.optimizer).__name__, rate, has_slots)
+    initial = {parameter.name: file.initial_value(parameter) for parameter in manifest.parameters}
+    batches = draw_batches(specification, _STEPS, generator)
+    proximal_weight = _PROXIMAL_WEIGHT if manifest.has_proximal_term else 0.0
+    return Experiment(initial, batches, rows, weights, probe, rate, proximal_weight, _correction(manifest, generator))
+
+
+def _correction(manifest: ModelManifest, generator: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    if not manifest.has_correction:
+        return {}
+    return {
+        spec.name: generator.uniform(-_CORRECTION, _CORRECTION, spec.shape).astype(np.float32)
+        for spec in manifest.signatures["set_correction"].inputs
+    }
+
+
+def _run(
+    runtime: Runtime,
+    path: Path,
+    manifest: ModelManifest,
+    programme: Programme,
+    experiment: Experiment,
+    expectation: Expectation,
+    closer: Callable[[], Expectation],
+) -> RuntimeReport:
+    try:
+        answers = programme.read(runtime.run(path, programme.calls))
+    except UnusableRuntimeError as error:
+        return RuntimeReport(runtime.name, runtime.version, False, error.message, (), ())
+    except RuntimeFailure as error:
+        raise VerificationError(error.message, hint=REPORT_IT) from error
+    measured = _measured(manifest, experiment, answers)
+    comparisons = judge(manifest, experiment, expectation, measured)
+    if _may_be_kinks(comparisons):
+        comparisons = judge(manifest, experiment, closer(), measured)
+    laws = [law for law, (left, right) in answers.identities.items() if not _same_bits(left, right)]
+    if not _same_arrays(answers.initial, experiment.initial):
+        laws.append("get_weights returns the initial weights")
+    if answers.evaluation["rows"] != experiment.rows:
+        laws.append("evaluate counts the rows with a weight")
+    return RuntimeReport(runtime.name, runtime.version, True, "", comparisons, laws)
+
+
+def _may_be_kinks(comparisons: Sequence[Comparison]) -> bool:
+    """Whether only later training steps differ, while the gradient and all else agree: no wrong formula does that."""
+    failed = {each.kind for each in comparisons if not each.passed}
+    return bool(failed) and failed <= {"training", "loss", "pulled training"}
+
+
+def _measured(manifest: ModelManifest, experiment: Experiment, answers: Answers) -> Measured:
+    statistics = frozenset(each.name for each in manifest.parameters if each.role == "statistic")
+    counters = [each.name for each in manifest.state if not each.dtype.startswith("float")]
+
+    def moved(state: State) -> dict[str, Any]:
+        return {name: value.astype(np.float64) - experiment.initial[name] for name, value in state.variables.items()}
+
+    def shown(state: State) -> dict[str, Any]:
+        slots = {name: value for name, value in state.slots.items() if name not in counters}
+        return experiment.probe.reveal(moved(state), slots, statistics)
+
+    return Measured(
+        outputs={name: value.astype(np.float64) for name, value in answers.outputs.items()},
+        evaluation={name: np.asarray(value, np.float64) for name, value in answers.evaluation.items()},
+        probe=shown(answers.probe),
+        partial=None if answers.partial is None else shown(answers.partial),
+        logs={
+            f"{step} {name}": np.asarray(value, np.float64)
+            for step, log in (*enumerate(answers.logs), ("partial", answers.partial_log))
+            for name, value in log.items()
+        },
+        moved=moved(answers.trained),
+        counters={name: answers.trained.slots[name] for name in counters},
+        federated={} if answers.federated is None else moved(answers.federated),
+        gradients=answers.gradients,
+    )
+
+
+def _same_bits(left: State, right: State) -> bool:
+    return _same_arrays(left.variables, right.variables) and _same_arrays(left.slots, right.slots)
+
+
+def _same_arrays(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    return left.keys() == right.keys() and all(left[name].tobytes() == right[name].tobytes() for name in left)

@@ -1,0 +1,41 @@
+"""Keras is what it was when the rewrites end, whatever happened meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
+from edgefl_converters.training_step.keras_rewrites.rewriting import REWRITES, rewritten_keras
+
+
+def present():
+    return {
+        (name, attribute): getattr(rewrite.owner, attribute)
+        for name, rewrite in REWRITES.items()
+        for attribute in rewrite.attributes
+    }
+
+
+def test_all_of_them_hold_until_the_end():
+    before = present()
+    with rewritten_keras():
+        assert all(present()[key] is not original for key, original in before.items())
+    assert present() == before
+
+
+def test_only_those_that_are_named_hold():
+    before = present()
+    with rewritten_keras("gelu"):
+        assert [key for key, original in before.items() if present()[key] is not original] == [("gelu", "gelu")]
+
+
+def test_one_that_cannot_be_made_leaves_nothing_behind(monkeypatch):
+    def fail(original):
+        raise ValueError("another Keras")
+
+    before = present()
+    monkeypatch.setitem(REWRITES, "batch_normalization", Rewrite(REWRITES["gelu"].owner, ("gelu",), fail))
+    with pytest.raises(ValueError, match="another Keras"), rewritten_keras():
+        pass
+    monkeypatch.undo()
+    assert present() == before
