@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import keras
 
 from edgefl.errors import EdgeflError
-from edgefl_converters.building import build
+from edgefl_converters.building.building import build
 from keras_coverage.families import ROWS
 from keras_coverage.public import SECTIONS, aliases, public
 from keras_coverage.rows import Row
