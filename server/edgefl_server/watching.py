@@ -33,7 +33,9 @@ def watch(
     while True:
         try:
             result: dict[str, Any] = client.get(f"/v1/runs/{run_id}")
-        except ServerUnavailableError:
+        except ServerUnavailableError as error:
+            if silent == 0:
+                report(f"{error.message} Trying again for a minute.")
             silent += _PAUSE_SECONDS
             if silent > _PATIENCE_SECONDS:
                 raise
