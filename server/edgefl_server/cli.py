@@ -85,8 +85,8 @@ def start(
         swept = sweep_outcomes(kept)
         if swept.orphans:
             progress(
-                f"{swept.orphans} files that the database does not know lay among the outcomes; "
-                f"they are in {kept.orphans} now."
+                f"{run_text.counted(swept.orphans, 'file')} that the database does not know lay among the outcomes; "
+                f"look in {kept.orphans}."
             )
         app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes)
         result = {"url": url, "state": str(state), "pid": os.getpid(), "certificate_pin": pin}
@@ -285,7 +285,16 @@ def create(
         "name": name,
     }
     status = OperatorClient.find(state, server).upload("/v1/runs", settings, data)
-    emit(status, format, lambda: f"run {status['run']}: {rounds} rounds of {target} outcomes from {population}")
+    for line in run_text.troubles(status):
+        progress(line)
+    emit(
+        status,
+        format,
+        lambda: (
+            f"run {status['run']}: {run_text.counted(rounds, 'round')} of {run_text.counted(target, 'outcome')} "
+            f"from {population}"
+        ),
+    )
 
 
 @run.command()
@@ -303,7 +312,7 @@ def watch(
 ) -> None:
     """Follow a run to its end; exits with 53 when it fails."""
     result = watching.watch(OperatorClient.find(state, server), run_id, progress)
-    emit(result, format, lambda: run_text.status(result))
+    emit(result, format, lambda: run_text.status(result, rounds=False))
     watching.require_success(result)
 
 

@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 60.0
 def watch(
     client: OperatorClient, run_id: str, report: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """Tells each round as it ends, and each trouble once, until the run ends.
+    """Tells which run it is, what it waits for, each round as it ends, and each trouble once, until the run ends.
 
     Returns:
         The last status.
@@ -30,6 +30,7 @@ def watch(
     """
     told, silent = 0, 0.0
     troubles: list[str] = []
+    greeted, lacking = False, ""
     while True:
         try:
             result: dict[str, Any] = client.get(f"/v1/runs/{run_id}")
@@ -42,6 +43,13 @@ def watch(
             sleep(_PAUSE_SECONDS)
             continue
         silent = 0.0
+        if not greeted:
+            report(run_text.headline(result))
+            greeted = True
+        if (line := run_text.waiting(result)) != lacking:
+            if line:
+                report(line)
+            lacking = line
         for entry in result["history"][told:]:
             if entry["state"] not in ("done", "failed"):
                 break

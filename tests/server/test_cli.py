@@ -134,6 +134,19 @@ def test_a_file_that_is_no_model_is_one_clear_line(server: ServerProcess, tmp_pa
     assert (code, error["error"]) == (52, "StorageError")
 
 
+def test_a_run_for_nobody_is_refused_or_warned_of(server: ServerProcess, model: Path) -> None:
+    for population in ("people", "later"):
+        server.call("server", "invite", "--population", population)
+    given = ("run", "create", model, "--rounds", 1, "--target", 1, "--state", server.state, "--population")
+    code, error = error_of(*given, "poeple")
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    assert "people" in str(error["hint"])
+    done = edgefl(*given, "later")
+    assert done.returncode == 0
+    assert "warning: no device is enrolled in later yet" in done.stderr
+    assert done.stdout.endswith(": 1 round of 1 outcome from later\n")
+
+
 def test_a_run_that_does_not_exist_is_one_clear_line(server: ServerProcess, tmp_path: Path) -> None:
     for verb in ("status", "watch", "stop"):
         code, error = error_of("run", verb, "ffff", "--state", server.state)
@@ -431,6 +444,7 @@ def test_a_start_lists_what_the_database_does_not_know_and_keeps_it(stopped: Ser
 def test_damaged_weights_are_not_handed_to_the_operator_as_if_they_were_good(
     server: ServerProcess, model: Path, tmp_path: Path
 ) -> None:
+    server.call("server", "invite", "--population", "nobody")
     run = server.call("run", "create", model, "--population", "nobody", "--rounds", 1, "--target", 1)["run"]
     digest = server.call("run", "status", run)["initial_weights_hash"]
     server.call("run", "stop", run)
