@@ -13,8 +13,8 @@ from edgefl_server.operator_file import OperatorFile
 
 __all__ = ["operator_of"]
 
-_LONGEST_SECONDS = 10.0
-"""A start takes a second or two, on a small machine several; a wrong folder is waited for in vain for so long."""
+_LONGEST_SECONDS = 20.0
+"""A start takes a second or two, on a small or busy machine ten; a wrong folder is waited for in vain for so long."""
 _PAUSE_SECONDS = 0.2
 _CONNECT_SECONDS = 2.0
 
@@ -33,10 +33,10 @@ def operator_of(
         sleep: how to wait.
 
     Returns:
-        What the file says; after ten seconds also if nothing listens there, which the first request then tells.
+        What the file says; after twenty seconds also if nothing listens there, which the first request then tells.
 
     Raises:
-        StorageError: after ten seconds there is no file; or it is damaged.
+        StorageError: after twenty seconds there is no file; or it is damaged.
         InvalidSettingError: its token is none, or can be guessed; or its pin is none.
     """
     waited = 0.0

@@ -225,6 +225,16 @@ def test_half_of_a_certificate_is_one_clear_line(tmp_path: Path) -> None:
     assert (code, error["error"]) == (4, "InvalidSettingError")
 
 
+def test_a_certificate_and_a_key_that_are_swapped_are_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_text("-----BEGIN CERTIFICATE-----")
+    (tmp_path / "k.pem").write_text("-----BEGIN PRIVATE KEY-----")
+    swapped = ("--certificate", tmp_path / "k.pem", "--private-key", tmp_path / "c.pem")
+    code, error = error_of("server", "start", "--state", tmp_path / "s", *swapped)
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    assert "None" not in str(error["message"])
+    assert "BEGIN CERTIFICATE" in str(error["hint"])
+
+
 def test_a_stop_ends_waiting_polls_and_exits_with_0(tmp_path: Path, model: Path) -> None:
     server = ServerProcess(tmp_path / "s", free_port())
     server.start()

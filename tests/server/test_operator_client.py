@@ -91,7 +91,7 @@ def test_an_operators_file_without_a_token_that_protects_is_refused_with_what_to
     for call in (OperatorFile.read, OperatorFile.token):
         with pytest.raises(InvalidSettingError, match="at least 12") as refused:
             call(tmp_path)
-        assert "Delete it and start the server again" in str(refused.value)
+        assert "Delete the file and start the server again" in str(refused.value)
         assert token.strip() not in str(refused.value) or not token.strip()
 
 

@@ -50,7 +50,7 @@ def test_a_folder_and_a_file_that_come_later_are_waited_for_and_said_once(
     waiting = Waiting({2: state.mkdir, 4: lambda: file.write(state)})
     assert operator_of(state, waiting.told.append, waiting.sleep) == file
     assert waiting.naps == 4
-    assert waiting.told == [f"There is no {state / 'operator.json'}; waiting up to 10 s for a server that is starting."]
+    assert waiting.told == [f"There is no {state / 'operator.json'}; waiting up to 20 s for a server that is starting."]
 
 
 def test_a_server_that_starts_again_on_another_port_is_found(tmp_path: Path, listener: socket.socket) -> None:
@@ -58,21 +58,21 @@ def test_a_server_that_starts_again_on_another_port_is_found(tmp_path: Path, lis
     old.write(tmp_path)
     waiting = Waiting({3: lambda: new.write(tmp_path)})
     assert operator_of(tmp_path, waiting.told.append, waiting.sleep) == new
-    assert waiting.told == [f"Nothing listens at {old.url}; waiting up to 10 s for a server that is starting."]
+    assert waiting.told == [f"Nothing listens at {old.url}; waiting up to 20 s for a server that is starting."]
 
 
-def test_a_folder_without_a_server_is_said_to_be_one_after_ten_seconds(tmp_path: Path) -> None:
+def test_a_folder_without_a_server_is_said_to_be_one_after_twenty_seconds(tmp_path: Path) -> None:
     waiting = Waiting()
     with pytest.raises(StorageError, match=r"There is no .*operator\.json"):
         operator_of(tmp_path, waiting.told.append, waiting.sleep)
-    assert waiting.seconds == pytest.approx(10, abs=0.3)
+    assert waiting.seconds == pytest.approx(20, abs=0.3)
 
 
-def test_after_ten_seconds_the_request_tells_that_nothing_listens(tmp_path: Path) -> None:
+def test_after_twenty_seconds_the_request_tells_that_nothing_listens(tmp_path: Path) -> None:
     file, waiting = OperatorFile(f"http://127.0.0.1:{free_port()}", TOKEN), Waiting()
     file.write(tmp_path)
     assert operator_of(tmp_path, waiting.told.append, waiting.sleep) == file
-    assert waiting.seconds == pytest.approx(10, abs=0.3)
+    assert waiting.seconds == pytest.approx(20, abs=0.3)
 
 
 def test_a_damaged_file_is_not_waited_for(tmp_path: Path) -> None:
