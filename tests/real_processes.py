@@ -144,6 +144,7 @@ class Fleet:
 
     def create_run(self, model: Path, population: str, **settings: object) -> str:
         """Settings as the query of ``POST /v1/runs`` takes them; `rounds` and `target` must be among them."""
+        self.token(population)  # a run needs a population to which somebody was invited
         created = self.operator.upload("/v1/runs", {"population": population, **settings}, model.read_bytes())
         return str(created["run"])
 

@@ -21,13 +21,14 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{file}: {result['bytes']:,} bytes, intact; made for target {result['target']}",
-            f"  batch of {_rows(result)} rows; {', '.join(result['inputs'])} -> {', '.join(result['outputs'])}",
+            f"  batch of {_rows(result)}; {', '.join(result['inputs'])} -> {', '.join(result['outputs'])}; "
+            f"targets: {', '.join(result['targets'])}",
             f"  loss {result['loss']}, {result['optimizer']} at learning rate {result['learning_rate']:g}, "
             f"metrics: {', '.join(result['metrics']) or 'none'}",
             f"  bytes: {', '.join(f'{role} {size:,}' for role, size in result['sizes'].items())}",
             f"  {result['weight_elements']:,} weights and {result['statistic_elements']:,} statistics travel, "
             f"{result['bytes_that_travel']:,} bytes as float32; {result['local_elements']:,} values stay local; "
-            f"{len(result['frozen'])} variables are frozen",
+            f"{_frozen(len(result['frozen']))}",
             *_choices(result),
             *_parameters(result["parameters"]),
             *_step(result["signatures"].get("train")),
@@ -40,7 +41,12 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
 
 def _rows(result: Mapping[str, Any]) -> str:
     size, rows = result["batch_size"], result["micro_batch"]
-    return f"{size}" if rows is None else f"{size} ({size // rows} × {rows})"
+    parts = "" if rows is None else f" ({size // rows} × {rows})"
+    return f"{size}{parts} {'row' if size == 1 else 'rows'}"
+
+
+def _frozen(count: int) -> str:
+    return "1 variable is frozen" if count == 1 else f"{count:,} variables are frozen"
 
 
 def _choices(result: Mapping[str, Any]) -> list[str]:
@@ -118,6 +124,7 @@ def _runtime(each: Mapping[str, Any]) -> str:
     if each["delegation"] is not None:
         taken = each["delegation"]
         parts.append(
-            f"XNNPACK takes {taken['taken']} of the {taken['ops']} ops of train, in {taken['partitions']} parts"
+            f"XNNPACK takes {taken['taken']} of the {taken['ops']} ops of train, in {taken['partitions']} "
+            f"{'part' if taken['partitions'] == 1 else 'parts'}"
         )
     return f"  {name}: {'; '.join(parts)}"

@@ -85,8 +85,8 @@ def start(
         swept = sweep_outcomes(kept)
         if swept.orphans:
             progress(
-                f"{swept.orphans} files that the database does not know lay among the outcomes; "
-                f"they are in {kept.orphans} now."
+                f"{run_text.counted(swept.orphans, 'file')} that the database does not know lay among the outcomes; "
+                f"look in {kept.orphans}."
             )
         app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes)
         result = {"url": url, "state": str(state), "pid": os.getpid(), "certificate_pin": pin}
@@ -139,8 +139,8 @@ def invite(
 ) -> None:
     """Make a token for devices, and an invitation that holds all they need to take part."""
     client = OperatorClient.find(state, server)
+    address = client.url if url is None else _for_devices(url, client)
     token = client.post("/v1/invitations", {"population": population})["token"]
-    address = url or client.url
     invitation = {
         "server": address,
         "population": population,
@@ -168,6 +168,36 @@ def invite(
             f"On a device: edgefl device run --invitation {text} --data SOURCE --state DIR"
         ),
     )
+
+
+def _for_devices(url: str, client: OperatorClient) -> str:
+    """The address that an invitation is to name.
+
+    Raises:
+        InvalidSettingError: no device could use it.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    scheme, _, own = client.url.partition("://")
+    if not usable:
+        bare = url.rpartition("/")[2] or own
+        raise InvalidSettingError(
+            f"--url expects http:// or https://, and the name of this machine, got {url!r}.",
+            hint=f"For example: {scheme}://{bare}" + ("" if ":" in bare else f":{urlsplit(client.url).port}"),
+        )
+    if parts.scheme == "http" and client.certificate_pin is not None:
+        raise InvalidSettingError(
+            f"The server shows a certificate, which no device would see at {url}.", hint="Give --url with https://."
+        )
+    if parts.scheme == "https" and scheme == "http":
+        progress(
+            f"This server does not speak TLS: devices reach {url} only if something in front of it does. "
+            "Else give http://, or start the server with --certificate and --private-key."
+        )
+    return url
 
 
 @run.command()
@@ -255,7 +285,16 @@ def create(
         "name": name,
     }
     status = OperatorClient.find(state, server).upload("/v1/runs", settings, data)
-    emit(status, format, lambda: f"run {status['run']}: {rounds} rounds of {target} outcomes from {population}")
+    for line in run_text.troubles(status):
+        progress(line)
+    emit(
+        status,
+        format,
+        lambda: (
+            f"run {status['run']}: {run_text.counted(rounds, 'round')} of {run_text.counted(target, 'outcome')} "
+            f"from {population}"
+        ),
+    )
 
 
 @run.command()
@@ -273,7 +312,7 @@ def watch(
 ) -> None:
     """Follow a run to its end; exits with 53 when it fails."""
     result = watching.watch(OperatorClient.find(state, server), run_id, progress)
-    emit(result, format, lambda: run_text.status(result))
+    emit(result, format, lambda: run_text.status(result, rounds=False))
     watching.require_success(result)
 
 

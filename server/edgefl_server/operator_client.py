@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
+from edgefl.cli.output import progress
 from edgefl.credentials import check_pin, check_token
 from edgefl.errors import (
     AuthenticationError,
@@ -19,10 +20,11 @@ from edgefl.errors import (
     ModelFileError,
     ProtocolError,
     RunError,
-    ServerUnavailableError,
     StorageError,
 )
 from edgefl_server.operator_file import OperatorFile
+from edgefl_server.starting import operator_of
+from edgefl_server.unreachable import unreachable
 
 __all__ = ["OperatorClient"]
 
@@ -69,7 +71,7 @@ class OperatorClient:
 
     @classmethod
     def find(cls, state: Path | None, server: str | None) -> OperatorClient:
-        """A client for the server of a state folder, or for a URL with EDGEFL_ADMIN_TOKEN.
+        """A client for the server of a state folder, once it has started, or for a URL with EDGEFL_ADMIN_TOKEN.
 
         Raises:
             InvalidSettingError: neither or both were given, or the token or the pin is missing or none.
@@ -78,7 +80,7 @@ class OperatorClient:
         if (state is None) == (server is None):
             raise InvalidSettingError("This expects one of --state and --server.", hint="On the server: --state DIR.")
         if state is not None:
-            return cls(OperatorFile.read(state))
+            return cls(operator_of(state, progress))
         token = os.environ.get("EDGEFL_ADMIN_TOKEN", "")
         if not token:
             raise InvalidSettingError(
@@ -127,9 +129,7 @@ class OperatorClient:
                 method, self.url + path, body=body, headers=headers, timeout=_TIMEOUT, retries=False, redirect=False
             )
         except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise ServerUnavailableError(
-                f"No answer from {self.url}: {error}.", hint="Is the server running? `edgefl server start` starts it."
-            ) from error
+            raise unreachable(self.url, error, pinned=self.certificate_pin is not None) from error
         if answer.status >= 400:
             raise self._refusal(answer)
         return answer

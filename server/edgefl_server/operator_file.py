@@ -15,7 +15,7 @@ from edgefl.errors import StorageError, storage_error
 __all__ = ["OperatorFile"]
 
 _NAME = "operator.json"
-_ANEW = "Delete it and start the server again: that makes a new token."
+_ANEW = "Delete the file and start the server again: that makes a new token."
 
 
 @dataclass(frozen=True)

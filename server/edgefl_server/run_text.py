@@ -4,30 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["round_line", "runs", "status", "troubles"]
+__all__ = ["ENDED", "counted", "headline", "round_line", "runs", "status", "troubles", "waiting"]
+
+ENDED = ("done", "failed")
+"""The states of a round that is over."""
 
 
-def status(result: dict[str, Any]) -> str:
-    """A run's status: what it is, then one line a round."""
+def headline(result: dict[str, Any]) -> str:
+    """Which run it is, and where it stands."""
     label = f" ({result['name']})" if result["name"] else ""
-    lines = [f"run {result['run']}{label}: {result['state']}, {_position(result)}"]
+    return f"run {result['run']}{label}: {result['state']}, {_position(result)}"
+
+
+def waiting(result: dict[str, Any]) -> str:
+    """What an active run lacks before a round can have its target; empty when it lacks nothing."""
+    enrolled, target = result["devices_enrolled"], result["target"]
+    if result["state"] != "active" or enrolled is None or target is None or enrolled >= target:
+        return ""
+    return f"{counted(enrolled, 'device')} enrolled in {result['population']}, waiting for {target:,}"
+
+
+def status(result: dict[str, Any], *, rounds: bool = True) -> str:
+    """A run's status: what it is, then one line a round.
+
+    Args:
+        result: as the server tells it.
+        rounds: whether the rounds are wanted, which who has watched them has seen.
+    """
+    lines = [headline(result)]
     if result["why"]:
         lines.append(f"  why: {result['why']}")
     lines += [f"  {line}" for line in troubles(result)]
     if result["settings"]:
         lines.append(
-            f"  population {result['population']}: {result['devices_enrolled']} devices enrolled, "
-            f"{result['tasks_open']} tasks open, target {result['target']}, "
+            f"  population {result['population']}: {counted(result['devices_enrolled'], 'device')} enrolled, "
+            f"{counted(result['tasks_open'], 'task')} open, target {result['target']}, "
             f"strategy {result['settings'].get('strategy', 'fedavg')}"
         )
-    lines += [f"  {round_line(entry)}" for entry in result["history"]]
+    lines += [f"  {round_line(entry)}" for entry in result["history"] if rounds]
     lines.append(f"  weights {result['weights_hash']}")
     return "\n".join(lines)
 
 
 def round_line(entry: dict[str, Any]) -> str:
     """One round in one line."""
-    counts = ", ".join(f"{count} {name}" for name, count in entry["outcomes"].items() if count) or "no outcomes yet"
+    counts = ", ".join(f"{count} {name}" for name, count in entry["outcomes"].items() if count)
+    if not counts:
+        counts = "no outcomes" if entry["state"] in ENDED else "no outcomes yet"
     parts = [f"round {entry['round']:>4} {entry['state']:<10} {entry['seconds']:>6.1f} s  {counts}"]
     if entry["loss"] is not None:
         parts.append(f"loss {entry['loss']:.4f}")
@@ -45,17 +68,18 @@ def _held_back(diagnostics: dict[str, float]) -> list[str]:
     parts = []
     if capped := int(diagnostics.get("devices_capped", 0)):
         cap = int(diagnostics["weight_cap"])
-        parts.append(f"{_devices(capped)} counted for no more than {cap:,} examples")
+        parts.append(f"{counted(capped, 'device')} counted for no more than {counted(cap, 'example')}")
     if bounded := int(diagnostics.get("devices_bounded", 0)):
         elements = int(diagnostics["statistics_bounded"])
-        parts.append(f"statistics of {_devices(bounded)} held to their range ({elements:,} elements)")
+        parts.append(f"statistics of {counted(bounded, 'device')} held to their range ({counted(elements, 'element')})")
     if left_out := int(diagnostics.get("metrics_left_out", 0)):
-        parts.append(f"metrics of {_devices(left_out)} left out")
+        parts.append(f"metrics of {counted(left_out, 'device')} left out")
     return parts
 
 
-def _devices(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices"
+def counted(count: int, noun: str) -> str:
+    """How many of something there are; the noun is one that takes an s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def troubles(result: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 60.0
 def watch(
     client: OperatorClient, run_id: str, report: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """Tells each round as it ends, and each trouble once, until the run ends.
+    """Tells which run it is, what it waits for, each round as it ends, and each trouble once, until the run ends.
 
     Returns:
         The last status.
@@ -30,16 +30,26 @@ def watch(
     """
     told, silent = 0, 0.0
     troubles: list[str] = []
+    greeted, lacking = False, ""
     while True:
         try:
             result: dict[str, Any] = client.get(f"/v1/runs/{run_id}")
-        except ServerUnavailableError:
+        except ServerUnavailableError as error:
+            if silent == 0:
+                report(f"{error.message} Trying again for a minute.")
             silent += _PAUSE_SECONDS
             if silent > _PATIENCE_SECONDS:
                 raise
             sleep(_PAUSE_SECONDS)
             continue
         silent = 0.0
+        if not greeted:
+            report(run_text.headline(result))
+            greeted = True
+        if (line := run_text.waiting(result)) != lacking:
+            if line:
+                report(line)
+            lacking = line
         for entry in result["history"][told:]:
             if entry["state"] not in ("done", "failed"):
                 break

@@ -90,19 +90,20 @@ main({arguments})
 DEVICE_ONLY = ["tensorflow", "keras", "h5py", "safetensors", "fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic"]
 SERVER_ONLY = ["tensorflow", "keras", "h5py", "safetensors", "tflite_runtime", "ai_edge_litert", "psutil"]
 NOTHING = [*DEVICE_ONLY, *SERVER_ONLY, "urllib3"]
+REMOTE = ["--server", "http://127.0.0.1:1"]
 COMMANDS = {
     "convert": ["convert", "model.keras", "-o", "model.tflite"],
     "verify": ["verify", "model.tflite", "--against", "model.keras"],
     "export": ["export", "model.tflite", "-o", "model.keras"],
     "inspect": ["inspect", "model.tflite"],
     "server start": ["server", "start", "--state", "state"],
-    "server invite": ["server", "invite", "--state", "state", "--population", "p"],
-    "run create": ["run", "create", "m.tflite", "--state", "s", "--population", "p", "--rounds", "1", "--target", "1"],
-    "run list": ["run", "list", "--state", "state"],
-    "run status": ["run", "status", "r", "--state", "state"],
-    "run watch": ["run", "watch", "r", "--state", "state"],
-    "run stop": ["run", "stop", "r", "--state", "state"],
-    "run weights": ["run", "weights", "r", "--state", "state", "-o", "weights.npy"],
+    "server invite": ["server", "invite", *REMOTE, "--population", "p"],
+    "run create": ["run", "create", "m.tflite", *REMOTE, "--population", "p", "--rounds", "1", "--target", "1"],
+    "run list": ["run", "list", *REMOTE],
+    "run status": ["run", "status", "r", *REMOTE],
+    "run watch": ["run", "watch", "r", *REMOTE],
+    "run stop": ["run", "stop", "r", *REMOTE],
+    "run weights": ["run", "weights", "r", *REMOTE, "-o", "weights.npy"],
     "device run": ["device", "run", "--data", "d.npz", "--state", "state"],
     "device status": ["device", "status", "--state", "state"],
 }

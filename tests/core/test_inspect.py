@@ -50,6 +50,7 @@ def test_the_text_of_a_small_model_fits_on_one_screen(mlp_file: Path) -> None:
     assert len(done.stdout.splitlines()) <= 24
     for piece in (
         "made for target all",
+        "; targets: ",
         "weights 1,684",
         "travel, 1,684 bytes as float32",
         "one step: ",

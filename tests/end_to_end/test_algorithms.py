@@ -120,6 +120,7 @@ def test_local_parameters_live_on_each_device_for_the_time_of_the_run(fleet, dev
 
 def test_a_strategy_that_the_file_was_not_made_for_is_refused_with_the_way_out(fleet, plain_sgd_file):
     fleet.start_server()
+    fleet.token("kitchen")
     options = ["--state", fleet.state, "--population", "kitchen", "--rounds", 1, "--target", 1]
     refused = Process.start("run", "create", plain_sgd_file, *options, "--strategy", "scaffold")
     assert refused.child.wait(60) == 4

@@ -1,7 +1,9 @@
 """The Python in the documentation runs, block after block, as a reader would paste it; so do blocks marked sh."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,10 +35,16 @@ def blocks(page: str, language: str) -> str:
 def run(command: list[str], folder: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**os.environ, "PATH": path}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    with (folder / "printed.txt").open("w+") as printed:  # no pipe, which a server in the background would keep open
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=printed, stderr=printed, start_new_session=True
+        )
+        try:
+            code = process.wait(300)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # whoever has pasted a page that failed still has a server
+                os.killpg(process.pid, signal.SIGKILL)
+    assert code == 0, (folder / "printed.txt").read_text()
 
 
 def test_links_between_pages_lead_somewhere() -> None:

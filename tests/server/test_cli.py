@@ -134,6 +134,19 @@ def test_a_file_that_is_no_model_is_one_clear_line(server: ServerProcess, tmp_pa
     assert (code, error["error"]) == (52, "StorageError")
 
 
+def test_a_run_for_nobody_is_refused_or_warned_of(server: ServerProcess, model: Path) -> None:
+    for population in ("people", "later"):
+        server.call("server", "invite", "--population", population)
+    given = ("run", "create", model, "--rounds", 1, "--target", 1, "--state", server.state, "--population")
+    code, error = error_of(*given, "poeple")
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    assert "people" in str(error["hint"])
+    done = edgefl(*given, "later")
+    assert done.returncode == 0
+    assert "warning: no device is enrolled in later yet" in done.stderr
+    assert done.stdout.endswith(": 1 round of 1 outcome from later\n")
+
+
 def test_a_run_that_does_not_exist_is_one_clear_line(server: ServerProcess, tmp_path: Path) -> None:
     for verb in ("status", "watch", "stop"):
         code, error = error_of("run", verb, "ffff", "--state", server.state)
@@ -143,12 +156,32 @@ def test_a_run_that_does_not_exist_is_one_clear_line(server: ServerProcess, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "url", ["kitchen.local", "kitchen.local:8470", "ftp://kitchen.local", "https://", "", "https:"]
+)
+def test_an_address_for_devices_that_is_no_url_is_refused_before_there_is_a_token(
+    server: ServerProcess, url: str
+) -> None:
+    code, error = error_of("server", "invite", "--population", "people", "--state", server.state, "--url", url)
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    assert str(error["message"]).startswith("--url expects")
+    assert "http" in str(error["hint"])
+
+
+def test_an_https_address_of_a_server_without_tls_is_told(server: ServerProcess) -> None:
+    url = ("--url", "https://kitchen.local")
+    done = edgefl("server", "invite", "--population", "people", "--state", server.state, *url)
+    assert done.returncode == 0
+    assert "does not speak TLS" in done.stderr
+
+
 def test_weights_go_into_an_npy_file_only(server: ServerProcess, tmp_path: Path) -> None:
     code, error = error_of("run", "weights", "ffff", "-o", tmp_path / "w.npz", "--state", server.state)
     assert (code, error["error"]) == (4, "InvalidSettingError")
 
 
-def test_a_server_that_does_not_run_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_server_that_does_not_run_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefl_server.starting._LONGEST_SECONDS", 0.2)
     code, error = error_of("run", "list", "--state", tmp_path)
     assert (code, error["error"]) == (52, "StorageError")
     url = f"http://127.0.0.1:{free_port()}"
@@ -190,6 +223,16 @@ def test_with_that_word_it_listens_for_others(tmp_path: Path) -> None:
 def test_half_of_a_certificate_is_one_clear_line(tmp_path: Path) -> None:
     code, error = error_of("server", "start", "--state", tmp_path / "s", "--certificate", tmp_path / "c.pem")
     assert (code, error["error"]) == (4, "InvalidSettingError")
+
+
+def test_a_certificate_and_a_key_that_are_swapped_are_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_text("-----BEGIN CERTIFICATE-----")
+    (tmp_path / "k.pem").write_text("-----BEGIN PRIVATE KEY-----")
+    swapped = ("--certificate", tmp_path / "k.pem", "--private-key", tmp_path / "c.pem")
+    code, error = error_of("server", "start", "--state", tmp_path / "s", *swapped)
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    assert "None" not in str(error["message"])
+    assert "BEGIN CERTIFICATE" in str(error["hint"])
 
 
 def test_a_stop_ends_waiting_polls_and_exits_with_0(tmp_path: Path, model: Path) -> None:
@@ -294,6 +337,20 @@ def test_tls_serves_devices_and_operators_that_pin_the_certificate(tmp_path: Pat
         other.request("GET", f"{said['url']}/openapi.json")
     for pool in (pinned, other):
         pool.clear()
+    url, token = str(said["url"]), json.loads((server.state / "operator.json").read_text())["admin_token"]
+    pins = {"EDGEFL_ADMIN_TOKEN": token, "EDGEFL_CERTIFICATE_PIN": str(said["certificate_pin"])}
+    assert edgefl("run", "list", "--server", url, **pins).returncode == 0
+    for pin in ("", "0" * 64):
+        code, error = error_of("run", "list", "--server", url, **{**pins, "EDGEFL_CERTIFICATE_PIN": pin})
+        assert (code, error["error"]) == (41, "AuthenticationError")
+        assert "Set EDGEFL_CERTIFICATE_PIN to the certificate_pin in operator.json" in str(error["hint"])
+    plain = url.replace("https://", "http://")
+    code, error = error_of("run", "list", "--server", plain, EDGEFL_ADMIN_TOKEN=token)
+    assert (code, error["hint"]) == (40, f"Perhaps it speaks TLS: try {url}.")
+    invite = ("server", "invite", "--population", "people", "--state", server.state)
+    code, error = error_of(*invite, "--url", "http://kitchen.local:8470")
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    assert "certificate" in str(error["message"])
     assert server.stop()[0] == 0
 
 
@@ -397,6 +454,7 @@ def test_a_start_lists_what_the_database_does_not_know_and_keeps_it(stopped: Ser
 def test_damaged_weights_are_not_handed_to_the_operator_as_if_they_were_good(
     server: ServerProcess, model: Path, tmp_path: Path
 ) -> None:
+    server.call("server", "invite", "--population", "nobody")
     run = server.call("run", "create", model, "--population", "nobody", "--rounds", 1, "--target", 1)["run"]
     digest = server.call("run", "status", run)["initial_weights_hash"]
     server.call("run", "stop", run)

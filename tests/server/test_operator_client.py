@@ -47,6 +47,12 @@ def test_an_address_without_a_server_is_one_clear_error(url: str) -> None:
         OperatorClient(OperatorFile(url, "x")).get("/v1/runs")
 
 
+def test_tls_where_there_is_none_is_said_to_be_that(other_server: str) -> None:
+    url = other_server.replace("http://", "https://")
+    with pytest.raises(ServerUnavailableError, match=f"try {other_server}"):
+        OperatorClient(OperatorFile(url, "x")).get("/200")
+
+
 @pytest.mark.parametrize("url", ["nonsense", "ftp://x", ""])
 def test_a_url_that_is_not_http_is_refused(url: str) -> None:
     with pytest.raises(InvalidSettingError, match="http://"):
@@ -85,7 +91,7 @@ def test_an_operators_file_without_a_token_that_protects_is_refused_with_what_to
     for call in (OperatorFile.read, OperatorFile.token):
         with pytest.raises(InvalidSettingError, match="at least 12") as refused:
             call(tmp_path)
-        assert "Delete it and start the server again" in str(refused.value)
+        assert "Delete the file and start the server again" in str(refused.value)
         assert token.strip() not in str(refused.value) or not token.strip()
 
 

@@ -64,14 +64,33 @@ def test_each_round_is_told_once_when_it_has_ended() -> None:
         document("done", entry(1, "done"), entry(2, "done")),
     )
     result = watch(answers, "abc", told.append, sleep=lambda seconds: None)  # type: ignore[arg-type]
-    assert [line.split()[1] for line in told] == ["1", "2"]
+    assert told[0] == "run abc (mine): active, round 1 of 2"
+    assert [line.split()[1] for line in told[1:]] == ["1", "2"]
     require_success(result)
+
+
+def test_what_a_run_waits_for_is_told_once_until_it_changes() -> None:
+    told: list[str] = []
+    documents = [{**document("active"), "devices_enrolled": enrolled} for enrolled in (0, 0, 1, 2, 2)]
+    answers = Answers(*documents, document("done"))
+    watch(answers, "abc", told.append, sleep=lambda seconds: None)  # type: ignore[arg-type]
+    assert told[1:] == ["0 devices enrolled in people, waiting for 2", "1 device enrolled in people, waiting for 2"]
+
+
+def test_who_has_watched_the_rounds_is_not_told_them_again() -> None:
+    result = document("done", entry(1, "done"), entry(2, "done"))
+    assert "round    1" in status(result)
+    text = status(result, rounds=False)
+    assert "round    1" not in text
+    assert text.startswith("run abc (mine): done, round 2 of 2")
 
 
 def test_a_restart_of_the_server_is_waited_for() -> None:
     away = ServerUnavailableError("away")
     answers = Answers(away, away, document("done", entry(1, "done")))
-    assert watch(answers, "abc", lambda line: None, sleep=lambda seconds: None)["state"] == "done"  # type: ignore[arg-type]
+    told: list[str] = []
+    assert watch(answers, "abc", told.append, sleep=lambda seconds: None)["state"] == "done"  # type: ignore[arg-type]
+    assert [line for line in told if "Trying again" in line] == ["away Trying again for a minute."]
 
 
 def test_a_server_that_stays_away_is_not_waited_for_for_ever() -> None:
@@ -115,6 +134,17 @@ def test_a_line_says_where_devices_were_not_taken_at_their_word() -> None:
 def test_the_status_of_a_run_says_why_it_ended() -> None:
     text = status(document("failed", entry(1, "failed"), why="nobody came"))
     assert text.startswith("run abc (mine): failed, round 1 of 2\n  why: nobody came\n")
+
+
+def test_a_line_says_no_outcomes_yet_only_while_there_may_be_some() -> None:
+    nothing = {"outcomes": {"folded": 0}}
+    assert "no outcomes yet" in round_line(entry(1, "collecting", **nothing))
+    assert "no outcomes;" in round_line(entry(1, "failed", **nothing))
+
+
+def test_one_is_not_told_as_many() -> None:
+    text = status({**document("active"), "devices_enrolled": 1})
+    assert "1 device enrolled, 1 task open" in text
 
 
 def test_no_runs_are_said_so() -> None:

@@ -130,9 +130,9 @@ def _nothing_to_store(storage: str, some_are_frozen: bool) -> InvalidSettingErro
             hint="Say what is trained (--trainable, --last-layers, --lora-rank), or leave --quantize-frozen out.",
         )
     return InvalidSettingError(
-        f"No frozen weight is worth storing as {storage}: none has two dimensions and {LEAST_ELEMENTS:,} values or "
-        "more, and finite ones.",
-        hint="Leave --quantize-frozen out.",
+        f"The frozen weights are too small to be stored as {storage}: that is for weights of at least "
+        f"{LEAST_ELEMENTS:,} values, all finite, in two dimensions or more.",
+        hint="Leave --quantize-frozen out: it would save next to nothing here.",
     )
 
 

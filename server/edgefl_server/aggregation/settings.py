@@ -111,7 +111,7 @@ class RunSettings:
         if self.over_selection != 0:
             self._require("over_selection", self.over_selection, 1, 100)
         if self.max_weight_ratio != 0:
-            self._require("max_weight_ratio", self.max_weight_ratio, 1, 1e6)
+            self._require("max_weight_ratio", self.max_weight_ratio, 1, 1e6, "Or 0: no such limit.")
         if self.learning_rate is not None:
             self._require_positive("learning_rate", self.learning_rate, off=True)
         if self.codec not in codec_names():
@@ -198,7 +198,7 @@ class RunSettings:
     def _require_positive(self, name: str, value: float, *, off: bool = False) -> None:
         """Requires a number that is not 0 in the float32 of a task either; ``off``: just 0 stands for none."""
         if not (off and value == 0):
-            self._require(name, value, _SMALLEST, _LARGEST)
+            self._require(name, value, _SMALLEST, _LARGEST, "Or 0: none." if off else None)
 
     def _require(self, name: str, value: float, lowest: float, highest: float, hint: str | None = None) -> None:
         if math.isnan(value) or not lowest <= value <= highest:

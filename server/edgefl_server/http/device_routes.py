@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -43,9 +44,12 @@ _LONGEST_IDLE_WAIT_SECONDS = 1.0
 """The wait of devices that end with the work when there is none: scripts (`--until-idle`) sit it out at their end."""
 _SMALL_BYTES = 256 << 10
 """Such a file is read at once: sending it in pieces takes five turns of a thread each."""
+_ONE_RANGE = re.compile("bytes=([0-9]+-[0-9]*|-[0-9]+)")
+"""Several parts would come as another type, and with much more to send than the file has."""
+_EXPECTED_RANGE = "The Range expects one of the forms bytes=N-, bytes=N-M with N at most M, and bytes=-N."
 HASH = "^[0-9a-f]{64}$"
 Hash = Annotated[str, Path(pattern=HASH, description="SHA-256 as lower-case hexadecimal digits")]
-TaskId = Annotated[str, Path(max_length=100, pattern="^[0-9a-f-]+$")]
+TaskId = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 class Enrolment(BaseModel):
@@ -236,6 +240,8 @@ def send_blob(request: Request, path: FilePath | None, digest: str, headers: dic
     all_headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable", **(headers or {})}
     if digest in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=all_headers)
+    if _ONE_RANGE.fullmatch(request.headers.get("Range", "bytes=0-")) is None:
+        raise RequestError(400, "bad_range", _EXPECTED_RANGE)
     try:
         status = path.stat()
         content = path.read_bytes() if status.st_size <= _SMALL_BYTES and "Range" not in request.headers else None
@@ -262,7 +268,7 @@ class _Download(FileResponse):
             if message["type"] == "http.response.start" and message["status"] in (400, 416):
                 status, sent = message["status"], Headers(raw=message["headers"])
                 kept = {name: sent[name] for name in ("Content-Range",) if name in sent}
-                why = "The Range begins beyond the end." if status == 416 else "The Range expects the form bytes=N-."
+                why = "The Range begins beyond the end." if status == 416 else _EXPECTED_RANGE
                 refusal = response(status, "bad_range", why, headers=kept)
             if refusal is None:
                 await send(message)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -125,14 +127,24 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3]]
+    problems = [_problem(each) for each in error.errors()[:3]]
     return response(422, "malformed", "; ".join(problems))
+
+
+def _problem(found: Mapping[str, Any]) -> str:
+    if found["type"] == "json_invalid":
+        return f"The body is no JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
+    if found["loc"] == ("body",) and found["type"] in ("model_attributes_type", "missing"):
+        return "The body is no JSON object, or its Content-Type is not application/json"
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}
-    return response(error.status_code, codes.get(error.status_code, "refused"), str(error.detail))
+    # The web framework's word for bytes that are no text, or nested too deeply.
+    message = "The body is no JSON." if "parsing the body" in str(error.detail) else str(error.detail)
+    return response(error.status_code, codes.get(error.status_code, "refused"), message)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,17 @@ from edgefl_server.aggregation import RunSettings
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
-from edgefl_server.storage import create_run, invite, run_status, runs_summary, stop_run, warnings, weights_of_round
+from edgefl_server.storage import (
+    create_run,
+    invite,
+    populations,
+    require_invited,
+    run_status,
+    runs_summary,
+    stop_run,
+    warnings,
+    weights_of_round,
+)
 
 __all__ = ["router"]
 
@@ -81,12 +91,18 @@ async def make_invitation(invitation: Invitation, context: Shared) -> dict[str, 
 async def post_run(new: Annotated[NewRun, Query()], request: Request, context: Shared) -> Response:
     """The body is the model file, the query holds the settings. Answers the run's status."""
     settings = new.settings()
+    await run_in_threadpool(require_invited, context.state, new.population)
     async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
         run = await context.receiving.use(
             lambda: create_run(context.state, file.read(), new.population, settings, new.name)
         )
     context.changed(new.population)
-    return JSONResponse(await run_in_threadpool(run_status, context.state, run), 201)
+    status = await run_in_threadpool(run_status, context.state, run)
+    if not status["devices_enrolled"]:
+        others = [name for name, devices in (await run_in_threadpool(populations, context.state)).items() if devices]
+        there = f"; there are devices in: {', '.join(others[:20])}" if others else ""
+        status["warnings"].append(f"no device is enrolled in {new.population} yet, the run waits for some{there}")
+    return JSONResponse(status, 201)
 
 
 @router.get("/runs", summary="List all runs")

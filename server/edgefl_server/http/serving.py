@@ -71,8 +71,9 @@ class Address:
                 ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.private_key)
             except ssl.SSLError as error:
                 raise InvalidSettingError(
-                    f"{self.certificate} and {self.private_key} are not a certificate and its key in PEM: "
-                    f"{error.reason}."
+                    f"{self.certificate} and {self.private_key} are not a certificate and its key in PEM"
+                    + (f": {error.reason}." if error.reason else "."),
+                    hint="--certificate expects the file with BEGIN CERTIFICATE in it, --private-key the other one.",
                 ) from error
             except OSError as error:
                 raise storage_error(error, "read", f"{self.certificate} or {self.private_key}") from error

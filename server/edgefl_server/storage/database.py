@@ -247,7 +247,7 @@ def _explained(error: BaseException, action: str, path: Path) -> StorageError:
 def _damaged(path: Path, text: str) -> StorageError:
     return StorageError(
         f"The database {path} is damaged: {text}.",
-        hint="Stop the server and put the state folder back from a backup, or choose another --state.",
+        hint="With the server stopped, put the state folder back from a backup; or choose another --state.",
     )
 
 

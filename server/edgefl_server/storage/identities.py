@@ -9,7 +9,7 @@ import re
 import secrets
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
@@ -27,6 +27,8 @@ __all__ = [
     "has_form_of_credentials",
     "has_form_of_invitation",
     "invite",
+    "populations",
+    "require_invited",
     "tell_of_double",
     "unknown_device",
     "wrong_token",
@@ -39,6 +41,8 @@ _CREDENTIALS = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{64}")
 _INVITATION = re.compile(r"[A-Za-z0-9_-]{43}")
 _HEX_32, _HEX_64 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 _MAX_CAPABILITIES_BYTES = 4096
+_NAMED = 20
+"""Populations that a message names."""
 
 
 class EnrolmentRefusedError(AuthenticationError):
@@ -76,6 +80,31 @@ def invite(state: ServerState, population: str) -> str:
     with state.database.write() as session:
         session.add(InvitationRow(token_hash=sha256(token.encode()), population=population, created_at=state.date()))
     return token
+
+
+def populations(state: ServerState) -> dict[str, int]:
+    """Every population to which somebody was ever invited, by name, and how many devices are enrolled in it."""
+    with state.database.read() as session:
+        invited = session.scalars(select(InvitationRow.population).distinct()).all()
+        rows = session.execute(select(DeviceRow.population, func.count()).group_by(DeviceRow.population)).all()
+    counts: dict[str, int] = dict(rows)
+    return {name: counts.get(name, 0) for name in sorted({*invited, *counts})}
+
+
+def require_invited(state: ServerState, population: str) -> None:
+    """Refuses a population that can have no devices: most likely its name is not what the operator meant.
+
+    Raises:
+        InvalidSettingError: nobody was ever invited to it, or it is no name of one.
+    """
+    check_population(population)
+    known = populations(state)
+    if population not in known:
+        there = f"There {'is' if len(known) == 1 else 'are'}: {', '.join(list(known)[:_NAMED])}. " if known else ""
+        raise InvalidSettingError(
+            f"Nobody was ever invited to the population {population!r}.",
+            hint=f"{there}To invite devices: edgefl server invite --population {population}",
+        )
 
 
 def enrol(

@@ -111,7 +111,7 @@ def test_outputs_that_are_no_numbers_are_refused(converted, monkeypatch):
     ("tuning", "message"),
     [
         (None, r"Nothing is frozen, so that nothing can be stored as int8: what is trained stays float32.*--trainable"),
-        (FineTuning(frozen="first"), r"No frozen weight is worth storing as int8: none has .* 1,024 values"),
+        (FineTuning(frozen="first"), r"too small to be stored as int8: .* at least 1,024 values"),
     ],
 )
 def test_without_a_frozen_weight_of_any_size_it_is_refused(saved, tmp_path, tuning, message):

@@ -29,6 +29,8 @@ from edgefl_server.aggregation import RunSettings, task_seed
         ("learning_rate", 1e-40, "--learning-rate"),
         ("task_seconds", -1, "--task-seconds"),
         ("max_weight_ratio", 0.5, "--max-weight-ratio"),
+        ("max_weight_ratio", -1, "Or 0: no such limit"),
+        ("clip_norm", -1, "Or 0: none"),
         ("max_weight_ratio", math.nan, "--max-weight-ratio"),
         ("max_examples", 0, "--max-examples"),
         ("seed", -1, "--seed"),

@@ -97,6 +97,24 @@ def test_a_poll_that_is_no_json_object_is_refused(api: Api, body: str) -> None:
     assert (answer.status_code in (400, 422), code(answer)) == (True, "malformed")
 
 
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"{", "application/json"),
+        (b"hello", "application/json"),
+        (b"\xff", "application/json"),
+        (b"[1]", "application/json"),
+        (b"", "application/json"),
+        (b'{"population": "people"}', "text/plain"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_said_to_be_none(api: Api, body: bytes, kind: str) -> None:
+    headers = {"Authorization": f"Bearer {api.fleet.token}", "Content-Type": kind}
+    answer = api.client.post("/v1/devices", content=body, headers=headers)
+    assert code(answer) == "malformed"
+    assert answer.json()["error"]["message"].startswith("The body is no JSON")
+
+
 def test_no_work_says_when_to_come_back_and_how_many_runs_are_active(api: Api) -> None:
     device = api.device(0)
     answer = api.client.post("/v1/tasks/next", json={"wait": 0}, headers=device)
@@ -189,6 +207,11 @@ def test_a_device_that_was_held_in_line_is_told_to_be_there_again_soon(
         ("rows=1-", 400),
         ("bytes=5-2", 400),
         ("bytes=", 400),
+        ("bytes=-", 400),
+        ("bytes=0-1,4-5", 400),
+        ("bytes=0-1, 4-5", 400),
+        ("bytes=-1,-2", 400),
+        ("bytes=+1-", 400),
     ],
 )
 def test_a_range_that_does_not_fit_is_refused_as_everything_is(api: Api, asked: str, status: int) -> None:
@@ -218,6 +241,9 @@ def test_the_model_and_the_weights_of_an_open_task_can_be_fetched_whole_or_in_pa
     assert rest.status_code == 206
     assert rest.content == model.content[100:]
     assert rest.headers["Content-Range"] == f"bytes 100-{len(model.content) - 1}/{len(model.content)}"
+    for asked, expected in (("bytes=3-9", model.content[3:10]), ("bytes=-7", model.content[-7:])):
+        part = api.client.get(f"/v1/models/{task.model_hash}", headers={**device, "Range": asked})
+        assert (part.status_code, part.content) == (206, expected)
     beyond = api.client.get(f"/v1/models/{task.model_hash}", headers={**device, "Range": "bytes=99999999-"})
     assert beyond.status_code == 416
     known = api.client.get(f"/v1/models/{task.model_hash}", headers={**device, "If-None-Match": model.headers["ETag"]})
@@ -323,6 +349,9 @@ def test_a_task_of_another_device_does_not_exist(api: Api) -> None:
         api.put(stranger, task),
         api.client.post(f"/v1/tasks/{task.task_id}/lease", headers=stranger),
         api.client.post(f"/v1/tasks/{'0' * 30}/lease", headers=device),
+        api.client.post("/v1/tasks/No.task-of_any-form/lease", headers=device),
+        api.client.put(f"/v1/tasks/{'z' * 128}/outcome", content=b"x", headers=device),
+        api.client.get("/v1/tasks/nothing/outcome", params={"digest": "0" * 64}, headers=device),
     ):
         assert (answer.status_code, code(answer)) == (404, "unknown_task")
 

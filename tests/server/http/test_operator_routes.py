@@ -49,6 +49,18 @@ def test_an_invitation_for_no_name_is_refused(api: Api) -> None:
     assert (answer.status_code, code(answer)) == (422, "invalid_setting")
 
 
+def test_a_run_for_a_population_without_devices_says_where_there_are_some(api: Api) -> None:
+    refused = api.client.post("/v1/runs", params={**QUERY, "population": "poeple"}, headers=ADMIN)
+    assert (refused.status_code, code(refused)) == (422, "invalid_setting")
+    assert refused.json()["error"]["hint"].startswith("There is: people. ")
+    assert api.create_run()["warnings"] == ["no device is enrolled in people yet, the run waits for some"]
+    api.device(0)
+    assert api.create_run()["warnings"] == []
+    api.client.post("/v1/invitations", json={"population": "pumps"}, headers=ADMIN)
+    (told,) = api.create_run(population="pumps")["warnings"]
+    assert told.endswith("there are devices in: people")
+
+
 def test_a_run_is_created_shown_listed_and_stopped(api: Api) -> None:
     created = api.create_run(name="mine", over_selection=1.5, deadline_seconds=60)
     assert api.status(created["run"])["settings"]["over_selection"] == 1.5
