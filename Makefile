@@ -20,6 +20,8 @@ endef
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.made-from-$(shell cat benchmarks/peers-constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
+ONE_HALF := $(addprefix tests/converters/,blame building cli exporting flatbuffer training_step)
+
 .PHONY: help setup demo test test-slow test-network coverage lint bench bench-peers bench-arm dist messages clean
 
 help: ## Say what each target does
@@ -46,14 +48,14 @@ test: setup ## The tests, without the slow ones and those that need a package re
 	@# They are halved so that all end at about the same time: each half takes some 750 s of a processor, the server's
 	@# tests 250 s and the rest 500 s, as far as could be told on a busy machine.
 	@status=0; logs=$$(mktemp -d); \
-	  $(BIN)/python -m pytest -q tests/converters/test_[a-e]*.py >$$logs/one 2>&1 & one=$$!; \
-	  $(BIN)/python -m pytest -q tests/converters/test_[f-z]*.py >$$logs/other 2>&1 & other=$$!; \
+	  $(BIN)/python -m pytest -q $(ONE_HALF) >$$logs/one 2>&1 & one=$$!; \
+	  $(BIN)/python -m pytest -q tests/converters $(ONE_HALF:%=--ignore=%) >$$logs/other 2>&1 & other=$$!; \
 	  $(BIN)/python -m pytest -q tests/server >$$logs/server 2>&1 & server=$$!; \
 	  trap 'kill $$one $$other $$server 2>/dev/null; rm -rf $$logs' EXIT; \
 	  $(BIN)/python -m pytest -q --ignore=tests/converters --ignore=tests/server || status=1; \
 	  echo "The server's tests:"; wait $$server || status=1; cat $$logs/server; \
-	  echo "The converter's tests, from f:"; wait $$other || status=1; cat $$logs/other; \
-	  echo "The converter's tests, to e, and what Keras has:"; wait $$one || status=1; cat $$logs/one; exit $$status
+	  echo "The converter's tests, one half:"; wait $$one || status=1; cat $$logs/one; \
+	  echo "The converter's tests, the other half, and what Keras has:"; wait $$other || status=1; cat $$logs/other; exit $$status
 
 test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST, the whole demo, all of docs/coverage.md
 	@test -d /usr/share/datasets/fashion-mnist || .ci/install dataset-fashion-mnist
