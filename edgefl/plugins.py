@@ -50,7 +50,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.kind = kind
         self.group = group
-        self._check = check
+        self._checks = [check]
         self._error = error
         self._entries: dict[str, T] = {}
         self._searched = False
@@ -78,6 +78,10 @@ class Registry(Generic[T]):
             return entry
 
         return add
+
+    def require(self, check: Callable[[str, object], None]) -> None:
+        """Adds a check of entry points' objects that needs more than the registry's module knows."""
+        self._checks.append(check)
 
     def get(self, name: str) -> T:
         """The entry of a name.
@@ -122,7 +126,8 @@ class Registry(Generic[T]):
         for point in sorted(set(entry_points(group=self.group)), key=order):
             try:
                 entry = point.load()
-                self._check(point.name, entry)
+                for check in self._checks:
+                    check(point.name, entry)
                 self.register(point.name)(entry)
             except Exception as error:
                 owner = f" of {point.dist.name}" if point.dist is not None else ""

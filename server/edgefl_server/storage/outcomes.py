@@ -236,7 +236,7 @@ def _admit(task: TaskRows, digest: str) -> Expectation | None:
         weight_size=run.weight_size,
         statistic_size=run.statistic_size,
         max_norm=settings.norm_bound,
-        sections=strategy_for(settings, run.weight_size).demand.sections,
+        sections=strategy_for(settings).demand.sections,
         limits=ModelLimits.from_json(run.limits),
     )
 

@@ -156,13 +156,13 @@ def test_runs_are_listed_oldest_first(fleet) -> None:
     ("strategy", "mu", "hint"),
     [
         ("fedprox", 0.1, "--algorithm fedprox"),
-        ("scaffold", 0.0, "--algorithm scaffold"),
+        ("scaffold", None, "--algorithm scaffold"),
         ("feddyn", 0.1, "--algorithm feddyn"),
-        ("fedsgd", 0.0, "--algorithm fedsgd"),
+        ("fedsgd", None, "--algorithm fedsgd"),
     ],
 )
 def test_a_file_that_cannot_take_part_in_the_strategy_is_refused_with_the_way_out(fleet, strategy, mu, hint) -> None:
-    settings = RunSettings(rounds=1, target=1, strategy=strategy, mu=mu)
+    settings = RunSettings.of(rounds=1, target=1, strategy=strategy, mu=mu)
     others = [each for each in ALGORITHMS if each not in (strategy, "feddyn")]
     others = [each for each in others if strategy != "feddyn" or each != "scaffold"]
     with pytest.raises(InvalidSettingError, match=strategy) as refused:
