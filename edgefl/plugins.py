@@ -37,7 +37,7 @@ class Registry(Generic[T]):
         kind: what the entries are, in the singular, for messages: ``strategy``.
         group: of the entry points: ``edgefl.strategies``. An entry point's name is the entry's.
         check: raises `EdgeflError` where an entry point's object is no such entry; is called with its name and with it.
-        error: what `get` raises.
+        error: what a wrong name is refused with.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class Registry(Generic[T]):
             name: lower-case letters, digits, dots, dashes and underscores; at most 64.
 
         Raises:
-            InvalidSettingError: the name is no name, or another entry has it.
+            EdgeflError: of the registry's type: the name is no name, or another entry has it.
         """
 
         def add(entry: T) -> T:
             if not _NAME.fullmatch(name):
-                raise InvalidSettingError(
+                raise self._error(
                     f"A {self.kind}'s name expects 1 to 64 lower-case letters, digits and ._-, got {name!r:.80}."
                 )
             if self._entries.setdefault(name, entry) is not entry:
-                raise InvalidSettingError(
+                raise self._error(
                     f"A {self.kind} named {name!r} is registered already.", hint="Give yours another name."
                 )
             return entry

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from edgefl.codecs import codec_names
+from edgefl.codecs import CODECS, codec_names
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
@@ -178,7 +178,10 @@ class RunSettings:
                 hint="The minimum is at most the target.",
             )
         if self.codec not in codec_names():
-            raise SettingError(f"{{codec}} expects one of {', '.join(codec_names())}, got {self.codec!r:.80}.")
+            raise SettingError(
+                f"{{codec}} expects one of {', '.join(codec_names())}, got {self.codec!r:.80}.",
+                hint=CODECS.nearest(self.codec),
+            )
         self._check_combinations()
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
