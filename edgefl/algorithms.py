@@ -9,7 +9,16 @@ from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.vocabulary import Correction, TaskKind
 
-__all__ = ["ALGORITHMS", "CONTROL", "Algorithm", "algorithm", "check_plain_sgd", "check_supports", "supported"]
+__all__ = [
+    "ALGORITHMS",
+    "CONTROL",
+    "Algorithm",
+    "algorithm",
+    "check_plain_sgd",
+    "check_supports",
+    "correcting",
+    "supported",
+]
 
 CONTROL = "control"
 """The task's vector that is SCAFFOLD's ``c``, and the outcome's section that is ``c_i⁺ - c_i``."""
@@ -97,6 +106,12 @@ _INERT = {
 def algorithm(name: str) -> Algorithm:
     """The algorithm of a name; one that needs nothing where the name is not of `ALGORITHMS`."""
     return _ALGORITHMS.get(name, Algorithm())
+
+
+def correcting(correction: int) -> Algorithm:
+    """The algorithm that a task's correction is of; one that needs nothing where there is none, or it is not known."""
+    having = (each for each in _ALGORITHMS.values() if each.corrected and each.correction == correction)
+    return next(having, Algorithm())
 
 
 def supported(manifest: ModelManifest) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.algorithms import CONTROL
 from edgefl.errors import (
     AuthenticationError,
     DataError,
@@ -24,7 +25,6 @@ from edgefl.wire.messages import Outcome, Task
 from edgefl_device_runtime.agent.cache import Cache
 from edgefl_device_runtime.agent.conditions import check_enough, check_fits, check_supported, memory_bytes
 from edgefl_device_runtime.agent.connection import Connection
-from edgefl_device_runtime.agent.corrections import CONTROL
 from edgefl_device_runtime.agent.downloads import download, free_bytes
 from edgefl_device_runtime.agent.examples import Examples, arrange
 from edgefl_device_runtime.agent.journal import Journal
