@@ -11,9 +11,10 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError, storage_error
-from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation import (
     AssignmentState,
+    Believed,
+    Cohort,
     Contribution,
     Expectation,
     ModelLimits,
@@ -22,7 +23,7 @@ from edgefl_server.aggregation import (
     StrategyState,
     Update,
     decode_outcome,
-    merge,
+    fold,
     strategy_for,
     validate,
 )
@@ -146,8 +147,8 @@ def fold_round(state: ServerState, run_id: str, number: int, moved: Callable[[],
 
 def fold_pending(state: ServerState) -> bool:
     """Folds, one after the other, all that `pending_folds` finds; True when one was folded."""
-    folded = [fold_round(state, run_id, number) for run_id, number in pending_folds(state)]
-    return any(folded)
+    results = [fold_round(state, run_id, number) for run_id, number in pending_folds(state)]
+    return any(results)
 
 
 def _note(state: ServerState, run_id: str, action: str, error: Exception) -> None:
@@ -180,11 +181,15 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
             .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
             .order_by(OutcomeRow.task_id)
         ).all()
-    settings, limits = RunSettings.from_json(run.settings), ModelLimits.from_json(run.limits)
-    strategy = strategy_for(settings, run.weight_size, row.enrolled)
+    settings = RunSettings.from_json(run.settings)
+    believed = Believed(
+        settings.max_examples, settings.max_weight_ratio, ModelLimits.from_json(run.limits), metrics_of(run)
+    )
+    strategy = strategy_for(settings)
     try:
         before = StrategyState(
             get_vector(state, row.base_weights_hash),
+            run.weight_size,
             {name: get_vector(state, digest) for name, digest in row.base_slots.items()},
         )
     except DamagedBlobError as error:
@@ -202,7 +207,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
             sections=strategy.demand.sections,
         )
 
-        def read() -> tuple[Update, tuple[MetricState, ...]]:
+        def read() -> Update:
             try:
                 outcome = decode_outcome(state.outcomes.get(each.digest))
                 found = validate(outcome, expected)
@@ -210,28 +215,21 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
                 raise _DamagedOutcomeError(each.task_id) from error
             if found is None:
                 raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-            return found, outcome.metrics
+            return found
 
         return Contribution(each.task_id, each.num_examples, read)
 
     damaged: set[str] = set()
-    merged = None
-    while merged is None:
+    folded = None
+    while folded is None:
         intact = [each for each in outcomes if each.task_id not in damaged]
         if damaged and len(intact) < settings.effective_minimum:
             _give_up(state, run_id, number, damaged, len(intact), settings.effective_minimum)
             moved()
             return
         try:
-            merged = merge(
-                strategy,
-                before,
-                [contribution(each) for each in intact],
-                settings,
-                limits,
-                metrics_of(run),
-                run.weight_size,
-                state.folder,
+            folded = fold(
+                strategy, before, [contribution(each) for each in intact], believed, Cohort(row.enrolled), state.folder
             )
         except _DamagedOutcomeError:
             # What was summed holds a part of the round only: begin again without all that are damaged.
@@ -243,7 +241,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
                     damaged.add(each.task_id)
         except OSError as error:
             raise storage_error(error, "write a temporary file in", state.folder) from error
-    result = merged.state
+    result = folded.state
     # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
     weights_hash = put_vector(state, result.weights)
     slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
@@ -256,8 +254,8 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
         after = load_round(session, run, number).folded()
         row.state, row.ended_clock, row.weights_hash = after.state.value, now.clock, weights_hash
         row.why = "; ".join(filter(None, (_reason(row.why), _left_out(damaged))))
-        row.num_examples = merged.num_examples
-        row.metric_sums, row.diagnostics = merged.metric_sums, merged.diagnostics
+        row.num_examples = folded.num_examples
+        row.metric_sums, row.diagnostics = folded.metric_sums, folded.diagnostics
         _mark_damaged(session, damaged)
         session.execute(
             update(OutcomeRow)

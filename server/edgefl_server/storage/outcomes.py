@@ -253,7 +253,7 @@ def _expectation(session: Session, task: KeptTask) -> Expectation:
             weight_size=task.weight_size,
             statistic_size=task.statistic_size,
             max_norm=settings.norm_bound,
-            sections=strategy_for(settings, task.weight_size).demand.sections,
+            sections=strategy_for(settings).demand.sections,
             limits=ModelLimits.from_json(limits),
         )
 

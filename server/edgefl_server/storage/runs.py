@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
 from edgefl.model_file import ModelFile
-from edgefl_server.aggregation import ModelLimits, RoundState, RunSettings, settle, strategy_for
+from edgefl_server.aggregation import ModelLimits, RoundState, RunSettings, SettingError, settle, strategy_for
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.round_rows import RunState, stop_round
@@ -68,9 +68,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     """
     check_population(population)
     if name and not _NAME.fullmatch(name):
-        raise InvalidSettingError(
-            f"--name expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}."
-        )
+        raise SettingError(f"{{name}} expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}.")
     with state.database.read() as session:  # before anything is written
         _require_free(session, name)
     file = ModelFile(model)
@@ -86,7 +84,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     if settings.seed == 0:
         settings = replace(settings, seed=1 + secrets.randbelow(2**62))
     model_hash = state.models.put(model)
-    first = strategy_for(settings, manifest.layout.weight_size).init(initial)
+    first = strategy_for(settings).init(initial, manifest.layout.weight_size)
     weights_hash = put_vector(state, first.weights)
     slots = {slot: put_vector(state, vector) for slot, vector in first.slots.items()}
     now = state.now()

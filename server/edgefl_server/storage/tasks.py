@@ -237,7 +237,7 @@ def _task(
 ) -> Task:
     settings: RunSettings = current.settings
     row = session.get_one(RoundRow, (run.run, run.round))
-    demand = strategy_for(settings, run.weight_size).demand
+    demand = strategy_for(settings).demand
     return Task(
         population=run.population,
         run=run.run,
@@ -272,7 +272,7 @@ def _named_vectors(run: RunRow, row: RoundRow) -> tuple[tuple[str, str], ...]:
     """The strategy's slots that the round's tasks name, with their hashes."""
     if not row.base_slots:
         return ()
-    demand = strategy_for(RunSettings.from_json(run.settings), run.weight_size).demand
+    demand = strategy_for(RunSettings.from_json(run.settings)).demand
     return tuple((name, row.base_slots[name]) for name in demand.vectors)
 
 
