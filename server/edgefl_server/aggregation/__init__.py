@@ -5,6 +5,14 @@ from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.merging import Contribution, Merged, merge
 from edgefl_server.aggregation.metrics import finalise, sum_states
 from edgefl_server.aggregation.rounds import Assignment, AssignmentState, Round, RoundState, rest_seconds
+from edgefl_server.aggregation.schedules import (
+    Change,
+    Concerned,
+    FoldState,
+    Schedule,
+    Standing,
+    schedule_for,
+)
 from edgefl_server.aggregation.seeds import task_seed
 from edgefl_server.aggregation.settings import STRATEGIES, RunSettings
 from edgefl_server.aggregation.strategies import Accumulator, Demand, FedAvg, Strategy, StrategyState, Update
@@ -15,15 +23,20 @@ __all__ = [
     "Accumulator",
     "Assignment",
     "AssignmentState",
+    "Change",
+    "Concerned",
     "Contribution",
     "Demand",
     "Expectation",
     "FedAvg",
+    "FoldState",
     "Merged",
     "ModelLimits",
     "Round",
     "RoundState",
     "RunSettings",
+    "Schedule",
+    "Standing",
     "Strategy",
     "StrategyState",
     "Update",
@@ -31,6 +44,7 @@ __all__ = [
     "finalise",
     "merge",
     "rest_seconds",
+    "schedule_for",
     "settle",
     "strategy_for",
     "sum_states",

@@ -69,6 +69,7 @@ class RunSettings:
         strategy: one of `STRATEGIES`.
         mu: FedProx's mu or FedDyn's alpha; 0 for the others.
         server_learning_rate: of SCAFFOLD's and FedSGD's server step; None: 1 for SCAFFOLD, the model's for FedSGD.
+        schedule: who gets which task when, by the name under which it is registered.
     """
 
     rounds: int
@@ -92,6 +93,7 @@ class RunSettings:
     strategy: str = "fedavg"
     mu: float = 0.0
     server_learning_rate: float | None = None
+    schedule: str = "synchronous"
 
     def __post_init__(self) -> None:
         self._require("rounds", self.rounds, 1, 1_000_000)

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from edgefl_server.aggregation import RunSettings
+from edgefl_server.aggregation import RunSettings, schedule_for
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
@@ -51,11 +51,13 @@ class NewRun(BaseModel):
     strategy: str = "fedavg"
     mu: float = 0.0
     server_learning_rate: float | None = None
+    schedule: str = "synchronous"
 
     def settings(self) -> RunSettings:
         """The settings, checked."""
         settings = RunSettings(**{field.name: getattr(self, field.name) for field in fields(RunSettings)})
         settings.require_meaning()  # before the model is read
+        schedule_for(settings)
         return settings
 
 
