@@ -219,6 +219,7 @@ def create(
         float, typer.Option(help="Updates with a larger L2 norm are refused.", show_default="1e6")
     ] = 1e6,
     seed: Annotated[int, typer.Option(help="Makes the run repeatable.", show_default="drawn")] = 0,
+    schedule: Annotated[str, typer.Option(help="Who gets which task when.")] = "synchronous",
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
     state: StateOption = None,
     server: ServerOption = None,
@@ -234,6 +235,7 @@ def create(
         "rounds": rounds,
         "target": target,
         "strategy": strategy,
+        "schedule": schedule,
         "mu": mu,
         "server_learning_rate": server_learning_rate,
         "minimum": minimum,

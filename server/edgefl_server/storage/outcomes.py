@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
@@ -12,20 +14,21 @@ from edgefl.errors import EdgeflError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 from edgefl_server.aggregation import (
     AssignmentState,
+    Change,
+    Concerned,
     Expectation,
+    FoldState,
     ModelLimits,
-    Round,
-    RoundState,
-    RunSettings,
     decode_outcome,
-    strategy_for,
     validate,
 )
+from edgefl_server.storage.changes import apply
 from edgefl_server.storage.clock import Moment
-from edgefl_server.storage.round_rows import Disposition, TaskRows, find_task, load_round, save_round
-from edgefl_server.storage.runs import fail_run_if_hopeless
+from edgefl_server.storage.cohorts import concerned_by_time, demand_of
+from edgefl_server.storage.found_tasks import FoundTask, find_task
+from edgefl_server.storage.runs import after_failed_fold
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, table
+from edgefl_server.storage.tables import AssignmentRow, Disposition, OutcomeRow, table
 from edgefl_server.storage.uploads import Upload
 
 __all__ = [
@@ -110,9 +113,10 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
         ReplacedDatabaseError: what is accepted would be found by nobody.
     """
     with state.database.read() as session:
-        task = find_task(session, device, task_id)
-        most_bytes = _BYTES_PER_ELEMENT * (task.run.weight_size + task.run.statistic_size) + _BYTES_BESIDE_VECTORS
-        if digest is None and task.outcome is not None:
+        task = find_task(session, device, task_id, state.clock())
+        elements = task.gathering.weight_size + task.statistic_size
+        most_bytes = _BYTES_PER_ELEMENT * elements + _BYTES_BESIDE_VECTORS
+        if digest is None and task.digest is not None:
             return Looked(accepted=False, most_bytes=most_bytes)
         expected = _admit(task, digest or "")
     if expected is None:
@@ -130,10 +134,10 @@ def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -
         StorageError: what is here cannot be read.
     """
     with state.database.read() as session:
-        task = find_task(session, device, task_id)
+        task = find_task(session, device, task_id, state.clock())
         if _admit(task, digest) is None:
-            assert task.outcome is not None
-            return task.outcome.size
+            assert task.size is not None
+            return task.size
     return state.uploads.received(device, task_id, digest)
 
 
@@ -179,15 +183,18 @@ def accept_upload(
             state.outcomes.adopt(upload.path, digest)
         try:
             with state.database.write() as session:
-                task = find_task(session, device, task_id)
+                now = state.now()
+                task = find_task(session, device, task_id, now.clock)
                 if _admit(task, digest) is None:
                     return Accepted()
-                after = _record(session, task, state.now(), noted, digest, size)
+                change = _record(session, task, now, noted, digest, size)
         except (NotWantedError, OutcomeRefusedError):
             # The round closed, or another outcome came, while this one was checked: no row names the file.
             state.outcomes.delete(digest)
             raise
-        return Accepted(made_room=not done, closed=not after.state.takes_outcomes)
+        schedule, before, after = task.gathering.schedule, task.gathering.standing, change.following or change.standing
+        made_room = not done or schedule.places(after, 0, 0) > schedule.places(before, 0, 0)
+        return Accepted(made_room=made_room, closed=not change.standing.state.takes_outcomes)
     finally:
         upload.discard()
 
@@ -209,48 +216,50 @@ def sweep_uploads(state: ServerState) -> None:
     state.uploads.sweep(wanted)
 
 
-def _admit(task: TaskRows, digest: str) -> Expectation | None:
+def _admit(task: FoundTask, digest: str) -> Expectation | None:
     """What the outcome has to fit; None when just this one was accepted before."""
-    assignment, run, row, earlier = task.assignment, task.run, task.round, task.outcome
-    task_id = assignment.task_id
-    if earlier is not None:
-        if earlier.digest == digest:
+    if task.digest is not None:
+        if task.digest == digest:
             return None
         raise OutcomeRefusedError(
-            "conflicting_outcome", f"Task {task_id} has another outcome already, which stays the one that counts."
+            "conflicting_outcome", f"Task {task.task_id} has another outcome already, which stays the one that counts."
         )
-    round_state = RoundState(row.state)
-    if assignment.state != AssignmentState.OPEN.value or not round_state.takes_outcomes:
-        if round_state in (RoundState.FOLDING, RoundState.DONE):
-            raise NotWantedError("surplus", f"Round {assignment.round} closed without task {task_id}.")
-        if round_state is RoundState.FAILED:
-            raise NotWantedError("stale", f"Round {assignment.round} was given up: {row.why}.")
-        if assignment.state == AssignmentState.FAILED.value:
-            raise NotWantedError("stale", f"Task {task_id} took longer than a task of this run may.")
-        raise NotWantedError("stale", f"Task {task_id} was silent for too long and went to another device.")
-    settings = RunSettings.from_json(run.settings)
+    if not task.is_wanted:
+        if task.fold_state in (FoldState.FOLDING, FoldState.DONE):
+            raise NotWantedError("surplus", f"Round {task.fold} closed without task {task.task_id}.")
+        if task.fold_state is FoldState.FAILED:
+            raise NotWantedError("stale", f"Round {task.fold} was given up: {task.fold_why}.")
+        if task.assignment.state is AssignmentState.OUT_OF_TIME:
+            raise NotWantedError("stale", f"Task {task.task_id} took longer than a task of this run may.")
+        raise NotWantedError("stale", f"Task {task.task_id} was silent for too long and went to another device.")
+    of = task.gathering
     return Expectation(
-        task_id=task_id,
-        base_weights_hash=row.base_weights_hash,
-        layout_hash=run.layout_hash,
-        weight_size=run.weight_size,
-        statistic_size=run.statistic_size,
-        max_norm=settings.norm_bound,
-        sections=strategy_for(settings, run.weight_size).demand.sections,
-        limits=ModelLimits.from_json(run.limits),
+        task_id=task.task_id,
+        base_weights_hash=task.base_weights_hash,
+        layout_hash=task.layout_hash,
+        weight_size=of.weight_size,
+        statistic_size=task.statistic_size,
+        max_norm=of.settings.norm_bound,
+        sections=demand_of(of.settings_text, of.weight_size).sections,
+        limits=_limits(task.limits_text),
     )
 
 
-def _record(session: Session, task: TaskRows, now: Moment, outcome: Outcome, digest: str, size: int) -> Round:
-    """Writes down an outcome and what it means for its round, which is returned."""
-    assignment, run = task.assignment, task.run
-    status = OutcomeStatus(outcome.status)
+@lru_cache(maxsize=64)
+def _limits(text: str) -> ModelLimits:
+    return ModelLimits.from_json(json.loads(text))
+
+
+def _record(session: Session, task: FoundTask, now: Moment, outcome: Outcome, digest: str, size: int) -> Change:
+    """Writes down an outcome and what it changes, which is returned."""
+    of, status = task.gathering, OutcomeStatus(outcome.status)
     session.execute(
         _INSERT,
         {
             "task_id": outcome.task_id,
-            "run": run.run,
-            "round": assignment.round,
+            "run": of.run,
+            "fold": of.fold,
+            "device": task.assignment.device,
             "digest": digest,
             "size": size,
             "status": status.name.lower(),
@@ -261,13 +270,16 @@ def _record(session: Session, task: TaskRows, now: Moment, outcome: Outcome, dig
             "accepted_at": now.date,
         },
     )
-    before = load_round(session, run, assignment.round)
-    after = before.settle(assignment.device, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
-    save_round(session, run, assignment.round, before, after, now.clock)
-    if after.state is RoundState.FAILED:
-        session.flush()
-        fail_run_if_hopeless(session, run, now)
-    return after
+    concerned = Concerned(task.assignment)
+    if task.any_overdue:
+        concerned = concerned_by_time(session, of, now.clock, task.assignment)
+    change = of.schedule.settle(
+        of.standing, concerned, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY
+    )
+    apply(session, of, change, now)
+    if change.standing.state is FoldState.FAILED:
+        after_failed_fold(session, of.run, of.fold, of.settings.rounds, now)
+    return change
 
 
 def _name(reason: IntEnum | int) -> str:
