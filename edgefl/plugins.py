@@ -37,7 +37,7 @@ class Registry(Generic[T]):
         kind: what the entries are, in the singular, for messages: ``strategy``.
         group: of the entry points: ``edgefl.strategies``. An entry point's name is the entry's.
         check: raises `EdgeflError` where an entry point's object is no such entry; is called with its name and with it.
-        error: what `get` raises.
+        error: what a wrong name is refused with.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.kind = kind
         self.group = group
-        self._check = check
+        self._checks = [check]
         self._error = error
         self._entries: dict[str, T] = {}
         self._searched = False
@@ -63,21 +63,25 @@ class Registry(Generic[T]):
             name: lower-case letters, digits, dots, dashes and underscores; at most 64.
 
         Raises:
-            InvalidSettingError: the name is no name, or another entry has it.
+            EdgeflError: of the registry's type: the name is no name, or another entry has it.
         """
 
         def add(entry: T) -> T:
             if not _NAME.fullmatch(name):
-                raise InvalidSettingError(
+                raise self._error(
                     f"A {self.kind}'s name expects 1 to 64 lower-case letters, digits and ._-, got {name!r:.80}."
                 )
             if self._entries.setdefault(name, entry) is not entry:
-                raise InvalidSettingError(
+                raise self._error(
                     f"A {self.kind} named {name!r} is registered already.", hint="Give yours another name."
                 )
             return entry
 
         return add
+
+    def require(self, check: Callable[[str, object], None]) -> None:
+        """Adds a check of entry points' objects that needs more than the registry's module knows."""
+        self._checks.append(check)
 
     def get(self, name: str) -> T:
         """The entry of a name.
@@ -122,7 +126,8 @@ class Registry(Generic[T]):
         for point in sorted(set(entry_points(group=self.group)), key=order):
             try:
                 entry = point.load()
-                self._check(point.name, entry)
+                for check in self._checks:
+                    check(point.name, entry)
                 self.register(point.name)(entry)
             except Exception as error:
                 owner = f" of {point.dist.name}" if point.dist is not None else ""
