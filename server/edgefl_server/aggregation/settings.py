@@ -81,6 +81,7 @@ class RunSettings:
         max_update_norm: an outcome whose weight section has a larger L2 norm is refused. The default only stops
             what no training produces.
         seed: all randomness of the run derives from it.
+        schedule: who gets which task when, by the name under which it is registered.
     """
 
     rounds: int = setting(help="How many rounds.", lowest=1, highest=1_000_000)
@@ -169,6 +170,7 @@ class RunSettings:
         why=_NORM_HINT,
     )
     seed: int = setting(0, help="Makes the run repeatable.", shown="drawn", lowest=0, highest=2**63 - 1)
+    schedule: str = setting("synchronous", help="Who gets which task when.")
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 
-from edgefl_server.aggregation import RunSettings, Setting, run_settings
+from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
@@ -34,6 +34,7 @@ class _NewRun(BaseModel):
         """The settings, checked."""
         settings = RunSettings.of(**{each.name: getattr(self, each.name) for each in run_settings()})
         settings.require_meaning()  # before the model is read
+        schedule_for(settings)
         return settings
 
 

@@ -37,7 +37,7 @@ from edgefl_server.storage import (
     sweep_outcomes,
     weights_of_round,
 )
-from edgefl_server.storage.tables import OutcomeRow, RunRow
+from edgefl_server.storage.tables import OutcomeRow, RunRow, VersionRow
 from fake_device import Identity, outcome_for
 from model_files import make_model_file
 
@@ -228,7 +228,7 @@ class Promises(RuleBasedStateMachine):
         rounds = {entry["round"]: entry for entry in run_status(self.state, self.run)["history"]}
         fate = {"done": "folded", "failed": "discarded"}
         for row in rows:
-            assert row.disposition == fate.get(rounds[row.round]["state"], "accepted")
+            assert row.disposition == fate.get(rounds[row.fold]["state"], "accepted")
             if row.disposition != "folded":
                 assert self.state.outcomes.path(row.digest) is not None
 
@@ -253,7 +253,8 @@ class Promises(RuleBasedStateMachine):
             expected, _ = strategy.apply(expected, Updates.of(updates), Cohort(DEVICES))
             assert self.weights(entry["weights_hash"]).tobytes() == expected.weights.tobytes()
         with self.state.database.read() as session:
-            slots = session.get_one(RunRow, self.run).slots
+            version = session.get_one(RunRow, self.run).version
+            slots = session.get_one(VersionRow, (self.run, version)).slots
         kept = {name: self.weights(digest).tobytes() for name, digest in slots.items()}
         assert kept == {name: vector.tobytes() for name, vector in expected.slots.items()}
 
