@@ -22,7 +22,7 @@ PEERS_STAMP := $(PEERS)/.made-from-$(shell cat benchmarks/peers-constraints.txt 
 
 ONE_HALF := $(addprefix tests/converters/,blame building cli exporting flatbuffer training_step)
 
-.PHONY: help setup demo test test-slow test-network coverage lint bench bench-peers bench-arm dist messages clean
+.PHONY: help setup demo test test-slow test-network coverage strategies lint bench bench-peers bench-arm dist messages clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST
 
 test-network: setup ## The tests that install the wheel into an empty environment (needs a package registry)
 	@$(BIN)/python -m pytest -q -m network
+
+strategies: setup ## Write the table of strategies in docs/operating.md
+	@cd server && ../$(BIN)/python -m edgefl_server.strategy_table ../docs/operating.md
 
 coverage: setup ## Convert everything that Keras has, train it beside Keras, and write docs/coverage.md
 	@cd tests && $(CURDIR)/$(BIN)/python -m keras_coverage

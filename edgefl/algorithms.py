@@ -1,16 +1,95 @@
-"""Federated algorithms that need more of a model file than plain training, and what each needs."""
+"""Federated algorithms by name, and what each needs of devices and of their model file: the one table of it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.wire.vocabulary import Correction, TaskKind
 
-__all__ = ["ALGORITHMS", "check_plain_sgd", "check_supports", "supported"]
+__all__ = [
+    "ALGORITHMS",
+    "CONTROL",
+    "Algorithm",
+    "algorithm",
+    "check_plain_sgd",
+    "check_supports",
+    "correcting",
+    "supported",
+]
 
-ALGORITHMS = ("fedprox", "scaffold", "feddyn", "fedsgd")
-"""What ``edgefl convert --algorithm`` takes."""
+CONTROL = "control"
+"""The task's vector that is SCAFFOLD's ``c``, and the outcome's section that is ``c_i⁺ - c_i``."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What an algorithm needs; without anything: plain training and a delta, which every device and file can do.
+
+    Attributes:
+        name: what ``--algorithm`` calls it.
+        title: what its paper calls it.
+        proximal: steps take ``mu``, the weight of a term that pulls to the received weights.
+        correction: what devices add to the gradient.
+        kind: of the tasks.
+        plain_sgd: its formula holds for plain SGD with a constant learning rate only.
+    """
+
+    name: str = ""
+    title: str = ""
+    proximal: bool = False
+    correction: Correction = Correction.NONE
+    kind: TaskKind = TaskKind.TRAIN
+    plain_sgd: bool = False
+
+    @property
+    def corrected(self) -> bool:
+        """Whether a vector is added to the gradient."""
+        return self.correction is not Correction.NONE
+
+    @property
+    def gradient(self) -> bool:
+        """Whether devices send a gradient instead of a trained delta."""
+        return self.kind is TaskKind.GRADIENT
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """What a task names beside the weights, and its device may fetch."""
+        return (CONTROL,) if self.correction is Correction.SCAFFOLD else ()
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Of an outcome; ``statistics`` only where the layout has some."""
+        return ("gradient",) if self.gradient else ("delta", "statistics", *self.vectors)
+
+    def is_possible(self, manifest: ModelManifest) -> bool:
+        """Whether a model file has the signatures."""
+        return (
+            (manifest.has_proximal_term or not self.proximal)
+            and (manifest.has_correction or not self.corrected)
+            and (manifest.has_gradient or not self.gradient)
+        )
+
+    def is_reason_for(self, manifest: ModelManifest) -> bool:
+        """Whether a file like this one has to be made for the algorithm."""
+        if self.gradient:
+            return manifest.has_gradient
+        return (self.proximal, self.corrected) == (manifest.has_proximal_term, manifest.has_correction)
+
+
+_ALGORITHMS = {
+    each.name: each
+    for each in (
+        Algorithm("fedprox", "FedProx", proximal=True),
+        Algorithm("scaffold", "SCAFFOLD", correction=Correction.SCAFFOLD, plain_sgd=True),
+        Algorithm("feddyn", "FedDyn", proximal=True, correction=Correction.FEDDYN),
+        Algorithm("fedsgd", "FedSGD", kind=TaskKind.GRADIENT),
+    )
+}
+ALGORITHMS = tuple(_ALGORITHMS)
+"""What ``edgefl convert --algorithm`` takes: the algorithms that need more of a model file than plain training."""
 
 _INERT = {
     "momentum": (0, None),
@@ -24,39 +103,45 @@ _INERT = {
 """Settings of Keras's SGD, and the values at which a step is ``w - learning_rate * gradient``."""
 
 
+def algorithm(name: str) -> Algorithm:
+    """The algorithm of a name; one that needs nothing where the name is not of `ALGORITHMS`."""
+    return _ALGORITHMS.get(name, Algorithm())
+
+
+def correcting(correction: int) -> Algorithm:
+    """The algorithm that a task's correction is of; one that needs nothing where there is none, or it is not known."""
+    having = (each for each in _ALGORITHMS.values() if each.corrected and each.correction == correction)
+    return next(having, Algorithm())
+
+
 def supported(manifest: ModelManifest) -> tuple[str, ...]:
     """The algorithms of `ALGORITHMS` that a model file can take part in."""
     return tuple(name for name in ALGORITHMS if _complaint(manifest, name) is None)
 
 
-def check_supports(manifest: ModelManifest, algorithm: str) -> None:
+def check_supports(manifest: ModelManifest, name: str) -> None:
     """Whether a model file can take part in an algorithm.
 
     Args:
         manifest: the file's.
-        algorithm: one of `ALGORITHMS`; every file can do others.
+        name: one of `ALGORITHMS`; every file can do others.
 
     Raises:
         InvalidSettingError: it lacks a signature, or its optimizer does not fit; the hint is the way out.
     """
-    complaint = _complaint(manifest, algorithm)
+    complaint = _complaint(manifest, name)
     if complaint is not None:
         raise complaint
 
 
-def _complaint(manifest: ModelManifest, algorithm: str) -> InvalidSettingError | None:
-    needs = {
-        "fedprox": manifest.has_proximal_term,
-        "scaffold": manifest.has_correction,
-        "feddyn": manifest.has_proximal_term and manifest.has_correction,
-        "fedsgd": manifest.has_gradient,
-    }
-    if not needs.get(algorithm, True):
+def _complaint(manifest: ModelManifest, name: str) -> InvalidSettingError | None:
+    needs = algorithm(name)
+    if not needs.is_possible(manifest):
         return InvalidSettingError(
-            f"The model file was not made for {algorithm}.", hint=f"Convert it with --algorithm {algorithm}."
+            f"The model file was not made for {name}.", hint=f"Convert it with --algorithm {name}."
         )
     try:
-        if algorithm == "scaffold":
+        if needs.plain_sgd:
             check_plain_sgd(manifest.optimizer)
     except InvalidSettingError as error:
         return error

@@ -1,4 +1,4 @@
-"""How a vector of float32 becomes bytes on the wire, by name."""
+"""How a vector of float32 becomes bytes on the wire, by name; others come from entry points ``edgefl.codecs``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import CodecError
+from edgefl.plugins import Registry
 
-__all__ = ["Codec", "codec", "codec_names", "register"]
+__all__ = ["CODECS", "Codec", "codec", "codec_names", "register"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,22 @@ class Codec:
     decode: Callable[[bytes | memoryview, int], NDArray[np.float32]]
 
 
-_REGISTRY: dict[str, Codec] = {}
+def _check(name: str, entry: object) -> None:
+    if not isinstance(entry, Codec) or entry.name != name:
+        raise CodecError(f"it is no Codec of the name {name!r}.")
+
+
+CODECS: Registry[Codec] = Registry("codec", "edgefl.codecs", check=_check, error=CodecError)
+"""All codecs; a device and its server must both have the one that a run uses."""
 
 
 def register(new: Codec) -> Codec:
-    """Adds a codec; its name must be free."""
-    if new.name in _REGISTRY:
-        raise CodecError(f"A codec named {new.name!r} is registered already.")
-    _REGISTRY[new.name] = new
-    return new
+    """Adds a codec; its name must be free.
+
+    Raises:
+        CodecError: it is not.
+    """
+    return CODECS.register(new.name)(new)
 
 
 def codec(name: str) -> Codec:
@@ -46,15 +54,12 @@ def codec(name: str) -> Codec:
     Raises:
         CodecError: there is none.
     """
-    try:
-        return _REGISTRY[name]
-    except KeyError:
-        raise CodecError(f"Unknown codec {name!r}, expected one of {', '.join(codec_names())}.") from None
+    return CODECS.get(name)
 
 
 def codec_names() -> tuple[str, ...]:
     """All names, sorted."""
-    return tuple(sorted(_REGISTRY))
+    return tuple(sorted(CODECS.names()))
 
 
 def _fixed_width(name: str, dtype: str) -> Codec:
@@ -79,5 +84,5 @@ def _fixed_width(name: str, dtype: str) -> Codec:
     return Codec(name, encode, decode)
 
 
-register(_fixed_width("float32", "<f4"))
 register(_fixed_width("float16", "<f2"))
+register(_fixed_width("float32", "<f4"))

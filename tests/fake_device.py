@@ -99,11 +99,19 @@ class FakeDevice:
 
     def step(self, wait: float = 0.0) -> bool | None:
         """One task: True when its outcome was accepted, None when there was no work."""
+        task = self.take(wait)
+        return None if task is None else self.send(task)
+
+    def take(self, wait: float = 0.0) -> Task | None:
+        """The device's task; None when there is no work."""
         answer = self.call("POST", "/v1/tasks/next", json.dumps({"wait": wait}).encode())
         if answer.status == 204:
             return None
         assert answer.status == 200, answer.data
-        task = Task.decode(answer.data)
+        return Task.decode(answer.data)
+
+    def send(self, task: Task) -> bool:
+        """Does a task, and sends its outcome: True when it was accepted."""
         fetched = self.call("GET", f"/v1/weights/{task.base_weights_hash}")
         if fetched.status == 404:  # the task was taken away in between
             return False

@@ -24,6 +24,7 @@ from edgefl.hashing import sha256
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
+from edgefl_server.setting_options import with_settings
 
 __all__ = ["run", "server"]
 
@@ -201,98 +202,31 @@ def _for_devices(url: str, client: OperatorClient) -> str:
 
 
 @run.command()
+@with_settings
 def create(
     model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="A file made by `edgefl convert`.")],
     population: Annotated[str, typer.Option(help="Whose devices train.")],
-    rounds: Annotated[int, typer.Option(help="How many rounds.")],
-    target: Annotated[int, typer.Option(help="Outcomes that close a round.")],
-    strategy: Annotated[
-        str, typer.Option(help="How updates become new weights: fedavg, fedprox, scaffold, feddyn or fedsgd.")
-    ] = "fedavg",
-    mu: Annotated[float, typer.Option(help="FedProx's mu, FedDyn's alpha.", show_default="none")] = 0.0,
-    server_learning_rate: Annotated[
-        float | None,
-        typer.Option(help="The server's own step.", show_default="scaffold: 1, fedsgd: the model's"),
-    ] = None,
-    minimum: Annotated[int, typer.Option(help="Outcomes that suffice at the deadline.", show_default="the target")] = 0,
-    over_selection: Annotated[
-        float, typer.Option(help="Devices asked per outcome wanted.", show_default="1.3 with a deadline, else 1")
-    ] = 0.0,
-    deadline: Annotated[
-        float, typer.Option(help="Seconds that a round waits for outcomes.", show_default="for ever")
-    ] = 0.0,
-    max_failures: Annotated[
-        int,
-        typer.Option(
-            help="A round gives up when so many devices failed.", show_default="as many as it asks, and at least 3"
-        ),
-    ] = 0,
-    lease_seconds: Annotated[float, typer.Option(help="Silence after which a device may lose its place.")] = 300.0,
-    task_seconds: Annotated[
-        float, typer.Option(help="The longest that a task may take.", show_default="12 leases")
-    ] = 0.0,
-    epochs: Annotated[int, typer.Option(help="Passes over each device's data.")] = 1,
-    max_steps: Annotated[int, typer.Option(help="Batches per task.", show_default="no limit")] = 0,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of the devices' steps.", show_default="the model's")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows per step.", show_default="the model's")] = 0,
-    codec: Annotated[str, typer.Option(help="How devices write updates: float32 or float16.")] = "float32",
-    clip_norm: Annotated[
-        float, typer.Option(help="Devices clip updates to this L2 norm.", show_default="no clipping")
-    ] = 0.0,
-    max_examples: Annotated[int, typer.Option(help="A device counts for at most so many examples.")] = 100_000,
-    max_weight_ratio: Annotated[
-        float, typer.Option(help="And for at most so many times the round's median; 0: no such limit.")
-    ] = 10.0,
-    max_update_norm: Annotated[
-        float, typer.Option(help="Updates with a larger L2 norm are refused.", show_default="1e6")
-    ] = 1e6,
-    seed: Annotated[int, typer.Option(help="Makes the run repeatable.", show_default="drawn")] = 0,
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
     state: StateOption = None,
     server: ServerOption = None,
     format: FormatOption = Format.text,
+    **settings: Any,
 ) -> None:
     """Create a run: devices of the population begin at once, as far as older runs of it have no place for them."""
     try:
         data = model.read_bytes()
     except OSError as error:
         raise storage_error(error, "read", model) from error
-    settings = {
-        "population": population,
-        "rounds": rounds,
-        "target": target,
-        "strategy": strategy,
-        "mu": mu,
-        "server_learning_rate": server_learning_rate,
-        "minimum": minimum,
-        "over_selection": over_selection,
-        "deadline_seconds": deadline,
-        "max_failures": max_failures,
-        "lease_seconds": lease_seconds,
-        "task_seconds": task_seconds,
-        "epochs": epochs,
-        "max_steps": max_steps,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "codec": codec,
-        "clip_norm": clip_norm,
-        "max_examples": max_examples,
-        "max_weight_ratio": max_weight_ratio,
-        "max_update_norm": max_update_norm,
-        "seed": seed,
-        "name": name,
-    }
-    status = OperatorClient.find(state, server).upload("/v1/runs", settings, data)
+    query = {"population": population, "name": name, **settings}
+    status = OperatorClient.find(state, server).upload("/v1/runs", query, data)
     for line in run_text.troubles(status):
         progress(line)
     emit(
         status,
         format,
         lambda: (
-            f"run {status['run']}: {run_text.counted(rounds, 'round')} of {run_text.counted(target, 'outcome')} "
-            f"from {population}"
+            f"run {status['run']}: {run_text.counted(settings['rounds'], 'round')} of "
+            f"{run_text.counted(settings['target'], 'outcome')} from {population}"
         ),
     )
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from edgefl.algorithms import ALGORITHMS, check_plain_sgd, check_supports
+from edgefl.algorithms import ALGORITHMS, Algorithm, algorithm, check_plain_sgd, check_supports, correcting
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
+from edgefl.wire.vocabulary import Correction
 from model_files import make_model_file
 
 
@@ -56,3 +57,20 @@ def test_kerass_plain_sgd_is_plain() -> None:
     config = {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": None, "clipnorm": None}
     config |= {"global_clipnorm": None, "clipvalue": None, "use_ema": False, "gradient_accumulation_steps": None}
     check_plain_sgd({"class_name": "SGD", "config": config})
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_file_made_for_an_algorithm_is_a_reason_for_just_that_one(name: str) -> None:
+    found = manifest(name)
+    assert [each for each in ALGORITHMS if algorithm(each).is_reason_for(found)] == [name]
+
+
+def test_what_is_not_in_the_table_needs_nothing() -> None:
+    assert algorithm("fedavg") == algorithm("median") == Algorithm()
+    assert Algorithm().sections == ("delta", "statistics")
+
+
+def test_the_correction_of_a_task_leads_back_to_its_algorithm() -> None:
+    assert correcting(Correction.SCAFFOLD) is algorithm("scaffold")
+    assert correcting(Correction.FEDDYN) is algorithm("feddyn")
+    assert correcting(Correction.NONE) == Algorithm()

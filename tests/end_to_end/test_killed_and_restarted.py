@@ -55,7 +55,7 @@ class Run:
             process.finish(patience=600)
         self.status = self.fleet.status(self.run)
         self.weights = self.fleet.weights(self.run)
-        self.folded = self.fleet.query("SELECT task_id, disposition, digest, round FROM outcomes ORDER BY task_id")
+        self.folded = self.fleet.query("SELECT task_id, disposition, digest, fold FROM outcomes ORDER BY task_id")
 
     def close(self):
         self.proxy.close()

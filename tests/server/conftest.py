@@ -57,7 +57,7 @@ class Fleet:
         values = {"rounds": 3, "target": 2, "seed": 7, **settings}
         statistics = values.get("strategy") != "fedsgd"
         model = make_model_file(default_parameters(statistics), algorithms=ALGORITHMS)
-        return create_run(self.state, model, "people", RunSettings(**values))  # type: ignore[arg-type]
+        return create_run(self.state, model, "people", RunSettings.of(**values))
 
     def outcome(self, task: Task) -> Outcome:
         weights = np.frombuffer(self.state.weights.get(task.base_weights_hash), "<f4")

@@ -312,7 +312,7 @@ def test_a_full_disk_is_507_for_devices_and_nothing_is_half_written(tmp_path: Pa
 def test_help_and_wrong_options_name_the_options(tmp_path: Path) -> None:
     done = edgefl("run", "create", "--help")
     assert done.returncode == 0
-    for option in ("--population", "--over-selection", "--deadline", "--clip-norm", "--format"):
+    for option in ("--population", "--over-selection", "--deadline-seconds", "--clip-norm", "--format"):
         assert option in done.stdout
     assert edgefl("server", "start").returncode == 2
 

@@ -61,7 +61,7 @@ def assert_folded_exactly_once(server: ServerProcess, devices: list[FakeDevice],
     connection = sqlite3.connect(f"file:{server.state / 'server.sqlite'}?mode=ro", uri=True)
     folded = [row[0] for row in connection.execute("SELECT task_id FROM outcomes WHERE disposition = 'folded'")]
     others = connection.execute("SELECT count(*) FROM outcomes WHERE disposition != 'folded'").fetchone()[0]
-    per_round = connection.execute("SELECT round, count(*) FROM outcomes GROUP BY round").fetchall()
+    per_round = connection.execute("SELECT fold, count(*) FROM outcomes GROUP BY fold").fetchall()
     connection.close()
     accepted = {task for device in devices for task in device.accepted}
     assert others == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,11 @@ import typer
 
 import edgefl_server
 from edgefl.codecs import codec_names
-from edgefl_server.aggregation import RunSettings
+from edgefl_server.aggregation import STRATEGIES, run_settings
 from edgefl_server.cli import run
 from edgefl_server.http import create_app
 from edgefl_server.http.operator_routes import NewRun
+from edgefl_server.strategy_table import with_table
 
 DOCS = Path(__file__).parents[2] / "docs"
 PROTOCOL, OPERATING = (DOCS / f"{name}.md" for name in ("protocol", "operating"))
@@ -50,11 +50,10 @@ def options() -> list[str]:
 
 
 def test_settings_query_and_options_of_a_run_are_in_step() -> None:
-    settings = {field.name: field.default for field in fields(RunSettings) if field.default is not MISSING}
+    settings = {each.name: each.default for each in run_settings() if not each.required}
     query = {name: field.default for name, field in NewRun.model_fields.items() if not field.is_required()}
     command = typer.main.get_command(run).commands["create"]  # type: ignore[attr-defined]
     chosen = {parameter.name: parameter.default for parameter in command.params if not parameter.required}
-    chosen["deadline_seconds"] = chosen.pop("deadline")
     for name in ("state", "server", "format", "help"):
         chosen.pop(name, None)
     assert query == {**settings, "name": ""}
@@ -64,3 +63,10 @@ def test_settings_query_and_options_of_a_run_are_in_step() -> None:
 @pytest.mark.parametrize("option", options())
 def test_every_option_of_a_run_is_in_the_operators_page(option: str) -> None:
     assert option in OPERATING.read_text() or option == "--help"
+
+
+def test_the_table_of_strategies_is_what_they_say_of_themselves() -> None:
+    text = OPERATING.read_text()
+    assert with_table(text) == text, "run `make strategies`"
+    for name in STRATEGIES.names():
+        assert f"| `{name}` |" in text

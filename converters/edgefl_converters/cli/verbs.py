@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import edgefl_converters
+from edgefl.algorithms import ALGORITHMS
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.targets import ALL, TARGETS
@@ -59,7 +60,7 @@ def convert(
     ] = None,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="Support fedprox, scaffold, feddyn or fedsgd; may be repeated."),
+        typer.Option(help=f"Support {', '.join(ALGORITHMS[:-1])} or {ALGORITHMS[-1]}; may be repeated."),
     ] = None,
     quantize_frozen: Annotated[
         str | None, typer.Option(help="Store large frozen weights as float16 or int8; what is trained stays float32.")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgefl.algorithms import ALGORITHMS, algorithm
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.targets import ALL, included
@@ -69,16 +70,10 @@ class Options:
 
 def options_of(manifest: ModelManifest) -> Options:
     """Options that make a file like an existing one."""
-    algorithms = {
-        "fedprox": manifest.has_proximal_term and not manifest.has_correction,
-        "scaffold": manifest.has_correction and not manifest.has_proximal_term,
-        "feddyn": manifest.has_proximal_term and manifest.has_correction,
-        "fedsgd": manifest.has_gradient,
-    }
     return Options(
         FineTuning.from_json(manifest.fine_tuning),
         [glob.escape(f"/{parameter.name}") for parameter in manifest.local_parameters],
-        [name for name, there in algorithms.items() if there],
+        [name for name in ALGORITHMS if algorithm(name).is_reason_for(manifest)],
         manifest.fine_tuning.get("quantize_frozen"),
         manifest.target,
         manifest.micro_batch,

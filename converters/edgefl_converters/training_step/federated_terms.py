@@ -14,12 +14,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgefl.algorithms import ALGORITHMS, check_plain_sgd
+from edgefl.algorithms import ALGORITHMS, algorithm, check_plain_sgd
 from edgefl.errors import InvalidSettingError
 
 __all__ = ["FederatedTerms", "federated_terms_of", "require_algorithms"]
-
-_PROXIMAL, _CORRECTED = {"fedprox", "feddyn"}, {"scaffold", "feddyn"}
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,15 @@ def federated_terms_of(model: Any, algorithms: Collection[str], local: Collectio
         algorithms: of `ALGORITHMS`.
         local: identities of the variables that never travel: no algorithm reaches them.
     """
-    chosen = set(algorithms)
+    chosen = [algorithm(name) for name in algorithms]
+    proximal, corrected = any(each.proximal for each in chosen), any(each.corrected for each in chosen)
     weights = tuple(each for each in model.trainable_variables if id(each) not in local)
-    values = [each.value for each in weights] if chosen & (_PROXIMAL | _CORRECTED) else []
+    values = [each.value for each in weights] if proximal or corrected else []
     return FederatedTerms(
         weights,
-        tuple(tf.Variable(value, trainable=False) for value in values) if chosen & _PROXIMAL else (),
-        tuple(tf.Variable(tf.zeros_like(value), trainable=False) for value in values) if chosen & _CORRECTED else (),
-        "fedsgd" in chosen,
+        tuple(tf.Variable(value, trainable=False) for value in values) if proximal else (),
+        tuple(tf.Variable(tf.zeros_like(value), trainable=False) for value in values) if corrected else (),
+        any(each.gradient for each in chosen),
     )
 
 
@@ -105,9 +104,9 @@ def require_algorithms(algorithms: Sequence[str], optimizer: Any, *, local: bool
                 f"There is no algorithm {name!r} that a model file has to be made for.",
                 hint=f"Did you mean {near[0]!r}?" if near else f"Expected one of {', '.join(ALGORITHMS)}.",
             )
-    if "scaffold" in algorithms:
+    if any(algorithm(name).plain_sgd for name in algorithms):
         check_plain_sgd({"class_name": type(optimizer).__name__, "config": optimizer.get_config()})
-    if "fedsgd" in algorithms and local:
+    if local and any(algorithm(name).gradient for name in algorithms):
         raise InvalidSettingError(
             "FedSGD sends a gradient and trains nothing on the device, so parameters that stay there never change.",
             hint="Leave out --local or --algorithm fedsgd.",

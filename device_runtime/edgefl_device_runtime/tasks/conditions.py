@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from edgefl.algorithms import check_plain_sgd
+from edgefl.algorithms import check_plain_sgd, correcting
 from edgefl.codecs import codec_names
 from edgefl.errors import EdgeflError, HashMismatchError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind
-from edgefl_device_runtime.tasks.corrections import CONTROL, learning_rate_of
+from edgefl_device_runtime.tasks.corrections import learning_rate_of
 from edgefl_device_runtime.tasks.examples import Examples
 from edgefl_device_runtime.tasks.run_memory import LONGEST_ASKED
 
@@ -76,10 +76,11 @@ def check_supported(task: Task) -> None:
     if not isinstance(task.correction, Correction):
         raise _unsupported(f"its correction is {task.correction!r}")
     names = [each.name for each in task.extra_vectors]
-    if names != ([CONTROL] if task.correction is Correction.SCAFFOLD else []):
+    needs = correcting(task.correction)
+    if names != list(needs.vectors):
         raise _unsupported(f"it names the further vectors {', '.join(names) or 'none'}")
-    if task.correction is Correction.FEDDYN and task.mu == 0:
-        raise _unsupported("FedDyn expects mu above 0")
+    if needs.proximal and task.mu == 0:
+        raise _unsupported(f"{needs.title} expects mu above 0")
     if task.correction is not Correction.NONE and (task.kind != TaskKind.TRAIN or task.clip_norm > 0):
         raise _unsupported("a correction goes with training, and without clipping")
 
@@ -113,13 +114,14 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
     ]
     if lacking:
         raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, f"The model file was made without a {lacking[0]}.")
-    if task.correction is Correction.SCAFFOLD:
+    needs = correcting(task.correction)
+    if needs.plain_sgd:
         try:
             check_plain_sgd(manifest.optimizer)
         except InvalidSettingError as error:
             raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, error.message) from error
         if not learning_rate_of(task, manifest) > 0:
-            raise _unsupported("SCAFFOLD expects a learning rate above 0")
+            raise _unsupported(f"{needs.title} expects a learning rate above 0")
 
 
 def memory_bytes(task: Task, manifest: ModelManifest) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.algorithms import CONTROL
 from edgefl.errors import HashMismatchError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import Correction, Section, Task
@@ -15,12 +16,9 @@ from edgefl_device_runtime.tasks.control_variates import (
     scaffold_correction,
 )
 
-__all__ = ["CONTROL", "control_after", "correction_for", "learning_rate_of"]
+__all__ = ["control_after", "correction_for", "learning_rate_of"]
 
 Vector = NDArray[np.float32]
-
-CONTROL = "control"
-"""The task's extra vector that is SCAFFOLD's ``c``, and the outcome's section that is ``c_i⁺ - c_i``."""
 
 
 def correction_for(task: Task, manifest: ModelManifest, control: Vector | None, own: Vector | None) -> Vector | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.algorithms import CONTROL
 from edgefl.errors import HashMismatchError, MissingDependencyError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, Task, TaskKind
@@ -21,7 +22,7 @@ from edgefl_device_runtime.tasks.conditions import (
     check_fits,
     check_supported,
 )
-from edgefl_device_runtime.tasks.corrections import CONTROL, control_after, correction_for
+from edgefl_device_runtime.tasks.corrections import control_after, correction_for
 from edgefl_device_runtime.tasks.examples import Arrays, Examples, arrange
 from edgefl_device_runtime.tasks.outcomes import refusal, unfinished
 from edgefl_device_runtime.tasks.run_memory import Remembered, RunMemory, recall, remember

@@ -1,39 +1,52 @@
-"""What an operator decides about a run, checked once and never changed afterwards."""
+"""What an operator decides about a run, checked once and never changed afterwards.
+
+Every field is a `setting`, and so is every hyperparameter of every strategy: what the command line, HTTP and the
+documentation offer is `run_settings`.
+"""
 
 from __future__ import annotations
 
-import difflib
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from edgefl.codecs import codec_names
+from edgefl.codecs import CODECS, codec_names
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation.hyperparameters import (
+    LARGEST,
+    SMALLEST,
+    Setting,
+    SettingError,
+    check_ranges,
+    check_usual,
+    setting,
+    settings_of,
+    values_of,
+)
+from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
 
-__all__ = ["STRATEGIES", "RunSettings"]
-
-STRATEGIES = ("fedavg", "fedprox", "scaffold", "feddyn", "fedsgd")
+__all__ = ["RunSettings", "run_settings", "strategy_for"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
-_LARGEST = 1e30
 _LARGEST_RATE = 1e6
 """No training survives a step of that length."""
 _SMALLEST_NORM = 1e-6
 """A shorter update changes no float32 weight."""
-_SHORTEST_SECONDS = 1.0
-"""No device fetches, trains and sends in less."""
-_LARGEST_OVER_SELECTION = 10
+_NORM_HINT = "A shorter update changes no weight."
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 31e6
+"""No device fetches, trains and sends in less than the one; the other is a year."""
+_SECONDS_HINT = "These are seconds; 0 stands for no limit."
 _FAILURES_PER_DEVICE_ASKED = 10
 """More devices than that never fail in one round: a limit above is none."""
-"""Larger numbers are mistakes, and sums of them leave float32."""
-_SMALLEST = 1e-30
-"""Less is 0 in the float32 of a task."""
 _SMALLEST_FAILURES = 3
 """A round of one device does not give up because of the first one that it asks."""
 _LEASES_PER_TASK = 12
 _CLIP_TOLERANCE = 1.01
 """A delta that was clipped and then rounded to float16 may exceed the bound by about 0.05 %."""
+_RESERVED = ("model", "population", "name", "state", "server", "format", "help")
+"""What a run is created with beside its settings."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,8 @@ class RunSettings:
     Attributes:
         rounds: how many rounds; a failed round counts.
         target: outcomes that close a round.
+        strategy: a name of `STRATEGIES`.
+        hyperparameters: the strategy's, by name; those that are not given are filled in.
         minimum: outcomes that suffice once the deadline has passed or too many devices have failed; 0: the target.
         over_selection: devices asked per outcome wanted; 0 stands for 1.3 when there is a deadline, else for 1.
             Without a deadline every selected device is waited for (its lease bounds how long), so that asking more
@@ -66,146 +81,174 @@ class RunSettings:
         max_update_norm: an outcome whose weight section has a larger L2 norm is refused. The default only stops
             what no training produces.
         seed: all randomness of the run derives from it.
-        strategy: one of `STRATEGIES`.
-        mu: FedProx's mu or FedDyn's alpha; 0 for the others.
-        server_learning_rate: of SCAFFOLD's and FedSGD's server step; None: 1 for SCAFFOLD, the model's for FedSGD.
+        schedule: who gets which task when, by the name under which it is registered.
     """
 
-    rounds: int
-    target: int
-    minimum: int = 0
-    over_selection: float = 0.0
-    deadline_seconds: float = 0.0
-    max_failures: int = 0
-    lease_seconds: float = 300.0
-    task_seconds: float = 0.0
-    epochs: int = 1
-    max_steps: int = 0
-    learning_rate: float | None = None
-    batch_size: int = 0
-    codec: str = "float32"
-    clip_norm: float = 0.0
-    max_examples: int = 100_000
-    max_weight_ratio: float = 10.0
-    max_update_norm: float = 1e6
-    seed: int = 0
-    strategy: str = "fedavg"
-    mu: float = 0.0
-    server_learning_rate: float | None = None
+    rounds: int = setting(help="How many rounds.", lowest=1, highest=1_000_000)
+    target: int = setting(help="Outcomes that close a round.", lowest=1, highest=1_000_000)
+    strategy: str = setting("fedavg", help="How updates become new weights: {names}.")
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    minimum: int = setting(
+        0, help="Outcomes that suffice at the deadline.", shown="the target", lowest=0, highest=1_000_000
+    )
+    over_selection: float = setting(
+        0.0,
+        help="Devices asked per outcome wanted.",
+        shown="1.3 with a deadline, else 1",
+        lowest=1,
+        highest=100,
+        off=0,
+        usual=(1, 10),
+        why="1.3 asks 13 devices for 10 outcomes.",
+    )
+    deadline_seconds: float = setting(
+        0.0,
+        help="Seconds that a round waits for outcomes.",
+        shown="for ever",
+        lowest=0,
+        highest=_LONGEST_SECONDS,
+        off=0,
+        usual=(_SHORTEST_SECONDS, _LONGEST_SECONDS),
+        why=_SECONDS_HINT,
+    )
+    max_failures: int = setting(
+        0,
+        help="A round gives up when so many devices failed.",
+        shown="as many as it asks, and at least 3",
+        lowest=0,
+        highest=10_000_000,
+    )
+    lease_seconds: float = setting(
+        300.0, help="Silence after which a device may lose its place.", lowest=1, highest=_LONGEST_SECONDS
+    )
+    task_seconds: float = setting(
+        0.0,
+        help="The longest that a task may take.",
+        shown="12 leases",
+        lowest=0,
+        highest=_LONGEST_SECONDS,
+        off=0,
+        usual=(_SHORTEST_SECONDS, _LONGEST_SECONDS),
+        why=_SECONDS_HINT,
+    )
+    epochs: int = setting(1, help="Passes over each device's data.", lowest=1, highest=1_000_000)
+    max_steps: int = setting(0, help="Batches per task.", shown="no limit", lowest=0, highest=2**31)
+    learning_rate: float | None = setting(
+        None,
+        help="Of the devices' steps.",
+        shown="the model's",
+        lowest=SMALLEST,
+        off=0,
+        usual=(SMALLEST, _LARGEST_RATE),
+        why="Usual ones are below 10.",
+    )
+    batch_size: int = setting(0, help="Rows per step.", shown="the model's", lowest=0, highest=2**31)
+    codec: str = setting("float32", help="How devices write updates: {names}.")
+    clip_norm: float = setting(
+        0.0,
+        help="Devices clip updates to this L2 norm.",
+        shown="no clipping",
+        lowest=SMALLEST,
+        off=0,
+        usual=(_SMALLEST_NORM, LARGEST),
+        why=_NORM_HINT,
+    )
+    max_examples: int = setting(100_000, help="A device counts for at most so many examples.", lowest=1, highest=2**53)
+    max_weight_ratio: float = setting(
+        10.0,
+        help="And for at most so many times the round's median; 0: no such limit.",
+        lowest=1,
+        highest=1e6,
+        off=0,
+    )
+    max_update_norm: float = setting(
+        1e6,
+        help="Updates with a larger L2 norm are refused.",
+        shown="1e6",
+        lowest=SMALLEST,
+        usual=(_SMALLEST_NORM, LARGEST),
+        why=_NORM_HINT,
+    )
+    seed: int = setting(0, help="Makes the run repeatable.", shown="drawn", lowest=0, highest=2**63 - 1)
+    schedule: str = setting("synchronous", help="Who gets which task when.")
 
     def __post_init__(self) -> None:
-        self._require("rounds", self.rounds, 1, 1_000_000)
-        self._require("target", self.target, 1, 1_000_000)
-        self._require("minimum", self.minimum, 0, self.target)
-        self._require("max_failures", self.max_failures, 0, 10_000_000)
-        self._require("deadline_seconds", self.deadline_seconds, 0, 31e6)
-        self._require("lease_seconds", self.lease_seconds, 1, 31e6)
-        self._require("task_seconds", self.task_seconds, 0, 31e6)
-        self._require("epochs", self.epochs, 1, 1_000_000)
-        self._require("max_steps", self.max_steps, 0, 2**31)
-        self._require("batch_size", self.batch_size, 0, 2**31)
-        self._require_positive("clip_norm", self.clip_norm, off=True)
-        self._require("max_examples", self.max_examples, 1, 2**53)
-        self._require_positive("max_update_norm", self.max_update_norm)
-        self._require("seed", self.seed, 0, 2**63 - 1)
-        if self.over_selection != 0:
-            self._require("over_selection", self.over_selection, 1, 100)
-        if self.max_weight_ratio != 0:
-            self._require("max_weight_ratio", self.max_weight_ratio, 1, 1e6, "Or 0: no such limit.")
-        if self.learning_rate is not None:
-            self._require_positive("learning_rate", self.learning_rate, off=True)
+        check_ranges(self)
+        if self.minimum > self.target:
+            raise SettingError(
+                f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
+                hint="The minimum is at most the target.",
+            )
         if self.codec not in codec_names():
-            raise InvalidSettingError(f"Codec expects one of {', '.join(codec_names())}, got {self.codec!r}.")
+            raise SettingError(
+                f"{{codec}} expects one of {', '.join(codec_names())}, got {self.codec!r:.80}.",
+                hint=CODECS.nearest(self.codec),
+            )
         self._check_combinations()
-        self._check_strategy()
+        strategy = _strategy(self.strategy, self.hyperparameters)
+        self._check_strategy(strategy)
+        object.__setattr__(self, "hyperparameters", values_of(strategy))
+
+    @classmethod
+    def of(cls, **values: Any) -> RunSettings:
+        """Settings from those of the run and the hyperparameters of its strategy side by side.
+
+        Args:
+            values: by name; None stands for one that is not given.
+
+        Raises:
+            SettingError: a value is outside its range, contradicts another or has no meaning.
+        """
+        own = {each.name for each in settings_of(cls)}
+        given = {name: value for name, value in values.items() if value is not None}
+        hyperparameters = {name: value for name, value in given.items() if name not in own}
+        return cls(**{name: value for name, value in given.items() if name in own}, hyperparameters=hyperparameters)
 
     def _check_combinations(self) -> None:
         if self.clip_norm > self.max_update_norm:
-            raise InvalidSettingError(
-                f"--clip-norm {self.clip_norm:g} is above --max-update-norm {self.max_update_norm:g}: devices that "
+            raise SettingError(
+                f"{{clip_norm}} {self.clip_norm:g} is above {{max_update_norm}} {self.max_update_norm:g}: devices that "
                 "clip as they are told would be refused.",
-                hint="Give a larger --max-update-norm, or a smaller --clip-norm.",
+                hint="Give a larger {max_update_norm}, or a smaller {clip_norm}.",
             )
         if self.deadline_seconds and self.task_seconds >= self.deadline_seconds:
-            raise InvalidSettingError(
-                f"--task-seconds {self.task_seconds:g} has no meaning with --deadline {self.deadline_seconds:g}: the "
-                "round closes before.",
+            raise SettingError(
+                f"{{task_seconds}} {self.task_seconds:g} has no meaning with {{deadline_seconds}} "
+                f"{self.deadline_seconds:g}: the round closes before.",
                 hint="Leave it out, or make it shorter than the deadline.",
             )
+
+    def _check_strategy(self, strategy: Strategy) -> None:
+        # What has no effect is refused, so that nobody believes that it had one.
+        defaults = {each.name: each.default for each in settings_of(RunSettings)}
+        for name in strategy.unused:
+            if getattr(self, name) != defaults[name]:
+                raise _pointless(name, self.strategy)
+        for name, why in strategy.excluded.items():
+            if getattr(self, name) != defaults[name]:
+                raise SettingError(
+                    f"{{{name}}} does not go with {{strategy}} {self.strategy}: {why}.",
+                    hint="Leave it out, or use fedavg or fedprox.",
+                )
 
     def require_meaning(self) -> None:
         """Refuses what can be computed with but is a mistake. For new runs: those that were created before go on.
 
         Raises:
-            InvalidSettingError: a value that no operator can want.
+            SettingError: a value that no operator can want.
         """
-        for name, seconds in (("deadline_seconds", self.deadline_seconds), ("task_seconds", self.task_seconds)):
-            if seconds:
-                self._require(name, seconds, _SHORTEST_SECONDS, 31e6, "These are seconds; 0 stands for no limit.")
+        check_usual(self)
+        check_usual(strategy_for(self))
         most = _FAILURES_PER_DEVICE_ASKED * self.cohort_size
-        self._require(
-            "max_failures", self.max_failures, 0, most, f"A round asks {self.cohort_size} devices; leave it out."
-        )
-        if self.over_selection:
-            hint = "1.3 asks 13 devices for 10 outcomes."
-            self._require("over_selection", self.over_selection, 1, _LARGEST_OVER_SELECTION, hint)
-        norm = "A shorter update changes no weight."
-        self._require("max_update_norm", self.max_update_norm, _SMALLEST_NORM, _LARGEST, norm)
-        if self.clip_norm:
-            self._require("clip_norm", self.clip_norm, _SMALLEST_NORM, _LARGEST, norm)
-        rates = (("learning_rate", self.learning_rate), ("server_learning_rate", self.server_learning_rate))
-        for name, rate in rates:
-            if rate == 0:
-                raise InvalidSettingError(
-                    f"--{name.replace('_', '-')} expects a number above 0, got 0: everything would stay as it is.",
-                    hint="Leave it out for the usual one.",
-                )
-            if rate is not None:
-                self._require(name, rate, _SMALLEST, _LARGEST_RATE, "Usual ones are below 10.")
-
-    def _check_strategy(self) -> None:
-        if self.strategy not in STRATEGIES:
-            near = difflib.get_close_matches(self.strategy.lower(), STRATEGIES)
-            raise InvalidSettingError(
-                f"--strategy expects one of {', '.join(STRATEGIES)}, got {self.strategy!r:.80}.",
-                hint=f"Do you mean {' or '.join(near)}?" if near else None,
+        if self.max_failures > most:
+            raise SettingError(
+                f"{{max_failures}} expects a number from 0 to {most}, got {self.max_failures}.",
+                hint=f"A round asks {self.cohort_size} devices; leave it out.",
             )
-        self._require("mu", self.mu, 0, _LARGEST)
-        if self.server_learning_rate is not None:
-            self._require("server_learning_rate", self.server_learning_rate, 0, _LARGEST)
-        name = self.strategy
-        # What has no effect is refused, so that nobody believes that it had one.
-        pointless = {
-            "--mu": self.mu != 0 and name not in ("fedprox", "feddyn"),
-            "--server-learning-rate": self.server_learning_rate is not None and name not in ("scaffold", "fedsgd"),
-            "--epochs, --max-steps and --learning-rate": name == "fedsgd"
-            and (self.epochs != 1 or self.max_steps != 0 or self.learning_rate is not None),
-            "--batch-size": name == "fedsgd" and self.batch_size != 0,
-        }
-        for option, given in pointless.items():
-            if given:
-                raise InvalidSettingError(f"{option} has no meaning with --strategy {name}.", hint="Leave it out.")
-        if name in ("fedprox", "feddyn") and not self.mu >= _SMALLEST:
-            raise InvalidSettingError(f"--strategy {name} expects --mu above 0.", hint="Start with --mu 0.01.")
-        if self.server_learning_rate == 0:
-            raise InvalidSettingError("--server-learning-rate expects a number above 0, got 0.")
-        if name in ("scaffold", "feddyn") and self.clip_norm:
-            raise InvalidSettingError(
-                f"--clip-norm does not go with --strategy {name}: its corrections presume what was really trained.",
-                hint="Leave it out, or use fedavg or fedprox.",
-            )
-
-    def _require_positive(self, name: str, value: float, *, off: bool = False) -> None:
-        """Requires a number that is not 0 in the float32 of a task either; ``off``: just 0 stands for none."""
-        if not (off and value == 0):
-            self._require(name, value, _SMALLEST, _LARGEST, "Or 0: none." if off else None)
-
-    def _require(self, name: str, value: float, lowest: float, highest: float, hint: str | None = None) -> None:
-        if math.isnan(value) or not lowest <= value <= highest:
-            option = "--deadline" if name == "deadline_seconds" else "--" + name.replace("_", "-")
-            raise InvalidSettingError(
-                f"{option} expects a number from {lowest:g} to {highest:g}, got {value:g}.",
-                hint="The minimum is at most the target." if name == "minimum" else hint,
+        if self.learning_rate == 0:
+            raise SettingError(
+                "{learning_rate} expects a number above 0, got 0: everything would stay as it is.",
+                hint="Leave it out for the usual one.",
             )
 
     @property
@@ -236,11 +279,104 @@ class RunSettings:
         return self.clip_norm * _CLIP_TOLERANCE if self.clip_norm else self.max_update_norm
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return asdict(self)
+        """The settings as plain values, the strategy's hyperparameters among them."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**own, **own.pop("hyperparameters")}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> RunSettings:
-        """Settings from plain values; names that this version does not know are ignored."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in document.items() if name in known})
+    def from_json(cls, document: Mapping[str, Any]) -> RunSettings:
+        """Settings from plain values; names that this version or the strategy does not know are ignored."""
+        known = {each.name for each in settings_of(cls)}
+        strategy = document.get("strategy", "fedavg")
+        known |= {each.name for each in settings_of(STRATEGIES.get(strategy))}
+        return cls.of(**{name: value for name, value in document.items() if name in known})
+
+
+def strategy_for(settings: RunSettings) -> Strategy:
+    """The strategy of a run."""
+    return _strategy(settings.strategy, settings.hyperparameters)
+
+
+def run_settings() -> tuple[Setting, ...]:
+    """All that a run can be created with: its own settings, and the hyperparameters of every strategy.
+
+    One that several strategies have is there once. A hyperparameter is never required, since not every strategy has it;
+    None stands for one that is not given.
+    """
+    found: list[Setting] = []
+    for each in settings_of(RunSettings):
+        names = {"strategy": STRATEGIES.names, "codec": codec_names}.get(each.name)
+        if names is not None:
+            each = replace(each, help=each.help.replace("{names}", _or(names())))
+        found.append(each)
+        if each.name == "strategy":
+            found.extend(_hyperparameters())
+    return tuple(found)
+
+
+def _hyperparameters() -> list[Setting]:
+    having: dict[str, dict[str, Setting]] = {}
+    for strategy in STRATEGIES.names():
+        for each in settings_of(STRATEGIES.get(strategy)):
+            having.setdefault(each.name, {})[strategy] = each
+    merged = []
+    for name, owners in having.items():
+        helps = list(dict.fromkeys(each.help.rstrip(".") for each in owners.values()))
+        defaults = [f"{owner}: {each.shown or each.default}" for owner, each in owners.items() if not each.required]
+        merged.append(
+            Setting(
+                name,
+                next(iter(owners.values())).kind,
+                None,
+                True,
+                ", ".join(helps) + ".",
+                shown=", ".join(defaults) or "none",
+            )
+        )
+    return merged
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
+    if name not in STRATEGIES.names():
+        raise SettingError(
+            f"{{strategy}} expects one of {', '.join(STRATEGIES.names())}, got {name!r:.80}.",
+            hint=STRATEGIES.nearest(name),
+        )
+    chosen = STRATEGIES.get(name)
+    known = {each.name: each for each in settings_of(chosen)}
+    for unknown in hyperparameters.keys() - known.keys():
+        raise _pointless(unknown, name)
+    for each in known.values():
+        value = hyperparameters.get(each.name)
+        above_0 = each.possible is not None and each.possible.lowest == SMALLEST
+        if each.required and (value is None or (above_0 and 0 <= value < SMALLEST)):
+            needed = f"{{{each.name}}} above 0" if above_0 else f"a {{{each.name}}}"
+            raise SettingError(f"{{strategy}} {name} expects {needed}.", hint=each.hint)
+    return chosen(**hyperparameters)
+
+
+def _pointless(name: str, strategy: str) -> SettingError:
+    return SettingError(f"{{{name}}} has no meaning with {{strategy}} {strategy}.", hint="Leave it out.")
+
+
+def _check_names(name: str, entry: object) -> None:
+    """Refuses a strategy of which a hyperparameter is called like something else."""
+    assert isinstance(entry, type)
+    taken = {each.name: "a run" for each in fields(RunSettings)} | dict.fromkeys(_RESERVED, "a run")
+    for each in settings_of(entry):
+        if each.name in taken:
+            raise InvalidSettingError(f"its hyperparameter {each.name} is called like what {taken[each.name]} has.")
+        for other in STRATEGIES.names():
+            for theirs in settings_of(STRATEGIES.get(other)):
+                if theirs.name == each.name and theirs.kind is not each.kind:
+                    raise InvalidSettingError(
+                        f"its hyperparameter {each.name} is {each.kind.__name__}, that of {other} is "
+                        f"{theirs.kind.__name__}."
+                    )
+
+
+STRATEGIES.require(_check_names)

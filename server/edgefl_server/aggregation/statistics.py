@@ -9,6 +9,7 @@ only says where the mean's terms may lie).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,6 @@ _WIDTH = 100.0
 momentum of 0.99 it then moves sixty times as far."""
 _ROUNDING = 2.0**-10
 """Relative; float16 rounds to 2⁻¹¹."""
-_ELEMENTS = 1 << 20
-"""Sorted at once."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,9 @@ def absolute_range(base: NDArray[np.float32], limits: ModelLimits) -> Range:
     return Range(base, low, high)
 
 
-def range_of_round(base: NDArray[np.float32], changes: NDArray[np.float32], limits: ModelLimits) -> Range:
+def range_of_round(
+    base: NDArray[np.float32], blocks: Iterable[tuple[slice, NDArray[np.float32]]], limits: ModelLimits
+) -> Range:
     """The range of a round's devices: the absolute one, and within it the median ± 100 · (1 + |median|).
 
     The median of an element is over what all devices make of it and what it was; of two middle ones that which is
@@ -90,16 +91,12 @@ def range_of_round(base: NDArray[np.float32], changes: NDArray[np.float32], limi
 
     Args:
         base: float32 ``[size]``.
-        changes: float32 ``[devices, size]``: trained minus received.
+        blocks: of at least two devices, see `Updates.blocks`: trained minus received.
         limits: of the model.
     """
     whole = absolute_range(base, limits)
-    if len(changes) < 2:
-        return whole
-    at_once = max(1, _ELEMENTS // (len(changes) + 1))
-    for start in range(0, base.size, at_once):
-        part = slice(start, start + at_once)
-        median = _median(base[part].astype(np.float64), changes[:, part])
+    for part, changes in blocks:
+        median = _median(base[part].astype(np.float64), changes)
         width = _WIDTH * (1.0 + np.abs(median))
         # Both ranges hold 0, so that they meet.
         np.maximum(whole.low[part], median - width, out=whole.low[part])

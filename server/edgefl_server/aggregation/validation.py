@@ -12,7 +12,7 @@ from edgefl.codecs import codec_names
 from edgefl.errors import CodecError, EdgeflError, HashMismatchError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Section
 from edgefl_server.aggregation.limits import ModelLimits
-from edgefl_server.aggregation.strategies import Update
+from edgefl_server.aggregation.updates import Update
 
 __all__ = ["Expectation", "decode_outcome", "validate", "weight_norm"]
 
@@ -108,12 +108,9 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
             raise OutcomeRefusedError(
                 "norm_exceeded", f"The L2 norm of {name!r} expects at most {expected.max_norm:g}, got {norm:g}."
             )
-    nothing = np.empty(0, np.float32)
-    statistics = vectors.get("statistics", nothing)
-    if np.abs(statistics).max(initial=0.0) > _LARGEST_STATISTIC:
+    if "statistics" in vectors and np.abs(vectors["statistics"]).max(initial=0.0) > _LARGEST_STATISTIC:
         raise OutcomeRefusedError("norm_exceeded", f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size.")
-    further = (vectors.get(name, nothing) for name in ("control", "gradient"))
-    return Update(outcome.task_id, outcome.num_examples, vectors.get("delta", nothing), statistics, *further)
+    return Update(outcome.task_id, outcome.num_examples, vectors, metrics=outcome.metrics)
 
 
 def weight_norm(vector: NDArray[np.float32]) -> float:

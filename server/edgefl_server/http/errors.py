@@ -23,6 +23,7 @@ from edgefl.errors import (
     StorageError,
 )
 from edgefl.wire.messages import CONTROL_TYPE
+from edgefl_server.aggregation import SettingError
 from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, UnknownTaskError
 from edgefl_server.storage.troubles import STORE
 
@@ -82,6 +83,8 @@ async def request_error(request: Request, error: Exception) -> JSONResponse:
 async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     """What is answered after an `EdgeflError`."""
     assert isinstance(error, EdgeflError)
+    if isinstance(error, SettingError):
+        error = error.naming(_option)
     message, hint = error.message, error.hint
     if isinstance(error, EnrolmentRefusedError):
         status = {"wrong_token": 401, "wrong_population": 403}.get(error.code, 409)
@@ -123,6 +126,11 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if request.app.state.context.repeats.first(f"unexpected {type(error).__name__}"):
         _log.error("unexpected %s: %s", type(error).__name__, error)
     return response(500, "internal", "The server failed; nothing was kept.", None, retry_after(5, 30))
+
+
+def _option(setting: str) -> str:
+    """What operators call a setting: the query has its name, and who uses that finds it in the option's."""
+    return "--" + setting.replace("_", "-")
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 
-from edgefl_server.aggregation import RunSettings
+from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
@@ -33,40 +32,32 @@ router = APIRouter(prefix="/v1", tags=["operators"], dependencies=[Operator])
 RunId = Annotated[str, Path(pattern="^[A-Za-z0-9._-]{1,64}$", description="id, or the name when only one run has it")]
 
 
-class NewRun(BaseModel):
+class _NewRun(BaseModel):
     """The settings of a run as query parameters; `RunSettings` says what each means and checks it."""
 
     model_config = ConfigDict(extra="forbid")
 
     population: str
-    rounds: int
-    target: int
     name: str = ""
-    minimum: int = 0
-    over_selection: float = 0.0
-    deadline_seconds: float = 0.0
-    max_failures: int = 0
-    lease_seconds: float = 300.0
-    task_seconds: float = 0.0
-    epochs: int = 1
-    max_steps: int = 0
-    learning_rate: float | None = None
-    batch_size: int = 0
-    codec: str = "float32"
-    clip_norm: float = 0.0
-    max_examples: int = 100_000
-    max_weight_ratio: float = 10.0
-    max_update_norm: float = 1e6
-    seed: int = 0
-    strategy: str = "fedavg"
-    mu: float = 0.0
-    server_learning_rate: float | None = None
 
     def settings(self) -> RunSettings:
         """The settings, checked."""
-        settings = RunSettings(**{field.name: getattr(self, field.name) for field in fields(RunSettings)})
+        settings = RunSettings.of(**{each.name: getattr(self, each.name) for each in run_settings()})
         settings.require_meaning()  # before the model is read
+        schedule_for(settings)
         return settings
+
+
+def _parameter(setting: Setting) -> tuple[Any, Any]:
+    kind: Any = setting.kind | None if setting.optional else setting.kind
+    default = ... if setting.required else setting.default
+    return kind, Field(default, description=setting.help)
+
+
+if TYPE_CHECKING:
+    NewRun = _NewRun
+else:
+    NewRun = create_model("NewRun", __base__=_NewRun, **{each.name: _parameter(each) for each in run_settings()})
 
 
 class Invitation(BaseModel):

@@ -2,6 +2,7 @@
 
 from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds
+from edgefl_server.storage.found_tasks import UnknownTaskError
 from edgefl_server.storage.identities import (
     EnrolmentRefusedError,
     authenticate,
@@ -26,7 +27,6 @@ from edgefl_server.storage.outcomes import (
     received_bytes,
     sweep_uploads,
 )
-from edgefl_server.storage.round_rows import UnknownTaskError
 from edgefl_server.storage.runs import NameTakenError, create_run, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round

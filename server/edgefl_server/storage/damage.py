@@ -8,10 +8,9 @@ from sqlalchemy import select
 
 from edgefl.errors import storage_error
 from edgefl_server.storage.blobs import BlobStore, DamagedBlobError
-from edgefl_server.storage.round_rows import RunState
 from edgefl_server.storage.runs import end_run
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import RoundRow, RunRow
+from edgefl_server.storage.tables import RunRow, RunState, VersionRow
 
 __all__ = ["fail_damaged_run", "fail_damaged_runs"]
 
@@ -56,9 +55,11 @@ def fail_damaged_runs(state: ServerState) -> bool:
 def _damage(state: ServerState, run_id: str, seen: set[str]) -> str:
     """What is wrong with the files of a run; empty: nothing. Adds what it looked at to `seen`."""
     with state.database.read() as session:
-        model, number = session.execute(select(RunRow.model_hash, RunRow.round).where(RunRow.run == run_id)).one()
-        row = session.get_one(RoundRow, (run_id, number))
-        weights = [row.base_weights_hash, *row.base_slots.values()]
+        model, number, version = session.execute(
+            select(RunRow.model_hash, RunRow.fold, RunRow.version).where(RunRow.run == run_id)
+        ).one()
+        row = session.get_one(VersionRow, (run_id, version))
+        weights = [row.weights_hash, *row.slots.values()]
     for store, digest, what in (
         (state.models, model, "model file"),
         *((state.weights, w, "weights file") for w in weights),

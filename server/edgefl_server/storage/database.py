@@ -24,6 +24,8 @@ from edgefl.errors import FormatVersionError, StorageError, storage_error
 __all__ = ["Database", "Inspection", "ReplacedDatabaseError", "inspect"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_FORMER_TABLES = frozenset({"0001", "0002", "0003", "0004", "0005"})
+"""Those of before versions, cohorts and folds were apart: what is not in them cannot be made up."""
 _WRITES = "edgefl_writes"
 _CONNECTIONS = 40
 """As many as the web framework has threads, so that no request waits for a connection."""
@@ -56,7 +58,7 @@ def inspect(path: Path) -> Inspection:
     """Looks at a database without changing it.
 
     Raises:
-        FormatVersionError: a newer edgefl wrote it.
+        FormatVersionError: a newer edgefl wrote it, or one whose tables are no longer read.
         StorageError: it cannot be read, or is damaged.
     """
     try:
@@ -79,6 +81,11 @@ def inspect(path: Path) -> Inspection:
                 raise StorageError(f"{path} is not the database of an edgefl server.", hint="Choose another --state.")
             scripts = alembic.script.ScriptDirectory(str(_MIGRATIONS))
             known = {script.revision for script in scripts.walk_revisions()}
+            if _FORMER_TABLES.intersection(versions):
+                raise FormatVersionError(
+                    f"{path} was written by an older edgefl (tables {versions[0]}), which this one cannot read.",
+                    hint="Finish its runs with the older edgefl, or choose another --state. Nothing was touched.",
+                )
             if not known.issuperset(versions):
                 raise FormatVersionError(
                     f"{path} was written by a newer edgefl (tables {versions[0]}; this one knows {max(known)}).",

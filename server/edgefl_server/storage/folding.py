@@ -5,39 +5,96 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, and_, bindparam, literal, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError, storage_error
-from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation import (
-    AssignmentState,
+    Believed,
+    Change,
+    Cohort,
     Contribution,
     Expectation,
+    FoldState,
     ModelLimits,
-    RoundState,
     RunSettings,
     StrategyState,
     Update,
+    after_fold,
     decode_outcome,
-    merge,
+    fold,
     strategy_for,
     validate,
 )
 from edgefl_server.storage.blobs import DamagedBlobError
+from edgefl_server.storage.changes import apply, fail_fold, finish_fold
+from edgefl_server.storage.cohorts import (
+    STANDING,
+    Gathering,
+    concerned_by_time,
+    gathering_of,
+    load_gathering,
+    with_standing,
+)
 from edgefl_server.storage.damage import fail_damaged_run
-from edgefl_server.storage.round_rows import Disposition, RunState, load_round, save_round
-from edgefl_server.storage.runs import fail_run_if_hopeless, metrics_of, open_next_round, readable_runs
+from edgefl_server.storage.runs import add_version, after_failed_fold, metrics_of, move_on
 from edgefl_server.storage.state import ServerState, get_vector, put_vector
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import (
+    Disposition,
+    FoldRow,
+    RunRow,
+    RunState,
+    VersionRow,
+    assignments,
+    folds,
+    outcomes,
+    runs,
+    versions,
+)
 
 __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds"]
 
 _log = logging.getLogger(__name__)
 _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
+_ACTIVE = (
+    with_standing(select(*STANDING).select_from(runs))
+    .where(runs.c.state == RunState.ACTIVE)
+    .order_by(runs.c.created_clock, runs.c.run)
+)
+_PENDING = (
+    select(folds.c.run, folds.c.number)
+    .where(folds.c.state == FoldState.FOLDING.value)
+    .order_by(folds.c.run, folds.c.number)
+)
+_MARK_DAMAGED = (
+    update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=literal(Disposition.DAMAGED))
+)
+_OF_FOLD = (
+    select(
+        outcomes.c.task_id,
+        outcomes.c.digest,
+        outcomes.c.num_examples,
+        versions.c.weights_hash,
+        versions.c.number.label("version"),
+    )
+    .join(assignments, assignments.c.task_id == outcomes.c.task_id)
+    .join(versions, and_(versions.c.run == assignments.c.run, versions.c.number == assignments.c.version))
+    .where(
+        outcomes.c.run == bindparam("run"),
+        outcomes.c.fold == bindparam("fold"),
+        outcomes.c.disposition == Disposition.ACCEPTED,
+    )
+    .order_by(outcomes.c.task_id)
+)
+_REACHED = (
+    select(folds.c.state, runs.c.fold.label("latest"))
+    .join(runs, runs.c.run == folds.c.run)
+    .where(folds.c.run == bindparam("run"), folds.c.number == bindparam("fold"))
+)
 
 
 class _DamagedOutcomeError(Exception):
@@ -52,18 +109,18 @@ def close_due_rounds(state: ServerState) -> bool:
     now = state.clock()
     due, failed = [], dict[str, Exception]()
     with state.database.read() as session:
-        for run_id, run in readable_runs(state, session, RunRow.state == RunState.ACTIVE):
-            if run is None or state.troubles.rest(run_id, _CLOSE, now):
+        for row in session.execute(_ACTIVE).all():
+            if state.troubles.rest(row.run, _CLOSE, now):
                 continue
             try:
-                if _is_due(session, run, now):
-                    due.append(run_id)
+                if _advance(session, gathering_of(row), now) is not None:
+                    due.append(row.run)
                 else:
-                    state.troubles.clear(run_id, _CLOSE)
+                    state.troubles.clear(row.run, _CLOSE)
             except DatabaseError:
                 raise
             except Exception as error:
-                failed[run_id] = error
+                failed[row.run] = error
     closed = False
     for run_id in due:
         try:
@@ -80,45 +137,29 @@ def close_due_rounds(state: ServerState) -> bool:
 def _close(state: ServerState, run_id: str) -> bool:
     now = state.now()
     with state.database.write() as session:
-        run = session.get_one(RunRow, run_id)
-        if run.state != RunState.ACTIVE:
+        if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) != RunState.ACTIVE:
             return False
-        before = load_round(session, run, run.round)
-        after = before.advance(now.clock)
-        save_round(session, run, run.round, before, after, now.clock)
-        if after.state is RoundState.FAILED:
-            session.flush()
-            fail_run_if_hopeless(session, run, now)
-    if after.state is RoundState.FAILED:
+        of = load_gathering(session, run_id)
+        change = _advance(session, of, now.clock)
+        if change is None:  # an outcome came first
+            return True
+        apply(session, of, change, now)
+        failed = change.standing.state is FoldState.FAILED
+        if failed:
+            after_failed_fold(session, run_id, of.fold, of.settings.rounds, now)
+    if failed:
         state.keep_generation()
     return True
 
 
-def _is_due(session: Session, run: RunRow, now: float) -> bool:
-    settings = RunSettings.from_json(run.settings)
-    if not settings.deadline_seconds:
-        # All the tasks of a round are read only once the oldest may have taken too long.
-        oldest = session.scalar(
-            select(func.min(AssignmentRow.assigned_clock)).where(
-                AssignmentRow.run == run.run,
-                AssignmentRow.round == run.round,
-                AssignmentRow.state == AssignmentState.OPEN.value,
-            )
-        )
-        if oldest is None or now < oldest + settings.effective_task_seconds:
-            return False
-    before = load_round(session, run, run.round)
-    return before.advance(now) != before
+def _advance(session: Session, of: Gathering, now: float) -> Change | None:
+    return of.schedule.advance(of.standing, concerned_by_time(session, of, now), now)
 
 
 def pending_folds(state: ServerState) -> list[tuple[str, int]]:
     """Run and number of every round that is FOLDING, also those that a killed server left so, and may be tried now."""
     with state.database.read() as session:
-        pending = session.execute(
-            select(RoundRow.run, RoundRow.number)
-            .where(RoundRow.state == RoundState.FOLDING.value)
-            .order_by(RoundRow.run, RoundRow.number)
-        ).all()
+        pending = session.execute(_PENDING).all()
     now = state.clock()
     return [(run_id, number) for run_id, number in pending if not state.troubles.rest(run_id, _FOLD, now)]
 
@@ -146,24 +187,21 @@ def fold_round(state: ServerState, run_id: str, number: int, moved: Callable[[],
 
 def fold_pending(state: ServerState) -> bool:
     """Folds, one after the other, all that `pending_folds` finds; True when one was folded."""
-    folded = [fold_round(state, run_id, number) for run_id, number in pending_folds(state)]
-    return any(folded)
+    results = [fold_round(state, run_id, number) for run_id, number in pending_folds(state)]
+    return any(results)
 
 
 def _note(state: ServerState, run_id: str, action: str, error: Exception) -> None:
     """Keeps a trouble where operators look, also after a restart."""
     message = state.troubles.note(run_id, action, error, state.clock())
-    waiting = RoundRow.state.not_in([RoundState.DONE.value, RoundState.FAILED.value])
+    waiting = FoldRow.state.not_in([FoldState.DONE.value, FoldState.FAILED.value])
     # On a full disk it is only in memory and in the log.
     with contextlib.suppress(StorageError), state.database.write() as session:
-        rows = session.execute(select(RoundRow.number, RoundRow.why).where(RoundRow.run == run_id, waiting)).all()
+        rows = session.execute(select(FoldRow.number, FoldRow.why).where(FoldRow.run == run_id, waiting)).all()
         for number, why in rows:
             text = "; ".join(filter(None, (_reason(why), f"{_CANNOT}{action} yet: {message}")))[:500]
             if text != why:
-                session.execute(
-                    update(RoundRow).where(RoundRow.run == run_id, RoundRow.number == number).values(why=text),
-                    execution_options={"synchronize_session": False},
-                )
+                session.execute(update(folds).where(folds.c.run == run_id, folds.c.number == number).values(why=text))
 
 
 def _reason(why: str) -> str:
@@ -174,35 +212,36 @@ def _reason(why: str) -> str:
 def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
     with state.database.read() as session:
         run = session.get_one(RunRow, run_id)
-        row = session.get_one(RoundRow, (run_id, number))
-        outcomes = session.scalars(
-            select(OutcomeRow)
-            .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
-            .order_by(OutcomeRow.task_id)
-        ).all()
-    settings, limits = RunSettings.from_json(run.settings), ModelLimits.from_json(run.limits)
-    strategy = strategy_for(settings, run.weight_size, row.enrolled)
+        row = session.get_one(FoldRow, (run_id, number))
+        version = session.get_one(VersionRow, (run_id, run.version))
+        accepted = session.execute(_OF_FOLD, {"run": run_id, "fold": number}).all()
+    settings = RunSettings.from_json(run.settings)
+    believed = Believed(
+        settings.max_examples, settings.max_weight_ratio, ModelLimits.from_json(run.limits), metrics_of(run)
+    )
+    strategy = strategy_for(settings)
     try:
         before = StrategyState(
-            get_vector(state, row.base_weights_hash),
-            {name: get_vector(state, digest) for name, digest in row.base_slots.items()},
+            get_vector(state, version.weights_hash),
+            run.weight_size,
+            {name: get_vector(state, digest) for name, digest in version.slots.items()},
         )
     except DamagedBlobError as error:
         fail_damaged_run(state, run_id, f"round {number} cannot be folded: {error.message}")
         moved()
         return
 
-    def contribution(each: OutcomeRow) -> Contribution:
+    def contribution(each: Row[str, str, int, str, int]) -> Contribution:
         expected = Expectation(
             each.task_id,
-            row.base_weights_hash,
+            each.weights_hash,
             run.layout_hash,
             run.weight_size,
             run.statistic_size,
             sections=strategy.demand.sections,
         )
 
-        def read() -> tuple[Update, tuple[MetricState, ...]]:
+        def read() -> Update:
             try:
                 outcome = decode_outcome(state.outcomes.get(each.digest))
                 found = validate(outcome, expected)
@@ -210,28 +249,21 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
                 raise _DamagedOutcomeError(each.task_id) from error
             if found is None:
                 raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-            return found, outcome.metrics
+            return replace(found, staleness=run.version - each.version)
 
         return Contribution(each.task_id, each.num_examples, read)
 
     damaged: set[str] = set()
-    merged = None
-    while merged is None:
-        intact = [each for each in outcomes if each.task_id not in damaged]
+    folded = None
+    while folded is None:
+        intact = [each for each in accepted if each.task_id not in damaged]
         if damaged and len(intact) < settings.effective_minimum:
             _give_up(state, run_id, number, damaged, len(intact), settings.effective_minimum)
             moved()
             return
         try:
-            merged = merge(
-                strategy,
-                before,
-                [contribution(each) for each in intact],
-                settings,
-                limits,
-                metrics_of(run),
-                run.weight_size,
-                state.folder,
+            folded = fold(
+                strategy, before, [contribution(each) for each in intact], believed, Cohort(row.enrolled), state.folder
             )
         except _DamagedOutcomeError:
             # What was summed holds a part of the round only: begin again without all that are damaged.
@@ -243,29 +275,25 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
                     damaged.add(each.task_id)
         except OSError as error:
             raise storage_error(error, "write a temporary file in", state.folder) from error
-    result = merged.state
+    result = folded.state
     # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
     weights_hash = put_vector(state, result.weights)
     slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
     with state.database.write() as session:
-        run = session.get_one(RunRow, run_id)
-        row = session.get_one(RoundRow, (run_id, number))
-        if row.state != RoundState.FOLDING.value:  # stopped meanwhile
+        reached = session.execute(_REACHED, {"run": run_id, "fold": number}).one()
+        if reached.state != FoldState.FOLDING.value:  # stopped meanwhile
             return
         now = state.now()
-        after = load_round(session, run, number).folded()
-        row.state, row.ended_clock, row.weights_hash = after.state.value, now.clock, weights_hash
-        row.why = "; ".join(filter(None, (_reason(row.why), _left_out(damaged))))
-        row.num_examples = merged.num_examples
-        row.metric_sums, row.diagnostics = merged.metric_sums, merged.diagnostics
+        why = "; ".join(filter(None, (_reason(row.why), _left_out(damaged))))
+        figures = {
+            "num_examples": folded.num_examples,
+            "metric_sums": folded.metric_sums,
+            "diagnostics": folded.diagnostics,
+        }
         _mark_damaged(session, damaged)
-        session.execute(
-            update(OutcomeRow)
-            .where(OutcomeRow.run == run_id, OutcomeRow.round == number, OutcomeRow.disposition == Disposition.ACCEPTED)
-            .values(disposition=Disposition.FOLDED)
-        )
-        run.weights_hash, run.slots = weights_hash, slots
-        open_next_round(session, run, now)
+        finish_fold(session, run_id, number, run.version, why, figures, now)
+        add_version(session, run_id, run.version + 1, number, weights_hash, slots)
+        move_on(session, run_id, after_fold(number, settings.rounds, gathering=reached.latest != number), now)
     moved()
     state.keep_generation()
     _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(intact))
@@ -276,23 +304,21 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
 
 
 def _give_up(state: ServerState, run_id: str, number: int, damaged: set[str], intact: int, minimum: int) -> None:
-    """Fails a round of which too little is left."""
+    """Fails a fold of which too little is left."""
     with state.database.write() as session:
-        run = session.get_one(RunRow, run_id)
-        before = load_round(session, run, number)
-        if before.state is not RoundState.FOLDING:  # stopped meanwhile
-            return
+        of = load_gathering(session, run_id)
         now = state.now()
-        _mark_damaged(session, damaged)
         why = f"{_left_out(damaged)}, with {intact} of at least {minimum} outcomes"
-        save_round(session, run, number, before, before.stop(why), now.clock)
-        session.flush()
-        fail_run_if_hopeless(session, run, now)
+        if not fail_fold(session, run_id, number, why, now.clock):  # stopped meanwhile
+            return
+        _mark_damaged(session, damaged)
+        after_failed_fold(session, run_id, number, of.settings.rounds, now)
     state.keep_generation()
 
 
-def _mark_damaged(session: Session, damaged: set[str]) -> None:
-    session.execute(update(OutcomeRow).where(OutcomeRow.task_id.in_(damaged)).values(disposition=Disposition.DAMAGED))
+def _mark_damaged(session: Session, tasks: set[str]) -> None:
+    if tasks:  # a statement for each: SQLite bounds the values of one
+        session.execute(_MARK_DAMAGED, [{"of": each} for each in sorted(tasks)])
 
 
 def _left_out(damaged: set[str]) -> str:

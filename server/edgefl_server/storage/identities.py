@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import DeviceRow, InvitationRow
+from edgefl_server.storage.tables import DeviceRow, InvitationRow, PopulationRow
 
 __all__ = [
     "EnrolmentRefusedError",
@@ -151,6 +151,11 @@ def enrol(
             )
         known = session.get(DeviceRow, device)
         if known is None:
+            size_of = session.get(PopulationRow, population)
+            if size_of is None:
+                session.add(PopulationRow(population=population, devices=1))
+            else:
+                size_of.devices += 1
             session.add(
                 DeviceRow(
                     device=device,

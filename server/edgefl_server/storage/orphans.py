@@ -12,9 +12,8 @@ from edgefl.errors import OutcomeRefusedError, storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import decode_outcome
-from edgefl_server.storage.round_rows import Disposition, RunState
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import OutcomeRow, RunRow
+from edgefl_server.storage.tables import Disposition, OutcomeRow, RunRow, RunState
 
 __all__ = ["count_unrecorded", "find_unrecorded", "put_aside", "sweep_orphans"]
 

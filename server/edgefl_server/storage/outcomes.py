@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 from edgefl_server.aggregation import (
     AssignmentState,
+    Concerned,
     Expectation,
+    FoldState,
     ModelLimits,
-    Round,
-    RoundState,
-    RunSettings,
     decode_outcome,
-    strategy_for,
     validate,
 )
+from edgefl_server.storage.changes import apply
 from edgefl_server.storage.clock import Moment
-from edgefl_server.storage.round_rows import (
-    Disposition,
-    KeptTask,
-    find_task,
-    has_open_task,
-    load_round,
-    reading,
-    save_round,
-)
-from edgefl_server.storage.runs import fail_run_if_hopeless
+from edgefl_server.storage.cohorts import concerned_by_time, demand_of
+from edgefl_server.storage.found_tasks import FoundTask, find_task, has_open_task, reading
+from edgefl_server.storage.runs import after_failed_fold
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RunRow, table
+from edgefl_server.storage.tables import AssignmentRow, Disposition, OutcomeRow, table
 from edgefl_server.storage.uploads import Upload
 
 __all__ = [
@@ -54,7 +48,6 @@ _BYTES_BESIDE_VECTORS = 1 << 20
 """Names, hashes and metric states."""
 _TASKS_A_QUERY = 500
 _INSERT = insert(table(OutcomeRow))
-_SETTINGS = select(RunRow.settings, RunRow.limits).where(RunRow.run == bindparam("run"))
 _STATES = {
     OutcomeStatus.DONE: AssignmentState.DONE,
     OutcomeStatus.DECLINED: AssignmentState.DECLINED,
@@ -95,7 +88,7 @@ class Accepted:
     """What an accepted outcome changes for others.
 
     Attributes:
-        made_room: fewer places of its round are taken: this one was given back, or overdue tasks were ended.
+        made_room: there may be new work at once: the device gave its place back, or overdue tasks were ended.
         closed: its round takes no more outcomes: it is to be folded, or the next one is open, or the run is over.
         idle: the device has no other open task.
     """
@@ -121,12 +114,12 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
         ReplacedDatabaseError: what is accepted would be found by nobody.
     """
     with state.database.read() as session:
-        task = find_task(session, device, task_id)
+        task = find_task(session, device, task_id, state.clock())
         most_bytes = _BYTES_PER_ELEMENT * (task.weight_size + task.statistic_size) + _BYTES_BESIDE_VECTORS
-        if digest is None and task.outcome_digest is not None:
+        if digest is None and task.digest is not None:
             return Looked(accepted=False, most_bytes=most_bytes)
         accepted = _was_accepted(task, digest or "")
-        expected = None if accepted else _expectation(session, task)
+        expected = None if accepted else _expectation(task)
     if accepted:
         state.database.require_own_file()  # what only an unnamed file knows is not kept
     return Looked(accepted, most_bytes, expected)
@@ -142,9 +135,9 @@ def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -
         StorageError: what is here cannot be read.
     """
     with state.database.read() as session:
-        task = find_task(session, device, task_id)
+        task = find_task(session, device, task_id, state.clock())
         if _was_accepted(task, digest):
-            return task.outcome_size or 0
+            return task.size or 0
     return state.uploads.received(device, task_id, digest)
 
 
@@ -190,16 +183,16 @@ def accept_upload(
             state.outcomes.adopt(upload.path, digest)
         try:
             with state.database.write() as session:
-                task = find_task(session, device, task_id)
+                now = state.now()
+                task = find_task(session, device, task_id, now.clock)
                 if _was_accepted(task, digest):
                     return Accepted()
-                before, after = _record(session, device, task, state.now(), noted, digest, size)
-                idle = not has_open_task(session, device)
+                accepted = _record(session, device, task, now, noted, digest, size)
         except (NotWantedError, OutcomeRefusedError):
             # The round closed, or another outcome came, while this one was checked: no row names the file.
             state.outcomes.delete(digest)
             raise
-        return Accepted(after.busy() < before.busy(), not after.state.takes_outcomes, idle)
+        return accepted
     finally:
         upload.discard()
 
@@ -221,54 +214,60 @@ def sweep_uploads(state: ServerState) -> None:
     state.uploads.sweep(wanted)
 
 
-def _was_accepted(task: KeptTask, digest: str) -> bool:
+def _was_accepted(task: FoundTask, digest: str) -> bool:
     """Whether just this outcome was accepted before; False: it is wanted."""
-    if task.outcome_digest is not None:
-        if task.outcome_digest == digest:
+    if task.digest is not None:
+        if task.digest == digest:
             return True
         raise OutcomeRefusedError(
             "conflicting_outcome", f"Task {task.task_id} has another outcome already, which stays the one that counts."
         )
-    round_state = RoundState(task.round_state)
-    if task.state != AssignmentState.OPEN.value or not round_state.takes_outcomes:
-        if round_state in (RoundState.FOLDING, RoundState.DONE):
-            raise NotWantedError("surplus", f"Round {task.round} closed without task {task.task_id}.")
-        if round_state is RoundState.FAILED:
-            raise NotWantedError("stale", f"Round {task.round} was given up: {task.round_why}.")
-        if task.state == AssignmentState.FAILED.value:
+    if not task.is_wanted:
+        if task.fold_state in (FoldState.FOLDING, FoldState.DONE):
+            raise NotWantedError("surplus", f"Round {task.fold} closed without task {task.task_id}.")
+        if task.fold_state is FoldState.FAILED:
+            raise NotWantedError("stale", f"Round {task.fold} was given up: {task.fold_why}.")
+        if task.state is AssignmentState.OUT_OF_TIME:
             raise NotWantedError("stale", f"Task {task.task_id} took longer than a task of this run may.")
         raise NotWantedError("stale", f"Task {task.task_id} was silent for too long and went to another device.")
     return False
 
 
-def _expectation(session: Session, task: KeptTask) -> Expectation:
+def _expectation(task: FoundTask) -> Expectation:
     """What an outcome of the task has to fit."""
+    of = task.gathering
     with reading(task.run):
-        stored, limits = session.execute(_SETTINGS, {"run": task.run}).one()
-        settings = RunSettings.from_json(stored)
         return Expectation(
             task_id=task.task_id,
             base_weights_hash=task.base_weights_hash,
             layout_hash=task.layout_hash,
             weight_size=task.weight_size,
             statistic_size=task.statistic_size,
-            max_norm=settings.norm_bound,
-            sections=strategy_for(settings, task.weight_size).demand.sections,
-            limits=ModelLimits.from_json(limits),
+            max_norm=of.settings.norm_bound,
+            sections=demand_of(of.settings_text).sections,
+            limits=_limits(task.limits_text),
         )
 
 
+@lru_cache(maxsize=64)
+def _limits(text: str) -> ModelLimits:
+    return ModelLimits.from_json(json.loads(text))
+
+
 def _record(
-    session: Session, device: str, task: KeptTask, now: Moment, outcome: Outcome, digest: str, size: int
-) -> tuple[Round, Round]:
-    """Writes down an outcome and what it means for its round: before and after."""
-    status = OutcomeStatus(outcome.status)
+    session: Session, device: str, task: FoundTask, now: Moment, outcome: Outcome, digest: str, size: int
+) -> Accepted:
+    """Writes down an outcome and what it changes, and says what that is for others."""
+    of, status = task.gathering, OutcomeStatus(outcome.status)
+    with reading(of.run):
+        settings, schedule = of.settings, of.schedule
     session.execute(
         _INSERT,
         {
             "task_id": outcome.task_id,
-            "run": task.run,
-            "round": task.round,
+            "run": of.run,
+            "fold": of.fold,
+            "device": device,
             "digest": digest,
             "size": size,
             "status": status.name.lower(),
@@ -279,15 +278,20 @@ def _record(
             "accepted_at": now.date,
         },
     )
-    with reading(task.run):
-        run = session.get_one(RunRow, task.run)
-        before = load_round(session, run, task.round)
-    after = before.settle(device, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
-    save_round(session, run, task.round, before, after, now.clock)
-    if after.state is RoundState.FAILED:
-        session.flush()
-        fail_run_if_hopeless(session, run, now)
-    return before, after
+    concerned = Concerned(task.assignment)
+    if task.any_overdue:
+        with reading(of.run):
+            concerned = concerned_by_time(session, of, now.clock, task.assignment)
+    change = schedule.settle(of.standing, concerned, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
+    apply(session, of, change, now)
+    if change.standing.state is FoldState.FAILED:
+        after_failed_fold(session, of.run, of.fold, settings.rounds, now)
+    free = schedule.places(change.following or change.standing, 0, 0)
+    return Accepted(
+        made_room=status is not OutcomeStatus.DONE or free > schedule.places(of.standing, 0, 0),
+        closed=not change.standing.state.takes_outcomes,
+        idle=not has_open_task(session, device),
+    )
 
 
 def _name(reason: IntEnum | int) -> str:

@@ -1,45 +1,61 @@
-"""Runs: create, list, stop, what the next round is, where their weights are."""
+"""Runs: create, list, stop, what comes next in them."""
 
 from __future__ import annotations
 
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import takewhile
 
 import numpy as np
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, bindparam, insert, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
 from edgefl.model_file import ModelFile
-from edgefl_server.aggregation import ModelLimits, RoundState, RunSettings, settle, strategy_for
+from edgefl_server.aggregation import (
+    FAILED_FOLDS_IN_A_ROW,
+    FoldState,
+    ModelLimits,
+    Next,
+    Progress,
+    RunSettings,
+    SettingError,
+    after_failure,
+    schedule_for,
+    settle,
+    strategy_for,
+)
+from edgefl_server.storage.changes import open_cohort, stop_folds
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.identities import check_population
-from edgefl_server.storage.round_rows import RunState, stop_round
 from edgefl_server.storage.state import ServerState, put_vector
-from edgefl_server.storage.tables import FolderRow, RoundRow, RunRow
+from edgefl_server.storage.tables import FolderRow, RunRow, RunState, folds, runs, table, versions
 
 __all__ = [
     "NameTakenError",
+    "add_version",
+    "after_failed_fold",
     "create_run",
     "end_run",
-    "fail_run_if_hopeless",
     "find_run",
     "get_run",
     "metrics_of",
-    "open_next_round",
+    "move_on",
     "readable_runs",
     "stop_run",
 ]
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FAILED_ROUNDS_IN_A_ROW = 3
-"""After so many the run gives up: what fails every device three times will fail them again."""
+
+_START_FROM = update(runs).where(runs.c.run == bindparam("of")).values(version=bindparam("version"))
+_folder = table(FolderRow)
+_COUNT = update(_folder).values(generation=_folder.c.generation + 1)
 
 
 class NameTakenError(RunError):
@@ -68,15 +84,14 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     """
     check_population(population)
     if name and not _NAME.fullmatch(name):
-        raise InvalidSettingError(
-            f"--name expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}."
-        )
+        raise SettingError(f"{{name}} expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}.")
     with state.database.read() as session:  # before anything is written
         _require_free(session, name)
     file = ModelFile(model)
     file.verify()
     manifest = file.manifest
     settings = settle(settings, manifest)
+    schedule_for(settings)
     initial = file.initial_weights()
     if not np.isfinite(initial).all():
         raise InvalidSettingError(
@@ -86,7 +101,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     if settings.seed == 0:
         settings = replace(settings, seed=1 + secrets.randbelow(2**62))
     model_hash = state.models.put(model)
-    first = strategy_for(settings, manifest.layout.weight_size).init(initial)
+    first = strategy_for(settings).init(initial, manifest.layout.weight_size)
     weights_hash = put_vector(state, first.weights)
     slots = {slot: put_vector(state, vector) for slot, vector in first.slots.items()}
     now = state.now()
@@ -104,10 +119,9 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         statistic_size=manifest.layout.statistic_size,
         metrics=[asdict(metric) for metric in manifest.metrics],
         limits=ModelLimits.of(manifest).to_json(),
-        initial_weights_hash=weights_hash,
-        weights_hash=weights_hash,
-        slots=slots,
-        round=0,
+        version=0,
+        cohort=0,
+        fold=0,
         created_at=now.date,
         created_clock=now.clock,
     )
@@ -115,7 +129,8 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         _require_free(session, name)
         session.add(run)
         session.flush()
-        open_next_round(session, run, now)
+        add_version(session, run.run, 0, 0, weights_hash, slots)
+        move_on(session, run.run, Progress(Next.COHORT), now)
     state.keep_generation()
     _log.info("run %s created: %d rounds of %d outcomes from %s", run.run, settings.rounds, settings.target, population)
     return run.run
@@ -135,49 +150,55 @@ def _require_free(session: Session, name: str) -> None:
         )
 
 
-def open_next_round(session: Session, run: RunRow, now: Moment) -> None:
-    """Opens the round after the current one, or ends the run when that was the last."""
+def add_version(
+    session: Session, run_id: str, number: int, fold: int, weights_hash: str, slots: Mapping[str, str]
+) -> None:
+    """Makes weights the newest version of a run, from which tasks start.
+
+    Args:
+        session: that writes.
+        run_id: the run.
+        number: of the version.
+        fold: that made it; 0: none.
+        weights_hash: of the weights.
+        slots: the strategy's, as hashes.
+    """
+    row = {"run": run_id, "number": number, "fold": fold, "weights_hash": weights_hash, "slots": dict(slots)}
+    session.execute(insert(versions), row)
+    session.execute(_START_FROM, {"of": run_id, "version": number})
+
+
+def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> None:
+    """Does what comes next in a run: opens its next cohort, or ends it."""
     _count(session)
-    settings = RunSettings.from_json(run.settings)
-    if run.round >= settings.rounds:
-        run.state, run.ended_at = RunState.DONE, now.date
-        return
-    run.round += 1
-    session.add(
-        RoundRow(
-            run=run.run,
-            number=run.round,
-            state=RoundState.SELECTING.value,
-            why="",
-            base_weights_hash=run.weights_hash,
-            base_slots=run.slots,
-            opened_at=now.date,
-            opened_clock=now.clock,
-            metric_sums={},
-            diagnostics={},
-            pruned={},
+    if progress.next is Next.COHORT:
+        open_cohort(session, run_id, now)
+    elif progress.next is not Next.GATHERING:
+        outcome = RunState.DONE if progress.next is Next.DONE else RunState.FAILED
+        # What is gathered for one more fold is not needed.
+        stop_folds(session, run_id, "the run has as many rounds as it was to have", now.clock)
+        session.execute(
+            update(runs).where(runs.c.run == run_id).values(state=outcome, why=progress.why[:500], ended_at=now.date)
         )
-    )
-    session.flush()
 
 
-def fail_run_if_hopeless(session: Session, run: RunRow, now: Moment) -> None:
-    """Goes on after a failed round: with the next one, or with the end of the run when too many failed in a row."""
-    _log.warning("run %s: round %d failed: %s", run.run, run.round, session.get_one(RoundRow, (run.run, run.round)).why)
-    latest = session.scalars(
-        select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number.desc()).limit(_FAILED_ROUNDS_IN_A_ROW)
+def after_failed_fold(session: Session, run_id: str, number: int, rounds: int, now: Moment) -> None:
+    """Goes on after a fold of a run failed."""
+    fold = folds.c
+    latest = session.execute(
+        select(fold.state, fold.why)
+        .where(fold.run == run_id, fold.number <= number)
+        .order_by(fold.number.desc())
+        .limit(FAILED_FOLDS_IN_A_ROW)
     ).all()
-    failed = [row for row in latest if row.state == RoundState.FAILED.value]
-    settings = RunSettings.from_json(run.settings)
-    hopeless = len(failed) == _FAILED_ROUNDS_IN_A_ROW
-    done = select(RoundRow.number).where(RoundRow.run == run.run, RoundRow.state == RoundState.DONE.value).limit(1)
-    if hopeless or (run.round >= settings.rounds and session.scalar(done) is None):
-        _count(session)
-        run.state, run.ended_at = RunState.FAILED, now.date
-        why = f"round {latest[0].number} failed: {latest[0].why}"
-        run.why = (f"{_FAILED_ROUNDS_IN_A_ROW} rounds in a row failed; {why}" if hopeless else why)[:500]
-        return
-    open_next_round(session, run, now)
+    why = latest[0].why
+    _log.warning("run %s: round %d failed: %s", run_id, number, why)
+    failed = len(list(takewhile(lambda each: each.state == FoldState.FAILED.value, latest)))
+    done = select(fold.number).where(fold.run == run_id, fold.state == FoldState.DONE.value).limit(1)
+    any_done = session.scalar(done) is not None
+    gathering = session.scalar(select(RunRow.fold).where(RunRow.run == run_id)) != number
+    progress = after_failure(number, why, rounds, failed_in_a_row=failed, any_done=any_done, gathering=gathering)
+    move_on(session, run_id, progress, now)
 
 
 def stop_run(state: ServerState, run_id: str, why: str = "stopped by the operator") -> bool:
@@ -211,12 +232,11 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
     Returns:
         False when the run had ended before.
     """
-    state, number = session.execute(select(RunRow.state, RunRow.round).where(RunRow.run == run_id)).one()
-    if state != RunState.ACTIVE:
+    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) != RunState.ACTIVE:
         return False
     why = why[:500]
     _count(session)
-    stop_round(session, run_id, number, why, now.clock)
+    stop_folds(session, run_id, why, now.clock)
     session.execute(
         update(RunRow).where(RunRow.run == run_id).values(state=outcome, why=why, ended_at=now.date),
         execution_options={"synchronize_session": False},
@@ -227,9 +247,7 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
 
 def _count(session: Session) -> None:
     """Counts a step that nobody may undo; `ServerState.keep_generation` follows once it is committed."""
-    session.execute(
-        update(FolderRow).values(generation=FolderRow.generation + 1), execution_options={"synchronize_session": False}
-    )
+    session.execute(_COUNT)
 
 
 def find_run(session: Session, run_id: str) -> str:

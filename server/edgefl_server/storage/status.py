@@ -12,16 +12,26 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import RunError
-from edgefl_server.aggregation import AssignmentState, RunSettings, finalise
+from edgefl.wire.messages import Reason
+from edgefl_server.aggregation import AssignmentState, finalise
 from edgefl_server.storage.identities import doubled_devices
 from edgefl_server.storage.orphans import count_unrecorded
-from edgefl_server.storage.round_rows import OUT_OF_TIME, Disposition, load_round, took_too_long
 from edgefl_server.storage.runs import find_run, get_run, metrics_of, readable_runs
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
-from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import (
+    AssignmentRow,
+    CohortRow,
+    DeviceRow,
+    Disposition,
+    FoldRow,
+    OutcomeRow,
+    RunRow,
+    VersionRow,
+)
 
 __all__ = ["run_status", "runs_summary", "warnings", "weights_of_round"]
 
+_OUT_OF_TIME = Reason.OUT_OF_TIME.name.lower()
 _SHOW = "show the run"
 _TELL_SECONDS = 7 * SECONDS_PER_DAY
 """A device that existed twice is told of for so long."""
@@ -85,21 +95,27 @@ def _told(
 
 
 def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]:
-    rounds = session.scalars(select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number)).all()
+    folds = session.scalars(select(FoldRow).where(FoldRow.run == run.run).order_by(FoldRow.number)).all()
+    versions = session.scalars(select(VersionRow).where(VersionRow.run == run.run)).all()
+    hashes = {version.number: version.weights_hash for version in versions}
+    made = {version.fold: version.weights_hash for version in versions}
     outcomes = _outcome_counts(session, run)
     devices = session.scalar(select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population))
-    current = load_round(session, run, run.round)
+    cohort = session.get_one(CohortRow, (run.run, run.cohort))
     return {
         **_summary(state, run),
         "settings": run.settings,
         "model_hash": run.model_hash,
         "graph_hash": run.graph_hash,
         "layout_hash": run.layout_hash,
-        "initial_weights_hash": run.initial_weights_hash,
-        "weights_hash": run.weights_hash,
+        "initial_weights_hash": hashes[0],
+        "weights_hash": hashes[run.version],
         "devices_enrolled": devices,
-        "tasks_open": current.count(AssignmentState.OPEN),
-        "history": [_round(run, row, outcomes.get(row.number, {}), state.clock()) for row in rounds],
+        "tasks_open": cohort.open,
+        "history": [
+            _round(run, row, (hashes[row.version], made.get(row.number)), outcomes.get(row.number, {}), state.clock())
+            for row in folds
+        ],
     }
 
 
@@ -111,12 +127,8 @@ def weights_of_round(state: ServerState, run_id: str, number: int | None) -> tup
     """
     with state.database.read() as session:
         run = get_run(session, run_id)
-        done = [
-            (row.number, row.weights_hash)
-            for row in session.scalars(select(RoundRow).where(RoundRow.run == run.run).order_by(RoundRow.number))
-            if row.weights_hash is not None
-        ]
-        versions = {0: run.initial_weights_hash, **dict(done)}
+        made = select(VersionRow.fold, VersionRow.weights_hash).where(VersionRow.run == run.run)
+        versions = {each.fold: each.weights_hash for each in session.execute(made.order_by(VersionRow.number))}
         wanted = max(versions) if number is None else number
         if wanted not in versions:
             raise RunError(
@@ -133,7 +145,7 @@ def _summary(state: ServerState, run: RunRow) -> dict[str, Any]:
         "population": run.population,
         "state": run.state,
         "why": run.why,
-        "round": run.round,
+        "round": run.fold,
         "rounds": run.settings["rounds"],
         "target": run.settings["target"],
         "created_at": run.created_at,
@@ -144,10 +156,13 @@ def _summary(state: ServerState, run: RunRow) -> dict[str, Any]:
 
 def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, Any]:
     """What can be said of a run whose settings, model or rounds cannot be read."""
-    columns = (RunRow.name, RunRow.population, RunRow.state, RunRow.why, RunRow.round, RunRow.weights_hash)
-    name, population, run_state, why, number, weights_hash = session.execute(
-        select(*columns).where(RunRow.run == run_id)
-    ).one()
+    columns = (RunRow.name, RunRow.population, RunRow.state, RunRow.why, RunRow.fold)
+    name, population, run_state, why, number = session.execute(select(*columns).where(RunRow.run == run_id)).one()
+    weights_hash = session.scalar(
+        select(VersionRow.weights_hash)
+        .join(RunRow, (RunRow.run == VersionRow.run) & (RunRow.version == VersionRow.number))
+        .where(RunRow.run == run_id)
+    )
     created_at, ended_at = session.execute(select(RunRow.created_at, RunRow.ended_at).where(RunRow.run == run_id)).one()
     return {
         "run": run_id,
@@ -181,13 +196,13 @@ def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
             entry["reasons"][reason] = entry["reasons"].get(reason, 0) + count
 
     rows = session.execute(
-        select(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason, func.count())
+        select(OutcomeRow.fold, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason, func.count())
         .where(OutcomeRow.run == run.run)
-        .group_by(OutcomeRow.round, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason)
+        .group_by(OutcomeRow.fold, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason)
     )
     for number, disposition, status, reason, count in (*rows, *_out_of_time(session, run)):
         add(number, disposition, status, reason, count)
-    for number, pruned in session.execute(select(RoundRow.number, RoundRow.pruned).where(RoundRow.run == run.run)):
+    for number, pruned in session.execute(select(FoldRow.number, FoldRow.pruned).where(FoldRow.run == run.run)):
         for status, reasons in pruned.items():
             for reason, dispositions in reasons.items():
                 for disposition, count in dispositions.items():
@@ -198,18 +213,21 @@ def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
 def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str, int]]:
     """Tasks that took too long, as if their devices had said so: nobody sent an outcome for them."""
     rows = session.execute(
-        select(AssignmentRow.round, func.count())
-        .where(AssignmentRow.run == run.run, took_too_long(RunSettings.from_json(run.settings).effective_task_seconds))
-        .group_by(AssignmentRow.round)
+        select(AssignmentRow.fold, func.count())
+        .where(AssignmentRow.run == run.run, AssignmentRow.state == AssignmentState.OUT_OF_TIME.value)
+        .group_by(AssignmentRow.fold)
     )
-    return [(number, Disposition.NOTED, "failed", OUT_OF_TIME, count) for number, count in rows]
+    return [(number, Disposition.NOTED, "failed", _OUT_OF_TIME, count) for number, count in rows]
 
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _round(run: RunRow, row: RoundRow, counts: dict[str, Any], now: float) -> dict[str, Any]:
+def _round(
+    run: RunRow, row: FoldRow, weights: tuple[str, str | None], counts: dict[str, Any], now: float
+) -> dict[str, Any]:
+    """A round, as people call a fold; `weights` are the hashes of those before it and after it."""
     names = ("accepted", "folded", "discarded", "damaged", "declined", "failed")
     values = finalise(row.metric_sums, metrics_of(run))
     loss = values.pop("loss", None)
@@ -226,8 +244,8 @@ def _round(run: RunRow, row: RoundRow, counts: dict[str, Any], now: float) -> di
             name: elements for name, elements in row.metric_sums.items() if all(map(math.isfinite, elements))
         },
         "diagnostics": row.diagnostics,
-        "base_weights_hash": row.base_weights_hash,
-        "weights_hash": row.weights_hash,
+        "base_weights_hash": weights[0],
+        "weights_hash": weights[1],
         "opened_at": row.opened_at,
         "seconds": (now if row.ended_clock is None else row.ended_clock) - row.opened_clock,
     }

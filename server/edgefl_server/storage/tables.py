@@ -1,4 +1,8 @@
-"""The tables. A change here needs a module in `migrations/versions`."""
+"""The tables. A change here needs a module in `migrations/versions`.
+
+What people call a round is three things here: a version of the weights is what a task starts from, a cohort is who was
+asked together, and a fold is what is merged together. In a synchronous round they coincide.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,26 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
     "AssignmentRow",
+    "CohortRow",
     "DeviceRow",
+    "Disposition",
+    "FoldRow",
     "FolderRow",
     "InvitationRow",
     "OutcomeRow",
-    "RoundRow",
+    "PopulationRow",
     "RunRow",
+    "RunState",
     "Table",
+    "VersionRow",
+    "assignments",
+    "cohorts",
+    "folds",
+    "outcomes",
+    "populations",
+    "runs",
     "table",
+    "versions",
 ]
 
 
@@ -27,6 +43,27 @@ class Table(DeclarativeBase):
     Columns whose name ends in ``_clock`` hold seconds of the server's clock, which only grows: durations are
     differences of them. Those that end in ``_at`` hold dates for people, in seconds since 1970 in UTC.
     """
+
+
+class RunState:
+    """What a run's ``state`` can be."""
+
+    ACTIVE, DONE, FAILED, STOPPED = "active", "done", "failed", "stopped"
+
+
+class Disposition:
+    """What an accepted outcome's ``disposition`` can be."""
+
+    ACCEPTED = "accepted"
+    """Will be folded when its fold closes."""
+    FOLDED = "folded"
+    """Is part of the weights."""
+    DISCARDED = "discarded"
+    """Its fold failed or was stopped."""
+    DAMAGED = "damaged"
+    """It was accepted, and its file was gone or damaged when its fold was merged without it."""
+    NOTED = "noted"
+    """The device declined or failed: there is nothing to fold."""
 
 
 def table(rows: type[Table]) -> sqlalchemy.Table:
@@ -43,7 +80,7 @@ class FolderRow(Table):
 
     row: Mapped[int] = mapped_column(Integer, primary_key=True)
     folder: Mapped[str] = mapped_column(String(32))
-    generation: Mapped[int] = mapped_column(BigInteger, default=0)
+    generation: Mapped[int] = mapped_column(BigInteger)
     """Rises with every start, and whenever a run or a round begins or ends. `folder.json` never holds a larger one."""
     clock: Mapped[float] = mapped_column(Float)
     date: Mapped[float] = mapped_column(Float)
@@ -75,6 +112,15 @@ class DeviceRow(Table):
     """When two devices were last seen to use this identity in turn."""
 
 
+class PopulationRow(Table):
+    """How many devices a population has, so that no decision counts them."""
+
+    __tablename__ = "populations"
+
+    population: Mapped[str] = mapped_column(String(64), primary_key=True)
+    devices: Mapped[int] = mapped_column(Integer)
+
+
 class RunRow(Table):
     """A training job."""
 
@@ -92,43 +138,71 @@ class RunRow(Table):
     weight_size: Mapped[int] = mapped_column(BigInteger)
     statistic_size: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[list[Any]] = mapped_column(JSON)
-    limits: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON)
     """What the model file says about outcomes: `ModelLimits`."""
-    initial_weights_hash: Mapped[str] = mapped_column(String(64))
-    weights_hash: Mapped[str] = mapped_column(String(64))
-    slots: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-    """The strategy's slots by name, as hashes of vectors in the store of weights."""
-    round: Mapped[int] = mapped_column(Integer)
+    version: Mapped[int] = mapped_column(Integer)
+    """The newest version of the weights, from which tasks start that are handed out now."""
+    cohort: Mapped[int] = mapped_column(Integer)
+    """The latest cohort: the one that is asked, while the run is active."""
+    fold: Mapped[int] = mapped_column(Integer)
+    """The latest fold: the one that the cohort works for."""
     created_at: Mapped[float] = mapped_column(Float)
-    created_clock: Mapped[float] = mapped_column(Float, default=0.0)
+    created_clock: Mapped[float] = mapped_column(Float)
     """Which run came first, also when the wall clock was set back in between."""
     ended_at: Mapped[float | None] = mapped_column(Float)
 
     __table_args__ = (Index("runs_by_population_and_state", "population", "state"),)
 
 
-class RoundRow(Table):
-    """One round of a run."""
+class VersionRow(Table):
+    """A version of a run's weights: what a task starts from."""
 
-    __tablename__ = "rounds"
+    __tablename__ = "versions"
 
     run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    state: Mapped[str] = mapped_column(String(16), index=True)
-    why: Mapped[str] = mapped_column(String(500), default="")
-    base_weights_hash: Mapped[str] = mapped_column(String(64))
-    base_slots: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-    enrolled: Mapped[int] = mapped_column(Integer, default=0)
-    """Devices of the population when the round closed; fixed then, so that folding again gives the same."""
-    weights_hash: Mapped[str | None] = mapped_column(String(64))
-    opened_at: Mapped[float] = mapped_column(Float)
-    opened_clock: Mapped[float] = mapped_column(Float, default=0.0)
+    fold: Mapped[int] = mapped_column(Integer)
+    """The fold that made it; 0: it is the initial one."""
+    weights_hash: Mapped[str] = mapped_column(String(64))
+    slots: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """The strategy's slots by name, as hashes of vectors in the store of weights."""
+
+
+class CohortRow(Table):
+    """Who was asked together: when, and how their tasks stand in numbers, so that no decision counts the tasks."""
+
+    __tablename__ = "cohorts"
+
+    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    opened_clock: Mapped[float] = mapped_column(Float)
     started_clock: Mapped[float | None] = mapped_column(Float)
+    open: Mapped[int] = mapped_column(Integer)
+    done: Mapped[int] = mapped_column(Integer)
+    failed_devices: Mapped[int] = mapped_column(Integer)
+    failed_attempts: Mapped[int] = mapped_column(Integer)
+
+
+class FoldRow(Table):
+    """What is merged together."""
+
+    __tablename__ = "folds"
+
+    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    version: Mapped[int] = mapped_column(Integer)
+    """The version of the weights that it is merged into."""
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    why: Mapped[str] = mapped_column(String(500))
+    enrolled: Mapped[int] = mapped_column(Integer)
+    """Devices of the population when it began to be merged; fixed then, so that doing it again gives the same."""
+    opened_at: Mapped[float] = mapped_column(Float)
+    opened_clock: Mapped[float] = mapped_column(Float)
     ended_clock: Mapped[float | None] = mapped_column(Float)
     num_examples: Mapped[int | None] = mapped_column(BigInteger)
-    metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-    diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-    pruned: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON)
+    diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    pruned: Mapped[dict[str, Any]] = mapped_column(JSON)
     """Counts of the outcomes whose rows are gone: ``{status: {reason: {disposition: count}}}``."""
 
 
@@ -139,19 +213,28 @@ class AssignmentRow(Table):
 
     task_id: Mapped[str] = mapped_column(String(100), primary_key=True)
     run: Mapped[str] = mapped_column(ForeignKey("runs.run"))
-    round: Mapped[int] = mapped_column(Integer)
+    cohort: Mapped[int] = mapped_column(Integer)
+    version: Mapped[int] = mapped_column(Integer)
+    """The version of the weights that it starts from."""
+    fold: Mapped[int] = mapped_column(Integer)
+    """The fold for which it was handed out."""
     device: Mapped[str] = mapped_column(ForeignKey("devices.device"))
     attempt: Mapped[int] = mapped_column(Integer)
-    position: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16))
-    assigned_clock: Mapped[float] = mapped_column(Float, default=0.0)
+    assigned_clock: Mapped[float] = mapped_column(Float)
+    ends_clock: Mapped[float] = mapped_column(Float)
     leased_until_clock: Mapped[float] = mapped_column(Float)
-    ended_clock: Mapped[float] = mapped_column(Float, default=0.0)
-    temporary: Mapped[bool] = mapped_column(Boolean, default=False)
+    leased_to_the_end: Mapped[bool] = mapped_column(Boolean)
+    ended_clock: Mapped[float] = mapped_column(Float)
+    temporary: Mapped[bool] = mapped_column(Boolean)
+    failed_before: Mapped[bool] = mapped_column(Boolean)
 
     __table_args__ = (
-        Index("assignments_by_round", "run", "round"),
-        Index("assignments_by_device_and_state", "device", "state"),
+        # Which lease ran out longest ago, and which tasks are overdue, is the beginning of a range.
+        Index("assignments_by_lease", "run", "cohort", "state", "leased_to_the_end", "leased_until_clock", "device"),
+        Index("assignments_by_device", "device", "run", "cohort", "attempt"),
+        Index("assignments_by_device_and_state", "device", "state", "run"),
+        Index("assignments_by_fold", "run", "fold"),
     )
 
 
@@ -162,7 +245,9 @@ class OutcomeRow(Table):
 
     task_id: Mapped[str] = mapped_column(ForeignKey("assignments.task_id"), primary_key=True)
     run: Mapped[str] = mapped_column(ForeignKey("runs.run"))
-    round: Mapped[int] = mapped_column(Integer)
+    fold: Mapped[int] = mapped_column(Integer)
+    """The fold that it belongs to."""
+    device: Mapped[str] = mapped_column(ForeignKey("devices.device"))
     digest: Mapped[str] = mapped_column(String(64), index=True)
     size: Mapped[int] = mapped_column(BigInteger)
     status: Mapped[str] = mapped_column(String(16))
@@ -172,4 +257,17 @@ class OutcomeRow(Table):
     trainer: Mapped[str] = mapped_column(String(200))
     accepted_at: Mapped[float] = mapped_column(Float)
 
-    __table_args__ = (Index("outcomes_by_round", "run", "round"),)
+    __table_args__ = (
+        Index("outcomes_by_fold", "run", "fold"),
+        Index("outcomes_by_device", "device", "run", "disposition", "fold"),
+    )
+
+
+# Without the classes, for statements that concern no objects: most of what the server does.
+assignments = table(AssignmentRow)
+cohorts = table(CohortRow)
+folds = table(FoldRow)
+outcomes = table(OutcomeRow)
+populations = table(PopulationRow)
+runs = table(RunRow)
+versions = table(VersionRow)

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import Row, Text, and_, bindparam, cast, func, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.wire.messages import ExtraVector, Task
-from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, strategy_for, task_seed
-from edgefl_server.storage.round_rows import (
-    Disposition,
-    RunState,
-    find_task,
-    has_open_task,
-    load_round,
-    reading,
-    rests_until,
-    save_round,
-    task_id_of,
+from edgefl_server.aggregation import (
+    AssignmentState,
+    Blob,
+    Change,
+    Concerned,
+    TaskSource,
+    named_vectors,
+    task_for,
 )
-from edgefl_server.storage.runs import readable_runs
+from edgefl_server.storage.changes import apply
+from edgefl_server.storage.cohorts import (
+    STANDING,
+    Gathering,
+    concerned_by_a_call_for_work,
+    demand_of,
+    gathering_of,
+    places,
+    slots_of,
+    with_standing,
+)
+from edgefl_server.storage.found_tasks import find_task, has_open_task, reading
 from edgefl_server.storage.state import ServerState
-from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import DeviceRow, Disposition, RunState, assignments, outcomes, runs, versions
 
 __all__ = [
     "Found",
@@ -38,31 +47,64 @@ __all__ = [
 ]
 
 _HAND_OUT, _READ = "hand out tasks", "read the round"
+_SLOTS = cast(versions.c.slots, Text).label("slots_text")
 _ACTIVE = (
-    select(RunRow, RoundRow)
-    .outerjoin(RoundRow, and_(RoundRow.run == RunRow.run, RoundRow.number == RunRow.round))
-    .where(RunRow.population == bindparam("population"), RunRow.state == RunState.ACTIVE)
-    .order_by(RunRow.created_clock, RunRow.run)
+    with_standing(
+        select(
+            *STANDING,
+            runs.c.population,
+            runs.c.model_hash,
+            runs.c.graph_hash,
+            runs.c.layout_hash,
+            versions.c.weights_hash,
+            _SLOTS,
+        ).select_from(runs)
+    )
+    .outerjoin(versions, and_(versions.c.run == runs.c.run, versions.c.number == runs.c.version))
+    .where(runs.c.population == bindparam("population"), runs.c.state == RunState.ACTIVE)
+    .order_by(runs.c.created_clock, runs.c.run)
 )
-"""With their open rounds, which `load_round` then finds in the session."""
-_OPEN_ROUNDS = (
-    select(RoundRow.run, RoundRow.number, RunRow.model_hash, RoundRow.base_weights_hash)
-    .join(RunRow, RunRow.run == RoundRow.run)
-    .join(AssignmentRow, and_(AssignmentRow.run == RoundRow.run, AssignmentRow.round == RoundRow.number))
-    .where(AssignmentRow.device == bindparam("device"), AssignmentRow.state == AssignmentState.OPEN.value)
+_VERSION_OF_TASK = (
+    select(versions.c.weights_hash, _SLOTS)
+    .join(assignments, and_(assignments.c.run == versions.c.run, assignments.c.version == versions.c.number))
+    .where(
+        assignments.c.device == bindparam("device"),
+        assignments.c.run == bindparam("run"),
+        assignments.c.cohort == bindparam("cohort"),
+        assignments.c.attempt == bindparam("attempt"),
+    )
+)
+_FETCHABLE = (
+    select(
+        runs.c.run,
+        runs.c.model_hash,
+        cast(runs.c.settings, Text).label("settings_text"),
+        versions.c.weights_hash,
+        _SLOTS,
+    )
+    .select_from(assignments)
+    .join(runs, runs.c.run == assignments.c.run)
+    .join(versions, and_(versions.c.run == assignments.c.run, versions.c.number == assignments.c.version))
+    .where(assignments.c.device == bindparam("device"), assignments.c.state == AssignmentState.OPEN.value)
     .distinct()
 )
-_LATEST_FOLDED = (
-    select(OutcomeRow.task_id)
-    .join(AssignmentRow, AssignmentRow.task_id == OutcomeRow.task_id)
+_OF_DEVICE = and_(assignments.c.device == bindparam("device"), assignments.c.run == bindparam("run"))
+_OUT_OF_TIME = and_(_OF_DEVICE, assignments.c.state == AssignmentState.OUT_OF_TIME.value)
+_ABOUT_DEVICE = select(
+    select(func.count()).where(_OUT_OF_TIME).scalar_subquery().label("times"),
+    select(func.max(assignments.c.ended_clock)).where(_OUT_OF_TIME).scalar_subquery().label("latest"),
+    select(outcomes.c.task_id)
     .where(
-        AssignmentRow.device == bindparam("device"),
-        AssignmentRow.run == bindparam("run"),
-        OutcomeRow.disposition == Disposition.FOLDED,
+        outcomes.c.device == bindparam("device"),
+        outcomes.c.run == bindparam("run"),
+        outcomes.c.disposition == Disposition.FOLDED,
     )
-    .order_by(OutcomeRow.round.desc())
+    .order_by(outcomes.c.fold.desc(), outcomes.c.task_id.desc())
     .limit(1)
+    .scalar_subquery()
+    .label("continues"),
 )
+"""How often a task of the device was out of time in a run and when last, and its latest task that is folded."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +132,17 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
         if next(_offers(state, session, device, state.clock()), None) is None:
             return Found(None, has_open_task(session, device.device))
     with state.database.write() as session:
-        now = state.clock()
-        for run, before, after in _offers(state, session, device, now):
-            assignment = after.latest(device.device)
-            assert assignment is not None
+        now = state.now()
+        for offer in _offers(state, session, device, now.clock):
             try:
-                task = _task(state, session, run, after, assignment, now)
+                task = _task(state, session, offer, now.clock)
             except DatabaseError:
                 raise
             except Exception as error:
-                state.troubles.note(run.run, _HAND_OUT, error, now)
+                state.troubles.note(offer.of.run, _HAND_OUT, error, now.clock)
                 continue
-            state.troubles.clear(run.run, _HAND_OUT)
-            save_round(session, run, run.round, before, after, now)
+            state.troubles.clear(offer.of.run, _HAND_OUT)
+            apply(session, offer.of, offer.change, now)
             return Found(task, True)
         return Found(None, has_open_task(session, device.device))
 
@@ -110,34 +150,41 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
 def devices_with_tasks(state: ServerState) -> list[str]:
     """The devices that have an open task of any run."""
     with state.database.read() as session:
-        open_ones = select(AssignmentRow.device).where(AssignmentRow.state == AssignmentState.OPEN.value)
+        open_ones = select(assignments.c.device).where(assignments.c.state == AssignmentState.OPEN.value)
         return list(session.scalars(open_ones.distinct()))
 
 
-def ended_runs(state: ServerState, population: str, runs: Collection[str]) -> list[str]:
+def ended_runs(state: ServerState, population: str, remembered: Collection[str]) -> list[str]:
     """Those of the runs that are over, or that the population never had: there will be no task of them any more."""
-    if not runs:
+    if not remembered:
         return []
     with state.database.read() as session:
         active = set(
             session.scalars(
-                select(RunRow.run).where(
-                    RunRow.population == population, RunRow.state == RunState.ACTIVE, RunRow.run.in_(runs)
+                select(runs.c.run).where(
+                    runs.c.population == population, runs.c.state == RunState.ACTIVE, runs.c.run.in_(remembered)
                 )
             )
         )
-    return [run for run in runs if run not in active]
+    return [run for run in remembered if run not in active]
 
 
 def work_for(state: ServerState, population: str) -> tuple[int, int]:
     """How many tasks the runs of a population could hand out now, and how many of its runs are not over."""
+    free = active = 0
     with state.database.read() as session:
-        now, active = state.clock(), 0
-        places = 0
-        for _, current in _rounds(state, session, population, now):
+        now = state.clock()
+        for row in session.execute(_ACTIVE, {"population": population}).all():
             active += 1
-            places += current.places(now) if current is not None else 0
-    return places, active
+            try:
+                free += places(session, gathering_of(row), now)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                state.troubles.note(row.run, _READ, error, now)
+            else:
+                state.troubles.clear(row.run, _READ)
+    return free, active
 
 
 def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
@@ -151,132 +198,102 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
         UnknownTaskError: the device has no such task.
     """
     with state.database.write() as session:
-        task = find_task(session, device, task_id)
-        if task.state != AssignmentState.OPEN.value:
+        task = find_task(session, device, task_id, state.clock())
+        if not task.is_wanted:
             return None
-        now = state.clock()
-        with reading(task.run):
-            run = session.get_one(RunRow, task.run)
-            before = load_round(session, run, task.round)
-        after = before.renew(device, now)
-        if after is None:
+        of, now = task.gathering, state.now()
+        with reading(of.run):
+            schedule = of.schedule
+        change = schedule.renew(of.standing, task.assignment, now.clock)
+        if change is None:
             return None
-        save_round(session, run, task.round, before, after, now)
-        renewed = after.latest(device)
-        assert renewed is not None
-        return max(1.0, renewed.leased_until - now)
+        apply(session, of, change, now)
+        (renewed,) = change.changed
+        return max(1.0, renewed.leased_until - now.clock)
 
 
 def may_fetch(state: ServerState, device: str, digest: str) -> bool:
     """Whether an open task of the device names this model, these weights or this vector."""
     with state.database.read() as session:
-        open_rounds = session.execute(_OPEN_ROUNDS, {"device": device}).all()
-        if any(digest in (model, weights) for _, _, model, weights in open_rounds):
+        named = session.execute(_FETCHABLE, {"device": device}).all()
+    if any(digest in (each.model_hash, each.weights_hash) for each in named):
+        return True
+    for each in named:
+        try:
+            vectors = named_vectors(demand_of(each.settings_text), slots_of(each.slots_text))
+        except Exception as error:
+            state.troubles.note(each.run, _READ, error, state.clock())
+            continue
+        if digest in vectors.values():
             return True
-        for run_id, number, _, _ in open_rounds:
-            try:
-                run, row = session.get_one(RunRow, run_id), session.get_one(RoundRow, (run_id, number))
-                named = [each for _, each in _named_vectors(run, row)]
-            except DatabaseError:
-                raise
-            except Exception as error:
-                state.troubles.note(run_id, _READ, error, state.clock())
-                continue
-            if digest in named:
-                return True
     return False
 
 
-def _offers(
-    state: ServerState, session: Session, device: DeviceRow, now: float
-) -> Iterator[tuple[RunRow, Round, Round]]:
-    """The runs that have work for the device, its round in each, and the round after handing out the work."""
-    rounds = [
-        (run, current)
-        for run, current in _rounds(state, session, device.population, now)
-        if run is not None and current is not None
-    ]
-    for run, before in rounds:
-        renewed = before.renew(device.device, now)
+@dataclass(frozen=True)
+class _Offer:
+    """Work for a device: the run with its newest version, what handing it out changes, and the device's past in it."""
+
+    run: Row[Any]
+    of: Gathering
+    change: Change
+    continues: str
+
+
+def _offers(state: ServerState, session: Session, device: DeviceRow, now: float) -> Iterator[_Offer]:
+    """The runs that have work for the device; an open task of any run comes first."""
+    able: list[tuple[Row[Any], Gathering, Concerned]] = []
+    for row in session.execute(_ACTIVE, {"population": device.population}).all():
+        try:
+            of = gathering_of(row)
+            if not of.standing.state.takes_outcomes:
+                continue
+            concerned = concerned_by_a_call_for_work(session, of, device.device, now)
+            renewed = of.schedule.renew(of.standing, concerned.mine, now)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            state.troubles.note(row.run, _READ, error, now)
+            continue
+        state.troubles.clear(row.run, _READ)
+        able.append((row, of, concerned))
         if renewed is not None:
-            yield run, before, renewed
-    for run, before in rounds:
-        assigned = before.assign(device.device, now)
-        if assigned is not None and now >= rests_until(session, run, device.device):
-            yield run, before, assigned
+            past = session.execute(_ABOUT_DEVICE, {"device": device.device, "run": of.run}).one()
+            yield _Offer(row, of, renewed, past.continues or "")
+    for row, of, concerned in able:
+        try:
+            assigned = of.schedule.assign(of.standing, concerned, device.device, now)
+            if assigned is None:
+                continue
+            past = session.execute(_ABOUT_DEVICE, {"device": device.device, "run": of.run}).one()
+            if past.times and now < past.latest + of.schedule.rest_seconds(past.times):
+                continue
+        except DatabaseError:
+            raise
+        except Exception as error:
+            state.troubles.note(row.run, _HAND_OUT, error, now)
+            continue
+        yield _Offer(row, of, assigned, past.continues or "")
 
 
-def _rounds(
-    state: ServerState, session: Session, population: str, now: float
-) -> Iterator[tuple[RunRow | None, Round | None]]:
-    """The active runs of a population with their current rounds; None for what cannot be read."""
-    try:
-        active: Iterable[tuple[str, RunRow | None]] = [
-            (run.run, run) for run, _ in session.execute(_ACTIVE, {"population": population})
-        ]
-    except DatabaseError:
-        raise
-    except Exception:  # one of them cannot be read: each by itself
-        active = readable_runs(state, session, RunRow.population == population, RunRow.state == RunState.ACTIVE)
-    for run_id, run in active:
-        current = None
-        if run is not None:
-            try:
-                current = load_round(session, run, run.round)
-            except DatabaseError:
-                raise
-            except Exception as error:
-                state.troubles.note(run_id, _READ, error, now)
-            else:
-                state.troubles.clear(run_id, _READ)
-        yield run, current
-
-
-def _task(
-    state: ServerState, session: Session, run: RunRow, current: Round, assignment: Assignment, now: float
-) -> Task:
-    settings: RunSettings = current.settings
-    row = session.get_one(RoundRow, (run.run, run.round))
-    demand = strategy_for(settings, run.weight_size).demand
-    return Task(
-        population=run.population,
-        run=run.run,
-        round=run.round,
-        task_id=task_id_of(run.run, run.round, assignment),
-        model_hash=run.model_hash,
-        graph_hash=run.graph_hash,
-        layout_hash=run.layout_hash,
-        base_weights_hash=row.base_weights_hash,
-        seed=task_seed(settings.seed, run.round, assignment.device),
-        epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        kind=demand.kind,
-        mu=demand.mu,
-        correction=demand.correction,
-        extra_vectors=tuple(
-            ExtraVector(name, digest, state.weights.size(digest)) for name, digest in _named_vectors(run, row)
-        ),
-        continues=_latest_folded(session, run, assignment.device),
-        clip_norm=settings.clip_norm,
-        codec=settings.codec,
-        # At least a second: 0 would say that there is no deadline.
-        deadline_seconds=max(1.0, current.seconds_left(assignment, now)),
-        model_bytes=state.models.size(run.model_hash),
-        base_weights_bytes=state.weights.size(row.base_weights_hash),
+def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Task:
+    run, of, change = offer.run, offer.of, offer.change
+    version: Row[Any] = run
+    assignment = change.assigned
+    if assignment is None:  # it may have begun before there was the newest version
+        (assignment,) = change.changed
+        keys = {"device": assignment.device, "attempt": assignment.attempt, "run": of.run, "cohort": of.cohort}
+        version = session.execute(_VERSION_OF_TASK, keys).one()
+    settings, demand = of.settings, demand_of(of.settings_text)
+    vectors = named_vectors(demand, slots_of(version.slots_text))
+    source = TaskSource(
+        run.population,
+        of.run,
+        of.cohort,
+        Blob(run.model_hash, state.models.size(run.model_hash)),
+        run.graph_hash,
+        run.layout_hash,
+        Blob(version.weights_hash, state.weights.size(version.weights_hash)),
+        tuple(ExtraVector(name, digest, state.weights.size(digest)) for name, digest in vectors.items()),
     )
-
-
-def _named_vectors(run: RunRow, row: RoundRow) -> tuple[tuple[str, str], ...]:
-    """The strategy's slots that the round's tasks name, with their hashes."""
-    if not row.base_slots:
-        return ()
-    demand = strategy_for(RunSettings.from_json(run.settings), run.weight_size).demand
-    return tuple((name, row.base_slots[name]) for name in demand.vectors)
-
-
-def _latest_folded(session: Session, run: RunRow, device: str) -> str:
-    """The device's latest task of the run that is part of the weights; empty: none is."""
-    task_id = session.scalar(_LATEST_FOLDED, {"device": device, "run": run.run})
-    return task_id or ""
+    left = of.schedule.seconds_left(change.standing, assignment, now)
+    return task_for(source, settings, demand, assignment, left, offer.continues)

@@ -11,11 +11,10 @@ from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, StorageError
 from edgefl.wire.messages import Reason
-from edgefl_server.aggregation import AssignmentState, RoundState
+from edgefl_server.aggregation import AssignmentState, FoldState
 from edgefl_server.storage.orphans import find_unrecorded, put_aside, sweep_orphans
-from edgefl_server.storage.round_rows import Disposition, RunState
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow, RunRow
+from edgefl_server.storage.tables import AssignmentRow, Disposition, FoldRow, OutcomeRow, RunRow, RunState
 from edgefl_server.storage.troubles import STORE
 
 __all__ = ["Swept", "prune_rows", "sweep_outcomes"]
@@ -79,8 +78,8 @@ def sweep_outcomes(state: ServerState, *, starting: bool = True) -> Swept:
 def _done_with(state: ServerState, session: Session, digest: str) -> bool | None:
     """Whether nothing needs a file any more; None: no row names it."""
     rows = session.execute(
-        select(OutcomeRow.disposition, RoundRow.ended_clock)
-        .join(RoundRow, (RoundRow.run == OutcomeRow.run) & (RoundRow.number == OutcomeRow.round))
+        select(OutcomeRow.disposition, FoldRow.ended_clock)
+        .join(FoldRow, (FoldRow.run == OutcomeRow.run) & (FoldRow.number == OutcomeRow.fold))
         .where(OutcomeRow.digest == digest)
     ).all()
     if not rows:
@@ -103,13 +102,13 @@ def prune_rows(state: ServerState) -> int:
         How many rows of tasks were deleted.
     """
     before = state.clock() - max(state.keep_seconds, _SHORTEST_KEEP_ROWS_SECONDS)
-    ended = [RoundState.DONE.value, RoundState.FAILED.value]
+    ended = [FoldState.DONE.value, FoldState.FAILED.value]
     with state.database.read() as session:
         old = session.execute(
-            select(RoundRow.run, RoundRow.number)
-            .where(RoundRow.state.in_(ended), RoundRow.ended_clock <= before)
-            .where(select(AssignmentRow.task_id).where(_of(RoundRow.run, RoundRow.number)).exists())
-            .order_by(RoundRow.run, RoundRow.number)
+            select(FoldRow.run, FoldRow.number)
+            .where(FoldRow.state.in_(ended), FoldRow.ended_clock <= before)
+            .where(select(AssignmentRow.task_id).where(_of(FoldRow.run, FoldRow.number)).exists())
+            .order_by(FoldRow.run, FoldRow.number)
         ).all()
     pruned, needed = 0, dict[str, set[str] | None]()
     for run_id, number in old:
@@ -130,17 +129,17 @@ def prune_rows(state: ServerState) -> int:
 
 
 def _of(run: Any, number: Any) -> ColumnElement[bool]:
-    return and_(AssignmentRow.run == run, AssignmentRow.round == number)
+    return and_(AssignmentRow.run == run, AssignmentRow.fold == number)
 
 
 def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str] | None) -> int:
     """Prunes a round; `latest` are tasks that stay because the run is active, None when it is over."""
     with state.database.write() as session:
-        row = session.get_one(RoundRow, (run_id, number))
+        row = session.get_one(FoldRow, (run_id, number))
         outcomes = session.execute(
             select(
                 OutcomeRow.task_id, OutcomeRow.digest, OutcomeRow.status, OutcomeRow.reason, OutcomeRow.disposition
-            ).where(OutcomeRow.run == run_id, OutcomeRow.round == number)
+            ).where(OutcomeRow.run == run_id, OutcomeRow.fold == number)
         ).all()
         needed = (latest or set()) | {each.task_id for each in outcomes if state.outcomes.path(each.digest) is not None}
         counts = {status: {reason: dict(by) for reason, by in more.items()} for status, more in row.pruned.items()}
@@ -152,9 +151,7 @@ def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str] 
             by = counts.setdefault(each.status, {}).setdefault(each.reason, {})
             by[each.disposition] = by.get(each.disposition, 0) + 1
         tasks = session.execute(select(AssignmentRow.task_id, AssignmentRow.state).where(_of(run_id, number))).all()
-        answered = {each.task_id for each in outcomes}
-        failed = AssignmentState.FAILED.value
-        late = {each.task_id for each in tasks if each.state == failed and each.task_id not in answered}
+        late = {each.task_id for each in tasks if each.state == AssignmentState.OUT_OF_TIME.value}
         if latest is not None:
             needed |= late
         elif late:
@@ -178,17 +175,15 @@ def _is_active(session: Session, run_id: str) -> bool:
 def _latest_folded(session: Session, run_id: str) -> set[str]:
     """Of every device, its latest task that is part of the weights."""
     latest = (
-        select(AssignmentRow.device, func.max(OutcomeRow.round).label("round"))
-        .join(OutcomeRow, OutcomeRow.task_id == AssignmentRow.task_id)
-        .where(AssignmentRow.run == run_id, OutcomeRow.disposition == Disposition.FOLDED)
-        .group_by(AssignmentRow.device)
+        select(OutcomeRow.device, func.max(OutcomeRow.fold).label("fold"))
+        .where(OutcomeRow.run == run_id, OutcomeRow.disposition == Disposition.FOLDED)
+        .group_by(OutcomeRow.device)
         .subquery()
     )
     return set(
         session.scalars(
             select(OutcomeRow.task_id)
-            .join(AssignmentRow, AssignmentRow.task_id == OutcomeRow.task_id)
-            .join(latest, (latest.c.device == AssignmentRow.device) & (latest.c.round == OutcomeRow.round))
+            .join(latest, (latest.c.device == OutcomeRow.device) & (latest.c.fold == OutcomeRow.fold))
             .where(OutcomeRow.run == run_id, OutcomeRow.disposition == Disposition.FOLDED)
         )
     )

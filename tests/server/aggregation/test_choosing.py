@@ -41,13 +41,13 @@ CHOICES: dict[str, list[Any]] = {
     "batch_size": [0, 4, 8, 9],
     "learning_rate": [None, 0.0, 0.5, 1e-50],
     "clip_norm": [0.0, 1.0],
-    "mu": [0.0, 0.1],
+    "mu": [None, 0.1],
 }
 
 
 def task_of(settings: RunSettings, manifest: ModelManifest) -> Task:
     """As the server makes it, and as a device reads it."""
-    demand = strategy_for(settings, manifest.layout.weight_size).demand
+    demand = strategy_for(settings).demand
     hashes = {"layout_hash": manifest.layout_hash, "graph_hash": manifest.graph_hash}
     task = Task(
         "people",
@@ -90,7 +90,7 @@ def test_no_device_declines_a_task_of_a_run_that_was_created(kind: str) -> None:
     manifest, accepted = MANIFESTS[kind], 0
     for values in itertools.product(*CHOICES.values()):
         try:
-            settings = settle(RunSettings(rounds=1, target=1, **dict(zip(CHOICES, values, strict=True))), manifest)
+            settings = settle(RunSettings.of(rounds=1, target=1, **dict(zip(CHOICES, values, strict=True))), manifest)
         except InvalidSettingError:
             continue
         device_takes(task_of(settings, manifest), manifest)
@@ -116,7 +116,7 @@ def test_no_device_declines_a_task_of_a_run_that_was_created(kind: str) -> None:
 )
 def test_a_run_whose_every_task_would_be_declined_is_refused(kind: str, settings: dict, why: str) -> None:
     manifest = MANIFESTS[kind]
-    chosen = RunSettings(rounds=1, target=1, **settings)
+    chosen = RunSettings.of(rounds=1, target=1, **settings)
     with pytest.raises(InvalidSettingError, match=why):
         settle(chosen, manifest)
     with pytest.raises(EdgeflError):
@@ -133,15 +133,15 @@ def test_a_learning_rate_with_which_every_device_would_diverge_is_refused_unless
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"deadline_seconds": 0.5}, "--deadline expects a number from 1"),
-        ({"task_seconds": 0.001, "lease_seconds": 1}, "--task-seconds expects a number from 1"),
-        ({"target": 3, "max_failures": 31}, "--max-failures expects a number from 0 to 30"),
-        ({"over_selection": 10.5}, "--over-selection expects a number from 1 to 10"),
-        ({"max_update_norm": 1e-7}, "--max-update-norm expects a number from 1e-06"),
-        ({"clip_norm": 1e-7}, "--clip-norm expects a number from 1e-06"),
-        ({"learning_rate": 0}, "--learning-rate expects a number above 0"),
-        ({"learning_rate": 1e7}, "--learning-rate expects a number from"),
-        ({"strategy": "fedsgd", "server_learning_rate": 1e7}, "--server-learning-rate expects a number from"),
+        ({"deadline_seconds": 0.5}, "deadline_seconds expects a number from 1"),
+        ({"task_seconds": 0.001, "lease_seconds": 1}, "task_seconds expects a number from 1"),
+        ({"target": 3, "max_failures": 31}, "max_failures expects a number from 0 to 30"),
+        ({"over_selection": 10.5}, "over_selection expects a number from 1 to 10"),
+        ({"max_update_norm": 1e-7}, "max_update_norm expects a number from 1e-06"),
+        ({"clip_norm": 1e-7}, "clip_norm expects a number from 1e-06"),
+        ({"learning_rate": 0}, "learning_rate expects a number above 0"),
+        ({"learning_rate": 1e7}, "learning_rate expects a number from"),
+        ({"strategy": "fedsgd", "server_learning_rate": 1e7}, "server_learning_rate expects a number from"),
     ],
 )
 def test_a_new_run_is_refused_settings_that_nobody_can_want_and_a_running_one_keeps_them(
@@ -166,7 +166,7 @@ def test_a_new_run_is_refused_settings_that_nobody_can_want_and_a_running_one_ke
     ],
 )
 def test_what_just_has_a_meaning_is_accepted(settings: dict) -> None:
-    settle(RunSettings(**{"rounds": 1, "target": 1, **settings}), MANIFESTS["plain"])
+    settle(RunSettings.of(**{"rounds": 1, "target": 1, **settings}), MANIFESTS["plain"])
 
 
 def test_a_model_that_learns_nothing_as_it_was_compiled_needs_a_learning_rate() -> None:

@@ -5,40 +5,40 @@ import math
 import pytest
 
 from edgefl.errors import InvalidSettingError
-from edgefl_server.aggregation import RunSettings, task_seed
+from edgefl_server.aggregation import RunSettings, SettingError, run_settings, task_seed
 
 
 @pytest.mark.parametrize(
     ("name", "value", "option"),
     [
-        ("rounds", 0, "--rounds"),
-        ("target", 0, "--target"),
-        ("minimum", 3, "--minimum"),
-        ("over_selection", 0.5, "--over-selection"),
-        ("deadline_seconds", -1, "--deadline"),
-        ("lease_seconds", 0, "--lease-seconds"),
-        ("epochs", 0, "--epochs"),
-        ("learning_rate", math.nan, "--learning-rate"),
-        ("clip_norm", -1, "--clip-norm"),
-        ("learning_rate", math.inf, "--learning-rate"),
-        ("max_update_norm", math.inf, "--max-update-norm"),
-        ("max_update_norm", math.nan, "--max-update-norm"),
-        ("max_update_norm", 0, "--max-update-norm"),
-        ("max_update_norm", 1e-40, "--max-update-norm"),
-        ("clip_norm", 1e-40, "--clip-norm"),
-        ("learning_rate", 1e-40, "--learning-rate"),
-        ("task_seconds", -1, "--task-seconds"),
-        ("max_weight_ratio", 0.5, "--max-weight-ratio"),
-        ("max_weight_ratio", -1, "Or 0: no such limit"),
+        ("rounds", 0, "rounds"),
+        ("target", 0, "target"),
+        ("minimum", 3, "minimum"),
+        ("over_selection", 0.5, "over_selection"),
+        ("deadline_seconds", -1, "deadline_seconds"),
+        ("lease_seconds", 0, "lease_seconds"),
+        ("epochs", 0, "epochs"),
+        ("learning_rate", math.nan, "learning_rate"),
+        ("clip_norm", -1, "clip_norm"),
+        ("learning_rate", math.inf, "learning_rate"),
+        ("max_update_norm", math.inf, "max_update_norm"),
+        ("max_update_norm", math.nan, "max_update_norm"),
+        ("max_update_norm", 0, "max_update_norm"),
+        ("max_update_norm", 1e-40, "max_update_norm"),
+        ("clip_norm", 1e-40, "clip_norm"),
+        ("learning_rate", 1e-40, "learning_rate"),
+        ("task_seconds", -1, "task_seconds"),
+        ("max_weight_ratio", 0.5, "max_weight_ratio"),
+        ("max_weight_ratio", -1, "Or 0: none"),
         ("clip_norm", -1, "Or 0: none"),
-        ("max_weight_ratio", math.nan, "--max-weight-ratio"),
-        ("max_examples", 0, "--max-examples"),
-        ("seed", -1, "--seed"),
+        ("max_weight_ratio", math.nan, "max_weight_ratio"),
+        ("max_examples", 0, "max_examples"),
+        ("seed", -1, "seed"),
     ],
 )
 def test_a_setting_outside_its_range_is_refused_by_its_option(name: str, value: float, option: str) -> None:
     with pytest.raises(InvalidSettingError, match=option):
-        RunSettings(**{"rounds": 1, "target": 2, name: value})  # type: ignore[arg-type]
+        RunSettings.of(**{"rounds": 1, "target": 2, name: value})  # type: ignore[arg-type]
 
 
 def test_an_unknown_codec_is_refused_with_those_that_exist() -> None:
@@ -69,62 +69,89 @@ def test_seeds_differ_by_run_seed_round_and_device_and_fit_64_bits() -> None:
 
 
 def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InvalidSettingError, match="--strategy expects one of fedavg, fedprox") as refused:
-        RunSettings(rounds=1, target=1, strategy="FedProxx")
+    with pytest.raises(InvalidSettingError, match="strategy expects one of fedavg, feddyn, fedprox") as refused:
+        RunSettings.of(rounds=1, target=1, strategy="FedProxx")
     assert refused.value.hint == "Do you mean fedprox?"
 
 
 @pytest.mark.parametrize(
     ("strategy", "settings", "option"),
     [
-        ("fedavg", {"mu": 0.1}, "--mu has no meaning"),
-        ("fedprox", {}, "--mu above 0"),
-        ("feddyn", {}, "--mu above 0"),
-        ("feddyn", {"mu": 1e-50}, "--mu above 0"),
-        ("fedprox", {"mu": -0.1}, "--mu expects"),
-        ("fedprox", {"mu": math.nan}, "--mu expects"),
-        ("fedprox", {"mu": math.inf}, "--mu expects"),
-        ("fedavg", {"server_learning_rate": 0.5}, "--server-learning-rate has no meaning"),
-        ("scaffold", {"server_learning_rate": 0}, "--server-learning-rate expects"),
-        ("scaffold", {"server_learning_rate": math.nan}, "--server-learning-rate expects"),
-        ("scaffold", {"clip_norm": 1}, "--clip-norm"),
-        ("feddyn", {"mu": 0.1, "clip_norm": 1}, "--clip-norm"),
-        ("fedsgd", {"epochs": 2}, "--epochs"),
-        ("fedsgd", {"learning_rate": 0.1}, "--learning-rate"),
+        ("fedavg", {"mu": 0.1}, "mu has no meaning"),
+        ("fedprox", {}, "expects mu above 0"),
+        ("feddyn", {}, "expects mu above 0"),
+        ("feddyn", {"mu": 1e-50}, "expects mu above 0"),
+        ("fedprox", {"mu": -0.1}, "mu expects a number from"),
+        ("fedprox", {"mu": math.nan}, "mu expects"),
+        ("fedprox", {"mu": math.inf}, "mu expects"),
+        ("fedavg", {"server_learning_rate": 0.5}, "server_learning_rate has no meaning"),
+        ("scaffold", {"server_learning_rate": 0}, "server_learning_rate expects"),
+        ("scaffold", {"server_learning_rate": math.nan}, "server_learning_rate expects"),
+        ("scaffold", {"clip_norm": 1}, "clip_norm"),
+        ("feddyn", {"mu": 0.1, "clip_norm": 1}, "clip_norm"),
+        ("fedsgd", {"epochs": 2}, "epochs"),
+        ("fedsgd", {"learning_rate": 0.1}, "learning_rate"),
     ],
 )
 def test_what_a_strategy_cannot_use_is_refused_by_its_option(strategy: str, settings: dict, option: str) -> None:
     with pytest.raises(InvalidSettingError, match=option):
-        RunSettings(rounds=1, target=1, strategy=strategy, **settings)
+        RunSettings.of(rounds=1, target=1, strategy=strategy, **settings)
 
 
 def test_settings_from_before_there_were_strategies_are_those_of_fedavg() -> None:
     document = RunSettings(rounds=1, target=1).to_json()
-    for name in ("strategy", "mu", "server_learning_rate"):
-        del document[name]
+    del document["strategy"]
     assert RunSettings.from_json(document).strategy == "fedavg"
 
 
 @pytest.mark.parametrize(
     ("settings", "options"),
     [
-        ({"clip_norm": 2, "max_update_norm": 1}, "--clip-norm 2 is above --max-update-norm 1"),
-        ({"deadline_seconds": 60, "task_seconds": 60}, "--task-seconds 60 has no meaning with --deadline 60"),
-        ({"strategy": "fedsgd", "batch_size": 8}, "--batch-size has no meaning"),
-        ({"strategy": "fedsgd", "epochs": 2}, "--epochs"),
-        ({"strategy": "fedsgd", "max_steps": 2}, "--max-steps"),
-        ({"strategy": "fedsgd", "learning_rate": 0.1}, "--learning-rate"),
-        ({"strategy": "fedavg", "mu": 0.1}, "--mu has no meaning"),
-        ({"strategy": "feddyn", "mu": 0.1, "server_learning_rate": 0.5}, "--server-learning-rate has no meaning"),
-        ({"strategy": "scaffold", "clip_norm": 1.0}, "--clip-norm does not go with"),
-        ({"target": 2, "minimum": 3}, "--minimum"),
+        ({"clip_norm": 2, "max_update_norm": 1}, "clip_norm 2 is above max_update_norm 1"),
+        ({"deadline_seconds": 60, "task_seconds": 60}, "task_seconds 60 has no meaning with deadline_seconds 60"),
+        ({"strategy": "fedsgd", "batch_size": 8}, "batch_size has no meaning"),
+        ({"strategy": "fedsgd", "epochs": 2}, "epochs"),
+        ({"strategy": "fedsgd", "max_steps": 2}, "max_steps"),
+        ({"strategy": "fedsgd", "learning_rate": 0.1}, "learning_rate"),
+        ({"strategy": "fedavg", "mu": 0.1}, "mu has no meaning"),
+        ({"strategy": "feddyn", "mu": 0.1, "server_learning_rate": 0.5}, "server_learning_rate has no meaning"),
+        ({"strategy": "scaffold", "clip_norm": 1.0}, "clip_norm does not go with"),
+        ({"target": 2, "minimum": 3}, "minimum"),
     ],
 )
 def test_settings_that_contradict_each_other_or_mean_nothing_are_refused(settings: dict, options: str) -> None:
     with pytest.raises(InvalidSettingError, match=options):
-        RunSettings(**{"rounds": 1, "target": 2, **settings})
+        RunSettings.of(**{"rounds": 1, "target": 2, **settings})
 
 
 def test_a_task_may_take_twelve_leases_unless_its_time_is_given() -> None:
     assert RunSettings(rounds=1, target=1, lease_seconds=30).effective_task_seconds == 360
     assert RunSettings(rounds=1, target=1, lease_seconds=30, task_seconds=45).effective_task_seconds == 45
+
+
+def test_the_hyperparameters_of_a_strategy_are_stored_with_the_run_and_its_defaults_too() -> None:
+    settings = RunSettings.of(rounds=1, target=1, strategy="scaffold")
+    assert settings.hyperparameters == {"server_learning_rate": 1.0}
+    assert settings.to_json()["server_learning_rate"] == 1.0
+    assert RunSettings.from_json(settings.to_json()) == settings
+
+
+def test_what_an_earlier_server_wrote_of_other_strategies_is_ignored() -> None:
+    document = {**RunSettings(rounds=1, target=1).to_json(), "mu": 0.0, "server_learning_rate": None}
+    assert RunSettings.from_json(document) == RunSettings(rounds=1, target=1)
+
+
+def test_an_error_names_settings_as_those_know_them_who_read_it() -> None:
+    with pytest.raises(SettingError) as refused:
+        RunSettings.of(rounds=1, target=1, strategy="fedprox")
+    assert str(refused.value) == "strategy fedprox expects mu above 0. Start with mu 0.01."
+    named = refused.value.naming(lambda name: f"--{name}")
+    assert str(named) == "--strategy fedprox expects --mu above 0. Start with --mu 0.01."
+
+
+def test_every_setting_of_every_strategy_is_offered_once() -> None:
+    names = [each.name for each in run_settings()]
+    assert len(set(names)) == len(names)
+    assert {"rounds", "mu", "server_learning_rate", "seed"} <= set(names)
+    for each in run_settings():
+        assert each.help.endswith(".")

@@ -172,11 +172,11 @@ SCAFFOLD = replace(EXPECTED, sections=("delta", "statistics", "control"))
 def test_the_sections_that_a_strategy_asks_for_become_part_of_the_update() -> None:
     update = validate(replace(GOOD, sections=(*GOOD.sections, CONTROL)), SCAFFOLD)
     assert update is not None
-    np.testing.assert_array_equal(update.control, -DELTA)
+    np.testing.assert_array_equal(update.section("control"), -DELTA)
     gradient = replace(GOOD, sections=(Section.of("gradient", DELTA, "float32"),))
     update = validate(gradient, replace(EXPECTED, sections=("gradient",)))
     assert update is not None
-    np.testing.assert_array_equal(update.gradient, DELTA)
+    np.testing.assert_array_equal(update.section("gradient"), DELTA)
     assert update.delta.size == update.statistics.size == 0
 
 

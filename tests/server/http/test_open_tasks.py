@@ -117,20 +117,41 @@ def digest_of(api: Api, task: Any) -> str:
     return hashlib.sha256(api.fleet.outcome(task).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("damage", ["settings", "state"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        'UPDATE runs SET settings = \'{"rounds": 0, "target": 0}\'',
+        "UPDATE folds SET state = 'half'",
+        "UPDATE assignments SET state = 'half'",
+        "DELETE FROM cohorts",
+    ],
+)
 def test_damage_of_a_run_is_not_told_a_device_as_if_its_task_were_gone(api: Api, damage: str) -> None:
-    device, other = api.device(0), api.device(1)
-    run = api.create_run(target=3)["run"]
-    task, others = api.task(device), api.task(other)
-    if damage == "settings":
-        spoil(api, run, '{"rounds": 0, "target": 0}')
-    else:
-        with api.fleet.state.database.write() as session:
-            session.connection().exec_driver_sql(
-                "UPDATE assignments SET state = 'half' WHERE task_id = ?", (others.task_id,)
-            )
+    device, done = api.device(0), api.device(1)
+    api.create_run(target=3)
+    task, accepted = api.task(device), api.task(done)
+    assert api.put(done, accepted).status_code == 202
+    with api.fleet.state.database.write() as session:
+        session.connection().exec_driver_sql(damage)
     assert lease(api, device, task.task_id).status_code == 500
     assert api.put(device, task).status_code == 500
+    # What was accepted before stays so, whatever else is damaged.
+    where = f"/v1/tasks/{accepted.task_id}/outcome"
+    digest = digest_of(api, accepted)
+    assert api.client.get(where, params={"digest": digest}, headers=done).json()["received"] > 0
+    assert api.put(done, accepted).status_code == 202
+
+
+def test_damage_of_a_task_concerns_no_other_device(api: Api) -> None:
+    device, other = api.device(0), api.device(1)
+    api.create_run(target=3)
+    task, others = api.task(device), api.task(other)
+    with api.fleet.state.database.write() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE assignments SET state = 'half' WHERE task_id = ?", (others.task_id,)
+        )
+    assert lease(api, device, task.task_id).status_code == 200
+    assert api.put(device, task).status_code == 202
 
 
 def test_a_device_with_a_task_of_each_of_two_runs_gets_the_other_back(api: Api) -> None:

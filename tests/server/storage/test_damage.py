@@ -13,7 +13,7 @@ from edgefl.algorithms import ALGORITHMS
 from edgefl_server import run_text
 from edgefl_server.aggregation import RunSettings
 from edgefl_server.storage import create_run, fail_damaged_runs, next_task, run_status, stop_run, weights_of_round
-from edgefl_server.storage.tables import RoundRow, RunRow
+from edgefl_server.storage.tables import RunRow, VersionRow
 from model_files import make_model_file
 
 
@@ -147,8 +147,8 @@ def test_a_run_whose_model_or_weights_are_damaged_fails_with_a_reason_and_others
     settings = RunSettings(rounds=1, target=1)
     other = create_run(fleet.state, make_model_file(seed=3, algorithms=ALGORITHMS), "people", settings)
     with fleet.state.database.read() as session:
-        row = session.get_one(RoundRow, (run, 1))
-        digests = {"weights": row.base_weights_hash, "slot": row.base_slots.get("control", "")}
+        row = session.get_one(VersionRow, (run, 0))
+        digests = {"weights": row.weights_hash, "slot": row.slots.get("control", "")}
         digests["model file"] = session.get_one(RunRow, run).model_hash
     store = fleet.state.models if what == "model file" else fleet.state.weights
     path = store.path(digests[what])

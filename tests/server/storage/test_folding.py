@@ -8,11 +8,11 @@ import pytest
 
 from edgefl.errors import OutcomeRefusedError, StorageError
 from edgefl.wire.messages import MetricState, Section
-from edgefl_server.aggregation import RoundState
+from edgefl_server.aggregation import FoldState
 from edgefl_server.run_text import round_line
 from edgefl_server.storage import Swept, close_due_rounds, run_status, stop_run, sweep_outcomes, weights_of_round
 from edgefl_server.storage import folding as folding_module
-from edgefl_server.storage.tables import RunRow
+from edgefl_server.storage.tables import VersionRow
 
 
 class Crash(BaseException):
@@ -158,7 +158,7 @@ def test_a_round_that_a_killed_server_left_folding_is_folded_at_the_next_start(m
     run = fleet.create_run(target=2)
     for device in devices:
         fleet.finish(device)
-    assert run_status(fleet.state, run)["history"][0]["state"] == RoundState.FOLDING.value
+    assert run_status(fleet.state, run)["history"][0]["state"] == FoldState.FOLDING.value
     fleet.state.close()
     again = make_fleet("a", fleet.clock)
     assert again.fold() is True
@@ -188,7 +188,7 @@ def test_a_crash_between_the_vectors_of_a_strategy_with_a_memory_folds_again_to_
             fleet.fold()
         assert run_status(fleet.state, run)["state"] == "done"
         with fleet.state.database.read() as session:
-            control = session.get_one(RunRow, run).slots["control"]
+            control = session.get_one(VersionRow, (run, 2)).slots["control"]
         return final_weights(fleet, run), fleet.state.weights.get(control)
 
     def failing(put: Callable, after: int) -> Callable:
@@ -217,7 +217,7 @@ def test_the_devices_of_the_population_are_counted_when_the_round_closes(make_fl
     fleet.add_devices(3)  # after the round has closed
     fleet.fold()
     with fleet.state.database.read() as session:
-        control = fleet.state.weights.get(session.get_one(RunRow, run).slots["control"])
+        control = fleet.state.weights.get(session.get_one(VersionRow, (run, 1)).slots["control"])
     expected = np.add(*np.array(changes, np.float64)) / 4  # c + |S|/N · mean(Δc)
     np.testing.assert_allclose(np.frombuffer(control, "<f4"), expected, rtol=1e-6)
 

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
-from edgefl_server.aggregation import RunSettings, Update, strategy_for
+from edgefl_server.aggregation import Cohort, RunSettings, Update, Updates, strategy_for
 from edgefl_server.aggregation.caps import count_examples
 from edgefl_server.storage import (
     NotWantedError,
@@ -37,7 +37,7 @@ from edgefl_server.storage import (
     sweep_outcomes,
     weights_of_round,
 )
-from edgefl_server.storage.tables import OutcomeRow, RunRow
+from edgefl_server.storage.tables import OutcomeRow, RunRow, VersionRow
 from fake_device import Identity, outcome_for
 from model_files import make_model_file
 
@@ -67,7 +67,7 @@ class Promises(RuleBasedStateMachine):
             identity = Identity.number(index)
             enrol(self.state, token, identity.device, identity.secret_hash, "people", {})
             self.devices.append(authenticate(self.state, identity.device, identity.secret))
-        self.settings = RunSettings(
+        self.settings = RunSettings.of(
             rounds=4,
             target=wanted,
             minimum=1,
@@ -77,7 +77,7 @@ class Promises(RuleBasedStateMachine):
             lease_seconds=50,
             seed=5,
             strategy=strategy,
-            mu=0.1 if strategy == "feddyn" else 0.0,
+            mu=0.1 if strategy == "feddyn" else None,
         )
         self.run = create_run(self.state, make_model_file(algorithms=ALGORITHMS), "people", self.settings)
         self.tasks: dict[int, Task] = {}
@@ -228,7 +228,7 @@ class Promises(RuleBasedStateMachine):
         rounds = {entry["round"]: entry for entry in run_status(self.state, self.run)["history"]}
         fate = {"done": "folded", "failed": "discarded"}
         for row in rows:
-            assert row.disposition == fate.get(rounds[row.round]["state"], "accepted")
+            assert row.disposition == fate.get(rounds[row.fold]["state"], "accepted")
             if row.disposition != "folded":
                 assert self.state.outcomes.path(row.digest) is not None
 
@@ -236,26 +236,25 @@ class Promises(RuleBasedStateMachine):
     def the_weights_are_those_of_the_folded_outcomes_and_no_others(self) -> None:
         if not hasattr(self, "run"):
             return
-        strategy = strategy_for(self.settings, 16, DEVICES)
-        expected = strategy.init(self.weights(weights_of_round(self.state, self.run, 0)[0]))
+        strategy = strategy_for(self.settings)
+        expected = strategy.init(self.weights(weights_of_round(self.state, self.run, 0)[0]), 16)
         for entry in run_status(self.state, self.run)["history"]:
             if entry["state"] != "done":
                 continue
-            accumulator = strategy.start(expected)
+            updates = []
             prefix = f"{self.run}-{entry['round']:06d}-"
             task_ids = sorted(each for each in self.accepted if each.startswith(prefix))
             said = [self.accepted[task_id].num_examples for task_id in task_ids]
             counted = count_examples(said, self.settings.max_examples, self.settings.max_weight_ratio).examples
             for task_id, examples in zip(task_ids, counted, strict=True):
                 vectors = {section.name: section.vector() for section in self.accepted[task_id].sections}
-                further = {"control": vectors["control"]} if "control" in vectors else {}
-                update = Update(task_id, examples, vectors["delta"], vectors["statistics"], **further)
-                accumulator = strategy.fold(accumulator, update)
-            assert accumulator.outcomes == entry["outcomes"]["folded"] >= 1
-            expected = strategy.finish(expected, accumulator)[0]
+                updates.append(Update(task_id, examples, vectors))
+            assert len(updates) == entry["outcomes"]["folded"] >= 1
+            expected, _ = strategy.apply(expected, Updates.of(updates), Cohort(DEVICES))
             assert self.weights(entry["weights_hash"]).tobytes() == expected.weights.tobytes()
         with self.state.database.read() as session:
-            slots = session.get_one(RunRow, self.run).slots
+            version = session.get_one(RunRow, self.run).version
+            slots = session.get_one(VersionRow, (self.run, version)).slots
         kept = {name: self.weights(digest).tobytes() for name, digest in slots.items()}
         assert kept == {name: vector.tobytes() for name, vector in expected.slots.items()}
 

@@ -62,7 +62,7 @@ def test_a_batch_larger_than_the_models_is_refused(fleet) -> None:
 @pytest.mark.parametrize("size", [1, 4, 7])
 def test_a_batch_that_every_device_would_decline_is_refused_with_the_way_out(fleet, size: int) -> None:
     settings = replace(SETTINGS, batch_size=size)
-    with pytest.raises(InvalidSettingError, match="--batch-size expects the model's 8") as refused:
+    with pytest.raises(InvalidSettingError, match="batch_size expects the model's 8") as refused:
         create_run(fleet.state, make_model_file(mixes_rows=True), "people", settings)
     assert f"--batch-size {size}" in (refused.value.hint or "")
     assert runs_summary(fleet.state) == []
@@ -140,7 +140,7 @@ def test_two_requests_for_one_name_at_the_same_moment_make_one_run(fleet) -> Non
 
 @pytest.mark.parametrize("name", ["a b", "../x", "x" * 65, "-x"])
 def test_a_name_is_a_plain_word(fleet, name: str) -> None:
-    with pytest.raises(InvalidSettingError, match="--name"):
+    with pytest.raises(InvalidSettingError, match="name expects"):
         create_run(fleet.state, make_model_file(), "people", SETTINGS, name)
 
 
@@ -156,13 +156,13 @@ def test_runs_are_listed_oldest_first(fleet) -> None:
     ("strategy", "mu", "hint"),
     [
         ("fedprox", 0.1, "--algorithm fedprox"),
-        ("scaffold", 0.0, "--algorithm scaffold"),
+        ("scaffold", None, "--algorithm scaffold"),
         ("feddyn", 0.1, "--algorithm feddyn"),
-        ("fedsgd", 0.0, "--algorithm fedsgd"),
+        ("fedsgd", None, "--algorithm fedsgd"),
     ],
 )
 def test_a_file_that_cannot_take_part_in_the_strategy_is_refused_with_the_way_out(fleet, strategy, mu, hint) -> None:
-    settings = RunSettings(rounds=1, target=1, strategy=strategy, mu=mu)
+    settings = RunSettings.of(rounds=1, target=1, strategy=strategy, mu=mu)
     others = [each for each in ALGORITHMS if each not in (strategy, "feddyn")]
     others = [each for each in others if strategy != "feddyn" or each != "scaffold"]
     with pytest.raises(InvalidSettingError, match=strategy) as refused:

@@ -4,17 +4,15 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import alembic.command
-import alembic.config
 import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from edgefl.errors import StorageError
-from edgefl_server.storage import ServerState, close_due_rounds, migrations, renew_lease, run_status
+from edgefl.errors import FormatVersionError, StorageError
+from edgefl_server.storage import ServerState, run_status
 from edgefl_server.storage.database import Database
-from edgefl_server.storage.tables import InvitationRow, RunRow, Table
+from edgefl_server.storage.tables import InvitationRow, Table
 
 
 def test_two_servers_cannot_share_a_state_folder(tmp_path: Path) -> None:
@@ -94,50 +92,16 @@ def test_what_was_kept_is_there_after_a_restart(make_fleet: Callable) -> None:
     assert run_status(again.state, run)["state"] == "active"
 
 
-def test_a_run_of_a_server_from_before_there_were_strategies_goes_on(make_fleet) -> None:
+@pytest.mark.parametrize("tables", ["0001", "0005"])
+def test_a_database_of_the_older_form_is_refused_with_what_to_do_and_stays_as_it_is(make_fleet, tables: str) -> None:
     fleet = make_fleet("old")
-    devices = fleet.add_devices(2)
-    run = fleet.create_run(target=2, rounds=2)
-    for device in devices:
-        fleet.finish(device)
     with fleet.state.database.write() as session:
-        row = session.get_one(RunRow, run)
-        later = ("strategy", "mu", "server_learning_rate")
-        row.settings = {name: value for name, value in row.settings.items() if name not in later}
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with fleet.state.database._engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        alembic.command.downgrade(config, "0001")
+        session.execute(sqlalchemy.text(f"UPDATE alembic_version SET version_num = '{tables}'"))
     fleet.state.close()
-    (fleet.state.folder / "folder.json").unlink()
-
-    again = make_fleet("old", fleet.clock)
-    again.fold()
-    for device in devices:
-        again.finish(device)
-    again.fold()
-    assert run_status(again.state, run)["state"] == "done"
-
-
-def test_a_task_that_an_earlier_server_handed_out_goes_on_and_its_metrics_are_those_of_the_loss(make_fleet) -> None:
-    fleet = make_fleet("old")
-    (device,) = fleet.add_devices(1)
-    run = fleet.create_run(target=1, rounds=1, lease_seconds=30)
-    task = fleet.task(device)
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with fleet.state.database._engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        alembic.command.downgrade(config, "0002")
-    fleet.state.close()
-    (fleet.state.folder / "folder.json").unlink()  # which servers of that time did not write
-
-    again = make_fleet("old", fleet.clock)
-    again.clock.now += 100
-    assert close_due_rounds(again.state) is False
-    assert renew_lease(again.state, device.device, task.task_id) == 30
-    again.finish(device)
-    again.fold()
-    entry = run_status(again.state, run)["history"][0]
-    assert (entry["state"], entry["loss"], entry["metrics"]) == ("done", 0.5, {})
+    path = fleet.state.folder / "server.sqlite"
+    before = path.read_bytes()
+    with pytest.raises(FormatVersionError, match="older edgefl") as refused:
+        ServerState(fleet.state.folder)
+    assert "Finish its runs with the older edgefl, or choose another --state." in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert path.read_bytes() == before

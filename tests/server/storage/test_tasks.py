@@ -18,7 +18,7 @@ from edgefl_server.storage import (
     stop_run,
     work_for,
 )
-from edgefl_server.storage.tables import RunRow
+from edgefl_server.storage.tables import VersionRow
 from fake_device import Identity
 
 
@@ -268,7 +268,7 @@ def test_what_feddyn_keeps_on_the_server_is_open_to_no_device(fleet) -> None:
     run = fleet.create_run(target=1, strategy="feddyn", mu=0.1)
     fleet.task(device)
     with fleet.state.database.read() as session:
-        (digest,) = session.get_one(RunRow, run).slots.values()
+        (digest,) = session.get_one(VersionRow, (run, 0)).slots.values()
     assert not may_fetch(fleet.state, device.device, digest)
 
 

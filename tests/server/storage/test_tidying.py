@@ -19,7 +19,7 @@ from edgefl_server.storage import (
     stop_run,
     sweep_outcomes,
 )
-from edgefl_server.storage.tables import AssignmentRow, OutcomeRow, RoundRow
+from edgefl_server.storage.tables import AssignmentRow, FoldRow, OutcomeRow
 
 DAY = 86_400.0
 
@@ -155,19 +155,25 @@ def test_rows_are_pruned_with_many_tasks_in_one_round(fleet) -> None:
                 AssignmentRow(
                     task_id=f"{run}-000001-{device.device}-x{attempt}",
                     run=run,
-                    round=1,
+                    cohort=1,
+                    version=0,
+                    fold=1,
                     device=device.device,
                     attempt=attempt + 2,
-                    position=attempt + 1,
                     state="abandoned",
+                    assigned_clock=0.0,
+                    ends_clock=0.0,
                     leased_until_clock=0.0,
+                    leased_to_the_end=False,
+                    ended_clock=0.0,
                     temporary=False,
+                    failed_before=False,
                 )
             )
     fleet.clock.now += 8 * DAY
     assert prune_rows(fleet.state) == 1200
     with fleet.state.database.read() as session:
-        assert session.get_one(RoundRow, (run, 1)).pruned == {}
+        assert session.get_one(FoldRow, (run, 1)).pruned == {}
 
 
 def test_tasks_that_took_too_long_are_still_counted_when_their_rows_are_gone(fleet) -> None:

@@ -1,21 +1,11 @@
-"""Strategies: how the outcomes of a round become new weights, one module each, with its paper."""
+"""Strategies: how the updates of a fold become new weights, one file each, with its paper.
 
-from edgefl_server.aggregation.strategies.base import Accumulator, Demand, Strategy, StrategyState, Update
-from edgefl_server.aggregation.strategies.fedavg import FedAvg
-from edgefl_server.aggregation.strategies.feddyn import FedDyn
-from edgefl_server.aggregation.strategies.fedprox import FedProx
-from edgefl_server.aggregation.strategies.fedsgd import FedSGD
-from edgefl_server.aggregation.strategies.scaffold import Scaffold
+A new one is a file in this folder, or an entry point ``edgefl.strategies`` of another distribution.
+"""
 
-__all__ = [
-    "Accumulator",
-    "Demand",
-    "FedAvg",
-    "FedDyn",
-    "FedProx",
-    "FedSGD",
-    "Scaffold",
-    "Strategy",
-    "StrategyState",
-    "Update",
-]
+from edgefl.plugins import import_modules
+from edgefl_server.aggregation.strategies.base import STRATEGIES, Cohort, Demand, Strategy, StrategyState
+
+__all__ = ["STRATEGIES", "Cohort", "Demand", "Strategy", "StrategyState"]
+
+import_modules(__name__)

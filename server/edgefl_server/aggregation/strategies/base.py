@@ -1,81 +1,81 @@
-"""What every strategy has: how the outcomes of a round become new weights. Pure: values in, values out.
+"""What every strategy has: how the updates of a fold become new weights. Pure: values in, values out.
 
-A strategy has three functions (the shape is FedJAX's, Ro et al. 2021): ``init(weights) -> state``,
-``fold(accumulator, update) -> accumulator`` for one outcome after the other, ``finish(state, accumulator) -> state,
-diagnostics``. The caller folds in task-id order, so that the result does not depend on arrival.
+A strategy has two functions (the shape is FedJAX's, Ro et al. 2021): ``init(weights, weight_size) -> state`` and
+``apply(state, updates, cohort) -> state, diagnostics``. Its hyperparameters are the fields of its dataclass, each a
+`setting`; a run's options, its checks and the documentation derive from them.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import RunError
-from edgefl.wire.messages import Correction, TaskKind
+from edgefl.algorithms import Algorithm, algorithm
+from edgefl.errors import InvalidSettingError
+from edgefl.manifest import ModelManifest
+from edgefl.plugins import Registry
+from edgefl.wire.vocabulary import Correction, TaskKind
+from edgefl_server.aggregation.hyperparameters import check_ranges, settings_of
+from edgefl_server.aggregation.updates import Updates
 
-__all__ = ["Accumulator", "Demand", "Strategy", "StrategyState", "Update", "add", "diagnostics", "norm"]
-
-
-def _nothing() -> NDArray[np.float32]:
-    return np.empty(0, np.float32)
-
-
-@dataclass(frozen=True)
-class Update:
-    """One device's contribution, decoded and validated.
-
-    Attributes:
-        task_id: whose; the order of folding.
-        num_examples: as they count, which may be less than the device says.
-        delta: float32 ``[weight_size]``: trained minus received, of role ``weight``.
-        statistics: float32 ``[statistic_size]``: the same of role ``statistic``, already in their range; empty where
-            there are none.
-        control: float32 ``[weight_size]``: how SCAFFOLD's ``c_i`` changed; empty where it was not asked for.
-        gradient: float32 ``[weight_size]``: at the received weights; empty where it was not asked for, as ``delta`` is
-            where it was.
-    """
-
-    task_id: str
-    num_examples: int
-    delta: NDArray[np.float32]
-    statistics: NDArray[np.float32]
-    control: NDArray[np.float32] = field(default_factory=_nothing)
-    gradient: NDArray[np.float32] = field(default_factory=_nothing)
+__all__ = ["STRATEGIES", "Cohort", "Demand", "Strategy", "StrategyState"]
 
 
 @dataclass(frozen=True)
 class StrategyState:
-    """What a strategy keeps from round to round.
+    """What a strategy keeps from fold to fold.
 
     Attributes:
         weights: float32 ``[size]``: the weight section, then the statistic section.
-        slots: further vectors by name, for strategies with a memory; kept and restored like the weights.
+        weight_size: elements of the weight section.
+        slots: further float32 vectors by name, for strategies with a memory; kept and restored like the weights.
     """
 
     weights: NDArray[np.float32]
-    slots: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    weight_size: int
+    slots: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def moved(
+        self,
+        weights: NDArray[np.float64],
+        statistics: NDArray[np.float64],
+        slots: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+    ) -> tuple[StrategyState, dict[str, float]]:
+        """The state after a step, and by how much it moved (``update_norm``, L2).
+
+        Args:
+            weights: float64 ``[weight_size]``: to be added.
+            statistics: float64 ``[size - weight_size]``: likewise.
+            slots: after the step.
+        """
+        change = np.concatenate([weights, statistics]) if statistics.size else weights
+        after = self.weights.astype(np.float64)
+        # Where a device sends no statistics (a gradient), those stay as they are.
+        after[: change.size] += change
+        norm = float(np.sqrt(np.dot(change, change)))
+        return StrategyState(after.astype(np.float32), self.weight_size, dict(slots)), {"update_norm": norm}
 
 
 @dataclass(frozen=True)
-class Accumulator:
-    """A running weighted sum.
+class Cohort:
+    """What is known of those who take part, beside their updates.
 
     Attributes:
-        total: float64 ``[size]``: sum of weight × (delta or gradient, statistics).
-        weight: sum of num_examples.
-        outcomes: how many were folded.
-        last: task id of the latest, to catch a caller that folds in another order.
-        control: float64 ``[weight_size]``: sum of the sections ``control``; None where there are none.
+        enrolled: devices of the population, N in the papers; 0: not known.
     """
 
-    total: NDArray[np.float64]
-    weight: float = 0.0
-    outcomes: int = 0
-    last: str = ""
-    control: NDArray[np.float64] | None = None
+    enrolled: int = 0
+
+    def size(self, updates: Updates) -> int:
+        """N; at least the devices of the fold are counted."""
+        return max(self.enrolled, len(updates))
 
 
 @dataclass(frozen=True)
@@ -83,80 +83,99 @@ class Demand:
     """What a strategy asks of the devices.
 
     Attributes:
-        kind: of the tasks.
-        mu: FedProx's mu or FedDyn's alpha.
-        correction: what devices add to the gradient.
-        sections: of an outcome; ``statistics`` only where the layout has some.
-        vectors: slots that a task names and its device may fetch.
+        needs: which algorithm their side is.
+        mu: FedProx's mu or FedDyn's alpha; 0: none.
     """
 
-    kind: TaskKind = TaskKind.TRAIN
+    needs: Algorithm = field(default_factory=Algorithm)
     mu: float = 0.0
-    correction: Correction = Correction.NONE
-    sections: tuple[str, ...] = ("delta", "statistics")
-    vectors: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> TaskKind:
+        """Of the tasks."""
+        return self.needs.kind
+
+    @property
+    def correction(self) -> Correction:
+        """What devices add to the gradient."""
+        return self.needs.correction
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Of an outcome; ``statistics`` only where the layout has some."""
+        return self.needs.sections
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Slots that a task names and its device may fetch."""
+        return self.needs.vectors
 
 
-class Strategy(Protocol):
-    """What the server asks of a strategy."""
+class Strategy(ABC):
+    """What the server asks of a strategy: a frozen dataclass whose fields are `setting` fields.
+
+    Attributes:
+        algorithm: what the devices' side is called in `edgefl.algorithms`; empty: plain training, which all can do.
+        summary: what it is for, with its paper; for the documentation.
+        model: what it asks of a model file beside its algorithm; for the documentation.
+        unused: settings of a run that have no meaning with it, and are refused.
+        excluded: settings of a run that do not go with it, and why.
+    """
+
+    algorithm: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    model: ClassVar[str] = ""
+    unused: ClassVar[tuple[str, ...]] = ()
+    excluded: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     @property
     def demand(self) -> Demand:
         """What the devices are to do."""
-        ...
+        return Demand(algorithm(self.algorithm))
 
-    def init(self, weights: NDArray[np.float32]) -> StrategyState:
-        """The state before the first round."""
-        ...
+    def settled(self, manifest: ModelManifest, learning_rate: float) -> Strategy:
+        """The strategy with what only the model file knows.
 
-    def start(self, state: StrategyState) -> Accumulator:
-        """An empty accumulator for one round."""
-        ...
+        Args:
+            manifest: the file's; it can take part in the algorithm.
+            learning_rate: of the devices.
 
-    def fold(self, accumulator: Accumulator, update: Update) -> Accumulator:
-        """Takes one outcome in; the given accumulator must not be used afterwards."""
-        ...
+        Raises:
+            InvalidSettingError: it cannot be used with this file.
+        """
+        return self
 
-    def finish(self, state: StrategyState, accumulator: Accumulator) -> tuple[StrategyState, dict[str, float]]:
-        """The state after the round, and figures about it."""
-        ...
+    def init(self, weights: NDArray[np.float32], weight_size: int) -> StrategyState:
+        """The state before the first fold.
 
+        Args:
+            weights: float32 ``[size]``: the weight section, then the statistic section.
+            weight_size: elements of the weight section.
+        """
+        return StrategyState(weights, weight_size)
 
-def add(accumulator: Accumulator, update: Update, weight: float, *, uniform: bool = False) -> Accumulator:
-    """Adds an outcome to the sums; the given accumulator must not be used afterwards.
+    @abstractmethod
+    def apply(self, state: StrategyState, updates: Updates, cohort: Cohort) -> tuple[StrategyState, dict[str, float]]:
+        """The state after a fold, and figures about it.
 
-    Args:
-        accumulator: the sums.
-        update: the outcome.
-        weight: its num_examples.
-        uniform: the weight section counts once for each device instead; statistics never do.
-
-    Raises:
-        RunError: the outcomes do not come in ascending order of their task ids.
-    """
-    if update.task_id <= accumulator.last:
-        raise RunError(f"Outcomes are folded in task-id order, got {update.task_id} after {accumulator.last}.")
-    moved = update.gradient if update.gradient.size else update.delta
-    total, split, control = accumulator.total, moved.size, accumulator.control
-    # In place: two vectors of float64 for each of thousands of outcomes would cost more than the sums.
-    total[:split] += np.multiply(moved, 1.0 if uniform else weight, dtype=np.float64)
-    if update.statistics.size:
-        total[split:] += np.multiply(update.statistics, weight, dtype=np.float64)
-    if control is not None:
-        control += update.control
-    return Accumulator(total, accumulator.weight + weight, accumulator.outcomes + 1, update.task_id, control)
+        Args:
+            state: what the fold starts from; stays as it is.
+            updates: at least one, capped and bounded.
+            cohort: what is known of those who take part.
+        """
 
 
-def diagnostics(accumulator: Accumulator, moved: NDArray[np.float64]) -> dict[str, float]:
-    """Figures about a round.
+def _check(name: str, entry: Any) -> None:
+    if not (isinstance(entry, type) and issubclass(entry, Strategy) and "__dataclass_fields__" in vars(entry)):
+        raise InvalidSettingError("it is no dataclass that is a Strategy.")
+    known = {each.name for each in settings_of(entry)}
+    others = [each.name for each in dataclasses.fields(entry) if each.init and each.name not in known]  # type: ignore[arg-type]
+    if others:
+        raise InvalidSettingError(f"its field {others[0]} is no setting.")
 
-    Args:
-        accumulator: of its outcomes.
-        moved: by how much the weights changed, float64.
-    """
-    return {"outcomes": float(accumulator.outcomes), "weight": accumulator.weight, "update_norm": norm(moved)}
 
-
-def norm(vector: NDArray[np.float64]) -> float:
-    """L2 norm."""
-    return float(np.sqrt(np.dot(vector, vector)))
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "edgefl.strategies", check=_check)
+"""All strategies by the name that `--strategy` takes."""

@@ -3,49 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_server.aggregation.strategies.base import Accumulator, Demand, StrategyState, Update, add, diagnostics
+from edgefl_server.aggregation.averaging import average, by_examples
+from edgefl_server.aggregation.server_optimizers import ServerOptimizer, Sgd
+from edgefl_server.aggregation.strategies.base import STRATEGIES, Cohort, Strategy, StrategyState
+from edgefl_server.aggregation.updates import Updates
 
 __all__ = ["FedAvg"]
 
 
+@STRATEGIES.register("fedavg")
 @dataclass(frozen=True)
-class FedAvg:
+class FedAvg(Strategy):
     """Federated averaging (McMahan et al. 2017, Algorithm 1), on deltas instead of weights.
 
-    ``w + Σ nₖ Δₖ / Σ nₖ`` equals the paper's ``Σ nₖ wₖ / Σ nₖ``, since every device started from ``w``. The sum runs in
-    float64 because float32 sums depend on their order in most elements. Statistics are averaged with the same weights,
-    which keeps variances positive.
+    ``w + Σ nₖ Δₖ / Σ nₖ`` equals the paper's ``Σ nₖ wₖ / Σ nₖ``, since every device started from ``w``. Statistics are
+    averaged with the same weights, which keeps variances positive.
     """
 
+    summary: ClassVar[str] = "where to begin (McMahan et al. 2017)"
+
     @property
-    def demand(self) -> Demand:
+    def optimizer(self) -> ServerOptimizer:
+        """What moves the weights along the average."""
+        return Sgd()
+
+    def init(self, weights: NDArray[np.float32], weight_size: int) -> StrategyState:
         """See `Strategy`."""
-        return Demand()
+        return StrategyState(weights, weight_size, self.optimizer.init(weight_size))
 
-    def init(self, weights: NDArray[np.float32]) -> StrategyState:
+    def apply(self, state: StrategyState, updates: Updates, cohort: Cohort) -> tuple[StrategyState, dict[str, float]]:
         """See `Strategy`."""
-        return StrategyState(weights)
-
-    def start(self, state: StrategyState) -> Accumulator:
-        """See `Strategy`."""
-        return Accumulator(np.zeros(state.weights.shape, np.float64))
-
-    def fold(self, accumulator: Accumulator, update: Update) -> Accumulator:
-        """See `Strategy`.
-
-        Raises:
-            RunError: the outcomes do not come in ascending order of their task ids.
-        """
-        return add(accumulator, update, float(update.num_examples))
-
-    def finish(self, state: StrategyState, accumulator: Accumulator) -> tuple[StrategyState, dict[str, float]]:
-        """See `Strategy`; a round without outcomes leaves the weights as they are."""
-        if accumulator.weight == 0:
-            return state, diagnostics(accumulator, np.zeros(0))
-        mean = accumulator.total / accumulator.weight
-        weights = (state.weights.astype(np.float64) + mean).astype(np.float32)
-        return StrategyState(weights, state.slots), diagnostics(accumulator, mean)
+        averages = average(updates, {"delta": by_examples, "statistics": by_examples})
+        change, slots = self.optimizer.step(averages["delta"], state.slots)
+        return state.moved(change, averages["statistics"].mean(), slots)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.wire.messages import Correction
-from edgefl_server.aggregation.strategies.base import Accumulator, Demand, StrategyState, Update, add, diagnostics
+from edgefl.algorithms import algorithm
+from edgefl_server.aggregation.averaging import average, by_examples, equally
+from edgefl_server.aggregation.hyperparameters import SMALLEST, setting
+from edgefl_server.aggregation.strategies.base import STRATEGIES, Cohort, Demand, Strategy, StrategyState
+from edgefl_server.aggregation.updates import Updates
 
 __all__ = ["FedDyn"]
 
 _H = "h"
 
 
+@STRATEGIES.register("feddyn")
 @dataclass(frozen=True)
-class FedDyn:
+class FedDyn(Strategy):
     """Algorithm 1, the server's side.
 
     ``h ← h - α/m Σ (θ_k - θ)`` over the round's devices, then ``θ ← mean(θ_k) - h/α``. As in the paper every device
@@ -24,39 +31,34 @@ class FedDyn:
     that are enrolled in the population when the round closes.
 
     Attributes:
-        weight_size: elements of the weight section, of ``h`` too.
-        enrolled: m; at least the devices of a round are counted.
-        alpha: above 0.
+        mu: α, above 0.
     """
 
-    weight_size: int
-    enrolled: int
-    alpha: float
+    algorithm: ClassVar[str] = "feddyn"
+    summary: ClassVar[str] = "the same as scaffold, with any optimizer (Acar et al. 2021)"
+    excluded: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"clip_norm": "its corrections presume what was really trained"}
+    )
+
+    mu: float = setting(
+        help="FedDyn's alpha",
+        lowest=SMALLEST,
+        hint="Start with {mu} 0.01.",
+        table="its α, above 0; try 0.01 to 0.1",
+    )
 
     @property
     def demand(self) -> Demand:
         """See `Strategy`."""
-        return Demand(mu=self.alpha, correction=Correction.FEDDYN)
+        return Demand(algorithm(self.algorithm), self.mu)
 
-    def init(self, weights: NDArray[np.float32]) -> StrategyState:
+    def init(self, weights: NDArray[np.float32], weight_size: int) -> StrategyState:
         """See `Strategy`; ``h`` starts at zero, as the devices' do."""
-        return StrategyState(weights, {_H: np.zeros(self.weight_size, np.float32)})
+        return StrategyState(weights, weight_size, {_H: np.zeros(weight_size, np.float32)})
 
-    def start(self, state: StrategyState) -> Accumulator:
+    def apply(self, state: StrategyState, updates: Updates, cohort: Cohort) -> tuple[StrategyState, dict[str, float]]:
         """See `Strategy`."""
-        return Accumulator(np.zeros(state.weights.shape, np.float64))
-
-    def fold(self, accumulator: Accumulator, update: Update) -> Accumulator:
-        """See `Strategy` and `add`."""
-        return add(accumulator, update, float(update.num_examples), uniform=True)
-
-    def finish(self, state: StrategyState, accumulator: Accumulator) -> tuple[StrategyState, dict[str, float]]:
-        """See `Strategy`; a round without outcomes leaves the state as it is."""
-        if accumulator.outcomes == 0:
-            return state, diagnostics(accumulator, np.zeros(0))
-        moved, split = accumulator.total, self.weight_size
-        h = state.slots[_H] - self.alpha / max(self.enrolled, accumulator.outcomes) * moved[:split]
-        moved[:split] = moved[:split] / accumulator.outcomes - h / self.alpha
-        moved[split:] /= accumulator.weight
-        weights = (state.weights.astype(np.float64) + moved).astype(np.float32)
-        return StrategyState(weights, {_H: h.astype(np.float32)}), diagnostics(accumulator, moved)
+        averages = average(updates, {"delta": equally, "statistics": by_examples})
+        delta = averages["delta"]
+        h = state.slots[_H] - self.mu / cohort.size(updates) * delta.total
+        return state.moved(delta.mean() - h / self.mu, averages["statistics"].mean(), {_H: h.astype(np.float32)})

@@ -6,13 +6,17 @@ The devices add ``mu (w - received)`` to every gradient (section 3.2); what the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from edgefl_server.aggregation.strategies.base import Demand
+from edgefl.algorithms import algorithm
+from edgefl_server.aggregation.hyperparameters import SMALLEST, setting
+from edgefl_server.aggregation.strategies.base import STRATEGIES, Demand
 from edgefl_server.aggregation.strategies.fedavg import FedAvg
 
 __all__ = ["FedProx"]
 
 
+@STRATEGIES.register("fedprox")
 @dataclass(frozen=True)
 class FedProx(FedAvg):
     """`FedAvg` of devices that stay near the weights they received.
@@ -21,9 +25,19 @@ class FedProx(FedAvg):
         mu: how near; above 0.
     """
 
-    mu: float = 0.01
+    algorithm: ClassVar[str] = "fedprox"
+    summary: ClassVar[str] = (
+        "devices with unlike data or unlike amounts of work: each stays near what it received (Li et al. 2020)"
+    )
+
+    mu: float = setting(
+        help="FedProx's mu",
+        lowest=SMALLEST,
+        hint="Start with {mu} 0.01.",
+        table="above 0: larger is nearer; try 0.001 to 1",
+    )
 
     @property
     def demand(self) -> Demand:
         """See `Strategy`."""
-        return Demand(mu=self.mu)
+        return Demand(algorithm(self.algorithm), self.mu)

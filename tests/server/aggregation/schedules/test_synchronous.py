@@ -1,22 +1,24 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+import whole_rounds
+from cohorts import Cohort
 from edgefl.errors import RunError
-from edgefl_server.aggregation import AssignmentState, Round, RoundState, RunSettings, rest_seconds
+from edgefl_server.aggregation import RunSettings
+from edgefl_server.aggregation.schedules import AssignmentState, FoldState, Standing, Synchronous
 
 
-def a_round(**settings: float) -> Round:
-    return Round(RunSettings(**{"rounds": 1, "target": 2, **settings}))  # type: ignore[arg-type]
+def a_round(enrolled: int = 0, **settings: float) -> Cohort:
+    return Cohort(RunSettings(**{"rounds": 1, "target": 2, **settings}), Standing(enrolled=enrolled))  # type: ignore[arg-type]
 
 
-def assigned(current: Round, device: str, now: float = 0.0) -> Round:
+def assigned(current: Cohort, device: str, now: float = 0.0) -> Cohort:
     after = current.assign(device, now)
     assert after is not None
     return after
@@ -24,13 +26,13 @@ def assigned(current: Round, device: str, now: float = 0.0) -> Round:
 
 def test_a_round_collects_once_its_cohort_is_full_and_folds_at_its_target() -> None:
     current = assigned(a_round(), "a")
-    assert current.state is RoundState.SELECTING
+    assert current.state is FoldState.SELECTING
     current = assigned(current, "b")
-    assert current.state is RoundState.COLLECTING
+    assert current.state is FoldState.COLLECTING
     assert current.assign("c", 0) is None
     current = current.settle("b", AssignmentState.DONE, 1).settle("a", AssignmentState.DONE, 2)
-    assert current.state is RoundState.FOLDING
-    assert current.folded().state is RoundState.DONE
+    assert current.state is FoldState.FOLDING
+    assert current.folded().state is FoldState.DONE
 
 
 def test_over_selection_asks_more_devices_and_releases_the_slow_ones() -> None:
@@ -40,7 +42,7 @@ def test_over_selection_asks_more_devices_and_releases_the_slow_ones() -> None:
     assert current.assign("one more", 0) is None
     for index in range(10):
         current = current.settle(f"d{index:02d}", AssignmentState.DONE, 1)
-    assert current.state is RoundState.FOLDING
+    assert current.state is FoldState.FOLDING
     assert current.count(AssignmentState.ABANDONED) == 3
     with pytest.raises(RunError):
         current.settle("d12", AssignmentState.DONE, 2)
@@ -54,20 +56,20 @@ def test_over_selection_is_one_without_a_deadline_and_1_3_with_one() -> None:
 
 def test_the_deadline_counts_from_the_first_task() -> None:
     current = a_round(deadline_seconds=60, minimum=1)
-    assert current.advance(1e9).state is RoundState.SELECTING
+    assert current.advance(1e9).state is FoldState.SELECTING
     current = assigned(current, "a", now=100)
-    assert current.advance(159).state is RoundState.SELECTING
-    assert current.advance(160).state is RoundState.FAILED
+    assert current.advance(159).state is FoldState.SELECTING
+    assert current.advance(160).state is FoldState.FAILED
     enough = current.settle("a", AssignmentState.DONE, 120)
-    assert enough.advance(160).state is RoundState.FOLDING
+    assert enough.advance(160).state is FoldState.FOLDING
     assert "deadline" in enough.advance(160).why
 
 
 def test_a_declined_task_makes_room_for_another_device() -> None:
     current = assigned(assigned(a_round(), "a"), "b")
     current = current.settle("a", AssignmentState.DECLINED, 1, temporary=True)
-    assert current.state is RoundState.SELECTING
-    assert assigned(current, "c", 1).state is RoundState.COLLECTING
+    assert current.state is FoldState.SELECTING
+    assert assigned(current, "c", 1).state is FoldState.COLLECTING
 
 
 def test_a_device_that_gave_up_is_asked_again_after_a_growing_pause() -> None:
@@ -80,7 +82,7 @@ def test_a_device_that_gave_up_is_asked_again_after_a_growing_pause() -> None:
     assert latest.attempt == 3
 
 
-def failing(current: Round, device: str, times: int, now: float = 0.0) -> tuple[Round, float]:
+def failing(current: Cohort, device: str, times: int, now: float = 0.0) -> tuple[Cohort, float]:
     """The device takes a task and fails it, again and again."""
     for _ in range(times):
         now += 60
@@ -91,47 +93,47 @@ def failing(current: Round, device: str, times: int, now: float = 0.0) -> tuple[
 def test_a_round_with_as_many_failed_devices_as_it_asks_ends_and_says_so() -> None:
     current = a_round(target=3)
     for device in "abc":
-        assert current.state is RoundState.SELECTING
+        assert current.state is FoldState.SELECTING
         current, _ = failing(current, device, 1)
-    assert current.state is RoundState.FAILED
+    assert current.state is FoldState.FAILED
     assert "3 devices failed" in current.why
     assert "0 of at least 3" in current.why
 
 
 @pytest.mark.parametrize("target", [1, 2, 4])
 def test_one_device_ends_no_round_of_others_however_often_it_fails(target: int) -> None:
-    current, now = failing(replace(a_round(target=target), enrolled=5), "bad", 40)
-    assert current.state is RoundState.SELECTING
+    current, now = failing(a_round(target=target, enrolled=5), "bad", 40)
+    assert current.state is FoldState.SELECTING
     assert current.failures == 1
     for device in "abcd"[:target]:
         current = assigned(current, device, now).settle(device, AssignmentState.DONE, now)
-    assert current.state is RoundState.FOLDING
+    assert current.state is FoldState.FOLDING
 
 
 def test_the_devices_of_a_small_fleet_end_a_round_when_all_of_them_fail_again_and_again() -> None:
-    alone, _ = failing(replace(a_round(target=1), enrolled=1), "a", 2)
-    assert alone.state is RoundState.SELECTING
+    alone, _ = failing(a_round(target=1, enrolled=1), "a", 2)
+    assert alone.state is FoldState.SELECTING
     alone, _ = failing(alone, "a", 1, 200)
-    assert alone.state is RoundState.FAILED
+    assert alone.state is FoldState.FAILED
     assert "1 device failed" in alone.why
 
-    two, now = failing(replace(a_round(target=1), enrolled=2), "a", 5)
-    assert two.state is RoundState.SELECTING
-    assert failing(two, "b", 1, now)[0].state is RoundState.FAILED
+    two, now = failing(a_round(target=1, enrolled=2), "a", 5)
+    assert two.state is FoldState.SELECTING
+    assert failing(two, "b", 1, now)[0].state is FoldState.FAILED
 
 
 def test_a_device_that_succeeds_in_the_end_is_no_failure() -> None:
-    current, now = failing(replace(a_round(target=2), enrolled=2), "a", 4)
+    current, now = failing(a_round(target=2, enrolled=2), "a", 4)
     current = assigned(current, "a", now + 60).settle("a", AssignmentState.DONE, now + 60)
     assert current.failures == 0
     current, _ = failing(current, "b", 9, now)
-    assert current.state is RoundState.SELECTING
+    assert current.state is FoldState.SELECTING
 
 
 def test_an_explicit_number_of_failures_counts_devices_too() -> None:
-    current, now = failing(replace(a_round(target=1, max_failures=2), enrolled=5), "a", 9)
-    assert current.state is RoundState.SELECTING
-    assert failing(current, "b", 1, now)[0].state is RoundState.FAILED
+    current, now = failing(a_round(target=1, max_failures=2, enrolled=5), "a", 9)
+    assert current.state is FoldState.SELECTING
+    assert failing(current, "b", 1, now)[0].state is FoldState.FAILED
 
 
 def test_enough_failures_fold_what_came_when_it_reaches_the_minimum() -> None:
@@ -139,7 +141,7 @@ def test_enough_failures_fold_what_came_when_it_reaches_the_minimum() -> None:
     for device in "abc":
         current = assigned(current, device)
     current = current.settle("a", AssignmentState.DONE, 1).settle("b", AssignmentState.DONE, 1)
-    assert current.settle("c", AssignmentState.FAILED, 2).state is RoundState.FOLDING
+    assert current.settle("c", AssignmentState.FAILED, 2).state is FoldState.FOLDING
 
 
 def test_a_busy_device_counts_for_no_failure() -> None:
@@ -147,7 +149,7 @@ def test_a_busy_device_counts_for_no_failure() -> None:
     for attempt in range(5):
         now = 1000.0 * attempt
         current = assigned(current, "a", now).settle("a", AssignmentState.DECLINED, now, temporary=True)
-    assert current.state is RoundState.SELECTING
+    assert current.state is FoldState.SELECTING
     assert current.failures == 0
 
 
@@ -157,7 +159,7 @@ def test_a_place_is_taken_over_only_after_its_lease_and_only_when_needed() -> No
     taken = assigned(current, "b", 31)
     assert taken.renew("a", 31) is None
     late = current.settle("a", AssignmentState.DONE, 1000)
-    assert late.state is RoundState.FOLDING
+    assert late.state is FoldState.FOLDING
 
 
 def test_a_renewed_lease_keeps_the_place() -> None:
@@ -176,21 +178,21 @@ def test_a_device_that_renews_for_ever_keeps_its_place_for_a_tasks_longest_time_
     current = current.advance(now)
     latest = current.latest("hog")
     assert latest is not None
-    assert (latest.state, latest.ended_at, current.failures) == (AssignmentState.FAILED, 100, 1)
+    assert (latest.state, latest.ended_at, current.failures) == (AssignmentState.OUT_OF_TIME, 100, 1)
     assert current.assign("hog", 109) is None
     assert assigned(current, "b", 101).renew("b", 120) is not None
 
 
 def test_a_device_rests_for_as_long_as_it_held_a_place_for_nothing_and_twice_as_long_each_time() -> None:
-    settings = RunSettings(rounds=1, target=1, task_seconds=100)
-    assert [rest_seconds(settings, times) for times in (1, 2, 3)] == [100, 200, 400]
-    assert rest_seconds(settings, 10**6) < float("inf")
+    schedule = Synchronous(RunSettings(rounds=1, target=1, task_seconds=100))
+    assert [schedule.rest_seconds(times) for times in (1, 2, 3)] == [100, 200, 400]
+    assert schedule.rest_seconds(10**6) < float("inf")
 
 
 def test_a_device_that_was_switched_off_keeps_its_task_beyond_the_longest_time_while_nobody_wants_the_place() -> None:
     current = assigned(a_round(target=1, lease_seconds=30, task_seconds=100), "off", 0)
     assert current.advance(1e6) == current
-    assert current.settle("off", AssignmentState.DONE, 1e6).state is RoundState.FOLDING
+    assert current.settle("off", AssignmentState.DONE, 1e6).state is FoldState.FOLDING
     assert assigned(current, "b", 1e6).latest("off").state is AssignmentState.ABANDONED  # type: ignore[union-attr]
 
 
@@ -208,13 +210,13 @@ def test_a_task_ends_with_its_longest_time_or_its_rounds_deadline_whichever_come
     current = assigned(a_round(deadline_seconds=100, task_seconds=60), "a", 0)
     current = assigned(current, "b", 70)
     a, b = current.assignments
-    assert current.seconds_left(a, 10) == 50
-    assert current.seconds_left(b, 70) == 30
+    assert current.schedule.seconds_left(current.standing, a, 10) == 50
+    assert current.schedule.seconds_left(current.standing, b, 70) == 30
 
 
 def test_a_stopped_round_is_failed_and_stays_so() -> None:
     current = assigned(a_round(), "a").stop("enough of it")
-    assert current.state is RoundState.FAILED
+    assert current.state is FoldState.FAILED
     assert current.why == "enough of it"
     assert current.stop("again") is current
     assert current.advance(1e9) is current
@@ -250,9 +252,9 @@ class RoundMachine(RuleBasedStateMachine):
             lease_seconds=10,
             task_seconds=25,
         )
-        self.round = Round(self.settings, enrolled=len(self.devices))
+        self.round = Cohort(self.settings, Standing(enrolled=len(self.devices)))
         self.accepted: set[str] = set()
-        self.ended: RoundState | None = None
+        self.ended: FoldState | None = None
 
     @rule(seconds=st.floats(0, 30))
     def time_passes(self, seconds: float) -> None:
@@ -287,47 +289,48 @@ class RoundMachine(RuleBasedStateMachine):
         if how is AssignmentState.DONE:
             self.accepted.add(device)
 
-    @precondition(lambda self: self.round.state is RoundState.FOLDING)
+    @precondition(lambda self: self.round.state is FoldState.FOLDING)
     @rule()
     def fold(self) -> None:
         self.round = self.round.folded()
 
-    @rule()
-    def restart(self) -> None:
-        self.round = Round(
-            self.round.settings,
-            self.round.state,
-            self.round.assignments,
-            self.round.started_at,
-            self.round.why,
-            self.round.enrolled,
+    @invariant()
+    def the_counters_are_what_a_count_of_the_tasks_gives(self) -> None:
+        tasks, standing = self.round.assignments, self.round.standing
+        failed, done = (
+            {a.device for a in tasks if a.failed},
+            {a.device for a in tasks if a.state is AssignmentState.DONE},
         )
+        assert standing.open == self.round.count(AssignmentState.OPEN)
+        assert standing.done == self.round.count(AssignmentState.DONE)
+        assert standing.failed_devices == len(failed - done)
+        assert standing.failed_attempts == sum(a.failed for a in tasks)
 
     @invariant()
     def what_was_accepted_stays_accepted(self) -> None:
         done = {a.device for a in self.round.assignments if a.state is AssignmentState.DONE}
         assert done == self.accepted
-        assert self.round.outcomes == len(self.accepted) <= self.settings.target
+        assert self.round.standing.done == len(self.accepted) <= self.settings.target
 
     @invariant()
     def never_more_devices_work_than_the_cohort(self) -> None:
-        assert self.round.count(AssignmentState.OPEN) + self.round.outcomes <= self.settings.cohort_size
+        assert self.round.count(AssignmentState.OPEN) + self.round.standing.done <= self.settings.cohort_size
 
     @invariant()
     def a_closed_round_waits_for_nobody_and_stays_closed(self) -> None:
         if self.round.state.takes_outcomes:
             assert self.ended is None
-            assert self.round.outcomes < self.settings.target
+            assert self.round.standing.done < self.settings.target
             assert self.round.failures < self.settings.effective_max_failures
             return
         assert self.round.count(AssignmentState.OPEN) == 0
-        if self.round.state is RoundState.FAILED:
-            assert self.round.outcomes < self.settings.effective_minimum
+        if self.round.state is FoldState.FAILED:
+            assert self.round.standing.done < self.settings.effective_minimum
             assert self.round.why
-            assert self.ended in (None, RoundState.FAILED)
+            assert self.ended in (None, FoldState.FAILED)
         else:
-            assert self.round.outcomes >= self.settings.effective_minimum
-            assert self.ended is not RoundState.FAILED
+            assert self.round.standing.done >= self.settings.effective_minimum
+            assert self.ended is not FoldState.FAILED
         self.ended = self.round.state
 
     @invariant()
@@ -355,7 +358,7 @@ TestRoundMachine = RoundMachine.TestCase
 )
 def test_there_is_a_place_wherever_a_device_could_get_a_task(steps: list[tuple[int, str, float]], target: int) -> None:
     states = {"done": AssignmentState.DONE, "busy": AssignmentState.DECLINED, "failed": AssignmentState.FAILED}
-    current, now = Round(RunSettings(rounds=1, target=target, lease_seconds=50, over_selection=1.5)), 0.0
+    current, now = Cohort(RunSettings(rounds=1, target=target, lease_seconds=50, over_selection=1.5)), 0.0
     for index, action, seconds in steps:
         now += seconds
         device = f"device {index}"
@@ -368,3 +371,106 @@ def test_there_is_a_place_wherever_a_device_could_get_a_task(steps: list[tuple[i
                 current = current.settle(device, states[action], now, temporary=action == "busy")
         else:
             current = (current.assign if action == "assign" else current.renew)(device, now) or current
+
+
+DEVICES = tuple("abcdef")
+ACTIONS = (
+    "poll",
+    "poll",
+    "assign",
+    "renew",
+    "done",
+    "failed",
+    "declined",
+    "busy",
+    "advance",
+    "advance",
+    "stop",
+    "folded",
+)
+"""Most are polls, so that rounds fill."""
+
+
+def same(cohort: Cohort, whole: whole_rounds.Round) -> None:
+    """Both say the same about everything that both know."""
+    # A task that is out of time was a failed one, which only its times and a missing outcome told apart.
+    names = {each.value: each.value for each in AssignmentState} | {"out_of_time": "failed"}
+    of = ("device", "attempt", "assigned_at", "leased_until", "ended_at", "temporary")
+    mine = [(names[each.state.value], *(getattr(each, name) for name in of)) for each in cohort.assignments]
+    theirs = [(each.state.value, *(getattr(each, name) for name in of)) for each in whole.assignments]
+    assert mine == theirs
+    assert (cohort.state.value, cohort.why) == (whole.state.value, whole.why)
+    assert cohort.standing.started_at == whole.started_at
+    assert cohort.standing.done == whole.outcomes
+    assert cohort.failures == whole.failures
+    assert cohort.standing.failed_attempts == sum(each.failed for each in whole.assignments)
+    assert cohort.standing.open == whole.count(whole_rounds.AssignmentState.OPEN)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[RunSettings, int, float | None, list[tuple[str, str, float]]]:
+    target, deadline = draw(st.integers(1, 4)), draw(st.sampled_from([0.0, 0.0, 70.0]))
+    settings = RunSettings(
+        rounds=1,
+        target=target,
+        minimum=draw(st.integers(0, target)),
+        over_selection=draw(st.sampled_from([0.0, 1.0, 1.5])),
+        deadline_seconds=deadline,
+        max_failures=draw(st.integers(0, 4)),
+        lease_seconds=draw(st.sampled_from([10.0, 30.0, 1.1])),
+        # Shorter than a lease, as long as some, and the default of twelve.
+        task_seconds=draw(st.sampled_from([5.0, 25.0, 30.0, 0.0] if not deadline else [5.0, 25.0, 0.0])),
+    )
+    # Times that hit the ends of leases and tasks exactly, and others.
+    seconds = st.one_of(st.sampled_from([0.0, 0.0, 1.0, 5.0, 10.0, 25.0, 30.0]), st.floats(0, 40))
+    step = st.tuples(st.sampled_from(ACTIONS), st.sampled_from(DEVICES), seconds)
+    opened_at = draw(st.sampled_from([None, 0.0]))
+    return settings, draw(st.sampled_from([0, 1, 2, 6])), opened_at, draw(st.lists(step, max_size=60))
+
+
+@settings(max_examples=400)
+@given(histories())
+def test_whatever_happens_it_decides_as_if_it_had_looked_at_all_the_tasks(
+    history: tuple[RunSettings, int, float | None, list[tuple[str, str, float]]],
+) -> None:
+    wanted, enrolled, opened_at, steps = history
+    cohort = Cohort(wanted, Standing(enrolled=enrolled, opened_at=opened_at))
+    whole = whole_rounds.Round(wanted, enrolled=enrolled, opened_at=opened_at)
+    now = 0.1
+    for action, device, seconds in steps:
+        now += seconds
+        assert cohort.places(now) == whole.places(now)
+        if action in ("poll", "assign", "renew"):
+            found, expected = None, None
+            if action in ("poll", "renew"):
+                found, expected = cohort.renew(device, now), whole.renew(device, now)
+                assert (found is None) == (expected is None)
+            if action != "renew" and found is None:
+                found, expected = cohort.assign(device, now), whole.assign(device, now)
+                assert (found is None) == (expected is None)
+            if found is None or expected is None:
+                continue
+            cohort, whole = found, expected
+            task, same_task = cohort.latest(device), whole.latest(device)
+            assert task is not None
+            assert same_task is not None
+            left = cohort.schedule.seconds_left(cohort.standing, task, now)
+            assert left == whole.seconds_left(same_task, now)
+        elif action == "advance":
+            cohort, whole = cohort.advance(now), whole.advance(now)
+        elif action == "stop":
+            if device == "a":  # now and then
+                cohort, whole = cohort.stop("enough"), whole.stop("enough")
+        elif action == "folded":
+            if cohort.state is FoldState.FOLDING:
+                cohort, whole = cohort.folded(), whole.folded()
+        else:
+            name = "declined" if action == "busy" else action
+            try:
+                whole = whole.settle(device, whole_rounds.AssignmentState(name), now, temporary=action == "busy")
+            except RunError:
+                with pytest.raises(RunError):
+                    cohort.settle(device, AssignmentState(name), now, temporary=action == "busy")
+            else:
+                cohort = cohort.settle(device, AssignmentState(name), now, temporary=action == "busy")
+        same(cohort, whole)

@@ -9,14 +9,17 @@ import pytest
 from edgefl.manifest import Metric
 from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation import (
+    Believed,
+    Cohort,
     Contribution,
-    Merged,
+    Folded,
     ModelLimits,
     RunSettings,
     StrategyState,
     Update,
+    Updates,
     finalise,
-    merge,
+    fold,
     strategy_for,
 )
 
@@ -29,7 +32,8 @@ SETTINGS = RunSettings(rounds=1, target=1)
 
 
 def update(task_id: str, examples: int, delta: float = 0.0, statistics: Sequence[float] = (0, 0)) -> Update:
-    return Update(task_id, examples, np.full(WEIGHTS, delta, np.float32), np.array(statistics, np.float32))
+    sections = {"delta": np.full(WEIGHTS, delta, np.float32), "statistics": np.array(statistics, np.float32)}
+    return Update(task_id, examples, sections)
 
 
 def states(rows: float, loss: float, accuracy: float) -> tuple[MetricState, ...]:
@@ -39,34 +43,28 @@ def states(rows: float, loss: float, accuracy: float) -> tuple[MetricState, ...]
 
 def merged(
     updates: Sequence[Update], settings: RunSettings = SETTINGS, metrics: Sequence[tuple[MetricState, ...]] = ()
-) -> Merged:
-    strategy = strategy_for(settings, WEIGHTS, len(updates))
-    contributions = [
-        Contribution(
-            each.task_id, each.num_examples, lambda each=each, index=index: (each, (metrics or {index: ()})[index])
-        )
-        for index, each in enumerate(updates)
-    ]
-    return merge(strategy, strategy.init(BASE), contributions, settings, LIMITS, [ACCURACY], WEIGHTS)
+) -> Folded:
+    strategy = strategy_for(settings)
+    if metrics:
+        updates = [replace(each, metrics=states) for each, states in zip(updates, metrics, strict=True)]
+    believed = Believed(settings.max_examples, settings.max_weight_ratio, LIMITS, [ACCURACY])
+    contributions = Updates.of(updates).contributions
+    return fold(strategy, strategy.init(BASE, WEIGHTS), contributions, believed, Cohort(len(updates)))
 
 
 def folded(updates: Sequence[Update], settings: RunSettings = SETTINGS) -> StrategyState:
     """What the strategy alone makes of them."""
-    strategy = strategy_for(settings, WEIGHTS, len(updates))
-    state = strategy.init(BASE)
-    accumulator = strategy.start(state)
-    for each in updates:
-        accumulator = strategy.fold(accumulator, each)
-    return strategy.finish(state, accumulator)[0]
+    strategy = strategy_for(settings)
+    return strategy.apply(strategy.init(BASE, WEIGHTS), Updates.of(updates), Cohort(len(updates)))[0]
 
 
 def strategies() -> list[RunSettings]:
     return [
         SETTINGS,
-        replace(SETTINGS, strategy="fedprox", mu=0.1),
-        replace(SETTINGS, strategy="feddyn", mu=0.1),
-        replace(SETTINGS, strategy="scaffold"),
-        replace(SETTINGS, strategy="fedsgd", server_learning_rate=0.1),
+        RunSettings.of(rounds=1, target=1, strategy="fedprox", mu=0.1),
+        RunSettings.of(rounds=1, target=1, strategy="feddyn", mu=0.1),
+        RunSettings.of(rounds=1, target=1, strategy="scaffold"),
+        RunSettings.of(rounds=1, target=1, strategy="fedsgd", server_learning_rate=0.1),
     ]
 
 
@@ -77,10 +75,12 @@ def test_a_round_of_honest_devices_is_what_the_strategy_makes_of_it_to_the_last_
     for index, examples in enumerate([100, 500, 410, 60]):
         each = update(f"t{index}", examples, statistics=random.normal(size=2) * 0.1)
         moved = random.normal(size=WEIGHTS).astype(np.float32)
+        sections = {"delta": moved, "statistics": each.statistics}
         if settings.strategy == "fedsgd":
-            each = replace(each, delta=np.empty(0, np.float32), statistics=np.zeros(2, np.float32), gradient=moved)
-        else:
-            each = replace(each, delta=moved, control=-moved if settings.strategy == "scaffold" else each.control)
+            sections = {"gradient": moved, "statistics": np.zeros(2, np.float32)}
+        elif settings.strategy == "scaffold":
+            sections["control"] = -moved
+        each = replace(each, sections=sections)
         updates.append(each)
     result = merged(updates, settings)
     assert result.state.weights.tobytes() == folded(updates, settings).weights.tobytes()
@@ -134,7 +134,7 @@ def test_statistics_that_one_device_makes_up_do_not_break_the_model() -> None:
 def test_many_statistics_go_through_a_temporary_file_to_the_same_bits(monkeypatch, tmp_path) -> None:
     updates = [update(f"t{index}", 100 + index, statistics=[1e9 * (index == 2), 0.25]) for index in range(4)]
     in_memory = merged(updates)
-    monkeypatch.setattr("edgefl_server.aggregation.merging._IN_MEMORY", 0)
+    monkeypatch.setattr("edgefl_server.aggregation.updates._IN_MEMORY", 0)
     assert merged(updates).state.weights.tobytes() == in_memory.state.weights.tobytes()
 
 
@@ -142,6 +142,43 @@ def test_a_round_without_outcomes_leaves_everything_as_it_was() -> None:
     result = merged([])
     assert result.state.weights is BASE
     assert (result.num_examples, result.metric_sums) == (0, {})
+    assert result.diagnostics["outcomes"] == 0
+
+
+@pytest.mark.parametrize("settings", strategies(), ids=lambda each: each.strategy)
+def test_no_update_is_read_more_often_than_the_medians_of_statistics_need(settings: RunSettings) -> None:
+    reads: list[str] = []
+
+    def contribution(index: int, statistics: bool) -> Contribution:
+        sections = {name: np.ones(WEIGHTS, np.float32) for name in ("delta", "control", "gradient")}
+        if statistics:
+            sections["statistics"] = np.ones(2, np.float32)
+
+        def read() -> Update:
+            reads.append(f"t{index}")
+            return Update(f"t{index}", 10, sections)
+
+        return Contribution(f"t{index}", 10, read)
+
+    strategy = strategy_for(settings)
+    believed = Believed(settings.max_examples, settings.max_weight_ratio, LIMITS, [])
+    for size, times in ((5, 2), (WEIGHTS, 1)):
+        reads.clear()
+        state = strategy.init(BASE[:size], WEIGHTS)
+        fold(strategy, state, [contribution(index, size > WEIGHTS) for index in range(4)], believed, Cohort(4))
+        assert len(reads) == 4 * times
+
+
+def test_a_strategy_that_does_without_an_update_still_has_its_metrics_counted() -> None:
+    class First(type(strategy_for(SETTINGS))):
+        def apply(self, state, updates, cohort):
+            first = next(iter(updates))
+            return state.moved(first.delta.astype(np.float64), np.zeros(0))
+
+    believed = Believed(1000, 0, LIMITS, [ACCURACY])
+    updates = [replace(update(f"t{i}", 10, delta=i), metrics=states(10, 1, 1)) for i in range(3)]
+    found = fold(First(), StrategyState(BASE, WEIGHTS), Updates.of(updates).contributions, believed, Cohort())
+    assert found.metric_sums["rows"] == [30.0]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The state machine of a synchronous round: SELECTING → COLLECTING → FOLDING → DONE | FAILED.
+"""A synchronous round that looks at all its tasks for every decision: what the schedule must agree with.
 
-Pure transitions: every method returns a new round; the time, in seconds since some fixed instant, is passed in. The
-design (over-selection, a minimum, a deadline) follows Bonawitz et al. 2019, Towards Federated Learning at Scale.
+Pure transitions: every method returns a new round; the time, in seconds since some fixed instant, is passed in. It is
+what the server used until a decision read only the rows that it concerns.
 """
 
 from __future__ import annotations

@@ -1,0 +1,162 @@
+"""From the accepted updates of a fold to what it leaves: new weights, summed metrics, and figures about both.
+
+No device is trusted more than the others here: how much each counts and what statistics may become is settled before a
+strategy sees anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgefl.manifest import Metric
+from edgefl_server.aggregation.caps import Counted, count_examples
+from edgefl_server.aggregation.limits import ModelLimits
+from edgefl_server.aggregation.metrics import Reported, left_out, sum_states
+from edgefl_server.aggregation.statistics import Range, absolute_range, range_of_round
+from edgefl_server.aggregation.strategies import Cohort, Strategy, StrategyState
+from edgefl_server.aggregation.updates import Contribution, Update, Updates
+
+__all__ = ["Believed", "Folded", "fold"]
+
+
+@dataclass(frozen=True)
+class Believed:
+    """How far devices are believed.
+
+    Attributes:
+        max_examples: a device counts for at most so many.
+        max_weight_ratio: and for so many times the median, see `count_examples`; 0: no such limit.
+        limits: of the run's model.
+        metrics: of the run's model.
+    """
+
+    max_examples: int
+    max_weight_ratio: float
+    limits: ModelLimits
+    metrics: Sequence[Metric]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What a fold leaves.
+
+    Attributes:
+        state: the strategy's.
+        num_examples: for how many the updates counted together.
+        metric_sums: metric states, each device's as far as its examples counted.
+        diagnostics: the strategy's figures (``update_norm``: by how much the weights moved), ``outcomes``, ``weight``,
+            and ``devices_capped`` with ``weight_cap``, ``devices_bounded`` with ``statistics_bounded``: how many
+            devices counted for less than they said and for how much at most, and how many sent statistics outside the
+            range and how many elements these were; ``metrics_left_out``: devices of which a metric does not count. The
+            latter are 0 in a fold of honest devices that are alike.
+    """
+
+    state: StrategyState
+    num_examples: int
+    metric_sums: dict[str, list[float]]
+    diagnostics: dict[str, float]
+
+
+def fold(
+    strategy: Strategy,
+    before: StrategyState,
+    contributions: Sequence[Contribution],
+    believed: Believed,
+    cohort: Cohort,
+    scratch: Path | None = None,
+) -> Folded:
+    """Folds updates into the state of a strategy.
+
+    Args:
+        strategy: the run's.
+        before: what the fold starts from.
+        contributions: its updates, in the order of `Updates`; without any, the state stays as it is.
+        believed: how far their devices are.
+        cohort: what is known of those who take part.
+        scratch: folder for temporary files without a name; None: the system's.
+
+    Raises:
+        RunError: the contributions are in another order.
+        OSError: the temporary file cannot be written.
+        EdgeflError: what reading a contribution raises.
+    """
+    raw = Updates(contributions, scratch)
+    said = [each.num_examples for each in contributions]
+    counted = count_examples(said, believed.max_examples, believed.max_weight_ratio)
+    ranges = _range(before, raw, believed.limits)
+    reading = _Reading(contributions, counted, ranges)
+    after, figures = before, {"update_norm": 0.0}
+    if contributions:
+        after, figures = strategy.apply(before, raw.changed(reading.believe), cohort)
+        after = _settled(after, ranges)
+    unread = [each for each in contributions if each.task_id not in reading.found]
+    for each in unread:  # a strategy may do without some
+        reading.believe(each.read())
+    found = [reading.found[each.task_id] for each in contributions]
+    reported = [each.reported for each in found]
+    unbelieved = left_out(reported, believed.metrics, believed.limits.states)
+    sums: dict[str, list[float]] = {}
+    for device, examples, without in zip(reported, counted.examples, unbelieved, strict=True):
+        share = examples / device.num_examples
+        sums = sum_states(sums, device.states, believed.metrics, believed.limits.states, share, without)
+    return Folded(
+        after,
+        sum(counted.examples),
+        sums,
+        {
+            "outcomes": float(len(contributions)),
+            "weight": float(sum(counted.examples)),
+            **figures,
+            "devices_capped": float(counted.capped),
+            "weight_cap": float(counted.cap),
+            "devices_bounded": float(sum(each.outside > 0 for each in found)),
+            "statistics_bounded": float(sum(each.outside for each in found)),
+            "metrics_left_out": float(sum(map(bool, unbelieved))),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is noted of an update while a strategy has it, since it may not be read again for that."""
+
+    reported: Reported
+    outside: int
+
+
+class _Reading:
+    """Caps and bounds updates as they are read, and notes what was found, by task id."""
+
+    def __init__(self, contributions: Sequence[Contribution], counted: Counted, ranges: Range) -> None:
+        self.found: dict[str, _Found] = {}
+        self._said = {each.task_id: each.num_examples for each in contributions}
+        self._counts = {each.task_id: count for each, count in zip(contributions, counted.examples, strict=True)}
+        self._ranges = ranges
+
+    def believe(self, update: Update) -> Update:
+        """The update as it counts."""
+        sections, outside = update.sections, 0
+        if update.statistics.size:
+            bounded, outside = self._ranges.bounded(update.statistics)
+            sections = {**sections, "statistics": bounded}
+        self.found[update.task_id] = _Found(Reported(self._said[update.task_id], update.metrics), outside)
+        return replace(update, num_examples=self._counts[update.task_id], sections=sections)
+
+
+def _settled(state: StrategyState, ranges: Range) -> StrategyState:
+    statistics = state.weights[state.weight_size :]
+    settled = ranges.settled(statistics)
+    if settled is statistics:
+        return state
+    return replace(state, weights=np.concatenate([state.weights[: state.weight_size], settled]))
+
+
+def _range(before: StrategyState, updates: Updates, limits: ModelLimits) -> Range:
+    base = before.weights[before.weight_size :]
+    if not base.size or len(updates) < 2:
+        return absolute_range(base, limits)
+    return range_of_round(base, updates.blocks("statistics"), limits)

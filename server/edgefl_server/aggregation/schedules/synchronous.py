@@ -1,0 +1,226 @@
+"""Synchronous rounds: SELECTING → COLLECTING → FOLDING → DONE | FAILED. A version has one cohort, and that one fold.
+
+The design (over-selection, a minimum, a deadline) follows Bonawitz et al. 2019, Towards Federated Learning at Scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgefl.errors import RunError
+from edgefl_server.aggregation.schedules.base import (
+    Assignment,
+    AssignmentState,
+    Change,
+    Concerned,
+    FoldState,
+    Standing,
+)
+from edgefl_server.aggregation.settings import RunSettings
+
+__all__ = ["Synchronous"]
+
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 60.0
+"""A device that declined or failed is asked again in the same round after a pause that doubles each time."""
+
+
+@dataclass(frozen=True)
+class Synchronous:
+    """Rounds that wait for as many outcomes as are wanted, and begin anew from the weights that these make.
+
+    Args:
+        settings: the run's.
+    """
+
+    settings: RunSettings
+
+    def assign(self, standing: Standing, concerned: Concerned, device: str, now: float) -> Change | None:
+        """Hands the device a task; None when there is no work for it.
+
+        A free place comes first; else the place of the device whose lease ran out longest ago. A device that was silent
+        until its task's longest time was over begins anew, once others had a whole lease to take its place.
+        """
+        if not standing.state.takes_outcomes:
+            return None
+        standing, changed = _without_overdue(standing, concerned.overdue, now)
+        mine = concerned.mine
+        if mine is not None:
+            before = changed.get((mine.device, mine.attempt), mine)
+            if not self._may_try_again(before, now):
+                return None
+            if before.state is AssignmentState.OPEN:
+                standing, changed = _abandoned(standing, changed, before, now)
+            mine = before
+        if self._is_full(standing):
+            if concerned.late is None:
+                return None
+            standing, changed = _abandoned(standing, changed, concerned.late, now)
+        new = Assignment(
+            device,
+            mine.attempt + 1 if mine else 1,
+            assigned_at=now,
+            ends_at=now + self.settings.effective_task_seconds,
+            leased_until=now,
+            failed_before=mine is not None and (mine.failed_before or mine.failed),
+        )
+        new = self._leased(new, now)
+        standing = standing.counting(None, new)
+        if standing.started_at is None:
+            standing = replace(standing, started_at=now)
+        return Change(self._selected(standing), new, tuple(changed.values()))
+
+    def places(self, standing: Standing, overdue: int, late: int) -> int:
+        """Free places, and those of tasks that are out of time or whose lease has run out."""
+        if not standing.state.takes_outcomes:
+            return 0
+        return max(0, self.settings.cohort_size - (standing.open - overdue + standing.done)) + late
+
+    def renew(self, standing: Standing, mine: Assignment | None, now: float) -> Change | None:
+        """Extends the lease of the device's open task, never beyond its longest time; None when it is not wanted."""
+        if mine is None or mine.state is not AssignmentState.OPEN or not standing.state.takes_outcomes:
+            return None
+        return None if now >= mine.ends_at else Change(standing, changed=(self._leased(mine, now),))
+
+    def settle(
+        self, standing: Standing, concerned: Concerned, state: AssignmentState, now: float, *, temporary: bool = False
+    ) -> Change:
+        """Records how the device's open task ended, and ends the round when that makes it time.
+
+        Raises:
+            RunError: the round no longer takes outcomes, or the device has no open task in it.
+        """
+        mine = concerned.mine
+        if not standing.state.takes_outcomes or mine is None or mine.state is not AssignmentState.OPEN:
+            who = "The device" if mine is None else f"Device {mine.device}"
+            raise RunError(f"{who} has no open task in a round that is {standing.state.value}.")
+        if state not in (AssignmentState.DONE, AssignmentState.DECLINED, AssignmentState.FAILED):
+            raise RunError(f"A task cannot be settled as {state.value}.")
+        ended = replace(mine, state=state, ended_at=now, temporary=temporary and state is AssignmentState.DECLINED)
+        standing = standing.counting(mine, ended)
+        others = tuple(each for each in concerned.overdue if each != mine)
+        change = self._advanced(standing, others, now)
+        return replace(change, changed=(ended, *change.changed))
+
+    def advance(self, standing: Standing, concerned: Concerned, now: float) -> Change | None:
+        """Ends overdue tasks, and the round when it is time: enough outcomes, the deadline, or too many failures."""
+        if not standing.state.takes_outcomes:
+            return None
+        change = self._advanced(standing, concerned.overdue, now)
+        return None if change == Change(standing) else change
+
+    def stop(self, standing: Standing, why: str) -> Change | None:
+        """Ends a round that is not finished; its outcomes will not be folded."""
+        if standing.state in (FoldState.DONE, FoldState.FAILED):
+            return None
+        return _released(standing, FoldState.FAILED, why)
+
+    def folded(self, standing: Standing) -> Standing:
+        """The new weights are kept: the round is done.
+
+        Raises:
+            RunError: the round was not folding.
+        """
+        if standing.state is not FoldState.FOLDING:
+            raise RunError(f"A round that is {standing.state.value} cannot become done.")
+        return replace(standing, state=FoldState.DONE)
+
+    def seconds_left(self, standing: Standing, task: Assignment, now: float) -> float:
+        """Until the task's longest time or its round's deadline is over, whichever comes first."""
+        deadline = self._deadline(standing)
+        return (task.ends_at if deadline is None else min(task.ends_at, deadline)) - now
+
+    def rest_seconds(self, times: int) -> float:
+        """As long as it held a place for nothing, then twice as long each time.
+
+        In a fleet that does without it, a device that never finishes delays ever fewer rounds.
+        """
+        return self.settings.effective_task_seconds * 2.0 ** min(times - 1, 30)
+
+    def _advanced(self, standing: Standing, overdue: tuple[Assignment, ...], now: float) -> Change:
+        if standing.done >= self.settings.target:
+            return self._closed(standing, "")
+        standing, ended = _without_overdue(standing, overdue, now)
+        changed = tuple(ended.values())
+        if self._is_hopeless(standing):
+            devices = "1 device" if standing.failed_devices == 1 else f"{standing.failed_devices} devices"
+            return replace(self._closed(standing, f"{devices} failed or declined for good"), changed=changed)
+        deadline = self._deadline(standing)
+        if deadline is not None and now >= deadline:
+            why = f"the deadline of {self.settings.deadline_seconds:g} s passed"
+            return replace(self._closed(standing, why), changed=changed)
+        return Change(self._selected(standing), changed=changed)
+
+    def _deadline(self, standing: Standing) -> float | None:
+        """When the round closes whatever has come; None: never, or not known yet."""
+        since = standing.opened_at if standing.started_at is None else standing.started_at
+        if since is None or not self.settings.deadline_seconds:
+            return None
+        return since + self.settings.deadline_seconds
+
+    def _is_hopeless(self, standing: Standing) -> bool:
+        """Whether more attempts would fail as well.
+
+        Enough devices have failed, or there are no others: one device alone never ends a round of many, and where it is
+        the only one it is not asked for ever.
+        """
+        most = self.settings.effective_max_failures
+        if standing.failed_devices >= most:
+            return True
+        return 0 < standing.enrolled <= standing.failed_devices and standing.failed_attempts >= most
+
+    def _may_try_again(self, before: Assignment, now: float) -> bool:
+        if before.state is AssignmentState.DONE:
+            return False
+        if before.state is AssignmentState.OPEN:
+            return now >= max(before.ends_at, before.leased_until + self.settings.lease_seconds)
+        if before.state is AssignmentState.ABANDONED:
+            return True
+        return now >= before.ended_at + _retry_seconds(before.attempt)
+
+    def _leased(self, task: Assignment, now: float) -> Assignment:
+        return replace(task, leased_until=min(now + self.settings.lease_seconds, task.ends_at))
+
+    def _closed(self, standing: Standing, why: str) -> Change:
+        minimum = self.settings.effective_minimum
+        if standing.done >= minimum:
+            return _released(standing, FoldState.FOLDING, why)
+        needed = f"{standing.done} of at least {minimum} outcomes"
+        return _released(standing, FoldState.FAILED, f"{why}, with {needed}" if why else needed)
+
+    def _is_full(self, standing: Standing) -> bool:
+        return standing.open + standing.done >= self.settings.cohort_size
+
+    def _selected(self, standing: Standing) -> Standing:
+        state = FoldState.COLLECTING if self._is_full(standing) else FoldState.SELECTING
+        return standing if state is standing.state else replace(standing, state=state)
+
+
+_Changed = dict[tuple[str, int], Assignment]
+
+
+def _without_overdue(standing: Standing, overdue: tuple[Assignment, ...], now: float) -> tuple[Standing, _Changed]:
+    """Ends the tasks of devices that kept renewing until the longest time was over.
+
+    A device that fell silent before keeps its task until another one asks for the place: it may have been switched off,
+    and come back with an outcome.
+    """
+    changed = {}
+    for each in overdue:
+        ended = replace(each, state=AssignmentState.OUT_OF_TIME, ended_at=now)
+        standing = standing.counting(each, ended)
+        changed[each.device, each.attempt] = ended
+    return standing, changed
+
+
+def _abandoned(standing: Standing, changed: _Changed, task: Assignment, now: float) -> tuple[Standing, _Changed]:
+    ended = replace(task, state=AssignmentState.ABANDONED, ended_at=now)
+    return standing.counting(task, ended), {**changed, (task.device, task.attempt): ended}
+
+
+def _released(standing: Standing, state: FoldState, why: str) -> Change:
+    return Change(replace(standing, state=state, open=0, why=why), released=True)
+
+
+def _retry_seconds(attempt: int) -> float:
+    """The pause before a device that gave up its n-th attempt is asked again in the same round."""
+    return float(min(_FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 30), _LONGEST_RETRY_SECONDS))

@@ -1,0 +1,108 @@
+"""The task for a device: what it is to do, from what, by when. Plain values in, a message out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgefl.wire.messages import ExtraVector, Task
+from edgefl_server.aggregation.schedules import Assignment
+from edgefl_server.aggregation.seeds import task_seed
+from edgefl_server.aggregation.settings import RunSettings
+from edgefl_server.aggregation.strategies.base import Demand
+
+__all__ = ["Blob", "TaskSource", "named_vectors", "task_for", "task_id_of"]
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Something that devices fetch.
+
+    Attributes:
+        sha256: of its content.
+        bytes: how many it has.
+    """
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """What all tasks of a cohort that start from one version have in common.
+
+    Attributes:
+        population: whose devices train.
+        run: the run's id.
+        cohort: the number of the cohort.
+        model: the model file.
+        graph_hash: of its graph.
+        layout_hash: of its parameters.
+        base: the version of the weights that they start from.
+        vectors: what else is to be fetched, by the names that `named_vectors` gives.
+    """
+
+    population: str
+    run: str
+    cohort: int
+    model: Blob
+    graph_hash: str
+    layout_hash: str
+    base: Blob
+    vectors: tuple[ExtraVector, ...] = ()
+
+
+def task_id_of(run: str, cohort: int, assignment: Assignment) -> str:
+    """Task ids sort by device inside a cohort, which fixes the order of folding for given devices."""
+    return f"{run}-{cohort:06d}-{assignment.device}-{assignment.attempt:03d}"
+
+
+def named_vectors(demand: Demand, slots: Mapping[str, str]) -> dict[str, str]:
+    """The strategy's slots that tasks name, and that their devices may fetch, with their hashes."""
+    return {name: slots[name] for name in demand.vectors} if slots else {}
+
+
+def task_for(
+    source: TaskSource,
+    settings: RunSettings,
+    demand: Demand,
+    assignment: Assignment,
+    seconds_left: float,
+    continues: str = "",
+) -> Task:
+    """The message that hands out a task.
+
+    Args:
+        source: what it starts from.
+        settings: the run's.
+        demand: what the strategy asks.
+        assignment: the device's.
+        seconds_left: how long it may still take.
+        continues: the device's latest task of the run that is part of the weights; empty: none is.
+    """
+    return Task(
+        population=source.population,
+        run=source.run,
+        round=source.cohort,
+        task_id=task_id_of(source.run, source.cohort, assignment),
+        model_hash=source.model.sha256,
+        graph_hash=source.graph_hash,
+        layout_hash=source.layout_hash,
+        base_weights_hash=source.base.sha256,
+        seed=task_seed(settings.seed, source.cohort, assignment.device),
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        kind=demand.kind,
+        mu=demand.mu,
+        correction=demand.correction,
+        extra_vectors=source.vectors,
+        continues=continues,
+        clip_norm=settings.clip_norm,
+        codec=settings.codec,
+        # At least a second: 0 would say that there is no deadline.
+        deadline_seconds=max(1.0, seconds_left),
+        model_bytes=source.model.bytes,
+        base_weights_bytes=source.base.bytes,
+    )

@@ -1,0 +1,44 @@
+"""The settings of a run as options of the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from edgefl_server.aggregation import Setting, run_settings
+
+__all__ = ["with_settings"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def with_settings(command: Command) -> Command:
+    """A decorator that gives a command an option for each setting of a run, also of strategies from elsewhere.
+
+    Args:
+        command: takes them as ``**settings``, in the place of which the options stand; typer reads the signature.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for each in signature.parameters.values():
+        if each.kind is not inspect.Parameter.VAR_KEYWORD:
+            parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    place = next(index for index, each in enumerate(parameters) if each.default is not inspect.Parameter.empty)
+    parameters[place:place] = map(_option, run_settings())
+    vars(command)["__signature__"] = signature.replace(parameters=parameters)
+    return command
+
+
+def _option(setting: Setting) -> inspect.Parameter:
+    kind: Any = setting.kind | None if setting.optional else setting.kind
+    shown: Any = setting.shown or True
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if setting.default is dataclasses.MISSING else setting.default,
+        annotation=Annotated[kind, typer.Option(help=setting.help, show_default=shown)],
+    )

@@ -1,0 +1,197 @@
+"""What decisions change, written to the rows that they concern and to no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import bindparam, insert, literal, select, update
+from sqlalchemy.orm import Session
+
+from edgefl_server.aggregation import Assignment, AssignmentState, Change, FoldState, Standing, task_id_of
+from edgefl_server.storage.clock import Moment
+from edgefl_server.storage.cohorts import OPEN_IN_COHORT, Gathering
+from edgefl_server.storage.tables import Disposition, assignments, cohorts, folds, outcomes, runs
+
+__all__ = ["apply", "fail_fold", "finish_fold", "open_cohort", "stop_folds"]
+
+_INSERT = insert(assignments)
+_CHANGING = ("state", "leased_until_clock", "leased_to_the_end", "ended_clock", "temporary")
+_UPDATE = (
+    update(assignments)
+    .where(assignments.c.task_id == bindparam("of"))
+    .values({each: bindparam(each) for each in _CHANGING})
+)
+_RELEASE = update(assignments).where(OPEN_IN_COHORT).values(state=literal(AssignmentState.ABANDONED.value))
+_COUNTERS = ("started_clock", "open", "done", "failed_devices", "failed_attempts")
+_COUNT = (
+    update(cohorts)
+    .where(cohorts.c.run == bindparam("of"), cohorts.c.number == bindparam("of_cohort"))
+    .values({each: bindparam(each) for each in _COUNTERS})
+)
+_MOVE = (
+    update(folds)
+    .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_fold"))
+    .values({each: bindparam(each) for each in ("state", "why", "enrolled", "ended_clock")})
+)
+_FINISHED = ("version", "why", "ended_clock", "num_examples", "metric_sums", "diagnostics")
+_FINISH = (
+    update(folds)
+    .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_number"))
+    .values(state=literal(FoldState.DONE.value), **{each: bindparam(each) for each in _FINISHED})
+)
+_OF_RUN = runs.c.run == bindparam("of")
+_NEXT_COHORT = select(runs.c.cohort + 1, runs.c.fold + 1, runs.c.version).where(_OF_RUN)
+_ASK = update(runs).where(_OF_RUN).values(cohort=bindparam("cohort"))
+_WORK_FOR = update(runs).where(_OF_RUN).values(fold=bindparam("fold"))
+_ACCEPTED = (
+    outcomes.c.run == bindparam("of"),
+    outcomes.c.fold == bindparam("of_number"),
+    outcomes.c.disposition == literal(Disposition.ACCEPTED),
+)
+_KEEP = update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.FOLDED))
+_DISCARD = update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.DISCARDED))
+_OVER = (FoldState.DONE.value, FoldState.FAILED.value)
+_FAIL = (
+    update(folds)
+    .where(
+        folds.c.run == bindparam("of"),
+        folds.c.number == bindparam("of_number"),
+        folds.c.state.not_in(_OVER),
+    )
+    .values(state=FoldState.FAILED.value, why=bindparam("because"), ended_clock=bindparam("now"))
+)
+
+
+def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
+    """Writes what a decision changes, and discards the outcomes of a fold that failed.
+
+    That a fold is done is not for this function: it comes with new weights.
+    """
+    before, after = of.standing, change.standing
+    if change.assigned is not None:
+        new = change.assigned
+        fixed = {
+            "run": of.run,
+            "cohort": of.cohort,
+            "version": of.version,
+            "fold": of.fold,
+            "device": new.device,
+            "attempt": new.attempt,
+            "assigned_clock": new.assigned_at,
+            "ends_clock": new.ends_at,
+            "failed_before": new.failed_before,
+        }
+        session.execute(_INSERT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
+    for each in change.changed:
+        session.execute(_UPDATE, {"of": task_id_of(of.run, of.cohort, each), **_changing(each)})
+    if change.released:
+        session.execute(_RELEASE, {"of_run": of.run, "of_cohort": of.cohort})
+    counters = _counters(change.following or after)
+    if counters != _counters(before):
+        session.execute(_COUNT, {"of": of.run, "of_cohort": of.cohort, **counters})
+    if (after.state, after.why) != (before.state, before.why):
+        failed = after.state is FoldState.FAILED
+        session.execute(
+            _MOVE,
+            {
+                "of": of.run,
+                "of_fold": of.fold,
+                "state": after.state.value,
+                "why": after.why,
+                # From now on: folding again after a crash gives the same, whoever enrols meanwhile.
+                "enrolled": after.enrolled if after.state is FoldState.FOLDING else 0,
+                "ended_clock": now.clock if failed else None,
+            },
+        )
+        if failed:
+            session.execute(_DISCARD, {"of": of.run, "of_number": of.fold})
+    if change.following is not None:
+        _open_fold(session, of.run, of.fold + 1, of.version, change.following.state, now)
+
+
+def open_cohort(session: Session, run_id: str, now: Moment) -> None:
+    """Opens the next cohort of a run, with a fold of its own."""
+    number, fold, version = session.execute(_NEXT_COHORT, {"of": run_id}).one()
+    counters = {**dict.fromkeys(_COUNTERS, 0), "started_clock": None}
+    session.execute(insert(cohorts), {"run": run_id, "number": number, "opened_clock": now.clock, **counters})
+    session.execute(_ASK, {"of": run_id, "cohort": number})
+    _open_fold(session, run_id, fold, version, FoldState.SELECTING, now)
+
+
+def finish_fold(
+    session: Session, run_id: str, number: int, version: int, why: str, figures: Mapping[str, object], now: Moment
+) -> None:
+    """Says that a fold, and what was accepted for it, is part of the weights.
+
+    Args:
+        session: that writes.
+        run_id: the run.
+        number: of the fold.
+        version: of the weights that it was merged into.
+        why: what ended it, and what was left out.
+        figures: its ``num_examples``, ``metric_sums`` and ``diagnostics``.
+        now: the time.
+    """
+    keys = {"of": run_id, "of_number": number}
+    session.execute(_FINISH, {**keys, "version": version, "why": why, "ended_clock": now.clock, **figures})
+    session.execute(_KEEP, keys)
+
+
+def fail_fold(session: Session, run_id: str, number: int, why: str, now: float) -> bool:
+    """Ends a fold of which nothing will be part of the weights; False when it was over."""
+    found = session.execute(_FAIL, {"of": run_id, "of_number": number, "because": why, "now": now})
+    if found.rowcount:  # type: ignore[attr-defined]
+        session.execute(_DISCARD, {"of": run_id, "of_number": number})
+    return bool(found.rowcount)  # type: ignore[attr-defined]
+
+
+def stop_folds(session: Session, run_id: str, why: str, now: float) -> None:
+    """Ends all that a run works for, as `Schedule.stop` does, without reading what may not be readable."""
+    run, fold, cohort = runs.c, folds.c, cohorts.c
+    open_ones = session.scalars(select(fold.number).where(fold.run == run_id, fold.state.not_in(_OVER))).all()
+    for number in open_ones:
+        fail_fold(session, run_id, number, why, now)
+    if open_ones:
+        asked = session.scalar(select(run.cohort).where(run.run == run_id))
+        session.execute(_RELEASE, {"of_run": run_id, "of_cohort": asked})
+        session.execute(update(cohorts).where(cohort.run == run_id, cohort.number == asked).values(open=0))
+
+
+def _open_fold(session: Session, run_id: str, number: int, version: int, state: FoldState, now: Moment) -> None:
+    session.execute(
+        insert(folds),
+        {
+            "run": run_id,
+            "number": number,
+            "version": version,
+            "state": state.value,
+            "why": "",
+            "enrolled": 0,
+            "opened_at": now.date,
+            "opened_clock": now.clock,
+            "metric_sums": {},
+            "diagnostics": {},
+            "pruned": {},
+        },
+    )
+    session.execute(_WORK_FOR, {"of": run_id, "fold": number})
+
+
+def _changing(task: Assignment) -> dict[str, object]:
+    return {
+        "state": task.state.value,
+        "leased_until_clock": task.leased_until,
+        "leased_to_the_end": task.leased_to_the_end,
+        "ended_clock": task.ended_at,
+        "temporary": task.temporary,
+    }
+
+
+def _counters(standing: Standing) -> dict[str, object]:
+    return {
+        "started_clock": standing.started_at,
+        "open": standing.open,
+        "done": standing.done,
+        "failed_devices": standing.failed_devices,
+        "failed_attempts": standing.failed_attempts,
+    }

@@ -1,0 +1,261 @@
+"""What a schedule is told of a cohort and its fold: their counters, and the few tasks that a decision concerns.
+
+Every call of a device comes through here: the statements are made once, and name columns instead of objects.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    Row,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    false,
+    func,
+    literal,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.orm import Session
+
+from edgefl_server.aggregation import (
+    Assignment,
+    AssignmentState,
+    Concerned,
+    Demand,
+    FoldState,
+    RunSettings,
+    Schedule,
+    Standing,
+    schedule_for,
+    strategy_for,
+)
+from edgefl_server.storage.tables import assignments, cohorts, folds, populations, runs
+
+__all__ = [
+    "OPEN_IN_COHORT",
+    "STANDING",
+    "TASK",
+    "Gathering",
+    "assignment_of",
+    "concerned_by_a_call_for_work",
+    "concerned_by_time",
+    "demand_of",
+    "gathering_of",
+    "load_gathering",
+    "places",
+    "settings_of",
+    "slots_of",
+    "with_standing",
+]
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """What a run works for now: its latest cohort and fold, and how they stand.
+
+    Attributes:
+        run: the run's id.
+        cohort: the number of the cohort.
+        fold: the number of the fold.
+        version: the newest version of the weights.
+        weight_size: elements of the layout's weight section.
+        settings_text: the run's settings as they are kept.
+        standing: of cohort and fold.
+    """
+
+    run: str
+    cohort: int
+    fold: int
+    version: int
+    weight_size: int
+    settings_text: str
+    standing: Standing
+
+    @property
+    def settings(self) -> RunSettings:
+        """The run's settings; raises what `settings_of` does."""
+        return settings_of(self.settings_text)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The run's schedule; raises what `settings_of` does."""
+        return _schedule(self.settings_text)
+
+
+@lru_cache(maxsize=256)
+def settings_of(text: str) -> RunSettings:
+    """Settings as they are kept, read once.
+
+    Raises:
+        ValueError, TypeError, EdgeflError: this version cannot read them.
+    """
+    return RunSettings.from_json(json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def demand_of(text: str) -> Demand:
+    """What the strategy of a run asks of devices, from its settings as they are kept."""
+    return strategy_for(settings_of(text)).demand
+
+
+@lru_cache(maxsize=256)
+def _schedule(text: str) -> Schedule:
+    return schedule_for(settings_of(text))
+
+
+def slots_of(text: str) -> Mapping[str, str]:
+    """The slots of a version as they are kept."""
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+_task = assignments.c
+TASK = (
+    _task.device,
+    _task.attempt,
+    _task.assigned_clock,
+    _task.ends_clock,
+    _task.leased_until_clock,
+    _task.state,
+    _task.ended_clock,
+    _task.temporary,
+    _task.failed_before,
+)
+"""Columns from which `assignment_of` makes a task."""
+STANDING = (
+    runs.c.run,
+    runs.c.cohort,
+    runs.c.fold,
+    runs.c.version,
+    runs.c.weight_size,
+    # As text, read when it is needed: one run whose settings are no JSON spoils no query.
+    cast(runs.c.settings, Text).label("settings_text"),
+    folds.c.state.label("fold_state"),
+    folds.c.why.label("fold_why"),
+    cohorts.c.opened_clock,
+    cohorts.c.started_clock,
+    cohorts.c.open,
+    cohorts.c.done,
+    cohorts.c.failed_devices,
+    cohorts.c.failed_attempts,
+    func.coalesce(populations.c.devices, 0).label("enrolled"),
+)
+"""Columns from which `gathering_of` makes what a run works for; `joined` says from which tables."""
+_FOLD_STATES = {state.value: state for state in FoldState}
+_TASK_STATES = {state.value: state for state in AssignmentState}
+_MINE, _OVERDUE, _LATE = 0, 1, 2
+
+
+def with_standing(statement: Any) -> Any:
+    """Joins a statement that selects from runs with what the columns of `STANDING` need."""
+    return (
+        statement.outerjoin(cohorts, and_(cohorts.c.run == runs.c.run, cohorts.c.number == runs.c.cohort))
+        .outerjoin(folds, and_(folds.c.run == runs.c.run, folds.c.number == runs.c.fold))
+        .outerjoin(populations, populations.c.population == runs.c.population)
+    )
+
+
+_OF_RUN = with_standing(select(*STANDING).select_from(runs)).where(runs.c.run == bindparam("run"))
+OPEN_IN_COHORT = and_(
+    _task.run == bindparam("of_run"),
+    _task.cohort == bindparam("of_cohort"),
+    _task.state == literal(AssignmentState.OPEN.value),
+)
+_IS_OVERDUE = and_(OPEN_IN_COHORT, _task.leased_to_the_end == true(), _task.leased_until_clock <= bindparam("now"))
+_IS_LATE = and_(OPEN_IN_COHORT, _task.leased_to_the_end == false(), _task.leased_until_clock < bindparam("now"))
+_ALL_OVERDUE = select(literal(_OVERDUE).label("role"), *TASK).where(_IS_OVERDUE)
+_LATEST_OF_DEVICE = (
+    select(literal(_MINE).label("role"), *TASK)
+    .where(
+        _task.device == bindparam("device"), _task.run == bindparam("of_run"), _task.cohort == bindparam("of_cohort")
+    )
+    .order_by(_task.attempt.desc())
+    .limit(1)
+    .subquery()
+)
+_LONGEST_LATE = (
+    select(literal(_LATE).label("role"), *TASK)
+    .where(_IS_LATE)
+    .order_by(_task.leased_until_clock, _task.device)
+    .limit(1)
+    .subquery()
+)
+_CONCERNED = union_all(select(_LATEST_OF_DEVICE), _ALL_OVERDUE, select(_LONGEST_LATE))
+_COUNTS = select(
+    select(func.count()).select_from(assignments).where(_IS_OVERDUE).scalar_subquery(),
+    select(func.count()).select_from(assignments).where(_IS_LATE).scalar_subquery(),
+)
+
+
+def gathering_of(row: Row[Any]) -> Gathering:
+    """What a run works for, from the columns of `STANDING`.
+
+    Raises:
+        ValueError: there is no such cohort or fold, or its state is none.
+    """
+    state = _FOLD_STATES.get(row.fold_state)
+    if state is None or row.opened_clock is None:
+        raise ValueError(f"cohort {row.cohort} or fold {row.fold} cannot be read")
+    standing = Standing(
+        state=state,
+        opened_at=row.opened_clock,
+        started_at=row.started_clock,
+        open=row.open,
+        done=row.done,
+        failed_devices=row.failed_devices,
+        failed_attempts=row.failed_attempts,
+        enrolled=row.enrolled,
+        why=row.fold_why,
+    )
+    return Gathering(row.run, row.cohort, row.fold, row.version, row.weight_size, row.settings_text, standing)
+
+
+def load_gathering(session: Session, run: str) -> Gathering:
+    """What a run works for."""
+    return gathering_of(session.execute(_OF_RUN, {"run": run}).one())
+
+
+def assignment_of(row: Row[Any]) -> Assignment:
+    """A task, from the columns of `TASK`."""
+    return Assignment(
+        row.device,
+        row.attempt,
+        row.assigned_clock,
+        row.ends_clock,
+        row.leased_until_clock,
+        _TASK_STATES[row.state],
+        row.ended_clock,
+        row.temporary,
+        row.failed_before,
+    )
+
+
+def concerned_by_a_call_for_work(session: Session, of: Gathering, device: str, now: float) -> Concerned:
+    """The tasks that handing one to a device concerns."""
+    keys = {"of_run": of.run, "of_cohort": of.cohort, "device": device, "now": now}
+    found: tuple[list[Assignment], ...] = ([], [], [])
+    for row in session.execute(_CONCERNED, keys):
+        found[row.role].append(assignment_of(row))
+    mine, overdue, late = found
+    return Concerned(mine[0] if mine else None, tuple(overdue), late[0] if late else None)
+
+
+def concerned_by_time(session: Session, of: Gathering, now: float, mine: Assignment | None = None) -> Concerned:
+    """The tasks that are over as time goes by, beside one that is being settled."""
+    rows = session.execute(_ALL_OVERDUE, {"of_run": of.run, "of_cohort": of.cohort, "now": now})
+    return Concerned(mine, tuple(map(assignment_of, rows)))
+
+
+def places(session: Session, of: Gathering, now: float) -> int:
+    """How many tasks could be handed out now."""
+    overdue, late = session.execute(_COUNTS, {"of_run": of.run, "of_cohort": of.cohort, "now": now}).one()
+    return of.schedule.places(of.standing, overdue, late)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from edgefl.algorithms import algorithm
+from edgefl.wire.messages import Correction, ExtraVector, Task, TaskKind
+from edgefl_server.aggregation import (
+    Assignment,
+    Blob,
+    Demand,
+    RunSettings,
+    TaskSource,
+    named_vectors,
+    task_for,
+    task_id_of,
+    task_seed,
+)
+
+DEVICE = "d" * 32
+CONTROL = ExtraVector("control", "f" * 64, 64)
+SOURCE = TaskSource("people", "0123abcd", 7, Blob("a" * 64, 1000), "b" * 64, "c" * 64, Blob("e" * 64, 80), (CONTROL,))
+CONTINUES = "0123abcd-000006-x-001"
+SETTINGS = RunSettings(rounds=9, target=1, seed=5, epochs=2, max_steps=3, learning_rate=0.5, batch_size=4)
+
+
+def test_a_task_says_what_its_cohort_starts_from_what_the_run_wants_and_what_the_strategy_asks() -> None:
+    demand = Demand(algorithm("scaffold"), mu=0.25)
+    task = task_for(SOURCE, SETTINGS, demand, Assignment(DEVICE, 2, 0.0, 60.0, 30.0), 41.0, CONTINUES)
+    assert (task.population, task.run, task.round, task.task_id) == (
+        "people",
+        "0123abcd",
+        7,
+        f"0123abcd-000007-{DEVICE}-002",
+    )
+    assert (task.model_hash, task.model_bytes) == ("a" * 64, 1000)
+    assert (task.graph_hash, task.layout_hash) == ("b" * 64, "c" * 64)
+    assert (task.base_weights_hash, task.base_weights_bytes, task.extra_vectors) == ("e" * 64, 80, SOURCE.vectors)
+    assert (task.epochs, task.max_steps, task.learning_rate, task.batch_size) == (2, 3, 0.5, 4)
+    assert (task.kind, task.mu, task.correction) == (TaskKind.TRAIN, 0.25, Correction.SCAFFOLD)
+    assert (task.seed, task.continues, task.deadline_seconds) == (
+        task_seed(5, 7, DEVICE),
+        "0123abcd-000006-x-001",
+        41.0,
+    )
+    assert Task.decode(task.encode()) == task
+
+
+@pytest.mark.parametrize("left", [0.2, -3.0])
+def test_a_task_has_always_a_second_left(left: float) -> None:
+    assert task_for(SOURCE, SETTINGS, Demand(), Assignment(DEVICE, 1, 0.0, 1.0, 1.0), left).deadline_seconds == 1.0
+
+
+def test_task_ids_sort_by_device_inside_a_cohort() -> None:
+    ids = [task_id_of("r", cohort, Assignment(device, 1, 0, 1, 1)) for cohort in (1, 12) for device in ("a", "b")]
+    assert ids == sorted(ids)
+
+
+def test_tasks_name_the_slots_that_the_strategy_wants_fetched_and_no_others() -> None:
+    demand = Demand(algorithm("scaffold"))
+    assert named_vectors(demand, {"control": "f" * 64, "own": "e" * 64}) == {"control": "f" * 64}
+    assert named_vectors(demand, {}) == {}
