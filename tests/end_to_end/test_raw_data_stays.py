@@ -136,7 +136,7 @@ class Reader:
             sizes["control"] = layout.weight_size
         assert [section.name for section in outcome.sections] == [name for name, size in sizes.items() if size]
         for section in outcome.sections:
-            assert section.codec == task.codec
+            assert section.codec == task.codec_of(section.name)
             assert section.length == sizes[section.name]
             assert len(section.payload) == 4 * section.length
             assert section.digest == hashlib.sha256(section.payload).hexdigest()

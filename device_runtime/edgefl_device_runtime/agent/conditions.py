@@ -10,7 +10,7 @@ from edgefl.algorithms import check_plain_sgd
 from edgefl.codecs import codec_names
 from edgefl.errors import EdgeflError, HashMismatchError, InvalidSettingError
 from edgefl.manifest import ModelManifest
-from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind
+from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind, Weighting
 from edgefl_device_runtime.agent.corrections import CONTROL, learning_rate_of
 from edgefl_device_runtime.agent.examples import Examples
 from edgefl_device_runtime.agent.memory import LONGEST_ASKED
@@ -42,8 +42,13 @@ def check_supported(task: Task) -> None:
     """
     if task.kind not in SUPPORTED_KINDS:
         raise _unsupported(f"its kind is {task.kind!r}")
-    if task.codec not in codec_names():
-        raise _unsupported(f"its codec is {task.codec!r}")
+    for section, codec, _ in task.codecs:
+        if codec not in codec_names():
+            raise _unsupported(f"its codec of the section {section!r} is {codec!r}")
+    if not isinstance(task.weighting, Weighting):
+        raise _unsupported(f"its weighting is {task.weighting!r}")
+    if task.payloads:
+        raise _unsupported(f"it comes with {', '.join(each.name for each in task.payloads)}")
     if not isinstance(task.batch_policy, BatchPolicy):
         raise _unsupported(f"its batch policy is {task.batch_policy!r}")
     if task.optimizer_state != OptimizerState.RESET:

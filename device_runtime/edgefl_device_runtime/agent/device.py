@@ -194,7 +194,7 @@ class Device:
         if task is None:
             return None
         self._open = task
-        report = TaskReport(task.task_id, task.run, task.round, started=time.monotonic())
+        report = TaskReport(task.task_id, task.run, task.cohort, started=time.monotonic())
         report.bytes_up, report.bytes_down = -self._connection.bytes_up, size - self._connection.bytes_down
         with Lease(self._connection, task.task_id) as lease:
             finished = self._worker.do(task, report, lease)
@@ -239,7 +239,7 @@ class Device:
         try:
             return Task.decode(reply.body), len(reply.body)
         except FormatVersionError as error:
-            self._trouble(f"The server hands out tasks of a newer kind: {error.message} Update edgefl on this device.")
+            self._trouble(f"The server hands out tasks of another protocol: {plain(str(error))}")
         except EdgeflError as error:
             self._trouble(f"The server hands out a task that cannot be read: {plain(str(error))}")
         return None, 0

@@ -178,7 +178,7 @@ def perform(task: Task, trainer: Trainer, given: Given, examples: Examples, prog
         done = trainer.evaluate(examples)
     elif task.kind == TaskKind.GRADIENT:
         done, gradient = trainer.gradient(task, examples)
-        sections = (Section.of("gradient", _clipped(gradient, task.clip_norm), task.codec),)
+        sections = (Section.of("gradient", _clipped(gradient, task.clip_norm), task.codec_of("gradient")),)
     else:
         done = trainer.train(task, examples, progress)
         delta = trainer.weights
@@ -282,9 +282,9 @@ def reason_for(error: Exception) -> tuple[OutcomeStatus, Reason]:
 
 def _sections(task: Task, manifest: ModelManifest, delta: Vector) -> tuple[Section, ...]:
     size = manifest.layout.weight_size
-    sections = [Section.of("delta", _clipped(delta[:size], task.clip_norm), task.codec)]
+    sections = [Section.of("delta", _clipped(delta[:size], task.clip_norm), task.codec_of("delta"))]
     if manifest.layout.statistic_size:
-        sections.append(Section.of("statistics", delta[size:], task.codec))
+        sections.append(Section.of("statistics", delta[size:], task.codec_of("statistics")))
     return tuple(sections)
 
 

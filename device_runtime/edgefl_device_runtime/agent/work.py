@@ -200,7 +200,7 @@ class _Told:
         report: Callable[[str], None],
         settings: Settings,
     ) -> None:
-        self._title = f"Round {task.round} of {task.run}"
+        self._title = f"Round {task.cohort} of {task.run}"
         batch = task.batch_size or trainer.manifest.batch_size
         expected = task.epochs * -(-examples.rows // max(batch, 1))
         self._expected = min(expected, task.max_steps) if task.max_steps else expected

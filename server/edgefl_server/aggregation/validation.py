@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.codecs import codec_names
-from edgefl.errors import CodecError, EdgeflError, HashMismatchError, OutcomeRefusedError
-from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Section
+from edgefl.errors import CodecError, EdgeflError, FormatVersionError, HashMismatchError, OutcomeRefusedError
+from edgefl.wire.messages import Elements, Outcome, OutcomeStatus, Reason, Section
 from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.strategies import Update
 
@@ -53,10 +53,12 @@ def decode_outcome(data: bytes | memoryview) -> Outcome:
     """Reads bytes from a device.
 
     Raises:
-        OutcomeRefusedError: ``malformed``.
+        OutcomeRefusedError: ``malformed``, or ``wrong_protocol``.
     """
     try:
         return Outcome.decode(data)
+    except FormatVersionError as error:
+        raise OutcomeRefusedError("wrong_protocol", error.message, hint=error.hint) from error
     except EdgeflError as error:
         raise OutcomeRefusedError("malformed", error.message, hint=error.hint) from error
 
@@ -168,6 +170,8 @@ def _check_states(outcome: Outcome, limits: ModelLimits) -> None:
 
 
 def _vector(section: Section, size: int) -> NDArray[np.float32]:
+    if section.elements != Elements.FLOATS:
+        raise OutcomeRefusedError("malformed", f"Section {section.name!r} expects floats, got something else.")
     if section.codec not in codec_names():
         raise OutcomeRefusedError(
             "unknown_codec",

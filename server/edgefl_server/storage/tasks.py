@@ -8,8 +8,16 @@ from sqlalchemy import and_, bindparam, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
-from edgefl.wire.messages import ExtraVector, Task
-from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, strategy_for, task_seed
+from edgefl.wire.messages import Correction, ExtraVector, SectionCodec, Task, Weighting
+from edgefl_server.aggregation import (
+    Assignment,
+    AssignmentState,
+    Round,
+    RunSettings,
+    codec_seed,
+    strategy_for,
+    task_seed,
+)
 from edgefl_server.storage.round_rows import (
     Disposition,
     RunState,
@@ -203,16 +211,24 @@ def _task(
     settings: RunSettings = current.settings
     row = session.get_one(RoundRow, (run.run, run.round))
     demand = strategy_for(settings, run.weight_size).demand
+    seed = task_seed(settings.seed, run.round, assignment.device)
     return Task(
         population=run.population,
         run=run.run,
-        round=run.round,
+        # A round is all three: its tasks start from what the one before left, and its cohort is folded together.
+        version=run.round - 1,
+        cohort=run.round,
+        fold=run.round,
+        schedule="synchronous",
+        minimum_cohort=settings.effective_minimum,
+        # As in the papers of the algorithms with a correction, whose sums go over devices.
+        weighting=Weighting.EXAMPLES if demand.correction is Correction.NONE else Weighting.UNIFORM,
         task_id=task_id_of(run.run, run.round, assignment),
         model_hash=run.model_hash,
         graph_hash=run.graph_hash,
         layout_hash=run.layout_hash,
         base_weights_hash=row.base_weights_hash,
-        seed=task_seed(settings.seed, run.round, assignment.device),
+        seed=seed,
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
@@ -225,7 +241,7 @@ def _task(
         ),
         continues=_latest_folded(session, run, assignment.device),
         clip_norm=settings.clip_norm,
-        codec=settings.codec,
+        codecs=tuple(SectionCodec(name, settings.codec, codec_seed(seed, name)) for name in demand.sections),
         # At least a second: 0 would say that there is no deadline.
         deadline_seconds=max(1.0, current.seconds_left(assignment, now)),
         model_bytes=state.models.size(run.model_hash),

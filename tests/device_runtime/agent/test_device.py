@@ -15,7 +15,16 @@ from edgefl.errors import (
     MissingDependencyError,
     StorageError,
 )
-from edgefl.wire.messages import Correction, ExtraVector, Outcome, OutcomeStatus, Reason, TaskKind
+from edgefl.wire.messages import (
+    Correction,
+    ExtraVector,
+    Outcome,
+    OutcomeStatus,
+    Reason,
+    Section,
+    SectionCodec,
+    TaskKind,
+)
 from edgefl_device_runtime.agent.memory import Memories, Memory
 
 
@@ -293,9 +302,11 @@ def test_a_server_that_refuses_to_say_whether_there_is_work_is_asked_again_later
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"weighting": 9}, Reason.UNSUPPORTED_TASK),
+        ({"payloads": (Section.of_bytes("roster", b"all"),)}, Reason.UNSUPPORTED_TASK),
         ({"kind": 77}, Reason.UNSUPPORTED_TASK),
         ({"kind": 2}, Reason.UNSUPPORTED_TASK),
-        ({"codec": "int4"}, Reason.UNSUPPORTED_TASK),
+        ({"codecs": (SectionCodec("delta", "int4"),)}, Reason.UNSUPPORTED_TASK),
         ({"batch_policy": 9}, Reason.UNSUPPORTED_TASK),
         ({"mu": 0.1}, Reason.UNSUPPORTED_MODEL),
         ({"mu": -0.1}, Reason.UNSUPPORTED_TASK),
@@ -318,6 +329,11 @@ def test_a_task_that_asks_for_more_than_the_device_knows_is_declined(rig, change
     outcome = rig.server.decoded("r-1-d")
     assert (outcome.status, outcome.reason) == (OutcomeStatus.DECLINED, reason)
     assert rig.trainer.trained == 0
+
+
+def test_a_task_of_a_schedule_that_the_device_does_not_know_is_done(rig):
+    rig.server.tasks = [rig.task(schedule="of-somebody-else")]
+    assert rig.device().step().result == "accepted"
 
 
 def test_without_examples_the_task_is_declined(rig):

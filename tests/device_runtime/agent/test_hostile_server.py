@@ -187,7 +187,7 @@ def test_a_task_that_cannot_be_read_is_told_and_the_device_asks_later_and_later(
         assert device.step() is None
         rests.append(device._rest)
     assert rests == [1.0, 2.0, 4.0]
-    words = "Update edgefl on this device" if damage == "newer" else "a task that cannot be read"
+    words = "Update edgefl on the device" if damage == "newer" else "a task that cannot be read"
     assert len([line for line in rig.lines if words in line]) == 3
     assert device.step().result == "accepted"
 

@@ -18,7 +18,7 @@ from edgefl.errors import (
     StorageError,
     storage_error,
 )
-from edgefl.wire.messages import OutcomeStatus, Reason, TaskKind
+from edgefl.wire.messages import OutcomeStatus, Reason, SectionCodec, TaskKind
 from edgefl_device_runtime.agent.examples import Examples
 from edgefl_device_runtime.agent.local_training import Given, TaskDeclinedError, _clipped, perform, reason_for
 
@@ -42,7 +42,13 @@ def test_equal_inputs_give_equal_bytes(rig):
 
 @pytest.mark.parametrize("codec", ["float32", "float16"])
 def test_the_sections_are_written_with_the_tasks_codec(rig, codec):
-    assert {section.codec for section in run(rig, rig.task(codec=codec)).sections} == {codec}
+    codecs = (SectionCodec("delta", codec), SectionCodec("statistics", "float32"))
+    sections = run(rig, rig.task(codecs=codecs)).sections
+    assert {section.name: section.codec for section in sections} == {"delta": codec, "statistics": "float32"}
+
+
+def test_a_section_whose_codec_the_task_does_not_name_is_written_as_float32(rig):
+    assert {section.codec for section in run(rig, rig.task(codecs=())).sections} == {"float32"}
 
 
 def test_the_weight_section_is_clipped_and_the_statistics_are_not(rig):

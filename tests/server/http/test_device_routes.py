@@ -385,7 +385,7 @@ def test_a_run_goes_through_its_rounds_to_its_end(api: Api) -> None:
     for number in (1, 2, 3):
         for device in devices:
             task = api.task(device, wait=20)
-            assert task.round == number
+            assert task.cohort == number
             assert api.put(device, task).status_code == 202
         wait_until_folded(api, run, number)
     status = api.status(run)
