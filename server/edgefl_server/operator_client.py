@@ -59,7 +59,7 @@ class OperatorClient:
                 hint="Leave the pin out, or use the server's https:// address.",
             )
         self.url = operator.url.rstrip("/")
-        self.certificate_pin = operator.certificate_pin
+        self.certificate_pin, self.public_key_pin = operator.certificate_pin, operator.public_key_pin
         self._headers = {"Authorization": f"Bearer {operator.admin_token}"}
         if operator.certificate_pin:
             # The pin is stricter than any authority: this very certificate.

@@ -47,6 +47,7 @@ class Device:
         state: folder for identity, cache and unsent outcomes; one for each device, kept between runs.
         token: from the operator, needed the first time only.
         certificate_pin: SHA-256 of the server's certificate in hexadecimal; see `Connection`.
+        public_key_pin: that of its public key, as ``sha256//BASE64``; see `Connection`.
         num_threads: of the interpreter; ``auto`` measures once for each model which number trains fastest here.
         runtime: ``auto``, or an interpreter by name.
         minimum_examples: a task that would be done with fewer is declined: of a single example, an update may tell all.
@@ -74,6 +75,7 @@ class Device:
         *,
         token: str | None = None,
         certificate_pin: str | None = None,
+        public_key_pin: str | None = None,
         num_threads: int | str = 1,
         runtime: str = "auto",
         minimum_examples: int = 2,
@@ -92,11 +94,20 @@ class Device:
         self._introduction = ""
         self._token = token
         self._connection = Connection(
-            server, certificate_pin=certificate_pin, settings=self._settings, report=self._report
+            server,
+            certificate_pin=certificate_pin,
+            public_key_pin=public_key_pin,
+            settings=self._settings,
+            report=self._report,
         )
         if self._connection.exposed:
             self._report(f"Warning: {server} is not encrypted: whoever listens on the way sees this device's updates.")
-        self._enrolment = {"server": server, "population": population, "certificate_pin": certificate_pin}
+        self._enrolment = {
+            "server": server,
+            "population": population,
+            "certificate_pin": certificate_pin,
+            "public_key_pin": public_key_pin,
+        }
         self._state.acquire()
         if line := self._state.work_for(server, population):
             self._report(line)
