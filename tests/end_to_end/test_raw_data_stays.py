@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 import shutil
 
@@ -13,7 +14,16 @@ import pytest
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl.version import __version__
-from edgefl.wire.messages import CONTENT_TYPE, Correction, Outcome, OutcomeStatus, Reason, Task, TaskKind
+from edgefl.wire.messages import (
+    CONTENT_TYPE,
+    PROTOCOL_VERSION,
+    Correction,
+    Outcome,
+    OutcomeStatus,
+    Reason,
+    Task,
+    TaskKind,
+)
 from edgefl_device_runtime.agent.examples import arrange
 from edgefl_device_runtime.agent.local_training import Given, perform
 from edgefl_device_runtime.agent.memory import Memory
@@ -91,8 +101,15 @@ class Reader:
         assert document["device_id"] == self.device
         assert re.fullmatch("[0-9a-f]{64}", document["secret_hash"])
         assert document["population"] == "kitchen"
-        assert set(document["capabilities"]) == {"edgefl", "codecs", "kinds", "machine"}
+        self.capabilities(document["capabilities"])
         assert json.dumps(document).encode() == request.body  # no other spelling that could carry something
+
+    def capabilities(self, found):
+        known = {"protocol": PROTOCOL_VERSION, "machine": platform.machine(), "edgefl": __version__, "payloads": []}
+        lists = {"kinds", "corrections", "weightings", "codecs", "runtimes"}
+        assert set(found) == {*known, *lists, "memory_bytes"}
+        assert {name: found[name] for name in known} == known
+        assert found["memory_bytes"] % 2**26 == 0, "the exact number would tell devices apart"
 
     def poll(self, request, names, reply):
         # A device that keeps a memory of the run also asks whether it is over.

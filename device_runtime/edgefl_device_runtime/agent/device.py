@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefl.codecs import codec_names
 from edgefl.errors import AuthenticationError, EdgeflError, FormatVersionError, InvalidSettingError, StorageError
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
-from edgefl_device_runtime.agent.conditions import SUPPORTED_KINDS
+from edgefl_device_runtime.agent.capabilities import capabilities
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.journal import Journal
 from edgefl_device_runtime.agent.lease import AbandonedError, Lease
@@ -89,6 +87,7 @@ class Device:
         source = open_source(data)
         self._state = StateFolder(Path(state))
         load = load_trainer or _load_with(num_threads, runtime, self._state.threads)
+        self._capabilities = capabilities(_runtimes(runtime) if load_trainer is None else None)
         self._settings = settings or Settings()
         self._print = report
         self._introduction = ""
@@ -120,6 +119,7 @@ class Device:
         self._first_contact = self._state.enrolment() != self._enrolment
         self._open: Task | None = None
         self._enrolled = False
+        self._untold = False
         self._rest = 0.0
         self._troubles = 0
         self._until_idle = False
@@ -226,6 +226,8 @@ class Device:
             document["until_idle"] = False  # the server may hold the poll until there is a next run
         if asked:
             document["remembers"] = asked
+        if self._untold:
+            document["capabilities"] = self._capabilities  # this device may be another edgefl than when it enrolled
         reply = self._patiently(
             lambda: self._connection.attempt_json(
                 "POST",
@@ -236,6 +238,7 @@ class Device:
                 shows=_answers_a_poll,
             )
         )
+        self._untold = self._untold and reply.status >= 400
         for run in reply.ended_runs(asked):
             self._worker.memories.forget(run)
         self.active_runs = None
@@ -262,7 +265,7 @@ class Device:
                     "This device has not taken part before, and got neither an invitation nor a token.",
                     hint="Ask the operator (`edgefl server invite`) and give --invitation, or set EDGEFL_TOKEN.",
                 )
-            self._enrolled = True
+            self._enrolled, self._untold = True, True
             return
         reply = self._patiently(self._ask_to_take_part)
         if reply.status in (403, 409):
@@ -282,7 +285,7 @@ class Device:
                 "device_id": self._identity.device_id,
                 "secret_hash": self._identity.secret_hash,
                 "population": self._enrolment["population"],
-                "capabilities": _capabilities(),
+                "capabilities": self._capabilities,
             },
             authorization=f"Bearer {self._token}",
             shows=lambda reply: reply.document.get("device_id") == self._identity.device_id,
@@ -407,17 +410,13 @@ def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Call
     return load
 
 
+def _runtimes(runtime: str) -> tuple[str, ...]:
+    from edgefl_device_runtime.training.interpreter import installed_runtimes
+
+    return installed_runtimes() if runtime == "auto" else (runtime,)
+
+
 def _answers_a_poll(reply: Reply) -> bool:
     return (reply.status == 200 and reply.content_type == CONTENT_TYPE) or (
         reply.status == 204 and reply.active_runs is not None
     )
-
-
-def _capabilities() -> dict[str, Any]:
-    """What a server may want to know before it hands out work; nothing that tells who owns the device."""
-    return {
-        "edgefl": __version__,
-        "codecs": list(codec_names()),
-        "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS],
-        "machine": platform.machine(),
-    }

@@ -30,6 +30,7 @@ from edgefl_server.storage import (
     may_fetch,
     received_bytes,
     renew_lease,
+    tell_capabilities,
 )
 from edgefl_server.storage.blobs import BlobStore
 
@@ -59,6 +60,9 @@ class Poll(BaseModel):
 
     wait: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="seconds; at most 30 are used")
     until_idle: bool = Field(default=True, description="whether the device wants to know when no run is active")
+    capabilities: dict[str, Any] | None = Field(
+        default=None, description="what the device can do, where that may not be what it said when it enrolled"
+    )
     remembers: list[Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]] = Field(
         default_factory=list, max_length=64, description="runs of which the device keeps something"
     )
@@ -102,6 +106,8 @@ async def get_next_task(
     wait = min(poll.wait if poll else 0.0, _LONGEST_WAIT_SECONDS)
     line, population, remembers = context.work, device.population, poll.remembers if poll else []
     until_idle = poll is None or poll.until_idle
+    if poll is not None and poll.capabilities is not None:
+        await run_in_threadpool(tell_capabilities, context.state, device, poll.capabilities)
     seen, called = 0, False
     while True:
         ticket = line.ticket(population)

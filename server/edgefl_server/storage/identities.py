@@ -27,6 +27,7 @@ __all__ = [
     "has_form_of_credentials",
     "has_form_of_invitation",
     "invite",
+    "tell_capabilities",
     "tell_of_double",
     "unknown_device",
     "wrong_token",
@@ -102,12 +103,7 @@ def enrol(
         raise InvalidSettingError(
             "device_id expects 32 and secret_hash 64 lower-case hexadecimal digits, got something else."
         )
-    try:
-        size = len(canonical_json(capabilities))
-    except ValueError as error:
-        raise InvalidSettingError("The capabilities hold a number that JSON cannot.") from error
-    if size > _MAX_CAPABILITIES_BYTES:
-        raise InvalidSettingError(f"The capabilities expect at most {_MAX_CAPABILITIES_BYTES} bytes, got {size}.")
+    _check_capabilities(capabilities)
     check_population(population)
     with state.database.write() as session:
         # Looked up by hash: what timing tells about a hash does not help to guess the token.
@@ -140,6 +136,29 @@ def enrol(
             )
         known.capabilities = capabilities
         return False
+
+
+def tell_capabilities(state: ServerState, device: DeviceRow, capabilities: dict[str, Any]) -> None:
+    """Keeps what a device says that it can do by now.
+
+    Raises:
+        InvalidSettingError: it has another form.
+    """
+    if capabilities == device.capabilities:
+        return
+    _check_capabilities(capabilities)
+    with state.database.write() as session:
+        session.get_one(DeviceRow, device.device).capabilities = capabilities
+    device.capabilities = capabilities
+
+
+def _check_capabilities(capabilities: dict[str, Any]) -> None:
+    try:
+        size = len(canonical_json(capabilities))
+    except ValueError as error:
+        raise InvalidSettingError("The capabilities hold a number that JSON cannot.") from error
+    if size > _MAX_CAPABILITIES_BYTES:
+        raise InvalidSettingError(f"The capabilities expect at most {_MAX_CAPABILITIES_BYTES} bytes, got {size}.")
 
 
 def has_form_of_invitation(text: str) -> bool:

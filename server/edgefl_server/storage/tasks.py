@@ -8,10 +8,13 @@ from sqlalchemy import and_, bindparam, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
+from edgefl.capabilities import lacks
+from edgefl.errors import RunError
 from edgefl.wire.messages import Correction, ExtraVector, SectionCodec, Task, Weighting
 from edgefl_server.aggregation import (
     Assignment,
     AssignmentState,
+    ModelLimits,
     Round,
     RunSettings,
     codec_seed,
@@ -33,7 +36,7 @@ from edgefl_server.storage.tables import AssignmentRow, DeviceRow, OutcomeRow, R
 
 __all__ = ["devices_with_tasks", "ended_runs", "may_fetch", "next_task", "renew_lease", "work_for"]
 
-_HAND_OUT, _READ = "hand out tasks", "read the round"
+_HAND_OUT, _TO_ALL, _READ = "hand out tasks", "hand out tasks to every device", "read the round"
 _ACTIVE = (
     select(RunRow, RoundRow)
     .outerjoin(RoundRow, and_(RoundRow.run == RunRow.run, RoundRow.number == RunRow.round))
@@ -62,7 +65,10 @@ _LATEST_FOLDED = (
 
 
 def next_task(state: ServerState, device: DeviceRow) -> Task | None:
-    """The device's open task, else a new one, else None. A run with which this is not possible is passed over."""
+    """The device's open task, else a new one, else None.
+
+    A run with which this is not possible is passed over, and so is one whose task the device cannot do.
+    """
     with state.database.write() as session:
         now = state.clock()
         for run, before, after in _offers(state, session, device, now):
@@ -76,9 +82,24 @@ def next_task(state: ServerState, device: DeviceRow) -> Task | None:
                 state.troubles.note(run.run, _HAND_OUT, error, now)
                 continue
             state.troubles.clear(run.run, _HAND_OUT)
+            why = _lacks(session, device, run, task)
+            if why is not None:
+                state.troubles.note(run.run, _TO_ALL, RunError(f"device {device.device[:8]} {why}"), now)
+                continue
             save_round(session, run, run.round, before, after, now)
             return task
     return None
+
+
+def _lacks(session: Session, device: DeviceRow, run: RunRow, task: Task) -> str | None:
+    """What the device lacks to do the task; None: nothing."""
+    target = ModelLimits.from_json(run.limits).target
+    why = lacks(device.capabilities, task, target)
+    if why is None:
+        return None
+    # The row may have been read long ago, and the device have enrolled again since.
+    latest = session.scalar(select(DeviceRow.capabilities).where(DeviceRow.device == device.device))
+    return lacks(latest or {}, task, target)
 
 
 def devices_with_tasks(state: ServerState) -> list[str]:

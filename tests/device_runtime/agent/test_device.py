@@ -269,6 +269,19 @@ def test_later_starts_need_no_token(rig):
     assert len(rig.server.asked("POST", "/devices")) == 1
 
 
+def test_a_later_start_says_once_what_the_device_can_do_by_now(rig):
+    rig.device().step()
+    (enrolled,) = (json.loads(request.body) for request in rig.server.asked("POST", "/devices"))
+    del rig.server.requests[:]
+    device = rig.device(token=None)
+    device.step()
+    device.step()
+    first, second = (json.loads(request.body) for request in rig.server.asked("POST", "/next"))
+    assert first["capabilities"] == enrolled["capabilities"]
+    assert "capabilities" not in second
+    assert "runtimes" not in first["capabilities"], "nobody knows what the owner's own trainer runs on"
+
+
 def test_the_first_start_needs_a_token(rig):
     with pytest.raises(InvalidSettingError, match="EDGEFL_TOKEN"):
         rig.device(token=None).step()

@@ -15,6 +15,7 @@ from edgefl_server.storage import (
     renew_lease,
     run_status,
     stop_run,
+    tell_capabilities,
     work_for,
 )
 from edgefl_server.storage.tables import RunRow
@@ -74,6 +75,31 @@ def test_a_task_says_what_its_device_counts_for_and_how_each_section_is_written(
     assert sorted(each.section for each in task.codecs) == sorted(sections)
     assert {each.codec for each in task.codecs} == {"float16"}
     assert len({each.seed for each in task.codecs}) == len(sections)  # no two sections draw the same
+
+
+def test_a_device_gets_no_task_that_it_cannot_do_and_the_operator_is_told(fleet) -> None:
+    able, unable = fleet.add_devices(2)
+    tell_capabilities(fleet.state, unable, {"kinds": ["train"]})
+    run = fleet.create_run(target=1, strategy="fedsgd")
+    assert next_task(fleet.state, unable) is None
+    (told,) = run_status(fleet.state, run)["troubles"]
+    assert f"device {unable.device[:8]} lacks 'gradient' among its kinds" in told
+    assert next_task(fleet.state, able) is not None
+
+    # It gets what it can do of other runs, and of this one once it can.
+    other = fleet.create_run(target=1)
+    assert fleet.task(unable).run == other
+
+
+def test_what_a_device_says_later_counts_at_once(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    stale = authenticate(fleet.state, device.device, Identity.number(0).secret)
+    tell_capabilities(fleet.state, device, {"kinds": ["evaluate"]})
+    tell_capabilities(fleet.state, stale, {"kinds": ["evaluate"]})
+    fleet.create_run(target=1)
+    assert next_task(fleet.state, device) is None
+    tell_capabilities(fleet.state, device, {"kinds": ["evaluate", "train"]})
+    assert next_task(fleet.state, stale) is not None  # whoever holds a row that was read before
 
 
 def test_devices_of_another_population_get_nothing(fleet) -> None:
