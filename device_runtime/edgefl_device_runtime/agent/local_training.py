@@ -39,12 +39,14 @@ from edgefl_device_runtime.agent.examples import Examples
 from edgefl_device_runtime.agent.memory import Memory
 
 __all__ = [
+    "DeadlinePassedError",
     "Given",
     "MemoryLostError",
     "Performed",
     "Progress",
     "Trainer",
     "Training",
+    "check_deadline",
     "given_up",
     "perform",
     "reason_for",
@@ -58,6 +60,24 @@ Progress = Callable[[], None]
 
 class MemoryLostError(EdgeflError):
     """What the server says that this device keeps of the run is not there any more."""
+
+
+class DeadlinePassedError(EdgeflError):
+    """The task's deadline passed before it was done."""
+
+
+def check_deadline(task: Task, seconds: float) -> None:
+    """Whether anybody still waits for the task.
+
+    Args:
+        task: with its deadline; 0: there is none.
+        seconds: since it was received.
+
+    Raises:
+        DeadlinePassedError: nobody does.
+    """
+    if 0 < task.deadline_seconds < seconds:
+        raise DeadlinePassedError(f"Its deadline of {task.deadline_seconds:g} s passed before it was done.")
 
 
 @dataclass(frozen=True)
@@ -270,6 +290,7 @@ def reason_for(error: Exception) -> tuple[OutcomeStatus, Reason]:
         return OutcomeStatus.FAILED, Reason.OUT_OF_DISK if full else Reason.INTERNAL
     reasons: list[tuple[type[Exception], Reason]] = [
         (MemoryLostError, Reason.MEMORY_LOST),
+        (DeadlinePassedError, Reason.OUT_OF_TIME),
         (DataError, Reason.DATA_MISMATCH),
         (HashMismatchError, Reason.HASH_MISMATCH),
         (ModelFileError, Reason.UNSUPPORTED_MODEL),

@@ -29,7 +29,14 @@ from edgefl_device_runtime.agent.downloads import download, free_bytes
 from edgefl_device_runtime.agent.examples import Examples, arrange
 from edgefl_device_runtime.agent.journal import Journal
 from edgefl_device_runtime.agent.lease import AbandonedError, Lease
-from edgefl_device_runtime.agent.local_training import Given, Trainer, perform, reason_for, unfinished
+from edgefl_device_runtime.agent.local_training import (
+    Given,
+    Trainer,
+    check_deadline,
+    perform,
+    reason_for,
+    unfinished,
+)
 from edgefl_device_runtime.agent.memory import Memories, Memory
 from edgefl_device_runtime.agent.replies import UnexpectedReplyError
 from edgefl_device_runtime.agent.settings import Settings
@@ -99,6 +106,11 @@ class Worker:
         self._models.drop_parts(task.model_hash)
         self._weights.drop_parts(task.base_weights_hash, *(each.sha256 for each in task.extra_vectors))
         self.version = f"edgefl/{__version__}"
+        received = time.monotonic()
+
+        def in_time() -> None:
+            check_deadline(task, time.monotonic() - received)
+
         try:
             check_supported(task)
             self._journal.doing("fetching the model", task)
@@ -111,9 +123,10 @@ class Worker:
             examples = self._examples(trainer.manifest)
             check_enough(task, trainer.manifest, examples, self._minimum)
             lease.check()
+            in_time()
             self._journal.doing("training")
             with self._trials.trial("run", task.model_hash) as survived:
-                checks = (survived, self._check, lease.check)
+                checks = (survived, self._check, lease.check, in_time)
                 told = _Told(task, trainer, examples, checks, self._journal, self._report, self._connection.settings)
                 performed = perform(task, trainer, given, examples, told)
             if performed.memory.vectors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -346,6 +347,20 @@ def test_a_task_that_asks_for_more_than_the_device_knows_is_declined(rig, change
 
 def test_a_task_of_a_schedule_that_the_device_does_not_know_is_done(rig):
     rig.server.tasks = [rig.task(schedule="of-somebody-else")]
+    assert rig.device().step().result == "accepted"
+
+
+def test_a_task_whose_deadline_passes_while_it_is_done_is_given_up_and_the_server_told(rig):
+    rig.trainer.during_step = lambda: time.sleep(0.2)
+    rig.server.tasks = [rig.task(epochs=100, deadline_seconds=0.5)]
+    assert rig.device().step().result == "reported"
+    outcome = rig.server.decoded("r-1-d")
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, Reason.OUT_OF_TIME)
+    assert any("deadline of 0.5 s passed" in line for line in rig.lines)
+
+
+def test_a_task_within_its_deadline_is_done(rig):
+    rig.server.tasks = [rig.task(deadline_seconds=600)]
     assert rig.device().step().result == "accepted"
 
 
