@@ -22,19 +22,20 @@ from edgefl.errors import (
     ServerUnavailableError,
     StorageError,
 )
+from edgefl.wire.refusals import Refusal
 from edgefl_server.operator_file import OperatorFile
 
 __all__ = ["OperatorClient"]
 
 _KINDS: dict[str, type[EdgeflError]] = {
-    "wrong_token": AuthenticationError,
-    "unknown_run": RunError,
-    "ended": RunError,
-    "invalid_setting": InvalidSettingError,
-    "bad_model_file": ModelFileError,
-    "name_taken": RunError,
-    "storage_full": StorageError,
-    "storage_failed": StorageError,
+    Refusal.WRONG_TOKEN: AuthenticationError,
+    Refusal.UNKNOWN_RUN: RunError,
+    Refusal.ENDED: RunError,
+    Refusal.INVALID_SETTING: InvalidSettingError,
+    Refusal.BAD_MODEL_FILE: ModelFileError,
+    Refusal.NAME_TAKEN: RunError,
+    Refusal.STORAGE_FULL: StorageError,
+    Refusal.STORAGE_FAILED: StorageError,
 }
 _WHERE = "It is in operator.json of the server's state folder."
 _TIMEOUT = urllib3.Timeout(connect=10, read=300)

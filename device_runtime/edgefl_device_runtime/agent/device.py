@@ -13,6 +13,7 @@ from typing import Any
 from edgefl.errors import AuthenticationError, EdgeflError, FormatVersionError, InvalidSettingError, StorageError
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
+from edgefl.wire.refusals import Refusal
 from edgefl_device_runtime.agent.capabilities import capabilities
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.journal import Journal
@@ -320,7 +321,7 @@ class Device:
         else:
             report.result = f"refused: {reply.code}"
             self._report(f"The server refused the outcome of {outcome.task_id}: {reply.message}")
-            if outcome.status == OutcomeStatus.DONE and reply.code != "conflicting_outcome":
+            if outcome.status == OutcomeStatus.DONE and reply.code != Refusal.CONFLICTING_OUTCOME:
                 # The task is still open, and training again would give the same bytes again.
                 failed = given_up(outcome, reply.code)
                 message = failed.encode()

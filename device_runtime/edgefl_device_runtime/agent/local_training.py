@@ -33,6 +33,7 @@ from edgefl.wire.messages import (
     Task,
     TaskKind,
 )
+from edgefl.wire.refusals import Refusal
 from edgefl_device_runtime.agent.conditions import TaskDeclinedError, check_fits
 from edgefl_device_runtime.agent.corrections import correction_for, remembered
 from edgefl_device_runtime.agent.examples import Examples
@@ -260,12 +261,12 @@ def given_up(outcome: Outcome, refusal: str) -> Outcome:
         outcome: that was refused.
         refusal: the server's reason code.
     """
-    reasons = {
-        "not_finite": Reason.DIVERGED,
-        "norm_exceeded": Reason.DIVERGED,
-        "wrong_base_weights": Reason.HASH_MISMATCH,
-        "wrong_layout": Reason.HASH_MISMATCH,
-        "unknown_codec": Reason.UNSUPPORTED_TASK,
+    reasons: dict[str, Reason] = {
+        Refusal.NOT_FINITE: Reason.DIVERGED,
+        Refusal.NORM_EXCEEDED: Reason.DIVERGED,
+        Refusal.WRONG_BASE_WEIGHTS: Reason.HASH_MISMATCH,
+        Refusal.WRONG_LAYOUT: Reason.HASH_MISMATCH,
+        Refusal.UNKNOWN_CODEC: Reason.UNSUPPORTED_TASK,
     }
     return Outcome(
         task_id=outcome.task_id,

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
+from edgefl.wire.refusals import Refusal
 from edgefl_server.http.context import Caller, Context, Shared, bearer
 from edgefl_server.http.errors import RequestError, response, retry_after
 from edgefl_server.http.receiving import Announced, wrong_offset
@@ -77,7 +78,7 @@ def _announced(
         return None
     if digest is None or length is None or offset > length:
         raise RequestError(
-            422, "malformed", "Expected EdgeFL-Digest and EdgeFL-Length together, and an EdgeFL-Offset within it."
+            422, Refusal.MALFORMED, "Expected EdgeFL-Digest and EdgeFL-Length together, and an EdgeFL-Offset within it."
         )
     return Announced(digest, length, offset)
 
@@ -148,7 +149,9 @@ async def renew(task_id: TaskId, device: Caller, context: Shared) -> Response:
     except KeyError:
         raise _unknown_task() from None
     if seconds is None:
-        raise RequestError(410, "abandoned", "The task is not wanted any more.", "Drop it and ask for the next one.")
+        raise RequestError(
+            410, Refusal.ABANDONED, "The task is not wanted any more.", "Drop it and ask for the next one."
+        )
     return control({"lease_seconds": seconds})
 
 
@@ -181,7 +184,9 @@ async def put_outcome(
         looked = look_at_outcome(state, who, task_id, digest)
         most = looked.most_bytes
         if announced is not None and announced.length > most:
-            raise RequestError(413, "too_large", f"The outcome expects at most {most} bytes, got {announced.length}.")
+            raise RequestError(
+                413, Refusal.TOO_LARGE, f"The outcome expects at most {most} bytes, got {announced.length}."
+            )
         return looked
 
     def renew() -> None:
@@ -245,7 +250,7 @@ def control(document: dict[str, Any], status: int = 200) -> JSONResponse:
 def send_blob(request: Request, path: Any, digest: str, headers: dict[str, str] | None = None) -> Response:
     """A blob with its hash as the ETag; Range is FileResponse's work."""
     if path is None:
-        raise RequestError(404, "not_found", "There is nothing with this hash.")
+        raise RequestError(404, Refusal.NOT_FOUND, "There is nothing with this hash.")
     all_headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable", **(headers or {})}
     if digest in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=all_headers)
@@ -265,7 +270,7 @@ class _Download(FileResponse):
                 status, sent = message["status"], Headers(raw=message["headers"])
                 kept = {name: sent[name] for name in ("Content-Range",) if name in sent}
                 why = "The Range begins beyond the end." if status == 416 else "The Range expects the form bytes=N-."
-                refusal = response(status, "bad_range", why, headers=kept)
+                refusal = response(status, Refusal.BAD_RANGE, why, headers=kept)
             if refusal is None:
                 await send(message)
 
@@ -283,10 +288,10 @@ def _fetched(state: ServerState, blobs: BlobStore, device: str, digest: str) -> 
     """The file that a device may fetch."""
     if not may_fetch(state, device, digest):
         raise RequestError(
-            404, "not_found", "No open task of this device names this hash.", "Ask for the next task, then fetch."
+            404, Refusal.NOT_FOUND, "No open task of this device names this hash.", "Ask for the next task, then fetch."
         )
     return blobs.path(digest)
 
 
 def _unknown_task() -> RequestError:
-    return RequestError(404, "unknown_task", "The device has no such task.", "Drop it and ask for the next one.")
+    return RequestError(404, Refusal.UNKNOWN_TASK, "The device has no such task.", "Drop it and ask for the next one.")

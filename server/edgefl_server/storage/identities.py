@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
+from edgefl.wire.refusals import Refusal
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow
 
@@ -112,7 +113,7 @@ def enrol(
             raise wrong_token()
         if invitation.population != population:
             raise EnrolmentRefusedError(
-                "wrong_population",
+                Refusal.WRONG_POPULATION,
                 f"The token is for another population than {population!r}.",
                 hint="Use the population that the invitation names.",
             )
@@ -130,7 +131,7 @@ def enrol(
             return True
         if not hmac.compare_digest(known.secret_hash, secret_hash) or known.population != population:
             raise EnrolmentRefusedError(
-                "identity_taken",
+                Refusal.IDENTITY_TAKEN,
                 f"Device {device} is enrolled with another secret or in another population.",
                 hint="Start the device with an empty state folder, so that it makes a new identity.",
             )
@@ -180,7 +181,7 @@ def check_invitation(state: ServerState, token: str) -> None:
 def wrong_token() -> EnrolmentRefusedError:
     """What is said to whoever has no invitation."""
     return EnrolmentRefusedError(
-        "wrong_token", "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
+        Refusal.WRONG_TOKEN, "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
     )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
+from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
     AssignmentState,
     Expectation,
@@ -217,17 +218,17 @@ def _admit(task: TaskRows, digest: str) -> Expectation | None:
         if earlier.digest == digest:
             return None
         raise OutcomeRefusedError(
-            "conflicting_outcome", f"Task {task_id} has another outcome already, which stays the one that counts."
+            Refusal.CONFLICTING_OUTCOME, f"Task {task_id} has another outcome already, which stays the one that counts."
         )
     round_state = RoundState(row.state)
     if assignment.state != AssignmentState.OPEN.value or not round_state.takes_outcomes:
         if round_state in (RoundState.FOLDING, RoundState.DONE):
-            raise NotWantedError("surplus", f"Round {assignment.round} closed without task {task_id}.")
+            raise NotWantedError(Refusal.SURPLUS, f"Round {assignment.round} closed without task {task_id}.")
         if round_state is RoundState.FAILED:
-            raise NotWantedError("stale", f"Round {assignment.round} was given up: {row.why}.")
+            raise NotWantedError(Refusal.STALE, f"Round {assignment.round} was given up: {row.why}.")
         if assignment.state == AssignmentState.FAILED.value:
-            raise NotWantedError("stale", f"Task {task_id} took longer than a task of this run may.")
-        raise NotWantedError("stale", f"Task {task_id} was silent for too long and went to another device.")
+            raise NotWantedError(Refusal.STALE, f"Task {task_id} took longer than a task of this run may.")
+        raise NotWantedError(Refusal.STALE, f"Task {task_id} was silent for too long and went to another device.")
     settings = RunSettings.from_json(run.settings)
     return Expectation(
         task_id=task_id,
