@@ -5,7 +5,7 @@ from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.merging import Contribution, Merged, merge
 from edgefl_server.aggregation.metrics import finalise, sum_states
 from edgefl_server.aggregation.rounds import Assignment, AssignmentState, Round, RoundState, rest_seconds
-from edgefl_server.aggregation.seeds import task_seed
+from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import STRATEGIES, RunSettings
 from edgefl_server.aggregation.strategies import Accumulator, Demand, FedAvg, Strategy, StrategyState, Update
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, validate
@@ -27,6 +27,7 @@ __all__ = [
     "Strategy",
     "StrategyState",
     "Update",
+    "codec_seed",
     "decode_outcome",
     "finalise",
     "merge",

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
+from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
     AssignmentState,
     Expectation,
@@ -227,17 +228,18 @@ def _was_accepted(task: KeptTask, digest: str) -> bool:
         if task.outcome_digest == digest:
             return True
         raise OutcomeRefusedError(
-            "conflicting_outcome", f"Task {task.task_id} has another outcome already, which stays the one that counts."
+            Refusal.CONFLICTING_OUTCOME,
+            f"Task {task.task_id} has another outcome already, which stays the one that counts.",
         )
     round_state = RoundState(task.round_state)
     if task.state != AssignmentState.OPEN.value or not round_state.takes_outcomes:
         if round_state in (RoundState.FOLDING, RoundState.DONE):
-            raise NotWantedError("surplus", f"Round {task.round} closed without task {task.task_id}.")
+            raise NotWantedError(Refusal.SURPLUS, f"Round {task.round} closed without task {task.task_id}.")
         if round_state is RoundState.FAILED:
-            raise NotWantedError("stale", f"Round {task.round} was given up: {task.round_why}.")
+            raise NotWantedError(Refusal.STALE, f"Round {task.round} was given up: {task.round_why}.")
         if task.state == AssignmentState.FAILED.value:
-            raise NotWantedError("stale", f"Task {task.task_id} took longer than a task of this run may.")
-        raise NotWantedError("stale", f"Task {task.task_id} was silent for too long and went to another device.")
+            raise NotWantedError(Refusal.STALE, f"Task {task.task_id} took longer than a task of this run may.")
+        raise NotWantedError(Refusal.STALE, f"Task {task.task_id} was silent for too long and went to another device.")
     return False
 
 

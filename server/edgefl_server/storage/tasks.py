@@ -9,8 +9,19 @@ from sqlalchemy import and_, bindparam, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
-from edgefl.wire.messages import ExtraVector, Task
-from edgefl_server.aggregation import Assignment, AssignmentState, Round, RunSettings, strategy_for, task_seed
+from edgefl.capabilities import lacks
+from edgefl.errors import RunError
+from edgefl.wire.messages import Correction, ExtraVector, SectionCodec, Task, Weighting
+from edgefl_server.aggregation import (
+    Assignment,
+    AssignmentState,
+    ModelLimits,
+    Round,
+    RunSettings,
+    codec_seed,
+    strategy_for,
+    task_seed,
+)
 from edgefl_server.storage.round_rows import (
     Disposition,
     RunState,
@@ -37,7 +48,7 @@ __all__ = [
     "work_for",
 ]
 
-_HAND_OUT, _READ = "hand out tasks", "read the round"
+_HAND_OUT, _TO_ALL, _READ = "hand out tasks", "hand out tasks to every device", "read the round"
 _ACTIVE = (
     select(RunRow, RoundRow)
     .outerjoin(RoundRow, and_(RoundRow.run == RunRow.run, RoundRow.number == RunRow.round))
@@ -84,7 +95,10 @@ def next_task(state: ServerState, device: DeviceRow) -> Task | None:
 
 
 def look_for_task(state: ServerState, device: DeviceRow) -> Found:
-    """The device's open task, else a new one, else None. A run with which this is not possible is passed over."""
+    """The device's open task, else a new one, else None.
+
+    A run with which this is not possible is passed over, and so is one whose task the device cannot do.
+    """
     with state.database.read() as session:
         # Many find nothing, since they have done their part or pause; they must not queue up for the writer.
         if next(_offers(state, session, device, state.clock()), None) is None:
@@ -102,9 +116,24 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
                 state.troubles.note(run.run, _HAND_OUT, error, now)
                 continue
             state.troubles.clear(run.run, _HAND_OUT)
+            why = _lacks(session, device, run, task)
+            if why is not None:
+                state.troubles.note(run.run, _TO_ALL, RunError(f"device {device.device[:8]} {why}"), now)
+                continue
             save_round(session, run, run.round, before, after, now)
             return Found(task, True)
         return Found(None, has_open_task(session, device.device))
+
+
+def _lacks(session: Session, device: DeviceRow, run: RunRow, task: Task) -> str | None:
+    """What the device lacks to do the task; None: nothing."""
+    target = ModelLimits.from_json(run.limits).target
+    why = lacks(device.capabilities, task, target)
+    if why is None:
+        return None
+    # The row may have been read long ago, and the device have enrolled again since.
+    latest = session.scalar(select(DeviceRow.capabilities).where(DeviceRow.device == device.device))
+    return lacks(latest or {}, task, target)
 
 
 def devices_with_tasks(state: ServerState) -> list[str]:
@@ -238,16 +267,24 @@ def _task(
     settings: RunSettings = current.settings
     row = session.get_one(RoundRow, (run.run, run.round))
     demand = strategy_for(settings, run.weight_size).demand
+    seed = task_seed(settings.seed, run.round, assignment.device)
     return Task(
         population=run.population,
         run=run.run,
-        round=run.round,
+        # A round is all three: its tasks start from what the one before left, and its cohort is folded together.
+        version=run.round - 1,
+        cohort=run.round,
+        fold=run.round,
+        schedule="synchronous",
+        minimum_cohort=settings.effective_minimum,
+        # As in the papers of the algorithms with a correction, whose sums go over devices.
+        weighting=Weighting.EXAMPLES if demand.correction is Correction.NONE else Weighting.UNIFORM,
         task_id=task_id_of(run.run, run.round, assignment),
         model_hash=run.model_hash,
         graph_hash=run.graph_hash,
         layout_hash=run.layout_hash,
         base_weights_hash=row.base_weights_hash,
-        seed=task_seed(settings.seed, run.round, assignment.device),
+        seed=seed,
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
@@ -260,7 +297,7 @@ def _task(
         ),
         continues=_latest_folded(session, run, assignment.device),
         clip_norm=settings.clip_norm,
-        codec=settings.codec,
+        codecs=tuple(SectionCodec(name, settings.codec, codec_seed(seed, name)) for name in demand.sections),
         # At least a second: 0 would say that there is no deadline.
         deadline_seconds=max(1.0, current.seconds_left(assignment, now)),
         model_bytes=state.models.size(run.model_hash),
