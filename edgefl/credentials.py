@@ -6,12 +6,14 @@ import re
 
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["SHORTEST_TOKEN", "check_pin", "check_token"]
+__all__ = ["SHORTEST_TOKEN", "check_pin", "check_public_key_pin", "check_token"]
 
 SHORTEST_TOKEN = 12
 """Characters of an operator's token: fewer can be guessed."""
 _TOKEN = re.compile(r"[!-~]+")
 _PIN = re.compile("[0-9a-f]{64}")
+_KEY_PIN = re.compile("sha256/{1,2}([A-Za-z0-9+/]{43}=)")
+"""libcurl writes two slashes, OkHttp one."""
 
 
 def check_token(token: str, source: str, *, shortest: int = SHORTEST_TOKEN, hint: str | None = None) -> str:
@@ -48,3 +50,18 @@ def check_pin(pin: str, source: str, *, hint: str | None = None) -> str:
             f"Expected a certificate pin of 64 hexadecimal digits in {source}, got {pin!r:.100}.", hint=hint
         )
     return digits
+
+
+def check_public_key_pin(pin: str, source: str, *, hint: str | None = None) -> str:
+    """The pin of a public key as ``sha256//BASE64``; OkHttp's ``sha256/BASE64`` is taken for the same.
+
+    Raises:
+        InvalidSettingError: it is none.
+    """
+    found = _KEY_PIN.fullmatch(pin.strip())
+    if found is None:
+        raise InvalidSettingError(
+            f"Expected a public key's pin like sha256// and 44 characters of base64 in {source}, got {pin!r:.100}.",
+            hint=hint,
+        )
+    return f"sha256//{found[1]}"

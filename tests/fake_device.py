@@ -45,11 +45,12 @@ def outcome_for(task: Task, weights: np.ndarray, statistic_size: int) -> Outcome
     delta = (0.1 * random.normal(size=weights.size) - 0.01 * weights).astype(np.float32)
     split = weights.size - statistic_size
     gradient = task.kind == TaskKind.GRADIENT
-    sections = [Section.of("gradient" if gradient else "delta", delta[:split], task.codec)]
+    name = "gradient" if gradient else "delta"
+    sections = [Section.of(name, delta[:split], task.codec_of(name))]
     if task.correction == Correction.SCAFFOLD:
-        sections.append(Section.of("control", random.normal(size=split).astype(np.float32), task.codec))
+        sections.append(Section.of("control", random.normal(size=split).astype(np.float32), task.codec_of("control")))
     if statistic_size and not gradient:
-        sections.append(Section.of("statistics", delta[split:], task.codec))
+        sections.append(Section.of("statistics", delta[split:], task.codec_of("statistics")))
     rows = 5 + int(task.seed % 20)
     return Outcome(
         task.task_id,

@@ -37,7 +37,7 @@ def task(path: Path) -> tuple[Task, np.ndarray]:
     made = Task(
         population="p",
         run="r",
-        round=1,
+        cohort=1,
         task_id="t",
         model_hash="0" * 64,
         graph_hash=manifest.graph_hash,
@@ -72,7 +72,7 @@ def main(runtime: str, rounds: int, paths: list[Path]) -> None:
             trainer, loaded = ModelTrainer(TrainableModel(path, runtime=runtime)), path
         assert trainer is not None
         made, weights = tasks[path]
-        made = replace(made, task_id=f"t-{number}", round=number, seed=number)
+        made = replace(made, task_id=f"t-{number}", cohort=number, seed=number)
         result = perform(made, trainer, Received(weights), examples(trainer))
         assert result.error is None
         result.outcome.encode()

@@ -24,8 +24,10 @@ __all__ = [
     "vector_of_tables",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 _IDENTIFIER = b"EFLM"
+_READER = {"Task": "device", "Outcome": "server"}
+_WRITER = {"Task": "server", "Outcome": "device"}
 _E = TypeVar("_E", bound=IntEnum)
 
 
@@ -48,7 +50,7 @@ class Reading:
             ) from error
 
     def body(self, data: bytes | memoryview, kind: int, table_type: Any) -> Any:
-        """The table inside a message, if it is one of this kind and of a version that is known."""
+        """The table inside a message, if it is one of this kind and of this protocol version."""
         if len(data) < 8 or bytes(data[4:8]) != _IDENTIFIER:
             raise MessageError(
                 f"Expected a message of type {self.name} with the identifier 'EFLM' at byte 4, "
@@ -59,7 +61,12 @@ class Reading:
         if version > PROTOCOL_VERSION:
             raise FormatVersionError(
                 f"The message needs protocol version {version}, this edgefl speaks {PROTOCOL_VERSION}.",
-                hint="Update edgefl on this side.",
+                hint=f"Update edgefl on the {_READER[self.name]}.",
+            )
+        if 1 <= version < PROTOCOL_VERSION:
+            raise FormatVersionError(
+                f"The message is of protocol version {version}, this edgefl speaks {PROTOCOL_VERSION}.",
+                hint=f"Update edgefl on the {_WRITER[self.name]}.",
             )
         if version < 1 or message.BodyType() != kind or message.Body() is None:
             raise MessageError(f"Expected a message of type {self.name}, got another one.")

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["BatchPolicy", "Correction", "OptimizerState", "OutcomeStatus", "Reason", "TaskKind"]
+__all__ = [
+    "BatchPolicy",
+    "Correction",
+    "Elements",
+    "OptimizerState",
+    "OutcomeStatus",
+    "Reason",
+    "TaskKind",
+    "Weighting",
+]
 
 
 class TaskKind(IntEnum):
@@ -38,6 +47,21 @@ class OptimizerState(IntEnum):
 
     RESET = 0
     KEEP = 1
+
+
+class Weighting(IntEnum):
+    """What a device counts for in the weight section of a fold."""
+
+    EXAMPLES = 0
+    UNIFORM = 1
+
+
+class Elements(IntEnum):
+    """What a section consists of."""
+
+    FLOATS = 0
+    INTEGERS = 1
+    BYTES = 2
 
 
 class OutcomeStatus(IntEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from edgefl.atomic import write_bytes
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
+from edgefl.invitation import Invitation
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
@@ -76,13 +76,13 @@ def start(
     log_lines.start()
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
-    pin = address.certificate_pin()
+    pins = address.pins()
     OperatorFile.token(state)  # a damaged one is refused before anything else is opened
     with _private_files(), closing(ServerState(state, keep_days=keep_days)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
-        _tell_operators(OperatorFile(url, token, pin), state)
+        _tell_operators(OperatorFile(url, token, *pins), state)
         swept = sweep_outcomes(kept)
         if swept.orphans:
             progress(
@@ -90,7 +90,13 @@ def start(
                 f"look in {kept.orphans}."
             )
         app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes)
-        result = {"url": url, "state": str(state), "pid": os.getpid(), "certificate_pin": pin}
+        result = {
+            "url": url,
+            "state": str(state),
+            "pid": os.getpid(),
+            "certificate_pin": pins[0],
+            "public_key_pin": pins[1],
+        }
 
         def ready() -> None:
             if format is Format.json:
@@ -142,19 +148,14 @@ def invite(
     client = OperatorClient.find(state, server)
     address = client.url if url is None else _for_devices(url, client)
     token = client.post("/v1/invitations", {"population": population})["token"]
-    invitation = {
-        "server": address,
-        "population": population,
-        "token": token,
-        "certificate_pin": client.certificate_pin,
-    }
-    text = base64.urlsafe_b64encode(json.dumps(invitation, separators=(",", ":")).encode()).decode().rstrip("=")
+    text = Invitation(address, population, token, client.certificate_pin, client.public_key_pin).encode()
     result = {
         "population": population,
         "token": token,
         "invitation": text,
         "url": address,
         "certificate_pin": client.certificate_pin,
+        "public_key_pin": client.public_key_pin,
     }
     if urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost"):
         progress(

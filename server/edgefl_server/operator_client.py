@@ -22,6 +22,7 @@ from edgefl.errors import (
     RunError,
     StorageError,
 )
+from edgefl.wire.refusals import Refusal
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.starting import operator_of
 from edgefl_server.unreachable import unreachable
@@ -29,14 +30,14 @@ from edgefl_server.unreachable import unreachable
 __all__ = ["OperatorClient"]
 
 _KINDS: dict[str, type[EdgeflError]] = {
-    "wrong_token": AuthenticationError,
-    "unknown_run": RunError,
-    "ended": RunError,
-    "invalid_setting": InvalidSettingError,
-    "bad_model_file": ModelFileError,
-    "name_taken": RunError,
-    "storage_full": StorageError,
-    "storage_failed": StorageError,
+    Refusal.WRONG_TOKEN: AuthenticationError,
+    Refusal.UNKNOWN_RUN: RunError,
+    Refusal.ENDED: RunError,
+    Refusal.INVALID_SETTING: InvalidSettingError,
+    Refusal.BAD_MODEL_FILE: ModelFileError,
+    Refusal.NAME_TAKEN: RunError,
+    Refusal.STORAGE_FULL: StorageError,
+    Refusal.STORAGE_FAILED: StorageError,
 }
 _WHERE = "It is in operator.json of the server's state folder."
 _TIMEOUT = urllib3.Timeout(connect=10, read=300)
@@ -61,7 +62,7 @@ class OperatorClient:
                 hint="Leave the pin out, or use the server's https:// address.",
             )
         self.url = operator.url.rstrip("/")
-        self.certificate_pin = operator.certificate_pin
+        self.certificate_pin, self.public_key_pin = operator.certificate_pin, operator.public_key_pin
         self._headers = {"Authorization": f"Bearer {operator.admin_token}"}
         if operator.certificate_pin:
             # The pin is stricter than any authority: this very certificate.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgefl.atomic import write_text
-from edgefl.credentials import check_pin, check_token
+from edgefl.credentials import check_pin, check_public_key_pin, check_token
 from edgefl.errors import StorageError, storage_error
 
 __all__ = ["OperatorFile"]
@@ -26,11 +26,13 @@ class OperatorFile:
         url: of the server, from this machine.
         admin_token: the operator's; whoever has it can stop runs and read weights.
         certificate_pin: SHA-256 of the server's certificate, or None without TLS.
+        public_key_pin: that of its public key as ``sha256//BASE64``, or None.
     """
 
     url: str
     admin_token: str
     certificate_pin: str | None = None
+    public_key_pin: str | None = None
 
     def __repr__(self) -> str:
         return f"OperatorFile({self.url})"  # the token does not belong into a log
@@ -41,13 +43,15 @@ class OperatorFile:
 
         Raises:
             StorageError: there is none, or it is damaged.
-            InvalidSettingError: its token is none, or can be guessed; or its pin is none.
+            InvalidSettingError: its token is none, or can be guessed; or a pin is none.
         """
         path = folder / _NAME
         try:
             document = json.loads(path.read_text())
-            url, token, pin = document["url"], document["admin_token"], document.get("certificate_pin")
-            if not (isinstance(url, str) and isinstance(token, str) and isinstance(pin, (str, type(None)))):
+            url, token = document["url"], document["admin_token"]
+            pin, key_pin = document.get("certificate_pin"), document.get("public_key_pin")
+            pins_fit = all(isinstance(each, (str, type(None))) for each in (pin, key_pin))
+            if not (isinstance(url, str) and isinstance(token, str) and pins_fit):
                 raise TypeError
         except FileNotFoundError as error:
             raise StorageError(
@@ -57,7 +61,12 @@ class OperatorFile:
             raise storage_error(error, "read", path) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(f"{path} is damaged.", hint=_ANEW) from error
-        return cls(url, check_token(token, str(path), hint=_ANEW), pin and check_pin(pin, str(path), hint=_ANEW))
+        return cls(
+            url,
+            check_token(token, str(path), hint=_ANEW),
+            pin and check_pin(pin, str(path), hint=_ANEW),
+            key_pin and check_public_key_pin(key_pin, str(path), hint=_ANEW),
+        )
 
     def write(self, folder: Path) -> None:
         """Writes the file, for its owner only, unless it says the same already.

@@ -22,8 +22,10 @@ from edgefl.wire.messages import (
     OutcomeStatus,
     Reason,
     Section,
+    SectionCodec,
     Task,
     TaskKind,
+    Weighting,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -31,31 +33,40 @@ GOLDEN = Path(__file__).parent / "golden"
 TASK = Task(
     population="pumps",
     run="run-1",
-    round=3,
-    phase=1,
     task_id="run-1-000003-ab-0",
     kind=TaskKind.EVALUATE,
+    schedule="buffered",
+    version=2,
+    cohort=3,
+    fold=4,
+    session="session-7",
+    minimum_cohort=5,
+    weighting=Weighting.UNIFORM,
     model_hash="a1" * 32,
+    model_bytes=52_000,
     graph_hash="b2" * 32,
     layout_hash="c3" * 32,
     base_weights_hash="d4" * 32,
+    base_weights_bytes=1_200,
+    extra_vectors=(ExtraVector("control", "e5" * 32, 48),),
+    payloads=(
+        Section.of_bytes("roster", b"who takes part"),
+        Section.of_integers("masks", np.array([0, 7, 2**24 - 1], np.uint64), 2**24),
+    ),
+    continues="run-1-000002-ab-0",
     seed=2**64 - 2,
-    epochs=5,
+    epochs=6,
     max_steps=100,
     max_seconds=2.5,
     batch_policy=BatchPolicy.REFILL,
     batch_size=10,
     learning_rate=0.25,
     optimizer_state=OptimizerState.KEEP,
+    correction=Correction.FEDDYN,
     mu=0.5,
     clip_norm=1.5,
-    codec="float16",
+    codecs=(SectionCodec("delta", "float16", 2**64 - 3), SectionCodec("statistics", "float32", 9)),
     deadline_seconds=60.0,
-    extra_vectors=(ExtraVector("control", "e5" * 32, 48),),
-    correction=Correction.FEDDYN,
-    continues="run-1-000002-ab-0",
-    model_bytes=52_000,
-    base_weights_bytes=1_200,
 )
 OUTCOME = Outcome(
     task_id="run-1-000003-ab-0",
@@ -68,6 +79,7 @@ OUTCOME = Outcome(
     sections=(
         Section.of("delta", np.array([1.0, -2.5, 0.0], np.float32), "float32"),
         Section.of("statistics", np.array([0.5], np.float32), "float16"),
+        Section.of_integers("masked", np.array([0, 1, 1_000_002], np.uint64), 1_000_003),
     ),
     metrics=(MetricState("accuracy/total", (3.0,)), MetricState("accuracy/count", (4.0,))),
     trainer="edgefl/0.1.0 ai-edge-litert/2.3.0",
@@ -78,41 +90,57 @@ texts = st.text(max_size=12).filter(str.isprintable)
 hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
 float32s = st.floats(width=32, allow_nan=False)
 sizes = st.integers(0, 2**64 - 1)
-tasks = st.builds(
-    Task,
-    population=names,
-    run=names,
-    round=st.integers(0, 2**32 - 1),
-    phase=st.integers(0, 2**32 - 1),
-    task_id=names,
-    kind=st.sampled_from(TaskKind),
-    model_hash=hashes,
-    graph_hash=hashes,
-    layout_hash=hashes,
-    base_weights_hash=hashes,
-    seed=st.integers(0, 2**64 - 1),
-    epochs=st.integers(0, 2**32 - 1),
-    max_steps=st.integers(0, 2**32 - 1),
-    max_seconds=float32s,
-    batch_policy=st.sampled_from(BatchPolicy),
-    batch_size=st.integers(0, 2**32 - 1),
-    learning_rate=st.none() | float32s,
-    optimizer_state=st.sampled_from(OptimizerState),
-    mu=float32s,
-    clip_norm=float32s,
-    codec=names,
-    deadline_seconds=float32s,
-    extra_vectors=st.lists(st.builds(ExtraVector, names, hashes, sizes), max_size=3).map(tuple),
-    correction=st.sampled_from(Correction),
-    continues=st.none() | st.just("") | names,
-    model_bytes=sizes,
-    base_weights_bytes=sizes,
-)
-sections = st.builds(
+counts = st.integers(0, 2**32 - 1)
+floats = st.builds(
     Section.of,
     names,
     st.lists(float32s, max_size=5).map(lambda values: np.array(values, np.float32)),
     st.sampled_from(["float32", "float16"]),
+)
+integers = st.integers(2, 2**64 - 1).flatmap(
+    lambda modulus: st.builds(
+        Section.of_integers,
+        names,
+        st.lists(st.integers(0, modulus - 1), max_size=5).map(lambda values: np.array(values, np.uint64)),
+        st.just(modulus),
+    )
+)
+sections = floats | integers | st.builds(Section.of_bytes, names, st.binary(max_size=9))
+tasks = st.builds(
+    Task,
+    population=names,
+    run=names,
+    task_id=names,
+    kind=st.sampled_from(TaskKind),
+    schedule=names,
+    version=counts,
+    cohort=counts,
+    fold=counts,
+    session=st.just("") | names,
+    minimum_cohort=counts,
+    weighting=st.sampled_from(Weighting),
+    model_hash=hashes,
+    model_bytes=sizes,
+    graph_hash=hashes,
+    layout_hash=hashes,
+    base_weights_hash=hashes,
+    base_weights_bytes=sizes,
+    extra_vectors=st.lists(st.builds(ExtraVector, names, hashes, sizes), max_size=3).map(tuple),
+    payloads=st.lists(sections, max_size=2).map(tuple),
+    continues=st.none() | st.just("") | names,
+    seed=sizes,
+    epochs=counts,
+    max_steps=counts,
+    max_seconds=float32s,
+    batch_policy=st.sampled_from(BatchPolicy),
+    batch_size=counts,
+    learning_rate=st.none() | float32s,
+    optimizer_state=st.sampled_from(OptimizerState),
+    correction=st.sampled_from(Correction),
+    mu=float32s,
+    clip_norm=float32s,
+    codecs=st.lists(st.builds(SectionCodec, names, names, sizes), max_size=3).map(tuple),
+    deadline_seconds=float32s,
 )
 metrics = st.builds(MetricState, texts, st.lists(st.floats(allow_nan=False), max_size=4).map(tuple))
 outcomes = st.builds(
@@ -143,47 +171,42 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
 
 
 def test_the_golden_task_is_read_and_written_to_the_byte() -> None:
-    golden = (GOLDEN / "task_with_sizes.eflm").read_bytes()
+    golden = (GOLDEN / "task_2.eflm").read_bytes()
     assert Task.decode(golden) == TASK
     assert TASK.encode() == golden
 
 
 def test_the_golden_outcome_is_read_and_written_to_the_byte() -> None:
-    golden = (GOLDEN / "outcome.eflm").read_bytes()
+    golden = (GOLDEN / "outcome_2.eflm").read_bytes()
     assert Outcome.decode(golden) == OUTCOME
     assert OUTCOME.encode() == golden
 
 
 def test_a_message_of_a_later_minor_schema_is_read_and_its_new_fields_ignored() -> None:
-    # task_with_a_later_field.eflm was written by the schema with one more field at the end of Task.
-    golden = (GOLDEN / "task_with_a_later_field.eflm").read_bytes()
+    # task_2_with_a_later_field.eflm was written by the schema with one more field at the end of Task.
+    golden = (GOLDEN / "task_2_with_a_later_field.eflm").read_bytes()
     assert golden != TASK.encode()
     assert Task.decode(golden) == TASK
 
 
-def test_a_message_of_an_earlier_schema_is_read_with_defaults_for_what_it_lacks() -> None:
-    # task_without_late_fields.eflm holds the required fields only.
-    decoded = Task.decode((GOLDEN / "task_without_late_fields.eflm").read_bytes())
-    assert (decoded.epochs, decoded.learning_rate, decoded.extra_vectors) == (0, None, ())
-    assert (decoded.correction, decoded.continues) == (Correction.NONE, None)
+@pytest.mark.parametrize(
+    "name",
+    ["task", "task_with_a_later_field", "task_with_correction", "task_with_sizes", "task_without_late_fields"],
+)
+def test_a_task_of_the_first_protocol_is_refused_with_what_to_do(name: str) -> None:
+    with pytest.raises(FormatVersionError, match="version 1, this edgefl speaks 2") as refused:
+        Task.decode((GOLDEN / f"{name}.eflm").read_bytes())
+    assert refused.value.hint == "Update edgefl on the server."
 
 
-def test_a_task_from_before_there_were_sizes_is_read() -> None:
-    before = replace(TASK, extra_vectors=(ExtraVector("control", "e5" * 32),), model_bytes=0, base_weights_bytes=0)
-    assert Task.decode((GOLDEN / "task_with_correction.eflm").read_bytes()) == before
+def test_an_outcome_of_the_first_protocol_is_refused_with_what_to_do() -> None:
+    with pytest.raises(FormatVersionError, match="version 1, this edgefl speaks 2") as refused:
+        Outcome.decode((GOLDEN / "outcome.eflm").read_bytes())
+    assert refused.value.hint == "Update edgefl on the device."
 
 
-def test_a_task_from_before_there_were_corrections_is_read() -> None:
-    # task.eflm was written by the first schema.
-    before = replace(
-        TASK,
-        extra_vectors=(ExtraVector("correction", "e5" * 32),),
-        correction=Correction.NONE,
-        continues=None,
-        model_bytes=0,
-        base_weights_bytes=0,
-    )
-    assert Task.decode((GOLDEN / "task.eflm").read_bytes()) == before
+def test_a_section_whose_codec_is_not_named_is_written_as_float32() -> None:
+    assert [TASK.codec_of(name) for name in ("delta", "statistics", "control")] == ["float16", "float32", "float32"]
 
 
 TRICKS = [
@@ -207,7 +230,7 @@ TRICKS = [
 @pytest.mark.parametrize("trick", TRICKS)
 @pytest.mark.parametrize(
     "field",
-    ["population", "run", "task_id", "model_hash", "graph_hash", "layout_hash", "base_weights_hash", "codec"],
+    ["population", "run", "task_id", "schedule", "model_hash", "graph_hash", "layout_hash", "base_weights_hash"],
 )
 def test_no_word_of_a_task_can_become_a_path_or_a_line_of_a_log(field: str, trick: str) -> None:
     with pytest.raises(MessageError, match="Expected"):
@@ -215,11 +238,18 @@ def test_no_word_of_a_task_can_become_a_path_or_a_line_of_a_log(field: str, tric
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_no_vector_and_no_predecessor_of_a_task_can_become_a_path(trick: str) -> None:
+def test_no_part_and_no_predecessor_of_a_task_can_become_a_path(trick: str) -> None:
     tasks = [
         replace(TASK, extra_vectors=(ExtraVector(trick, "e5" * 32),)),
         replace(TASK, extra_vectors=(ExtraVector("control", trick),)),
-        *([replace(TASK, continues=trick)] if trick else []),  # empty: nothing was folded yet
+        replace(TASK, codecs=(SectionCodec(trick, "float32"),)),
+        replace(TASK, codecs=(SectionCodec("delta", trick),)),
+        *(
+            replace(TASK, payloads=(replace(TASK.payloads[0], **{name: trick}),))
+            for name in ("name", "codec", "digest")
+        ),
+        # Empty: nothing was folded yet, and no session.
+        *([replace(TASK, continues=trick), replace(TASK, session=trick)] if trick else []),
     ]
     for task in tasks:
         with pytest.raises(MessageError, match="Expected"):
@@ -250,8 +280,9 @@ def test_a_message_of_a_newer_protocol_is_refused_with_both_versions(monkeypatch
     with monkeypatch.context() as later:
         later.setattr(framing, "PROTOCOL_VERSION", 9)
         from_the_future = TASK.encode()
-    with pytest.raises(FormatVersionError, match="version 9, this edgefl speaks 1"):
+    with pytest.raises(FormatVersionError, match="version 9, this edgefl speaks 2") as refused:
         Task.decode(from_the_future)
+    assert refused.value.hint == "Update edgefl on the device."
 
 
 def test_enumerations_are_open_so_that_a_device_can_decline_what_it_does_not_know() -> None:
@@ -350,6 +381,64 @@ def test_a_section_of_an_unknown_codec_is_refused() -> None:
     section = Section.of("delta", np.ones(3, np.float32), "float32")
     with pytest.raises(CodecError, match="Unknown codec 'zip'"):
         replace(section, codec="zip").vector()
+
+
+@given(st.data(), st.integers(2, 2**64 - 1))
+def test_integers_survive_in_as_few_bytes_as_the_modulus_needs(data: st.DataObject, modulus: int) -> None:
+    numbers = np.array(data.draw(st.lists(st.integers(0, modulus - 1), max_size=8)), np.uint64)
+    section = Section.of_integers("masked", numbers, modulus)
+    np.testing.assert_array_equal(section.integers(), numbers)
+    assert len(section.payload) == numbers.size * -(-(modulus - 1).bit_length() // 8)
+
+
+def test_an_integer_that_is_not_below_the_modulus_is_neither_written_nor_read() -> None:
+    with pytest.raises(CodecError, match="below 1000, got 1000"):
+        Section.of_integers("masked", np.array([1000], np.uint64), 1000)
+    forged = replace(Section.of_integers("masked", np.array([1023], np.uint64), 1024), modulus=1000)
+    with pytest.raises(CodecError, match="below 1000, got 1023"):
+        forged.integers()
+
+
+@pytest.mark.parametrize("modulus", [0, 1, 2**64])
+def test_a_modulus_that_is_none_is_refused(modulus: int) -> None:
+    with pytest.raises(CodecError, match="modulus from 2"):
+        Section.of_integers("masked", np.array([0], np.uint64), modulus)
+
+
+@pytest.mark.parametrize(
+    ("section", "modulus"),
+    [(OUTCOME.sections[0], 7), (OUTCOME.sections[2], 0), (OUTCOME.sections[2], 1), (TASK.payloads[0], 7)],
+)
+def test_a_section_whose_modulus_does_not_belong_to_it_is_refused(section: Section, modulus: int) -> None:
+    with pytest.raises(MessageError, match="modulus"):
+        Outcome.decode(replace(OUTCOME, sections=(replace(section, modulus=modulus),)).encode())
+
+
+def test_a_section_is_not_read_as_what_it_is_not() -> None:
+    vector, integers, plain = OUTCOME.sections[0], OUTCOME.sections[2], TASK.payloads[0]
+    for read in (integers.vector, plain.vector, vector.integers, plain.integers, vector.content, integers.content):
+        with pytest.raises(CodecError, match=r"expects (floats|integers|bytes), got (floats|integers|bytes)"):
+            read()
+    assert plain.content() == b"who takes part"
+
+
+def test_elements_of_a_later_kind_are_kept_by_their_number_and_not_read() -> None:
+    later = replace(OUTCOME.sections[0], elements=9, modulus=5)
+    (section,) = Outcome.decode(replace(OUTCOME, sections=(later,)).encode()).sections
+    assert (section.elements, section.modulus) == (9, 5)
+    with pytest.raises(CodecError, match="expects floats, got elements of kind 9"):
+        section.vector()
+
+
+@pytest.mark.parametrize("change", [{"length": 4}, {"length": 2}, {"length": 2**32 - 1}])
+def test_a_section_of_another_length_than_its_payload_is_refused(change: dict[str, int]) -> None:
+    for section, read in (
+        (OUTCOME.sections[2], Section.integers),
+        (TASK.payloads[0], Section.content),
+        (OUTCOME.sections[0], Section.vector),
+    ):
+        with pytest.raises(CodecError, match="expects"):
+            read(replace(section, **change))
 
 
 def test_every_field_of_the_dataclasses_is_in_the_golden_messages_with_a_value_of_its_own() -> None:

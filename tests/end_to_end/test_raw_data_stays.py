@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 import shutil
 
@@ -13,7 +14,16 @@ import pytest
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl.version import __version__
-from edgefl.wire.messages import CONTENT_TYPE, Correction, Outcome, OutcomeStatus, Reason, Task, TaskKind
+from edgefl.wire.messages import (
+    CONTENT_TYPE,
+    PROTOCOL_VERSION,
+    Correction,
+    Outcome,
+    OutcomeStatus,
+    Reason,
+    Task,
+    TaskKind,
+)
 from edgefl_device_runtime.tasks import ModelTrainer, Received, perform
 from edgefl_device_runtime.training import RUNTIMES, TrainableModel
 from real_processes import write_identity
@@ -88,8 +98,15 @@ class Reader:
         assert document["device_id"] == self.device
         assert re.fullmatch("[0-9a-f]{64}", document["secret_hash"])
         assert document["population"] == "kitchen"
-        assert set(document["capabilities"]) == {"edgefl", "codecs", "kinds", "machine"}
+        self.capabilities(document["capabilities"])
         assert json.dumps(document).encode() == request.body  # no other spelling that could carry something
+
+    def capabilities(self, found):
+        known = {"protocol": PROTOCOL_VERSION, "machine": platform.machine(), "edgefl": __version__, "payloads": []}
+        lists = {"kinds", "corrections", "weightings", "codecs", "runtimes"}
+        assert set(found) == {*known, *lists, "memory_bytes"}
+        assert {name: found[name] for name in known} == known
+        assert found["memory_bytes"] % 2**26 == 0, "the exact number would tell devices apart"
 
     def poll(self, request, names, reply):
         # A device that keeps a memory of the run also asks whether it is over.
@@ -133,7 +150,7 @@ class Reader:
             sizes["control"] = layout.weight_size
         assert [section.name for section in outcome.sections] == [name for name, size in sizes.items() if size]
         for section in outcome.sections:
-            assert section.codec == task.codec
+            assert section.codec == task.codec_of(section.name)
             assert section.length == sizes[section.name]
             assert len(section.payload) == 4 * section.length
             assert section.digest == hashlib.sha256(section.payload).hexdigest()

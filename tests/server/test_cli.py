@@ -16,6 +16,7 @@ import pytest
 import urllib3
 
 from edgefl.errors import StorageError
+from edgefl.invitation import Invitation
 from edgefl.layout import Parameter
 from edgefl_server import cli
 from edgefl_server.operator_file import OperatorFile
@@ -55,6 +56,7 @@ def test_an_operator_invites_creates_watches_and_fetches(server: ServerProcess, 
         "population": "people",
         "token": invited["token"],
         "certificate_pin": None,
+        "public_key_pin": None,
     }
     devices = [FakeDevice(server.url, Identity.number(index)) for index in range(2)]
     for device in devices:
@@ -330,6 +332,9 @@ def test_tls_serves_devices_and_operators_that_pin_the_certificate(tmp_path: Pat
     said = server.start()
     invited = server.call("server", "invite", "--population", "people")
     assert invited["certificate_pin"] == said["certificate_pin"]
+    assert invited["public_key_pin"] == said["public_key_pin"]
+    invitation = Invitation.parse(str(invited["invitation"]))
+    assert (invitation.certificate_pin, invitation.public_key_pin) == (said["certificate_pin"], said["public_key_pin"])
     pinned = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint=str(said["certificate_pin"]), retries=False)
     assert pinned.request("GET", f"{said['url']}/openapi.json").status == 200
     other = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint="0" * 64, retries=False)

@@ -13,8 +13,8 @@ import typer
 
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import InvalidSettingError, StorageError
+from edgefl.invitation import Invitation
 from edgefl_device_runtime.agent.device import Device
-from edgefl_device_runtime.agent.invitation import Invitation
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of, status_text
 from edgefl_device_runtime.agent.stopping import Stop, StopSignals
@@ -46,10 +46,13 @@ def run(
         str, typer.Option(envvar="EDGEFL_TOKEN", help="From the operator; needed the first time only.")
     ] = "",
     invitation: Annotated[
-        str, typer.Option(envvar="EDGEFL_INVITATION", help="From the operator: server, population, token, pin in one.")
+        str, typer.Option(envvar="EDGEFL_INVITATION", help="From the operator: server, population, token, pins in one.")
     ] = "",
     certificate_pin: Annotated[
         str, typer.Option(help="SHA-256 of the server's certificate; this one and no other is accepted.")
+    ] = "",
+    public_key_pin: Annotated[
+        str, typer.Option(help="sha256//BASE64 of the server's public key; any certificate of this key is accepted.")
     ] = "",
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when no run is active any more.")] = False,
     minimum_examples: Annotated[
@@ -80,14 +83,15 @@ def run(
                     hint="Give --invitation, or --server, --population and --token; later starts remember them.",
                 )
             # A pin belongs to the server that it came with.
-            pin = certificate_pin or (found.get("certificate_pin") if server == found.get("server") else None)
+            came = found if server == found.get("server") and not (certificate_pin or public_key_pin) else {}
             agent = Device(
                 server,
                 population,
                 data,
                 state,
                 token=token or found.get("token"),
-                certificate_pin=pin,
+                certificate_pin=certificate_pin or came.get("certificate_pin"),
+                public_key_pin=public_key_pin or came.get("public_key_pin"),
                 num_threads=num_threads,
                 runtime=runtime,
                 minimum_examples=minimum_examples,

@@ -65,6 +65,8 @@ class Connection:
         server: ``http://`` or ``https://`` URL.
         certificate_pin: SHA-256 of the server's certificate in hexadecimal; when given, this certificate and no other
             is accepted, whoever signed it.
+        public_key_pin: SHA-256 of the server's public key as ``sha256//BASE64``; when given, only certificates of this
+            key are accepted, whoever signed them. With both pins, both have to fit.
         settings: waiting times.
         report: told what it looks like when the server cannot be reached, each kind once, and when it is back.
         sleep: how to wait.
@@ -85,6 +87,7 @@ class Connection:
         server: str,
         *,
         certificate_pin: str | None = None,
+        public_key_pin: str | None = None,
         settings: Settings | None = None,
         report: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -101,7 +104,7 @@ class Connection:
         self._random = random.Random()
         self._count = threading.Lock()
         self._limits = Limits(self.settings)
-        self._pool, self._prefix = open_pool(server, certificate_pin, self.settings, self._limits)
+        self._pool, self._prefix = open_pool(server, certificate_pin, public_key_pin, self.settings, self._limits)
         self.exposed = self._pool.scheme == "http" and self._pool.host not in _LOOPBACK
 
     def attempt(

@@ -13,8 +13,9 @@ from typing import Any
 from edgefl.errors import AuthenticationError, EdgeflError, FormatVersionError, InvalidSettingError, StorageError
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
+from edgefl.wire.refusals import Refusal
 from edgefl_device_runtime.agent.connection import Connection
-from edgefl_device_runtime.agent.enrolment import Enrolment
+from edgefl_device_runtime.agent.enrolment import Enrolment, device_capabilities
 from edgefl_device_runtime.agent.journal import Journal
 from edgefl_device_runtime.agent.lease import AbandonedError, Lease
 from edgefl_device_runtime.agent.replies import GONE, Reply, plain
@@ -25,15 +26,9 @@ from edgefl_device_runtime.agent.summary import Summary, TaskReport
 from edgefl_device_runtime.agent.telling import Sending
 from edgefl_device_runtime.agent.uploads import upload
 from edgefl_device_runtime.agent.work import Worker
-from edgefl_device_runtime.tasks import (
-    MINIMUM_EXAMPLES,
-    ModelTrainer,
-    Trainer,
-    given_up,
-    unfinished,
-)
+from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES, ModelTrainer, Trainer, given_up, unfinished
 from edgefl_device_runtime.training import TrainableModel
-from edgefl_device_runtime.training.interpreter import check_installed
+from edgefl_device_runtime.training.interpreter import check_installed, installed_runtimes
 
 __all__ = ["Device"]
 
@@ -53,6 +48,7 @@ class Device:
         state: folder for identity, cache and unsent outcomes; one for each device, kept between runs.
         token: from the operator, needed the first time only.
         certificate_pin: SHA-256 of the server's certificate in hexadecimal; see `Connection`.
+        public_key_pin: that of its public key, as ``sha256//BASE64``; see `Connection`.
         num_threads: of the interpreter; ``auto`` measures once for each model which number trains fastest here.
         runtime: ``auto``, or an interpreter by name.
         minimum_examples: a task that would be done with fewer is declined: of a single example, an update may tell all.
@@ -80,6 +76,7 @@ class Device:
         *,
         token: str | None = None,
         certificate_pin: str | None = None,
+        public_key_pin: str | None = None,
         num_threads: int | str = 1,
         runtime: str = "auto",
         minimum_examples: int = MINIMUM_EXAMPLES,
@@ -97,7 +94,11 @@ class Device:
         self._print = report
         self._introduction = ""
         self._connection = Connection(
-            server, certificate_pin=certificate_pin, settings=self._settings, report=self._report
+            server,
+            certificate_pin=certificate_pin,
+            public_key_pin=public_key_pin,
+            settings=self._settings,
+            report=self._report,
         )
         if self._connection.exposed:
             self._report(f"Warning: {server} is not encrypted: whoever listens on the way sees this device's updates.")
@@ -110,8 +111,14 @@ class Device:
         self._worker = Worker(
             self._connection, self._state, source, load, minimum_examples, self._journal, self._report, check
         )
-        where = {"server": server, "population": population, "certificate_pin": certificate_pin}
-        self._enrolment = Enrolment(self._connection, self._state, self._identity, where, token)
+        where = {
+            "server": server,
+            "population": population,
+            "certificate_pin": certificate_pin,
+            "public_key_pin": public_key_pin,
+        }
+        told = device_capabilities(_runtimes(runtime) if load_trainer is None else None)
+        self._enrolment = Enrolment(self._connection, self._state, self._identity, where, token, told)
         self._open: Task | None = None
         self._rest = 0.0
         self._troubles = 0
@@ -198,7 +205,7 @@ class Device:
         if task is None:
             return None
         self._open = task
-        report = TaskReport(task.task_id, task.run, task.round, started=time.monotonic())
+        report = TaskReport(task.task_id, task.run, task.cohort, started=time.monotonic())
         report.bytes_up, report.bytes_down = -self._connection.bytes_up, size - self._connection.bytes_down
         with Lease(self._connection, task.task_id) as lease:
             finished = self._worker.do(task, report, lease)
@@ -219,6 +226,8 @@ class Device:
             document["until_idle"] = False  # the server may hold the poll until there is a next run
         if asked:
             document["remembers"] = asked
+        if self._enrolment.untold:
+            document["capabilities"] = self._enrolment.capabilities
         reply = self._enrolment.patiently(
             lambda: self._connection.attempt_json(
                 "POST",
@@ -229,6 +238,8 @@ class Device:
                 shows=_answers_a_poll,
             )
         )
+        if reply.status < 400:
+            self._enrolment.untold = False
         for run in reply.ended_runs(asked):
             self._worker.memories.forget(run)
         self.active_runs = None
@@ -243,7 +254,7 @@ class Device:
         try:
             return Task.decode(reply.body), len(reply.body)
         except FormatVersionError as error:
-            self._trouble(f"The server hands out tasks of a newer kind: {error.message} Update edgefl on this device.")
+            self._trouble(f"The server hands out tasks of another protocol: {plain(str(error))}")
         except EdgeflError as error:
             self._trouble(f"The server hands out a task that cannot be read: {plain(str(error))}")
         return None, 0
@@ -267,7 +278,7 @@ class Device:
         else:
             report.result = f"refused: {reply.code}"
             self._report(f"The server refused the outcome of {outcome.task_id}: {reply.message}")
-            if outcome.status == OutcomeStatus.DONE and reply.code != "conflicting_outcome":
+            if outcome.status == OutcomeStatus.DONE and reply.code != Refusal.CONFLICTING_OUTCOME:
                 # The task is still open, and training again would give the same bytes again.
                 failed = given_up(outcome, reply.code)
                 message = failed.encode()
@@ -346,6 +357,10 @@ class Device:
 def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Callable[[Path], Trainer]:
     check_installed(runtime)  # before any work: a task that then could not be done would be kept from others
     return lambda path: ModelTrainer(TrainableModel(path, num_threads, runtime, threads_file=threads_file))
+
+
+def _runtimes(runtime: str) -> tuple[str, ...]:
+    return installed_runtimes() if runtime == "auto" else (runtime,)
 
 
 def _answers_a_poll(reply: Reply) -> bool:

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgefl.errors import AuthenticationError, InvalidSettingError
 from edgefl.version import __version__
+from edgefl.wire.messages import PROTOCOL_VERSION
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.identity import Identity
 from edgefl_device_runtime.agent.replies import NotReachedError, Reply
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.tasks import capabilities
 
-__all__ = ["Enrolment"]
+__all__ = ["Enrolment", "device_capabilities"]
+
+_ROUGHLY = 1 << 26
+"""Bytes; the exact number would tell devices apart."""
+
+
+def device_capabilities(runtimes: Sequence[str] | None) -> dict[str, Any]:
+    """Says what a server may want to know of this device before it hands out work.
+
+    Nothing of it tells who owns the device, nor anything about the data.
+
+    Args:
+        runtimes: the interpreters that may be used; None: it is not known what trains.
+    """
+    found: dict[str, Any] = {
+        "edgefl": __version__,
+        "protocol": PROTOCOL_VERSION,
+        **capabilities(),
+        "machine": platform.machine(),
+        "memory_bytes": -(-os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _ROUGHLY) * _ROUGHLY,
+    }
+    if runtimes is not None:
+        found["runtimes"] = list(runtimes)
+    return found
 
 
 class Enrolment:
@@ -24,11 +49,15 @@ class Enrolment:
         connection: to the server.
         state: where it is remembered.
         identity: the device's.
-        where: ``server``, ``population`` and ``certificate_pin``.
+        where: ``server``, ``population``, ``certificate_pin`` and ``public_key_pin``.
         token: from the operator; None: the device has taken part before.
+        capabilities: what the server is told that this device can do.
 
     Attributes:
         complete: whether this process has seen to it.
+        capabilities: as given.
+        untold: whether the server is still to be told them: without a token nobody enrols again, and this may be
+            another edgefl than the one that did.
     """
 
     def __init__(
@@ -38,8 +67,11 @@ class Enrolment:
         identity: Identity,
         where: Mapping[str, Any],
         token: str | None,
+        capabilities: Mapping[str, Any],
     ) -> None:
         self.complete = False
+        self.capabilities = dict(capabilities)
+        self.untold = False
         self._connection = connection
         self._state = state
         self._identity = identity
@@ -66,7 +98,7 @@ class Enrolment:
                     "This device has not taken part before, and got neither an invitation nor a token.",
                     hint="Ask the operator (`edgefl server invite`) and give --invitation, or set EDGEFL_TOKEN.",
                 )
-            self.complete = True
+            self.complete, self.untold = True, True
             return
         reply = self.patiently(self._ask_to_take_part)
         if reply.status in (403, 409):
@@ -96,8 +128,7 @@ class Enrolment:
                 "device_id": self._identity.device_id,
                 "secret_hash": self._identity.secret_hash,
                 "population": self._where["population"],
-                # What a server may want to know before it hands out work; nothing that tells who owns the device.
-                "capabilities": {"edgefl": __version__, **capabilities(), "machine": platform.machine()},
+                "capabilities": self.capabilities,
             },
             authorization=f"Bearer {self._token}",
             shows=lambda reply: reply.document.get("device_id") == self._identity.device_id,

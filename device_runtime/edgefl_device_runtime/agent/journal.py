@@ -84,7 +84,7 @@ class Journal:
     def doing(self, what: str, task: Task | None = None) -> None:
         """What the device does from now on, and for which task."""
         if task is not None:
-            self._task = {"task_id": task.task_id, "run": task.run, "round": task.round}
+            self._task = {"task_id": task.task_id, "run": task.run, "round": task.cohort}
         self._doing, self._share = what, None
         self._change(urgent=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgefl.errors import ProtocolError, ServerUnavailableError
 from edgefl.wire.messages import CONTROL_TYPE
+from edgefl.wire.refusals import Refusal
 
 __all__ = ["GONE", "AbandonedError", "NotReachedError", "Reply", "UnexpectedReplyError", "judged", "plain"]
 
@@ -178,8 +179,8 @@ def judged(reply: Reply, server: str, shows: Callable[[Reply], bool]) -> Reply:
 def _look(reply: Reply, server: str) -> tuple[str, str]:
     """What an answer looks like that counts as none: in a word, and in a sentence."""
     status = reply.status
-    if reply.code == "storage_full":
-        return "storage_full", f"{server} says that its disk is full (HTTP status {status})."
+    if reply.code == Refusal.STORAGE_FULL:
+        return Refusal.STORAGE_FULL, f"{server} says that its disk is full (HTTP status {status})."
     if reply.code and status >= 400:
         return f"error {reply.code}", f"{server} asks for patience (HTTP status {status}, {reply.code})."
     page = _page(reply)

@@ -24,7 +24,7 @@ class StateFolder:
 
     ======================  =====================================================================
     ``identity.json``       id and secret, mode 0600, made once
-    ``enrolment.json``      server, population and certificate pin, never the token
+    ``enrolment.json``      server, population and pins, never the token
     ``outcome.message``     a finished outcome that the server has not answered yet
     ``cache/``              models and weights by hash
     ``runs/``               what never leaves the device and belongs to a run: see `Memories`

@@ -13,9 +13,10 @@ from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import LocationParseError
+from urllib3.exceptions import LocationParseError, SSLError
 
-from edgefl.credentials import check_pin
+from edgefl.certificates import public_key_pin as pin_of_key
+from edgefl.credentials import check_pin, check_public_key_pin
 from edgefl.errors import InvalidSettingError
 from edgefl_device_runtime.agent.replies import plain
 from edgefl_device_runtime.agent.settings import Settings
@@ -123,7 +124,22 @@ class _Patient(HTTPConnection):
 
 
 class _PatientTls(_Patient, HTTPSConnection):
-    """The same over TLS."""
+    """The same over TLS; perhaps with one key only."""
+
+    def __init__(self, *arguments: Any, public_key_pin: str | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._public_key_pin = public_key_pin
+
+    def connect(self) -> None:
+        super().connect()
+        if self._public_key_pin is None:
+            return
+        # TLS has shown that the server holds the private key to this certificate, and nothing has been sent yet.
+        found = pin_of_key(self.sock.getpeercert(binary_form=True))  # type: ignore[union-attr]
+        if found != self._public_key_pin:
+            self.close()
+            raise SSLError(f"Fingerprints of the key did not match. Expected {self._public_key_pin}, got {found}")
+        self.is_verified = True
 
 
 class _Pool(urllib3.HTTPConnectionPool):
@@ -135,12 +151,12 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 
 
 def open_pool(
-    server: str, certificate_pin: str | None, settings: Settings, limits: Limits
+    server: str, certificate_pin: str | None, public_key_pin: str | None, settings: Settings, limits: Limits
 ) -> tuple[urllib3.HTTPConnectionPool, str]:
     """Connections to a server, and the path that its URL begins with.
 
     Raises:
-        InvalidSettingError: the URL or the pin is malformed.
+        InvalidSettingError: the URL or a pin is malformed.
     """
     try:
         url = urllib3.util.parse_url(server)
@@ -169,14 +185,18 @@ def open_pool(
         ],
     }
     if url.scheme == "http":
-        if certificate_pin:
+        if certificate_pin or public_key_pin:
             raise InvalidSettingError(
                 "A certificate pin needs an https:// server, got an http:// one.",
                 hint="Leave the pin out, or use the server's https:// address.",
             )
         return _Pool(url.host, url.port, **options), prefix
-    if certificate_pin is None:
-        return _TlsPool(url.host, url.port, **options), prefix
-    pin = check_pin(certificate_pin, "the device's settings", hint="The operator's invitation holds it.")
-    # The pin names the one certificate, so who signed it does not matter.
-    return _TlsPool(url.host, url.port, cert_reqs="CERT_NONE", assert_fingerprint=pin, **options), prefix
+    source, hint = "the device's settings", "The operator's invitation holds it."
+    if certificate_pin is not None:
+        options["assert_fingerprint"] = check_pin(certificate_pin, source, hint=hint)
+    if public_key_pin is not None:
+        options["public_key_pin"] = check_public_key_pin(public_key_pin, source, hint=hint)
+    if certificate_pin is not None or public_key_pin is not None:
+        # A pin names the one certificate or key, so who signed it does not matter.
+        options["cert_reqs"] = "CERT_NONE"
+    return _TlsPool(url.host, url.port, **options), prefix

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from edgefl.hashing import sha256
 from edgefl.wire.messages import CONTENT_TYPE
+from edgefl.wire.refusals import Refusal
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.replies import NotReachedError, Reply
 
@@ -80,7 +81,7 @@ class _Upload:
         before = self._offset
         if self._ask:
             asked = self._where()
-            if asked.code == "unknown_task":
+            if asked.code == Refusal.UNKNOWN_TASK:
                 return asked  # so it would say to the whole
             # Or a server that keeps no parts, or one that will say to the whole what it has against it.
             received = int(asked.document["received"]) if asked.status == 200 else 0
@@ -92,7 +93,7 @@ class _Upload:
             # What the server had before this attempt was more than before the last one: the line works.
             error.progress = error.progress or self._offset > before
             raise
-        if reply.status == 409 and reply.code in ("wrong_offset", "superseded"):
+        if reply.status == 409 and reply.code in (Refusal.WRONG_OFFSET, Refusal.SUPERSEDED):
             raise NotReachedError(
                 reply.code,
                 f"{self._connection.server} has another part of the outcome than expected ({reply.code}).",

@@ -41,6 +41,7 @@ from edgefl_device_runtime.tasks import (
     Remembered,
     Trainer,
     arrange,
+    check_deadline,
     check_fits,
     check_supported,
     memory_bytes,
@@ -110,6 +111,11 @@ class Worker:
         self._models.drop_parts(task.model_hash)
         self._weights.drop_parts(task.base_weights_hash, *(each.sha256 for each in task.extra_vectors))
         self.version = f"edgefl/{__version__}"
+        began = time.monotonic()
+
+        def in_time() -> None:
+            check_deadline(task, time.monotonic() - began)
+
         try:
             check_supported(task)  # this and what follows before `perform`: so that nothing is fetched in vain
             self._journal.doing("fetching the model", task)
@@ -121,7 +127,7 @@ class Worker:
             if kept := memory_bytes(task, trainer.manifest):
                 self.memories.check_room(kept)  # before the work, not after
             examples = self._examples(trainer.manifest)
-            told = _Told(task, trainer, examples, self._journal, self._report, self._connection.settings)
+            told = _Told(task, trainer, examples, in_time, self._journal, self._report, self._connection.settings)
 
             def check() -> None:
                 self._check()
@@ -172,6 +178,7 @@ class Worker:
     def _at_work(self, task: Task, lease: Lease, told: _Told) -> Iterator[None]:
         """Notes that the model is at work, around its doing so."""
         lease.check()
+        told.in_time()
         self._journal.doing("training")
         with self._trials.trial("run", task.model_hash) as told.survived:
             yield
@@ -236,6 +243,7 @@ class _Told:
 
     Attributes:
         survived: called first.
+        in_time: called next; raises when nobody waits for the task any more, which is then what became of it.
     """
 
     def __init__(
@@ -243,16 +251,18 @@ class _Told:
         task: Task,
         trainer: Trainer,
         examples: Examples,
+        in_time: Callable[[], None],
         journal: Journal,
         report: Callable[[str], None],
         settings: Settings,
     ) -> None:
-        self._title = f"Round {task.round} of {task.run}"
+        self._title = f"Round {task.cohort} of {task.run}"
         batch = task.batch_size or trainer.manifest.batch_size
         expected = task.epochs * -(-examples.rows // max(batch, 1))
         self._expected = min(expected, task.max_steps) if task.max_steps else expected
         self._trainer = trainer
         self.survived: Callable[[], None] = lambda: None
+        self.in_time = in_time
         self._journal = journal
         self._report = report
         self._pause = settings.progress_pause
@@ -261,6 +271,7 @@ class _Told:
 
     def __call__(self) -> None:
         self.survived()
+        self.in_time()
         loss = self._trainer.latest_loss
         self._step += 1
         self._journal.step(self._step, self._expected, loss)

@@ -12,8 +12,10 @@ No files, sockets or clocks: the agent is one way to get a task and its vectors 
 
 from edgefl_device_runtime.tasks.conditions import (
     MINIMUM_EXAMPLES,
+    DeadlinePassedError,
     TaskDeclinedError,
     capabilities,
+    check_deadline,
     check_enough,
     check_fits,
     check_supported,
@@ -30,6 +32,7 @@ __all__ = [
     "LONGEST_ASKED",
     "MINIMUM_EXAMPLES",
     "Arrays",
+    "DeadlinePassedError",
     "Examples",
     "MemoryLostError",
     "ModelTrainer",
@@ -43,6 +46,7 @@ __all__ = [
     "Training",
     "arrange",
     "capabilities",
+    "check_deadline",
     "check_enough",
     "check_fits",
     "check_supported",

@@ -10,7 +10,7 @@ from edgefl.algorithms import check_plain_sgd, correcting
 from edgefl.codecs import codec_names
 from edgefl.errors import EdgeflError, HashMismatchError, InvalidSettingError
 from edgefl.manifest import ModelManifest
-from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind
+from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind, Weighting
 from edgefl_device_runtime.tasks.corrections import learning_rate_of
 from edgefl_device_runtime.tasks.examples import Examples
 from edgefl_device_runtime.tasks.run_memory import LONGEST_ASKED
@@ -18,8 +18,10 @@ from edgefl_device_runtime.tasks.run_memory import LONGEST_ASKED
 __all__ = [
     "MINIMUM_EXAMPLES",
     "SUPPORTED_KINDS",
+    "DeadlinePassedError",
     "TaskDeclinedError",
     "capabilities",
+    "check_deadline",
     "check_enough",
     "check_fits",
     "check_supported",
@@ -44,9 +46,33 @@ class TaskDeclinedError(EdgeflError):
         self.reason = reason
 
 
+class DeadlinePassedError(EdgeflError):
+    """The task's deadline passed before it was done."""
+
+
 def capabilities() -> dict[str, list[str]]:
-    """Lists what this version can be asked for: ``codecs`` and ``kinds`` of tasks, by the protocol's names."""
-    return {"codecs": list(codec_names()), "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS]}
+    """Lists what this version can be asked for, by the protocol's names: see `edgefl.capabilities`."""
+    return {
+        "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS],
+        "corrections": [correction.name.lower() for correction in Correction],
+        "weightings": [weighting.name.lower() for weighting in Weighting],
+        "codecs": list(codec_names()),
+        "payloads": [],
+    }
+
+
+def check_deadline(task: Task, seconds: float) -> None:
+    """Makes sure that somebody still waits for the task.
+
+    Args:
+        task: with its deadline; 0: there is none.
+        seconds: since it was received.
+
+    Raises:
+        DeadlinePassedError: nobody does.
+    """
+    if 0 < task.deadline_seconds < seconds:
+        raise DeadlinePassedError(f"Its deadline of {task.deadline_seconds:g} s passed before it was done.")
 
 
 def check_supported(task: Task) -> None:
@@ -57,8 +83,13 @@ def check_supported(task: Task) -> None:
     """
     if task.kind not in SUPPORTED_KINDS:
         raise _unsupported(f"its kind is {task.kind!r}")
-    if task.codec not in codec_names():
-        raise _unsupported(f"its codec is {task.codec!r}")
+    for section, codec, _ in task.codecs:
+        if codec not in codec_names():
+            raise _unsupported(f"its codec of the section {section!r} is {codec!r}")
+    if not isinstance(task.weighting, Weighting):
+        raise _unsupported(f"its weighting is {task.weighting!r}")
+    if task.payloads:
+        raise _unsupported(f"it comes with {', '.join(each.name for each in task.payloads)}")
     if not isinstance(task.batch_policy, BatchPolicy):
         raise _unsupported(f"its batch policy is {task.batch_policy!r}")
     if task.optimizer_state != OptimizerState.RESET:

@@ -15,7 +15,8 @@ from edgefl.errors import (
     StorageError,
 )
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
-from edgefl_device_runtime.tasks.conditions import TaskDeclinedError
+from edgefl.wire.refusals import Refusal
+from edgefl_device_runtime.tasks.conditions import DeadlinePassedError, TaskDeclinedError
 from edgefl_device_runtime.tasks.run_memory import MemoryLostError
 
 __all__ = ["given_up", "reason_for", "refusal", "unfinished"]
@@ -52,12 +53,12 @@ def given_up(outcome: Outcome, refusal: str) -> Outcome:
         outcome: that was refused.
         refusal: the server's reason code.
     """
-    reasons = {
-        "not_finite": Reason.DIVERGED,
-        "norm_exceeded": Reason.DIVERGED,
-        "wrong_base_weights": Reason.HASH_MISMATCH,
-        "wrong_layout": Reason.HASH_MISMATCH,
-        "unknown_codec": Reason.UNSUPPORTED_TASK,
+    reasons: dict[str, Reason] = {
+        Refusal.NOT_FINITE: Reason.DIVERGED,
+        Refusal.NORM_EXCEEDED: Reason.DIVERGED,
+        Refusal.WRONG_BASE_WEIGHTS: Reason.HASH_MISMATCH,
+        Refusal.WRONG_LAYOUT: Reason.HASH_MISMATCH,
+        Refusal.UNKNOWN_CODEC: Reason.UNSUPPORTED_TASK,
     }
     return Outcome(
         task_id=outcome.task_id,
@@ -82,6 +83,7 @@ def reason_for(error: Exception) -> tuple[OutcomeStatus, Reason]:
         return OutcomeStatus.FAILED, Reason.OUT_OF_DISK if full else Reason.INTERNAL
     reasons: list[tuple[type[Exception], Reason]] = [
         (MemoryLostError, Reason.MEMORY_LOST),
+        (DeadlinePassedError, Reason.OUT_OF_TIME),
         (DataError, Reason.DATA_MISMATCH),
         (HashMismatchError, Reason.HASH_MISMATCH),
         (ModelFileError, Reason.UNSUPPORTED_MODEL),

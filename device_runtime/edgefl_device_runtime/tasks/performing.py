@@ -159,7 +159,7 @@ def _worked(
         done = trainer.evaluate(examples)
     elif task.kind == TaskKind.GRADIENT:
         done, gradient = trainer.gradient(task, examples)
-        sections = (Section.of("gradient", clipped(gradient, task.clip_norm), task.codec),)
+        sections = (Section.of("gradient", clipped(gradient, task.clip_norm), task.codec_of("gradient")),)
     else:
         done = trainer.train(task, examples, progress)
         delta = trainer.weights
@@ -207,7 +207,7 @@ def _check_received(task: Task, manifest: ModelManifest, received: Received) -> 
 
 def _sections(task: Task, manifest: ModelManifest, delta: Vector) -> tuple[Section, ...]:
     size = manifest.layout.weight_size
-    sections = [Section.of("delta", clipped(delta[:size], task.clip_norm), task.codec)]
+    sections = [Section.of("delta", clipped(delta[:size], task.clip_norm), task.codec_of("delta"))]
     if manifest.layout.statistic_size:
-        sections.append(Section.of("statistics", delta[size:], task.codec))
+        sections.append(Section.of("statistics", delta[size:], task.codec_of("statistics")))
     return tuple(sections)

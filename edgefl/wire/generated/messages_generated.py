@@ -31,6 +31,11 @@ class OptimizerState(object):
     keep = 1
 
 
+class Weighting(object):
+    examples = 0
+    uniform = 1
+
+
 class OutcomeStatus(object):
     done = 0
     declined = 1
@@ -52,6 +57,12 @@ class Reason(object):
     diverged = 11
     internal = 12
     memory_lost = 13
+
+
+class Elements(object):
+    floats = 0
+    integers = 1
+    bytes = 2
 
 
 class Body(object):
@@ -110,6 +121,159 @@ def NamedHashAddBytes(builder, bytes): builder.PrependUint64Slot(2, bytes, 0)
 def NamedHashEnd(builder): return builder.EndObject()
 
 
+class SectionCodec(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = SectionCodec()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsSectionCodec(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def SectionCodecBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x45\x46\x4C\x4D", size_prefixed=size_prefixed)
+
+    # SectionCodec
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # SectionCodec
+    def Section(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # SectionCodec
+    def Codec(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # SectionCodec
+    def Seed(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def SectionCodecStart(builder): builder.StartObject(3)
+def SectionCodecAddSection(builder, section): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(section), 0)
+def SectionCodecAddCodec(builder, codec): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(codec), 0)
+def SectionCodecAddSeed(builder, seed): builder.PrependUint64Slot(2, seed, 0)
+def SectionCodecEnd(builder): return builder.EndObject()
+
+
+class Section(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Section()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsSection(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def SectionBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x45\x46\x4C\x4D", size_prefixed=size_prefixed)
+
+    # Section
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Section
+    def Name(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # Section
+    def Elements(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+    # Section
+    def Codec(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # Section
+    def Length(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Section
+    def Modulus(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # Section
+    def Payload(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            a = self._tab.Vector(o)
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, a + flatbuffers.number_types.UOffsetTFlags.py_type(j * 1))
+        return 0
+
+    # Section
+    def PayloadAsNumpy(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.GetVectorAsNumpy(flatbuffers.number_types.Uint8Flags, o)
+        return 0
+
+    # Section
+    def PayloadLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # Section
+    def PayloadIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        return o == 0
+
+    # Section
+    def Digest(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(16))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+def SectionStart(builder): builder.StartObject(7)
+def SectionAddName(builder, name): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(name), 0)
+def SectionAddElements(builder, elements): builder.PrependUint8Slot(1, elements, 0)
+def SectionAddCodec(builder, codec): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(codec), 0)
+def SectionAddLength(builder, length): builder.PrependUint32Slot(3, length, 0)
+def SectionAddModulus(builder, modulus): builder.PrependUint64Slot(4, modulus, 0)
+def SectionAddPayload(builder, payload): builder.PrependUOffsetTRelativeSlot(5, flatbuffers.number_types.UOffsetTFlags.py_type(payload), 0)
+def SectionStartPayloadVector(builder, numElems): return builder.StartVector(1, numElems, 1)
+def SectionAddDigest(builder, digest): builder.PrependUOffsetTRelativeSlot(6, flatbuffers.number_types.UOffsetTFlags.py_type(digest), 0)
+def SectionEnd(builder): return builder.EndObject()
+
+
 class Task(object):
     __slots__ = ['_tab']
 
@@ -147,148 +311,113 @@ class Task(object):
         return None
 
     # Task
-    def Round(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
-        return 0
-
-    # Task
-    def Phase(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
-        return 0
-
-    # Task
     def TaskId(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
         if o != 0:
             return self._tab.String(o + self._tab.Pos)
         return None
 
     # Task
     def Kind(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
         if o != 0:
             return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
         return 0
 
     # Task
-    def ModelHash(self):
+    def Schedule(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # Task
+    def Version(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Task
+    def Cohort(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(16))
         if o != 0:
-            return self._tab.String(o + self._tab.Pos)
-        return None
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
 
     # Task
-    def GraphHash(self):
+    def Fold(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(18))
         if o != 0:
-            return self._tab.String(o + self._tab.Pos)
-        return None
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
 
     # Task
-    def LayoutHash(self):
+    def Session(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(20))
         if o != 0:
             return self._tab.String(o + self._tab.Pos)
         return None
 
     # Task
-    def BaseWeightsHash(self):
+    def MinimumCohort(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(22))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Task
+    def Weighting(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(24))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+    # Task
+    def ModelHash(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
         if o != 0:
             return self._tab.String(o + self._tab.Pos)
         return None
 
     # Task
-    def Seed(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(24))
+    def ModelBytes(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
         if o != 0:
             return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
         return 0
 
     # Task
-    def Epochs(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
-        return 0
-
-    # Task
-    def MaxSteps(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
-        return 0
-
-    # Task
-    def MaxSeconds(self):
+    def GraphHash(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
-        return 0.0
-
-    # Task
-    def BatchPolicy(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(32))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
-        return 0
-
-    # Task
-    def BatchSize(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(34))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
-        return 0
-
-    # Task
-    def LearningRate(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(36))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
-        return float('nan')
-
-    # Task
-    def OptimizerState(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(38))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
-        return 0
-
-    # Task
-    def Mu(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(40))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
-        return 0.0
-
-    # Task
-    def ClipNorm(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(42))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
-        return 0.0
-
-    # Task
-    def Codec(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(44))
         if o != 0:
             return self._tab.String(o + self._tab.Pos)
         return None
 
     # Task
-    def DeadlineSeconds(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(46))
+    def LayoutHash(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(32))
         if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
-        return 0.0
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # Task
+    def BaseWeightsHash(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(34))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # Task
+    def BaseWeightsBytes(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(36))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
 
     # Task
     def ExtraVectors(self, j):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(48))
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(38))
         if o != 0:
             x = self._tab.Vector(o)
             x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
@@ -300,161 +429,193 @@ class Task(object):
 
     # Task
     def ExtraVectorsLength(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(48))
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(38))
         if o != 0:
             return self._tab.VectorLen(o)
         return 0
 
     # Task
     def ExtraVectorsIsNone(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(48))
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(38))
         return o == 0
 
     # Task
-    def Correction(self):
+    def Payloads(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(40))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
+            x = self._tab.Indirect(x)
+            obj = Section()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # Task
+    def PayloadsLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(40))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # Task
+    def PayloadsIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(40))
+        return o == 0
+
+    # Task
+    def Continues(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(42))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # Task
+    def Seed(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(44))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # Task
+    def Epochs(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(46))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Task
+    def MaxSteps(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(48))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Task
+    def MaxSeconds(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(50))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
+
+    # Task
+    def BatchPolicy(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(52))
         if o != 0:
             return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
         return 0
 
     # Task
-    def Continues(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(52))
-        if o != 0:
-            return self._tab.String(o + self._tab.Pos)
-        return None
-
-    # Task
-    def ModelBytes(self):
+    def BatchSize(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(54))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
-        return 0
-
-    # Task
-    def BaseWeightsBytes(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(56))
-        if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
-        return 0
-
-def TaskStart(builder): builder.StartObject(27)
-def TaskAddPopulation(builder, population): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(population), 0)
-def TaskAddRun(builder, run): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(run), 0)
-def TaskAddRound(builder, round): builder.PrependUint32Slot(2, round, 0)
-def TaskAddPhase(builder, phase): builder.PrependUint32Slot(3, phase, 0)
-def TaskAddTaskId(builder, taskId): builder.PrependUOffsetTRelativeSlot(4, flatbuffers.number_types.UOffsetTFlags.py_type(taskId), 0)
-def TaskAddKind(builder, kind): builder.PrependUint8Slot(5, kind, 0)
-def TaskAddModelHash(builder, modelHash): builder.PrependUOffsetTRelativeSlot(6, flatbuffers.number_types.UOffsetTFlags.py_type(modelHash), 0)
-def TaskAddGraphHash(builder, graphHash): builder.PrependUOffsetTRelativeSlot(7, flatbuffers.number_types.UOffsetTFlags.py_type(graphHash), 0)
-def TaskAddLayoutHash(builder, layoutHash): builder.PrependUOffsetTRelativeSlot(8, flatbuffers.number_types.UOffsetTFlags.py_type(layoutHash), 0)
-def TaskAddBaseWeightsHash(builder, baseWeightsHash): builder.PrependUOffsetTRelativeSlot(9, flatbuffers.number_types.UOffsetTFlags.py_type(baseWeightsHash), 0)
-def TaskAddSeed(builder, seed): builder.PrependUint64Slot(10, seed, 0)
-def TaskAddEpochs(builder, epochs): builder.PrependUint32Slot(11, epochs, 0)
-def TaskAddMaxSteps(builder, maxSteps): builder.PrependUint32Slot(12, maxSteps, 0)
-def TaskAddMaxSeconds(builder, maxSeconds): builder.PrependFloat32Slot(13, maxSeconds, 0.0)
-def TaskAddBatchPolicy(builder, batchPolicy): builder.PrependUint8Slot(14, batchPolicy, 0)
-def TaskAddBatchSize(builder, batchSize): builder.PrependUint32Slot(15, batchSize, 0)
-def TaskAddLearningRate(builder, learningRate): builder.PrependFloat32Slot(16, learningRate, float('nan'))
-def TaskAddOptimizerState(builder, optimizerState): builder.PrependUint8Slot(17, optimizerState, 0)
-def TaskAddMu(builder, mu): builder.PrependFloat32Slot(18, mu, 0.0)
-def TaskAddClipNorm(builder, clipNorm): builder.PrependFloat32Slot(19, clipNorm, 0.0)
-def TaskAddCodec(builder, codec): builder.PrependUOffsetTRelativeSlot(20, flatbuffers.number_types.UOffsetTFlags.py_type(codec), 0)
-def TaskAddDeadlineSeconds(builder, deadlineSeconds): builder.PrependFloat32Slot(21, deadlineSeconds, 0.0)
-def TaskAddExtraVectors(builder, extraVectors): builder.PrependUOffsetTRelativeSlot(22, flatbuffers.number_types.UOffsetTFlags.py_type(extraVectors), 0)
-def TaskStartExtraVectorsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
-def TaskAddCorrection(builder, correction): builder.PrependUint8Slot(23, correction, 0)
-def TaskAddContinues(builder, continues): builder.PrependUOffsetTRelativeSlot(24, flatbuffers.number_types.UOffsetTFlags.py_type(continues), 0)
-def TaskAddModelBytes(builder, modelBytes): builder.PrependUint64Slot(25, modelBytes, 0)
-def TaskAddBaseWeightsBytes(builder, baseWeightsBytes): builder.PrependUint64Slot(26, baseWeightsBytes, 0)
-def TaskEnd(builder): return builder.EndObject()
-
-
-class Section(object):
-    __slots__ = ['_tab']
-
-    @classmethod
-    def GetRootAs(cls, buf, offset=0):
-        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
-        x = Section()
-        x.Init(buf, n + offset)
-        return x
-
-    @classmethod
-    def GetRootAsSection(cls, buf, offset=0):
-        """This method is deprecated. Please switch to GetRootAs."""
-        return cls.GetRootAs(buf, offset)
-    @classmethod
-    def SectionBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
-        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x45\x46\x4C\x4D", size_prefixed=size_prefixed)
-
-    # Section
-    def Init(self, buf, pos):
-        self._tab = flatbuffers.table.Table(buf, pos)
-
-    # Section
-    def Name(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
-        if o != 0:
-            return self._tab.String(o + self._tab.Pos)
-        return None
-
-    # Section
-    def Codec(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
-        if o != 0:
-            return self._tab.String(o + self._tab.Pos)
-        return None
-
-    # Section
-    def Length(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
         if o != 0:
             return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
         return 0
 
-    # Section
-    def Payload(self, j):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+    # Task
+    def LearningRate(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(56))
         if o != 0:
-            a = self._tab.Vector(o)
-            return self._tab.Get(flatbuffers.number_types.Uint8Flags, a + flatbuffers.number_types.UOffsetTFlags.py_type(j * 1))
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return float('nan')
+
+    # Task
+    def OptimizerState(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(58))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
         return 0
 
-    # Section
-    def PayloadAsNumpy(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+    # Task
+    def Correction(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(60))
         if o != 0:
-            return self._tab.GetVectorAsNumpy(flatbuffers.number_types.Uint8Flags, o)
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
         return 0
 
-    # Section
-    def PayloadLength(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+    # Task
+    def Mu(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(62))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
+
+    # Task
+    def ClipNorm(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(64))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
+
+    # Task
+    def Codecs(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(66))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
+            x = self._tab.Indirect(x)
+            obj = SectionCodec()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # Task
+    def CodecsLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(66))
         if o != 0:
             return self._tab.VectorLen(o)
         return 0
 
-    # Section
-    def PayloadIsNone(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+    # Task
+    def CodecsIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(66))
         return o == 0
 
-    # Section
-    def Digest(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+    # Task
+    def DeadlineSeconds(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(68))
         if o != 0:
-            return self._tab.String(o + self._tab.Pos)
-        return None
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
 
-def SectionStart(builder): builder.StartObject(5)
-def SectionAddName(builder, name): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(name), 0)
-def SectionAddCodec(builder, codec): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(codec), 0)
-def SectionAddLength(builder, length): builder.PrependUint32Slot(2, length, 0)
-def SectionAddPayload(builder, payload): builder.PrependUOffsetTRelativeSlot(3, flatbuffers.number_types.UOffsetTFlags.py_type(payload), 0)
-def SectionStartPayloadVector(builder, numElems): return builder.StartVector(1, numElems, 1)
-def SectionAddDigest(builder, digest): builder.PrependUOffsetTRelativeSlot(4, flatbuffers.number_types.UOffsetTFlags.py_type(digest), 0)
-def SectionEnd(builder): return builder.EndObject()
+def TaskStart(builder): builder.StartObject(33)
+def TaskAddPopulation(builder, population): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(population), 0)
+def TaskAddRun(builder, run): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(run), 0)
+def TaskAddTaskId(builder, taskId): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(taskId), 0)
+def TaskAddKind(builder, kind): builder.PrependUint8Slot(3, kind, 0)
+def TaskAddSchedule(builder, schedule): builder.PrependUOffsetTRelativeSlot(4, flatbuffers.number_types.UOffsetTFlags.py_type(schedule), 0)
+def TaskAddVersion(builder, version): builder.PrependUint32Slot(5, version, 0)
+def TaskAddCohort(builder, cohort): builder.PrependUint32Slot(6, cohort, 0)
+def TaskAddFold(builder, fold): builder.PrependUint32Slot(7, fold, 0)
+def TaskAddSession(builder, session): builder.PrependUOffsetTRelativeSlot(8, flatbuffers.number_types.UOffsetTFlags.py_type(session), 0)
+def TaskAddMinimumCohort(builder, minimumCohort): builder.PrependUint32Slot(9, minimumCohort, 0)
+def TaskAddWeighting(builder, weighting): builder.PrependUint8Slot(10, weighting, 0)
+def TaskAddModelHash(builder, modelHash): builder.PrependUOffsetTRelativeSlot(11, flatbuffers.number_types.UOffsetTFlags.py_type(modelHash), 0)
+def TaskAddModelBytes(builder, modelBytes): builder.PrependUint64Slot(12, modelBytes, 0)
+def TaskAddGraphHash(builder, graphHash): builder.PrependUOffsetTRelativeSlot(13, flatbuffers.number_types.UOffsetTFlags.py_type(graphHash), 0)
+def TaskAddLayoutHash(builder, layoutHash): builder.PrependUOffsetTRelativeSlot(14, flatbuffers.number_types.UOffsetTFlags.py_type(layoutHash), 0)
+def TaskAddBaseWeightsHash(builder, baseWeightsHash): builder.PrependUOffsetTRelativeSlot(15, flatbuffers.number_types.UOffsetTFlags.py_type(baseWeightsHash), 0)
+def TaskAddBaseWeightsBytes(builder, baseWeightsBytes): builder.PrependUint64Slot(16, baseWeightsBytes, 0)
+def TaskAddExtraVectors(builder, extraVectors): builder.PrependUOffsetTRelativeSlot(17, flatbuffers.number_types.UOffsetTFlags.py_type(extraVectors), 0)
+def TaskStartExtraVectorsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def TaskAddPayloads(builder, payloads): builder.PrependUOffsetTRelativeSlot(18, flatbuffers.number_types.UOffsetTFlags.py_type(payloads), 0)
+def TaskStartPayloadsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def TaskAddContinues(builder, continues): builder.PrependUOffsetTRelativeSlot(19, flatbuffers.number_types.UOffsetTFlags.py_type(continues), 0)
+def TaskAddSeed(builder, seed): builder.PrependUint64Slot(20, seed, 0)
+def TaskAddEpochs(builder, epochs): builder.PrependUint32Slot(21, epochs, 0)
+def TaskAddMaxSteps(builder, maxSteps): builder.PrependUint32Slot(22, maxSteps, 0)
+def TaskAddMaxSeconds(builder, maxSeconds): builder.PrependFloat32Slot(23, maxSeconds, 0.0)
+def TaskAddBatchPolicy(builder, batchPolicy): builder.PrependUint8Slot(24, batchPolicy, 0)
+def TaskAddBatchSize(builder, batchSize): builder.PrependUint32Slot(25, batchSize, 0)
+def TaskAddLearningRate(builder, learningRate): builder.PrependFloat32Slot(26, learningRate, float('nan'))
+def TaskAddOptimizerState(builder, optimizerState): builder.PrependUint8Slot(27, optimizerState, 0)
+def TaskAddCorrection(builder, correction): builder.PrependUint8Slot(28, correction, 0)
+def TaskAddMu(builder, mu): builder.PrependFloat32Slot(29, mu, 0.0)
+def TaskAddClipNorm(builder, clipNorm): builder.PrependFloat32Slot(30, clipNorm, 0.0)
+def TaskAddCodecs(builder, codecs): builder.PrependUOffsetTRelativeSlot(31, flatbuffers.number_types.UOffsetTFlags.py_type(codecs), 0)
+def TaskStartCodecsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def TaskAddDeadlineSeconds(builder, deadlineSeconds): builder.PrependFloat32Slot(32, deadlineSeconds, 0.0)
+def TaskEnd(builder): return builder.EndObject()
 
 
 class MetricState(object):

@@ -16,7 +16,7 @@ from edgefl_server.aggregation.schedules import (
     Standing,
     schedule_for,
 )
-from edgefl_server.aggregation.seeds import task_seed
+from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings, run_settings, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
@@ -53,6 +53,7 @@ __all__ = [
     "Updates",
     "after_failure",
     "after_fold",
+    "codec_seed",
     "decode_outcome",
     "finalise",
     "fold",

@@ -1,4 +1,4 @@
-"""What a model file says about its devices' outcomes: sizes of metric states, and which are variances."""
+"""What a model file says about its devices and their outcomes: runtimes, sizes of metric states, variances."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import LOSS_STATES
+from edgefl.targets import ALL
 
 __all__ = ["ModelLimits"]
 
@@ -25,11 +26,13 @@ class ModelLimits:
         batch_size: rows of a full batch; 0: not known.
         states: elements of every state of the loss and the metrics, by name.
         variances: ``[start, stop)`` of every parameter in the statistic section that cannot be negative.
+        target: the runtimes that the file was made for, a name of `edgefl.targets`.
     """
 
     batch_size: int = 0
     states: Mapping[str, int] = field(default_factory=dict)
     variances: tuple[tuple[int, int], ...] = ()
+    target: str = ALL
 
     @classmethod
     def of(cls, manifest: ModelManifest) -> ModelLimits:
@@ -51,6 +54,7 @@ class ModelLimits:
                 for each in layout
                 if each.role == "statistic" and any(map(_VARIANCE.search, (each.name, each.keras_path)))
             ),
+            manifest.target,
         )
 
     def most_rows(self, num_examples: int) -> float:
@@ -66,6 +70,7 @@ class ModelLimits:
             "batch_size": self.batch_size,
             "states": dict(self.states),
             "variances": [list(each) for each in self.variances],
+            "target": self.target,
         }
 
     @classmethod
@@ -75,4 +80,5 @@ class ModelLimits:
             document.get("batch_size", 0),
             document.get("states", dict.fromkeys(LOSS_STATES, 1)),
             tuple((start, stop) for start, stop in document.get("variances", ())),
+            document.get("target", ALL),
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgefl.wire.messages import ExtraVector, Task
+from edgefl.wire.messages import Correction, ExtraVector, SectionCodec, Task, Weighting
 from edgefl_server.aggregation.schedules import Assignment
-from edgefl_server.aggregation.seeds import task_seed
+from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies.base import Demand
 
@@ -34,17 +34,21 @@ class TaskSource:
     Attributes:
         population: whose devices train.
         run: the run's id.
+        version: the number of the version of the weights that they start from.
         cohort: the number of the cohort.
+        fold: the number of the fold in which their outcomes are to be merged.
         model: the model file.
         graph_hash: of its graph.
         layout_hash: of its parameters.
-        base: the version of the weights that they start from.
+        base: the weights of the version.
         vectors: what else is to be fetched, by the names that `named_vectors` gives.
     """
 
     population: str
     run: str
+    version: int
     cohort: int
+    fold: int
     model: Blob
     graph_hash: str
     layout_hash: str
@@ -80,16 +84,23 @@ def task_for(
         seconds_left: how long it may still take.
         continues: the device's latest task of the run that is part of the weights; empty: none is.
     """
+    seed = task_seed(settings.seed, source.cohort, assignment.device)
     return Task(
         population=source.population,
         run=source.run,
-        round=source.cohort,
+        version=source.version,
+        cohort=source.cohort,
+        fold=source.fold,
+        schedule=settings.schedule,
+        minimum_cohort=settings.effective_minimum,
+        # As in the papers of the algorithms with a correction, whose sums go over devices.
+        weighting=Weighting.EXAMPLES if demand.correction is Correction.NONE else Weighting.UNIFORM,
         task_id=task_id_of(source.run, source.cohort, assignment),
         model_hash=source.model.sha256,
         graph_hash=source.graph_hash,
         layout_hash=source.layout_hash,
         base_weights_hash=source.base.sha256,
-        seed=task_seed(settings.seed, source.cohort, assignment.device),
+        seed=seed,
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
@@ -100,7 +111,7 @@ def task_for(
         extra_vectors=source.vectors,
         continues=continues,
         clip_norm=settings.clip_norm,
-        codec=settings.codec,
+        codecs=tuple(SectionCodec(name, settings.codec, codec_seed(seed, name)) for name in demand.sections),
         # At least a second: 0 would say that there is no deadline.
         deadline_seconds=max(1.0, seconds_left),
         model_bytes=source.model.bytes,

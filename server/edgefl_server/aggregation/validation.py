@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.codecs import codec_names
-from edgefl.errors import CodecError, EdgeflError, HashMismatchError, OutcomeRefusedError
-from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Section
+from edgefl.errors import CodecError, EdgeflError, FormatVersionError, HashMismatchError, OutcomeRefusedError
+from edgefl.wire.messages import Elements, Outcome, OutcomeStatus, Reason, Section
+from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.updates import Update
 
@@ -53,12 +54,14 @@ def decode_outcome(data: bytes | memoryview) -> Outcome:
     """Reads bytes from a device.
 
     Raises:
-        OutcomeRefusedError: ``malformed``.
+        OutcomeRefusedError: ``malformed``, or ``wrong_protocol``.
     """
     try:
         return Outcome.decode(data)
+    except FormatVersionError as error:
+        raise OutcomeRefusedError(Refusal.WRONG_PROTOCOL, error.message, hint=error.hint) from error
     except EdgeflError as error:
-        raise OutcomeRefusedError("malformed", error.message, hint=error.hint) from error
+        raise OutcomeRefusedError(Refusal.MALFORMED, error.message, hint=error.hint) from error
 
 
 def validate(outcome: Outcome, expected: Expectation) -> Update | None:
@@ -75,12 +78,12 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         OutcomeRefusedError: with the reason code of docs/protocol.md.
     """
     if outcome.task_id != expected.task_id:
-        raise _refused("wrong_task", "task", expected.task_id, outcome.task_id)
+        raise _refused(Refusal.WRONG_TASK, "task", expected.task_id, outcome.task_id)
     _check_metrics(outcome)
     least = 1 if outcome.status == OutcomeStatus.DONE else 0
     if not least <= outcome.num_examples <= _MAX_EXAMPLES:
         raise OutcomeRefusedError(
-            "bad_num_examples", f"num_examples expects {least} to {_MAX_EXAMPLES}, got {outcome.num_examples}."
+            Refusal.BAD_NUM_EXAMPLES, f"num_examples expects {least} to {_MAX_EXAMPLES}, got {outcome.num_examples}."
         )
     if expected.limits is not None:
         _check_states(outcome, expected.limits)
@@ -88,9 +91,11 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         _check_unfinished(outcome)
         return None
     if outcome.base_weights_hash != expected.base_weights_hash:
-        raise _refused("wrong_base_weights", "base weights", expected.base_weights_hash, outcome.base_weights_hash)
+        raise _refused(
+            Refusal.WRONG_BASE_WEIGHTS, "base weights", expected.base_weights_hash, outcome.base_weights_hash
+        )
     if outcome.layout_hash != expected.layout_hash:
-        raise _refused("wrong_layout", "layout", expected.layout_hash, outcome.layout_hash)
+        raise _refused(Refusal.WRONG_LAYOUT, "layout", expected.layout_hash, outcome.layout_hash)
     sizes = {
         name: expected.statistic_size if name == "statistics" else expected.weight_size
         for name in expected.sections
@@ -99,17 +104,19 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
     names = [section.name for section in outcome.sections]
     if sorted(names) != sorted(sizes):
         raise OutcomeRefusedError(
-            "malformed", f"Expected the sections {', '.join(sizes)}, got {_shorten(', '.join(names)) or 'none'}."
+            Refusal.MALFORMED, f"Expected the sections {', '.join(sizes)}, got {_shorten(', '.join(names)) or 'none'}."
         )
     vectors = {section.name: _vector(section, sizes[section.name]) for section in outcome.sections}
     for name in sizes:
         norm = weight_norm(vectors[name]) if name != "statistics" else 0.0
         if norm > expected.max_norm:
             raise OutcomeRefusedError(
-                "norm_exceeded", f"The L2 norm of {name!r} expects at most {expected.max_norm:g}, got {norm:g}."
+                Refusal.NORM_EXCEEDED, f"The L2 norm of {name!r} expects at most {expected.max_norm:g}, got {norm:g}."
             )
     if "statistics" in vectors and np.abs(vectors["statistics"]).max(initial=0.0) > _LARGEST_STATISTIC:
-        raise OutcomeRefusedError("norm_exceeded", f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size.")
+        raise OutcomeRefusedError(
+            Refusal.NORM_EXCEEDED, f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size."
+        )
     return Update(outcome.task_id, outcome.num_examples, vectors, metrics=outcome.metrics)
 
 
@@ -121,26 +128,28 @@ def weight_norm(vector: NDArray[np.float32]) -> float:
 
 def _check_unfinished(outcome: Outcome) -> None:
     if outcome.status not in (OutcomeStatus.DECLINED, OutcomeStatus.FAILED):
-        raise OutcomeRefusedError("malformed", f"Unknown outcome status {outcome.status:d}.")
+        raise OutcomeRefusedError(Refusal.MALFORMED, f"Unknown outcome status {outcome.status:d}.")
     if outcome.reason == Reason.NONE:
-        raise OutcomeRefusedError("malformed", "An outcome that is not done expects a reason, got none.")
+        raise OutcomeRefusedError(Refusal.MALFORMED, "An outcome that is not done expects a reason, got none.")
     if outcome.sections:
-        raise OutcomeRefusedError("malformed", "An outcome that is not done expects no sections.")
+        raise OutcomeRefusedError(Refusal.MALFORMED, "An outcome that is not done expects no sections.")
 
 
 def _check_metrics(outcome: Outcome) -> None:
     if len(outcome.metrics) > _MAX_METRICS:
         raise OutcomeRefusedError(
-            "malformed", f"Expected at most {_MAX_METRICS} metric states, got {len(outcome.metrics)}."
+            Refusal.MALFORMED, f"Expected at most {_MAX_METRICS} metric states, got {len(outcome.metrics)}."
         )
     for state in outcome.metrics:
         if not 0 < len(state.name) <= _MAX_NAME or len(state.values) > _MAX_METRIC_VALUES:
-            raise OutcomeRefusedError("malformed", f"The metric state {_shorten(state.name)!r} is too long.")
+            raise OutcomeRefusedError(Refusal.MALFORMED, f"The metric state {_shorten(state.name)!r} is too long.")
         if not all(map(math.isfinite, state.values)):
-            raise OutcomeRefusedError("not_finite", f"The metric state {_shorten(state.name)!r} has NaN or infinity.")
+            raise OutcomeRefusedError(
+                Refusal.NOT_FINITE, f"The metric state {_shorten(state.name)!r} has NaN or infinity."
+            )
     names = [state.name for state in outcome.metrics]
     if len(set(names)) != len(names):
-        raise OutcomeRefusedError("malformed", "A metric state comes more than once.")
+        raise OutcomeRefusedError(Refusal.MALFORMED, "A metric state comes more than once.")
 
 
 def _check_states(outcome: Outcome, limits: ModelLimits) -> None:
@@ -148,42 +157,45 @@ def _check_states(outcome: Outcome, limits: ModelLimits) -> None:
         wanted = limits.states.get(state.name)
         if wanted is not None and len(state.values) != wanted:
             raise OutcomeRefusedError(
-                "bad_metrics",
+                Refusal.BAD_METRICS,
                 f"The metric state {_shorten(state.name)!r} expects {wanted} elements, got {len(state.values)}.",
             )
         if any(abs(value) > _LARGEST_STATE for value in state.values):
             raise OutcomeRefusedError(
-                "bad_metrics", f"The metric state {_shorten(state.name)!r} expects at most {_LARGEST_STATE:g} in size."
+                Refusal.BAD_METRICS,
+                f"The metric state {_shorten(state.name)!r} expects at most {_LARGEST_STATE:g} in size.",
             )
         most = limits.most_rows(outcome.num_examples)
         if state.name == "rows" and outcome.status == OutcomeStatus.DONE and not 0 <= state.values[0] <= most:
             raise OutcomeRefusedError(
-                "bad_metrics",
+                Refusal.BAD_METRICS,
                 f"The metric state 'rows' expects 0 to {most:g} with {outcome.num_examples} examples, "
                 f"got {state.values[0]:g}.",
             )
 
 
 def _vector(section: Section, size: int) -> NDArray[np.float32]:
+    if section.elements != Elements.FLOATS:
+        raise OutcomeRefusedError(Refusal.MALFORMED, f"Section {section.name!r} expects floats, got something else.")
     if section.codec not in codec_names():
         raise OutcomeRefusedError(
-            "unknown_codec",
+            Refusal.UNKNOWN_CODEC,
             f"Section {section.name!r} expects a codec among {', '.join(codec_names())}, "
             f"got {_shorten(section.codec)!r}.",
         )
     if section.length != size:
         raise OutcomeRefusedError(
-            "wrong_length", f"Section {section.name!r} expects {size} elements, got {section.length}."
+            Refusal.WRONG_LENGTH, f"Section {section.name!r} expects {size} elements, got {section.length}."
         )
     try:
         vector = section.vector()
     except HashMismatchError as error:
-        raise OutcomeRefusedError("wrong_digest", error.message) from error
+        raise OutcomeRefusedError(Refusal.WRONG_DIGEST, error.message) from error
     except CodecError as error:
-        raise OutcomeRefusedError("wrong_length", error.message) from error
+        raise OutcomeRefusedError(Refusal.WRONG_LENGTH, error.message) from error
     if not np.isfinite(vector).all():
         raise OutcomeRefusedError(
-            "not_finite",
+            Refusal.NOT_FINITE,
             f"Section {section.name!r} has {np.count_nonzero(~np.isfinite(vector))} elements that are NaN or infinite.",
             hint="Training diverged on the device: a smaller learning rate or clipping may help.",
         )

@@ -9,6 +9,7 @@ import anyio
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgefl.wire.refusals import Refusal
 from edgefl_server.http.errors import response
 from edgefl_server.http.protocol import MAX_HEADER_BYTES
 
@@ -60,12 +61,14 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         if len(scope["headers"]) > _MOST_HEADERS:
-            answer = response(431, "too_large", f"A request has at most {_MOST_HEADERS} headers.")
+            answer = response(431, Refusal.TOO_LARGE, f"A request has at most {_MOST_HEADERS} headers.")
             await answer(scope, receive, send)
             return
         if _header_bytes(scope) > MAX_HEADER_BYTES:
             # The protocol only bounds a header that has not come whole.
-            await response(431, "too_large", f"A header has at most {MAX_HEADER_BYTES} bytes.")(scope, receive, send)
+            await response(431, Refusal.TOO_LARGE, f"A header has at most {MAX_HEADER_BYTES} bytes.")(
+                scope, receive, send
+            )
             return
         limit = self._limit_of(scope["method"], scope["path"])
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
@@ -86,7 +89,7 @@ class BodyLimit:
                 with anyio.fail_after(max(0.0, min(self._silence_seconds, left))):
                     message = await receive()
             except TimeoutError:
-                refusal = response(408, "too_slow", "The body stopped coming, or comes too slowly.")
+                refusal = response(408, Refusal.TOO_SLOW, "The body stopped coming, or comes too slowly.")
                 refusal.headers["Connection"] = "close"
                 raise _RefusedError from None
             # Only what the client takes counts, not what this server does in between.
@@ -121,4 +124,4 @@ def _header_bytes(scope: Scope) -> int:
 
 
 def _too_large(limit: int) -> JSONResponse:
-    return response(413, "too_large", f"The body expects at most {limit} bytes, got more.")
+    return response(413, Refusal.TOO_LARGE, f"The body expects at most {limit} bytes, got more.")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from edgefl.wire.messages import CONTROL_TYPE
+from edgefl.wire.refusals import Refusal
 from edgefl_server.http.errors import error_body
 
 __all__ = ["Acceptor", "Connections", "Place", "most_connections", "raise_file_limit"]
@@ -274,7 +275,7 @@ class Acceptor:
 
 
 def _overloaded() -> bytes:
-    body = json.dumps(error_body("overloaded", "The server has as many connections as it can hold.")).encode()
+    body = json.dumps(error_body(Refusal.OVERLOADED, "The server has as many connections as it can hold.")).encode()
     head = (
         "HTTP/1.1 503 Service Unavailable",
         f"Content-Type: {CONTROL_TYPE}",

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from edgefl.wire.messages import Task
+from edgefl.wire.refusals import Refusal
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.receiving import Receiving
 from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
@@ -107,7 +108,7 @@ def not_the_operator() -> RequestError:
     """What is answered to whoever has not the operator's token."""
     return RequestError(
         401,
-        "wrong_token",
+        Refusal.WRONG_TOKEN,
         "This needs the operator's token.",
         "It is in operator.json of the server's state folder; pass --state, or set EDGEFL_ADMIN_TOKEN.",
     )

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from edgefl.errors import storage_error
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
+from edgefl.wire.refusals import Refusal
 from edgefl_server.http.context import Caller, Context, Shared, bearer
 from edgefl_server.http.errors import RequestError, response, retry_after
 from edgefl_server.http.receiving import Announced, wrong_offset
@@ -32,6 +33,7 @@ from edgefl_server.storage import (
     may_fetch,
     received_bytes,
     renew_lease,
+    tell_capabilities,
 )
 from edgefl_server.storage.blobs import BlobStore
 
@@ -66,6 +68,9 @@ class Poll(BaseModel):
 
     wait: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="seconds; at most 30 are used")
     until_idle: bool = Field(default=True, description="whether the device wants to know when no run is active")
+    capabilities: dict[str, Any] | None = Field(
+        default=None, description="what the device can do, where that may not be what it said when it enrolled"
+    )
     remembers: list[Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]] = Field(
         default_factory=list, max_length=64, description="runs of which the device keeps something"
     )
@@ -80,7 +85,7 @@ def _announced(
         return None
     if digest is None or length is None or offset > length:
         raise RequestError(
-            422, "malformed", "Expected EdgeFL-Digest and EdgeFL-Length together, and an EdgeFL-Offset within it."
+            422, Refusal.MALFORMED, "Expected EdgeFL-Digest and EdgeFL-Length together, and an EdgeFL-Offset within it."
         )
     return Announced(digest, length, offset)
 
@@ -109,6 +114,8 @@ async def get_next_task(
     wait = min(poll.wait if poll else 0.0, _LONGEST_WAIT_SECONDS)
     line, population, remembers = context.work, device.population, poll.remembers if poll else []
     until_idle = poll is None or poll.until_idle
+    if poll is not None and poll.capabilities is not None:
+        await run_in_threadpool(tell_capabilities, context.state, device, poll.capabilities)
     seen, called = 0, False
     while True:
         ticket = line.ticket(population)
@@ -146,7 +153,9 @@ async def renew(task_id: TaskId, device: Caller, context: Shared) -> Response:
     """200 with the new lease, or 410 when the task is not wanted any more."""
     seconds = await run_in_threadpool(renew_lease, context.state, device.device, task_id)
     if seconds is None:
-        raise RequestError(410, "abandoned", "The task is not wanted any more.", "Drop it and ask for the next one.")
+        raise RequestError(
+            410, Refusal.ABANDONED, "The task is not wanted any more.", "Drop it and ask for the next one."
+        )
     return control({"lease_seconds": seconds})
 
 
@@ -176,7 +185,9 @@ async def put_outcome(
         looked = look_at_outcome(state, who, task_id, digest)
         most = looked.most_bytes
         if announced is not None and announced.length > most:
-            raise RequestError(413, "too_large", f"The outcome expects at most {most} bytes, got {announced.length}.")
+            raise RequestError(
+                413, Refusal.TOO_LARGE, f"The outcome expects at most {most} bytes, got {announced.length}."
+            )
         return looked
 
     def renew() -> None:
@@ -236,17 +247,17 @@ def control(document: dict[str, Any], status: int = 200) -> JSONResponse:
 def send_blob(request: Request, path: FilePath | None, digest: str, headers: dict[str, str] | None = None) -> Response:
     """A blob with its hash as the ETag, to be called in a thread; Range is FileResponse's work."""
     if path is None:
-        raise RequestError(404, "not_found", "There is nothing with this hash.")
+        raise RequestError(404, Refusal.NOT_FOUND, "There is nothing with this hash.")
     all_headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable", **(headers or {})}
     if digest in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=all_headers)
     if _ONE_RANGE.fullmatch(request.headers.get("Range", "bytes=0-")) is None:
-        raise RequestError(400, "bad_range", _EXPECTED_RANGE)
+        raise RequestError(400, Refusal.BAD_RANGE, _EXPECTED_RANGE)
     try:
         status = path.stat()
         content = path.read_bytes() if status.st_size <= _SMALL_BYTES and "Range" not in request.headers else None
     except FileNotFoundError:
-        raise RequestError(404, "not_found", "There is nothing with this hash.") from None
+        raise RequestError(404, Refusal.NOT_FOUND, "There is nothing with this hash.") from None
     except OSError as error:
         raise storage_error(error, "read", path) from error
     if content is not None:
@@ -269,7 +280,7 @@ class _Download(FileResponse):
                 status, sent = message["status"], Headers(raw=message["headers"])
                 kept = {name: sent[name] for name in ("Content-Range",) if name in sent}
                 why = "The Range begins beyond the end." if status == 416 else _EXPECTED_RANGE
-                refusal = response(status, "bad_range", why, headers=kept)
+                refusal = response(status, Refusal.BAD_RANGE, why, headers=kept)
             if refusal is None:
                 await send(message)
 
@@ -286,6 +297,6 @@ async def _ended(context: Context, population: str, remembers: list[str]) -> dic
 def _fetch(state: ServerState, blobs: BlobStore, device: str, digest: str, request: Request) -> Response:
     if not may_fetch(state, device, digest):
         raise RequestError(
-            404, "not_found", "No open task of this device names this hash.", "Ask for the next task, then fetch."
+            404, Refusal.NOT_FOUND, "No open task of this device names this hash.", "Ask for the next task, then fetch."
         )
     return send_blob(request, blobs.path(digest), digest)

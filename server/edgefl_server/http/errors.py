@@ -23,6 +23,7 @@ from edgefl.errors import (
     StorageError,
 )
 from edgefl.wire.messages import CONTROL_TYPE
+from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import SettingError
 from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, UnknownTaskError
 from edgefl_server.storage.troubles import STORE
@@ -87,45 +88,45 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
         error = error.naming(_option)
     message, hint = error.message, error.hint
     if isinstance(error, EnrolmentRefusedError):
-        status = {"wrong_token": 401, "wrong_population": 403}.get(error.code, 409)
-        return response(status, error.code, message, hint)
+        statuses: dict[str, int] = {Refusal.WRONG_TOKEN: 401, Refusal.WRONG_POPULATION: 403}
+        return response(statuses.get(error.code, 409), error.code, message, hint)
     if isinstance(error, AuthenticationError):
-        return response(401, "unknown_device", message, hint, {"WWW-Authenticate": "Bearer"})
+        return response(401, Refusal.UNKNOWN_DEVICE, message, hint, {"WWW-Authenticate": "Bearer"})
     if isinstance(error, NotWantedError):
         return response(409, error.code, message, hint, retry_after(0, 2))
     if isinstance(error, UnknownTaskError):
-        return response(404, "unknown_task", message, hint)
+        return response(404, Refusal.UNKNOWN_TASK, message, hint)
     if isinstance(error, OutcomeRefusedError):
         device = request.scope["state"]["device"].device
         if request.app.state.context.repeats.first(f"refused outcomes of device {device}: {error.reason}"):
             _log.warning("refused %s: %s: %s", request.scope["path"], error.reason, message)
         return response(422, error.reason, message, hint)
     if isinstance(error, NameTakenError):
-        return response(409, "name_taken", message, hint)
+        return response(409, Refusal.NAME_TAKEN, message, hint)
     if isinstance(error, RunError):
-        return response(404, "unknown_run", message, hint)
+        return response(404, Refusal.UNKNOWN_RUN, message, hint)
     if isinstance(error, InvalidSettingError):
-        return response(422, "invalid_setting", message, hint)
+        return response(422, Refusal.INVALID_SETTING, message, hint)
     if isinstance(error, (ModelFileError, FormatVersionError)):
-        return response(422, "bad_model_file", message, hint)
+        return response(422, Refusal.BAD_MODEL_FILE, message, hint)
     if isinstance(error, StorageError):
         # Each call would say the same; the path is the operator's business, who finds it in the log and in `run list`.
         troubles, clock = request.app.state.context.state.troubles, request.app.state.context.state.clock
         troubles.note("", STORE, error, clock())
         if error.full:
             return response(
-                507, "storage_full", "The server's disk is full; nothing was kept.", None, retry_after(20, 60)
+                507, Refusal.STORAGE_FULL, "The server's disk is full; nothing was kept.", None, retry_after(20, 60)
             )
         return response(
             503,
-            "storage_failed",
+            Refusal.STORAGE_FAILED,
             "The server could not read or write what it keeps; nothing was kept.",
             None,
             retry_after(20, 60),
         )
     if request.app.state.context.repeats.first(f"unexpected {type(error).__name__}"):
         _log.error("unexpected %s: %s", type(error).__name__, error)
-    return response(500, "internal", "The server failed; nothing was kept.", None, retry_after(5, 30))
+    return response(500, Refusal.INTERNAL, "The server failed; nothing was kept.", None, retry_after(5, 30))
 
 
 def _option(setting: str) -> str:
@@ -136,7 +137,7 @@ def _option(setting: str) -> str:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problems = [_problem(each) for each in error.errors()[:3]]
-    return response(422, "malformed", "; ".join(problems))
+    return response(422, Refusal.MALFORMED, "; ".join(problems))
 
 
 def _problem(found: Mapping[str, Any]) -> str:
@@ -149,11 +150,11 @@ def _problem(found: Mapping[str, Any]) -> str:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    codes = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}
+    codes = {404: Refusal.NOT_FOUND, 405: Refusal.METHOD_NOT_ALLOWED, 400: Refusal.MALFORMED}
     # The web framework's word for bytes that are no text, or nested too deeply.
     message = "The body is no JSON." if "parsing the body" in str(error.detail) else str(error.detail)
-    return response(error.status_code, codes.get(error.status_code, "refused"), message)
+    return response(error.status_code, codes.get(error.status_code, Refusal.REFUSED), message)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    return response(500, "internal", "The server failed; nothing was kept.", None, retry_after(5, 30))
+    return response(500, Refusal.INTERNAL, "The server failed; nothing was kept.", None, retry_after(5, 30))

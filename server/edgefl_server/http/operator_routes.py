@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 
+from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import send_blob
@@ -115,7 +116,7 @@ async def get_run(run_id: RunId, context: Shared) -> dict[str, Any]:
 async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Ends it now; what the open round has accepted is discarded. 409 when it had ended before."""
     if not await run_in_threadpool(stop_run, context.state, run_id):
-        raise RequestError(409, "ended", f"Run {run_id} had ended before.")
+        raise RequestError(409, Refusal.ENDED, f"Run {run_id} had ended before.")
     status = await run_in_threadpool(run_status, context.state, run_id)
     context.changed(status["population"])
     return status

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from edgefl.wire.messages import CONTROL_TYPE
+from edgefl.wire.refusals import Refusal
 from edgefl_server.http.connections import Place
 from edgefl_server.http.errors import error_body
 from edgefl_server.log_lines import Repeats
@@ -144,7 +145,7 @@ class Protocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            code = "too_large" if status == 431 else "malformed"
+            code = Refusal.TOO_LARGE if status == 431 else Refusal.MALFORMED
             body = json.dumps(error_body(code, f"{msg} A header has at most {MAX_HEADER_BYTES} bytes.")).encode()
             headers = [
                 ("Content-Type", CONTROL_TYPE),

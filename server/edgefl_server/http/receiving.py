@@ -13,6 +13,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
 from edgefl.errors import EdgeflError
+from edgefl.wire.refusals import Refusal
 from edgefl_server.http.errors import RequestError
 from edgefl_server.storage import Upload
 from edgefl_server.storage.uploads import Uploads
@@ -79,7 +80,7 @@ class Receiving:
             del self._current[device]
             mine.done.set()
         if mine.superseded and mine.scope.cancelled_caught:
-            raise RequestError(409, "superseded", "The device began to send anew.")
+            raise RequestError(409, Refusal.SUPERSEDED, "The device began to send anew.")
 
     async def use(self, function: Callable[[], _T]) -> _T:
         """Does in a thread what needs a whole body in memory, for only so many at once."""
@@ -114,7 +115,7 @@ class Receiving:
         except BaseException as error:
             (upload.discard if announced is None else upload.keep)()
             if isinstance(error, ClientDisconnect):
-                raise RequestError(400, "malformed", "The connection ended before the body did.") from None
+                raise RequestError(400, Refusal.MALFORMED, "The connection ended before the body did.") from None
             raise
         if announced is None:
             return
@@ -163,7 +164,9 @@ class Receiving:
                 if announced is not None and upload.received + len(buffer) > announced.length:
                     raise wrong_offset(0)
                 if upload.received + len(buffer) > limit:
-                    raise RequestError(413, "too_large", f"The body expects at most {limit} bytes here, got more.")
+                    raise RequestError(
+                        413, Refusal.TOO_LARGE, f"The body expects at most {limit} bytes here, got more."
+                    )
                 if len(buffer) >= _BUFFER_BYTES:
                     await run_sync(upload.write, buffer, limiter=self._writers)
                     buffer = bytearray()
@@ -183,7 +186,7 @@ def wrong_offset(received: int) -> RequestError:
     """What is answered to whoever does not go on where the server is."""
     return RequestError(
         409,
-        "wrong_offset",
+        Refusal.WRONG_OFFSET,
         f"{received} bytes of the message are here.",
         "Ask with GET …/outcome?digest=… from where to go on.",
     )

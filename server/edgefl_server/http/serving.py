@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import ipaddress
 import logging
 import signal
@@ -18,6 +17,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from edgefl.certificates import certificate_pin, public_key_pin
 from edgefl.errors import InsecureListenError, InvalidSettingError, ListenError, StorageError, storage_error
 from edgefl_server.http.connections import Acceptor, Connections, Place, most_connections, raise_file_limit
 from edgefl_server.http.protocol import MAX_HEADER_BYTES, Protocol
@@ -90,14 +90,14 @@ class Address:
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self.certificate else 'http'}://{shown}:{port}"
 
-    def certificate_pin(self) -> str | None:
-        """SHA-256 of the certificate in DER, by which a device knows the server; None without TLS.
+    def pins(self) -> tuple[str | None, str | None]:
+        """The pins of the certificate and of its key, by which a device knows the server; None without TLS.
 
         Raises:
             StorageError: the certificate cannot be read.
         """
         if self.certificate is None:
-            return None
+            return None, None
         try:
             text = self.certificate.read_text()
         except OSError as error:
@@ -107,7 +107,7 @@ class Address:
         if start < 0 or end < 0:
             raise StorageError(f"{self.certificate} holds no certificate in PEM.")
         der = ssl.PEM_cert_to_DER_cert(text[start : end + len("-----END CERTIFICATE-----")])
-        return hashlib.sha256(der).hexdigest()
+        return certificate_pin(der), public_key_pin(der)
 
     def _resolve(self) -> list[str]:
         try:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
+from edgefl.wire.refusals import Refusal
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow, PopulationRow
 
@@ -29,6 +30,7 @@ __all__ = [
     "invite",
     "populations",
     "require_invited",
+    "tell_capabilities",
     "tell_of_double",
     "unknown_device",
     "wrong_token",
@@ -131,12 +133,7 @@ def enrol(
         raise InvalidSettingError(
             "device_id expects 32 and secret_hash 64 lower-case hexadecimal digits, got something else."
         )
-    try:
-        size = len(canonical_json(capabilities))
-    except ValueError as error:
-        raise InvalidSettingError("The capabilities hold a number that JSON cannot.") from error
-    if size > _MAX_CAPABILITIES_BYTES:
-        raise InvalidSettingError(f"The capabilities expect at most {_MAX_CAPABILITIES_BYTES} bytes, got {size}.")
+    _check_capabilities(capabilities)
     check_population(population)
     with state.database.write() as session:
         # Looked up by hash: what timing tells about a hash does not help to guess the token.
@@ -145,7 +142,7 @@ def enrol(
             raise wrong_token()
         if invitation.population != population:
             raise EnrolmentRefusedError(
-                "wrong_population",
+                Refusal.WRONG_POPULATION,
                 f"The token is for another population than {population!r}.",
                 hint="Use the population that the invitation names.",
             )
@@ -168,12 +165,35 @@ def enrol(
             return True
         if not hmac.compare_digest(known.secret_hash, secret_hash) or known.population != population:
             raise EnrolmentRefusedError(
-                "identity_taken",
+                Refusal.IDENTITY_TAKEN,
                 f"Device {device} is enrolled with another secret or in another population.",
                 hint="Start the device with an empty state folder, so that it makes a new identity.",
             )
         known.capabilities = capabilities
         return False
+
+
+def tell_capabilities(state: ServerState, device: DeviceRow, capabilities: dict[str, Any]) -> None:
+    """Keeps what a device says that it can do by now.
+
+    Raises:
+        InvalidSettingError: it has another form.
+    """
+    if capabilities == device.capabilities:
+        return
+    _check_capabilities(capabilities)
+    with state.database.write() as session:
+        session.get_one(DeviceRow, device.device).capabilities = capabilities
+    device.capabilities = capabilities
+
+
+def _check_capabilities(capabilities: dict[str, Any]) -> None:
+    try:
+        size = len(canonical_json(capabilities))
+    except ValueError as error:
+        raise InvalidSettingError("The capabilities hold a number that JSON cannot.") from error
+    if size > _MAX_CAPABILITIES_BYTES:
+        raise InvalidSettingError(f"The capabilities expect at most {_MAX_CAPABILITIES_BYTES} bytes, got {size}.")
 
 
 def has_form_of_invitation(text: str) -> bool:
@@ -195,7 +215,7 @@ def check_invitation(state: ServerState, token: str) -> None:
 def wrong_token() -> EnrolmentRefusedError:
     """What is said to whoever has no invitation."""
     return EnrolmentRefusedError(
-        "wrong_token", "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
+        Refusal.WRONG_TOKEN, "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
+from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
     AssignmentState,
     Concerned,
@@ -220,16 +221,17 @@ def _was_accepted(task: FoundTask, digest: str) -> bool:
         if task.digest == digest:
             return True
         raise OutcomeRefusedError(
-            "conflicting_outcome", f"Task {task.task_id} has another outcome already, which stays the one that counts."
+            Refusal.CONFLICTING_OUTCOME,
+            f"Task {task.task_id} has another outcome already, which stays the one that counts.",
         )
     if not task.is_wanted:
         if task.fold_state in (FoldState.FOLDING, FoldState.DONE):
-            raise NotWantedError("surplus", f"Round {task.fold} closed without task {task.task_id}.")
+            raise NotWantedError(Refusal.SURPLUS, f"Round {task.fold} closed without task {task.task_id}.")
         if task.fold_state is FoldState.FAILED:
-            raise NotWantedError("stale", f"Round {task.fold} was given up: {task.fold_why}.")
+            raise NotWantedError(Refusal.STALE, f"Round {task.fold} was given up: {task.fold_why}.")
         if task.state is AssignmentState.OUT_OF_TIME:
-            raise NotWantedError("stale", f"Task {task.task_id} took longer than a task of this run may.")
-        raise NotWantedError("stale", f"Task {task.task_id} was silent for too long and went to another device.")
+            raise NotWantedError(Refusal.STALE, f"Task {task.task_id} took longer than a task of this run may.")
+        raise NotWantedError(Refusal.STALE, f"Task {task.task_id} was silent for too long and went to another device.")
     return False
 
 

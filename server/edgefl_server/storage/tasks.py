@@ -10,12 +10,15 @@ from sqlalchemy import Row, Text, and_, bindparam, cast, func, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
+from edgefl.capabilities import lacks
+from edgefl.errors import RunError
 from edgefl.wire.messages import ExtraVector, Task
 from edgefl_server.aggregation import (
     AssignmentState,
     Blob,
     Change,
     Concerned,
+    ModelLimits,
     TaskSource,
     named_vectors,
     task_for,
@@ -46,7 +49,7 @@ __all__ = [
     "work_for",
 ]
 
-_HAND_OUT, _READ = "hand out tasks", "read the round"
+_HAND_OUT, _TO_ALL, _READ = "hand out tasks", "hand out tasks to every device", "read the round"
 _SLOTS = cast(versions.c.slots, Text).label("slots_text")
 _ACTIVE = (
     with_standing(
@@ -56,6 +59,7 @@ _ACTIVE = (
             runs.c.model_hash,
             runs.c.graph_hash,
             runs.c.layout_hash,
+            versions.c.number,
             versions.c.weights_hash,
             _SLOTS,
         ).select_from(runs)
@@ -64,8 +68,9 @@ _ACTIVE = (
     .where(runs.c.population == bindparam("population"), runs.c.state == RunState.ACTIVE)
     .order_by(runs.c.created_clock, runs.c.run)
 )
+_LIMITS = select(runs.c.limits).where(runs.c.run == bindparam("run"))
 _VERSION_OF_TASK = (
-    select(versions.c.weights_hash, _SLOTS)
+    select(versions.c.number, versions.c.weights_hash, _SLOTS)
     .join(assignments, and_(assignments.c.run == versions.c.run, assignments.c.version == versions.c.number))
     .where(
         assignments.c.device == bindparam("device"),
@@ -126,7 +131,10 @@ def next_task(state: ServerState, device: DeviceRow) -> Task | None:
 
 
 def look_for_task(state: ServerState, device: DeviceRow) -> Found:
-    """The device's open task, else a new one, else None. A run with which this is not possible is passed over."""
+    """The device's open task, else a new one, else None.
+
+    A run with which this is not possible is passed over, and so is one whose task the device cannot do.
+    """
     with state.database.read() as session:
         # Many find nothing, since they have done their part or pause; they must not queue up for the writer.
         if next(_offers(state, session, device, state.clock()), None) is None:
@@ -136,15 +144,30 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
         for offer in _offers(state, session, device, now.clock):
             try:
                 task = _task(state, session, offer, now.clock)
+                why = _lacks(session, device, offer.of.run, task)
             except DatabaseError:
                 raise
             except Exception as error:
                 state.troubles.note(offer.of.run, _HAND_OUT, error, now.clock)
                 continue
             state.troubles.clear(offer.of.run, _HAND_OUT)
+            if why is not None:
+                state.troubles.note(offer.of.run, _TO_ALL, RunError(f"device {device.device[:8]} {why}"), now.clock)
+                continue
             apply(session, offer.of, offer.change, now)
             return Found(task, True)
         return Found(None, has_open_task(session, device.device))
+
+
+def _lacks(session: Session, device: DeviceRow, run: str, task: Task) -> str | None:
+    """What the device lacks to do the task; None: nothing."""
+    target = ModelLimits.from_json(session.execute(_LIMITS, {"run": run}).scalar_one()).target
+    why = lacks(device.capabilities, task, target)
+    if why is None:
+        return None
+    # The row may have been read long ago, and the device have enrolled again since.
+    latest = session.scalar(select(DeviceRow.capabilities).where(DeviceRow.device == device.device))
+    return lacks(latest or {}, task, target)
 
 
 def devices_with_tasks(state: ServerState) -> list[str]:
@@ -288,7 +311,9 @@ def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Ta
     source = TaskSource(
         run.population,
         of.run,
+        version.number,
         of.cohort,
+        of.fold,
         Blob(run.model_hash, state.models.size(run.model_hash)),
         run.graph_hash,
         run.layout_hash,

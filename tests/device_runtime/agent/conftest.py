@@ -305,7 +305,7 @@ class Rig:
         task = Task(
             population="kitchen",
             run="r",
-            round=1,
+            cohort=1,
             task_id=task_id,
             model_hash=self.model_hash,
             graph_hash=manifest.graph_hash,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import socket
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefl.certificates import certificate_pin, public_key_pin
 from edgefl.errors import AuthenticationError, HashMismatchError, InvalidSettingError, ServerUnavailableError
 from edgefl.hashing import sha256
 from edgefl.wire.messages import CONTROL_TYPE
@@ -21,6 +21,7 @@ from edgefl_device_runtime.agent.replies import Reply, UnexpectedReplyError
 from edgefl_device_runtime.agent.settings import Settings
 
 SECRET = "a" * 64
+ANOTHER_KEY = "sha256//" + "A" * 43 + "="
 
 
 @pytest.fixture
@@ -241,7 +242,8 @@ def tls_server(server, certificate):
     context.load_cert_chain(*certificate)
     server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
     server.url = server.url.replace("http:", "https:")
-    server.pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate[0].read_text())).hexdigest()
+    der = ssl.PEM_cert_to_DER_cert(certificate[0].read_text())
+    server.pin, server.key_pin = certificate_pin(der), public_key_pin(der)
     return server
 
 
@@ -249,6 +251,42 @@ def tls_server(server, certificate):
 def test_the_pinned_certificate_is_accepted_whoever_signed_it(tls_server, connect, spell):
     connection = connect(url=tls_server.url, certificate_pin=spell(tls_server.pin))
     assert connection.call("POST", "/v1/tasks/next", shows=polled).status == 204
+
+
+def test_any_certificate_of_the_pinned_key_is_accepted_whoever_signed_it(tls_server, connect, recwarn):
+    connection = connect(url=tls_server.url, public_key_pin=tls_server.key_pin)
+    assert connection.call("POST", "/v1/tasks/next", shows=polled).status == 204
+    assert not [warning for warning in recwarn if "Insecure" in type(warning.message).__name__]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"public_key_pin": ANOTHER_KEY},
+        {"certificate_pin": "0" * 64},
+        {"public_key_pin": ANOTHER_KEY, "certificate_pin": "0" * 64},
+    ],
+)
+def test_with_two_pins_both_have_to_fit_before_anything_is_sent(tls_server, connect, wrong):
+    both = {"certificate_pin": tls_server.pin, "public_key_pin": tls_server.key_pin}
+    assert connect(url=tls_server.url, **both).call("POST", "/v1/tasks/next", shows=polled).status == 204
+    del tls_server.requests[:]
+    with pytest.raises(ServerUnavailableError, match="another certificate"):
+        connect(url=tls_server.url, **{**both, **wrong}).attempt("POST", "/v1/tasks/next")
+    assert not tls_server.requests
+
+
+def test_to_another_key_than_the_pinned_one_nothing_is_sent(tls_server, connect):
+    connection = connect(url=tls_server.url, public_key_pin=ANOTHER_KEY)
+    with pytest.raises(AuthenticationError, match="another certificate"):
+        connection.patiently(lambda: connection.attempt("POST", "/v1/tasks/next"), certain=True)
+    assert not tls_server.requests
+
+
+@pytest.mark.parametrize("pin", ["", "12", "ab" * 32, "sha256//abc", "sha512//" + 43 * "A" + "="])
+def test_something_else_than_a_pin_of_a_key_is_refused(pin):
+    with pytest.raises(InvalidSettingError, match="public key's pin"):
+        Connection("https://host", public_key_pin=pin)
 
 
 def test_to_another_certificate_than_the_pinned_one_nothing_is_sent(tls_server, connect):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,16 @@ from edgefl.errors import (
     MissingDependencyError,
     StorageError,
 )
-from edgefl.wire.messages import Correction, ExtraVector, Outcome, OutcomeStatus, Reason, TaskKind
+from edgefl.wire.messages import (
+    Correction,
+    ExtraVector,
+    Outcome,
+    OutcomeStatus,
+    Reason,
+    Section,
+    SectionCodec,
+    TaskKind,
+)
 from edgefl_device_runtime.agent.memories import Memories
 from edgefl_device_runtime.tasks import RunMemory
 
@@ -261,6 +271,19 @@ def test_later_starts_need_no_token(rig):
     assert len(rig.server.asked("POST", "/devices")) == 1
 
 
+def test_a_later_start_says_once_what_the_device_can_do_by_now(rig):
+    rig.device().step()
+    (enrolled,) = (json.loads(request.body) for request in rig.server.asked("POST", "/devices"))
+    del rig.server.requests[:]
+    device = rig.device(token=None)
+    device.step()
+    device.step()
+    first, second = (json.loads(request.body) for request in rig.server.asked("POST", "/next"))
+    assert first["capabilities"] == enrolled["capabilities"]
+    assert "capabilities" not in second
+    assert "runtimes" not in first["capabilities"], "nobody knows what the owner's own trainer runs on"
+
+
 def test_the_first_start_needs_a_token(rig):
     with pytest.raises(InvalidSettingError, match="EDGEFL_TOKEN"):
         rig.device(token=None).step()
@@ -294,9 +317,11 @@ def test_a_server_that_refuses_to_say_whether_there_is_work_is_asked_again_later
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"weighting": 9}, Reason.UNSUPPORTED_TASK),
+        ({"payloads": (Section.of_bytes("roster", b"all"),)}, Reason.UNSUPPORTED_TASK),
         ({"kind": 77}, Reason.UNSUPPORTED_TASK),
         ({"kind": 2}, Reason.UNSUPPORTED_TASK),
-        ({"codec": "int4"}, Reason.UNSUPPORTED_TASK),
+        ({"codecs": (SectionCodec("delta", "int4"),)}, Reason.UNSUPPORTED_TASK),
         ({"batch_policy": 9}, Reason.UNSUPPORTED_TASK),
         ({"mu": 0.1}, Reason.UNSUPPORTED_MODEL),
         ({"mu": -0.1}, Reason.UNSUPPORTED_TASK),
@@ -319,6 +344,25 @@ def test_a_task_that_asks_for_more_than_the_device_knows_is_declined(rig, change
     outcome = rig.server.decoded("r-1-d")
     assert (outcome.status, outcome.reason) == (OutcomeStatus.DECLINED, reason)
     assert rig.trainer.trained == 0
+
+
+def test_a_task_of_a_schedule_that_the_device_does_not_know_is_done(rig):
+    rig.server.tasks = [rig.task(schedule="of-somebody-else")]
+    assert rig.device().step().result == "accepted"
+
+
+def test_a_task_whose_deadline_passes_while_it_is_done_is_given_up_and_the_server_told(rig):
+    rig.trainer.during_step = lambda: time.sleep(0.2)
+    rig.server.tasks = [rig.task(epochs=100, deadline_seconds=0.5)]
+    assert rig.device().step().result == "reported"
+    outcome = rig.server.decoded("r-1-d")
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, Reason.OUT_OF_TIME)
+    assert any("deadline of 0.5 s passed" in line for line in rig.lines)
+
+
+def test_a_task_within_its_deadline_is_done(rig):
+    rig.server.tasks = [rig.task(deadline_seconds=600)]
+    assert rig.device().step().result == "accepted"
 
 
 def test_without_examples_the_task_is_declined(rig):

@@ -97,7 +97,7 @@ def test_no_word_of_a_task_reaches_a_file_outside_of_the_state_folder(sandbox, w
 
 
 def test_the_words_are_all_that_a_task_has():
-    assert len(WORDS) == 9
+    assert len(WORDS) == 10
     assert {"model_hash", "base_weights_hash", "run", "task_id", "continues"} <= set(WORDS)
 
 
@@ -188,7 +188,7 @@ def test_a_task_that_cannot_be_read_is_told_and_the_device_asks_later_and_later(
         assert device.step() is None
         rests.append(device._rest)
     assert rests == [1.0, 2.0, 4.0]
-    words = "Update edgefl on this device" if damage == "newer" else "a task that cannot be read"
+    words = "Update edgefl on the device" if damage == "newer" else "a task that cannot be read"
     assert len([line for line in rig.lines if words in line]) == 3
     assert device.step().result == "accepted"
 
@@ -196,9 +196,10 @@ def test_a_task_that_cannot_be_read_is_told_and_the_device_asks_later_and_later(
 def newer_version(message: bytes) -> bytes:
     import edgefl.wire.framing as framing
 
+    task = Task.decode(message)
     before, framing.PROTOCOL_VERSION = framing.PROTOCOL_VERSION, PROTOCOL_VERSION + 1
     try:
-        made = Task.decode(message).encode()
+        made = task.encode()
     finally:
         framing.PROTOCOL_VERSION = before
     return made

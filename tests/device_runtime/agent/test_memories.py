@@ -11,7 +11,7 @@ import pytest
 
 from edgefl.errors import MessageError, StorageError
 from edgefl.layout import Parameter, ParameterLayout
-from edgefl.wire.messages import Correction, ExtraVector, OutcomeStatus, Reason
+from edgefl.wire.messages import Correction, ExtraVector, OutcomeStatus, Reason, SectionCodec
 from edgefl_device_runtime.agent.memories import Memories
 from edgefl_device_runtime.tasks import RunMemory
 
@@ -344,7 +344,9 @@ def test_the_control_variate_of_scaffold_goes_on_from_task_to_task(scaffold_rig)
 def test_what_the_device_keeps_is_what_the_server_reads(scaffold_rig):
     rig = scaffold_rig
     task = scaffold_task(rig, "t1", "", [0.0001, 0.3])
-    rig.server.tasks = [type(task)(**{**vars(task), "codec": "float16"})]
+    rig.server.tasks = [
+        replace(task, codecs=tuple(SectionCodec(name, "float16") for name in ("delta", "statistics", "control")))
+    ]
     rig.device().step()
     sent = rig.server.decoded("t1").section("control").vector()
     memory = Memories(rig.folder / "state" / "runs").recall("r", "t1")

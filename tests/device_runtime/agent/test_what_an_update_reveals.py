@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from edgefl.model_file import ModelFile
-from edgefl.wire.messages import Correction, ExtraVector, Outcome, Task
+from edgefl.wire.messages import Correction, ExtraVector, Outcome, SectionCodec, Task
 from edgefl_device_runtime.tasks import ModelTrainer, Received, perform
 from edgefl_device_runtime.training import TrainableModel
 
 MOMENTUM = 0.99  # Keras's default for moving statistics
+HALF = tuple(SectionCodec(name, "float16") for name in ("delta", "statistics"))
 EXAMPLE = np.random.default_rng(5).normal(size=(1, 20)).astype(np.float32)
 
 
@@ -27,7 +28,7 @@ def sent_by_a_device(path, data, **asked):
     task = Task(
         population="p",
         run="r",
-        round=1,
+        cohort=1,
         task_id="t",
         model_hash="0" * 64,
         graph_hash=manifest.graph_hash,
@@ -74,7 +75,7 @@ def test_a_single_example_behind_a_dense_layer_is_read_from_the_delta_whatever_t
 
 
 def test_half_the_bits_hide_little_of_it(federated_file):
-    changes, _ = sent_by_a_device_with_one_example(federated_file, codec="float16")
+    changes, _ = sent_by_a_device_with_one_example(federated_file, codecs=HALF)
     np.testing.assert_allclose(behind_the_first_dense_layer(changes), EXAMPLE[0], atol=2e-3)
 
 
@@ -105,6 +106,6 @@ def test_an_embedding_shows_which_words_are_on_the_device(two_inputs_file):
         "kind": random.integers(0, 3, 40),
         "size": random.normal(size=(40, 1)).astype(np.float32),
     }
-    changes, _ = sent_by_a_device(two_inputs_file, data, epochs=3, codec="float16")
+    changes, _ = sent_by_a_device(two_inputs_file, data, epochs=3, codecs=HALF)
     table = next(change for change in changes.values() if change.shape == (10, 4))
     assert set(np.flatnonzero(np.abs(table).sum(1))) == {4, 9}

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgefl.wire.messages import Correction, ExtraVector, Task
+from edgefl.wire.messages import Correction, ExtraVector, SectionCodec, Task
 from edgefl_device_runtime.tasks import Received, Remembered, TaskResult, perform
 from quadratic_trainer import ELEMENTS, QuadraticTrainer, quadratic_manifest
+
+SECTIONS = ("delta", "statistics", "control", "gradient")
 
 
 class InMemoryDevice:
@@ -28,11 +30,14 @@ class InMemoryDevice:
         }
         self.remembered: Remembered = {}
 
-    def task(self, task_id: str = "t1", **changes: Any) -> Task:
+    def task(self, task_id: str = "t1", *, codec: str | None = None, **changes: Any) -> Task:
+        """Makes a task, whose outcome's sections are all written with ``codec`` when it is given."""
+        if codec is not None:
+            changes["codecs"] = tuple(SectionCodec(name, codec) for name in SECTIONS)
         task = Task(
             population="kitchen",
             run="r",
-            round=1,
+            cohort=1,
             task_id=task_id,
             model_hash="0" * 64,
             graph_hash=self.manifest.graph_hash,

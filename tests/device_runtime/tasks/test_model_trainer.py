@@ -37,7 +37,7 @@ def make_task(path, **changes):
     fields = {
         "population": "p",
         "run": "r",
-        "round": 1,
+        "cohort": 1,
         "task_id": "t",
         "model_hash": "",
         "graph_hash": file.manifest.graph_hash,

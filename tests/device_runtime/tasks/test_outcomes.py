@@ -16,7 +16,14 @@ from edgefl.errors import (
     storage_error,
 )
 from edgefl.wire.messages import OutcomeStatus, Reason
-from edgefl_device_runtime.tasks import MemoryLostError, TaskDeclinedError, given_up, reason_for, refusal
+from edgefl_device_runtime.tasks import (
+    DeadlinePassedError,
+    MemoryLostError,
+    TaskDeclinedError,
+    given_up,
+    reason_for,
+    refusal,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +35,7 @@ from edgefl_device_runtime.tasks import MemoryLostError, TaskDeclinedError, give
         (DataNotReadyError(""), OutcomeStatus.DECLINED, Reason.NOT_READY),
         (HashMismatchError(""), OutcomeStatus.FAILED, Reason.HASH_MISMATCH),
         (MemoryLostError(""), OutcomeStatus.FAILED, Reason.MEMORY_LOST),
+        (DeadlinePassedError(""), OutcomeStatus.FAILED, Reason.OUT_OF_TIME),
         (ModelFileError(""), OutcomeStatus.FAILED, Reason.UNSUPPORTED_MODEL),
         (FormatVersionError(""), OutcomeStatus.FAILED, Reason.UNSUPPORTED_MODEL),
         (RuntimeFailure(""), OutcomeStatus.FAILED, Reason.UNSUPPORTED_MODEL),

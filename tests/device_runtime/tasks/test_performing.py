@@ -16,9 +16,20 @@ from edgefl.wire.messages import (
     OptimizerState,
     OutcomeStatus,
     Reason,
+    Section,
+    SectionCodec,
     TaskKind,
+    Weighting,
 )
-from edgefl_device_runtime.tasks import Examples, Received, TaskResult, capabilities, perform
+from edgefl_device_runtime.tasks import (
+    DeadlinePassedError,
+    Examples,
+    Received,
+    TaskResult,
+    capabilities,
+    check_deadline,
+    perform,
+)
 from quadratic_trainer import LOCAL, STATISTIC
 
 CENTRE = np.array([6, 7, 8, 9], np.float32)
@@ -102,6 +113,13 @@ def test_the_sections_are_written_with_the_tasks_codec(device, codec):
     assert {section.codec for section in result.outcome.sections} == {codec}
 
 
+def test_every_section_has_its_own_codec_and_one_that_the_task_does_not_name_is_written_as_float32(make_device):
+    device = make_device(STATISTIC)
+    result = device.perform(device.task(codecs=(SectionCodec("delta", "float16"),)))
+    codecs = {section.name: section.codec for section in result.outcome.sections}
+    assert codecs == {"delta": "float16", "statistics": "float32"}
+
+
 def test_equal_inputs_give_equal_bytes(device):
     first, second = (device.perform(device.task()).outcome.encode() for _ in range(2))
     assert first == second
@@ -117,6 +135,9 @@ UNSUPPORTED = [
     {"kind": TaskKind.STATISTICS},
     {"kind": 77},
     {"codec": "of a later server"},
+    {"codecs": (SectionCodec("statistics", "of a later server"),)},
+    {"weighting": 77},
+    {"payloads": (Section.of_bytes("roster", b"all"),)},
     {"batch_policy": 77},
     {"batch_size": 9},
     {"optimizer_state": OptimizerState.KEEP},
@@ -342,4 +363,31 @@ def test_inputs_and_results_can_be_sent_to_another_process(device):
 
 
 def test_capabilities_are_named_as_in_the_protocol():
-    assert capabilities() == {"codecs": ["float16", "float32"], "kinds": ["train", "evaluate", "gradient"]}
+    assert capabilities() == {
+        "kinds": ["train", "evaluate", "gradient"],
+        "corrections": ["none", "scaffold", "feddyn"],
+        "weightings": ["examples", "uniform"],
+        "codecs": ["float16", "float32"],
+        "payloads": [],
+    }
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "of a later server"}, {"weighting": Weighting.UNIFORM}])
+def test_how_tasks_follow_each_other_and_what_a_device_counts_for_is_the_servers_business(device, changes):
+    usual = device.perform(device.task()).outcome
+    assert device.perform(device.task(**changes)).outcome == usual
+
+
+def test_a_deadline_is_held_against_the_time_that_passed(device):
+    check_deadline(device.task(deadline_seconds=2.0), 2.0)
+    check_deadline(device.task(), 1e9)
+    with pytest.raises(DeadlinePassedError, match="deadline of 2 s passed"):
+        check_deadline(device.task(deadline_seconds=2.0), 2.1)
+
+
+def test_a_task_that_took_too_long_fails_with_that_reason(device):
+    def too_late():
+        raise DeadlinePassedError("")
+
+    result = device.perform(device.task(), progress=too_late)
+    assert ending(result) == (OutcomeStatus.FAILED, Reason.OUT_OF_TIME)

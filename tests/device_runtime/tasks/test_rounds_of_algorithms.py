@@ -38,7 +38,7 @@ class Device:
         task = Task(
             population="p",
             run="r",
-            round=number,
+            cohort=number,
             task_id=f"t{number}",
             model_hash="",
             graph_hash=self.manifest.graph_hash,

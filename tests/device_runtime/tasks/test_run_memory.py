@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -93,7 +91,7 @@ def test_the_control_variate_of_scaffold_goes_on_from_task_to_task(device):
 
 @pytest.mark.parametrize("codec", ["float32", "float16"])
 def test_what_scaffold_keeps_is_what_the_server_reads(device, codec):
-    task = replace(device.scaffold_task("t1"), codec=codec)
+    task = device.scaffold_task("t1", codec=codec)
     result = device.perform(task, np.full(4, 0.3, np.float32))
     np.testing.assert_array_equal(result.remembered["t1"].control, result.outcome.section("control").vector())
 

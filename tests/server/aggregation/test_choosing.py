@@ -12,7 +12,7 @@ from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.manifest import Metric, ModelManifest
 from edgefl.model_file import ModelFile
-from edgefl.wire.messages import ExtraVector, Task
+from edgefl.wire.messages import ExtraVector, SectionCodec, Task
 from edgefl_device_runtime import tasks
 from edgefl_device_runtime.training import fitting
 from edgefl_server.aggregation import RunSettings, settle, strategy_for
@@ -52,7 +52,6 @@ def task_of(settings: RunSettings, manifest: ModelManifest) -> Task:
     task = Task(
         "people",
         "run",
-        1,
         "task",
         "a" * 64,
         base_weights_hash="b" * 64,
@@ -61,7 +60,7 @@ def task_of(settings: RunSettings, manifest: ModelManifest) -> Task:
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        codec=settings.codec,
+        codecs=tuple(SectionCodec(name, settings.codec) for name in demand.sections),
         clip_norm=settings.clip_norm,
         kind=demand.kind,
         mu=demand.mu,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,8 @@ def test_a_model_without_statistics_needs_only_a_delta() -> None:
         ({"sections": (*GOOD.sections, GOOD.sections[0])}, "malformed"),
         ({"sections": (*GOOD.sections, Section.of("extra", DELTA, "float32"))}, "malformed"),
         ({"sections": (replace(GOOD.sections[0], codec="zip"), GOOD.sections[1])}, "unknown_codec"),
+        ({"sections": (Section.of_integers("delta", np.zeros(4, np.uint64), 9), GOOD.sections[1])}, "malformed"),
+        ({"sections": (Section.of_bytes("delta", bytes(16)), GOOD.sections[1])}, "malformed"),
         ({"sections": (replace(GOOD.sections[0], digest="0" * 64), GOOD.sections[1])}, "wrong_digest"),
         ({"sections": (replace(GOOD.sections[0], length=5), GOOD.sections[1])}, "wrong_length"),
         ({"sections": (GOOD.sections[0], Section.of("statistics", DELTA, "float32"))}, "wrong_length"),
@@ -118,8 +121,14 @@ def test_bytes_that_are_no_message_are_malformed(data: bytes) -> None:
     assert refused.value.reason == "malformed"
 
 
+def test_an_outcome_of_another_protocol_is_refused_with_what_to_do() -> None:
+    with pytest.raises(OutcomeRefusedError, match="version 1, this edgefl speaks 2") as refused:
+        decode_outcome((Path(__file__).parents[2] / "core" / "golden" / "outcome.eflm").read_bytes())
+    assert (refused.value.reason, refused.value.hint) == ("wrong_protocol", "Update edgefl on the device.")
+
+
 def test_another_message_is_malformed() -> None:
-    task = Task("p", "r", 1, "t-1", "a" * 64, "a" * 64, "a" * 64, "a" * 64)
+    task = Task("p", "r", "t-1", "a" * 64, "a" * 64, "a" * 64, "a" * 64)
     with pytest.raises(OutcomeRefusedError) as refused:
         decode_outcome(task.encode())
     assert refused.value.reason == "malformed"

@@ -29,6 +29,16 @@ def wait_until_folded(api: Api, run: str, number: int = 1) -> None:
     raise AssertionError("the round was never folded")
 
 
+def test_a_poll_may_say_what_the_device_can_do_by_now(api: Api) -> None:
+    headers = api.device(0)
+    api.create_run()
+    for capabilities, status in (({"kinds": []}, 204), ({"kinds": ["train"]}, 200)):
+        poll = {"wait": 0, "capabilities": capabilities}
+        assert api.client.post("/v1/tasks/next", json=poll, headers=headers).status_code == status
+    answer = api.client.post("/v1/tasks/next", json={"capabilities": {"x": "y" * 5000}}, headers=headers)
+    assert (answer.status_code, code(answer)) == (422, "invalid_setting")
+
+
 def test_enrolling_answers_201_then_200(api: Api) -> None:
     assert api.enrol(0).status_code == 201
     answer = api.enrol(0)
@@ -405,7 +415,7 @@ def test_giving_up_lets_another_waiting_device_work(api: Api) -> None:
     )
     assert api.put(first, task, declined).status_code == 202
     waiting.join(25)
-    assert [each.round for each in results] == [1]
+    assert [each.cohort for each in results] == [1]
 
 
 def test_a_run_goes_through_its_rounds_to_its_end(api: Api) -> None:
@@ -414,7 +424,7 @@ def test_a_run_goes_through_its_rounds_to_its_end(api: Api) -> None:
     for number in (1, 2, 3):
         for device in devices:
             task = api.task(device, wait=20)
-            assert task.round == number
+            assert task.cohort == number
             assert api.put(device, task).status_code == 202
         wait_until_folded(api, run, number)
     status = api.status(run)

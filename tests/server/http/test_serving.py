@@ -36,7 +36,7 @@ def test_a_certificate_needs_its_key_and_both_must_be_readable(tmp_path: Path) -
     with pytest.raises(StorageError):
         Address("127.0.0.1", 0, tmp_path / "missing", bad).check()
     with pytest.raises(StorageError, match="no certificate"):
-        Address("127.0.0.1", 0, bad, bad).certificate_pin()
+        Address("127.0.0.1", 0, bad, bad).pins()
 
 
 def test_a_port_in_use_is_refused_and_named() -> None:

@@ -211,7 +211,7 @@ def test_a_run_goes_on_after_a_failed_round(fleet) -> None:
     for device in devices:
         fleet.give_up(device, Reason.INTERNAL, OutcomeStatus.FAILED)
     for device in devices:
-        assert fleet.finish(device).round == 2
+        assert fleet.finish(device).cohort == 2
     fleet.fold()
     status = run_status(fleet.state, run)
     assert status["state"] == "done"

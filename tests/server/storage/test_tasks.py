@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgefl.wire.messages import Correction, Reason, TaskKind
+from edgefl.wire.messages import Correction, Reason, TaskKind, Weighting
 from edgefl_server.aggregation import task_seed
 from edgefl_server.storage import (
     NotWantedError,
@@ -16,6 +16,7 @@ from edgefl_server.storage import (
     renew_lease,
     run_status,
     stop_run,
+    tell_capabilities,
     work_for,
 )
 from edgefl_server.storage.tables import VersionRow
@@ -33,7 +34,7 @@ def test_a_device_gets_its_open_task_again(fleet) -> None:
     assert fleet.task(device) == first
     status = run_status(fleet.state, run)
     assert first.run == run
-    assert (first.round, first.epochs, first.learning_rate, first.codec, first.clip_norm) == (
+    assert (first.cohort, first.epochs, first.learning_rate, first.codec_of("delta"), first.clip_norm) == (
         1,
         3,
         0.25,
@@ -44,6 +45,62 @@ def test_a_device_gets_its_open_task_again(fleet) -> None:
     assert first.model_hash == status["model_hash"]
     assert first.base_weights_hash == status["initial_weights_hash"]
     assert first.deadline_seconds == 3600  # twelve leases
+
+
+def test_a_task_says_which_version_cohort_and_fold_it_belongs_to(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=1, minimum=1)
+    for number in (1, 2):
+        task = fleet.finish(device)
+        assert (task.schedule, task.version, task.cohort, task.fold) == ("synchronous", number - 1, number, number)
+        assert (task.minimum_cohort, task.session, task.payloads) == (1, "", ())
+        fleet.fold()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "weighting", "sections"),
+    [
+        ({"strategy": "fedavg"}, Weighting.EXAMPLES, ["delta", "statistics"]),
+        ({"strategy": "fedsgd"}, Weighting.EXAMPLES, ["gradient"]),
+        ({"strategy": "scaffold"}, Weighting.UNIFORM, ["delta", "statistics", "control"]),
+        ({"strategy": "feddyn", "mu": 0.1}, Weighting.UNIFORM, ["delta", "statistics"]),
+    ],
+)
+def test_a_task_says_what_its_device_counts_for_and_how_each_section_is_written(
+    fleet, strategy, weighting, sections
+) -> None:
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=1, codec="float16", **strategy)
+    task = fleet.task(device)
+    assert task.weighting is weighting
+    assert sorted(each.section for each in task.codecs) == sorted(sections)
+    assert {each.codec for each in task.codecs} == {"float16"}
+    assert len({each.seed for each in task.codecs}) == len(sections)  # no two sections draw the same
+
+
+def test_a_device_gets_no_task_that_it_cannot_do_and_the_operator_is_told(fleet) -> None:
+    able, unable = fleet.add_devices(2)
+    tell_capabilities(fleet.state, unable, {"kinds": ["train"]})
+    run = fleet.create_run(target=1, strategy="fedsgd")
+    assert next_task(fleet.state, unable) is None
+    (told,) = run_status(fleet.state, run)["troubles"]
+    assert f"device {unable.device[:8]} lacks 'gradient' among its kinds" in told
+    assert next_task(fleet.state, able) is not None
+
+    # It gets what it can do of other runs, and of this one once it can.
+    other = fleet.create_run(target=1)
+    assert fleet.task(unable).run == other
+
+
+def test_what_a_device_says_later_counts_at_once(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    stale = authenticate(fleet.state, device.device, Identity.number(0).secret)
+    tell_capabilities(fleet.state, device, {"kinds": ["evaluate"]})
+    tell_capabilities(fleet.state, stale, {"kinds": ["evaluate"]})
+    fleet.create_run(target=1)
+    assert next_task(fleet.state, device) is None
+    tell_capabilities(fleet.state, device, {"kinds": ["evaluate", "train"]})
+    assert next_task(fleet.state, stale) is not None  # whoever holds a row that was read before
 
 
 def test_devices_of_another_population_get_nothing(fleet) -> None:
@@ -133,7 +190,7 @@ def test_many_runs_of_a_population_share_its_devices_and_none_waits_for_the_end_
     fleet.finish(devices[2])
     fleet.finish(devices[0])
     fleet.fold()
-    assert [fleet.task(device).round for device in devices] == [2, 2, 2]
+    assert [fleet.task(device).cohort for device in devices] == [2, 2, 2]
     assert active_runs(fleet, "people") == 2
 
 
@@ -215,7 +272,7 @@ def test_a_device_that_declined_makes_room_and_is_asked_again_in_the_next_round(
     assert next_task(fleet.state, first) is None
     fleet.finish(second)
     fleet.fold()
-    assert fleet.task(first).round == 2
+    assert fleet.task(first).cohort == 2
 
 
 def test_no_work_is_handed_out_for_a_stopped_run(fleet) -> None:
@@ -290,7 +347,7 @@ def test_an_outcome_of_a_failed_round_is_continued_by_no_task(fleet) -> None:
     fleet.task(second)
     fleet.finish(first)
     fleet.give_up(second, Reason.NO_DATA)
-    assert fleet.task(first).round == 2
+    assert fleet.task(first).cohort == 2
     assert fleet.task(first).continues == ""
 
 

@@ -1,11 +1,11 @@
-"""What an operator gives to a device's owner: one line that holds address, population, token and certificate pin."""
+"""What an operator gives to a device's owner: one line that holds address, population, token and pins."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from edgefl.errors import InvalidSettingError
 
@@ -21,19 +21,26 @@ class Invitation:
         population: whose work the device will do.
         token: shown once, when the device takes part for the first time.
         certificate_pin: SHA-256 of the server's certificate in hexadecimal, or None.
+        public_key_pin: that of its public key, as ``sha256//BASE64``, or None.
     """
 
     server: str
     population: str
     token: str
     certificate_pin: str | None = None
+    public_key_pin: str | None = None
 
     def __repr__(self) -> str:
         return f"Invitation({self.server}, {self.population})"  # a token does not belong into a log
 
+    def encode(self) -> str:
+        """The line that `edgefl server invite` prints: base64url, without padding, of JSON."""
+        text = json.dumps(asdict(self), separators=(",", ":"))
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
     @classmethod
     def parse(cls, text: str) -> Invitation:
-        """Reads the line that `edgefl server invite` prints: base64url of JSON.
+        """Reads what `encode` made, also when a mail broke it into several lines; later members are ignored.
 
         Raises:
             InvalidSettingError: it is not one, or was not copied in full.
@@ -42,9 +49,9 @@ class Invitation:
         try:
             document = json.loads(base64.urlsafe_b64decode(compact + "=" * (-len(compact) % 4)))
             server, population, token = (document[name] for name in ("server", "population", "token"))
-            pin = document.get("certificate_pin")
-            if all(isinstance(field, str) and field for field in (server, population, token, pin or "none")):
-                return cls(server, population, token, pin or None)
+            pins = [document.get(name) or None for name in ("certificate_pin", "public_key_pin")]
+            if all(isinstance(field, str) and field for field in (server, population, token, *filter(None, pins))):
+                return cls(server, population, token, *pins)
         except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
             pass  # whatever it is instead, it is said below in the same words
         raise InvalidSettingError(

@@ -1,0 +1,77 @@
+"""Pins by which a server is known whoever signed its certificate: of the certificate, and of the key in it.
+
+The pin of a key is written as libcurl (``--pinnedpubkey``) and OkHttp (``CertificatePinner``) take it: the SHA-256 of
+the certificate's SubjectPublicKeyInfo in DER (RFC 5280, section 4.1), in base64. It stays the same when a certificate
+is renewed for the same key.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from edgefl.errors import InvalidSettingError
+
+__all__ = ["certificate_pin", "public_key_info", "public_key_pin"]
+
+_SEQUENCE, _VERSION = 0x30, 0xA0
+_BEFORE_THE_KEY = 5
+"""Serial number, signature algorithm, issuer, validity and subject."""
+
+
+def certificate_pin(certificate: bytes) -> str:
+    """The SHA-256 of a certificate in DER, as 64 hexadecimal digits."""
+    return hashlib.sha256(certificate).hexdigest()
+
+
+def public_key_pin(certificate: bytes) -> str:
+    """The pin of the key in a certificate in DER: ``sha256//`` and 44 characters of base64.
+
+    Raises:
+        InvalidSettingError: it is no certificate.
+    """
+    return "sha256//" + base64.b64encode(hashlib.sha256(public_key_info(certificate)).digest()).decode()
+
+
+def public_key_info(certificate: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a certificate, both in DER.
+
+    Raises:
+        InvalidSettingError: it is no certificate.
+    """
+    try:
+        start, end = _content(certificate, 0, len(certificate))  # Certificate
+        start, end = _content(certificate, start, end)  # TBSCertificate
+        if certificate[start] == _VERSION:
+            start = _next(certificate, start, end)
+        for _ in range(_BEFORE_THE_KEY):
+            start = _next(certificate, start, end)
+        _content(certificate, start, end)
+        return certificate[start : _next(certificate, start, end)]
+    except (IndexError, ValueError) as error:
+        raise InvalidSettingError("Expected an X.509 certificate in DER, got other bytes.") from error
+
+
+def _content(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """Where the content of a sequence begins and ends."""
+    if data[start] != _SEQUENCE:
+        raise ValueError("no sequence")
+    return _bounds(data, start, end)
+
+
+def _next(data: bytes, start: int, end: int) -> int:
+    """Where the element after this one begins."""
+    return _bounds(data, start, end)[1]
+
+
+def _bounds(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """Where the content of an element begins and ends: a byte of type, then the length (X.690, section 8.1.3)."""
+    first, content = data[start + 1], start + 2
+    if first < 0x80:
+        length = first
+    else:
+        content += first & 0x7F
+        length = int.from_bytes(data[start + 2 : content], "big")
+    if content + length > end:
+        raise ValueError("it reaches beyond what it lies in")
+    return content, content + length
