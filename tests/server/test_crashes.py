@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 import sqlite3
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,11 +19,27 @@ from model_files import make_model_file
 from server_process import ServerProcess, free_port
 
 DEVICES = 4
+LONGEST_SECONDS = 180.0
+"""More than the time between two kills, and from the last one to the end, on a machine that does much else."""
 ROUND_QUERY = {"population": "people", "target": DEVICES, "seed": 11}
 
 
 def prepared(tmp_path: Path, name: str) -> ServerProcess:
     return ServerProcess(tmp_path / name, free_port())
+
+
+def have_accepted(devices: list[FakeDevice], least: int) -> bool:
+    """Whether so many outcomes were answered with 202."""
+    return sum(len(device.accepted) for device in devices) >= least
+
+
+def wait_until(reached: Callable[[], bool], threads: list[threading.Thread], pause: float) -> None:
+    """Lets the devices work; a device that gave up, or one that gets nothing any more, ends the waiting."""
+    limit = time.monotonic() + LONGEST_SECONDS
+    while not reached():
+        assert all(thread.is_alive() for thread in threads)
+        assert time.monotonic() < limit
+        time.sleep(pause)
 
 
 def train(server: ServerProcess, rounds: int, kills: int, seed: int) -> tuple[bytes, list[FakeDevice], str]:
@@ -40,13 +59,11 @@ def train(server: ServerProcess, rounds: int, kills: int, seed: int) -> tuple[by
     try:
         # Spread over the run by its progress, so that every kill hits it however fast the machine is.
         for progress in sorted(moments.sample(range(rounds * DEVICES * 9 // 10), kills)):
-            while sum(len(device.accepted) for device in devices) < progress:
-                server.wait_for(0.002)
+            wait_until(partial(have_accepted, devices, progress), threads, 0.002)
             server.wait_for(moments.uniform(0.0, 0.03))
             server.kill()
             server.start()
-        while client.get(f"/v1/runs/{run}")["state"] == "active":
-            server.wait_for(0.2)
+        wait_until(lambda: client.get(f"/v1/runs/{run}")["state"] != "active", threads, 0.2)
     finally:
         over.set()
         for thread in threads:
