@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgefl.algorithms import algorithm
-from edgefl.wire.messages import Correction, ExtraVector, Task, TaskKind
+from edgefl.wire.messages import Correction, ExtraVector, Task, TaskKind, Weighting
 from edgefl_server.aggregation import (
     Assignment,
     Blob,
@@ -18,7 +18,9 @@ from edgefl_server.aggregation import (
 
 DEVICE = "d" * 32
 CONTROL = ExtraVector("control", "f" * 64, 64)
-SOURCE = TaskSource("people", "0123abcd", 7, Blob("a" * 64, 1000), "b" * 64, "c" * 64, Blob("e" * 64, 80), (CONTROL,))
+SOURCE = TaskSource(
+    "people", "0123abcd", 5, 7, 8, Blob("a" * 64, 1000), "b" * 64, "c" * 64, Blob("e" * 64, 80), (CONTROL,)
+)
 CONTINUES = "0123abcd-000006-x-001"
 SETTINGS = RunSettings(rounds=9, target=1, seed=5, epochs=2, max_steps=3, learning_rate=0.5, batch_size=4)
 
@@ -26,12 +28,10 @@ SETTINGS = RunSettings(rounds=9, target=1, seed=5, epochs=2, max_steps=3, learni
 def test_a_task_says_what_its_cohort_starts_from_what_the_run_wants_and_what_the_strategy_asks() -> None:
     demand = Demand(algorithm("scaffold"), mu=0.25)
     task = task_for(SOURCE, SETTINGS, demand, Assignment(DEVICE, 2, 0.0, 60.0, 30.0), 41.0, CONTINUES)
-    assert (task.population, task.run, task.round, task.task_id) == (
-        "people",
-        "0123abcd",
-        7,
-        f"0123abcd-000007-{DEVICE}-002",
-    )
+    assert (task.population, task.run, task.task_id) == ("people", "0123abcd", f"0123abcd-000007-{DEVICE}-002")
+    assert (task.version, task.cohort, task.fold, task.schedule) == (5, 7, 8, "synchronous")
+    assert (task.weighting, task.minimum_cohort) == (Weighting.UNIFORM, 1)
+    assert [each.section for each in task.codecs] == ["delta", "statistics", "control"]
     assert (task.model_hash, task.model_bytes) == ("a" * 64, 1000)
     assert (task.graph_hash, task.layout_hash) == ("b" * 64, "c" * 64)
     assert (task.base_weights_hash, task.base_weights_bytes, task.extra_vectors) == ("e" * 64, 80, SOURCE.vectors)
