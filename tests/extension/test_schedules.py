@@ -63,6 +63,7 @@ def test_a_schedule_from_outside_folds_outcomes_of_several_versions_and_waits_fo
 
 def test_an_unknown_schedule_names_the_nearest_and_what_cannot_be_imported_or_clashes_is_named_and_left_out(server):
     client = OperatorClient(OperatorFile.read(server.state))
+    client.post("/v1/invitations", {"population": "people"})
     query = {"population": "people", "rounds": 1, "target": 1}
     with pytest.raises(EdgeflError, match="synchronous, buffered") as refused:
         client.upload("/v1/runs", {**query, "schedule": "bufered"}, make_model_file())

@@ -33,6 +33,7 @@ def with_toys(install, fleet):
 
 def create(fleet, model, *options):
     place = ["--state", fleet.state, "--population", "kitchen", "--rounds", 1, "--format", "json"]
+    fleet.token("kitchen")  # a run needs a population to which somebody was invited
     return Process.start("run", "create", model, *place, *options)
 
 
