@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from edgefl.errors import storage_error
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE, Outcome, OutcomeStatus, Reason, Task
 from edgefl_server.http import create_app
+from edgefl_server.storage import invite
 from fake_device import Identity
 from model_files import make_model_file
 
@@ -471,6 +472,7 @@ def test_a_device_learns_which_of_the_runs_that_it_remembers_are_over(api: Api) 
 
 
 def test_a_run_of_another_population_is_over_for_a_device(api: Api) -> None:
+    invite(api.fleet.state, "others")
     device, run = api.device(0), api.create_run(population="others")["run"]
     answer = api.client.post("/v1/tasks/next", json={"remembers": [run]}, headers=device)
     assert answer.headers["EdgeFL-Ended-Runs"] == run
