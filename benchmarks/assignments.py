@@ -54,8 +54,8 @@ def add_devices(state: ServerState, population: str, count: int) -> list[DeviceR
 def outcome_of(task: Task) -> bytes:
     """A good outcome of the small model of `make_model_file`."""
     sections = (
-        Section.of("delta", np.full(16, 0.01, np.float32), task.codec),
-        Section.of("statistics", np.zeros(4, np.float32), task.codec),
+        Section.of("delta", np.full(16, 0.01, np.float32), task.codec_of("delta")),
+        Section.of("statistics", np.zeros(4, np.float32), task.codec_of("statistics")),
     )
     done = Outcome(task.task_id, task.base_weights_hash, task.layout_hash, num_examples=8, sections=sections)
     return done.encode()
