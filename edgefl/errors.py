@@ -103,7 +103,7 @@ class ModelFileError(EdgeflError):
 
 
 class FormatVersionError(EdgeflError):
-    """A file or message was written by a newer, incompatible edgefl."""
+    """A file or message was written by another edgefl, which this one does not understand."""
 
     exit_code = 21
 
