@@ -1,6 +1,6 @@
 """Which passes run over a converted file, and their run.
 
-A pass of your own goes in without touching anything here: see `passes.registry`.
+A pass of your own goes in without touching anything here: see `passes.base`.
 """
 
 from __future__ import annotations

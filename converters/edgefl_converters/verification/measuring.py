@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgefl.errors import UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
 from edgefl_converters.training_step.specification import Specification
-from edgefl_converters.verification.batches import Batch, federated_batches
+from edgefl_converters.verification.made_up_batches import Batch, federated_batches
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference, Snapshot
 

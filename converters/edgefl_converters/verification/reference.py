@@ -18,9 +18,9 @@ from edgefl_converters.training_step.learning_rates import learning_rate_of_step
 from edgefl_converters.training_step.rebuilding import rebuild
 from edgefl_converters.training_step.row_weights import expand
 from edgefl_converters.training_step.specification import Port, Specification
-from edgefl_converters.verification.batches import Batch
 from edgefl_converters.verification.federated_losses import FederatedLoss
-from edgefl_converters.verification.randomness import hashed_random_numbers
+from edgefl_converters.verification.made_up_batches import Batch
+from edgefl_converters.verification.seeded_random_ops import hashed_random_numbers
 
 __all__ = ["Reference", "Snapshot"]
 

@@ -4,7 +4,7 @@ A new one is a file in this folder, or an entry point ``edgefl.passes`` of anoth
 """
 
 from edgefl.plugins import import_modules
-from edgefl_converters.flatbuffer.passes.registry import PASSES, Pass, ordered_passes, register_pass
+from edgefl_converters.flatbuffer.passes.base import PASSES, Pass, ordered_passes, register_pass
 
 __all__ = ["PASSES", "Pass", "ordered_passes", "register_pass"]
 

@@ -16,8 +16,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 from edgefl_converters.flatbuffer.dependencies import CALLS, needs_of
 from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.passes.registry import register_pass
-from edgefl_converters.flatbuffer.sizes import LARGE, bytes_of
+from edgefl_converters.flatbuffer.passes.base import register_pass
+from edgefl_converters.flatbuffer.tensor_sizes import LARGE, bytes_of
 
 __all__ = ["METADATA_NAME", "control_edges", "keep_order", "serialized"]
 

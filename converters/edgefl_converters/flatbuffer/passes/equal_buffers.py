@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.passes.registry import register_pass
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["share_equal_buffers"]
 

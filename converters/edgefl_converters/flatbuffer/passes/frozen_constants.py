@@ -11,7 +11,7 @@ from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.frozen_storage import StoredConstant, store
 from edgefl_converters.flatbuffer.object_form import text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.passes.registry import register_pass
+from edgefl_converters.flatbuffer.passes.base import register_pass
 from edgefl_converters.flatbuffer.schema_writers import SharedQuantization
 
 __all__ = ["store_frozen_constants"]

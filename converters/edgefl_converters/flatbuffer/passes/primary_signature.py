@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgefl_converters.flatbuffer.object_form import text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.passes.registry import register_pass
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["make_train_primary"]
 

@@ -14,7 +14,7 @@ from typing import Any
 from edgefl_converters.flatbuffer.dependencies import CALLS, needs_of
 from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.passes.registry import register_pass
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["as_late_as_possible", "schedule"]
 

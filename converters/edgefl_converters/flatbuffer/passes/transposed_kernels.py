@@ -18,7 +18,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.passes.registry import register_pass
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["transpose_kernels"]
 

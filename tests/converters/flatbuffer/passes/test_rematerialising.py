@@ -12,7 +12,7 @@ import keras_models
 from edgefl_converters.building.building import build
 from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.passes.rematerialising import compute_again
-from edgefl_converters.flatbuffer.sizes import LARGE
+from edgefl_converters.flatbuffer.tensor_sizes import LARGE
 from edgefl_converters.settings.options import Options
 from edgefl_device_runtime.measuring import measure
 
