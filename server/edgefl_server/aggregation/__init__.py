@@ -21,7 +21,7 @@ from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
-from edgefl_server.aggregation.updates import Contribution, Update, Updates
+from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, validate
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "decode_outcome",
     "finalise",
     "fold",
+    "in_order",
     "named_vectors",
     "run_settings",
     "schedule_for",
