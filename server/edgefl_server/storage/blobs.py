@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import stat
 import time
@@ -16,10 +15,10 @@ from typing import Protocol
 from edgefl.atomic import sync_folder, write_bytes
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import new_sha256, sha256
+from edgefl.wire.words import is_hash
 
 __all__ = ["BlobStore", "DamagedBlobError", "FolderBlobs"]
 
-_HASH = re.compile(r"[0-9a-f]{64}")
 _PIECE_BYTES = 1 << 20
 _FAILING_SECONDS = 600.0
 """A place of the disk that has not been readable for so long will not be."""
@@ -176,7 +175,7 @@ class FolderBlobs:
 
     def __iter__(self) -> Iterator[str]:
         """See `BlobStore`."""
-        return (name for name in os.listdir(self._folder) if _HASH.fullmatch(name))  # noqa: PTH208 - names only
+        return (name for name in os.listdir(self._folder) if is_hash(name))  # noqa: PTH208 - names only
 
     @contextmanager
     def _reading(self, digest: str) -> Iterator[Path]:
@@ -209,7 +208,7 @@ class FolderBlobs:
 
     def _file(self, digest: str) -> Path:
         # A hash from outside must never become a path elsewhere.
-        if not _HASH.fullmatch(digest):
+        if not is_hash(digest):
             raise StorageError("A blob is named by 64 lower-case hexadecimal digits.")
         return self._folder / digest
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgefl.atomic import write_text
 from edgefl.errors import StorageError, storage_error
+from edgefl.wire.words import is_random_id
 from edgefl_server.storage.database import Inspection
 
 __all__ = ["Mark", "check_folder", "make_private", "read_mark", "write_mark"]
 
 _NAME = "folder.json"
-_ID = re.compile("[0-9a-f]{32}")
 _BLOBS = ("models", "weights", "outcomes", "orphans")
 _SECRETS = ("operator.json", "server.sqlite", "server.sqlite-wal", "server.sqlite-shm")
 _WAY_OUT = "Put the database back from a backup, or choose another --state. Nothing was touched."
@@ -112,7 +111,7 @@ def make_private(folder: Path) -> None:
 
 def _is_valid(mark: Mark) -> bool:
     generation_fits = type(mark.generation) is int and mark.generation >= 0
-    return isinstance(mark.id, str) and _ID.fullmatch(mark.id) is not None and generation_fits
+    return isinstance(mark.id, str) and is_random_id(mark.id) and generation_fits
 
 
 def _holds_anything(folder: Path) -> bool:
