@@ -65,7 +65,7 @@ class InvalidSettingError(EdgeflError):
 
 
 class ModelError(EdgeflError):
-    """What was given is not a Keras model that can be trained: not Keras, not compiled, loss does not fit."""
+    """A model that cannot be trained: it is not one of Keras, is not compiled, or its loss does not fit."""
 
     exit_code = 10
 
