@@ -105,7 +105,7 @@ def require_invited(state: ServerState, population: str) -> None:
         there = f"There {'is' if len(known) == 1 else 'are'}: {', '.join(list(known)[:_NAMED])}. " if known else ""
         raise InvalidSettingError(
             f"Nobody was ever invited to the population {population!r}.",
-            hint=f"{there}To invite devices: edgefl server invite --population {population}",
+            hint=f"{there}`edgefl server invite` invites devices to it.",
         )
 
 
