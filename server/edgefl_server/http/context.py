@@ -1,4 +1,4 @@
-"""What every request handler shares, and who is asking."""
+"""The context that all request handlers share, and who is asking."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def bearer(request: Request) -> str:
 
 
 def not_the_operator() -> RequestError:
-    """What is answered to whoever has not the operator's token."""
+    """The answer to whoever has not the operator's token."""
     return RequestError(
         401,
         Refusal.WRONG_TOKEN,

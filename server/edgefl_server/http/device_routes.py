@@ -65,7 +65,7 @@ TaskId = Annotated[str, Path(pattern=f"^{NAME}$")]
 
 
 class Enrolment(BaseModel):
-    """What a device says when it enrols."""
+    """The body with which a device enrols."""
 
     device_id: str = Field(description="32 lower-case hexadecimal digits that the device drew itself")
     secret_hash: str = Field(description="SHA-256 of the secret's 64 hexadecimal digits")
@@ -75,7 +75,7 @@ class Enrolment(BaseModel):
 
 
 class Poll(BaseModel):
-    """How long a device is willing to wait."""
+    """The body of a poll: how long the device is willing to wait, and what it says of itself."""
 
     wait: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description=f"seconds; at most {LONGEST_WAIT_SECONDS:g} are used"
@@ -180,7 +180,7 @@ async def renew(task_id: TaskId, device: Caller, context: Shared) -> Response:
 async def get_outcome(
     task_id: TaskId, digest: Annotated[str, Query(pattern=f"^{HASH}$")], device: Caller, context: Shared
 ) -> Response:
-    """From which byte on to send it; what is still arriving of the device is cut off first."""
+    """Says from which byte on to send it; what is still arriving of the device is cut off first."""
     async with context.receiving.alone(device.device):
         received = await run_in_threadpool(received_bytes, context.state, device.device, task_id, digest)
     return control({"received": received})

@@ -64,7 +64,7 @@ else:
 
 
 class Invitation(BaseModel):
-    """Which population a token shall be for."""
+    """The body that asks for a token: which population it shall be for."""
 
     population: str = Field(max_length=200)
 

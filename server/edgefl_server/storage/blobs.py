@@ -30,7 +30,7 @@ class DamagedBlobError(StorageError):
 
 
 class BlobStore(Protocol):
-    """Where models, weights and outcomes lie."""
+    """A store of models, weights and outcomes."""
 
     def put(self, data: bytes | memoryview) -> str:
         """Keeps bytes; they survive a power cut once this returns. The same bytes again change nothing.
@@ -44,7 +44,7 @@ class BlobStore(Protocol):
         ...
 
     def adopt(self, file: Path, digest: str) -> None:
-        """Like `put`, for a file of the same file system, which is moved here.
+        """Does what `put` does with a file of the same file system, which is moved here.
 
         Args:
             file: whole, and nobody writes to it any more.
@@ -65,7 +65,7 @@ class BlobStore(Protocol):
         ...
 
     def verify(self, digest: str) -> None:
-        """Like `get`, for bytes that need not be in memory."""
+        """Does what `get` does with bytes that need not be in memory."""
         ...
 
     def path(self, digest: str) -> Path | None:
@@ -73,7 +73,7 @@ class BlobStore(Protocol):
         ...
 
     def size(self, digest: str) -> int:
-        """How many bytes there are.
+        """The number of bytes.
 
         Raises:
             StorageError: there are none.
@@ -100,7 +100,7 @@ class FolderBlobs:
     def __init__(self, folder: Path, now: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._now = folder, now
         self._failing: dict[str, float] = {}
-        """Since when the disk has not given a blob back."""
+        """The times since which the disk has not given a blob back."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)

@@ -23,7 +23,7 @@ _WAY_OUT = "Put the database back from a backup, or choose another state folder.
 
 @dataclass(frozen=True)
 class Mark:
-    """What is kept of the database beside it, to know it again.
+    """A mark of the database, kept beside it to know it again.
 
     Attributes:
         id: that the folder was given when it was new.
@@ -64,7 +64,7 @@ def check_folder(folder: Path, database: Inspection) -> None:
 
 
 def read_mark(folder: Path) -> Mark | None:
-    """What the folder says of its database; None: it says nothing.
+    """Reads the folder's mark of its database; None: there is none.
 
     Raises:
         StorageError: the file cannot be read, or is damaged.

@@ -1,4 +1,4 @@
-"""Who may talk to the server: invitations and devices. Secrets are kept as hashes and compared in constant time."""
+"""Invitations and devices, which may talk to the server. Secrets are kept as hashes and compared in constant time."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def check_invitation(state: ServerState, token: str) -> None:
 
 
 def wrong_token() -> EnrolmentRefusedError:
-    """What is said to whoever has no invitation."""
+    """The answer to whoever has no invitation."""
     return EnrolmentRefusedError(
         Refusal.WRONG_TOKEN, "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
     )
@@ -282,7 +282,7 @@ def has_form_of_credentials(text: str) -> bool:
 
 
 def unknown_device() -> AuthenticationError:
-    """What is said to whoever is no device of this server."""
+    """The answer to whoever is no device of this server."""
     return AuthenticationError(
         "The device id or its secret is not known here.", hint="Ask the operator for a new invitation."
     )
