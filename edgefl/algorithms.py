@@ -26,7 +26,7 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What an algorithm needs; without anything: plain training and a delta, which every device and file can do.
+    """Says what an algorithm needs; without anything it is plain training, which every device and file can do.
 
     Attributes:
         name: what ``--algorithm`` calls it.
@@ -56,12 +56,12 @@ class Algorithm:
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """What a task names beside the weights, and its device may fetch."""
+        """The vectors that a task names beside the weights, and that its device may fetch."""
         return (CONTROL,) if self.correction is Correction.SCAFFOLD else ()
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """Of an outcome; ``statistics`` only where the layout has some."""
+        """The sections of an outcome; ``statistics`` only where the layout has some."""
         return ("gradient",) if self.gradient else ("delta", "statistics", *self.vectors)
 
     def is_possible(self, manifest: ModelManifest) -> bool:
@@ -89,7 +89,7 @@ _ALGORITHMS = {
     )
 }
 ALGORITHMS = tuple(_ALGORITHMS)
-"""What ``edgefl convert --algorithm`` takes: the algorithms that need more of a model file than plain training."""
+"""The algorithms that need more of a model file than plain training: ``edgefl convert --algorithm`` takes them."""
 
 _INERT = {
     "momentum": (0, None),

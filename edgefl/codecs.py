@@ -1,4 +1,4 @@
-"""How a vector of float32 becomes bytes on the wire, by name; others come from entry points ``edgefl.codecs``."""
+"""Codecs by name: each writes a vector of float32 as bytes. Others come from entry points ``edgefl.codecs``."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class InvalidSettingError(EdgeflError):
 
 
 class ModelError(EdgeflError):
-    """What was given is not a Keras model that can be trained: not Keras, not compiled, loss does not fit."""
+    """A model that cannot be trained: it is not one of Keras, is not compiled, or its loss does not fit."""
 
     exit_code = 10
 
@@ -217,7 +217,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAMING = re.compile(
     r"^(Exception encountered when calling|in user code|File \"|Call arguments received|Arguments received)"
 )
-"""How the lines begin that Keras and TensorFlow put around a cause."""
+"""The beginnings of lines that Keras and TensorFlow put around a cause."""
 _LONGEST = 300
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,4 +1,4 @@
-"""What an operator gives to a device's owner: one line that holds address, population, token and pins."""
+"""Invitations from operators to devices' owners: one line that holds address, population, token and pins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Invitation"]
 
 @dataclass(frozen=True)
 class Invitation:
-    """Where to take part, and the right to.
+    """Says where to take part, and gives the right to.
 
     Attributes:
         server: URL.

@@ -1,4 +1,4 @@
-"""What has a name and can be added from outside: strategies, codecs, schedules, passes.
+"""Registries of what has a name and can be added from outside: strategies, codecs, schedules, passes.
 
 Each kind has a `Registry`. edgefl's own entries are registered when their modules are imported; others come from
 entry points of installed distributions (https://packaging.python.org/specifications/entry-points/), which are looked

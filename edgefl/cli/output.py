@@ -1,4 +1,4 @@
-"""How verbs print a result: for people, or as one JSON document (``--format json``)."""
+"""Prints the result of a verb: for people, or as one JSON document (``--format json``)."""
 
 from __future__ import annotations
 

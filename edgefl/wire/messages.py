@@ -38,6 +38,6 @@ __all__ = [
 ]
 
 CONTENT_TYPE = "application/vnd.edgefl.message"
-"""Of a Task or an Outcome."""
+"""The content type of a Task or an Outcome."""
 CONTROL_TYPE = "application/vnd.edgefl+json"
-"""Of every JSON answer to a device and of every error: what lacks it was not said by an edgefl server."""
+"""The content type of JSON answers to a device and of errors: without it, an answer is not one of an edgefl server."""

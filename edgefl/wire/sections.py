@@ -24,7 +24,7 @@ BYTES = "bytes"
 """The codec of bytes: as they are."""
 
 _PAYLOAD_SLOT = 14
-"""Of the table Section, where FlatBuffers' Python reader would copy the payload byte by byte."""
+"""The payload's slot in the table Section: FlatBuffers' Python reader would copy it byte by byte."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ class ExtraVector(NamedTuple):
 
 
 class SectionCodec(NamedTuple):
-    """How a section of the outcome is to be written.
+    """The codec with which a section of the outcome is to be written.
 
     Attributes:
         section: its name.

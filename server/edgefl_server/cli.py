@@ -21,6 +21,7 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.invitation import Invitation
+from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
@@ -311,7 +312,7 @@ def weights(
     result = {
         "file": str(output),
         "run": run_id,
-        "round": int(headers.get("EdgeFL-Round", "0")),
+        "round": int(headers.get(ROUND, "0")),
         "elements": int(vector.size),
         "weights_hash": digest,
     }

@@ -140,7 +140,7 @@ class Device:
 
     @property
     def summary(self) -> Summary:
-        """What was done so far."""
+        """Everything that was done so far."""
         self._summary.bytes_up, self._summary.bytes_down = self._connection.bytes_up, self._connection.bytes_down
         return self._summary
 

@@ -17,9 +17,10 @@ import numpy as np
 from edgefl.atomic import write_bytes
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
+from edgefl.wire.calls import LONGEST_ASKED
 from edgefl.wire.words import check_name, is_name
 from edgefl_device_runtime.agent.downloads import free_bytes, no_room
-from edgefl_device_runtime.tasks import LONGEST_ASKED, RunMemory
+from edgefl_device_runtime.tasks import RunMemory
 
 __all__ = ["Memories"]
 
@@ -54,7 +55,7 @@ class Memories:
         return (runs + runs)[self._turn : self._turn + most]
 
     def recall(self, run: str, task_id: str) -> RunMemory | None:
-        """What was kept at the end of a task, and forgets every other task of the run.
+        """Reads what was kept at the end of a task, and forgets every other task of the run.
 
         Args:
             run: the run's id.

@@ -189,7 +189,7 @@ class _Stored:
         return self.nbytes > 0 and len(self.shape) > 0 and not (self.fortran_order and len(self.shape) > 1)
 
     def rows(self) -> FileRows:
-        """What is read piece by piece."""
+        """Makes a reader of the array, piece by piece."""
         return FileRows(self._file, self._offset, self.shape, self.dtype)
 
     def load(self) -> NDArray[Any]:
@@ -248,7 +248,7 @@ def _load_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[An
 
 
 def _find_member(file: DataFile, stream: IO[bytes], entry: zipfile.ZipInfo) -> _Stored:
-    """Where an array of an uncompressed archive lies: ``numpy.load`` would copy it into memory."""
+    """Finds where an array of an uncompressed archive lies: ``numpy.load`` would copy it into memory."""
     stream.seek(entry.header_offset + 26)
     name_length, extra_length = struct.unpack("<HH", stream.read(4))
     stream.seek(name_length + extra_length, os.SEEK_CUR)

@@ -1,4 +1,4 @@
-"""What `edgefl device status` says: read from the state folder, beside a device that runs or without one."""
+"""Reads what `edgefl device status` says from the state folder, beside a device that runs or without one."""
 
 from __future__ import annotations
 

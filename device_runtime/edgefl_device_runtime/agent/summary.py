@@ -1,4 +1,4 @@
-"""What a device has done, for people and for scripts."""
+"""Sums up what a device has done, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TaskReport:
         return self.status != "done" or self.unusable or self.result.startswith("refused")
 
     def title(self) -> str:
-        """Which task it is, for people."""
+        """The task's name for people."""
         return f"Round {self.round} of {self.run}" if self.run else f"Task {self.task_id}"
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class TaskReport:
 
 @dataclass
 class Summary:
-    """What a process has done since its start.
+    """Adds up what a process has done since its start.
 
     Attributes:
         device_id: who.

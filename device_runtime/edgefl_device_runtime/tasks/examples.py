@@ -1,4 +1,4 @@
-"""Which of the local arrays is which input and target of a model."""
+"""Finds which of the local arrays is which input and target of a model."""
 
 from __future__ import annotations
 

@@ -17,10 +17,7 @@ from edgefl.errors import EdgeflError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import Correction, Task
 
-__all__ = ["LONGEST_ASKED", "MemoryLostError", "Remembered", "RunMemory", "recall", "remember"]
-
-LONGEST_ASKED = 64
-"""Characters of a run's id that the protocol lets a device ask about."""
+__all__ = ["MemoryLostError", "Remembered", "RunMemory", "recall", "remember"]
 
 
 class MemoryLostError(EdgeflError):

@@ -1,4 +1,4 @@
-"""How outcomes become new weights: pure state machines and strategies."""
+"""Turns outcomes into new weights: pure state machines and strategies."""
 
 from edgefl_server.aggregation.choosing import settle
 from edgefl_server.aggregation.folding import Believed, Folded, fold

@@ -1,4 +1,4 @@
-"""From the accepted updates of a fold to what it leaves: new weights, summed metrics, and figures about both.
+"""Makes of the accepted updates of a fold what it leaves: new weights, summed metrics, and figures about both.
 
 No device is trusted more than the others here: how much each counts and what statistics may become is settled before a
 strategy sees anything.
@@ -25,7 +25,7 @@ __all__ = ["Believed", "Folded", "fold"]
 
 @dataclass(frozen=True)
 class Believed:
-    """How far devices are believed.
+    """Says how far devices are believed.
 
     Attributes:
         max_examples: a device counts for at most so many.
@@ -42,7 +42,7 @@ class Believed:
 
 @dataclass(frozen=True)
 class Folded:
-    """What a fold leaves.
+    """The result of a fold.
 
     Attributes:
         state: the strategy's.
@@ -122,7 +122,7 @@ def fold(
 
 @dataclass(frozen=True)
 class _Found:
-    """What is noted of an update while a strategy has it, since it may not be read again for that."""
+    """Notes about an update, taken while a strategy has it, since it may not be read again for that."""
 
     reported: Reported
     outside: int

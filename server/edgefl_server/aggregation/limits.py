@@ -1,4 +1,4 @@
-"""What a model file says about its devices and their outcomes: runtimes, sizes of metric states, variances."""
+"""Reads from a model file what holds for devices and outcomes: runtimes, sizes of metric states, variances."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VARIANCE = re.compile(r"(?:^|[/_])(?<!log_)(?<!log/)var(?:iance)?(?:_\d+)?$")
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What is kept with a run of its model's manifest, so that the file need not be read again.
+    """The part of a model's manifest that is kept with its run, so that the file need not be read again.
 
     Attributes:
         batch_size: rows of a full batch; 0: not known.

@@ -29,7 +29,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class TaskSource:
-    """What all tasks of a cohort that start from one version have in common.
+    """The part that all tasks of a cohort that start from one version have in common.
 
     Attributes:
         population: whose devices train.

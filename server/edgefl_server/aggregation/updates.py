@@ -1,4 +1,4 @@
-"""What devices send, as strategies see it: one update, and the ordered collection of those that are folded together.
+"""Updates as strategies see them: one, and the ordered collection of those that are folded together.
 
 All the updates of a fold need not fit into memory. A strategy that adds them up iterates and has one of them at a time;
 one that looks at each element of all of them (a median, a trimmed mean) asks for blocks of elements.
@@ -24,7 +24,7 @@ __all__ = ["Contribution", "Update", "Updates", "in_order"]
 _IN_MEMORY = 32 << 20
 """More bytes of a section of all updates than this lie in a temporary file while their blocks are looked at."""
 _ELEMENTS = 1 << 20
-"""Of a block, all updates together."""
+"""The bytes of a block, all updates together."""
 _NOTHING = np.empty(0, np.float32)
 
 

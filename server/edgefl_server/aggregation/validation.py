@@ -27,7 +27,7 @@ _LARGEST_STATE = 1e60
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the outcome of a task has to fit.
+    """Everything that the outcome of a task has to fit.
 
     Attributes:
         task_id: the task's.

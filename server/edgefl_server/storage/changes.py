@@ -1,4 +1,4 @@
-"""What decisions change, written to the rows that they concern and to no others."""
+"""Writes what decisions change to the rows that they concern and to no others."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def stop_folds(session: Session, run_id: str, why: str, now: Moment) -> None:
 
 
 def _end_unreadable(session: Session, run_id: str, numbers: Sequence[int], why: str, now: Moment) -> None:
-    """Without a schedule there is nobody to ask, and an operator must be able to end any run."""
+    """Ends a fold of a run without a schedule: there is nobody to ask, and an operator must be able to end any run."""
     session.execute(_FAIL_ALL, {"of": run_id, "because": why, "now": now.clock})
     for number in numbers:
         session.execute(_DISCARD, {"of": run_id, "of_number": number})

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgefl.atomic import write_text
 from edgefl.errors import StorageError, storage_error
+from edgefl.wire.words import is_random_id
 from edgefl_server.storage.database import Inspection
 
 __all__ = ["Mark", "check_folder", "make_private", "read_mark", "write_mark"]
 
 _NAME = "folder.json"
-_ID = re.compile("[0-9a-f]{32}")
 _BLOBS = ("models", "weights", "outcomes", "orphans")
 _SECRETS = ("operator.json", "server.sqlite", "server.sqlite-wal", "server.sqlite-shm")
 _WAY_OUT = "Put the database back from a backup, or choose another state folder. Nothing was touched."
@@ -24,7 +23,7 @@ _WAY_OUT = "Put the database back from a backup, or choose another state folder.
 
 @dataclass(frozen=True)
 class Mark:
-    """What is kept of the database beside it, to know it again.
+    """A mark of the database, kept beside it to know it again.
 
     Attributes:
         id: that the folder was given when it was new.
@@ -65,7 +64,7 @@ def check_folder(folder: Path, database: Inspection) -> None:
 
 
 def read_mark(folder: Path) -> Mark | None:
-    """What the folder says of its database; None: it says nothing.
+    """Reads the folder's mark of its database; None: there is none.
 
     Raises:
         StorageError: the file cannot be read, or is damaged.
@@ -112,7 +111,7 @@ def make_private(folder: Path) -> None:
 
 def _is_valid(mark: Mark) -> bool:
     generation_fits = type(mark.generation) is int and mark.generation >= 0
-    return isinstance(mark.id, str) and _ID.fullmatch(mark.id) is not None and generation_fits
+    return isinstance(mark.id, str) and is_random_id(mark.id) and generation_fits
 
 
 def _holds_anything(folder: Path) -> bool:

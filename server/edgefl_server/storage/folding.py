@@ -1,4 +1,4 @@
-"""What happens without a device asking: deadlines, and folding the outcomes of closed rounds into new weights."""
+"""Does what no device asks for: looks at deadlines, and folds the outcomes of closed rounds into new weights."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _note(state: ServerState, run_id: str, action: str, error: Exception) -> Non
 
 
 def _reason(why: str) -> str:
-    """What closed a round, without what kept it from being folded meanwhile."""
+    """The reason for which a round closed, without what kept it from being folded meanwhile."""
     return why.partition(_CANNOT)[0].removesuffix("; ")
 
 
@@ -327,7 +327,7 @@ def _mark_damaged(session: Session, tasks: set[str]) -> None:
 
 
 def _left_out(damaged: set[str]) -> str:
-    """At most three tasks by name; the log has them all."""
+    """Names at most three tasks; the log has them all."""
     if not damaged:
         return ""
     names = ", ".join(sorted(damaged)[:3]) + (", …" if len(damaged) > 3 else "")

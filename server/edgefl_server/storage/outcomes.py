@@ -44,7 +44,7 @@ __all__ = [
 
 _TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
 _BYTES_PER_ELEMENT = 8
-"""At least two sections of the largest codec."""
+"""Room for two sections of the largest codec, at least."""
 _BYTES_BESIDE_VECTORS = 1 << 20
 """Names, hashes and metric states."""
 _TASKS_A_QUERY = 500
@@ -71,7 +71,7 @@ class NotWantedError(EdgeflError):
 
 @dataclass(frozen=True)
 class Looked:
-    """What is known of an outcome before its bytes are read.
+    """Everything that is known of an outcome before its bytes are read.
 
     Attributes:
         accepted: just this outcome was accepted before.
@@ -86,7 +86,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What an accepted outcome changes for others.
+    """The changes that an accepted outcome makes for others.
 
     Attributes:
         made_room: there may be new work at once: the device gave its place back, or overdue tasks were ended.
@@ -102,7 +102,7 @@ class Accepted:
 
 
 def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str | None) -> Looked:
-    """To be asked before the bytes of an outcome are read: it may not be wanted, or be here already.
+    """Looks at an outcome before its bytes are read: it may not be wanted, or be here already.
 
     Args:
         state: the server's.
@@ -129,7 +129,7 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
 
 
 def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -> int:
-    """How much of an outcome is here: from which byte on to send it; all of it, once it was accepted.
+    """Says how much of an outcome is here: from which byte on to send it; all of it, once it was accepted.
 
     Raises:
         UnknownTaskError: the device has no such task.
@@ -145,7 +145,7 @@ def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -
 
 
 def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -> Accepted:
-    """Like `accept_upload`, for a message in memory."""
+    """Does what `accept_upload` does with a message in memory."""
     upload = state.uploads.anonymous()
     upload.write(data)
     return accept_upload(state, device, task_id, upload)
@@ -240,7 +240,7 @@ def _was_accepted(task: FoundTask, digest: str) -> bool:
 
 
 def _expectation(task: FoundTask) -> Expectation:
-    """What an outcome of the task has to fit."""
+    """Says what an outcome of the task has to fit."""
     of = task.gathering
     with reading(task.run):
         return Expectation(

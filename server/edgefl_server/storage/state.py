@@ -200,7 +200,7 @@ def put_vector(state: ServerState, vector: NDArray[np.float32]) -> str:
 
 
 def get_vector(state: ServerState, digest: str) -> NDArray[np.float32]:
-    """What `put_vector` kept, float32, read-only.
+    """Reads what `put_vector` kept, float32, read-only.
 
     Raises:
         DamagedBlobError: there is nothing with this hash, or it is damaged.

@@ -102,12 +102,12 @@ _ABOUT_DEVICE = select(
     .scalar_subquery()
     .label("continues"),
 )
-"""How often a task of the device was out of time in a run and when last, and its latest task that is folded."""
+"""Says how often a task of the device was out of time in a run and when last, and its latest task that is folded."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a device that asks for work gets.
+    """The answer to a device that asks for work.
 
     Attributes:
         task: its open task, else a new one; None: there is none that it could be given now.
@@ -153,7 +153,7 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
 
 
 def _lacks(session: Session, device: DeviceRow, run: str, task: Task) -> str | None:
-    """What the device lacks to do the task; None: nothing."""
+    """Says what the device lacks to do the task; None: nothing."""
     target = ModelLimits.from_json(session.execute(_LIMITS, {"run": run}).scalar_one()).target
     why = lacks(device.capabilities, task, target)
     if why is None:
@@ -171,7 +171,7 @@ def devices_with_tasks(state: ServerState) -> list[str]:
 
 
 def ended_runs(state: ServerState, population: str, remembered: Collection[str]) -> list[str]:
-    """Those of the runs that are over, or that the population never had: there will be no task of them any more."""
+    """Finds those of the runs that are over, or that the population never had: no task of them will come any more."""
     if not remembered:
         return []
     with state.database.read() as session:
@@ -186,7 +186,7 @@ def ended_runs(state: ServerState, population: str, remembered: Collection[str])
 
 
 def work_for(state: ServerState, population: str) -> tuple[int, int]:
-    """How many tasks the runs of a population could hand out now, and how many of its runs are not over."""
+    """Counts the tasks that the runs of a population could hand out now, and its runs that are not over."""
     free = active = 0
     with state.database.read() as session:
         now = state.clock()

@@ -1,4 +1,4 @@
-"""What does not stay: files that no outcome needs any more, and rows that nobody does."""
+"""Deletes what does not stay: files that no outcome needs any more, and rows that nobody does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Swept:
-    """What `sweep_outcomes` did.
+    """The result of `sweep_outcomes`.
 
     Attributes:
         deleted: files that the database knows to be done with.
@@ -173,7 +173,7 @@ def _is_active(session: Session, run_id: str) -> bool:
 
 
 def _latest_folded(session: Session, run_id: str) -> set[str]:
-    """Of every device, its latest task that is part of the weights."""
+    """Finds every device's latest task that is part of the weights."""
     latest = (
         select(OutcomeRow.device, func.max(OutcomeRow.fold).label("fold"))
         .where(OutcomeRow.run == run_id, OutcomeRow.disposition == Disposition.FOLDED)

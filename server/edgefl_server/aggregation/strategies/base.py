@@ -1,4 +1,4 @@
-"""What every strategy has: how the updates of a fold become new weights. Pure: values in, values out.
+"""The base of strategies: how the updates of a fold become new weights. Pure: values in, values out.
 
 A strategy has two functions (the shape is FedJAX's, Ro et al. 2021): ``init(weights, weight_size) -> state`` and
 ``apply(state, updates, cohort) -> state, diagnostics``. Its hyperparameters are the fields of its dataclass, each a
@@ -30,7 +30,7 @@ __all__ = ["STRATEGIES", "Cohort", "Demand", "Strategy", "StrategyState"]
 
 @dataclass(frozen=True)
 class StrategyState:
-    """What a strategy keeps from fold to fold.
+    """The state that a strategy keeps from fold to fold.
 
     Attributes:
         weights: float32 ``[size]``: the weight section, then the statistic section.
@@ -65,7 +65,7 @@ class StrategyState:
 
 @dataclass(frozen=True)
 class Cohort:
-    """What is known of those who take part, beside their updates.
+    """Everything that is known of those who take part, beside their updates.
 
     Attributes:
         enrolled: devices of the population, N in the papers; 0: not known.
@@ -80,7 +80,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a strategy asks of the devices.
+    """The work that a strategy asks of the devices.
 
     Attributes:
         needs: which algorithm their side is.
@@ -92,17 +92,17 @@ class Demand:
 
     @property
     def kind(self) -> TaskKind:
-        """Of the tasks."""
+        """The kind of the tasks."""
         return self.needs.kind
 
     @property
     def correction(self) -> Correction:
-        """What devices add to the gradient."""
+        """The vector that devices add to the gradient."""
         return self.needs.correction
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """Of an outcome; ``statistics`` only where the layout has some."""
+        """The sections of an outcome; ``statistics`` only where the layout has some."""
         return self.needs.sections
 
     @property
@@ -112,7 +112,7 @@ class Demand:
 
 
 class Strategy(ABC):
-    """What the server asks of a strategy: a frozen dataclass whose fields are `setting` fields.
+    """The base class of a strategy: a frozen dataclass whose fields are `setting` fields.
 
     Attributes:
         algorithm: what the devices' side is called in `edgefl.algorithms`; empty: plain training, which all can do.
@@ -133,7 +133,7 @@ class Strategy(ABC):
 
     @property
     def demand(self) -> Demand:
-        """What the devices are to do."""
+        """Says what the devices are to do."""
         return Demand(algorithm(self.algorithm))
 
     def settled(self, manifest: ModelManifest, learning_rate: float) -> Strategy:
