@@ -258,7 +258,8 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
     while folded is None:
         intact = [each for each in accepted if each.task_id not in damaged]
         if damaged and len(intact) < settings.effective_minimum:
-            _give_up(state, run_id, number, damaged, len(intact), settings.effective_minimum)
+            why = f"{_left_out(damaged)}, with {len(intact)} of at least {settings.effective_minimum} outcomes"
+            _give_up(state, run_id, number, damaged, why)
             moved()
             return
         try:
@@ -275,6 +276,10 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
                     damaged.add(each.task_id)
         except OSError as error:
             raise storage_error(error, "write a temporary file in", state.folder) from error
+    if not folded.is_finite:
+        _give_up(state, run_id, number, damaged, "the new weights would not be finite: the run diverges")
+        moved()
+        return
     result = folded.state
     # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
     weights_hash = put_vector(state, result.weights)
@@ -303,12 +308,11 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
             state.outcomes.delete(each.digest)
 
 
-def _give_up(state: ServerState, run_id: str, number: int, damaged: set[str], intact: int, minimum: int) -> None:
-    """Fails a fold of which too little is left."""
+def _give_up(state: ServerState, run_id: str, number: int, damaged: set[str], why: str) -> None:
+    """Fails a fold of which too little is left, or nothing to go on from."""
     with state.database.write() as session:
         of = load_gathering(session, run_id)
         now = state.now()
-        why = f"{_left_out(damaged)}, with {intact} of at least {minimum} outcomes"
         if not fail_fold(session, run_id, number, why, now.clock):  # stopped meanwhile
             return
         _mark_damaged(session, damaged)
