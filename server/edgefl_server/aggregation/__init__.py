@@ -21,7 +21,7 @@ from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
-from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order
+from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order, without_basis
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, validate
 
 __all__ = [
@@ -69,4 +69,5 @@ __all__ = [
     "task_id_of",
     "task_seed",
     "validate",
+    "without_basis",
 ]
