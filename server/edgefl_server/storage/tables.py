@@ -107,6 +107,8 @@ class DeviceRow(Table):
     population: Mapped[str] = mapped_column(String(64), index=True)
     secret_hash: Mapped[str] = mapped_column(String(64))
     capabilities: Mapped[dict[str, Any]] = mapped_column(JSON)
+    public_key: Mapped[str | None] = mapped_column(String(684))
+    """A SubjectPublicKeyInfo in base64, where the device has said one: for devices to agree on keys by."""
     created_at: Mapped[float] = mapped_column(Float)
     doubled_at: Mapped[float | None] = mapped_column(Float)
     """When two devices were last seen to use this identity in turn."""

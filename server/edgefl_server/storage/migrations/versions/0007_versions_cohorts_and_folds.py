@@ -43,6 +43,7 @@ def upgrade() -> None:
         sa.Column("population", sa.String(64), nullable=False, index=True),
         sa.Column("secret_hash", sa.String(64), nullable=False),
         sa.Column("capabilities", sa.JSON, nullable=False),
+        sa.Column("public_key", sa.String(684)),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("doubled_at", sa.Float),
     )
