@@ -203,10 +203,10 @@ class Worker:
         return Received(weights, further)
 
     def _remembered(self, task: Task) -> Remembered:
-        """Recalls the memory of the run that counts, and forgets the others."""
+        """Recalls the memory of the run that counts, and forgets those that are not asked for any more."""
         if task.continues is None:
             return {}
-        memory = self.memories.recall(task.run, task.continues)
+        memory = self.memories.recall(task.run, task.continues, task.outstanding)
         return {} if memory is None else {task.continues: memory}
 
     def _vector(self, wanted: str, announced: int, elements: int, lease: Lease) -> NDArray[np.float32]:

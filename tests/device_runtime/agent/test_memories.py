@@ -49,6 +49,17 @@ def test_the_names_that_a_server_gives_are_no_paths(tmp_path):
     assert len(list((tmp_path / "state" / "runs").iterdir())) == 1
 
 
+def test_recalling_a_task_keeps_what_may_be_asked_for_later(tmp_path):
+    memories = Memories(tmp_path)
+    for task in ("t1", "t2", "t3", "t4"):
+        memories.keep("r", task, MEMORY)
+    assert memories.recall("r", "t3", ("t1", "t2")).vectors
+    assert memories.recall("r", "t2", ("t1",)).vectors
+    assert memories.recall("r", "t3", ("t1", "t2")) is None
+    assert memories.recall("r", "t1").vectors
+    assert memories.recall("r", "t4") is None
+
+
 def test_recalling_one_task_forgets_the_runs_other_ones(tmp_path):
     memories = Memories(tmp_path)
     for task in ("t1", "t2"):
