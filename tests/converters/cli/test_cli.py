@@ -163,8 +163,8 @@ def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch)
     [
         ("--trainable haed", 4, "--trainable 'haed' matches nothing. Did you mean 'head'"),
         ("--frozen *", 4, "Everything is frozen"),
-        ("--last-layers 9", 4, "last_layers is 9, but the model has 3 layers with weights"),
-        ("--lora-alpha 4", 4, "lora_rank is missing"),
+        ("--last-layers 9", 4, "--last-layers is 9, but the model has 3 layers with weights"),
+        ("--lora-alpha 4", 4, "--lora-rank is missing. Give the rank of the adapters, for example --lora-rank 4"),
         ("--lora-rank 2 --lora-target norm", 10, "names no layer that takes adapters, only BatchNormalization"),
         ("--quantize-frozen int8", 4, "Nothing is frozen"),
         ("--quantize-frozen int4", 4, "can be stored as float16 or int8, got 'int4'"),
