@@ -176,7 +176,7 @@ def _write(path: Path, data: bytes, report: Mapping[str, Any]) -> None:
 
 
 def report_path(path: str | os.PathLike[str]) -> Path:
-    """Where the report of a model file lies: beside it."""
+    """Returns where the report of a model file lies: beside it."""
     path = Path(path)
     return path.with_name(f"{path.name}.report.json")
 

@@ -1,4 +1,4 @@
-"""What each layer of a Keras model would become, without a file and without verification."""
+"""Says what each layer of a Keras model would become, without a file and without verification."""
 
 from __future__ import annotations
 

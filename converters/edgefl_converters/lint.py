@@ -1,4 +1,4 @@
-"""What can be said about a model file without running it: will every runtime load it, is every variable initialised?"""
+"""Looks at a model file without running it: will every runtime load it, is every variable initialised?"""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def require_clean(data: bytes, manifest: ModelManifest, makers: Makers | None = 
 
 
 def _way_out(data: bytes, target: str) -> str:
-    """What to do about ops that a target does not know: a target that does, or another layer."""
+    """Says what to do about ops that a target does not know: a target that does, or another layer."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     graph = _Graph(schema.ModelT.InitFromPackedBuf(data, 0), schema)

@@ -1,4 +1,4 @@
-"""Whether a model file is the one that a Keras model converts to: intact, of the same layout, training the same."""
+"""Tells whether a model file is what a Keras model converts to: intact, of the same layout, training the same."""
 
 from __future__ import annotations
 

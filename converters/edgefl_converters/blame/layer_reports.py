@@ -1,4 +1,4 @@
-"""What became of each Keras layer: its TensorFlow ops, kept or lowered, and the builtin TFLite ops made of them."""
+"""Says what became of each Keras layer: its TensorFlow ops, kept or lowered, and the builtin ops made of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LayerReport", "as_json", "makers_of_versions", "report_layers"]
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one layer's ops, over all signatures.
+    """Holds what became of one layer's ops, over all signatures.
 
     Attributes:
         kept: TensorFlow op type to how often it was kept as it is.
@@ -71,7 +71,7 @@ def report_layers(origins: Origins, traces: Traces, emitted: Iterable[Emitted] =
 def makers_of_versions(
     origins: Origins, traces: Traces, emitted: Iterable[Emitted]
 ) -> dict[tuple[str, int], tuple[str, ...]]:
-    """For each builtin op and version what made such ops; see `report_layers` for the arguments."""
+    """Tells for each builtin op and version what made such ops; see `report_layers` for the arguments."""
     found: dict[tuple[str, int], dict[str, None]] = {}
     for each in emitted:
         for origin in origins.named(each.output)[:1]:

@@ -1,4 +1,4 @@
-"""From a compiled Keras model to the bytes of a model file, without verification."""
+"""Leads from a compiled Keras model to the bytes of a model file, without verification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the converter's verbs share: how a model is named, and which code runs for it."""
+"""Holds what the converter's verbs share: how models and shapes are given, and which code runs for them."""
 
 from __future__ import annotations
 

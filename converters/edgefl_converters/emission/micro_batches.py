@@ -165,7 +165,7 @@ def _zero_after(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
 
 
 def _drawn(traces: Traces, name: str, first: int) -> Callable[[Any], tuple[Sequence[int], int]]:
-    """What each random op of a part draws from row ``first`` on, as part of what it draws for the batch."""
+    """Returns what each random op of a part draws from row ``first`` on, as part of what it draws for the batch."""
     part = traces.parts[name]
     drawn: dict[str, tuple[Sequence[int], int]] = {}
     for op, of_batch in zip(_random_ops(part), _random_ops(traces.functions[name]), strict=True):

@@ -132,7 +132,7 @@ def _check_settings(path: Path, adapters: str, quantize: str, calibration: Any) 
 
 
 def _frozen_names(source: ModelFile, weights: Weights) -> Collection[str]:
-    """Which other weights the model has, where weights by name may hold them and the manifest is enough to tell."""
+    """Tells which other weights the model has, where weights by name may hold them and the manifest tells enough."""
     if not source.manifest.frozen or weights is None or isinstance(weights, np.ndarray):
         return ()
     try:

@@ -1,4 +1,4 @@
-"""How far an exported inference model's outputs are from Keras's, on every installed runtime."""
+"""Measures how far an exported inference model's outputs are from Keras's, on every installed runtime."""
 
 from __future__ import annotations
 

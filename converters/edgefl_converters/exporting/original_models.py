@@ -33,7 +33,7 @@ _LORA = ("lora_rank", "lora_alpha")
 
 @dataclass(frozen=True)
 class Original:
-    """What a model file was made from.
+    """Holds what a model file was made from.
 
     Attributes:
         model: without adapters.

@@ -89,7 +89,7 @@ def _inference(model: keras.Model, manifest: ModelManifest) -> Any:
 
 
 def outputs_of(model: keras.Model, tensors: Any) -> list[Any]:
-    """What a model computes of its inputs in order, as a flat list."""
+    """Returns what a model computes of its inputs in order, as a flat list."""
     structure = getattr(model, "_inputs_struct", None)
     given = tensors[0] if len(tensors) == 1 else list(tensors)
     if structure is not None:

@@ -180,7 +180,7 @@ def enable(model: keras.Model, adapters: list[Adapter]) -> None:
 
 
 def entry(model: keras.Model, adapters: list[Adapter], trained: list[str]) -> bytes:
-    """What a file with kept adapters holds beside Keras's own entries.
+    """Returns what a file with kept adapters holds beside Keras's own entries.
 
     Args:
         model: with the adapters.

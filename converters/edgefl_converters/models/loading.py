@@ -1,4 +1,4 @@
-"""From what a user names to a compiled Keras model: a file or folder, ``module:function``, or a model object."""
+"""Leads from what a user names to a compiled Keras model: a file or folder, ``module:function``, or a model object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model must have before it can be converted, checked before any work is done on it."""
+"""Checks what a model must have to be converted, before any work is done on it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _check_layer(layer: Any) -> None:
 
 
 def _is_identity(layer: Any) -> bool:
-    """Whether it holds the values that it begins with; a file keeps these when the layer was never adapted."""
+    """Tells whether it holds the values that it begins with; a file keeps these when the layer was never adapted."""
     mean, variance = np.asarray(layer.adapt_mean), np.asarray(layer.adapt_variance)
     return bool((mean == 0).all() and ((variance == 1).all() or (variance == 0).all()))
 

@@ -1,4 +1,4 @@
-"""What of a model is trained: chosen by name, by depth, biases only, or low-rank adapters in place of the weights."""
+"""Says what of a model is trained: chosen by name, by depth, biases only, or low-rank adapters instead of weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FineTuning"]
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What is trained; everything else becomes a constant of the graph and does not travel.
+    """Says what is trained; everything else becomes a constant of the graph and does not travel.
 
     A pattern is a glob. It matches a variable by its name in the model file (``conv2d/kernel``), by the name of a layer
     that holds it (``conv2d``, ``block_16*``), or by the layer's class (``BatchNormalization``). A ``/`` in front stands
@@ -81,7 +81,7 @@ class FineTuning:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> FineTuning:
-        """What `as_json` wrote."""
+        """Reads what `as_json` wrote."""
         plain = {name: value for name, value in document.items() if name in cls.__dataclass_fields__}
         lora = document.get("lora")
         if lora is not None:

@@ -1,4 +1,4 @@
-"""What a model file is made for, beyond training what was compiled."""
+"""Says what a model file is made for, beyond training what was compiled."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ def options_of(manifest: ModelManifest) -> Options:
 
 
 def fine_tuning_document(options: Options) -> dict[str, Any]:
-    """What the manifest says about the choice of what is trained."""
+    """Returns what the manifest says about the choice of what is trained."""
     storage = {} if options.quantize_frozen is None else {"quantize_frozen": options.quantize_frozen}
     return {**options.fine_tuning.as_json(), **storage}

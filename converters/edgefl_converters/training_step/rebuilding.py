@@ -63,7 +63,7 @@ def compiled_copy(model: Any) -> Any:
 
 
 def _carry_over(model: Any, copy: Any) -> None:
-    """What a configuration does not hold: weights, and which of them are trained."""
+    """Copies what a configuration does not hold: weights, and which of them are trained."""
     for variable, own in zip(model.variables, copy.variables, strict=True):
         own.assign(keras.ops.cast(variable, own.dtype))
         own.trainable = variable.trainable
@@ -113,7 +113,7 @@ def _lambda_of(layers: Mapping[str, Any]) -> type:
 
 
 def _from_constructor(specification: Specification, dtype: str) -> Any:
-    """For subclassed models whose constructor takes its own arguments, but not what Keras adds to a configuration."""
+    """Copies a subclassed model whose constructor takes its own arguments but not what Keras adds to them."""
     model = specification.model
     accepted = inspect.signature(type(model).__init__).parameters
     try:

@@ -1,4 +1,4 @@
-"""What to convert: a compiled Keras model, seen from outside."""
+"""Looks at what is to be converted: a compiled Keras model, seen from outside."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Specification:
 
     @property
     def parts(self) -> int:
-        """How many micro-batches a batch is cut into; 1 for none."""
+        """Returns how many micro-batches a batch is cut into; 1 for none."""
         return self.batch_size // (self.options.micro_batch or self.batch_size)
 
     @cached_property

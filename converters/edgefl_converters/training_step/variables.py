@@ -1,4 +1,4 @@
-"""Which of a model's variables the file keeps as variables, and under which names."""
+"""Decides which of a model's variables the file keeps as variables, and under which names."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def _run(
 
 
 def _may_be_kinks(comparisons: Sequence[Comparison]) -> bool:
-    """Whether only later training steps differ, while the gradient and all else agree: no wrong formula does that."""
+    """Tells whether only later steps differ while the gradient and all else agree: no wrong formula does it."""
     failed = {each.kind for each in comparisons if not each.passed}
     return bool(failed) and failed <= {"training", "loss", "pulled training"}
 

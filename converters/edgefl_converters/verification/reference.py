@@ -29,7 +29,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What training has made of a model.
+    """Holds what training has made of a model.
 
     Attributes:
         variables: every variable of the model by its stable name.
@@ -86,7 +86,7 @@ class Reference:
         self.add_federated_terms(0.0, {})
 
     def add_federated_terms(self, mu: float, correction: Mapping[str, NDArray[Any]]) -> None:
-        """From now on the loss has ``mu / 2 |w - w now|² + correction · w`` added to it; nothing where both are zero.
+        """Adds ``mu / 2 |w - w now|² + correction · w`` to the loss from now on; nothing where both are zero.
 
         Args:
             mu: of the proximal term.

@@ -1,4 +1,4 @@
-"""What storing frozen weights in fewer bytes changes: the file beside its float32 twin, on every runtime."""
+"""Measures what storing frozen weights in fewer bytes changes: the file beside its float32 twin, on every runtime."""
 
 from __future__ import annotations
 

@@ -281,6 +281,11 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
                     damaged.add(each.task_id)
         except OSError as error:
             raise storage_error(error, "write a temporary file in", state.folder) from error
+    if not folded.is_finite:
+        why = "the new weights would not be finite: the run diverges"
+        _give_up(state, of, Change(replace(after, state=FoldState.FAILED, why=why)), damaged)
+        moved()
+        return
     result = folded.state
     # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
     weights_hash = put_vector(state, result.weights)
@@ -309,7 +314,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
 
 
 def _give_up(state: ServerState, of: Gathering, change: Change, damaged: set[str]) -> None:
-    """Fails a fold of which too little is left."""
+    """Fails a fold of which too little is left, or nothing to go on from."""
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:  # stopped meanwhile

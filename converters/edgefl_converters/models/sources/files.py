@@ -1,4 +1,4 @@
-"""Which kind of file or folder a path is, and the Keras model in it. No code is run from a file."""
+"""Tells which kind of file or folder a path is, and reads the Keras model in it. No code is run from a file."""
 
 from __future__ import annotations
 

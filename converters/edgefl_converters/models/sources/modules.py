@@ -54,7 +54,7 @@ def model_of(reference: str) -> keras.Model:
 
 
 def attribute(reference: str) -> Any:
-    """What ``module:name`` names; modules are looked for in the current folder too.
+    """Returns what ``module:name`` names; modules are looked for in the current folder too.
 
     Raises:
         ModelError: there is no such module or name, or importing the module fails.

@@ -18,7 +18,7 @@ def classes() -> list[str]:
 
 
 def public(module: Any) -> list[str]:
-    """What a module of Keras offers by name, without what only helps to look names up."""
+    """Returns what a module of Keras offers by name, without what only helps to look names up."""
     return [
         name
         for name in dir(module)

@@ -8,6 +8,7 @@ A strategy has two functions (the shape is FedJAX's, Ro et al. 2021): ``init(wei
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.algorithms import Algorithm, algorithm
-from edgefl.errors import InvalidSettingError
+from edgefl.algorithms import ALGORITHMS, Algorithm, algorithm
+from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import ModelManifest
 from edgefl.plugins import Registry
 from edgefl.wire.vocabulary import Correction, TaskKind
@@ -52,9 +53,18 @@ class StrategyState:
 
         Args:
             weights: float64 ``[weight_size]``: to be added.
-            statistics: float64 ``[size - weight_size]``: likewise.
+            statistics: float64 ``[size - weight_size]``: likewise; ``[0]``: they stay as they are.
             slots: after the step.
+
+        Raises:
+            RunError: one of them has another size.
         """
+        sizes = self.weight_size, self.weights.size - self.weight_size
+        if weights.shape != sizes[:1] or statistics.shape not in (sizes[1:], (0,)):
+            raise RunError(
+                f"A step of the strategy expects {sizes[0]} weights and {sizes[1]} statistics (or none), got arrays of "
+                f"the shapes {weights.shape} and {statistics.shape}."
+            )
         change = np.concatenate([weights, statistics]) if statistics.size else weights
         after = self.weights.astype(np.float64)
         # Where a device sends no statistics (a gradient), those stay as they are.
@@ -171,10 +181,20 @@ class Strategy(ABC):
 def _check(name: str, entry: Any) -> None:
     if not (isinstance(entry, type) and issubclass(entry, Strategy) and "__dataclass_fields__" in vars(entry)):
         raise InvalidSettingError("it is no dataclass that is a Strategy.")
+    if inspect.isabstract(entry):
+        raise InvalidSettingError(f"{entry.__name__} lacks {', '.join(sorted(entry.__abstractmethods__))}.")
+    if entry.algorithm and entry.algorithm not in ALGORITHMS:
+        raise InvalidSettingError(
+            f"its algorithm expects one of {', '.join(ALGORITHMS)}, or none for plain training, got "
+            f"{entry.algorithm!r:.80}."
+        )
     known = {each.name for each in settings_of(entry)}
     others = [each.name for each in dataclasses.fields(entry) if each.init and each.name not in known]  # type: ignore[arg-type]
     if others:
         raise InvalidSettingError(f"its field {others[0]} is no setting.")
+    for each in settings_of(entry):
+        if not each.required:
+            each.check(each.default, each.possible)
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "edgefl.strategies", check=_check)
