@@ -65,7 +65,9 @@ def open_source(
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # not being there is none
-        raise DataError(f"Cannot read the data {path}: {error.strerror or error}.", hint="Check --data.") from error
+        raise DataError(
+            f"Cannot read the data {path}: {error.strerror or error}.", hint="Check where the data lies."
+        ) from error
     if is_folder:
         return _Files(path, _read_folder, clock, monotonic)
     if path.suffix == ".npz" and exists:
@@ -74,7 +76,7 @@ def open_source(
         return _Files(path, _read_csv, clock, monotonic)
     if path.suffix.lower() in (".npz", ".csv") or exists or ":" not in str(data):
         found = "a file of another kind" if exists else "no such file or folder"
-        raise DataError(f"Expected {_KINDS} as data, got {str(data)!r}: {found}.", hint="Check --data.")
+        raise DataError(f"Expected {_KINDS} as data, got {str(data)!r}: {found}.", hint="Check where the data lies.")
     return _function(str(data))
 
 
@@ -108,7 +110,9 @@ class _Files:
             return self._current()
         except OSError as error:
             gone = error.errno in (errno.ENOENT, errno.ESTALE)
-            kind, hint = (DataNotReadyError, "Is it being replaced?") if gone else (DataError, "Check --data.")
+            kind, hint = (
+                (DataNotReadyError, "Is it being replaced?") if gone else (DataError, "Check where the data lies.")
+            )
             raise kind(f"Cannot read the data {self.path}: {error.strerror or error}.", hint=hint) from error
 
     def wrong_or_unfinished(self, error: DataError) -> DataError:
@@ -293,7 +297,7 @@ def _function(name: str) -> Source:
         ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise DataError(f"The module {module_name!r} has no function {attribute!r}.", hint="Check --data.")
+        raise DataError(f"The module {module_name!r} has no function {attribute!r}.", hint="Check where the data lies.")
     return lambda: _named(function(), name)
 
 

@@ -69,7 +69,7 @@ class StateFolder:
         except BlockingIOError as error:
             raise StorageError(
                 f"Another process uses the state folder {self.folder}.",
-                hint="Give each device on this machine a --state of its own.",
+                hint="Give each device on this machine a state folder of its own.",
             ) from error
         except OSError as error:
             raise storage_error(error, "lock", self.folder) from error

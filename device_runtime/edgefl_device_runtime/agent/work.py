@@ -235,7 +235,7 @@ class Worker:
         try:
             return self._source()
         except FileNotFoundError as error:
-            raise DataNotReadyError(f"The data is not there: {error}.", hint="Check --data.") from error
+            raise DataNotReadyError(f"The data is not there: {error}.", hint="Check where the data lies.") from error
 
 
 class _Told:
