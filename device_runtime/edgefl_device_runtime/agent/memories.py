@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from edgefl.atomic import write_bytes
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.words import check_name, is_name
+from edgefl_device_runtime.agent.damaged_arrays import DAMAGED
 from edgefl_device_runtime.agent.downloads import free_bytes, no_room
 from edgefl_device_runtime.tasks import LONGEST_ASKED, RunMemory
 
@@ -145,7 +145,7 @@ def _unpack(data: bytes) -> RunMemory | None:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError):
+    except (*DAMAGED, OSError, KeyError):
         return None  # a memory card that loses writes
     local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
     return RunMemory(local, arrays.get(_CONTROL))
