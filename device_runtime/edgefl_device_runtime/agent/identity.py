@@ -69,7 +69,7 @@ class Identity:
             identity = cls(document["device_id"], document["secret"])
             if re.fullmatch("[0-9a-f]{32}", identity.device_id) and re.fullmatch("[0-9a-f]{64}", identity.secret):
                 return identity
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass  # not even of that form: the error is the same
         raise StorageError(
             f"Expected a device id and a secret in {path}, got something else.",
