@@ -12,7 +12,6 @@ from edgefl.errors import InvalidSettingError, ProtocolError, RunError, ServerUn
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
 
-
 BODIES = {"object": b'{"portal": "hotel"}', "list": b"[]", "word": b'"login"', "deep": b"[" * 100_000}
 
 
