@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from edgefl.errors import storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.calls import LONGEST_ASKED
 from edgefl.wire.words import check_name, is_name
+from edgefl_device_runtime.agent.damaged_arrays import DAMAGED
 from edgefl_device_runtime.agent.downloads import free_bytes, no_room
 from edgefl_device_runtime.tasks import RunMemory
 
@@ -151,7 +151,7 @@ def _unpack(data: bytes) -> RunMemory | None:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError):
+    except (*DAMAGED, OSError, KeyError):
         return None  # a memory card that loses writes
     local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
     return RunMemory(local, arrays.get(_CONTROL))

@@ -8,11 +8,11 @@ import importlib
 import itertools
 import math
 import os
+import stat
 import struct
 import sys
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, DataNotReadyError
+from edgefl_device_runtime.agent.damaged_arrays import DAMAGED
 from edgefl_device_runtime.tasks import Arrays
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
@@ -143,8 +144,12 @@ class _Files:
 
     def _stamp(self) -> _Stamp:
         files = sorted(self.path.glob("*.npy")) if self.path.is_dir() else [self.path]
-        stats = [(file.name, file.stat()) for file in files]
-        stamp = [(name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats]
+        found = [(file, file.stat()) for file in files]
+        for file, status in found:
+            # To open a pipe waits for whoever writes to it, and a device such as /dev/zero has no end.
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"Expected a file, got a folder, pipe or device: {file}.", hint="Check --data.")
+        stamp = [(file.name, status.st_mtime_ns, status.st_size, status.st_ino) for file, status in found]
         if stamp != self._looked_at:
             self._changed = self._monotonic()
             if self._looked_at is None:
@@ -224,7 +229,7 @@ def _read_npy(path: Path) -> _Stored:
     try:
         with file.stream() as stream:
             return _Stored(file, stream)
-    except (ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path} is not a readable .npy file: {error}.") from error
 
 
@@ -239,7 +244,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any] | _Stored]:
                 else _load_member(archive, entry)
                 for entry in members
             }
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, struct.error) as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path} is not a readable .npz file: {error}.", hint="Write it with numpy.savez (without pickled objects)."
         ) from error
@@ -266,7 +271,7 @@ def _read_csv(path: Path) -> dict[str, NDArray[Any] | _Stored]:
             header = [name.strip() for name in next(csv.reader(file), [])]
             first = next(file, "").strip()
             table = _table(itertools.chain([first], file)) if first else np.empty((0, len(header)))
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, csv.Error) as error:
             raise DataError(
                 f"{path} holds something that is not a number: {error}.",
                 hint="Every cell below the header must be a number; write classes as 0, 1, 2, …",

@@ -68,8 +68,8 @@ def status_text(status: dict[str, Any]) -> str:
     lines.append(f"last contact: {_ago(status['last_contact'], '{}') or 'none'}")
     if status["trouble"]:
         lines.append(f"trouble: {status['trouble']}")
-    if status["next_try"]:
-        lines.append(f"next try: {time.strftime('%H:%M:%S', time.localtime(status['next_try']))}")
+    if next_try := _ago(status["next_try"], "next try: {}", "%H:%M:%S"):
+        lines.append(next_try)
     error = status["last_error"]
     if isinstance(error, dict):
         lines.append(f"last error: {_ago(error.get('at'), '{}: ')}{error.get('text')}")
@@ -92,9 +92,9 @@ def _size(file: Any) -> int:
     return 0
 
 
-def _ago(moment: Any, form: str) -> str:
+def _ago(moment: Any, form: str, how: str = "%Y-%m-%d %H:%M:%S") -> str:
     if not isinstance(moment, (int, float)):
         return ""
     with contextlib.suppress(ValueError, OverflowError, OSError):  # a moment that no calendar has
-        return form.format(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)))
+        return form.format(time.strftime(how, time.localtime(moment)))
     return ""

@@ -87,6 +87,17 @@ def test_a_damaged_memory_counts_as_lost(tmp_path, damage):
     assert memories.recall("r", "t") is None
 
 
+def test_whatever_a_disk_makes_of_a_memory_counts_as_lost(tmp_path):
+    memories = Memories(tmp_path)
+    memories.keep("r", "t", MEMORY)
+    (file,) = tmp_path.iterdir()
+    data, lost = file.read_bytes(), 0
+    for place in range(len(data)):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        lost += memories.recall("r", "t") is None
+    assert lost > 100
+
+
 def test_ids_with_dots_are_kept_apart_and_only_the_named_run_is_forgotten(tmp_path):
     memories = Memories(tmp_path)
     for run in ("a", "a.b", "a.b.c"):
