@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import functools
-import warnings
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 
 from edgefl.errors import InvalidSettingError
 from edgefl.reasons import reason
@@ -39,6 +39,8 @@ GROUP = "edgefl.passes"
 """The group of entry points whose objects are passes."""
 
 _LITERT = "ai-edge-litert"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,18 +157,14 @@ def _installed() -> tuple[Pass, ...]:
         try:
             loaded = entry.load()
             if not isinstance(loaded, Pass):
-                raise TypeError(f"{entry.value} is a {type(loaded).__name__}, not a Pass")
+                raise TypeError(f"it is a {type(loaded).__name__}, not a Pass")
             _require_new(loaded, [*BUILT_IN, *found])
         except Exception as error:
-            warnings.warn(f"{_described(entry)} is left out: {reason(error)}", stacklevel=2)
+            owner = f" of {entry.dist.name}" if entry.dist is not None else ""
+            _log.warning("The pass %r (%s)%s is left out: %s", entry.name, entry.value, owner, reason(error))
         else:
             found.append(loaded)
     return tuple(found)
-
-
-def _described(entry: EntryPoint) -> str:
-    distribution = f" of {entry.dist.name}" if entry.dist is not None else ""
-    return f"The pass {entry.name!r}{distribution} ({entry.value})"
 
 
 def _require_new(pass_: Pass, known: Sequence[Pass]) -> None:

@@ -71,7 +71,7 @@ def test_seeds_differ_by_run_seed_round_and_device_and_fit_64_bits() -> None:
 def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
     with pytest.raises(InvalidSettingError, match="strategy expects one of fedavg, feddyn, fedprox") as refused:
         RunSettings.of(rounds=1, target=1, strategy="FedProxx")
-    assert refused.value.hint == "Do you mean fedprox?"
+    assert refused.value.hint == "Did you mean fedprox?"
 
 
 @pytest.mark.parametrize(
@@ -155,3 +155,9 @@ def test_every_setting_of_every_strategy_is_offered_once() -> None:
     assert {"rounds", "mu", "server_learning_rate", "seed"} <= set(names)
     for each in run_settings():
         assert each.help.endswith(".")
+
+
+def test_a_hyperparameter_that_a_strategy_needs_is_said_to_be_required_by_it() -> None:
+    shown = {each.name: each.shown for each in run_settings()}
+    assert shown["mu"] == "feddyn: required, fedprox: required"
+    assert shown["server_learning_rate"] == "fedsgd: the model's, scaffold: 1"
