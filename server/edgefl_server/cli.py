@@ -175,8 +175,8 @@ def invite(
     }
     if urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost"):
         progress(
-            f"Devices on other machines cannot use {address}; "
-            f"give --url with this machine's name ({socket.gethostname()})."
+            f"Devices on other machines cannot use {address}: for them, start the server with --host, "
+            f"and give --url with this machine's name ({socket.gethostname()})."
         )
     emit(
         result,

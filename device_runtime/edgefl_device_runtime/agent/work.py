@@ -280,5 +280,5 @@ class _Told:
             share = f" ({100 * self._step / self._expected:.0f} %)" if self._expected >= self._step else ""
             self._report(
                 f"{self._title}: step {self._step} of about {self._expected}{share}"
-                + ("" if loss is None else f", loss {loss:.4g}")
+                + ("" if loss is None else f", loss {loss:#.4g}")
             )
