@@ -5,51 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sqlalchemy import bindparam, insert, literal, select, update
-from sqlalchemy.orm import Session
 
 from edgefl_server.aggregation import Assignment, AssignmentState, Change, FoldState, Standing, task_id_of
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.cohorts import OPEN_IN_COHORT, Gathering
+from edgefl_server.storage.sessions import Session
+from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import Disposition, assignments, cohorts, folds, outcomes, runs
 
 __all__ = ["apply", "fail_fold", "finish_fold", "open_cohort", "stop_folds"]
 
-_INSERT = insert(assignments)
+_HAND_OUT = Statement(insert(assignments))
 _CHANGING = ("state", "leased_until_clock", "leased_to_the_end", "ended_clock", "temporary")
-_UPDATE = (
+_UPDATE = Statement(
     update(assignments)
     .where(assignments.c.task_id == bindparam("of"))
     .values({each: bindparam(each) for each in _CHANGING})
 )
-_RELEASE = update(assignments).where(OPEN_IN_COHORT).values(state=literal(AssignmentState.ABANDONED.value))
+_RELEASE = Statement(update(assignments).where(OPEN_IN_COHORT).values(state=literal(AssignmentState.ABANDONED.value)))
 _COUNTERS = ("started_clock", "open", "done", "failed_devices", "failed_attempts")
-_COUNT = (
+_COUNT = Statement(
     update(cohorts)
     .where(cohorts.c.run == bindparam("of"), cohorts.c.number == bindparam("of_cohort"))
     .values({each: bindparam(each) for each in _COUNTERS})
 )
-_MOVE = (
+_MOVE = Statement(
     update(folds)
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_fold"))
     .values({each: bindparam(each) for each in ("state", "why", "enrolled", "ended_clock")})
 )
 _FINISHED = ("version", "why", "ended_clock", "num_examples", "metric_sums", "diagnostics")
-_FINISH = (
+_FINISH = Statement(
     update(folds)
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_number"))
     .values(state=literal(FoldState.DONE.value), **{each: bindparam(each) for each in _FINISHED})
 )
 _OF_RUN = runs.c.run == bindparam("of")
-_NEXT_COHORT = select(runs.c.cohort + 1, runs.c.fold + 1, runs.c.version).where(_OF_RUN)
-_ASK = update(runs).where(_OF_RUN).values(cohort=bindparam("cohort"))
-_WORK_FOR = update(runs).where(_OF_RUN).values(fold=bindparam("fold"))
+_OPEN_COHORT = Statement(insert(cohorts))
+_OPEN_FOLD = Statement(insert(folds))
+_NEXT_COHORT = Statement(select(runs.c.cohort + 1, runs.c.fold + 1, runs.c.version).where(_OF_RUN))
+_ASK = Statement(update(runs).where(_OF_RUN).values(cohort=bindparam("cohort")))
+_WORK_FOR = Statement(update(runs).where(_OF_RUN).values(fold=bindparam("fold")))
 _ACCEPTED = (
     outcomes.c.run == bindparam("of"),
     outcomes.c.fold == bindparam("of_number"),
     outcomes.c.disposition == literal(Disposition.ACCEPTED),
 )
-_KEEP = update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.FOLDED))
-_DISCARD = update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.DISCARDED))
+_KEEP = Statement(update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.FOLDED)))
+_DISCARD = Statement(update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.DISCARDED)))
 _OVER = (FoldState.DONE.value, FoldState.FAILED.value)
 _FAIL = (
     update(folds)
@@ -81,7 +84,7 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
             "ends_clock": new.ends_at,
             "failed_before": new.failed_before,
         }
-        session.execute(_INSERT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
+        session.execute(_HAND_OUT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
     for each in change.changed:
         session.execute(_UPDATE, {"of": task_id_of(of.run, of.cohort, each), **_changing(each)})
     if change.released:
@@ -113,7 +116,7 @@ def open_cohort(session: Session, run_id: str, now: Moment) -> None:
     """Opens the next cohort of a run, with a fold of its own."""
     number, fold, version = session.execute(_NEXT_COHORT, {"of": run_id}).one()
     counters = {**dict.fromkeys(_COUNTERS, 0), "started_clock": None}
-    session.execute(insert(cohorts), {"run": run_id, "number": number, "opened_clock": now.clock, **counters})
+    session.execute(_OPEN_COHORT, {"run": run_id, "number": number, "opened_clock": now.clock, **counters})
     session.execute(_ASK, {"of": run_id, "cohort": number})
     _open_fold(session, run_id, fold, version, FoldState.SELECTING, now)
 
@@ -140,9 +143,9 @@ def finish_fold(
 def fail_fold(session: Session, run_id: str, number: int, why: str, now: float) -> bool:
     """Ends a fold of which nothing will be part of the weights; False when it was over."""
     found = session.execute(_FAIL, {"of": run_id, "of_number": number, "because": why, "now": now})
-    if found.rowcount:  # type: ignore[attr-defined]
+    if found.rowcount:
         session.execute(_DISCARD, {"of": run_id, "of_number": number})
-    return bool(found.rowcount)  # type: ignore[attr-defined]
+    return bool(found.rowcount)
 
 
 def stop_folds(session: Session, run_id: str, why: str, now: float) -> None:
@@ -159,7 +162,7 @@ def stop_folds(session: Session, run_id: str, why: str, now: float) -> None:
 
 def _open_fold(session: Session, run_id: str, number: int, version: int, state: FoldState, now: Moment) -> None:
     session.execute(
-        insert(folds),
+        _OPEN_FOLD,
         {
             "run": run_id,
             "number": number,

@@ -7,9 +7,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from sqlalchemy import Row, and_, bindparam, literal, select, update
+from sqlalchemy import and_, bindparam, literal, select, update
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError, storage_error
 from edgefl_server.aggregation import (
@@ -41,7 +40,9 @@ from edgefl_server.storage.cohorts import (
 )
 from edgefl_server.storage.damage import fail_damaged_run
 from edgefl_server.storage.runs import add_version, after_failed_fold, metrics_of, move_on
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector, put_vector
+from edgefl_server.storage.statements import Row, Statement
 from edgefl_server.storage.tables import (
     Disposition,
     FoldRow,
@@ -60,20 +61,20 @@ __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds"]
 _log = logging.getLogger(__name__)
 _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
-_ACTIVE = (
+_ACTIVE = Statement(
     with_standing(select(*STANDING).select_from(runs))
     .where(runs.c.state == RunState.ACTIVE)
     .order_by(runs.c.created_clock, runs.c.run)
 )
-_PENDING = (
+_PENDING = Statement(
     select(folds.c.run, folds.c.number)
     .where(folds.c.state == FoldState.FOLDING.value)
     .order_by(folds.c.run, folds.c.number)
 )
-_MARK_DAMAGED = (
+_MARK_DAMAGED = Statement(
     update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=literal(Disposition.DAMAGED))
 )
-_OF_FOLD = (
+_OF_FOLD = Statement(
     select(
         outcomes.c.task_id,
         outcomes.c.digest,
@@ -90,7 +91,7 @@ _OF_FOLD = (
     )
     .order_by(outcomes.c.task_id)
 )
-_REACHED = (
+_REACHED = Statement(
     select(folds.c.state, runs.c.fold.label("latest"))
     .join(runs, runs.c.run == folds.c.run)
     .where(folds.c.run == bindparam("run"), folds.c.number == bindparam("fold"))
@@ -231,7 +232,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
         moved()
         return
 
-    def contribution(each: Row[str, str, int, str, int]) -> Contribution:
+    def contribution(each: Row) -> Contribution:
         expected = Expectation(
             each.task_id,
             each.weights_hash,
@@ -317,8 +318,8 @@ def _give_up(state: ServerState, run_id: str, number: int, damaged: set[str], in
 
 
 def _mark_damaged(session: Session, tasks: set[str]) -> None:
-    if tasks:  # a statement for each: SQLite bounds the values of one
-        session.execute(_MARK_DAMAGED, [{"of": each} for each in sorted(tasks)])
+    for each in sorted(tasks):  # a statement for each: SQLite bounds the values of one
+        session.execute(_MARK_DAMAGED, {"of": each})
 
 
 def _left_out(damaged: set[str]) -> str:

@@ -10,11 +10,11 @@ import secrets
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
 from edgefl.wire.refusals import Refusal
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow, PopulationRow
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Row, Text, and_, bindparam, cast, func, select
+from sqlalchemy import Text, and_, bindparam, cast, func, select
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from edgefl.capabilities import lacks
 from edgefl.errors import RunError
@@ -18,7 +16,6 @@ from edgefl_server.aggregation import (
     Blob,
     Change,
     Concerned,
-    ModelLimits,
     TaskSource,
     named_vectors,
     task_for,
@@ -30,12 +27,15 @@ from edgefl_server.storage.cohorts import (
     concerned_by_a_call_for_work,
     demand_of,
     gathering_of,
+    limits_of,
     places,
     slots_of,
     with_standing,
 )
 from edgefl_server.storage.found_tasks import find_task, has_open_task, reading
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.statements import Row, Statement
 from edgefl_server.storage.tables import DeviceRow, Disposition, RunState, assignments, outcomes, runs, versions
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
 
 _HAND_OUT, _TO_ALL, _READ = "hand out tasks", "hand out tasks to every device", "read the round"
 _SLOTS = cast(versions.c.slots, Text).label("slots_text")
-_ACTIVE = (
+_ACTIVE = Statement(
     with_standing(
         select(
             *STANDING,
@@ -62,14 +62,14 @@ _ACTIVE = (
             versions.c.number,
             versions.c.weights_hash,
             _SLOTS,
+            cast(runs.c.limits, Text).label("limits_text"),
         ).select_from(runs)
     )
     .outerjoin(versions, and_(versions.c.run == runs.c.run, versions.c.number == runs.c.version))
     .where(runs.c.population == bindparam("population"), runs.c.state == RunState.ACTIVE)
     .order_by(runs.c.created_clock, runs.c.run)
 )
-_LIMITS = select(runs.c.limits).where(runs.c.run == bindparam("run"))
-_VERSION_OF_TASK = (
+_VERSION_OF_TASK = Statement(
     select(versions.c.number, versions.c.weights_hash, _SLOTS)
     .join(assignments, and_(assignments.c.run == versions.c.run, assignments.c.version == versions.c.number))
     .where(
@@ -79,7 +79,7 @@ _VERSION_OF_TASK = (
         assignments.c.attempt == bindparam("attempt"),
     )
 )
-_FETCHABLE = (
+_FETCHABLE = Statement(
     select(
         runs.c.run,
         runs.c.model_hash,
@@ -95,19 +95,21 @@ _FETCHABLE = (
 )
 _OF_DEVICE = and_(assignments.c.device == bindparam("device"), assignments.c.run == bindparam("run"))
 _OUT_OF_TIME = and_(_OF_DEVICE, assignments.c.state == AssignmentState.OUT_OF_TIME.value)
-_ABOUT_DEVICE = select(
-    select(func.count()).where(_OUT_OF_TIME).scalar_subquery().label("times"),
-    select(func.max(assignments.c.ended_clock)).where(_OUT_OF_TIME).scalar_subquery().label("latest"),
-    select(outcomes.c.task_id)
-    .where(
-        outcomes.c.device == bindparam("device"),
-        outcomes.c.run == bindparam("run"),
-        outcomes.c.disposition == Disposition.FOLDED,
+_ABOUT_DEVICE = Statement(
+    select(
+        select(func.count()).where(_OUT_OF_TIME).scalar_subquery().label("times"),
+        select(func.max(assignments.c.ended_clock)).where(_OUT_OF_TIME).scalar_subquery().label("latest"),
+        select(outcomes.c.task_id)
+        .where(
+            outcomes.c.device == bindparam("device"),
+            outcomes.c.run == bindparam("run"),
+            outcomes.c.disposition == Disposition.FOLDED,
+        )
+        .order_by(outcomes.c.fold.desc(), outcomes.c.task_id.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label("continues"),
     )
-    .order_by(outcomes.c.fold.desc(), outcomes.c.task_id.desc())
-    .limit(1)
-    .scalar_subquery()
-    .label("continues"),
 )
 """How often a task of the device was out of time in a run and when last, and its latest task that is folded."""
 
@@ -144,7 +146,7 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
         for offer in _offers(state, session, device, now.clock):
             try:
                 task = _task(state, session, offer, now.clock)
-                why = _lacks(session, device, offer.of.run, task)
+                why = _lacks(session, device, limits_of(offer.run.limits_text).target, task)
             except DatabaseError:
                 raise
             except Exception as error:
@@ -159,9 +161,8 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
         return Found(None, has_open_task(session, device.device))
 
 
-def _lacks(session: Session, device: DeviceRow, run: str, task: Task) -> str | None:
-    """What the device lacks to do the task; None: nothing."""
-    target = ModelLimits.from_json(session.execute(_LIMITS, {"run": run}).scalar_one()).target
+def _lacks(session: Session, device: DeviceRow, target: str, task: Task) -> str | None:
+    """What the device lacks to do the task with a model file for a target; None: nothing."""
     why = lacks(device.capabilities, task, target)
     if why is None:
         return None
@@ -256,7 +257,7 @@ def may_fetch(state: ServerState, device: str, digest: str) -> bool:
 class _Offer:
     """Work for a device: the run with its newest version, what handing it out changes, and the device's past in it."""
 
-    run: Row[Any]
+    run: Row
     of: Gathering
     change: Change
     continues: str
@@ -264,7 +265,7 @@ class _Offer:
 
 def _offers(state: ServerState, session: Session, device: DeviceRow, now: float) -> Iterator[_Offer]:
     """The runs that have work for the device; an open task of any run comes first."""
-    able: list[tuple[Row[Any], Gathering, Concerned]] = []
+    able: list[tuple[Row, Gathering, Concerned]] = []
     for row in session.execute(_ACTIVE, {"population": device.population}).all():
         try:
             of = gathering_of(row)
@@ -300,7 +301,7 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
 
 def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Task:
     run, of, change = offer.run, offer.of, offer.change
-    version: Row[Any] = run
+    version: Row = run
     assignment = change.assigned
     if assignment is None:  # it may have begun before there was the newest version
         (assignment,) = change.changed
