@@ -135,7 +135,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database and writes nothing."""
-        with self._explained("read"), self._session("BEGIN") as session:
+        with self._explained("read"), closing(Session(self._engine, "BEGIN")) as session:
             yield session
 
     @contextmanager
@@ -146,7 +146,11 @@ class Database:
             ReplacedDatabaseError: see `require_own_file`.
         """
         self.require_own_file()
-        with self._writing, self._explained("write"), self._session("BEGIN IMMEDIATE") as session:
+        with (
+            self._writing,
+            self._explained("write"),
+            closing(Session(self._engine, "BEGIN IMMEDIATE")) as session,
+        ):
             yield session
             session.commit()
         self.require_own_file()
@@ -197,15 +201,6 @@ class Database:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
-
-    @contextmanager
-    def _session(self, begin: str) -> Iterator[Session]:
-        connection = self._engine.raw_connection()
-        try:
-            with closing(Session(self._engine, connection, begin)) as session:
-                yield session
-        finally:
-            connection.close()
 
     @contextmanager
     def _explained(self, action: str) -> Iterator[None]:

@@ -212,9 +212,9 @@ def _reason(why: str) -> str:
 
 def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
     with state.database.read() as session:
-        run = session.get_one(RunRow, run_id)
-        row = session.get_one(FoldRow, (run_id, number))
-        version = session.get_one(VersionRow, (run_id, run.version))
+        run = session.row(RunRow, run=run_id)
+        row = session.row(FoldRow, run=run_id, number=number)
+        version = session.row(VersionRow, run=run_id, number=run.version)
         accepted = session.execute(_OF_FOLD, {"run": run_id, "fold": number}).all()
     settings = RunSettings.from_json(run.settings)
     believed = Believed(
