@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, select
-from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, StorageError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import AssignmentState, FoldState
 from edgefl_server.storage.orphans import find_unrecorded, put_aside, sweep_orphans
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
 from edgefl_server.storage.tables import AssignmentRow, Disposition, FoldRow, OutcomeRow, RunRow, RunState
 from edgefl_server.storage.troubles import STORE
