@@ -16,6 +16,7 @@ __all__ = [
     "algorithm",
     "check_plain_sgd",
     "check_supports",
+    "conversion_hint",
     "correcting",
     "supported",
 ]
@@ -89,7 +90,7 @@ _ALGORITHMS = {
     )
 }
 ALGORITHMS = tuple(_ALGORITHMS)
-"""The algorithms that need more of a model file than plain training: ``edgefl convert --algorithm`` takes them."""
+"""The algorithms that need more of a model file than plain training; a model is converted for one of them, or none."""
 
 _INERT = {
     "momentum": (0, None),
@@ -119,6 +120,11 @@ def supported(manifest: ModelManifest) -> tuple[str, ...]:
     return tuple(name for name in ALGORITHMS if _complaint(manifest, name) is None)
 
 
+def conversion_hint(*names: str) -> str:
+    """Names the commands that bring into a model's file what one of some algorithms needs of it."""
+    return f"Convert the model again: {' or '.join(f'edgefl convert --algorithm {name}' for name in names)}."
+
+
 def check_supports(manifest: ModelManifest, name: str) -> None:
     """Whether a model file can take part in an algorithm.
 
@@ -137,9 +143,7 @@ def check_supports(manifest: ModelManifest, name: str) -> None:
 def _complaint(manifest: ModelManifest, name: str) -> InvalidSettingError | None:
     needs = algorithm(name)
     if not needs.is_possible(manifest):
-        return InvalidSettingError(
-            f"The model file was not made for {name}.", hint=f"Convert it with --algorithm {name}."
-        )
+        return InvalidSettingError(f"The model file was not made for {name}.", hint=conversion_hint(name))
     try:
         if needs.plain_sgd:
             check_plain_sgd(manifest.optimizer)

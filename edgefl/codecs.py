@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import CodecError
+from edgefl.errors import CodecError, first_line
 from edgefl.plugins import Registry
-from edgefl.reasons import reason
 
 __all__ = ["CODECS", "Codec", "codec", "codec_names", "decoded", "encoded", "register"]
 
@@ -70,7 +69,7 @@ def encoded(name: str, vector: NDArray[np.float32]) -> bytes:
         raise
     except Exception as error:  # a codec may come from outside
         raise CodecError(
-            f"Codec {name!r} cannot encode {vector.size} elements: {type(error).__name__}: {reason(error)}"
+            f"Codec {name!r} cannot encode {vector.size} elements: {type(error).__name__}: {first_line(error)}"
         ) from error
     if not isinstance(data, bytes):
         raise CodecError(f"Codec {name!r} expects to encode to bytes, got {type(data).__name__}.")
@@ -89,7 +88,7 @@ def decoded(name: str, data: bytes | memoryview, size: int) -> NDArray[np.float3
         raise
     except Exception as error:  # a codec may come from outside, and the bytes do
         raise CodecError(
-            f"Codec {name!r} cannot decode {len(data)} bytes: {type(error).__name__}: {reason(error)}"
+            f"Codec {name!r} cannot decode {len(data)} bytes: {type(error).__name__}: {first_line(error)}"
         ) from error
     if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.shape != (size,):
         got = f"{vector.dtype} of shape {vector.shape}" if isinstance(vector, np.ndarray) else type(vector).__name__

@@ -115,7 +115,7 @@ def _way_out(data: bytes, target: str) -> str:
     replace = "Write what the layer does with other ops: other types or fewer dimensions, as the op's versions tell"
     if not fitting:
         return f"{replace}."
-    return f"If every device runs {fitting[0].runtime}, convert with --target {fitting[0].name}. {replace}."
+    return f"If every device runs {fitting[0].runtime}, convert with `target={fitting[0].name!r}`. {replace}."
 
 
 class _Graph:

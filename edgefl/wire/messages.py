@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgefl.wire.framing import PROTOCOL_VERSION
 from edgefl.wire.outcome import MetricState, Outcome
 from edgefl.wire.sections import Section
-from edgefl.wire.task import ExtraVector, SectionCodec, Task
+from edgefl.wire.task import MOST_OUTSTANDING, ExtraVector, SectionCodec, Task
 from edgefl.wire.vocabulary import (
     BatchPolicy,
     Correction,
@@ -20,6 +20,7 @@ from edgefl.wire.vocabulary import (
 __all__ = [
     "CONTENT_TYPE",
     "CONTROL_TYPE",
+    "MOST_OUTSTANDING",
     "PROTOCOL_VERSION",
     "BatchPolicy",
     "Correction",

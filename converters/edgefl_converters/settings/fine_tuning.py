@@ -51,18 +51,18 @@ class FineTuning:
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         for name, value in (("last_layers", self.last_layers), ("lora_rank", self.lora_rank)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InvalidSettingError(f"{name} must be a whole number of at least 1, got {value!r}.")
+                raise InvalidSettingError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
         if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
-            raise InvalidSettingError(f"lora_alpha must be a number above 0, got {self.lora_alpha!r}.")
+            raise InvalidSettingError(f"`lora_alpha` must be a number above 0, got {self.lora_alpha!r}.")
         if self.lora_rank is None and (self.lora_alpha is not None or self.lora_targets != ("*",)):
             raise InvalidSettingError(
-                "lora_alpha and lora_targets say how adapters are, but lora_rank is missing.",
-                hint="Give the rank of the adapters, for example 4 (--lora-rank 4).",
+                "`lora_alpha` and `lora_targets` say how adapters are, but `lora_rank` is missing.",
+                hint="Give the rank of the adapters, for example `lora_rank=4`.",
             )
         if self.lora_rank is not None and self.biases_only:
             raise InvalidSettingError(
-                "Adapters are no biases: biases_only would freeze what lora_rank adds.",
-                hint="To train biases beside adapters, give the pattern bias (--trainable bias).",
+                "Adapters are no biases: `biases_only` would freeze what `lora_rank` adds.",
+                hint="To train biases beside adapters, give a pattern that means them: `trainable='bias'`.",
             )
 
     @property

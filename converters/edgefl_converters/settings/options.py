@@ -64,7 +64,7 @@ class Options:
         divisors = [str(rows) for rows in range(1, batch_size + 1) if batch_size % rows == 0]
         raise InvalidSettingError(
             f"A micro-batch must divide the batch size, got {self.micro_batch} for a batch of {batch_size}.",
-            hint=f"Choose one of {', '.join(divisors)}, or another --batch-size.",
+            hint=f"Choose one of {', '.join(divisors)}, or another `batch_size`.",
         )
 
 

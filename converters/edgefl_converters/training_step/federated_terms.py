@@ -109,5 +109,5 @@ def require_algorithms(algorithms: Sequence[str], optimizer: Any, *, local: bool
     if local and any(algorithm(name).gradient for name in algorithms):
         raise InvalidSettingError(
             "FedSGD sends a gradient and trains nothing on the device, so parameters that stay there never change.",
-            hint="Leave out --local or --algorithm fedsgd.",
+            hint="Leave out `local` or `algorithms='fedsgd'`.",
         )

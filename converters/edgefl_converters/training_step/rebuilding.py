@@ -12,7 +12,7 @@ from keras.src.models.functional import Functional
 from edgefl.errors import UnsupportedModelError, first_line
 from edgefl_converters.models.adapter_layers import adapt_like
 from edgefl_converters.models.loading import compiled_with
-from edgefl_converters.models.naming import stable_names
+from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.training_step.specification import Specification, specify
 
 __all__ = ["compiled_copy", "own_objects", "rebuild"]
@@ -37,8 +37,8 @@ def rebuild(specification: Specification, dtype: str) -> keras.Model:
         if isinstance(model, (keras.Sequential, Functional)):
             raise
         copy = _from_constructor(specification, dtype)
-    adapt_like(copy, model)
-    if stable_names(copy) != stable_names(model):
+    adapt_like(copy, specification.named)
+    if list(NamedModel(copy).variables) != list(specification.named.variables):
         raise ValueError("the rebuilt model has other variables than the original")
     _carry_over(model, copy)
     return copy

@@ -202,8 +202,7 @@ class _Steps:
         return {}
 
     def _variable_names(self) -> list[str]:
-        names = self._specification.variable_names
-        return [names[id(each)] for each in self._specification.model.trainable_variables]
+        return list(map(self._specification.named.name_of, self._specification.model.trainable_variables))
 
     def gradient_part(self, *tensors: tf.Tensor, sparse: bool = True) -> dict[str, tf.Tensor]:
         """Computes what a part of a batch adds to the loss, the metrics' states and the gradients, if there is one.
@@ -229,7 +228,7 @@ class _Steps:
         for variable, gradient in zip(specification.model.trainable_variables, gradients):
             if id(variable) in shared:
                 value = tf.zeros(variable.shape) if gradient is None else tf.convert_to_tensor(gradient)
-                outputs[f"{GRADIENT}{specification.variable_names[id(variable)]}"] = value
+                outputs[f"{GRADIENT}{specification.named.name_of(variable)}"] = value
         return outputs
 
     def _gradients(

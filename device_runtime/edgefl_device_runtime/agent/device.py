@@ -167,7 +167,7 @@ class Device:
                 time.sleep(self._rest)
 
     def step(self, *, wait: float = 0.0) -> TaskReport | None:
-        """Asks for work once, and does it.
+        """Asks for work once, and does it; as long as the server is not reached, it waits and tries again.
 
         Args:
             wait: seconds that the server may wait for work to come up, at most 30.

@@ -69,7 +69,7 @@ class Identity:
             identity = cls(document["device_id"], document["secret"])
             if is_random_id(identity.device_id) and is_hash(identity.secret):
                 return identity
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass  # not even of that form: the error is the same
         raise StorageError(
             f"Expected a device id and a secret in {path}, got something else.",

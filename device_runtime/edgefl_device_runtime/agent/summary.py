@@ -66,7 +66,7 @@ class TaskReport:
         return f"Round {self.round} of {self.run}" if self.run else f"Task {self.task_id}"
 
     def __str__(self) -> str:
-        loss = "" if self.loss is None else f"loss {self.loss:.4g}, "
+        loss = "" if self.loss is None else f"loss {self.loss:#.4g}, "
         return (
             f"{self.title()}: {self.status}, {self.result}; {loss}{amount(self.examples, 'example')}, "
             f"{amount(self.steps, 'step')}, {self.seconds:.2f} s, "

@@ -284,7 +284,7 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
     if excluded and not reasons and target is not None:
         raise RuntimeFailure(
             f"The model was made for the target {target}, here is {' and '.join(excluded)}.",
-            hint=f"Install {target.runtime}, or convert the model again with --target {ALL} (or one for this runtime).",
+            hint=f"Install {target.runtime}, or convert the model again for the target {ALL} (or this runtime's).",
         )
     if not reasons:
         raise _missing(str(target or " or ".join(wanted)))

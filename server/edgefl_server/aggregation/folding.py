@@ -146,9 +146,10 @@ def _required(result: Any, before: StrategyState) -> tuple[StrategyState, dict[s
             f"The strategy expects to return {before.weights.size} elements, {before.weight_size} of them weights, "
             f"got {after.weights.size} and {after.weight_size}."
         )
-    if not isinstance(figures, dict) or not all(isinstance(each, Real) and isfinite(each) for each in figures.values()):
-        raise RunError(f"The strategy expects to return its figures as a dict of finite numbers, got {figures!r:.80}.")
-    return after, {str(name): float(value) for name, value in figures.items()}
+    if not isinstance(figures, dict) or not all(isinstance(each, Real) for each in figures.values()):
+        raise RunError(f"The strategy expects to return its figures as a dict of numbers, got {figures!r:.80}.")
+    # Only what is finite can be written as JSON, and a step that diverges has a norm that is not.
+    return after, {str(name): float(value) for name, value in figures.items() if isfinite(value)}
 
 
 def _described(value: object) -> str:

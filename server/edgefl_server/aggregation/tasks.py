@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgefl.wire.messages import Correction, ExtraVector, SectionCodec, Task, Weighting
+from edgefl.wire.messages import MOST_OUTSTANDING, Correction, ExtraVector, SectionCodec, Task, Weighting
 from edgefl_server.aggregation.schedules import Assignment
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings
@@ -73,6 +73,7 @@ def task_for(
     assignment: Assignment,
     seconds_left: float,
     continues: str = "",
+    outstanding: Sequence[str] = (),
 ) -> Task:
     """The message that hands out a task.
 
@@ -82,7 +83,8 @@ def task_for(
         demand: what the strategy asks.
         assignment: the device's.
         seconds_left: how long it may still take.
-        continues: the device's latest task of the run that is part of the weights; empty: none is.
+        continues: the device's latest task of the run that is accepted; empty: none is.
+        outstanding: its earlier ones that are not part of the weights yet, and the latest that is, newest first.
     """
     seed = task_seed(settings.seed, source.cohort, assignment.device, assignment.turn)
     return Task(
@@ -116,4 +118,12 @@ def task_for(
         deadline_seconds=max(1.0, seconds_left),
         model_bytes=source.model.bytes,
         base_weights_bytes=source.base.bytes,
+        outstanding=_at_most(outstanding),
     )
+
+
+def _at_most(outstanding: Sequence[str]) -> tuple[str, ...]:
+    """The newest, and the last, which is the only one that is sure to count."""
+    if len(outstanding) <= MOST_OUTSTANDING:
+        return tuple(outstanding)
+    return (*outstanding[: MOST_OUTSTANDING - 1], outstanding[-1])

@@ -60,10 +60,11 @@ _FAIL_ALL = (
 )
 
 
-def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
+def apply(session: Session, of: Gathering, change: Change, now: Moment, continues: str = "") -> None:
     """Writes what a decision changes, and discards the outcomes of a fold that failed.
 
-    That a fold is done is not for this function: it comes with new weights.
+    That a fold is done is not for this function: it comes with new weights. A task that is handed out `continues` the
+    device's latest accepted one of the run.
     """
     before, after = of.standing, change.standing
     if change.assigned is not None:
@@ -76,6 +77,7 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
             "device": new.device,
             "attempt": new.attempt,
             "turn": new.turn,
+            "continues": continues,
             "assigned_clock": new.assigned_at,
             "ends_clock": new.ends_at,
             "failed_before": new.failed_before,

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
-from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
+from edgefl.wire.messages import Outcome, OutcomeStatus
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
     AssignmentState,
@@ -20,6 +20,8 @@ from edgefl_server.aggregation import (
     FoldState,
     ModelLimits,
     decode_outcome,
+    ending,
+    most_bytes,
     validate,
 )
 from edgefl_server.storage.changes import apply
@@ -42,18 +44,8 @@ __all__ = [
     "sweep_uploads",
 ]
 
-_TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
-_BYTES_PER_ELEMENT = 8
-"""Room for two sections of the largest codec, at least."""
-_BYTES_BESIDE_VECTORS = 1 << 20
-"""Names, hashes and metric states."""
 _TASKS_A_QUERY = 500
 _INSERT = insert(table(OutcomeRow))
-_STATES = {
-    OutcomeStatus.DONE: AssignmentState.DONE,
-    OutcomeStatus.DECLINED: AssignmentState.DECLINED,
-    OutcomeStatus.FAILED: AssignmentState.FAILED,
-}
 
 
 class NotWantedError(EdgeflError):
@@ -118,14 +110,14 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
     """
     with state.database.read() as session:
         task = find_task(session, device, task_id, state.clock())
-        most_bytes = _BYTES_PER_ELEMENT * (task.weight_size + task.statistic_size) + _BYTES_BESIDE_VECTORS
+        most = most_bytes(task.weight_size, task.statistic_size)
         if digest is None and task.digest is not None:
-            return Looked(accepted=False, most_bytes=most_bytes)
+            return Looked(accepted=False, most_bytes=most)
         accepted = _was_accepted(task, digest or "")
         expected = None if accepted else _expectation(task)
     if accepted:
         state.database.require_own_file()  # what only an unnamed file knows is not kept
-    return Looked(accepted, most_bytes, expected)
+    return Looked(accepted, most, expected)
 
 
 def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -> int:
@@ -271,7 +263,8 @@ def _record(
     if task.any_overdue:
         with reading(of.run):
             concerned = concerned_by_time(session, of, now.clock, task.assignment)
-    change = schedule.settle(of.standing, concerned, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
+    ended, temporary = ending(status, outcome.reason)
+    change = schedule.settle(of.standing, concerned, ended, now.clock, temporary=temporary)
     done = status is OutcomeStatus.DONE
     session.execute(
         _INSERT,

@@ -226,6 +226,8 @@ class AssignmentRow(Table):
     attempt: Mapped[int] = mapped_column(Integer)
     turn: Mapped[int] = mapped_column(Integer)
     """The number of outcomes of the device in the cohort that were accepted before."""
+    continues: Mapped[str] = mapped_column(String(100))
+    """The device's latest accepted task of the run then, from the end of which it goes on; empty: there was none."""
     state: Mapped[str] = mapped_column(String(16))
     assigned_clock: Mapped[float] = mapped_column(Float)
     ends_clock: Mapped[float] = mapped_column(Float)

@@ -267,7 +267,7 @@ class Mixed(layers.Layer):
 def test_a_model_that_needs_all_rows_at_once_is_refused(stack, loss, message):
     network = model([keras.Input((3,)), *stack, dense()], loss=loss or "sparse_categorical_crossentropy")
     build(network, batch_size=BATCH)
-    with pytest.raises(UnsupportedModelError, match=rf"(?s){message}.*Leave --micro-batch out|leave --micro-batch out"):
+    with pytest.raises(UnsupportedModelError, match=rf"(?s){message}.*[Ll]eave `micro_batch` out"):
         build(network, batch_size=BATCH, options=Options(micro_batch=PART))
 
 
@@ -290,7 +290,7 @@ class Centred(layers.Layer):
 
 def test_a_layer_of_ones_own_that_mixes_rows_is_caught_by_the_verification(tmp_path):
     network = model([keras.Input((5,)), layers.Dense(4), Centred(name="centred"), dense()])
-    with pytest.raises(VerificationError, match=r"layer 'centred'.*Convert without --micro-batch"):
+    with pytest.raises(VerificationError, match=r"layer 'centred'.*Convert without `micro_batch`"):
         edgefl.convert(network, tmp_path / "m.tflite", batch_size=4, micro_batch=2)
     assert list(tmp_path.iterdir()) == []
 

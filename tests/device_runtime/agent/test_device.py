@@ -67,7 +67,7 @@ def test_one_line_is_reported_for_a_task(rig):
     rig.server.tasks = [rig.task()]
     rig.device().step()
     (line,) = rig.lines
-    assert line.startswith("Round 1 of r: done, accepted; loss 0.6, 5 examples, 3 steps, ")
+    assert line.startswith("Round 1 of r: done, accepted; loss 0.6000, 5 examples, 3 steps, ")
 
 
 def test_the_secret_goes_to_the_server_only_as_a_hash_when_enrolling(rig):

@@ -85,7 +85,7 @@ def call(reference: str, function: Any) -> Any:
         except EdgeflError:
             raise
         except Exception as error:
-            hint = "It is called without arguments." if isinstance(error, TypeError) else near_hint(str(error))
+            hint = "It is called without arguments." if isinstance(error, TypeError) else near_hint(error)
             raise ModelError(f"{reference}() failed: {_where(error)}", hint=hint) from error
 
 

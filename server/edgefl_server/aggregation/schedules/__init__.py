@@ -13,6 +13,7 @@ from edgefl_server.aggregation.schedules.base import (
     FoldState,
     Schedule,
     Standing,
+    ending,
 )
 from edgefl_server.aggregation.schedules.synchronous import Synchronous
 from edgefl_server.aggregation.settings import RunSettings
@@ -27,6 +28,7 @@ __all__ = [
     "Schedule",
     "Standing",
     "Synchronous",
+    "ending",
     "schedule_for",
 ]
 

@@ -15,7 +15,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Assignment", "AssignmentState", "Change", "Concerned", "FoldState", "Schedule", "Standing"]
+from edgefl.wire.vocabulary import OutcomeStatus, Reason
+
+__all__ = ["Assignment", "AssignmentState", "Change", "Concerned", "FoldState", "Schedule", "Standing", "ending"]
+
+_TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
+"""They say nothing about the model or the data: the device may do the same task later."""
 
 
 class FoldState(str, Enum):
@@ -43,6 +48,18 @@ class AssignmentState(str, Enum):
     OUT_OF_TIME = "out_of_time"
     """Its longest time was over although its device still renewed it; nobody sent an outcome."""
     ABANDONED = "abandoned"
+
+
+_ENDED = {
+    OutcomeStatus.DONE: AssignmentState.DONE,
+    OutcomeStatus.DECLINED: AssignmentState.DECLINED,
+    OutcomeStatus.FAILED: AssignmentState.FAILED,
+}
+
+
+def ending(status: OutcomeStatus, reason: Reason | int) -> tuple[AssignmentState, bool]:
+    """How an outcome ends its task, and whether only for now: the arguments of `Schedule.settle`."""
+    return _ENDED[status], status is OutcomeStatus.DECLINED and reason in _TEMPORARY
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ class StrategyState:
         # Where a device sends no statistics (a gradient), those stay as they are.
         after[: change.size] += change
         norm = float(np.sqrt(np.dot(change, change)))
-        return StrategyState(after.astype(np.float32), self.weight_size, dict(slots)), {"update_norm": norm}
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the fold fails
+            moved = after.astype(np.float32)
+        return StrategyState(moved, self.weight_size, dict(slots)), {"update_norm": norm}
 
 
 @dataclass(frozen=True)
