@@ -58,7 +58,7 @@ def codec(name: str) -> Codec:
 
 
 def encoded(name: str, vector: NDArray[np.float32]) -> bytes:
-    """What a codec makes of a vector of shape ``[n]``.
+    """Encodes a vector of shape ``[n]`` with a codec.
 
     Raises:
         CodecError: there is none of that name, it fails, or what it returns are no bytes.

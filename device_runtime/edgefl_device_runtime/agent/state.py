@@ -121,7 +121,8 @@ class StateFolder:
 
     def enrolment(self) -> dict[str, Any]:
         """Returns what `remember_enrolment` stored; empty when there is nothing or it is damaged."""
-        return _read_json(self._enrolment)
+        found = _read_json(self._enrolment)
+        return found if all(isinstance(value, (str, type(None))) for value in found.values()) else {}
 
     def work_for(self, server: str, population: str) -> str | None:
         """Makes the outcome and the runs those of one server and population, and of no other.

@@ -130,7 +130,7 @@ def fold(
 
 
 def _required(result: Any, before: StrategyState) -> tuple[StrategyState, dict[str, float]]:
-    """What a strategy returned, which may be one from outside; nothing else is to become the weights of a run.
+    """Checks what a strategy returned, which may be one from outside; only a state may become the weights of a run.
 
     Raises:
         RunError: it is no state like the one before, or there are no figures with it.

@@ -99,14 +99,14 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment, continue
         session.execute(_HAND_OUT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
     for each in change.changed:
         session.execute(_UPDATE, {"of": task_id_of(of.run, of.cohort, each), **_changing(each)})
-    if of.latest:  # else the cohort has gone on, and its tasks are of another fold
+    if of.latest:  # else the cohort has gone on meanwhile: its tasks and what it counts are of another fold
         if change.released:
             session.execute(_RELEASE, {"of_run": of.run, "of_cohort": of.cohort})
         counters = _counters(change.following or after)
         if counters != _counters(before):
             session.execute(_COUNT, {"of": of.run, "of_cohort": of.cohort, **counters})
-    if after.accepted != before.accepted:
-        session.execute(_ACCEPT, {"of": of.run, "accepted": after.accepted})
+        if after.accepted != before.accepted:
+            session.execute(_ACCEPT, {"of": of.run, "accepted": after.accepted})
     if (after.state, after.why) != (before.state, before.why):
         failed = after.state is FoldState.FAILED
         session.execute(

@@ -52,7 +52,7 @@ def test_where_the_device_takes_part_is_remembered(tmp_path):
     assert StateFolder(tmp_path).enrolment() == {"server": "s", "population": "p"}
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"server": 5}', b'{"server": "s", "population": ["p"]}'])
 def test_a_damaged_memory_of_the_server_counts_as_none(tmp_path, content):
     (tmp_path / "enrolment.json").write_bytes(content)
     assert StateFolder(tmp_path).enrolment() == {}

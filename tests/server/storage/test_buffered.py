@@ -125,6 +125,28 @@ def test_the_schedule_says_what_becomes_of_a_fold_with_damaged_outcomes_and_its_
     assert (after.open, after.done) == (before.open, before.done) == (1, 1)
 
 
+def test_what_is_accepted_while_a_fold_fails_is_counted(fleet, buffered, monkeypatch) -> None:
+    devices = fleet.add_devices(5)
+    run = buffered()
+    for device in devices[:3]:
+        fleet.finish(device)
+    for digest in list(fleet.state.outcomes):
+        fleet.state.outcomes.path(digest).write_bytes(b"")
+
+    def meanwhile(*arguments):
+        fleet.finish(devices[3])
+        return fold(*arguments)
+
+    monkeypatch.setattr(folding_module, "fold", meanwhile)
+    fleet.fold()
+    fleet.finish(devices[4])
+    assert [each.state for each in rows(fleet, FoldRow, run)] == ["failed", "selecting"]
+    accepted = sorted(each.accepted for each in rows(fleet, OutcomeRow, run))
+    assert accepted == [1, 2, 3, 4, 5]
+    (cohort,) = rows(fleet, CohortRow, run)
+    assert (cohort.done, cohort.open) == (2, 0)
+
+
 def test_no_two_accepted_outcomes_of_a_device_have_one_seed_and_what_repeats_one_has_its_seed(fleet, buffered) -> None:
     (device,) = fleet.add_devices(1)
     buffered(target=5, rounds=9)
