@@ -64,7 +64,7 @@ def test_a_batch_that_every_device_would_decline_is_refused_with_the_way_out(fle
     settings = replace(SETTINGS, batch_size=size)
     with pytest.raises(InvalidSettingError, match="batch_size expects the model's 8") as refused:
         create_run(fleet.state, make_model_file(mixes_rows=True), "people", settings)
-    assert f"--batch-size {size}" in (refused.value.hint or "")
+    assert f"the batch size {size}" in (refused.value.hint or "")
     assert runs_summary(fleet.state) == []
     for model, allowed in ((make_model_file(mixes_rows=True), 8), (make_model_file(), size)):
         create_run(fleet.state, model, "people", replace(SETTINGS, batch_size=allowed))
