@@ -192,7 +192,7 @@ def _latest_folded(session: Session, run_id: str) -> set[str]:
 
 
 def _latest(session: Session, run_id: str) -> set[str]:
-    """Of every device, its latest task of the cohort that is asked now."""
+    """Finds every device's latest task of the cohort that is asked now."""
     asked = select(RunRow.cohort).where(RunRow.run == run_id).scalar_subquery()
     of_cohort = and_(AssignmentRow.run == run_id, AssignmentRow.cohort == asked)
     latest = (
