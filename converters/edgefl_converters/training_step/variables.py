@@ -97,7 +97,7 @@ def classify(specification: Specification, traces: Traces) -> Variables:
 
     # All of the model's variables take part in the numbering of repeated names, whether they are used or not.
     names = unique([*specification.named.variables, *(specification.names(path) for _, _, path in others)])
-    for (handle, variable, path), name in zip(model_variables + others, names):
+    for (handle, variable, path), name in zip(model_variables + others, names, strict=True):
         add(handle, name, path, _role(handle, trainable, seeds, assigned, variable), variable)
     weights = [(each, specification.names.of(each)) for each in model.trainable_variables]
     for each in optimizer.variables:
