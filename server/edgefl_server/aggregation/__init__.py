@@ -21,7 +21,7 @@ from edgefl_server.aggregation.settings import RunSettings, run_settings, strate
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
 from edgefl_server.aggregation.updates import Contribution, Update, Updates
-from edgefl_server.aggregation.validation import Expectation, decode_outcome, validate
+from edgefl_server.aggregation.validation import Expectation, decode_outcome, ending_of, validate
 
 __all__ = [
     "FAILED_FOLDS_IN_A_ROW",
@@ -55,6 +55,7 @@ __all__ = [
     "after_fold",
     "codec_seed",
     "decode_outcome",
+    "ending_of",
     "finalise",
     "fold",
     "named_vectors",

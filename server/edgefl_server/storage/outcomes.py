@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
-from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
+from edgefl.wire.messages import Outcome, OutcomeStatus
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
     AssignmentState,
@@ -20,6 +20,7 @@ from edgefl_server.aggregation import (
     FoldState,
     ModelLimits,
     decode_outcome,
+    ending_of,
     validate,
 )
 from edgefl_server.storage.changes import apply
@@ -42,18 +43,12 @@ __all__ = [
     "sweep_uploads",
 ]
 
-_TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
 _BYTES_PER_ELEMENT = 8
 """At least two sections of the largest codec."""
 _BYTES_BESIDE_VECTORS = 1 << 20
 """Names, hashes and metric states."""
 _TASKS_A_QUERY = 500
 _INSERT = insert(table(OutcomeRow))
-_STATES = {
-    OutcomeStatus.DONE: AssignmentState.DONE,
-    OutcomeStatus.DECLINED: AssignmentState.DECLINED,
-    OutcomeStatus.FAILED: AssignmentState.FAILED,
-}
 
 
 class NotWantedError(EdgeflError):
@@ -284,7 +279,8 @@ def _record(
     if task.any_overdue:
         with reading(of.run):
             concerned = concerned_by_time(session, of, now.clock, task.assignment)
-    change = schedule.settle(of.standing, concerned, _STATES[status], now.clock, temporary=outcome.reason in _TEMPORARY)
+    ending, temporary = ending_of(outcome)
+    change = schedule.settle(of.standing, concerned, ending, now.clock, temporary=temporary)
     apply(session, of, change, now)
     if change.standing.state is FoldState.FAILED:
         after_failed_fold(session, of.run, of.fold, settings.rounds, now)
