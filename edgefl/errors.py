@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 
 __all__ = [
@@ -103,7 +104,7 @@ class ModelFileError(EdgeflError):
 
 
 class FormatVersionError(EdgeflError):
-    """A file or message was written by a newer, incompatible edgefl."""
+    """A file or message was written by another edgefl, which this one does not understand."""
 
     exit_code = 21
 
@@ -212,6 +213,13 @@ class RunError(EdgeflError):
     exit_code = 53
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_FRAMING = re.compile(
+    r"^(Exception encountered when calling|in user code|File \"|Call arguments received|Arguments received)"
+)
+"""How the lines begin that Keras and TensorFlow put around a cause."""
+_LONGEST = 300
+
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STORAGE_HINTS = {
     errno.ENOSPC: "Free some space on that disk and try again; nothing was left half-written.",
@@ -231,6 +239,16 @@ def storage_error(error: OSError, action: str, path: object) -> StorageError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error of any library says; the name of its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line of what an error of any library says that tells the cause, to stand in an error of one line.
+
+    Keras wraps the cause into lines that tell where, and colours them. Longer lines are cut.
+
+    Args:
+        error: whatever was raised.
+
+    Returns:
+        The line, without spaces around it; the name of the error's type where it says nothing.
+    """
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines()]
+    telling = [line for line in lines if line and not _FRAMING.match(line)]
+    return telling[0][:_LONGEST] if telling else type(error).__name__

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from edgefl.errors import EdgeflError, InvalidSettingError
+from edgefl.errors import EdgeflError, InvalidSettingError, first_line
 
 __all__ = ["Registry", "import_modules"]
 
@@ -131,8 +131,8 @@ class Registry(Generic[T]):
                 self.register(point.name)(entry)
             except Exception as error:
                 owner = f" of {point.dist.name}" if point.dist is not None else ""
-                reason = str(error) or type(error).__name__
-                _log.warning("The %s %r (%s)%s is left out: %s", self.kind, point.name, point.value, owner, reason)
+                told = str(error) if isinstance(error, EdgeflError) else first_line(error)
+                _log.warning("The %s %r (%s)%s is left out: %s", self.kind, point.name, point.value, owner, told)
 
 
 def import_modules(package: ModuleType | str) -> None:

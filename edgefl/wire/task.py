@@ -61,13 +61,14 @@ class Task:
         version: which weights of the run it starts from; 0: the initial ones.
         cohort: who is asked together, counted from 1.
         fold: what is merged together, counted from 1; 0: not decided yet.
-        session: what the tasks of one protocol of several messages share; empty: it is a protocol of one.
+        session: what the tasks of one protocol of several messages share; empty: it is a protocol of one,
+            and no device of this version does another.
         minimum_cohort: the fold has at least so many outcomes, or there is none; 0: not said.
         weighting: what this device counts for in the weight section of the fold.
         model_bytes: what the download of the model file measures; 0: not said.
         base_weights_bytes: what that of the weights measures; 0: not said.
         extra_vectors: further vectors the task needs.
-        payloads: further content for this device alone.
+        payloads: further content for this device alone; none in any protocol of this version.
         continues: task id of this device's latest outcome of the run that was folded; empty: there is none. What the
             device keeps of a run (local parameters, its control variate) is what it was after that task. None: a
             server that does not say.

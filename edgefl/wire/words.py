@@ -6,15 +6,20 @@ with a line break, never gets any further.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 
 from edgefl.errors import MessageError
 
-__all__ = ["check_hash", "check_name", "is_hash", "is_name", "printable"]
+__all__ = ["check_hash", "check_name", "is_hash", "is_name", "is_public_key", "printable"]
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LONGEST_TEXT = 256
+_LARGEST_KEY = 512
+"""Bytes, where an X25519 key takes 44 and one of P-521 158. An RSA key, which may take more, agrees on nothing."""
+_DER_SEQUENCE = 0x30
 
 
 def is_hash(word: str) -> bool:
@@ -25,6 +30,25 @@ def is_hash(word: str) -> bool:
 def is_name(word: str) -> bool:
     """Whether it is an id or a name: 1 to 128 letters, digits, dots, dashes and underscores; the first no sign."""
     return _NAME.fullmatch(word) is not None
+
+
+def is_public_key(word: str) -> bool:
+    """Whether it is a SubjectPublicKeyInfo (RFC 5280) in DER and base64: one sequence that ends where the word does.
+
+    What kind of key it is, and whether it is one, is for whoever is going to use it.
+    """
+    if len(word) > 2 * _LARGEST_KEY:
+        return False
+    try:
+        key = base64.b64decode(word, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    if not 2 <= len(key) <= _LARGEST_KEY or key[0] != _DER_SEQUENCE or base64.b64encode(key).decode() != word:
+        return False
+    if key[1] < 0x80:  # the length itself; else how many bytes it takes
+        return len(key) == 2 + key[1]
+    start = 2 + key[1] - 0x80
+    return len(key) == start + int.from_bytes(key[2:start], "big")
 
 
 def check_hash(word: str, what: str) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -24,7 +24,11 @@ from edgefl.invitation import Invitation
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.operator_file import OperatorFile
+from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
+
+if TYPE_CHECKING:
+    from edgefl_server.storage import ServerState
 
 __all__ = ["run", "server"]
 
@@ -71,14 +75,14 @@ def start(
     # The web framework and the database are not needed by the verbs that only call a server.
     from edgefl_server.http import Address, create_app, serve
     from edgefl_server.http.serving import listen
-    from edgefl_server.storage import ServerState, sweep_outcomes
+    from edgefl_server.storage import sweep_outcomes
 
     log_lines.start()
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
     pins = address.pins()
     OperatorFile.token(state)  # a damaged one is refused before anything else is opened
-    with _private_files(), closing(ServerState(state, keep_days=keep_days)) as kept:
+    with _private_files(), closing(_opened(state, keep_days)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
@@ -108,6 +112,17 @@ def start(
                 )
 
         serve(app, address, listener, ready, max_connections)
+
+
+def _opened(folder: Path, keep_days: float) -> ServerState:
+    """The state in a folder; a setting that it refuses is named as the option that it was given by."""
+    from edgefl_server.aggregation import SettingError
+    from edgefl_server.storage import ServerState
+
+    try:
+        return ServerState(folder, keep_days=keep_days)
+    except SettingError as error:
+        raise error.naming(option_of) from error
 
 
 def _tell_operators(file: OperatorFile, state: Path) -> None:

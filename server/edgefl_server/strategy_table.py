@@ -8,6 +8,7 @@ from pathlib import Path
 from edgefl.algorithms import algorithm
 from edgefl_server.aggregation import STRATEGIES, Strategy
 from edgefl_server.aggregation.hyperparameters import settings_of
+from edgefl_server.option_names import option_of
 
 __all__ = ["table", "with_table"]
 
@@ -31,7 +32,7 @@ def with_table(text: str) -> str:
 
 
 def _row(name: str, strategy: type[Strategy]) -> str:
-    options = [f"`--{each.name.replace('_', '-')}`, {each.table or each.help}" for each in settings_of(strategy)]
+    options = [f"`{option_of(each.name)}`, {each.table or each.help}" for each in settings_of(strategy)]
     needs = algorithm(strategy.algorithm)
     file = f"`--algorithm {needs.name}`" if needs.name else "any"
     if needs.plain_sgd:

@@ -31,22 +31,29 @@ class Flight:
 class CohortTasks:
     """The latest cohort.
 
+    Args:
+        accepted: updates of the run that were accepted before.
+
     Attributes:
         standing: of the cohort and the fold that it works for.
         flights: what devices are at, by device.
     """
 
-    def __init__(self) -> None:
-        self.standing = Standing()
+    def __init__(self, accepted: int) -> None:
+        self.standing = Standing(accepted=accepted)
         self.flights: dict[str, Flight] = {}
         self._tasks: dict[str, Assignment] = {}
         self._first_lease = math.inf
 
-    def open(self, now: float, enrolled: int) -> None:
+    def open(self, now: float, enrolled: int, version: int) -> None:
         """Begins anew with another cohort, of whose fold nothing is known yet."""
-        self.standing = Standing(opened_at=now, enrolled=enrolled)
+        self.standing = Standing(opened_at=now, enrolled=enrolled, version=version, accepted=self.standing.accepted)
         self._tasks.clear()
         self._first_lease = math.inf
+
+    def start_from(self, version: int) -> None:
+        """Says from which version tasks start from now on."""
+        self.standing = replace(self.standing, version=version)
 
     def task_of(self, device: str) -> Assignment | None:
         """A device's latest task in the cohort."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from edgefl.errors import RunError
 from edgefl_server.aggregation import (
@@ -32,6 +32,7 @@ from edgefl_server.aggregation import (
     after_fold,
     ending_of,
     fold,
+    in_order,
     schedule_for,
     strategy_for,
     task_for,
@@ -47,6 +48,26 @@ __all__ = ["Coordinator"]
 
 _LONGEST_WAIT = 30 * 86_400.0
 """Simulated seconds without anything that happens, after which a run is taken to be stuck."""
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    """An update that will be folded.
+
+    Attributes:
+        update: with vectors in the engine's memory.
+        flight: whence it came.
+        number: its place among all that were accepted.
+    """
+
+    update: Update
+    flight: Flight
+    number: int
+
+    def contribution(self, newest: int, by_acceptance: bool) -> Contribution:
+        """To a fold that makes of the newest version the next one."""
+        update = self.update.begun(self.flight.version.number, newest=newest)
+        return Contribution(update.task_id, update.num_examples, lambda: update, self.number if by_acceptance else 0)
 
 
 class Coordinator:
@@ -76,10 +97,10 @@ class Coordinator:
         self._folded, self._late = dict(checkpoint.folded), dict(checkpoint.late)
         self._versions = Versions(plan, engine, self._demand)
         self._version = self._versions.publish(checkpoint.version, self._state)
-        self._tasks = CohortTasks()
+        self._tasks = CohortTasks(checkpoint.accepted)
         self._look_at = math.inf
         self._line: Iterator[int] = iter(())
-        self._accepted: list[tuple[Update, Flight]] = []
+        self._accepted: list[_Accepted] = []
         self._ended: dict[str, int] = {}
         self._errors: dict[str, None] = {}
         self._next = Next.COHORT
@@ -115,6 +136,7 @@ class Coordinator:
             self._fold,
             self._agenda.now,
             self._failed_in_a_row,
+            self._tasks.standing.accepted,
             dict(self._folded),
             dict(self._late),
         )
@@ -135,7 +157,7 @@ class Coordinator:
         """Opens the next cohort, with a fold of its own."""
         self._cohort += 1
         self._fold += 1
-        self._tasks.open(self._agenda.now, len(self._plan.fleet))
+        self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number)
         self._look_at = math.inf
         self._line = self._new_line()
 
@@ -231,7 +253,8 @@ class Coordinator:
         concerned = self._tasks.concerned(self._tasks.task_of(flight.device), now)
         change = self._schedule.settle(self._tasks.standing, concerned, state, now, temporary=temporary)
         if worked.update is not None:
-            self._accepted.append((worked.update, self._tasks.flights.pop(flight.device)))
+            del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
+            self._accepted.append(_Accepted(worked.update, flight, change.standing.accepted))
         return change
 
     def _look(self) -> Change | None:
@@ -269,19 +292,20 @@ class Coordinator:
     def _merge(self, number: int, standing: Standing) -> Round:
         """Folds what was accepted into a new version."""
         before, accepted = self._version, self._accepted
-        updates = [replace(update, staleness=before.number - flight.version.number) for update, flight in accepted]
-        updates.sort(key=lambda update: update.task_id)
-        contributions = [_contribution(update) for update in updates]
+        contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
+        staleness = tuple(each.read().staleness for each in contributions)
         folded = fold(self._strategy, self._state, contributions, self._believed, Cohort(standing.enrolled))
+        standing = self._schedule.folded(standing)
         self._state = folded.state
         self._discard()
         if self._remember:
-            self._folded.update({flight.device: flight.task_id for _, flight in accepted})
+            self._folded.update({each.flight.device: each.flight.task_id for each in accepted})
         self._version = self._versions.publish(before.number + 1, self._state)
         self._versions.leave(before)
+        self._tasks.start_from(self._version.number)
         self._failed_in_a_row = 0
         progress = after_fold(number, self._settings.rounds, gathering=self._fold != number)
-        return self._round(number, standing, folded, tuple(update.staleness for update in updates), progress)
+        return self._round(number, standing, folded, staleness, progress)
 
     def _give_up(self, number: int, standing: Standing) -> Round:
         """Goes on after a fold that failed; what was accepted for it is discarded."""
@@ -299,8 +323,8 @@ class Coordinator:
 
     def _discard(self) -> None:
         """Gives back the memory of all that was accepted: it is part of the weights, or never will be."""
-        for _, flight in self._accepted:
-            self._end(flight)
+        for each in self._accepted:
+            self._end(each.flight)
         self._accepted = []
 
     def _round(
@@ -326,7 +350,3 @@ class Coordinator:
         self._ended[state.value] = self._ended.get(state.value, 0) + 1
         if worked.error:
             self._errors[worked.error] = None
-
-
-def _contribution(update: Update) -> Contribution:
-    return Contribution(update.task_id, update.num_examples, lambda: update)

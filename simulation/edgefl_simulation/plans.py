@@ -49,6 +49,7 @@ class Checkpoint:
         fold: the latest fold's number.
         clock: simulated seconds.
         failed_in_a_row: of the latest folds.
+        accepted: updates that were accepted so far.
         folded: each device's latest task that is part of the weights, where devices remember something of the run.
         late: how often each device was out of time, and when last.
     """
@@ -59,6 +60,7 @@ class Checkpoint:
     fold: int = 0
     clock: float = 0.0
     failed_in_a_row: int = 0
+    accepted: int = 0
     folded: dict[str, str] = field(default_factory=dict)
     late: dict[str, tuple[int, float]] = field(default_factory=dict)
 

@@ -202,6 +202,12 @@ def test_an_address_of_another_machine_is_one_clear_line(tmp_path: Path) -> None
     assert (code, error["error"]) == (50, "ListenError")
 
 
+def test_a_time_to_keep_that_is_none_is_named_by_its_option(tmp_path: Path) -> None:
+    refused = edgefl("server", "start", "--state", tmp_path / "state", "--keep-days", "nan")
+    assert refused.returncode == 4
+    assert "--keep-days expects 0 or more, got nan." in refused.stderr
+
+
 def test_a_state_folder_in_use_is_one_clear_line(server: ServerProcess) -> None:
     code, error = error_of("server", "start", "--state", server.state, "--port", 0)
     assert (code, error["error"]) == (52, "StorageError")

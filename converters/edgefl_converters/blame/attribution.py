@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from edgefl.errors import UnsupportedModelError
+from edgefl.errors import UnsupportedModelError, first_line
 from edgefl_converters.blame.suggestions import GENERIC
 from edgefl_converters.emission.walk import EmissionError, Origins
 from edgefl_converters.training_step.tracing import Traces, layer_of
@@ -53,6 +53,6 @@ def explain_conversion(error: Exception, origins: Origins, traces: Traces) -> Un
     if blamed:
         message = "No builtin TFLite form for " + "; ".join(blamed) + "."
     else:
-        lines = [line for line in text.splitlines() if "error:" in line] or text.splitlines() or ["no reason given"]
-        message = f"The TFLite converter refuses the model: {lines[0].strip()[:300]}"
+        told = next((line.strip() for line in text.splitlines() if "error:" in line), first_line(error))
+        message = f"The TFLite converter refuses the model: {told[:300]}"
     return UnsupportedModelError(message, hint=GENERIC, layer=layers[0] if layers else None, ops=list(ops))

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from edgefl.errors import ModelError, UnsupportedModelError
+from edgefl.errors import ModelError, UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.models.adapter_layers import Adapter, adaptable, adapters_of, alphas_of
@@ -76,7 +76,7 @@ def copy_without_adapters(model: keras.Model) -> keras.Model:
         copy = keras.saving.deserialize_keras_object(config, custom_objects=own_objects(model), safe_mode=False)
     except Exception as error:
         raise UnsupportedModelError(
-            f"Keras cannot make a copy of the base model: {next(iter(str(error).splitlines()), type(error).__name__)}",
+            f"Keras cannot make a copy of the base model: {first_line(error)}",
             hint="Give the base model without adapters.",
         ) from error
     _compile(copy, compiled)
@@ -157,10 +157,9 @@ def _from_manifest(source: ModelFile) -> keras.Model:
     try:
         model = keras.saving.deserialize_keras_object(config)
     except Exception as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UnsupportedModelError(
             f"Keras {keras.__version__} cannot rebuild the model from {name} (made with Keras "
-            f"{manifest.producer.get('keras', 'of an unknown version')}): {first_line}",
+            f"{manifest.producer.get('keras', 'of an unknown version')}): {first_line(error)}",
             hint=BASE,
         ) from error
     _compile(model, compiled)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl.errors import UnsupportedModelError
+from edgefl.errors import UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
 from edgefl_converters.exporting.rows import Rows
 from edgefl_converters.lint import lint_inference
@@ -60,9 +60,9 @@ def tflite_bytes(model: keras.Model, manifest: ModelManifest, quantize: str, row
     try:
         data = bytes(converter.convert())
     except Exception as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__).rpartition("error: ")[2]
+        told = first_line(error).rpartition("error: ")[2]
         raise UnsupportedModelError(
-            f"TensorFlow cannot convert the model for inference ({QUANTIZATIONS[quantize]}): {first_line}", hint=way_out
+            f"TensorFlow cannot convert the model for inference ({QUANTIZATIONS[quantize]}): {told}", hint=way_out
         ) from error
     findings = lint_inference(data)
     if findings:

@@ -8,7 +8,9 @@ from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
-__all__ = ["CALLS", "MOVES", "makers", "needs_of"]
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
+
+__all__ = ["CALLS", "MOVES", "needs_of"]
 
 _Operator = schema.BuiltinOperator
 CALLS = (_Operator.CALL_ONCE, _Operator.IF, _Operator.WHILE)
@@ -17,46 +19,44 @@ MOVES = (_Operator.RESHAPE, _Operator.TRANSPOSE)
 """Ops whose result may be what they are given, seen in another way."""
 
 
-def needs_of(operators: Sequence[Any], builtin: Callable[[Any], int]) -> list[list[int]]:
+def needs_of(index: GraphIndex, builtin: Callable[[Any], int]) -> list[list[int]]:
     """For each op the earlier ones that must have run: what it reads, and whoever used its variables before.
 
     A call may use any variable: nothing that uses one passes it.
+
+    Args:
+        index: of the ops; all are told by their places in it.
+        builtin: the builtin operator of an op.
     """
-    made_by = makers(operators)
     variables: dict[int, Any] = {}
     users: dict[Any, list[int]] = defaultdict(list)
     readers: set[int] = set()
     last_call: int | None = None
     needs: list[set[int]] = []
-    for index, operator in enumerate(operators):
-        kind, inputs = builtin(operator), [int(tensor) for tensor in operator.inputs]
-        wanted = {made_by[tensor] for tensor in inputs if tensor in made_by}
+    for place, (operator, inputs) in enumerate(zip(index.operators, index.inputs, strict=True)):
+        kind = builtin(operator)
+        wanted = {index.made_at[tensor] for tensor in inputs if tensor in index.made_at}
         touched = {variables[tensor] for tensor in inputs if tensor in variables}
         if kind == _Operator.VAR_HANDLE:
             variables[int(operator.outputs[0])] = operator.builtinOptions.sharedName
         if kind == _Operator.READ_VARIABLE:
-            readers.add(index)
+            readers.add(place)
         if kind in CALLS:
             touched = set(variables.values())
         for variable in touched:
-            wanted |= {user for user in users[variable] if not {user, index} <= readers}
-            users[variable].append(index)
+            wanted |= {user for user in users[variable] if not {user, place} <= readers}
+            users[variable].append(place)
         if last_call is not None and (touched or kind in CALLS):
             wanted.add(last_call)
         if kind in CALLS:
-            last_call = index
+            last_call = place
         needs.append(wanted)
-    _keep_values(operators, needs, users, builtin)
+    _keep_values(index, needs, users, builtin)
     return [sorted(wanted) for wanted in needs]
 
 
-def makers(operators: Sequence[Any]) -> dict[int, int]:
-    """The place of the op that makes each tensor."""
-    return {int(tensor): place for place, each in enumerate(operators) for tensor in each.outputs}
-
-
 def _keep_values(
-    operators: Sequence[Any],
+    index: GraphIndex,
     needs: Sequence[set[int]],
     users: Mapping[Any, Sequence[int]],
     builtin: Callable[[Any], int],
@@ -66,19 +66,15 @@ def _keep_values(
     Runtimes hand out the variable itself, not a copy. A delegate lets the op that makes the new value write it there,
     and takes a transposed value for the variable read in another order.
     """
-    consumers: dict[int, list[int]] = defaultdict(list)
-    made_by = makers(operators)
-    for index, operator in enumerate(operators):
-        for tensor in map(int, operator.inputs):
-            consumers[tensor].append(index)
+    operators = index.operators
     for of_variable in users.values():
         *before, last = of_variable
         if len(operators[last].outputs):
             continue
-        maker = made_by.get(int(operators[last].inputs[1]), last)
+        maker = index.made_at.get(index.inputs[last][1], last)
         handing = [each for each in before if builtin(operators[each]) == _Operator.READ_VARIABLE]
         for user in handing:
-            for each in consumers[int(operators[user].outputs[0])]:
+            for each in index.read_at[int(operators[user].outputs[0])]:
                 if each != last:
                     needs[last].add(each)
                 if each < maker:  # What comes behind it may need what it makes.

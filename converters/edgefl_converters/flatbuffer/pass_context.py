@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefl_converters.flatbuffer.file import FlatModel
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 
 __all__ = ["PassContext"]
 
@@ -34,3 +36,14 @@ class PassContext:
     frozen: Callable[[str], bool] = lambda output: False
     buffers: dict[str, int] = field(default_factory=dict)
     stored: int = 0
+    _indices: dict[int, GraphIndex] = field(default_factory=dict, init=False, repr=False)
+
+    def index(self, subgraph: Any) -> GraphIndex:
+        """Who makes and reads each tensor of a subgraph of the file.
+
+        All passes share it. It is made anew once the subgraph has changed: no pass has to say that it changed one.
+        """
+        known = self._indices.get(id(subgraph))
+        if known is None or not known.is_current():
+            known = self._indices[id(subgraph)] = GraphIndex(subgraph)
+        return known

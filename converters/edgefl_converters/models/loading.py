@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgefl.errors import InvalidSettingError, ModelError
+from edgefl.errors import InvalidSettingError, ModelError, first_line
 from edgefl_converters.models.sources.files import SOURCES, read_model
 from edgefl_converters.models.sources.modules import is_reference, model_of
-from edgefl_converters.models.sources.nearest_names import first_line, nearest, public
+from edgefl_converters.models.sources.nearest_names import nearest, public
 from edgefl_converters.settings.input_shapes import InputShape, with_input_shapes
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgefl.errors import InvalidSettingError, ModelError
-from edgefl.reasons import reason
+from edgefl.errors import InvalidSettingError, ModelError, first_line
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +62,7 @@ def with_input_shapes(model: keras.Model, shapes: InputShape) -> keras.Model:
         try:
             model(np.zeros((1, *first), np.float32))
         except Exception as error:
-            raise ModelError(f"The model cannot be called with inputs of shape {first}: {reason(error)}") from error
+            raise ModelError(f"The model cannot be called with inputs of shape {first}: {first_line(error)}") from error
         return model
     if not old:
         raise InvalidSettingError(
@@ -79,7 +78,7 @@ def with_input_shapes(model: keras.Model, shapes: InputShape) -> keras.Model:
     except Exception as error:
         given = ", ".join(f"{each.name} {tuple(each.shape[1:])}" for each in tensors)
         raise ModelError(
-            f"The model cannot be made for inputs of shape {given}: {reason(error)}",
+            f"The model cannot be made for inputs of shape {given}: {first_line(error)}",
             hint="Choose a shape that its layers accept; weights whose shape depends on it cannot be carried over.",
         ) from error
     return clone

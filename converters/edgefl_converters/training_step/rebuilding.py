@@ -9,8 +9,7 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 
-from edgefl.errors import UnsupportedModelError
-from edgefl.reasons import reason
+from edgefl.errors import UnsupportedModelError, first_line
 from edgefl_converters.models.adapter_layers import adapt_like
 from edgefl_converters.models.loading import compiled_with
 from edgefl_converters.models.naming import stable_names
@@ -57,7 +56,7 @@ def compiled_copy(model: Any) -> Any:
         copy.compile(**compiled_with(model))
     except Exception as error:
         raise UnsupportedModelError(
-            f"Keras cannot copy the model, so that adapters would have to go into your own: {reason(error)}",
+            f"Keras cannot copy the model, so that adapters would have to go into your own: {first_line(error)}",
             hint="Give module:function that makes it, or give custom classes a get_config().",
         ) from error
     return copy

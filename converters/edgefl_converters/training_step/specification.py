@@ -9,8 +9,7 @@ from typing import Any
 
 import keras
 
-from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError
-from edgefl.reasons import reason
+from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError, first_line
 from edgefl_converters.models.local_variables import local_variables
 from edgefl_converters.models.naming import PathNames, unique
 from edgefl_converters.settings.options import Options
@@ -131,7 +130,7 @@ def specify(model: keras.Model, *, batch_size: int = 32, options: Options | None
         output_structure = model.compute_output_spec(symbolic)
     except Exception as error:
         raise ModelError(
-            f"The model cannot be called with a batch of {batch_size} rows: {reason(error)}",
+            f"The model cannot be called with a batch of {batch_size} rows: {first_line(error)}",
             hint="Check that it works in Keras with inputs of these shapes: "
             + ", ".join(f"{port.name} {port.shape}" for port in inputs)
             + ".",
@@ -328,7 +327,7 @@ def _fresh_optimizer(model: Any) -> Any:
         fresh = type(compiled).from_config(compiled.get_config())
     except Exception as error:
         raise UnsupportedModelError(
-            f"The optimizer {type(compiled).__name__} cannot be rebuilt from its configuration: {reason(error)}",
+            f"The optimizer {type(compiled).__name__} cannot be rebuilt from its configuration: {first_line(error)}",
             hint="Give it a get_config() that returns the arguments of its constructor.",
         ) from error
     fresh.build(model.trainable_variables)

@@ -13,8 +13,7 @@ import keras
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
-from edgefl.errors import EdgeflError, ModelError
-from edgefl.reasons import reason
+from edgefl.errors import EdgeflError, ModelError, first_line
 from edgefl_converters.training_step.batch_metrics import BatchMetric, batch_metrics
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
@@ -144,7 +143,7 @@ def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Seq
         raise _as_raised(error) from None
     except Exception as error:
         raise ModelError(
-            f"Keras cannot run the model's {name} step: {reason(error).rstrip('.')}.",
+            f"Keras cannot run the model's {name} step: {first_line(error).rstrip('.')}.",
             hint="Its inputs and targets are "
             + ", ".join(f"{port.name} {port.dtype} {port.shape}" for port in inputs if port.name not in _EXTRA)
             + "; check that the output fits the loss and the metrics.",

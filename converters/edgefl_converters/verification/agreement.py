@@ -18,8 +18,8 @@ from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.settings.options import options_of
 from edgefl_converters.training_step.specification import Specification, specify
-from edgefl_converters.verification.batches import draw_batches
 from edgefl_converters.verification.judging import Comparison, judge
+from edgefl_converters.verification.made_up_batches import draw_batches
 from edgefl_converters.verification.measuring import Expectation, Experiment, Measured, look_closer, measure
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.programme import Answers, Programme, State

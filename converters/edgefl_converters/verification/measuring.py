@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import UnsupportedModelError
+from edgefl.errors import UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
 from edgefl_converters.training_step.specification import Specification
-from edgefl_converters.verification.batches import Batch, federated_batches
+from edgefl_converters.verification.made_up_batches import Batch, federated_batches
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference, Snapshot
 
@@ -153,8 +153,7 @@ def measure(
         exact = _Side(Reference(specification, "float64"), manifest).compute(experiment)
         reference = "float64"
     except Exception as error:  # any failure of a layer that insists on float32
-        first_line = next(iter(str(error).splitlines()), "")
-        exact, reference = plain, f"float32, because the model does not run in float64: {first_line}"
+        exact, reference = plain, f"float32, because the model does not run in float64: {first_line(error)}"
     return experiment, Expectation(reference, exact, plain, disturbed)
 
 

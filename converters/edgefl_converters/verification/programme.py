@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefl.errors import ModelFileError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import finalise
-from edgefl_converters.verification.batches import Batch, federated_batches
+from edgefl_converters.verification.made_up_batches import Batch, federated_batches
 from edgefl_converters.verification.runtimes import Call
 
 __all__ = ["Answers", "Programme", "State"]

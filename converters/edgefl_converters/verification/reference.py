@@ -12,15 +12,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl.errors import UnsupportedModelError
+from edgefl.errors import UnsupportedModelError, first_line
 from edgefl_converters.models.naming import slot_name, stable_names, unique
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
 from edgefl_converters.training_step.rebuilding import rebuild
 from edgefl_converters.training_step.row_weights import expand
 from edgefl_converters.training_step.specification import Port, Specification
-from edgefl_converters.verification.batches import Batch
 from edgefl_converters.verification.federated_losses import FederatedLoss
-from edgefl_converters.verification.randomness import hashed_random_numbers
+from edgefl_converters.verification.made_up_batches import Batch
+from edgefl_converters.verification.seeded_random_ops import hashed_random_numbers
 
 __all__ = ["Reference", "Snapshot"]
 
@@ -61,7 +61,7 @@ class Reference:
                 self._compile(original)
         except Exception as error:
             raise UnsupportedModelError(
-                f"Keras cannot rebuild the model in {dtype} to compare with: {_first_line(error)}",
+                f"Keras cannot rebuild the model in {dtype} to compare with: {first_line(error)}",
                 hint="Give custom classes a get_config(), or convert without verification (verify=False, --no-verify).",
             ) from error
         self._names = stable_names(original)
@@ -277,8 +277,3 @@ def _fresh(compiled: Any) -> Any:
         with keras.saving.custom_object_scope(own):
             return type(compiled).from_config(config)
     return compiled
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgefl.errors import RuntimeFailure, VerificationError
 from edgefl.manifest import ModelManifest
 from edgefl_converters.training_step.specification import Specification
-from edgefl_converters.verification.batches import Batch, draw_batches
+from edgefl_converters.verification.made_up_batches import Batch, draw_batches
 from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, runtimes_for
 from edgefl_converters.verification.storage_report import StorageCost
 

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefl.errors import AuthenticationError, EdgeflError, FormatVersionError, InvalidSettingError, StorageError
+from edgefl.errors import (
+    AuthenticationError,
+    EdgeflError,
+    FormatVersionError,
+    InvalidSettingError,
+    MessageError,
+    StorageError,
+)
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
 from edgefl.wire.refusals import Refusal
@@ -194,7 +201,7 @@ class Device:
         if not self._enrolment.complete:
             self._enrolment.enrol()
         self._introduce()
-        unsent = self._state.unsent_outcome()
+        unsent = self._unsent()
         if unsent is not None:
             outcome, message = unsent
             self._report(f"Sending the outcome of {outcome.task_id}, which was finished before.")
@@ -217,6 +224,17 @@ class Device:
             if self._keep(message):
                 self._open = None
             return self._send(finished, message, report, lease)
+
+    def _unsent(self) -> tuple[Outcome, bytes] | None:
+        """The outcome that is still to be sent; one that this edgefl cannot read is dropped, and its owner told."""
+        try:
+            return self._state.unsent_outcome()
+        except (FormatVersionError, MessageError) as error:
+            line = f"A finished outcome that was not sent yet is dropped, its task is asked for again: {error.message}"
+            self._state.drop_outcome()
+            self._journal.error(line)
+            self._report(line)
+            return None
 
     def _poll(self, wait: float) -> tuple[Task | None, int]:
         """A task and the bytes of its message, or None."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.atomic import sync_folder, write_bytes, write_text
-from edgefl.errors import EdgeflError, StorageError, storage_error
+from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.messages import Outcome
 from edgefl_device_runtime.agent.identity import Identity
@@ -160,17 +160,20 @@ class StateFolder:
         return self._outcome.exists()
 
     def unsent_outcome(self) -> tuple[Outcome, bytes] | None:
-        """The outcome that has not been answered yet, decoded and as bytes; None also for a damaged one."""
+        """The outcome that has not been answered yet, decoded and as bytes; None: there is none.
+
+        Raises:
+            FormatVersionError: another edgefl finished it, which spoke another version of the protocol.
+            MessageError: it is damaged, as by a memory card that loses writes.
+            StorageError: it is there and cannot be read.
+        """
         try:
             message = self._outcome.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise storage_error(error, "read", self._outcome) from error
-        try:
-            return Outcome.decode(message), message
-        except EdgeflError:
-            return None  # a memory card that loses writes; the next outcome takes its place
+        return Outcome.decode(message), message
 
     def drop_outcome(self) -> None:
         """Forgets the outcome: the server has answered."""

@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import Any
 
+from edgefl.errors import FormatVersionError, MessageError
 from edgefl_device_runtime.agent.journal import read_journal
 from edgefl_device_runtime.agent.replies import plain
 from edgefl_device_runtime.agent.state import StateFolder
@@ -20,7 +21,9 @@ def status_of(folder: StateFolder) -> dict[str, Any]:
     Raises:
         StorageError: a file is there and cannot be read.
     """
-    enrolment, journal, unsent = folder.enrolment(), read_journal(folder.status), folder.unsent_outcome()
+    enrolment, journal, unsent = folder.enrolment(), read_journal(folder.status), None
+    with contextlib.suppress(FormatVersionError, MessageError):  # the device drops it when it starts, and says so
+        unsent = folder.unsent_outcome()
     running, history = folder.used(), journal.get("history")
     doing, trouble = journal.get("doing") or "starting", journal.get("trouble") or None
     if trouble and doing == "waiting for work":

@@ -88,6 +88,9 @@ def check_supported(task: Task) -> None:
             raise _unsupported(f"its codec of the section {section!r} is {codec!r}")
     if not isinstance(task.weighting, Weighting):
         raise _unsupported(f"its weighting is {task.weighting!r}")
+    if task.session:
+        # Alone it would look like any other task, and its outcome would go out without what the session is to do to it.
+        raise _unsupported("it is one of several that belong together")
     if task.payloads:
         raise _unsupported(f"it comes with {', '.join(each.name for each in task.payloads)}")
     if not isinstance(task.batch_policy, BatchPolicy):

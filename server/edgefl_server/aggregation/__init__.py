@@ -5,6 +5,7 @@ from edgefl_server.aggregation.folding import Believed, Folded, fold
 from edgefl_server.aggregation.hyperparameters import Setting, SettingError
 from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.metrics import finalise, sum_states
+from edgefl_server.aggregation.options import run_settings
 from edgefl_server.aggregation.progress import FAILED_FOLDS_IN_A_ROW, Next, Progress, after_failure, after_fold
 from edgefl_server.aggregation.schedules import (
     Assignment,
@@ -17,10 +18,10 @@ from edgefl_server.aggregation.schedules import (
     schedule_for,
 )
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
-from edgefl_server.aggregation.settings import RunSettings, run_settings, strategy_for
+from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
-from edgefl_server.aggregation.updates import Contribution, Update, Updates
+from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, ending_of, validate
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "ending_of",
     "finalise",
     "fold",
+    "in_order",
     "named_vectors",
     "run_settings",
     "schedule_for",

@@ -27,7 +27,7 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
     if manifest.layout.weight_size == 0:
         raise InvalidSettingError(
             "Every weight of the model stays on its device: there is nothing to merge.",
-            hint="Convert the model with a narrower --local.",
+            hint="Convert the model again with fewer local parameters.",
         )
     strategy = strategy_for(settings)
     check_supports(manifest, strategy.algorithm)
@@ -61,5 +61,5 @@ def _check_batch_size(size: int, manifest: ModelManifest) -> None:
         raise SettingError(
             f"{{batch_size}} expects the model's {manifest.batch_size}, got {size}: a layer of it (batch "
             "normalisation) mixes the rows of a batch, so that a smaller one cannot be filled up.",
-            hint=f"Leave it out, or convert the model with `--batch-size {size}`.",
+            hint=f"Leave it out, or convert the model with the batch size {size}.",
         )

@@ -7,9 +7,18 @@ import hashlib
 __all__ = ["codec_seed", "task_seed"]
 
 
-def task_seed(run_seed: int, round_number: int, device: str) -> int:
-    """The 64-bit seed of one device's work in one round; a second attempt in the round has the same."""
-    digest = hashlib.sha256(f"edgefl task {run_seed} {round_number} {device}".encode()).digest()
+def task_seed(run_seed: int, cohort: int, device: str, turn: int = 0) -> int:
+    """The 64-bit seed of one device's work: no two outcomes of a run that are accepted have the same.
+
+    Args:
+        run_seed: the run's.
+        cohort: the number of the cohort.
+        device: the device's id.
+        turn: how many outcomes of the device in the cohort were accepted before. A task that takes the place of one
+            without an accepted outcome has its seed: what it would have become, it becomes.
+    """
+    words = ["edgefl task", run_seed, cohort, device, *([turn] if turn else [])]
+    digest = hashlib.sha256(" ".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:8], "little")
 
 

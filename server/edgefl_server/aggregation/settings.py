@@ -1,14 +1,13 @@
 """What an operator decides about a run, checked once and never changed afterwards.
 
-Every field is a `setting`, and so is every hyperparameter of every strategy: what the command line, HTTP and the
-documentation offer is `run_settings`.
+Every field is a `setting`, and so is every hyperparameter of every strategy.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgefl.codecs import CODECS, codec_names
@@ -16,7 +15,6 @@ from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
     SMALLEST,
-    Setting,
     SettingError,
     check_ranges,
     check_usual,
@@ -26,7 +24,7 @@ from edgefl_server.aggregation.hyperparameters import (
 )
 from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
 
-__all__ = ["RunSettings", "run_settings", "strategy_for"]
+__all__ = ["RunSettings", "strategy_for"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
@@ -170,7 +168,7 @@ class RunSettings:
         why=_NORM_HINT,
     )
     seed: int = setting(0, help="Makes the run repeatable.", shown="drawn", lowest=0, highest=2**63 - 1)
-    schedule: str = setting("synchronous", help="Who gets which task when.")
+    schedule: str = setting("synchronous", help="Who gets which task when: {names}.")
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -295,49 +293,6 @@ class RunSettings:
 def strategy_for(settings: RunSettings) -> Strategy:
     """The strategy of a run."""
     return _strategy(settings.strategy, settings.hyperparameters)
-
-
-def run_settings() -> tuple[Setting, ...]:
-    """All that a run can be created with: its own settings, and the hyperparameters of every strategy.
-
-    One that several strategies have is there once. A hyperparameter is never required, since not every strategy has it;
-    None stands for one that is not given.
-    """
-    found: list[Setting] = []
-    for each in settings_of(RunSettings):
-        names = {"strategy": STRATEGIES.names, "codec": codec_names}.get(each.name)
-        if names is not None:
-            each = replace(each, help=each.help.replace("{names}", _or(names())))
-        found.append(each)
-        if each.name == "strategy":
-            found.extend(_hyperparameters())
-    return tuple(found)
-
-
-def _hyperparameters() -> list[Setting]:
-    having: dict[str, dict[str, Setting]] = {}
-    for strategy in STRATEGIES.names():
-        for each in settings_of(STRATEGIES.get(strategy)):
-            having.setdefault(each.name, {})[strategy] = each
-    merged = []
-    for name, owners in having.items():
-        helps = list(dict.fromkeys(each.help.rstrip(".") for each in owners.values()))
-        defaults = [f"{owner}: {each.shown or each.default}" for owner, each in owners.items() if not each.required]
-        merged.append(
-            Setting(
-                name,
-                next(iter(owners.values())).kind,
-                None,
-                True,
-                ", ".join(helps) + ".",
-                shown=", ".join(defaults) or "none",
-            )
-        )
-    return merged
-
-
-def _or(names: tuple[str, ...]) -> str:
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:

@@ -84,7 +84,7 @@ def task_for(
         seconds_left: how long it may still take.
         continues: the device's latest task of the run that is part of the weights; empty: none is.
     """
-    seed = task_seed(settings.seed, source.cohort, assignment.device)
+    seed = task_seed(settings.seed, source.cohort, assignment.device, assignment.turn)
     return Task(
         population=source.population,
         run=source.run,

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgefl.errors import RunError
 from edgefl.wire.messages import MetricState
 
-__all__ = ["Contribution", "Update", "Updates"]
+__all__ = ["Contribution", "Update", "Updates", "in_order"]
 
 _IN_MEMORY = 32 << 20
 """More bytes of a section of all updates than this lie in a temporary file while their blocks are looked at."""
@@ -47,6 +47,10 @@ class Update:
     sections: Mapping[str, NDArray[np.float32]]
     staleness: int = 0
     metrics: tuple[MetricState, ...] = ()
+
+    def begun(self, version: int, *, newest: int) -> Update:
+        """The update of a task that began from a version of the weights, when it is merged into the newest."""
+        return replace(self, staleness=newest - version)
 
     def section(self, name: str) -> NDArray[np.float32]:
         """A section; without elements where there is none of the name."""
@@ -80,6 +84,15 @@ class Contribution:
     accepted: int = 0
 
 
+def in_order(contributions: Iterable[Contribution]) -> list[Contribution]:
+    """Contributions in the order in which they are folded, whatever order they come in."""
+    return sorted(contributions, key=_place)
+
+
+def _place(of: Contribution) -> tuple[int, str]:
+    return of.accepted, of.task_id
+
+
 def _as_it_is(update: Update) -> Update:
     return update
 
@@ -105,10 +118,10 @@ class Updates:
     change: Callable[[Update], Update] = field(default=_as_it_is, repr=False)
 
     def __post_init__(self) -> None:
-        places = [(each.accepted, each.task_id) for each in self.contributions]
-        for before, after in itertools.pairwise(places):
-            if after <= before:
-                raise RunError(f"Outcomes are folded in task-id order, got {after[1]} after {before[1]}.")
+        for before, after in itertools.pairwise(self.contributions):
+            if _place(after) <= _place(before):
+                order = "task-id order" if before.accepted == after.accepted else "the order of their acceptance"
+                raise RunError(f"Outcomes are folded in {order}, got {after.task_id} after {before.task_id}.")
 
     @classmethod
     def of(cls, updates: Iterable[Update]) -> Updates:

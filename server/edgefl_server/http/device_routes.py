@@ -34,6 +34,7 @@ from edgefl_server.storage import (
     received_bytes,
     renew_lease,
     tell_capabilities,
+    tell_public_key,
 )
 from edgefl_server.storage.blobs import BlobStore
 
@@ -61,6 +62,7 @@ class Enrolment(BaseModel):
     secret_hash: str = Field(description="SHA-256 of the secret's 64 hexadecimal digits")
     population: str
     capabilities: dict[str, Any] = Field(default_factory=dict)
+    public_key: str | None = Field(default=None, description="SubjectPublicKeyInfo in DER and base64")
 
 
 class Poll(BaseModel):
@@ -71,6 +73,7 @@ class Poll(BaseModel):
     capabilities: dict[str, Any] | None = Field(
         default=None, description="what the device can do, where that may not be what it said when it enrolled"
     )
+    public_key: str | None = Field(default=None, description="the device's key, in the place of the one before")
     remembers: list[Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]] = Field(
         default_factory=list, max_length=64, description="runs of which the device keeps something"
     )
@@ -101,6 +104,7 @@ async def enrol_device(enrolment: Enrolment, request: Request, context: Shared) 
         enrolment.secret_hash,
         enrolment.population,
         enrolment.capabilities,
+        enrolment.public_key,
     )
     return control({"device_id": enrolment.device_id}, 201 if new else 200)
 
@@ -116,6 +120,8 @@ async def get_next_task(
     until_idle = poll is None or poll.until_idle
     if poll is not None and poll.capabilities is not None:
         await run_in_threadpool(tell_capabilities, context.state, device, poll.capabilities)
+    if poll is not None and poll.public_key is not None:
+        await run_in_threadpool(tell_public_key, context.state, device, poll.public_key)
     seen, called = 0, False
     while True:
         ticket = line.ticket(population)

@@ -25,6 +25,7 @@ from edgefl.errors import (
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import SettingError
+from edgefl_server.option_names import option_of
 from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, UnknownTaskError
 from edgefl_server.storage.troubles import STORE
 
@@ -85,7 +86,7 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     """What is answered after an `EdgeflError`."""
     assert isinstance(error, EdgeflError)
     if isinstance(error, SettingError):
-        error = error.naming(_option)
+        error = error.naming(option_of)
     message, hint = error.message, error.hint
     if isinstance(error, EnrolmentRefusedError):
         statuses: dict[str, int] = {Refusal.WRONG_TOKEN: 401, Refusal.WRONG_POPULATION: 403}
@@ -127,11 +128,6 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if request.app.state.context.repeats.first(f"unexpected {type(error).__name__}"):
         _log.error("unexpected %s: %s", type(error).__name__, error)
     return response(500, Refusal.INTERNAL, "The server failed; nothing was kept.", None, retry_after(5, 30))
-
-
-def _option(setting: str) -> str:
-    """What operators call a setting: the query has its name, and who uses that finds it in the option's."""
-    return "--" + setting.replace("_", "-")
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

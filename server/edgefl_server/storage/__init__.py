@@ -15,6 +15,7 @@ from edgefl_server.storage.identities import (
     require_invited,
     tell_capabilities,
     tell_of_double,
+    tell_public_key,
     unknown_device,
     wrong_token,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "sweep_uploads",
     "tell_capabilities",
     "tell_of_double",
+    "tell_public_key",
     "unknown_device",
     "warnings",
     "weights_of_round",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import bindparam, insert, literal, select, update
+from sqlalchemy import and_, bindparam, insert, literal, select, update
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl_server.aggregation import Assignment, AssignmentState, Change, FoldState, Standing, task_id_of
 from edgefl_server.storage.clock import Moment
-from edgefl_server.storage.cohorts import OPEN_IN_COHORT, Gathering
+from edgefl_server.storage.cohorts import OPEN_IN_COHORT, Gathering, load_fold
 from edgefl_server.storage.tables import Disposition, assignments, cohorts, folds, outcomes, runs
 
-__all__ = ["apply", "fail_fold", "finish_fold", "open_cohort", "stop_folds"]
+__all__ = ["apply", "finish_fold", "open_cohort", "stop_folds"]
 
 _INSERT = insert(assignments)
 _CHANGING = ("state", "leased_until_clock", "leased_to_the_end", "ended_clock", "temporary")
@@ -33,15 +34,16 @@ _MOVE = (
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_fold"))
     .values({each: bindparam(each) for each in ("state", "why", "enrolled", "ended_clock")})
 )
-_FINISHED = ("version", "why", "ended_clock", "num_examples", "metric_sums", "diagnostics")
+_FINISHED = ("state", "version", "why", "ended_clock", "num_examples", "metric_sums", "diagnostics")
 _FINISH = (
     update(folds)
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_number"))
-    .values(state=literal(FoldState.DONE.value), **{each: bindparam(each) for each in _FINISHED})
+    .values({each: bindparam(each) for each in _FINISHED})
 )
 _OF_RUN = runs.c.run == bindparam("of")
 _NEXT_COHORT = select(runs.c.cohort + 1, runs.c.fold + 1, runs.c.version).where(_OF_RUN)
 _ASK = update(runs).where(_OF_RUN).values(cohort=bindparam("cohort"))
+_ACCEPT = update(runs).where(_OF_RUN).values(accepted=bindparam("accepted"))
 _WORK_FOR = update(runs).where(_OF_RUN).values(fold=bindparam("fold"))
 _ACCEPTED = (
     outcomes.c.run == bindparam("of"),
@@ -50,14 +52,10 @@ _ACCEPTED = (
 )
 _KEEP = update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.FOLDED))
 _DISCARD = update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.DISCARDED))
-_OVER = (FoldState.DONE.value, FoldState.FAILED.value)
-_FAIL = (
+_NOT_OVER = and_(folds.c.run == bindparam("of"), folds.c.state.not_in((FoldState.DONE.value, FoldState.FAILED.value)))
+_FAIL_ALL = (
     update(folds)
-    .where(
-        folds.c.run == bindparam("of"),
-        folds.c.number == bindparam("of_number"),
-        folds.c.state.not_in(_OVER),
-    )
+    .where(_NOT_OVER)
     .values(state=FoldState.FAILED.value, why=bindparam("because"), ended_clock=bindparam("now"))
 )
 
@@ -73,10 +71,11 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
         fixed = {
             "run": of.run,
             "cohort": of.cohort,
-            "version": of.version,
+            "version": new.version,
             "fold": of.fold,
             "device": new.device,
             "attempt": new.attempt,
+            "turn": new.turn,
             "assigned_clock": new.assigned_at,
             "ends_clock": new.ends_at,
             "failed_before": new.failed_before,
@@ -84,11 +83,14 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
         session.execute(_INSERT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
     for each in change.changed:
         session.execute(_UPDATE, {"of": task_id_of(of.run, of.cohort, each), **_changing(each)})
-    if change.released:
-        session.execute(_RELEASE, {"of_run": of.run, "of_cohort": of.cohort})
-    counters = _counters(change.following or after)
-    if counters != _counters(before):
-        session.execute(_COUNT, {"of": of.run, "of_cohort": of.cohort, **counters})
+    if of.latest:  # else the cohort has gone on, and its tasks are of another fold
+        if change.released:
+            session.execute(_RELEASE, {"of_run": of.run, "of_cohort": of.cohort})
+        counters = _counters(change.following or after)
+        if counters != _counters(before):
+            session.execute(_COUNT, {"of": of.run, "of_cohort": of.cohort, **counters})
+    if after.accepted != before.accepted:
+        session.execute(_ACCEPT, {"of": of.run, "accepted": after.accepted})
     if (after.state, after.why) != (before.state, before.why):
         failed = after.state is FoldState.FAILED
         session.execute(
@@ -118,43 +120,46 @@ def open_cohort(session: Session, run_id: str, now: Moment) -> None:
     _open_fold(session, run_id, fold, version, FoldState.SELECTING, now)
 
 
-def finish_fold(
-    session: Session, run_id: str, number: int, version: int, why: str, figures: Mapping[str, object], now: Moment
-) -> None:
+def finish_fold(session: Session, of: Gathering, after: Standing, figures: Mapping[str, object], now: Moment) -> None:
     """Says that a fold, and what was accepted for it, is part of the weights.
 
     Args:
         session: that writes.
-        run_id: the run.
-        number: of the fold.
-        version: of the weights that it was merged into.
-        why: what ended it, and what was left out.
+        of: the fold, and the version of the weights that it was merged into.
+        after: as the schedule says that it stands.
         figures: its ``num_examples``, ``metric_sums`` and ``diagnostics``.
         now: the time.
     """
-    keys = {"of": run_id, "of_number": number}
-    session.execute(_FINISH, {**keys, "version": version, "why": why, "ended_clock": now.clock, **figures})
+    keys = {"of": of.run, "of_number": of.fold}
+    said = {"state": after.state.value, "version": of.version, "why": after.why, "ended_clock": now.clock}
+    session.execute(_FINISH, {**keys, **said, **figures})
     session.execute(_KEEP, keys)
 
 
-def fail_fold(session: Session, run_id: str, number: int, why: str, now: float) -> bool:
-    """Ends a fold of which nothing will be part of the weights; False when it was over."""
-    found = session.execute(_FAIL, {"of": run_id, "of_number": number, "because": why, "now": now})
-    if found.rowcount:  # type: ignore[attr-defined]
+def stop_folds(session: Session, run_id: str, why: str, now: Moment) -> None:
+    """Ends all that a run works for, as its schedule says; of a run that cannot be read, whatever is not over."""
+    numbers = session.scalars(select(folds.c.number).where(_NOT_OVER).order_by(folds.c.number), {"of": run_id}).all()
+    try:
+        standing = [load_fold(session, run_id, number) for number in numbers]
+        changes = [(of, of.schedule.stop(of.standing, why)) for of in standing]
+    except DatabaseError:
+        raise
+    except Exception:
+        _end_unreadable(session, run_id, numbers, why, now)
+        return
+    for of, change in changes:
+        if change is not None:
+            apply(session, of, change, now)
+
+
+def _end_unreadable(session: Session, run_id: str, numbers: Sequence[int], why: str, now: Moment) -> None:
+    """Without a schedule there is nobody to ask, and an operator must be able to end any run."""
+    session.execute(_FAIL_ALL, {"of": run_id, "because": why, "now": now.clock})
+    for number in numbers:
         session.execute(_DISCARD, {"of": run_id, "of_number": number})
-    return bool(found.rowcount)  # type: ignore[attr-defined]
-
-
-def stop_folds(session: Session, run_id: str, why: str, now: float) -> None:
-    """Ends all that a run works for, as `Schedule.stop` does, without reading what may not be readable."""
-    run, fold, cohort = runs.c, folds.c, cohorts.c
-    open_ones = session.scalars(select(fold.number).where(fold.run == run_id, fold.state.not_in(_OVER))).all()
-    for number in open_ones:
-        fail_fold(session, run_id, number, why, now)
-    if open_ones:
-        asked = session.scalar(select(run.cohort).where(run.run == run_id))
-        session.execute(_RELEASE, {"of_run": run_id, "of_cohort": asked})
-        session.execute(update(cohorts).where(cohort.run == run_id, cohort.number == asked).values(open=0))
+    asked = session.scalar(select(runs.c.cohort).where(_OF_RUN), {"of": run_id})
+    session.execute(_RELEASE, {"of_run": run_id, "of_cohort": asked})
+    session.execute(update(cohorts).where(cohorts.c.run == run_id, cohorts.c.number == asked).values(open=0))
 
 
 def _open_fold(session: Session, run_id: str, number: int, version: int, state: FoldState, now: Moment) -> None:

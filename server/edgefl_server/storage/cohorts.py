@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -38,7 +38,7 @@ from edgefl_server.aggregation import (
     schedule_for,
     strategy_for,
 )
-from edgefl_server.storage.tables import assignments, cohorts, folds, populations, runs
+from edgefl_server.storage.tables import Disposition, assignments, cohorts, folds, outcomes, populations, runs
 
 __all__ = [
     "OPEN_IN_COHORT",
@@ -50,6 +50,7 @@ __all__ = [
     "concerned_by_time",
     "demand_of",
     "gathering_of",
+    "load_fold",
     "load_gathering",
     "places",
     "settings_of",
@@ -60,7 +61,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Gathering:
-    """What a run works for now: its latest cohort and fold, and how they stand.
+    """What a run works for now, its latest cohort and fold, or an earlier fold that is not over, and how they stand.
 
     Attributes:
         run: the run's id.
@@ -70,6 +71,7 @@ class Gathering:
         weight_size: elements of the layout's weight section.
         settings_text: the run's settings as they are kept.
         standing: of cohort and fold.
+        latest: the cohort works for the fold; else it works for a later one, while this one is merged.
     """
 
     run: str
@@ -79,6 +81,7 @@ class Gathering:
     weight_size: int
     settings_text: str
     standing: Standing
+    latest: bool = True
 
     @property
     def settings(self) -> RunSettings:
@@ -129,6 +132,8 @@ TASK = (
     _task.ended_clock,
     _task.temporary,
     _task.failed_before,
+    _task.version.label("task_version"),
+    _task.turn,
 )
 """Columns from which `assignment_of` makes a task."""
 STANDING = (
@@ -136,6 +141,7 @@ STANDING = (
     runs.c.cohort,
     runs.c.fold,
     runs.c.version,
+    runs.c.accepted,
     runs.c.weight_size,
     # As text, read when it is needed: one run whose settings are no JSON spoils no query.
     cast(runs.c.settings, Text).label("settings_text"),
@@ -165,6 +171,20 @@ def with_standing(statement: Any) -> Any:
 
 
 _OF_RUN = with_standing(select(*STANDING).select_from(runs)).where(runs.c.run == bindparam("run"))
+_FOLD = select(
+    folds.c.state,
+    folds.c.why,
+    folds.c.enrolled,
+    select(func.count())
+    .where(
+        outcomes.c.run == folds.c.run,
+        outcomes.c.fold == folds.c.number,
+        outcomes.c.disposition == Disposition.ACCEPTED,
+    )
+    .correlate(folds)
+    .scalar_subquery()
+    .label("done"),
+).where(folds.c.run == bindparam("run"), folds.c.number == bindparam("fold"))
 OPEN_IN_COHORT = and_(
     _task.run == bindparam("of_run"),
     _task.cohort == bindparam("of_cohort"),
@@ -215,6 +235,8 @@ def gathering_of(row: Row[Any]) -> Gathering:
         failed_attempts=row.failed_attempts,
         enrolled=row.enrolled,
         why=row.fold_why,
+        version=row.version,
+        accepted=row.accepted,
     )
     return Gathering(row.run, row.cohort, row.fold, row.version, row.weight_size, row.settings_text, standing)
 
@@ -222,6 +244,27 @@ def gathering_of(row: Row[Any]) -> Gathering:
 def load_gathering(session: Session, run: str) -> Gathering:
     """What a run works for."""
     return gathering_of(session.execute(_OF_RUN, {"run": run}).one())
+
+
+def load_fold(session: Session, run: str, number: int) -> Gathering:
+    """What a run works for, or how a fold stands that it does not work for any more."""
+    of = load_gathering(session, run)
+    if of.fold == number:
+        return of
+    row = session.execute(_FOLD, {"run": run, "fold": number}).one()
+    return replace(
+        of,
+        fold=number,
+        latest=False,
+        standing=Standing(
+            FoldState(row.state),
+            done=row.done,
+            enrolled=row.enrolled,
+            why=row.why,
+            version=of.version,
+            accepted=of.standing.accepted,
+        ),
+    )
 
 
 def assignment_of(row: Row[Any]) -> Assignment:
@@ -236,6 +279,8 @@ def assignment_of(row: Row[Any]) -> Assignment:
         row.ended_clock,
         row.temporary,
         row.failed_before,
+        row.task_version,
+        row.turn,
     )
 
 

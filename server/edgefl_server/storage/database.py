@@ -24,8 +24,8 @@ from edgefl.errors import FormatVersionError, StorageError, storage_error
 __all__ = ["Database", "Inspection", "ReplacedDatabaseError", "inspect"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_FORMER_TABLES = frozenset({"0001", "0002", "0003", "0004", "0005"})
-"""Those of before versions, cohorts and folds were apart: what is not in them cannot be made up."""
+_FORMER_TABLES = frozenset({"0001", "0002", "0003", "0004", "0005", "0006"})
+"""Of before versions, cohorts and folds were apart and outcomes had an order: what is missing cannot be made up."""
 _WRITES = "edgefl_writes"
 _CONNECTIONS = 40
 """As many as the web framework has threads, so that no request waits for a connection."""
@@ -78,18 +78,20 @@ def inspect(path: Path) -> Inspection:
             if "alembic_version" in tables:
                 versions = [name for (name,) in connection.execute("SELECT version_num FROM alembic_version")]
             if tables and not versions:
-                raise StorageError(f"{path} is not the database of an edgefl server.", hint="Choose another --state.")
+                raise StorageError(
+                    f"{path} is not the database of an edgefl server.", hint="Choose another state folder."
+                )
             scripts = alembic.script.ScriptDirectory(str(_MIGRATIONS))
             known = {script.revision for script in scripts.walk_revisions()}
             if _FORMER_TABLES.intersection(versions):
                 raise FormatVersionError(
                     f"{path} was written by an older edgefl (tables {versions[0]}), which this one cannot read.",
-                    hint="Finish its runs with the older edgefl, or choose another --state. Nothing was touched.",
+                    hint="Finish its runs with the older edgefl, or choose another state folder. Nothing was touched.",
                 )
             if not known.issuperset(versions):
                 raise FormatVersionError(
                     f"{path} was written by a newer edgefl (tables {versions[0]}; this one knows {max(known)}).",
-                    hint="Update edgefl on this machine, or choose another --state. Nothing was touched.",
+                    hint="Update edgefl on this machine, or choose another state folder. Nothing was touched.",
                 )
             row = None
             if "folder" in tables:
@@ -254,7 +256,7 @@ def _explained(error: BaseException, action: str, path: Path) -> StorageError:
 def _damaged(path: Path, text: str) -> StorageError:
     return StorageError(
         f"The database {path} is damaged: {text}.",
-        hint="With the server stopped, put the state folder back from a backup; or choose another --state.",
+        hint="With the server stopped, put the state folder back from a backup; or choose another state folder.",
     )
 
 

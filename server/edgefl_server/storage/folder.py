@@ -19,7 +19,7 @@ _NAME = "folder.json"
 _ID = re.compile("[0-9a-f]{32}")
 _BLOBS = ("models", "weights", "outcomes", "orphans")
 _SECRETS = ("operator.json", "server.sqlite", "server.sqlite-wal", "server.sqlite-shm")
-_WAY_OUT = "Put the database back from a backup, or choose another --state. Nothing was touched."
+_WAY_OUT = "Put the database back from a backup, or choose another state folder. Nothing was touched."
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def make_private(folder: Path) -> None:
         except OSError as error:
             raise StorageError(
                 f"{path} is open to other users of this machine, and only its owner can close it: {error.strerror}.",
-                hint=f"As its owner: chmod go= {path}. Or choose another --state.",
+                hint=f"As its owner: chmod go= {path}. Or choose another state folder.",
             ) from error
 
 

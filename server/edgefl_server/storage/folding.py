@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from sqlalchemy import Row, and_, bindparam, literal, select, update
+from sqlalchemy import Row, and_, bindparam, func, literal, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
@@ -20,22 +20,23 @@ from edgefl_server.aggregation import (
     Expectation,
     FoldState,
     ModelLimits,
-    RunSettings,
     StrategyState,
     Update,
     after_fold,
     decode_outcome,
     fold,
+    in_order,
     strategy_for,
     validate,
 )
 from edgefl_server.storage.blobs import DamagedBlobError
-from edgefl_server.storage.changes import apply, fail_fold, finish_fold
+from edgefl_server.storage.changes import apply, finish_fold
 from edgefl_server.storage.cohorts import (
     STANDING,
     Gathering,
     concerned_by_time,
     gathering_of,
+    load_fold,
     load_gathering,
     with_standing,
 )
@@ -66,10 +67,12 @@ _ACTIVE = (
     .order_by(runs.c.created_clock, runs.c.run)
 )
 _PENDING = (
-    select(folds.c.run, folds.c.number)
+    select(folds.c.run, func.min(folds.c.number))
     .where(folds.c.state == FoldState.FOLDING.value)
-    .order_by(folds.c.run, folds.c.number)
+    .group_by(folds.c.run)
+    .order_by(folds.c.run)
 )
+"""The earliest of each run: what comes later is merged into what it makes."""
 _MARK_DAMAGED = (
     update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=literal(Disposition.DAMAGED))
 )
@@ -78,6 +81,7 @@ _OF_FOLD = (
         outcomes.c.task_id,
         outcomes.c.digest,
         outcomes.c.num_examples,
+        outcomes.c.accepted,
         versions.c.weights_hash,
         versions.c.number.label("version"),
     )
@@ -88,12 +92,6 @@ _OF_FOLD = (
         outcomes.c.fold == bindparam("fold"),
         outcomes.c.disposition == Disposition.ACCEPTED,
     )
-    .order_by(outcomes.c.task_id)
-)
-_REACHED = (
-    select(folds.c.state, runs.c.fold.label("latest"))
-    .join(runs, runs.c.run == folds.c.run)
-    .where(folds.c.run == bindparam("run"), folds.c.number == bindparam("fold"))
 )
 
 
@@ -157,7 +155,10 @@ def _advance(session: Session, of: Gathering, now: float) -> Change | None:
 
 
 def pending_folds(state: ServerState) -> list[tuple[str, int]]:
-    """Run and number of every round that is FOLDING, also those that a killed server left so, and may be tried now."""
+    """The run and number of folds that are to be merged and may be tried now, also those that a killed server left so.
+
+    Of a run with several, it is the earliest.
+    """
     with state.database.read() as session:
         pending = session.execute(_PENDING).all()
     now = state.clock()
@@ -215,7 +216,9 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
         row = session.get_one(FoldRow, (run_id, number))
         version = session.get_one(VersionRow, (run_id, run.version))
         accepted = session.execute(_OF_FOLD, {"run": run_id, "fold": number}).all()
-    settings = RunSettings.from_json(run.settings)
+        of = load_fold(session, run_id, number)
+    settings, schedule = of.settings, of.schedule
+    closed = after = replace(of.standing, why=_reason(row.why))
     believed = Believed(
         settings.max_examples, settings.max_weight_ratio, ModelLimits.from_json(run.limits), metrics_of(run)
     )
@@ -231,7 +234,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
         moved()
         return
 
-    def contribution(each: Row[str, str, int, str, int]) -> Contribution:
+    def contribution(each: Row[str, str, int, int, str, int]) -> Contribution:
         expected = Expectation(
             each.task_id,
             each.weights_hash,
@@ -249,21 +252,24 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
                 raise _DamagedOutcomeError(each.task_id) from error
             if found is None:
                 raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-            return replace(found, staleness=run.version - each.version)
+            return found.begun(each.version, newest=run.version)
 
-        return Contribution(each.task_id, each.num_examples, read)
+        return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
 
     damaged: set[str] = set()
     folded = None
     while folded is None:
         intact = [each for each in accepted if each.task_id not in damaged]
-        if damaged and len(intact) < settings.effective_minimum:
-            _give_up(state, run_id, number, damaged, len(intact), settings.effective_minimum)
-            moved()
-            return
+        if damaged:
+            change = schedule.lose(closed, len(damaged), _left_out(damaged))
+            after = change.standing
+            if after.state is FoldState.FAILED:
+                _give_up(state, of, change, damaged)
+                moved()
+                return
         try:
             folded = fold(
-                strategy, before, [contribution(each) for each in intact], believed, Cohort(row.enrolled), state.folder
+                strategy, before, in_order(map(contribution, intact)), believed, Cohort(row.enrolled), state.folder
             )
         except _DamagedOutcomeError:
             # What was summed holds a part of the round only: begin again without all that are damaged.
@@ -280,20 +286,19 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
     weights_hash = put_vector(state, result.weights)
     slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
     with state.database.write() as session:
-        reached = session.execute(_REACHED, {"run": run_id, "fold": number}).one()
-        if reached.state != FoldState.FOLDING.value:  # stopped meanwhile
+        reached = load_fold(session, run_id, number)
+        if reached.standing.state is not FoldState.FOLDING:  # stopped meanwhile
             return
         now = state.now()
-        why = "; ".join(filter(None, (_reason(row.why), _left_out(damaged))))
         figures = {
             "num_examples": folded.num_examples,
             "metric_sums": folded.metric_sums,
             "diagnostics": folded.diagnostics,
         }
         _mark_damaged(session, damaged)
-        finish_fold(session, run_id, number, run.version, why, figures, now)
+        finish_fold(session, reached, schedule.folded(after), figures, now)
         add_version(session, run_id, run.version + 1, number, weights_hash, slots)
-        move_on(session, run_id, after_fold(number, settings.rounds, gathering=reached.latest != number), now)
+        move_on(session, run_id, after_fold(number, settings.rounds, gathering=not reached.latest), now)
     moved()
     state.keep_generation()
     _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(intact))
@@ -303,16 +308,16 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
             state.outcomes.delete(each.digest)
 
 
-def _give_up(state: ServerState, run_id: str, number: int, damaged: set[str], intact: int, minimum: int) -> None:
+def _give_up(state: ServerState, of: Gathering, change: Change, damaged: set[str]) -> None:
     """Fails a fold of which too little is left."""
     with state.database.write() as session:
-        of = load_gathering(session, run_id)
-        now = state.now()
-        why = f"{_left_out(damaged)}, with {intact} of at least {minimum} outcomes"
-        if not fail_fold(session, run_id, number, why, now.clock):  # stopped meanwhile
+        reached = load_fold(session, of.run, of.fold)
+        if reached.standing.state is not FoldState.FOLDING:  # stopped meanwhile
             return
+        now = state.now()
         _mark_damaged(session, damaged)
-        after_failed_fold(session, run_id, number, of.settings.rounds, now)
+        apply(session, reached, change, now)
+        after_failed_fold(session, of.run, of.fold, of.settings.rounds, now)
     state.keep_generation()
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
 from edgefl.wire.refusals import Refusal
+from edgefl.wire.words import is_public_key
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow, PopulationRow
 
@@ -32,6 +33,7 @@ __all__ = [
     "require_invited",
     "tell_capabilities",
     "tell_of_double",
+    "tell_public_key",
     "unknown_device",
     "wrong_token",
 ]
@@ -105,12 +107,18 @@ def require_invited(state: ServerState, population: str) -> None:
         there = f"There {'is' if len(known) == 1 else 'are'}: {', '.join(list(known)[:_NAMED])}. " if known else ""
         raise InvalidSettingError(
             f"Nobody was ever invited to the population {population!r}.",
-            hint=f"{there}To invite devices: edgefl server invite --population {population}",
+            hint=f"{there}`edgefl server invite` invites devices to it.",
         )
 
 
 def enrol(
-    state: ServerState, token: str, device: str, secret_hash: str, population: str, capabilities: dict[str, Any]
+    state: ServerState,
+    token: str,
+    device: str,
+    secret_hash: str,
+    population: str,
+    capabilities: dict[str, Any],
+    public_key: str | None = None,
 ) -> bool:
     """Takes a device in.
 
@@ -121,6 +129,7 @@ def enrol(
         secret_hash: SHA-256 of the secret that the device keeps.
         population: what the device wants to take part in.
         capabilities: what it says about itself.
+        public_key: by which other devices may agree on keys with it; None: as before, or none.
 
     Returns:
         True for a new device, False when the same one enrols again.
@@ -134,6 +143,7 @@ def enrol(
             "device_id expects 32 and secret_hash 64 lower-case hexadecimal digits, got something else."
         )
     _check_capabilities(capabilities)
+    _check_public_key(public_key)
     check_population(population)
     with state.database.write() as session:
         # Looked up by hash: what timing tells about a hash does not help to guess the token.
@@ -159,6 +169,7 @@ def enrol(
                     population=population,
                     secret_hash=secret_hash,
                     capabilities=capabilities,
+                    public_key=public_key,
                     created_at=state.date(),
                 )
             )
@@ -170,6 +181,7 @@ def enrol(
                 hint="Start the device with an empty state folder, so that it makes a new identity.",
             )
         known.capabilities = capabilities
+        known.public_key = public_key or known.public_key
         return False
 
 
@@ -185,6 +197,27 @@ def tell_capabilities(state: ServerState, device: DeviceRow, capabilities: dict[
     with state.database.write() as session:
         session.get_one(DeviceRow, device.device).capabilities = capabilities
     device.capabilities = capabilities
+
+
+def tell_public_key(state: ServerState, device: DeviceRow, public_key: str) -> None:
+    """Keeps a device's public key in the place of the one that it said before.
+
+    Raises:
+        InvalidSettingError: it has another form.
+    """
+    if public_key == device.public_key:
+        return
+    _check_public_key(public_key)
+    with state.database.write() as session:
+        session.get_one(DeviceRow, device.device).public_key = public_key
+    device.public_key = public_key
+
+
+def _check_public_key(public_key: str | None) -> None:
+    if public_key is not None and not is_public_key(public_key):
+        raise InvalidSettingError(
+            "public_key expects the base64 of a SubjectPublicKeyInfo in DER of at most 512 bytes, got something else."
+        )
 
 
 def _check_capabilities(capabilities: dict[str, Any]) -> None:

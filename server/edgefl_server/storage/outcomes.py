@@ -87,11 +87,13 @@ class Accepted:
         made_room: there may be new work at once: the device gave its place back, or overdue tasks were ended.
         closed: its round takes no more outcomes: it is to be folded, or the next one is open, or the run is over.
         idle: the device has no other open task.
+        failed: its round failed of it, and the run with it or not.
     """
 
     made_room: bool = False
     closed: bool = False
     idle: bool = False
+    failed: bool = False
 
 
 def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str | None) -> Looked:
@@ -188,6 +190,8 @@ def accept_upload(
             # The round closed, or another outcome came, while this one was checked: no row names the file.
             state.outcomes.delete(digest)
             raise
+        if accepted.failed:
+            state.keep_generation()
         return accepted
     finally:
         upload.discard()
@@ -258,6 +262,13 @@ def _record(
     of, status = task.gathering, OutcomeStatus(outcome.status)
     with reading(of.run):
         settings, schedule = of.settings, of.schedule
+    concerned = Concerned(task.assignment)
+    if task.any_overdue:
+        with reading(of.run):
+            concerned = concerned_by_time(session, of, now.clock, task.assignment)
+    ending, temporary = ending_of(outcome)
+    change = schedule.settle(of.standing, concerned, ending, now.clock, temporary=temporary)
+    done = status is OutcomeStatus.DONE
     session.execute(
         _INSERT,
         {
@@ -270,25 +281,22 @@ def _record(
             "status": status.name.lower(),
             "reason": _name(outcome.reason),
             "num_examples": outcome.num_examples,
-            "disposition": Disposition.ACCEPTED if status is OutcomeStatus.DONE else Disposition.NOTED,
+            "disposition": Disposition.ACCEPTED if done else Disposition.NOTED,
             "trainer": outcome.trainer[:200],
+            "accepted": change.standing.accepted if done else 0,
             "accepted_at": now.date,
         },
     )
-    concerned = Concerned(task.assignment)
-    if task.any_overdue:
-        with reading(of.run):
-            concerned = concerned_by_time(session, of, now.clock, task.assignment)
-    ending, temporary = ending_of(outcome)
-    change = schedule.settle(of.standing, concerned, ending, now.clock, temporary=temporary)
     apply(session, of, change, now)
-    if change.standing.state is FoldState.FAILED:
+    failed = change.standing.state is FoldState.FAILED
+    if failed:
         after_failed_fold(session, of.run, of.fold, settings.rounds, now)
     free = schedule.places(change.following or change.standing, 0, 0)
     return Accepted(
-        made_room=status is not OutcomeStatus.DONE or free > schedule.places(of.standing, 0, 0),
+        made_room=not done or free > schedule.places(of.standing, 0, 0),
         closed=not change.standing.state.takes_outcomes,
         idle=not has_open_task(session, device),
+        failed=failed,
     )
 
 

@@ -122,6 +122,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         version=0,
         cohort=0,
         fold=0,
+        accepted=0,
         created_at=now.date,
         created_clock=now.clock,
     )
@@ -146,7 +147,7 @@ def _require_free(session: Session, name: str) -> None:
     )
     if taken is not None:
         raise NameTakenError(
-            f"Run {taken}, which is active, has the name {name!r}.", hint="Choose another --name, or stop that run."
+            f"Run {taken}, which is active, has the name {name!r}.", hint="Choose another name, or stop that run."
         )
 
 
@@ -176,7 +177,7 @@ def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> N
     elif progress.next is not Next.GATHERING:
         outcome = RunState.DONE if progress.next is Next.DONE else RunState.FAILED
         # What is gathered for one more fold is not needed.
-        stop_folds(session, run_id, "the run has as many rounds as it was to have", now.clock)
+        stop_folds(session, run_id, "the run has as many rounds as it was to have", now)
         session.execute(
             update(runs).where(runs.c.run == run_id).values(state=outcome, why=progress.why[:500], ended_at=now.date)
         )
@@ -236,7 +237,7 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
         return False
     why = why[:500]
     _count(session)
-    stop_folds(session, run_id, why, now.clock)
+    stop_folds(session, run_id, why, now)
     session.execute(
         update(RunRow).where(RunRow.run == run_id).values(state=outcome, why=why, ended_at=now.date),
         execution_options={"synchronize_session": False},

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import InvalidSettingError, StorageError, storage_error
+from edgefl.errors import StorageError, storage_error
+from edgefl_server.aggregation import SettingError
 from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, seconds_since_boot
 from edgefl_server.storage.database import Database, inspect
@@ -55,7 +56,7 @@ class ServerState:
         unrecorded: intact outcomes that no row named at the start, by the task that they answer.
 
     Raises:
-        InvalidSettingError: `keep_days` is no number of days.
+        SettingError: `keep_days` is no number of days.
         StorageError: another server uses the folder, it cannot be written, or what is in it does not fit together.
         FormatVersionError: a newer edgefl wrote it.
     """
@@ -68,7 +69,7 @@ class ServerState:
         keep_days: float = DEFAULT_KEEP_DAYS,
     ) -> None:
         if not keep_days >= 0:
-            raise InvalidSettingError(f"--keep-days expects 0 or more, got {keep_days}.")
+            raise SettingError(f"{{keep_days}} expects 0 or more, got {keep_days:g}.")
         self.folder = folder
         self.date = date
         self.keep_seconds = keep_days * SECONDS_PER_DAY
@@ -89,7 +90,7 @@ class ServerState:
             self._lock.close()
             raise StorageError(
                 f"Another server uses the state folder {folder}.",
-                hint="Stop it first, or give this one another --state.",
+                hint="Stop it first, or give this one another state folder.",
             ) from error
         try:
             check_folder(folder, inspect(folder / "server.sqlite"))

@@ -107,6 +107,8 @@ class DeviceRow(Table):
     population: Mapped[str] = mapped_column(String(64), index=True)
     secret_hash: Mapped[str] = mapped_column(String(64))
     capabilities: Mapped[dict[str, Any]] = mapped_column(JSON)
+    public_key: Mapped[str | None] = mapped_column(String(684))
+    """A SubjectPublicKeyInfo in base64, where the device has said one: for devices to agree on keys by."""
     created_at: Mapped[float] = mapped_column(Float)
     doubled_at: Mapped[float | None] = mapped_column(Float)
     """When two devices were last seen to use this identity in turn."""
@@ -146,6 +148,8 @@ class RunRow(Table):
     """The latest cohort: the one that is asked, while the run is active."""
     fold: Mapped[int] = mapped_column(Integer)
     """The latest fold: the one that the cohort works for."""
+    accepted: Mapped[int] = mapped_column(BigInteger)
+    """How many outcomes were accepted that hold an update: the place of the latest in their order."""
     created_at: Mapped[float] = mapped_column(Float)
     created_clock: Mapped[float] = mapped_column(Float)
     """Which run came first, also when the wall clock was set back in between."""
@@ -220,6 +224,8 @@ class AssignmentRow(Table):
     """The fold for which it was handed out."""
     device: Mapped[str] = mapped_column(ForeignKey("devices.device"))
     attempt: Mapped[int] = mapped_column(Integer)
+    turn: Mapped[int] = mapped_column(Integer)
+    """How many outcomes of the device in the cohort were accepted before."""
     state: Mapped[str] = mapped_column(String(16))
     assigned_clock: Mapped[float] = mapped_column(Float)
     ends_clock: Mapped[float] = mapped_column(Float)
@@ -255,11 +261,13 @@ class OutcomeRow(Table):
     num_examples: Mapped[int] = mapped_column(BigInteger)
     disposition: Mapped[str] = mapped_column(String(16))
     trainer: Mapped[str] = mapped_column(String(200))
+    accepted: Mapped[int] = mapped_column(BigInteger)
+    """Its place in the order in which the run's updates were accepted, from 1; 0: it holds none."""
     accepted_at: Mapped[float] = mapped_column(Float)
 
     __table_args__ = (
         Index("outcomes_by_fold", "run", "fold"),
-        Index("outcomes_by_device", "device", "run", "disposition", "fold"),
+        Index("outcomes_by_device", "device", "run", "disposition", "accepted"),
     )
 
 

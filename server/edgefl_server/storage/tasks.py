@@ -69,15 +69,8 @@ _ACTIVE = (
     .order_by(runs.c.created_clock, runs.c.run)
 )
 _LIMITS = select(runs.c.limits).where(runs.c.run == bindparam("run"))
-_VERSION_OF_TASK = (
-    select(versions.c.number, versions.c.weights_hash, _SLOTS)
-    .join(assignments, and_(assignments.c.run == versions.c.run, assignments.c.version == versions.c.number))
-    .where(
-        assignments.c.device == bindparam("device"),
-        assignments.c.run == bindparam("run"),
-        assignments.c.cohort == bindparam("cohort"),
-        assignments.c.attempt == bindparam("attempt"),
-    )
+_VERSION = select(versions.c.number, versions.c.weights_hash, _SLOTS).where(
+    versions.c.run == bindparam("run"), versions.c.number == bindparam("number")
 )
 _FETCHABLE = (
     select(
@@ -300,12 +293,10 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
 
 def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Task:
     run, of, change = offer.run, offer.of, offer.change
+    assignment = change.assigned or change.changed[0]
     version: Row[Any] = run
-    assignment = change.assigned
-    if assignment is None:  # it may have begun before there was the newest version
-        (assignment,) = change.changed
-        keys = {"device": assignment.device, "attempt": assignment.attempt, "run": of.run, "cohort": of.cohort}
-        version = session.execute(_VERSION_OF_TASK, keys).one()
+    if assignment.version != run.number:  # it began before there was the newest version
+        version = session.execute(_VERSION, {"run": of.run, "number": assignment.version}).one()
     settings, demand = of.settings, demand_of(of.settings_text)
     vectors = named_vectors(demand, slots_of(version.slots_text))
     source = TaskSource(

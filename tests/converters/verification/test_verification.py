@@ -18,8 +18,8 @@ from edgefl_converters.building.building import build
 from edgefl_converters.training_step.specification import specify
 from edgefl_converters.verification import agreement as verifying
 from edgefl_converters.verification import judging, runtimes
-from edgefl_converters.verification.batches import Batch, draw_batches
 from edgefl_converters.verification.judging import Comparison
+from edgefl_converters.verification.made_up_batches import Batch, draw_batches
 from edgefl_converters.verification.measuring import look_closer, measure
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference

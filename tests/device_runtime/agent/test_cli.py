@@ -226,13 +226,6 @@ def test_the_state_of_no_device_is_refused(start, tmp_path):
     assert list(tmp_path.glob("*.json")) == []
 
 
-def test_importing_the_agent_imports_neither_an_interpreter_nor_anything_heavy():
-    heavy = ["tensorflow", "tflite_runtime", "ai_edge_litert", "typer", "rich", "fastapi", "sqlalchemy", "psutil"]
-    program = f"import sys, edgefl_device_runtime.agent\nprint([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
 @pytest.mark.parametrize("threads", ["0", "-1", "two", "1.5", ""])
 def test_a_wrong_number_of_threads_is_refused_before_any_work(tmp_path, data, threads, capsys):
     arguments = ["--server", "http://127.0.0.1:1", "--population", "k", "--data", str(data), "--state", str(tmp_path)]

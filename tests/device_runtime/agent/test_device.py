@@ -6,6 +6,7 @@ import errno
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,11 @@ from edgefl.wire.messages import (
     TaskKind,
 )
 from edgefl_device_runtime.agent.memories import Memories
+from edgefl_device_runtime.agent.state import StateFolder
+from edgefl_device_runtime.agent.status import status_of
 from edgefl_device_runtime.tasks import RunMemory
+
+GOLDEN = Path(__file__).parents[2] / "core" / "golden"
 
 
 def test_a_task_is_done_and_its_outcome_sent(rig):
@@ -446,11 +451,30 @@ def test_troubles_in_a_row_make_the_device_wait_longer(rig, quick):
     assert rests == [1.0, 2.0, 0.0]
 
 
-def test_a_damaged_unsent_outcome_is_forgotten(rig):
+@pytest.mark.parametrize(
+    ("kept", "why"),
+    [
+        ((GOLDEN / "outcome.eflm").read_bytes(), "The message is of protocol version 1, this edgefl speaks 2."),
+        (b"not a message", "Expected a message of type Outcome"),
+    ],
+    ids=["of an edgefl before an update", "damaged"],
+)
+def test_an_unsent_outcome_that_cannot_be_read_is_dropped_and_the_owner_told_once(rig, kept, why):
     rig.device().step()
-    (rig.folder / "state" / "outcome.message").write_bytes(b"not a message")
-    assert rig.device().step() is None
-    assert not rig.server.outcomes
+    state = StateFolder(rig.folder / "state")
+    state.keep_outcome(kept)
+    assert status_of(state)["unsent_task"] is None
+    rig.lines.clear()
+    rig.server.tasks = [rig.task()]
+    device = rig.device()
+    assert device.step().result == "accepted"  # the task was asked for again
+    assert device.step() is None
+    told = [line for line in rig.lines if "is dropped" in line]
+    assert len(told) == 1
+    assert why in told[0]
+    assert not state.has_outcome()
+    device.close()
+    assert status_of(state)["last_error"]["text"] == told[0]
 
 
 def test_two_processes_cannot_use_one_state_folder(rig):

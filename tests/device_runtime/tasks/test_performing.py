@@ -21,6 +21,7 @@ from edgefl.wire.messages import (
     TaskKind,
     Weighting,
 )
+from edgefl.wire.sections import BYTES, MODULAR
 from edgefl_device_runtime.tasks import (
     DeadlinePassedError,
     Examples,
@@ -138,6 +139,9 @@ UNSUPPORTED = [
     {"codecs": (SectionCodec("statistics", "of a later server"),)},
     {"weighting": 77},
     {"payloads": (Section.of_bytes("roster", b"all"),)},
+    {"session": "of a later server"},
+    {"codecs": (SectionCodec("delta", MODULAR),)},
+    {"codecs": (SectionCodec("delta", BYTES),)},
     {"batch_policy": 77},
     {"batch_size": 9},
     {"optimizer_state": OptimizerState.KEEP},

@@ -68,6 +68,11 @@ def test_seeds_differ_by_run_seed_round_and_device_and_fit_64_bits() -> None:
     assert task_seed(1, 2, "a") == task_seed(1, 2, "a")
 
 
+def test_a_device_that_works_again_for_one_cohort_has_other_seeds_and_the_first_stay_what_they_were() -> None:
+    assert task_seed(1, 2, "a", 0) == task_seed(1, 2, "a") == 2093860823891237158
+    assert len({task_seed(1, 2, "a", turn) for turn in range(20)}) == 20
+
+
 def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
     with pytest.raises(InvalidSettingError, match="strategy expects one of fedavg, feddyn, fedprox") as refused:
         RunSettings.of(rounds=1, target=1, strategy="FedProxx")

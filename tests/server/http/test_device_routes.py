@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from edgefl.errors import storage_error
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE, Outcome, OutcomeStatus, Reason, Task
 from edgefl_server.http import create_app
-from edgefl_server.storage import invite
+from edgefl_server.storage import authenticate, invite
 from fake_device import Identity
 from model_files import make_model_file
 
@@ -40,6 +40,23 @@ def test_a_poll_may_say_what_the_device_can_do_by_now(api: Api) -> None:
     assert (answer.status_code, code(answer)) == (422, "invalid_setting")
 
 
+def test_a_public_key_comes_with_the_enrolment_or_later_with_a_poll(api: Api) -> None:
+    key = "MCowBQYDK2VuAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA{}="
+    me = Identity.number(0)
+
+    def kept() -> str | None:
+        return authenticate(api.fleet.state, me.device, me.secret).public_key
+
+    assert api.enrol(0, public_key=key.format("A")).status_code == 201
+    assert kept() == key.format("A")
+    headers = api.device(0)
+    for said, status in ((None, 204), (key.format("E"), 204), ("no key", 422)):
+        answer = api.client.post("/v1/tasks/next", json={"wait": 0, "public_key": said}, headers=headers)
+        assert answer.status_code == status
+    assert code(answer) == "invalid_setting"
+    assert kept() == key.format("E")
+
+
 def test_enrolling_answers_201_then_200(api: Api) -> None:
     assert api.enrol(0).status_code == 201
     answer = api.enrol(0)
@@ -56,6 +73,8 @@ def test_enrolling_answers_201_then_200(api: Api) -> None:
         ({"device_id": "XYZ"}, 422, "invalid_setting"),
         ({"secret_hash": None}, 422, "malformed"),
         ({"capabilities": []}, 422, "malformed"),
+        ({"public_key": "A" * 700}, 422, "invalid_setting"),
+        ({"public_key": 7}, 422, "malformed"),
     ],
 )
 def test_enrolment_that_does_not_fit_is_refused(api: Api, change: dict, status: int, expected: str) -> None:

@@ -13,9 +13,24 @@ from pathlib import Path
 import pytest
 
 from edgefl.errors import FormatVersionError, StorageError
-from edgefl_server.storage import ServerState, accept_outcome, look_at_outcome, run_status, sweep_outcomes, warnings
+from edgefl.wire.messages import Reason
+from edgefl_server.aggregation import RunSettings
+from edgefl_server.storage import (
+    ServerState,
+    accept_outcome,
+    close_due_rounds,
+    create_run,
+    fail_damaged_runs,
+    look_at_outcome,
+    run_status,
+    stop_run,
+    sweep_outcomes,
+    warnings,
+)
 from edgefl_server.storage import folder as folder_module
 from edgefl_server.storage.database import Database
+from edgefl_server.storage.tables import FolderRow
+from model_files import make_model_file
 
 SQLITES_OWN = ("lock", "server.sqlite-wal", "server.sqlite-shm")
 
@@ -175,6 +190,52 @@ def test_a_fold_leaves_nothing_in_the_write_ahead_log_and_says_how_far_it_came_a
     assert (folder / "server.sqlite-wal").stat().st_size == 0
     ((outside, inside),) = seen
     assert outside == inside
+
+
+def _out_of_time(fleet, device):
+    fleet.task(device)
+    fleet.clock.now += 60
+    close_due_rounds(fleet.state)
+
+
+def _damaged(fleet, device):
+    fleet.finish(device)
+    (digest,) = fleet.state.outcomes
+    fleet.state.outcomes.path(digest).write_bytes(b"")
+    fleet.fold()
+
+
+def _lost(fleet, device):
+    (digest,) = fleet.state.weights
+    fleet.state.weights.path(digest).unlink()
+    fail_damaged_runs(fleet.state)
+
+
+ENDS = {
+    "folded": lambda fleet, device: (fleet.finish(device), fleet.fold()),
+    "deadline": _out_of_time,
+    "a device's refusal": lambda fleet, device: fleet.give_up(device, Reason.DATA_MISMATCH),
+    "damage": _damaged,
+    "lost weights": _lost,
+    "stopped": lambda fleet, device: stop_run(fleet.state, "named"),
+}
+
+
+@pytest.mark.parametrize("end", list(ENDS))
+def test_whatever_ends_a_round_the_folder_says_at_once_how_far_the_database_has_come(fleet, tmp_path, end: str) -> None:
+    (device,) = fleet.add_devices(1)
+    settings = RunSettings.of(rounds=9, target=1, deadline_seconds=60, max_failures=1)
+    run = create_run(fleet.state, make_model_file(), "people", settings, "named")
+    before = _generation(fleet)
+    ENDS[end](fleet, device)
+    assert run_status(fleet.state, run)["history"][0]["state"] in ("done", "failed")
+    assert _generation(fleet) > before
+    assert json.loads((fleet.state.folder / "folder.json").read_text())["generation"] == _generation(fleet)
+
+
+def _generation(fleet) -> int:
+    with fleet.state.database.read() as session:
+        return session.get_one(FolderRow, 1).generation
 
 
 def test_a_round_whose_entries_the_write_ahead_log_lost_is_not_played_again(

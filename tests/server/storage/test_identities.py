@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 from pathlib import Path
 
 import pytest
 
 from edgefl.errors import AuthenticationError, InvalidSettingError
-from edgefl_server.storage import EnrolmentRefusedError, authenticate, enrol, invite
+from edgefl_server.storage import EnrolmentRefusedError, authenticate, enrol, invite, tell_public_key
 from fake_device import Identity
 
 ME = Identity.number(0)
@@ -58,6 +59,39 @@ def test_ids_and_hashes_of_another_form_are_refused(fleet, device: str, secret_h
 def test_capabilities_are_small_and_plain(fleet, capabilities: dict) -> None:
     with pytest.raises(InvalidSettingError):
         enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", capabilities)
+
+
+def key(last: int) -> str:
+    """An X25519 key as RFC 8410 has it."""
+    return base64.b64encode(bytes.fromhex("302a300506032b656e032100") + bytes(31) + bytes([last])).decode()
+
+
+def kept_key(fleet) -> str | None:
+    return authenticate(fleet.state, ME.device, ME.secret).public_key
+
+
+def test_a_public_key_is_kept_until_the_device_says_another(fleet) -> None:
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {}, key(1))
+    assert kept_key(fleet) == key(1)
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {})
+    assert kept_key(fleet) == key(1)
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {}, key(2))
+    assert kept_key(fleet) == key(2)
+
+
+def test_a_device_that_enrolled_without_a_public_key_may_say_one_later(fleet) -> None:
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {})
+    assert kept_key(fleet) is None
+    device = authenticate(fleet.state, ME.device, ME.secret)
+    tell_public_key(fleet.state, device, key(1))
+    assert (device.public_key, kept_key(fleet)) == (key(1), key(1))
+
+
+def test_a_public_key_of_another_form_is_refused_and_the_device_is_not_enrolled(fleet) -> None:
+    with pytest.raises(InvalidSettingError, match="public_key expects the base64 of a SubjectPublicKeyInfo"):
+        enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {}, "no key")
+    with pytest.raises(AuthenticationError):
+        authenticate(fleet.state, ME.device, ME.secret)
 
 
 @pytest.mark.parametrize("population", ["", "a/b", "../x", "-x", "a" * 65, "a b", "ä", "a\n"])

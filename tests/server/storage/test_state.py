@@ -92,7 +92,7 @@ def test_what_was_kept_is_there_after_a_restart(make_fleet: Callable) -> None:
     assert run_status(again.state, run)["state"] == "active"
 
 
-@pytest.mark.parametrize("tables", ["0001", "0005"])
+@pytest.mark.parametrize("tables", ["0001", "0005", "0006"])
 def test_a_database_of_the_older_form_is_refused_with_what_to_do_and_stays_as_it_is(make_fleet, tables: str) -> None:
     fleet = make_fleet("old")
     with fleet.state.database.write() as session:
@@ -102,6 +102,6 @@ def test_a_database_of_the_older_form_is_refused_with_what_to_do_and_stays_as_it
     before = path.read_bytes()
     with pytest.raises(FormatVersionError, match="older edgefl") as refused:
         ServerState(fleet.state.folder)
-    assert "Finish its runs with the older edgefl, or choose another --state." in str(refused.value)
+    assert "Finish its runs with the older edgefl, or choose another state folder." in str(refused.value)
     assert "\n" not in str(refused.value)
     assert path.read_bytes() == before

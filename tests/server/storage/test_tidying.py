@@ -160,6 +160,7 @@ def test_rows_are_pruned_with_many_tasks_in_one_round(fleet) -> None:
                     fold=1,
                     device=device.device,
                     attempt=attempt + 2,
+                    turn=1,
                     state="abandoned",
                     assigned_clock=0.0,
                     ends_clock=0.0,

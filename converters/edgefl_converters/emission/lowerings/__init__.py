@@ -1,47 +1,8 @@
-"""How each TensorFlow op without a builtin TFLite form is expressed in builtin ops; one family a module."""
+"""How each TensorFlow op without a builtin TFLite form is expressed in builtin ops; one family a module.
 
-from edgefl_converters.emission.lowerings import (
-    activations,
-    batched_products,
-    bitwise,
-    broadcasting,
-    colours,
-    convolution,
-    counting,
-    depthwise,
-    embedding,
-    error_function,
-    masking,
-    matmul,
-    pooling,
-    projection,
-    random,
-    rearranging,
-    reduction,
-    resizing,
-    slicing,
-    volumes,
-)
+A new family is a file in this folder: its functions register themselves, see `registry`.
+"""
 
-__all__ = [
-    "activations",
-    "batched_products",
-    "bitwise",
-    "broadcasting",
-    "colours",
-    "convolution",
-    "counting",
-    "depthwise",
-    "embedding",
-    "error_function",
-    "masking",
-    "matmul",
-    "pooling",
-    "projection",
-    "random",
-    "rearranging",
-    "reduction",
-    "resizing",
-    "slicing",
-    "volumes",
-]
+from edgefl.plugins import import_modules
+
+import_modules(__name__)

@@ -13,9 +13,11 @@ from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
-from edgefl_converters.flatbuffer.dependencies import CALLS, makers, needs_of
+from edgefl_converters.flatbuffer.dependencies import CALLS, needs_of
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.sizes import LARGE, bytes_of
+from edgefl_converters.flatbuffer.passes.base import register_pass
+from edgefl_converters.flatbuffer.tensor_sizes import LARGE, bytes_of
 
 __all__ = ["METADATA_NAME", "control_edges", "keep_order", "serialized"]
 
@@ -34,27 +36,31 @@ _NEVER_DELEGATED = {
 """Ops that XNNPACK does not take. Kept in order amid those that it takes, they would part them."""
 
 
+# It says in what order all ops lie in the end.
+@register_pass("control_dependencies", after="rematerialising")
 def keep_order(context: PassContext) -> None:
     """Writes the order in which ops lie now; passes that move or add ops come before."""
     file = context.file
-    edges = [control_edges(subgraph, file.builtin) for subgraph in file.subgraphs]
+    edges = [control_edges(context.index(subgraph), file.builtin) for subgraph in file.subgraphs]
     file.set_metadata(METADATA_NAME, serialized(edges))
 
 
-def control_edges(subgraph: Any, builtin: Callable[[Any], int]) -> list[tuple[int, int]]:
+def control_edges(index: GraphIndex, builtin: Callable[[Any], int]) -> list[tuple[int, int]]:
     """Pairs of places in the order of ops: the first must have run before the second may.
 
     The metadata replaces what a runtime assumes without it, that ops on variables keep their order. What needs a
     variable's value runs before the op that makes its next one, which may write it there.
+
+    Args:
+        index: of the subgraph.
+        builtin: the builtin operator of an op.
     """
-    operators = list(subgraph.operators)
-    made_by = makers(operators)
-    edges: set[tuple[int, int]] = set()
-    for place, needed in enumerate(needs_of(operators, builtin)):
-        given = {made_by.get(int(tensor)) for tensor in operators[place].inputs}
+    subgraph, edges = index.subgraph, set[tuple[int, int]]()
+    for place, needed in enumerate(needs_of(index, builtin)):
+        given = {index.made_at.get(tensor) for tensor in index.inputs[place]}
         edges |= {(before, place) for before in needed if before not in given}
     stateful, large = [], []
-    for place, operator in enumerate(operators):
+    for place, operator in enumerate(index.operators):
         if builtin(operator) in CALLS or _handles(subgraph, operator):
             stateful.append(place)
         if builtin(operator) not in _NEVER_DELEGATED and any(

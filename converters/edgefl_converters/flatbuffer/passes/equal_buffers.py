@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["share_equal_buffers"]
 
 
+@register_pass("equal_buffers", after="own_buffers")
 def share_equal_buffers(context: PassContext) -> None:
     """Lets all constants with the same bytes refer to the first of their buffers."""
     file, owned = context.file, set(context.buffers.values())

@@ -13,8 +13,9 @@ from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.tensor_index import uses_of
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["flatten_all_products", "flatten_products"]
 
@@ -28,43 +29,45 @@ _ELEMENTWISE = {
 }
 
 
+# First, before constants are stored in fewer bytes: it drops reshapes of weights, which are then constants themselves.
+@register_pass("flat_products", after="")
 def flatten_all_products(context: PassContext) -> None:
     """Makes products of two matrices products of rank 2 in all subgraphs."""
     for subgraph in context.file.subgraphs:
-        flatten_products(subgraph, context.file.builtin, context.file.integers)
+        flatten_products(context.index(subgraph), context.file.builtin, context.file.integers)
 
 
 def flatten_products(
-    subgraph: Any, builtin: Callable[[Any], int], constant_shape: Callable[[Any, Sequence[int]], int]
+    index: GraphIndex, builtin: Callable[[Any], int], constant_shape: Callable[[Any, Sequence[int]], int]
 ) -> None:
     """Makes products ``[1, M, K] x [1, K, N]`` to ``[M, K] x [K, N]`` and drops reshapes that change nothing.
 
     Elementwise ops between products follow: the converter moves reshapes behind them.
 
     Args:
-        subgraph: of a model in object form; changed in place.
+        index: of the subgraph, which is changed in place.
         builtin: the builtin operator of an op.
         constant_shape: adds an int32 constant to a subgraph and returns its tensor's index.
     """
+    subgraph = index.subgraph
     kinds = {id(each): builtin(each) for each in subgraph.operators}
     products = [each for each in subgraph.operators if kinds[id(each)] == schema.BuiltinOperator.BATCH_MATMUL]
     followers = [each for each in subgraph.operators if kinds[id(each)] in _ELEMENTWISE]
     reshapes = {each for each, kind in kinds.items() if kind == schema.BuiltinOperator.RESHAPE}
     fixed = {int(index) for index in (*subgraph.inputs, *subgraph.outputs)}
-    uses = uses_of(subgraph)
     flat = {tensor for each in (*products, *followers) for tensor in _tensors(each) if tensor not in fixed}
     flat = {tensor for tensor in flat if _has_leading_one(subgraph, tensor) and not subgraph.tensors[tensor].isVariable}
     while True:
         whole = {id(each) for each in products if set(_tensors(each)) <= flat}
         whole |= {id(each) for each in followers if all(_low(subgraph, flat, tensor) for tensor in _tensors(each))}
-        kept = {tensor for tensor in flat if uses.around(tensor) <= whole | reshapes}
+        kept = {tensor for tensor in flat if set(map(id, _around(index, tensor))) <= whole | reshapes}
         if kept == flat:
             break
         flat = kept
     for tensor in flat:
         described = subgraph.tensors[tensor]
         described.shape, described.shapeSignature = list(described.shape)[1:], None
-        maker = uses.made_by.get(tensor)
+        maker = index.maker(tensor)
         if maker is not None and id(maker) in reshapes:
             maker.inputs = [maker.inputs[0], constant_shape(subgraph, described.shape)]
             maker.builtinOptionsType, maker.builtinOptions = 0, None
@@ -73,6 +76,12 @@ def flatten_products(
 
 def _tensors(product: Any) -> tuple[int, ...]:
     return (*map(int, product.inputs), *map(int, product.outputs))
+
+
+def _around(index: GraphIndex, tensor: int) -> list[Any]:
+    """The ops that read a tensor, and the one that makes it."""
+    maker = index.maker(tensor)
+    return index.readers(tensor) if maker is None else [*index.readers(tensor), maker]
 
 
 def _has_leading_one(subgraph: Any, tensor: int) -> bool:

@@ -11,11 +11,13 @@ from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.frozen_storage import StoredConstant, store
 from edgefl_converters.flatbuffer.object_form import text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.base import register_pass
 from edgefl_converters.flatbuffer.schema_writers import SharedQuantization
 
 __all__ = ["store_frozen_constants"]
 
 
+@register_pass("frozen_constants", after="flat_products", required=True)
 def store_frozen_constants(context: PassContext) -> None:
     """Stores large float32 constants of frozen layers as the context says, and counts them there."""
     if context.storage is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["drop_names"]
 
 
+@register_pass("names", after="control_dependencies", required=True)
 def drop_names(context: PassContext) -> None:
     """Removes the names of all tensors and subgraphs."""
     for subgraph in context.file.subgraphs:

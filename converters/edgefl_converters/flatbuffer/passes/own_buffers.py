@@ -13,10 +13,13 @@ from edgefl.errors import UnsupportedModelError
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.object_form import append, text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["give_own_buffers"]
 
 
+# Before equal buffers are shared: a parameter keeps its own.
+@register_pass("own_buffers", after="frozen_constants", required=True)
 def give_own_buffers(context: PassContext) -> None:
     """Gives the parameters their buffers, and says in the context which.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgefl_converters.flatbuffer.object_form import text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["make_train_primary"]
 
@@ -11,6 +12,7 @@ _PRIMARY = "train"
 _SUBGRAPH_FIELDS = [f"{role}SubgraphIndex" for role in ("init", "then", "else", "cond", "body")]
 
 
+@register_pass("primary_signature", after="repeated_outputs", required=True)
 def make_train_primary(context: PassContext) -> None:
     """Lets the subgraph of `train` change places with the first one."""
     model, subgraphs = context.file.model, context.file.subgraphs

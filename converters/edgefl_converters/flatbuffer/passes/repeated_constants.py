@@ -9,6 +9,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.object_form import append, text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["compute_repeated_constants"]
 
@@ -19,6 +20,7 @@ _FILL_FROM_BYTES = 512
 _ITEM_BYTES = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT32: 4, schema.TensorType.INT64: 8}
 
 
+@register_pass("repeated_constants", after="equal_buffers")
 def compute_repeated_constants(context: PassContext) -> None:
     """Computes such constants in the initialiser and in the signature that resets the optimizer."""
     file = context.file

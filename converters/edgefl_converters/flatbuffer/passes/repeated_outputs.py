@@ -9,10 +9,12 @@ from tensorflow.lite.python import schema_py_generated as schema
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.object_form import append
 from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["separate_outputs"]
 
 
+@register_pass("repeated_outputs", after="repeated_constants", required=True)
 def separate_outputs(context: PassContext) -> None:
     """Copies repeated outputs of subgraphs that no signature begins with."""
     file = context.file

@@ -11,43 +11,45 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import or_
 from typing import Any
 
-from edgefl_converters.flatbuffer.dependencies import CALLS, makers, needs_of
+from edgefl_converters.flatbuffer.dependencies import CALLS, needs_of
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.pass_context import PassContext
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["as_late_as_possible", "schedule"]
 
 
+@register_pass("scheduling", after="variable_reads")
 def schedule(context: PassContext) -> None:
     """Gives the ops of all subgraphs an order in which tensors do not wait in memory."""
     for subgraph in context.file.subgraphs:
-        subgraph.operators = as_late_as_possible(subgraph, context.file.builtin)
+        subgraph.operators = as_late_as_possible(context.index(subgraph), context.file.builtin)
 
 
-def as_late_as_possible(subgraph: Any, builtin: Callable[[Any], int]) -> list[Any]:
+def as_late_as_possible(index: GraphIndex, builtin: Callable[[Any], int]) -> list[Any]:
     """The ops of a subgraph in another order: first the updates, as their gradients come, then what only outputs need.
 
     Args:
-        subgraph: of a model in object form.
+        index: of the subgraph.
         builtin: the builtin operator of an op.
     """
-    operators = list(subgraph.operators)
-    needs = needs_of(operators, builtin)
-    made_by = makers(operators)
-    results = [made_by[int(tensor)] for tensor in subgraph.outputs if int(tensor) in made_by]
-    calls = [index for index, each in enumerate(operators) if builtin(each) in CALLS]
-    updates = [index for index, each in enumerate(operators) if not len(each.outputs)]
-    given = set(map(int, subgraph.inputs))
-    data = sum(1 << index for index, each in enumerate(operators) if given & set(map(int, each.inputs)))
+    operators = index.operators
+    needs = needs_of(index, builtin)
+    results = [index.made_at[tensor] for tensor in map(int, index.subgraph.outputs) if tensor in index.made_at]
+    calls = [place for place, each in enumerate(operators) if builtin(each) in CALLS]
+    updates = [place for place, each in enumerate(operators) if not len(each.outputs)]
+    given = set(map(int, index.subgraph.inputs))
+    data = sum(1 << place for place, tensors in enumerate(index.inputs) if given & set(tensors))
     reached = _reached(needs)
-    trained = [index for index in updates if reached[index] & data]
-    shared = _shared([reached[index] for index in trained])
+    trained = [place for place in updates if reached[place] & data]
+    shared = _shared([reached[place] for place in trained])
     # What an update alone needs, such as a filter's gradient, says nothing about when it can begin.
-    trained.sort(key=lambda index: ((reached[index] & shared).bit_count(), reached[index].bit_count()))
+    trained.sort(key=lambda place: ((reached[place] & shared).bit_count(), reached[place].bit_count()))
     order: dict[int, None] = {}
     # No delegate takes losses and counters: amid the others they would take its partitions apart.
     for wanted in (*calls[:1], *trained, *results, *updates, *range(len(operators))):
         _append(wanted, needs, order)
-    return [operators[index] for index in order]
+    return [operators[place] for place in order]
 
 
 def _reached(needs: Sequence[Sequence[int]]) -> list[int]:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.file import FlatModel
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.tensor_index import uses_of
+from edgefl_converters.flatbuffer.passes.base import register_pass
 
 __all__ = ["transpose_kernels"]
 
@@ -40,6 +41,8 @@ class _Update(NamedTuple):
     difference: Any
 
 
+# It looks at the first subgraph, and at kernels that are read once.
+@register_pass("transposed_kernels", after="primary_signature", runtime="ai-edge-litert")
 def transpose_kernels(context: PassContext) -> None:
     """Holds kernels transposed that `train` uses only for ``[M, K] x [K, N]`` and to subtract a product from them.
 
@@ -47,17 +50,17 @@ def transpose_kernels(context: PassContext) -> None:
     """
     file = context.file
     train = file.subgraphs[0]
-    updates = list(_updates(_Uses(train, file)))
+    updates = list(_updates(_Matrices(context.index(train), file)))
     for subgraph in file.subgraphs:
-        _Rewriting(subgraph, file, updates if subgraph is train else [], {each.kernel for each in updates})
+        matrices = _Matrices(context.index(subgraph), file)
+        _Rewriting(matrices, file, updates if subgraph is train else [], {each.kernel for each in updates})
 
 
-class _Uses:
-    """Ops of a subgraph by what they read and write."""
+class _Matrices:
+    """Tells of the ops of a subgraph whether they are steps of a dense layer, and of which variable."""
 
-    def __init__(self, subgraph: Any, file: FlatModel) -> None:
-        self.subgraph, self._file = subgraph, file
-        self.made_by, self.read_by = uses_of(subgraph)
+    def __init__(self, index: GraphIndex, file: FlatModel) -> None:
+        self.index, self.subgraph, self._file = index, index.subgraph, file
 
     def shape(self, tensor: int) -> list[int]:
         return [int(size) for size in self.subgraph.tensors[tensor].shape]
@@ -67,11 +70,11 @@ class _Uses:
 
     def variable(self, operator: Any) -> str:
         """The name of the variable that an op reads or assigns."""
-        return str(self.made_by[int(operator.inputs[0])].builtinOptions.sharedName)
+        return str(self.index.maker(int(operator.inputs[0])).builtinOptions.sharedName)
 
     def only_for(self, tensor: int, *operators: Any) -> bool:
         """Whether an op reads a tensor only as one of some, and nobody is given it."""
-        used = sorted(map(id, self.read_by[tensor]))
+        used = sorted(map(id, self.index.readers(tensor)))
         return used == sorted(map(id, operators)) and tensor not in map(int, self.subgraph.outputs)
 
     def is_product(self, operator: Any, *, left_transposed: bool) -> bool:
@@ -83,31 +86,31 @@ class _Uses:
         )
 
 
-def _updates(uses: _Uses) -> Iterator[_Update]:
+def _updates(matrices: _Matrices) -> Iterator[_Update]:
     """The updates of all kernels that are better transposed."""
-    for assignment in uses.subgraph.operators:
-        if not uses.is_a(assignment, _Operator.ASSIGN_VARIABLE):
+    for assignment in matrices.subgraph.operators:
+        if not matrices.is_a(assignment, _Operator.ASSIGN_VARIABLE):
             continue
-        difference: Any = uses.made_by.get(int(assignment.inputs[1]))
-        if not uses.is_a(difference, _Operator.SUB) or difference.builtinOptions.fusedActivationFunction:
+        difference: Any = matrices.index.maker(int(assignment.inputs[1]))
+        if not matrices.is_a(difference, _Operator.SUB) or difference.builtinOptions.fusedActivationFunction:
             continue
         kernel, gradient = map(int, difference.inputs)
-        reading: Any = uses.made_by.get(kernel)
-        product: Any = uses.made_by.get(gradient)
-        forward = uses.read_by[kernel][0]
+        reading: Any = matrices.index.maker(kernel)
+        product: Any = matrices.index.maker(gradient)
+        forward = matrices.index.readers(kernel)[0]
         if (
-            uses.is_a(reading, _Operator.READ_VARIABLE)
-            and uses.variable(reading) == uses.variable(assignment)
-            and uses.is_product(product, left_transposed=True)
-            and uses.is_product(forward, left_transposed=False)
+            matrices.is_a(reading, _Operator.READ_VARIABLE)
+            and matrices.variable(reading) == matrices.variable(assignment)
+            and matrices.is_product(product, left_transposed=True)
+            and matrices.is_product(forward, left_transposed=False)
             and int(forward.inputs[1]) == kernel
-            and uses.only_for(kernel, forward, difference)
-            and uses.only_for(gradient, difference)
-            and uses.only_for(int(difference.outputs[0]), assignment)
-            and uses.shape(kernel) == uses.shape(gradient)
-            and _is_worth_it(uses.shape(int(forward.inputs[0]))[0], uses.shape(kernel)[1])
+            and matrices.only_for(kernel, forward, difference)
+            and matrices.only_for(gradient, difference)
+            and matrices.only_for(int(difference.outputs[0]), assignment)
+            and matrices.shape(kernel) == matrices.shape(gradient)
+            and _is_worth_it(matrices.shape(int(forward.inputs[0]))[0], matrices.shape(kernel)[1])
         ):
-            yield _Update(uses.variable(reading), product, difference)
+            yield _Update(matrices.variable(reading), product, difference)
 
 
 def _is_worth_it(rows: int, outputs: int) -> bool:
@@ -117,8 +120,9 @@ def _is_worth_it(rows: int, outputs: int) -> bool:
 class _Rewriting:
     """Makes one subgraph read and assign kernels that are held transposed."""
 
-    def __init__(self, subgraph: Any, file: FlatModel, updates: Sequence[_Update], kernels: set[str]) -> None:
-        self._subgraph, self._file, self._uses = subgraph, file, _Uses(subgraph, file)
+    def __init__(self, matrices: _Matrices, file: FlatModel, updates: Sequence[_Update], kernels: set[str]) -> None:
+        subgraph = matrices.subgraph
+        self._subgraph, self._file, self._matrices = subgraph, file, matrices
         self._held: dict[int, int] = {}
         """Values of kernels, and the tensors that have them transposed."""
         self._products = {id(each.product) for each in updates}
@@ -126,10 +130,10 @@ class _Rewriting:
         subgraph.operators = [new for old in subgraph.operators for new in self._rewrite(old, kernels)]
 
     def _rewrite(self, operator: Any, kernels: set[str]) -> Iterator[Any]:
-        uses = self._uses
-        if uses.is_a(operator, _Operator.READ_VARIABLE) and uses.variable(operator) in kernels:
+        matrices = self._matrices
+        if matrices.is_a(operator, _Operator.READ_VARIABLE) and matrices.variable(operator) in kernels:
             yield from self._read(operator)
-        elif uses.is_a(operator, _Operator.ASSIGN_VARIABLE) and uses.variable(operator) in kernels:
+        elif matrices.is_a(operator, _Operator.ASSIGN_VARIABLE) and matrices.variable(operator) in kernels:
             yield from self._assign(operator)
         elif id(operator) in self._products:
             batch, gradient = map(int, operator.inputs)
@@ -156,7 +160,7 @@ class _Rewriting:
         yield operator
         if value in map(int, self._subgraph.outputs) or not all(
             id(each) in self._differences or (self._is_forward(each) and int(each.inputs[0]) != value)
-            for each in self._uses.read_by[value]
+            for each in self._matrices.index.readers(value)
         ):
             yield self._transpose(self._held[value], value)
 
@@ -168,7 +172,7 @@ class _Rewriting:
         yield operator
 
     def _is_forward(self, operator: Any) -> bool:
-        return self._uses.is_product(operator, left_transposed=False) and int(operator.inputs[1]) in self._held
+        return self._matrices.is_product(operator, left_transposed=False) and int(operator.inputs[1]) in self._held
 
     def _held_as(self, value: int) -> int:
         self._held[value] = self._turned(value)
@@ -177,7 +181,7 @@ class _Rewriting:
     def _turned(self, tensor: int) -> int:
         """A new tensor for a matrix, transposed."""
         turned = copy.copy(self._subgraph.tensors[tensor])
-        turned.shape, turned.shapeSignature, turned.buffer = self._uses.shape(tensor)[::-1], None, 0
+        turned.shape, turned.shapeSignature, turned.buffer = self._matrices.shape(tensor)[::-1], None, 0
         self._subgraph.tensors.append(turned)
         return len(self._subgraph.tensors) - 1
 

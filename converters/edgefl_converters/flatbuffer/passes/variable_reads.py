@@ -8,14 +8,15 @@ tflite-runtime 2.14 copies at every reading: there that step takes 1.1 times as 
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.pass_context import PassContext
-from edgefl_converters.flatbuffer.sizes import bytes_of
+from edgefl_converters.flatbuffer.passes.base import register_pass
+from edgefl_converters.flatbuffer.tensor_sizes import bytes_of
 
 __all__ = ["read_at_each_use", "read_variables_at_each_use"]
 
@@ -26,21 +27,22 @@ _MOST_USES = 4
 """The weights of a recurrent layer are used at every step: copied once they cost less than an op for each."""
 
 
+@register_pass("variable_reads", after="transposed_kernels", runtime="ai-edge-litert")
 def read_variables_at_each_use(context: PassContext) -> None:
     """Reads large variables of all subgraphs anew for each op that needs them."""
     for subgraph in context.file.subgraphs:
-        read_at_each_use(subgraph, context.file.builtin)
+        read_at_each_use(context.index(subgraph), context.file.builtin)
 
 
-def read_at_each_use(subgraph: Any, builtin: Callable[[Any], int]) -> None:
+def read_at_each_use(index: GraphIndex, builtin: Callable[[Any], int]) -> None:
     """Gives each op that reads a large variable's value a READ_VARIABLE op of its own, at the place of the first.
 
     Args:
-        subgraph: of a model in object form; changed in place.
+        index: of the subgraph, which is changed in place.
         builtin: the builtin operator of an op.
     """
+    subgraph = index.subgraph
     fixed = {int(tensor) for tensor in subgraph.outputs}
-    uses = Counter(int(tensor) for operator in subgraph.operators for tensor in operator.inputs)
     reads = {
         int(operator.outputs[0]): operator
         for operator in subgraph.operators
@@ -49,7 +51,7 @@ def read_at_each_use(subgraph: Any, builtin: Callable[[Any], int]) -> None:
     shared = {
         value
         for value in reads
-        if 1 < uses[value] <= _MOST_USES and value not in fixed and bytes_of(subgraph, value) >= _LARGE
+        if 1 < len(index.read_at[value]) <= _MOST_USES and value not in fixed and bytes_of(subgraph, value) >= _LARGE
     }
     added: dict[int, list[Any]] = {value: [] for value in shared}
     taken: set[int] = set()

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgefl.errors import EdgeflError, ModelError, storage_error
-from edgefl_converters.models.sources.nearest_names import classes, first_line, nearest
+from edgefl.errors import EdgeflError, ModelError, first_line, storage_error
+from edgefl_converters.models.sources.nearest_names import classes, nearest
 
 if TYPE_CHECKING:
     import keras

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgefl.errors import EdgeflError, InvalidSettingError, ModelError
-from edgefl_converters.models.sources.nearest_names import first_line, near_hint
+from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, first_line
+from edgefl_converters.models.sources.nearest_names import near_hint
 
 if TYPE_CHECKING:
     import keras

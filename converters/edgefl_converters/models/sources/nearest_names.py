@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import Any
 
-__all__ = ["classes", "first_line", "near_hint", "nearest", "public"]
+__all__ = ["classes", "near_hint", "nearest", "public"]
 
 
 def classes() -> list[str]:
@@ -42,9 +42,3 @@ def near_hint(message: str) -> str | None:
         found = re.search(r"has no attribute '(\w+)'", message)
         near = nearest(found[1], classes(), cutoff=0.75) if found else None
     return f"Did you mean {near!r}?" if near else None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, cut to what fits into an error of one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from edgefl.errors import InvalidSettingError
 from edgefl.plugins import Registry
+from edgefl_server.aggregation.hyperparameters import SettingError
 from edgefl_server.aggregation.schedules.base import (
     Assignment,
     AssignmentState,
@@ -43,6 +44,11 @@ def schedule_for(settings: RunSettings) -> Schedule:
     """The schedule of a run.
 
     Raises:
-        InvalidSettingError: there is none of that name; the hint is the nearest.
+        SettingError: there is none of that name; the hint is the nearest.
     """
+    if settings.schedule not in SCHEDULES.names():
+        raise SettingError(
+            f"{{schedule}} expects one of {', '.join(SCHEDULES.names())}, got {settings.schedule!r:.80}.",
+            hint=SCHEDULES.nearest(settings.schedule),
+        )
     return SCHEDULES.get(settings.schedule)(settings)

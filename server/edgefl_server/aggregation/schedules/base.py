@@ -3,6 +3,10 @@
 A schedule is pure: it is told how a cohort stands, in a few numbers, and the few tasks that a question concerns, and it
 says what changes. So a decision costs the same whether the cohort has ten devices or ten thousand. Times are seconds
 since some fixed instant and are passed in.
+
+Whoever calls it (a server's storage, a simulation) keeps what it says and decides nothing itself: it asks `assign`,
+`renew` and `settle` for a device, `advance` as time goes by, `lose` and `folded` when a fold is merged, and `stop` when
+its run ends.
 """
 
 from __future__ import annotations
@@ -54,7 +58,9 @@ class Assignment:
         state: see `AssignmentState`.
         ended_at: when it left the state OPEN; 0 before.
         temporary: it was declined for a reason that says nothing about the model or the data.
-        failed_before: an earlier task of the device in the cohort failed.
+        failed_before: an earlier task of the device in the cohort failed, and no later one was done.
+        version: of the weights that it starts from.
+        turn: how many outcomes of the device in the cohort were accepted before it was handed out.
     """
 
     device: str
@@ -66,6 +72,40 @@ class Assignment:
     ended_at: float = 0.0
     temporary: bool = False
     failed_before: bool = False
+    version: int = 0
+    turn: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        device: str,
+        before: Assignment | None,
+        *,
+        assigned_at: float,
+        ends_at: float,
+        leased_until: float,
+        version: int,
+    ) -> Assignment:
+        """A new task for a device.
+
+        Args:
+            device: its id.
+            before: its latest task in the cohort, which is over; None: this is the first.
+            assigned_at: now.
+            ends_at: when its longest time is over.
+            leased_until: see above.
+            version: of the weights that it starts from.
+        """
+        first = cls(device, 1, assigned_at, ends_at, leased_until, version=version)
+        if before is None:
+            return first
+        done = before.state is AssignmentState.DONE
+        return replace(
+            first,
+            attempt=before.attempt + 1,
+            failed_before=not done and (before.failed_before or before.failed),
+            turn=before.turn + int(done),
+        )
 
     @property
     def failed(self) -> bool:
@@ -83,6 +123,8 @@ class Assignment:
 class Standing:
     """How a cohort and the fold that it works for stand, without their tasks.
 
+    Of a fold that is merged while its cohort works for the next one, no task is open, and `done` are its outcomes.
+
     Attributes:
         state: of the fold.
         opened_at: when the cohort began to wait for devices; None: not known.
@@ -93,6 +135,9 @@ class Standing:
         failed_attempts: tasks that failed.
         enrolled: devices of the population; 0: not known.
         why: what ended it, when that was not simply enough outcomes.
+        version: the newest of the weights, from which a task starts that is handed out now.
+        accepted: how many updates of the run were accepted, whatever became of them: the place of the latest in the
+            order in which they were.
     """
 
     state: FoldState = FoldState.SELECTING
@@ -104,6 +149,8 @@ class Standing:
     failed_attempts: int = 0
     enrolled: int = 0
     why: str = ""
+    version: int = 0
+    accepted: int = 0
 
     def counting(self, before: Assignment | None, after: Assignment) -> Standing:
         """The counters after a task was handed out (`before` is None) or changed its state."""
@@ -117,7 +164,14 @@ class Standing:
             done=self.done + int(was_open and done),
             failed_devices=self.failed_devices + devices,
             failed_attempts=self.failed_attempts + int(failed),
+            accepted=self.accepted + int(was_open and done),
         )
+
+    def stopped(self, why: str) -> Change | None:
+        """Ends the fold and the cohort, as most schedules do when their run ends; None when the fold is over."""
+        if self.state in (FoldState.DONE, FoldState.FAILED):
+            return None
+        return Change(replace(self, state=FoldState.FAILED, open=0, why=why), released=True)
 
 
 @dataclass(frozen=True)
@@ -159,6 +213,15 @@ class Change:
 class Schedule(Protocol):
     """What the server asks of a schedule. One is made for a run from its settings."""
 
+    @property
+    def by_acceptance(self) -> bool:
+        """Whether a fold takes its outcomes in the order in which they were accepted; else in that of their task ids.
+
+        The latter makes the weights independent of who was fast, which has a meaning only where arrival does not decide
+        what belongs to a fold.
+        """
+        ...
+
     def assign(self, standing: Standing, concerned: Concerned, device: str, now: float) -> Change | None:
         """Hands the device a task, the change's `assigned`; None when there is no work for it."""
         ...
@@ -199,7 +262,23 @@ class Schedule(Protocol):
         ...
 
     def stop(self, standing: Standing, why: str) -> Change | None:
-        """Ends a cohort whose fold is not over: its outcomes will not be folded; None when it is over."""
+        """Ends a fold that is not over when its run ends: its outcomes will not be merged; None when it is over.
+
+        It is asked of each fold of the run that is not over; the last is the one that the cohort works for.
+        """
+        ...
+
+    def lose(self, standing: Standing, outcomes: int, why: str) -> Change:
+        """Says what becomes of a fold that is to be merged when outcomes that were accepted for it are damaged.
+
+        Args:
+            standing: of the fold, with the lost ones among `done`.
+            outcomes: how many of them are lost.
+            why: for operators.
+
+        Returns:
+            The fold with the rest, or FAILED; with `why`.
+        """
         ...
 
     def folded(self, standing: Standing) -> Standing:

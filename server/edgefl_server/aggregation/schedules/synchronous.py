@@ -6,6 +6,7 @@ The design (over-selection, a minimum, a deadline) follows Bonawitz et al. 2019,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from edgefl.errors import RunError
 from edgefl_server.aggregation.schedules.base import (
@@ -30,9 +31,13 @@ class Synchronous:
 
     Args:
         settings: the run's.
+
+    Attributes:
+        by_acceptance: see `Schedule`.
     """
 
     settings: RunSettings
+    by_acceptance: ClassVar[bool] = False
 
     def assign(self, standing: Standing, concerned: Concerned, device: str, now: float) -> Change | None:
         """Hands the device a task; None when there is no work for it.
@@ -55,14 +60,8 @@ class Synchronous:
             if concerned.late is None:
                 return None
             standing, changed = _abandoned(standing, changed, concerned.late, now)
-        new = Assignment(
-            device,
-            mine.attempt + 1 if mine else 1,
-            assigned_at=now,
-            ends_at=now + self.settings.effective_task_seconds,
-            leased_until=now,
-            failed_before=mine is not None and (mine.failed_before or mine.failed),
-        )
+        ends_at = now + self.settings.effective_task_seconds
+        new = Assignment.of(device, mine, assigned_at=now, ends_at=ends_at, leased_until=now, version=standing.version)
         new = self._leased(new, now)
         standing = standing.counting(None, new)
         if standing.started_at is None:
@@ -110,9 +109,12 @@ class Synchronous:
 
     def stop(self, standing: Standing, why: str) -> Change | None:
         """Ends a round that is not finished; its outcomes will not be folded."""
-        if standing.state in (FoldState.DONE, FoldState.FAILED):
-            return None
-        return _released(standing, FoldState.FAILED, why)
+        return standing.stopped(why)
+
+    def lose(self, standing: Standing, outcomes: int, why: str) -> Change:
+        """Goes on with the rest of the outcomes when they are at least the minimum, else gives the round up."""
+        rest = replace(standing, done=standing.done - outcomes)
+        return self._closed(rest, "; ".join(filter(None, (standing.why, why))))
 
     def folded(self, standing: Standing) -> Standing:
         """The new weights are kept: the round is done.

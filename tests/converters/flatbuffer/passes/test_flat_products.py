@@ -10,6 +10,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.passes.flat_products import flatten_products
 
 PRODUCT, RESHAPE, CONCATENATION, ADD = (
@@ -45,7 +46,8 @@ class Graph:
         return operator.outputs[0]
 
     def flatten(self):
-        flatten_products(self.subgraph, lambda operator: operator.opcodeIndex, lambda _, shape: self.tensor(len(shape)))
+        index = GraphIndex(self.subgraph)
+        flatten_products(index, lambda operator: operator.opcodeIndex, lambda _, shape: self.tensor(len(shape)))
 
     def shapes(self, *tensors):
         return [list(self.subgraph.tensors[tensor].shape) for tensor in tensors]

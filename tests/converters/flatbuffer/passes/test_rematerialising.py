@@ -10,8 +10,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 import keras_models
 from edgefl_converters.building.building import build
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.passes.rematerialising import compute_again
-from edgefl_converters.flatbuffer.sizes import LARGE
+from edgefl_converters.flatbuffer.tensor_sizes import LARGE
 from edgefl_converters.settings.options import Options
 from edgefl_device_runtime.measuring import measure
 
@@ -62,7 +63,7 @@ class Graph:
         return vector
 
     def computed(self):
-        compute_again(self.subgraph, lambda operator: operator.opcodeIndex)
+        compute_again(GraphIndex(self.subgraph), lambda operator: operator.opcodeIndex)
         return [self.subgraph.tensors[operator.outputs[0]].name for operator in self.subgraph.operators]
 
 

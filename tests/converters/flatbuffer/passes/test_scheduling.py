@@ -10,6 +10,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 import keras_models
 from edgefl_converters.building.building import build
+from edgefl_converters.flatbuffer.graph_index import GraphIndex
 from edgefl_converters.flatbuffer.passes.control_dependencies import control_edges, serialized
 from edgefl_converters.flatbuffer.passes.scheduling import as_late_as_possible
 from edgefl_converters.settings.options import Options
@@ -56,7 +57,7 @@ class Graph:
         return made
 
     def scheduled(self):
-        self.subgraph.operators = as_late_as_possible(self.subgraph, kind)
+        self.subgraph.operators = as_late_as_possible(GraphIndex(self.subgraph), kind)
         return [self.names[id(operator)] for operator in self.subgraph.operators]
 
 
@@ -202,7 +203,7 @@ def test_large_ops_and_ops_on_variables_keep_their_order_small_ones_may_move(gra
     graph.op("large again", ADD, [small], bytes_=1 << 20)
     graph.op("never delegated", OPERATOR.ONE_HOT, bytes_=1 << 20)
 
-    assert control_edges(graph.subgraph, kind) == [(0, 4), (1, 3), (3, 5)]
+    assert control_edges(GraphIndex(graph.subgraph), kind) == [(0, 4), (1, 3), (3, 5)]
 
 
 def test_what_reads_a_variable_runs_before_what_makes_its_next_value(graph):
@@ -211,7 +212,7 @@ def test_what_reads_a_variable_runs_before_what_makes_its_next_value(graph):
     graph.op("back", ADD, [read])
     graph.op("assign", ASSIGN, [variable, graph.op("updated", ADD, [graph.op("gradient", ADD)])])
 
-    edges = control_edges(graph.subgraph, kind)
+    edges = control_edges(GraphIndex(graph.subgraph), kind)
 
     assert {(2, 4), (2, 5), (1, 5)} <= set(edges)
 

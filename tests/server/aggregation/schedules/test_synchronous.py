@@ -223,6 +223,22 @@ def test_a_stopped_round_is_failed_and_stays_so() -> None:
     assert current.assign("b", 0) is None
 
 
+@pytest.mark.parametrize(("minimum", "state"), [(0, FoldState.FAILED), (1, FoldState.FOLDING)])
+def test_a_round_whose_outcomes_are_damaged_goes_on_with_at_least_the_minimum(minimum: int, state: FoldState) -> None:
+    current = assigned(assigned(a_round(minimum=minimum), "a"), "b")
+    current = current.settle("a", AssignmentState.DONE, 1).settle("b", AssignmentState.DONE, 1)
+    after = current.schedule.lose(current.standing, 1, "1 is damaged").standing
+    assert (after.state, after.done) == (state, 1)
+    needed = ", with 1 of at least 2 outcomes" if state is FoldState.FAILED else ""
+    assert after.why == f"1 is damaged{needed}"
+
+
+def test_outcomes_are_counted_as_they_are_accepted() -> None:
+    current = assigned(assigned(a_round(), "a"), "b").settle("b", AssignmentState.FAILED, 1)
+    assert current.standing.accepted == 0
+    assert current.settle("a", AssignmentState.DONE, 2).standing.accepted == 1
+
+
 def test_only_a_folding_round_becomes_done() -> None:
     with pytest.raises(RunError, match="selecting"):
         a_round().folded()

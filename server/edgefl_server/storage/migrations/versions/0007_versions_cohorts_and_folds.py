@@ -1,6 +1,6 @@
 """The first tables in which versions, cohorts and folds are apart; those of before are refused, see `database`.
 
-Revision ID: 0006
+Revision ID: 0007
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
+revision = "0007"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -43,6 +43,7 @@ def upgrade() -> None:
         sa.Column("population", sa.String(64), nullable=False, index=True),
         sa.Column("secret_hash", sa.String(64), nullable=False),
         sa.Column("capabilities", sa.JSON, nullable=False),
+        sa.Column("public_key", sa.String(684)),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("doubled_at", sa.Float),
     )
@@ -64,6 +65,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("cohort", sa.Integer, nullable=False),
         sa.Column("fold", sa.Integer, nullable=False),
+        sa.Column("accepted", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("created_clock", sa.Float, nullable=False),
         sa.Column("ended_at", sa.Float),
@@ -113,6 +115,7 @@ def upgrade() -> None:
         sa.Column("fold", sa.Integer, nullable=False),
         sa.Column("device", sa.String(32), sa.ForeignKey("devices.device"), nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("turn", sa.Integer, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("assigned_clock", sa.Float, nullable=False),
         sa.Column("ends_clock", sa.Float, nullable=False),
@@ -139,8 +142,9 @@ def upgrade() -> None:
         sa.Column("num_examples", sa.BigInteger, nullable=False),
         sa.Column("disposition", sa.String(16), nullable=False),
         sa.Column("trainer", sa.String(200), nullable=False),
+        sa.Column("accepted", sa.BigInteger, nullable=False),
         sa.Column("accepted_at", sa.Float, nullable=False),
-        sa.Index("outcomes_by_device", "device", "run", "disposition", "fold"),
+        sa.Index("outcomes_by_device", "device", "run", "disposition", "accepted"),
         sa.Index("outcomes_by_fold", "run", "fold"),
     )
 

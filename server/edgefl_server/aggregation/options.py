@@ -1,0 +1,64 @@
+"""All that a run can be created with, from what is registered: command line, HTTP and documentation offer just that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from edgefl.codecs import codec_names
+from edgefl_server.aggregation.hyperparameters import Setting, settings_of
+from edgefl_server.aggregation.schedules import SCHEDULES
+from edgefl_server.aggregation.settings import RunSettings
+from edgefl_server.aggregation.strategies import STRATEGIES
+
+__all__ = ["run_settings"]
+
+_NAMES: Mapping[str, Callable[[], tuple[str, ...]]] = {
+    "strategy": STRATEGIES.names,
+    "codec": codec_names,
+    "schedule": SCHEDULES.names,
+}
+"""Settings that are the name of something, and whence the names."""
+
+
+def run_settings() -> tuple[Setting, ...]:
+    """All that a run can be created with: its own settings, and the hyperparameters of every strategy.
+
+    One that several strategies have is there once. A hyperparameter is never required, since not every strategy has it;
+    None stands for one that is not given.
+    """
+    found: list[Setting] = []
+    for each in settings_of(RunSettings):
+        names = _NAMES.get(each.name)
+        if names is not None:
+            each = replace(each, help=each.help.replace("{names}", _or(names())))
+        found.append(each)
+        if each.name == "strategy":
+            found.extend(_hyperparameters())
+    return tuple(found)
+
+
+def _hyperparameters() -> list[Setting]:
+    having: dict[str, dict[str, Setting]] = {}
+    for strategy in STRATEGIES.names():
+        for each in settings_of(STRATEGIES.get(strategy)):
+            having.setdefault(each.name, {})[strategy] = each
+    merged = []
+    for name, owners in having.items():
+        helps = list(dict.fromkeys(each.help.rstrip(".") for each in owners.values()))
+        defaults = [f"{owner}: {each.shown or each.default}" for owner, each in owners.items() if not each.required]
+        merged.append(
+            Setting(
+                name,
+                next(iter(owners.values())).kind,
+                None,
+                True,
+                ", ".join(helps) + ".",
+                shown=", ".join(defaults) or "none",
+            )
+        )
+    return merged
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -1,0 +1,10 @@
+"""What the settings that pure code names are called on the command line."""
+
+from __future__ import annotations
+
+__all__ = ["option_of"]
+
+
+def option_of(setting: str) -> str:
+    """The option of a setting: ``--keep-days`` of ``keep_days``. Who uses HTTP finds the query's name in it."""
+    return "--" + setting.replace("_", "-")
