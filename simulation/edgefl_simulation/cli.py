@@ -11,6 +11,7 @@ import typer
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation import SettingError
+from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
 from edgefl_simulation.data import NAMED, OWNER
 from edgefl_simulation.history import History
@@ -92,7 +93,7 @@ def simulate(
     try:
         history = run_simulation(wanted, out, resume=resume, watcher=watcher)
     except SettingError as error:
-        raise error.naming(lambda name: "--" + _COHORT.get(name, name).replace("_", "-")) from error
+        raise error.naming(lambda name: option_of(_COHORT.get(name, name))) from error
     result = history.summary() | {"folder": None if out is None else str(out)}
     emit(result, format, lambda: _text(history))
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import edgefl
 from edgefl import errors
 from edgefl.algorithms import ALGORITHMS
 from edgefl.atomic import write_bytes
 from edgefl.child_processes import ChildFailedError, run_child
 from edgefl.errors import EdgeflError, InvalidSettingError, RuntimeFailure, StorageError, storage_error
 from edgefl.hashing import canonical_json, new_sha256, sha256
+from edgefl.parts import FACADE, load
+from edgefl.version import __version__
 
 __all__ = ["Wanted", "model_file"]
 
@@ -101,12 +102,13 @@ def converted_in_cache(model: Any, wanted: Wanted, tell: Callable[[str], None]) 
     Returns:
         The model file.
     """
-    loaded = edgefl.load_model(model)
+    converters = load(FACADE["convert"])
+    loaded = converters.load_model(model)
     out = _cache() / f"{_key(wanted, _content(loaded))}.tflite"
     if not out.exists():
         tell("Converting the model; the next time it is there already.")
         out.parent.mkdir(parents=True, exist_ok=True)
-        edgefl.convert(loaded, out, **wanted.options())
+        converters.convert(loaded, out, **wanted.options())
     return out
 
 
@@ -125,7 +127,7 @@ def _content(model: Any) -> str:
 
 
 def _key(wanted: Wanted, content: str) -> str:
-    document = {"edgefl": edgefl.__version__, "content": content, **wanted.options()}
+    document = {"edgefl": __version__, "content": content, **wanted.options()}
     return sha256(canonical_json({**document, "algorithms": list(document["algorithms"])}))
 
 

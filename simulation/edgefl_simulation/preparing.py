@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import DataError, InvalidSettingError
+from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.tasks import arrange
 from edgefl_device_runtime.training.data import Dataset, prepare
+from edgefl_server.aggregation import SettingError
 from edgefl_simulation.data import DataSet
 from edgefl_simulation.draws import stream
 from edgefl_simulation.fleet import Fleet
@@ -30,7 +31,7 @@ class Division:
     """How rows are divided.
 
     Attributes:
-        partition: as ``--partition`` has it.
+        partition: the name of a partitioner with what stands behind it, or a partitioner.
         devices: how many; 0: as many as the partition itself says.
         held_out: the share of rows that no device gets, where the data set has no such rows itself.
         local_test: the share of its rows that each device keeps for tests.
@@ -46,9 +47,9 @@ class Division:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, share in (("held-out", self.held_out), ("local-test", self.local_test)):
+        for name, share in (("held_out", self.held_out), ("local_test", self.local_test)):
             if not 0 <= share < 1:
-                raise InvalidSettingError(f"--{name} expects a share from 0 up to but not including 1, got {share}.")
+                raise SettingError(f"{{{name}}} expects a share from 0 up to but not including 1, got {share}.")
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ def _labels(data: DataSet, whole: Dataset, manifest: ModelManifest, label: str) 
     """The class of each row; None: there is none."""
     if label:
         if label not in data.arrays:
-            raise DataError(f"There is no array {label!r} for --label; the data holds {', '.join(data.arrays)}.")
+            raise DataError(
+                f"There is no array {label!r} to take the label from; the data holds {', '.join(data.arrays)}."
+            )
         found = np.asarray(data.arrays[label])
     elif len(manifest.targets) == 1:
         found = np.asarray(whole.columns[-1].data)

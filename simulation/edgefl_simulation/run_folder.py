@@ -21,7 +21,7 @@ import numpy as np
 
 from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
-from edgefl_server.aggregation import StrategyState
+from edgefl_server.aggregation import SettingError, StrategyState
 from edgefl_simulation.plans import Checkpoint
 
 __all__ = ["RunFolder"]
@@ -52,8 +52,8 @@ class RunFolder:
         self._latest = 0.0
         there = (folder / _SETTINGS).exists()
         if there and not resume:
-            raise InvalidSettingError(
-                f"{folder} holds a simulation already.", hint="Go on with it (--resume), or choose another folder."
+            raise SettingError(
+                f"{folder} holds a simulation already.", hint="Go on with it ({resume}), or choose another folder."
             )
         if not there and folder.exists() and any(folder.iterdir()):
             raise InvalidSettingError(

@@ -20,9 +20,9 @@ from edgefl_server.aggregation.schedules import (
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
-from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
+from edgefl_server.aggregation.tasks import Blob, TaskSource, ending_of, named_vectors, task_for, task_id_of
 from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order
-from edgefl_server.aggregation.validation import Expectation, decode_outcome, ending_of, validate
+from edgefl_server.aggregation.validation import Expectation, decode_outcome, validate
 
 __all__ = [
     "FAILED_FOLDS_IN_A_ROW",

@@ -1,17 +1,25 @@
-"""The task for a device: what it is to do, from what, by when. Plain values in, a message out."""
+"""The task for a device: what it is to do, from what, by when; and how it ended. Plain values and messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgefl.wire.messages import Correction, ExtraVector, SectionCodec, Task, Weighting
-from edgefl_server.aggregation.schedules import Assignment
+from edgefl.wire.messages import Correction, ExtraVector, Outcome, OutcomeStatus, Reason, SectionCodec, Task, Weighting
+from edgefl_server.aggregation.schedules import Assignment, AssignmentState
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies.base import Demand
 
-__all__ = ["Blob", "TaskSource", "named_vectors", "task_for", "task_id_of"]
+__all__ = ["Blob", "TaskSource", "ending_of", "named_vectors", "task_for", "task_id_of"]
+
+
+_ENDINGS = {
+    OutcomeStatus.DONE: AssignmentState.DONE,
+    OutcomeStatus.DECLINED: AssignmentState.DECLINED,
+    OutcomeStatus.FAILED: AssignmentState.FAILED,
+}
+_TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
 
 
 @dataclass(frozen=True)
@@ -117,3 +125,15 @@ def task_for(
         model_bytes=source.model.bytes,
         base_weights_bytes=source.base.bytes,
     )
+
+
+def ending_of(outcome: Outcome) -> tuple[AssignmentState, bool]:
+    """Says how a task ended, as `Schedule.settle` is told it.
+
+    Args:
+        outcome: that `validate` has accepted.
+
+    Returns:
+        The state, and whether the device may be ready later.
+    """
+    return _ENDINGS[OutcomeStatus(outcome.status)], outcome.reason in _TEMPORARY

@@ -13,10 +13,9 @@ from edgefl.errors import CodecError, EdgeflError, FormatVersionError, HashMisma
 from edgefl.wire.messages import Elements, Outcome, OutcomeStatus, Reason, Section
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation.limits import ModelLimits
-from edgefl_server.aggregation.schedules import AssignmentState
 from edgefl_server.aggregation.updates import Update
 
-__all__ = ["Expectation", "decode_outcome", "ending_of", "validate", "weight_norm"]
+__all__ = ["Expectation", "decode_outcome", "validate", "weight_norm"]
 
 _MAX_METRICS, _MAX_METRIC_VALUES, _MAX_NAME = 256, 4096, 256
 _MAX_EXAMPLES = 2**53
@@ -24,12 +23,6 @@ _LARGEST_STATISTIC = 1e30
 """A variance has no natural bound; this one keeps the sums finite. What may become of a statistic is narrower."""
 _LARGEST_STATE = 1e60
 """No number of rows brings a float32's sum to it, and no number of devices its sum beyond float64."""
-_ENDINGS = {
-    OutcomeStatus.DONE: AssignmentState.DONE,
-    OutcomeStatus.DECLINED: AssignmentState.DECLINED,
-    OutcomeStatus.FAILED: AssignmentState.FAILED,
-}
-_TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
 
 
 @dataclass(frozen=True)
@@ -125,18 +118,6 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
             Refusal.NORM_EXCEEDED, f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size."
         )
     return Update(outcome.task_id, outcome.num_examples, vectors, metrics=outcome.metrics)
-
-
-def ending_of(outcome: Outcome) -> tuple[AssignmentState, bool]:
-    """Says how a task ended, as `Schedule.settle` is told it.
-
-    Args:
-        outcome: that `validate` has accepted.
-
-    Returns:
-        The state, and whether the device may be ready later.
-    """
-    return _ENDINGS[OutcomeStatus(outcome.status)], outcome.reason in _TEMPORARY
 
 
 def weight_norm(vector: NDArray[np.float32]) -> float:

@@ -27,7 +27,7 @@ def load() -> DataSet:
     if package is None or not package.submodule_search_locations:
         raise DataError(
             "The digits are part of the package scikit-learn, which is not installed.",
-            hint="Install it: pip install scikit-learn (with --no-deps it is enough for its data).",
+            hint="Install it: pip install scikit-learn",
         )
     path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     try:

@@ -75,7 +75,7 @@ class _Worker:
         last = f": {lines[-1]}" if lines else "."
         return RuntimeFailure(
             f"A worker process of the simulation ended with {self._process.returncode}{last}",
-            hint="-9 is often a lack of memory. `--resume` goes on from the last round; fewer --workers take less.",
+            hint="-9 is often a lack of memory, of which fewer workers take less. What has a folder can be resumed.",
         )
 
     def close(self) -> None:

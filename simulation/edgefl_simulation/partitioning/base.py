@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.plugins import Registry
+from edgefl_server.aggregation import SettingError
 from edgefl_simulation.draws import stream
 
 __all__ = ["PARTITIONERS", "Indices", "Partitioner", "Parts", "Rows", "check", "cut_at", "parse", "shuffled"]
@@ -49,7 +50,7 @@ class Rows:
         if self.labels is None:
             raise DataError(
                 f"The partition {title} needs a class for each row, and the data has none.",
-                hint="Name the array that holds them (--label), or take iid.",
+                hint="Say which array holds them (the label), or take iid.",
             )
         return _groups(self.labels)
 
@@ -62,7 +63,7 @@ class Rows:
         if self.owners is None:
             raise DataError(
                 f"The partition {title} needs to know whose each row is, and the data does not say.",
-                hint="Add an array or a column 'id', or name the one that says it (--owner).",
+                hint="Add an array or a column 'id', or say which one it is (the owner).",
             )
         return np.unique(self.owners), _groups(self.owners)
 
@@ -101,7 +102,7 @@ def _check(name: str, entry: Any) -> None:
 
 
 PARTITIONERS: Registry[type[Partitioner]] = Registry("partitioner", "edgefl.partitioners", check=_check)
-"""All partitioners by the name that ``--partition`` takes."""
+"""All partitioners by the name that a partition is asked for by."""
 
 
 def parse(text: str) -> Partitioner:
@@ -201,9 +202,7 @@ def need_devices(devices: int, text: str) -> int:
         InvalidSettingError: nobody said how many.
     """
     if devices < 1:
-        raise InvalidSettingError(
-            f"The partition {text} needs to know how many devices there are.", hint="Give --devices."
-        )
+        raise SettingError(f"The partition {text} needs to know how many devices there are.", hint="Give {devices}.")
     return devices
 
 

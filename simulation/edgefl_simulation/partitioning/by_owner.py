@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
 from edgefl.wire.words import is_name
+from edgefl_server.aggregation import SettingError
 from edgefl_simulation.partitioning.base import PARTITIONERS, Partitioner, Parts, Rows, cut_at, even_sizes, shuffled
 
 __all__ = ["GroupedNaturalId", "NaturalId"]
@@ -36,9 +37,9 @@ class NaturalId(Partitioner):
     def _chosen(self, rows: Rows, devices: int, random: np.random.Generator) -> tuple[NDArray[Any], Parts]:
         owners, groups = rows.people("natural-id")
         if devices > len(owners):
-            raise InvalidSettingError(
+            raise SettingError(
                 f"There are {devices} devices, and the data has {len(owners)} owners.",
-                hint="Leave --devices out: there is one for each owner.",
+                hint="Leave {devices} out: there is one for each owner.",
             )
         if not devices or devices == len(owners):
             return owners, groups
@@ -67,9 +68,9 @@ class GroupedNaturalId(Partitioner):
             )
         count = -(-len(owners) // self.group_size)
         if devices not in (0, count):
-            raise InvalidSettingError(
+            raise SettingError(
                 f"{len(owners)} owners in groups of {self.group_size} make {count} devices, got {devices}.",
-                hint="Leave --devices out.",
+                hint="Leave {devices} out.",
             )
         drawn = cut_at(shuffled(np.arange(len(owners)), random), even_sizes(len(owners), count))
         return [np.sort(np.concatenate([groups[number] for number in own])) for own in drawn]
