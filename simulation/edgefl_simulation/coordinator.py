@@ -46,8 +46,11 @@ from edgefl_simulation.versions import Versions
 
 __all__ = ["Coordinator"]
 
-_LONGEST_WAIT = 30 * 86_400.0
-"""Simulated seconds without anything that happens, after which a run is taken to be stuck."""
+_LONGEST_WAIT = 86_400.0
+"""Simulated seconds without an outcome, or three tasks' longest times, after which a run is taken to be stuck.
+
+A server would wait for ever; here nobody will ever repair a device.
+"""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Coordinator:
         self._version = self._versions.publish(checkpoint.version, self._state)
         self._tasks = CohortTasks(checkpoint.accepted)
         self._look_at = math.inf
+        self._heard = 0.0
         self._line: Iterator[int] = iter(())
         self._accepted: list[_Accepted] = []
         self._ended: dict[str, int] = {}
@@ -159,6 +163,7 @@ class Coordinator:
         self._fold += 1
         self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number)
         self._look_at = math.inf
+        self._heard = self._agenda.now
         self._line = self._new_line()
 
     def _new_line(self) -> Iterator[int]:
@@ -173,13 +178,9 @@ class Coordinator:
         while True:
             if self._hand_out():
                 wait = 1.0
+            self._check_hope()
             if not len(self._agenda) and self._look_at == math.inf:
                 # Devices that failed are asked again after a pause, which only the schedule knows.
-                if wait > _LONGEST_WAIT:
-                    raise RunError(
-                        f"Nothing happens any more in round {self._fold}: no device takes a task.",
-                        hint="; ".join(self._errors) or None,
-                    )
                 self._look_at = self._agenda.now + wait
                 wait *= 2
             arrived = self._agenda.next_before(self._look_at)
@@ -192,6 +193,21 @@ class Coordinator:
                 return self._merge(number, change.standing)
             if change.standing.state is FoldState.FAILED:
                 return self._give_up(number, change.standing)
+
+    def _check_hope(self) -> None:
+        """Makes sure that something comes of the round.
+
+        Raises:
+            RunError: nothing has for so long that nothing will.
+        """
+        longest = max(_LONGEST_WAIT, 3 * self._settings.effective_task_seconds)
+        if self._agenda.now - self._heard > longest:
+            standing = self._tasks.standing
+            raise RunError(
+                f"Round {self._fold} has {standing.done} of {self._settings.target} outcomes, and no further one came "
+                f"for {longest:,.0f} simulated seconds.",
+                hint=f"Devices said: {' / '.join(self._errors)}" if self._errors else "Give it a deadline.",
+            )
 
     def _hand_out(self) -> bool:
         """Gives tasks to devices that wait, as many as there are places; whether there was one."""
@@ -227,7 +243,7 @@ class Coordinator:
         rows = self._plan.fleet.rows(device)
         steps = task.epochs * math.ceil(len(rows) / (task.batch_size or self._plan.manifest.batch_size))
         steps = min(steps, task.max_steps) if task.max_steps else steps
-        takes = self._plan.pace.seconds(self._settings.seed, name, self._cohort, steps)
+        takes = self._plan.pace.seconds(self._settings.seed, task.task_id, device, steps)
         ticket = None
         if takes is not None:
             ticket = self._engine.submit(Job(task, self._version.base, rows, self._plan.minimum_examples))
@@ -253,6 +269,7 @@ class Coordinator:
         concerned = self._tasks.concerned(self._tasks.task_of(flight.device), now)
         change = self._schedule.settle(self._tasks.standing, concerned, state, now, temporary=temporary)
         if worked.update is not None:
+            self._heard = now
             del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
             self._accepted.append(_Accepted(worked.update, flight, change.standing.accepted))
         return change

@@ -14,13 +14,13 @@ __all__ = ["Pace", "Steady"]
 class Pace(Protocol):
     """A rule for how long a device takes."""
 
-    def seconds(self, seed: int, device: str, cohort: int, steps: int) -> float | None:
+    def seconds(self, seed: int, task_id: str, device: int, steps: int) -> float | None:
         """How long after it was asked a device's outcome arrives; None: never.
 
         Args:
             seed: of the run.
-            device: its id.
-            cohort: which it works for.
+            task_id: of its task, for whatever is drawn anew each time.
+            device: its number in the fleet.
             steps: that it is to take.
         """
         ...
@@ -48,8 +48,8 @@ class Steady:
         if not (self.step_seconds >= 0 and self.overhead_seconds >= 0):
             raise InvalidSettingError("A step, and all beside, expect seconds of at least 0.")
 
-    def seconds(self, seed: int, device: str, cohort: int, steps: int) -> float | None:
+    def seconds(self, seed: int, task_id: str, device: int, steps: int) -> float | None:
         """See `Pace`."""
-        if self.drop_out and uniform(seed, "drop-out", cohort, device) < self.drop_out:
+        if self.drop_out and uniform(seed, "drop-out", task_id) < self.drop_out:
             return None
         return self.overhead_seconds + steps * self.step_seconds
