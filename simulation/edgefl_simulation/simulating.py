@@ -270,8 +270,10 @@ def _check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
 
 def _document(wanted: Simulation, settings: RunSettings, model: str) -> dict[str, Any]:
     """All that the results follow from, as plain values, but for the data itself."""
-    division = asdict(replace(wanted.division, partition=""))
+    division, run = asdict(replace(wanted.division, partition="")), settings.to_json()
     return {
+        **run,
+        "cohort": run["target"],
         "model": model,
         **division,
         "partition": str(wanted.division.partition),
@@ -281,7 +283,6 @@ def _document(wanted: Simulation, settings: RunSettings, model: str) -> dict[str
         "evaluate_every": wanted.evaluate_every,
         "evaluate_devices": wanted.evaluate_devices,
         "until": dict(wanted.until),
-        "run": settings.to_json(),
     }
 
 

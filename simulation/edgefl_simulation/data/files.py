@@ -29,6 +29,8 @@ def from_file(path: Path, owner: str) -> DataSet:
     Raises:
         DataError: it is none of these, cannot be read, or its arrays differ in their number of rows.
     """
+    if not path.exists():
+        raise DataError(f"Expected {_KINDS} as data, got {str(path)!r}: there is no such file or folder.")
     try:
         if path.is_dir():
             return from_arrays(_read_folder(path), owner, str(path))
@@ -39,8 +41,7 @@ def from_file(path: Path, owner: str) -> DataSet:
             return from_arrays(_read_csv(path, owner), owner, str(path))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"Cannot read the data {path}: {error}.", hint=f"Expected {_KINDS}.") from error
-    found = "a file of another kind" if path.exists() else "no such file or folder"
-    raise DataError(f"Expected {_KINDS} as data, got {str(path)!r}: {found}.")
+    raise DataError(f"Expected {_KINDS} as data, got {str(path)!r}: a file of another kind.")
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]], owner: str, origin: str) -> DataSet:
