@@ -22,6 +22,9 @@ PEERS_STAMP := $(PEERS)/.made-from-$(shell cat benchmarks/peers-constraints.txt 
 
 ONE_HALF := $(addprefix tests/converters/,blame building cli exporting flatbuffer training_step)
 
+# Where this is set, each of the hundreds of processes that the tests start would compile edgefl anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-slow test-network coverage strategies lint bench bench-peers bench-arm dist messages clean
 
 help: ## Say what each target does

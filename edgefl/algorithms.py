@@ -16,6 +16,7 @@ __all__ = [
     "algorithm",
     "check_plain_sgd",
     "check_supports",
+    "conversion_hint",
     "correcting",
     "supported",
 ]
@@ -26,7 +27,7 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What an algorithm needs; without anything: plain training and a delta, which every device and file can do.
+    """Says what an algorithm needs; without anything it is plain training, which every device and file can do.
 
     Attributes:
         name: what ``--algorithm`` calls it.
@@ -56,12 +57,12 @@ class Algorithm:
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """What a task names beside the weights, and its device may fetch."""
+        """The vectors that a task names beside the weights, and that its device may fetch."""
         return (CONTROL,) if self.correction is Correction.SCAFFOLD else ()
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """Of an outcome; ``statistics`` only where the layout has some."""
+        """The sections of an outcome; ``statistics`` only where the layout has some."""
         return ("gradient",) if self.gradient else ("delta", "statistics", *self.vectors)
 
     def is_possible(self, manifest: ModelManifest) -> bool:
@@ -89,7 +90,7 @@ _ALGORITHMS = {
     )
 }
 ALGORITHMS = tuple(_ALGORITHMS)
-"""What ``edgefl convert --algorithm`` takes: the algorithms that need more of a model file than plain training."""
+"""The algorithms that need more of a model file than plain training; a model is converted for one of them, or none."""
 
 _INERT = {
     "momentum": (0, None),
@@ -119,6 +120,11 @@ def supported(manifest: ModelManifest) -> tuple[str, ...]:
     return tuple(name for name in ALGORITHMS if _complaint(manifest, name) is None)
 
 
+def conversion_hint(*names: str) -> str:
+    """Names the commands that bring into a model's file what one of some algorithms needs of it."""
+    return f"Convert the model again: {' or '.join(f'edgefl convert --algorithm {name}' for name in names)}."
+
+
 def check_supports(manifest: ModelManifest, name: str) -> None:
     """Whether a model file can take part in an algorithm.
 
@@ -137,9 +143,7 @@ def check_supports(manifest: ModelManifest, name: str) -> None:
 def _complaint(manifest: ModelManifest, name: str) -> InvalidSettingError | None:
     needs = algorithm(name)
     if not needs.is_possible(manifest):
-        return InvalidSettingError(
-            f"The model file was not made for {name}.", hint=f"Convert it with --algorithm {name}."
-        )
+        return InvalidSettingError(f"The model file was not made for {name}.", hint=conversion_hint(name))
     try:
         if needs.plain_sgd:
             check_plain_sgd(manifest.optimizer)

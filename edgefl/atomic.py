@@ -51,7 +51,7 @@ def write_bytes(
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = False, mode: int | None = None) -> None:
-    """Like `write_bytes`, for UTF-8 text."""
+    """Does what `write_bytes` does, with UTF-8 text."""
     write_bytes(path, text.encode(), durable=durable, mode=mode)
 
 

@@ -1,4 +1,4 @@
-"""What a device can do, as it says itself, and whether that suffices for a task.
+"""Decides whether what a device says that it can do suffices for a task.
 
 A device says what it can do when it enrols (docs/protocol.md). Whatever it does not say, or says in another form,
 restricts nothing: it then gets every task, and declines those that it does not know.
@@ -16,11 +16,11 @@ from edgefl.wire.messages import PROTOCOL_VERSION, Task
 __all__ = ["lacks", "least_memory"]
 
 _VECTORS = 3
-"""Of the model's size: the received weights, the interpreter's, and the delta."""
+"""Vectors of the model's size: the received weights, the interpreter's, and the delta."""
 
 
 def lacks(capabilities: Mapping[str, Any], task: Task, target: str = ALL) -> str | None:
-    """What a device lacks to do a task, as the end of a sentence that begins with the device; None: nothing.
+    """Says what a device lacks to do a task, as the end of a sentence that begins with the device; None: nothing.
 
     Args:
         capabilities: what it says about itself, which may be anything that JSON can say.

@@ -53,19 +53,19 @@ def public_key_info(certificate: bytes) -> bytes:
 
 
 def _content(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """Where the content of a sequence begins and ends."""
+    """Finds where the content of a sequence begins and ends."""
     if data[start] != _SEQUENCE:
         raise ValueError("no sequence")
     return _bounds(data, start, end)
 
 
 def _next(data: bytes, start: int, end: int) -> int:
-    """Where the element after this one begins."""
+    """Finds where the element after this one begins."""
     return _bounds(data, start, end)[1]
 
 
 def _bounds(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """Where the content of an element begins and ends: a byte of type, then the length (X.690, section 8.1.3)."""
+    """Finds the content of an element: after a byte of type and the length (X.690, section 8.1.3)."""
     first, content = data[start + 1], start + 2
     if first < 0x80:
         length = first

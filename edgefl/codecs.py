@@ -1,4 +1,4 @@
-"""How a vector of float32 becomes bytes on the wire, by name; others come from entry points ``edgefl.codecs``."""
+"""Codecs by name: each writes a vector of float32 as bytes. Others come from entry points ``edgefl.codecs``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import CodecError
+from edgefl.errors import CodecError, first_line
 from edgefl.plugins import Registry
 
-__all__ = ["CODECS", "Codec", "codec", "codec_names", "register"]
+__all__ = ["CODECS", "Codec", "codec", "codec_names", "decoded", "encoded", "register"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,45 @@ def codec(name: str) -> Codec:
         CodecError: there is none.
     """
     return CODECS.get(name)
+
+
+def encoded(name: str, vector: NDArray[np.float32]) -> bytes:
+    """Encodes a vector of shape ``[n]`` with a codec.
+
+    Raises:
+        CodecError: there is none of that name, it fails, or what it returns are no bytes.
+    """
+    try:
+        data = codec(name).encode(vector)
+    except (CodecError, MemoryError):
+        raise
+    except Exception as error:  # a codec may come from outside
+        raise CodecError(
+            f"Codec {name!r} cannot encode {vector.size} elements: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if not isinstance(data, bytes):
+        raise CodecError(f"Codec {name!r} expects to encode to bytes, got {type(data).__name__}.")
+    return data
+
+
+def decoded(name: str, data: bytes | memoryview, size: int) -> NDArray[np.float32]:
+    """The float32 vector of shape ``[size]`` that a codec makes of bytes, possibly read-only.
+
+    Raises:
+        CodecError: there is none of that name, it fails, whatever the bytes are, or it returns something else.
+    """
+    try:
+        vector = codec(name).decode(data, size)
+    except (CodecError, MemoryError):
+        raise
+    except Exception as error:  # a codec may come from outside, and the bytes do
+        raise CodecError(
+            f"Codec {name!r} cannot decode {len(data)} bytes: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.shape != (size,):
+        got = f"{vector.dtype} of shape {vector.shape}" if isinstance(vector, np.ndarray) else type(vector).__name__
+        raise CodecError(f"Codec {name!r} expects to decode to float32 of shape ({size},), got {got}.")
+    return vector
 
 
 def codec_names() -> tuple[str, ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from edgefl.errors import InvalidSettingError
+from edgefl.wire.words import is_hash
 
 __all__ = ["SHORTEST_TOKEN", "check_pin", "check_public_key_pin", "check_token"]
 
 SHORTEST_TOKEN = 12
 """Characters of an operator's token: fewer can be guessed."""
 _TOKEN = re.compile(r"[!-~]+")
-_PIN = re.compile("[0-9a-f]{64}")
 _KEY_PIN = re.compile("sha256/{1,2}([A-Za-z0-9+/]{43}=)")
 """libcurl writes two slashes, OkHttp one."""
 
@@ -45,7 +45,7 @@ def check_pin(pin: str, source: str, *, hint: str | None = None) -> str:
         InvalidSettingError: it is none.
     """
     digits = re.sub("^sha256:|:", "", pin.strip().lower())
-    if not _PIN.fullmatch(digits):
+    if not is_hash(digits):
         raise InvalidSettingError(
             f"Expected a certificate pin of 64 hexadecimal digits in {source}, got {pin!r:.100}.", hint=hint
         )

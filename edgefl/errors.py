@@ -66,9 +66,19 @@ class InvalidSettingError(EdgeflError):
 
 
 class ModelError(EdgeflError):
-    """What was given is not a Keras model that can be trained: not Keras, not compiled, loss does not fit."""
+    """A model that cannot be trained: it is not one of Keras, is not compiled, or its loss does not fit.
+
+    Args:
+        message: one line, what was expected and what was got.
+        hint: what to do about it.
+        layer: name of the Keras layer that is to blame, where it is known.
+    """
 
     exit_code = 10
+
+    def __init__(self, message: str, *, hint: str | None = None, layer: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.layer = layer
 
 
 class UnsupportedModelError(ModelError):
@@ -86,15 +96,24 @@ class UnsupportedModelError(ModelError):
     def __init__(
         self, message: str, *, hint: str | None = None, layer: str | None = None, ops: Sequence[str] = ()
     ) -> None:
-        super().__init__(message, hint=hint)
-        self.layer = layer
+        super().__init__(message, hint=hint, layer=layer)
         self.ops = tuple(ops)
 
 
 class VerificationError(EdgeflError):
-    """The converted model does not compute what Keras computes."""
+    """The converted model does not compute what Keras computes.
+
+    Args:
+        message: one line, what differs.
+        hint: what to do about it.
+        layer: name of the Keras layer to look at, where it is known.
+    """
 
     exit_code = 12
+
+    def __init__(self, message: str, *, hint: str | None = None, layer: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.layer = layer
 
 
 class ModelFileError(EdgeflError):
@@ -217,7 +236,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAMING = re.compile(
     r"^(Exception encountered when calling|in user code|File \"|Call arguments received|Arguments received)"
 )
-"""How the lines begin that Keras and TensorFlow put around a cause."""
+"""The beginnings of lines that Keras and TensorFlow put around a cause."""
 _LONGEST = 300
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

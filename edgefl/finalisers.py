@@ -1,4 +1,4 @@
-"""From the summed states of a metric to its value: what Keras computes in ``Metric.result``, in numpy.
+"""Turns the summed states of a metric into its value: what Keras computes in ``Metric.result``, in numpy.
 
 A state is the sum of what each batch contributed. It travels flat, so shapes are said by a metric's settings.
 """
@@ -16,7 +16,7 @@ __all__ = ["FINALISERS"]
 Array = NDArray[Any]
 Settings = Mapping[str, Any]
 _EPSILON = 1e-7
-"""What Keras adds to denominators."""
+"""Keras adds it to denominators."""
 
 
 def _quotient(numerator: Any, denominator: Any) -> Array:
@@ -48,7 +48,7 @@ def _share(states: Sequence[Array], settings: Settings) -> float:
 
 
 def _rates(states: Sequence[Array]) -> dict[str, Array]:
-    """From counts at each threshold."""
+    """Computes it from counts at each threshold."""
     true_positives, false_positives, true_negatives, false_negatives = states
     return {
         "precision": _quotient(true_positives, true_positives + false_positives),
@@ -156,5 +156,5 @@ FINALISERS: dict[str, Callable[[Sequence[Array], Settings], float]] = {
     "share": _share,
     "sum": _sum,
 }
-"""By the name that a manifest gives. Each takes summed states in the manifest's order, and the metric's settings;
+"""The finalisers by their names in a manifest. Each takes summed states in its order, and the metric's settings;
 raises ValueError or KeyError where they do not fit each other."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 __all__ = ["canonical_json", "new_sha256", "sha256", "weights_hash"]
 
 _OWN_MODULES = ("_sha2", "_sha256")
-"""Where Python has a SHA-256 of its own: from 3.12 on, and before."""
+"""The modules in which Python has a SHA-256 of its own: from 3.12 on, and before."""
 
 
 def new_sha256() -> Any:

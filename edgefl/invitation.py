@@ -1,4 +1,4 @@
-"""What an operator gives to a device's owner: one line that holds address, population, token and pins."""
+"""Invitations from operators to devices' owners: one line that holds address, population, token and pins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Invitation"]
 
 @dataclass(frozen=True)
 class Invitation:
-    """Where to take part, and the right to.
+    """Says where to take part, and gives the right to.
 
     Attributes:
         server: URL.
@@ -49,10 +49,11 @@ class Invitation:
         try:
             document = json.loads(base64.urlsafe_b64decode(compact + "=" * (-len(compact) % 4)))
             server, population, token = (document[name] for name in ("server", "population", "token"))
-            pins = [document.get(name) or None for name in ("certificate_pin", "public_key_pin")]
-            if all(isinstance(field, str) and field for field in (server, population, token, *filter(None, pins))):
-                return cls(server, population, token, *pins)
-        except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
+            pins = [document.get(name) for name in ("certificate_pin", "public_key_pin")]
+            given = (server, population, token, *(pin for pin in pins if pin not in (None, "")))
+            if all(isinstance(field, str) and field for field in given):
+                return cls(server, population, token, *(pin or None for pin in pins))
+        except (binascii.Error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # whatever it is instead, it is said below in the same words
         raise InvalidSettingError(
             f"Expected an invitation as `edgefl server invite` prints it, got {len(compact)} other characters.",

@@ -1,4 +1,4 @@
-"""Where each parameter lies in the one flat vector that is trained, sent and merged."""
+"""The layout: where each parameter lies in the one flat vector that is trained, sent and merged."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class ParameterLayout:
 
     @cached_property
     def offsets(self) -> dict[str, int]:
-        """Where each parameter starts, in elements."""
+        """The elements at which the parameters start."""
         offsets, offset = {}, 0
         for parameter in self.parameters:
             offsets[parameter.name] = offset

@@ -1,4 +1,4 @@
-"""What a model file says about itself: the JSON that lies inside it (docs/model-file.md)."""
+"""The manifest, in which a model file describes itself: the JSON that lies inside it (docs/model-file.md)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Target:
-    """What the model is trained towards, one per output.
+    """Values that the model is trained towards, one kind per output.
 
     Attributes:
         name: the input of ``train`` and ``evaluate`` that takes it.

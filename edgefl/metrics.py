@@ -1,4 +1,4 @@
-"""From the summed states of metrics, of one device or of a whole fleet, to their values."""
+"""Turns the summed states of metrics, of one device or of a whole fleet, into their values."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ VERBS = {
 }
 
 MEASURING = Part("edgefl_device_runtime.measuring", "device")
-"""What runs a model file on the installed interpreters to measure it."""
+"""The part that runs a model file on the installed interpreters to measure it."""
 
 FACADE = {
     "convert": Part("edgefl_converters", "convert"),
@@ -83,7 +83,7 @@ def load(part: Part) -> ModuleType:
 
 @contextlib.contextmanager
 def needing(part: Part) -> Iterator[None]:
-    """Around whatever may import what a part needs: also a verb that imports when it is used.
+    """Names the install line around what may import what is not installed: also a verb imports when it is used.
 
     Raises:
         MissingDependencyError: a package is not installed; the hint is the line that installs it.

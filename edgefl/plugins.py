@@ -1,4 +1,4 @@
-"""What has a name and can be added from outside: strategies, codecs, schedules, passes.
+"""Registries of what has a name and can be added from outside: strategies, codecs, schedules, passes.
 
 Each kind has a `Registry`. edgefl's own entries are registered when their modules are imported; others come from
 entry points of installed distributions (https://packaging.python.org/specifications/entry-points/), which are looked
@@ -106,7 +106,7 @@ class Registry(Generic[T]):
     def nearest(self, name: str) -> str | None:
         """A hint for somebody who asked for a name that is not there; None where nothing is near."""
         near = difflib.get_close_matches(name.lower()[:80], self.names())
-        return f"Do you mean {' or '.join(near)}?" if near else None
+        return f"Did you mean {' or '.join(near)}?" if near else None
 
     def _search(self) -> None:
         with self._searching:

@@ -17,10 +17,21 @@ import hypothesis
 import pytest
 
 from edgefl_device_runtime.training import RUNTIMES
+from processor_time import ProcessorTime
 
 # No test may depend on how fast the machine is, nor on chance.
 hypothesis.settings.register_profile("edgefl", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("edgefl")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--processor-time", action="store_true", help="say which tests took most of the processors")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--processor-time"):
+        config.pluginmanager.register(ProcessorTime())
+
 
 MODELS = (
     *("mlp", "wide", "mlp_adam", "cnn", "conv1d", "dropout", "batch_norm", "batch_norm_first", "frozen", "two_inputs"),

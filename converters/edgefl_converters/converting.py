@@ -22,8 +22,8 @@ from edgefl_converters.results import ConversionResult
 from edgefl_converters.settings.input_shapes import InputShape
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.selection import fine_tuned
-from edgefl_converters.training_step.specification import specify
-from edgefl_converters.verification.agreement import check_agreement
+from edgefl_converters.training_step.specification import Specification, specify
+from edgefl_converters.verification.agreement import check_agreement, compare
 from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import VerificationReport
@@ -59,22 +59,22 @@ def convert(
     require_convertible(loaded)
     require_fitting_loss(loaded)
     with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
-        built, report = _checked(wanted, batch_size, options, verify, tell, on_layers)
+        specification = specify(wanted, batch_size=batch_size, options=options)
+        built, report = _checked(specification, verify, tell, on_layers)
     _write(path, built.data, report)
     return ConversionResult(path, built.manifest, report)
 
 
 def _checked(
-    loaded: Any,
-    batch_size: int,
-    options: Options,
+    specification: Specification,
     verify: bool,
     tell: Callable[[str], None],
     on_layers: Callable[[dict[str, Any]], None] | None,
 ) -> tuple[BuiltModel, dict[str, Any]]:
     """Builds a file, and trains it beside Keras if it is to be verified."""
     tell("tracing and converting")
-    built = build_or_blame(loaded, batch_size, options, on_layers)
+    options = specification.options
+    built = build_or_blame(specification, on_layers)
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
@@ -87,17 +87,16 @@ def _checked(
         names = ", ".join(f"{each.name} {each.version}" for each in runtimes_for(options.target)) or "no runtime"
         tell(f"training beside Keras on {names}")
         try:
-            verification = check_agreement(loaded, built.float32)
+            verification = compare(specification, built.float32)
             _require(verification, built)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
             raise with_smallest_layer(
-                error, loaded, lambda small: _verification_error(small, batch_size, options)
+                error, specification.model, lambda small: _verification_error(small, specification.batch_size, options)
             ) from error
         report["verification"] = verification.as_json()
         report["evidence"] = report["verification"].pop("evidence")
         if options.quantize_frozen is not None:
-            specification = specify(loaded, batch_size=batch_size, options=options)
             costs = storage_cost(specification, built.manifest, built.float32, built.data)
             report["quantize_frozen"] = {
                 "storage": options.quantize_frozen,
@@ -133,18 +132,19 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
         if built.manifest.micro_batch is not None:
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Convert without --micro-batch: if that agrees, something in the model looks "
+                hint="Nothing was written. Convert without `micro_batch`: if that agrees, something in the model looks "
                 "at several rows at once, such as a loss that a layer adds (add_loss) or a statistic over the batch, "
                 "and cannot be computed in parts.",
             ) from error
-        layer = _layer(failed.first_failure.name, built) if failed.first_failure else None
-        if layer is None:
+        maker = _maker(failed.first_failure.name, built) if failed.first_failure else None
+        if maker is None:
             raise
-        lowered = ", ".join(built.layers[layer].lowered) or "none"
+        lowered = ", ".join(built.layers[maker].lowered) or "none"
         raise VerificationError(
             error.message,
-            hint=f"Nothing was written. Look at {layer} and what follows it (lowered ops there: {lowered}): please "
+            hint=f"Nothing was written. Look at {maker} and what follows it (lowered ops there: {lowered}): please "
             "report the model, and replace that layer until then.",
+            layer=built.layers[maker].layer,
         ) from error
 
 
@@ -152,15 +152,13 @@ def _of_padding(comparison: Comparison) -> bool:
     return comparison.kind in ("partial batch", "evaluate") or comparison.name.startswith("partial ")
 
 
-def _layer(name: str, built: BuiltModel) -> str | None:
+def _maker(name: str, built: BuiltModel) -> str | None:
     """The layer that a parameter or one of its slots belongs to, as the report calls it."""
     own = name.removeprefix("optimizer/")
     for parameter, path in built.paths.items():
         if f"{own}/".startswith(f"{parameter}/"):
-            layers = path.split("/")[:-1]
-            return next(
-                (maker for maker in built.layers for each in layers if maker.startswith(f"layer {each!r} ")), None
-            )
+            around = path.split("/")[:-1]
+            return next((maker for maker, each in built.layers.items() if each.layer in around), None)
     return None
 
 
@@ -176,7 +174,7 @@ def _write(path: Path, data: bytes, report: Mapping[str, Any]) -> None:
 
 
 def report_path(path: str | os.PathLike[str]) -> Path:
-    """Where the report of a model file lies: beside it."""
+    """Returns where the report of a model file lies: beside it."""
     path = Path(path)
     return path.with_name(f"{path.name}.report.json")
 
@@ -192,7 +190,7 @@ def _check_destination(path: Path, model: Any) -> None:
     if report_path(path).is_dir():
         raise InvalidSettingError(
             f"{report_path(path)} is a folder, the report is to be written there.",
-            hint="Remove it or choose another -o.",
+            hint="Remove it or choose another `out`.",
         )
     try:
         with tempfile.TemporaryFile(dir=path.parent) as probe:

@@ -1,4 +1,4 @@
-"""What each layer of a Keras model would become, without a file and without verification."""
+"""Says what each layer of a Keras model would become, without a file and without verification."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.settings.input_shapes import InputShape
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.selection import fine_tuned
+from edgefl_converters.training_step.specification import specify
 
 __all__ = ["explain"]
 
@@ -34,4 +35,5 @@ def explain(
     require_convertible(loaded)
     require_fitting_loss(loaded)
     with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
-        return as_json(build_or_blame(wanted, batch_size, options, on_layers).layers)
+        specification = specify(wanted, batch_size=batch_size, options=options)
+        return as_json(build_or_blame(specification, on_layers).layers)

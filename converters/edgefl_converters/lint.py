@@ -1,4 +1,4 @@
-"""What can be said about a model file without running it: will every runtime load it, is every variable initialised?"""
+"""Looks at a model file without running it: will every runtime load it, is every variable initialised?"""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def require_clean(data: bytes, manifest: ModelManifest, makers: Makers | None = 
 
 
 def _way_out(data: bytes, target: str) -> str:
-    """What to do about ops that a target does not know: a target that does, or another layer."""
+    """Says what to do about ops that a target does not know: a target that does, or another layer."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     graph = _Graph(schema.ModelT.InitFromPackedBuf(data, 0), schema)
@@ -115,7 +115,7 @@ def _way_out(data: bytes, target: str) -> str:
     replace = "Write what the layer does with other ops: other types or fewer dimensions, as the op's versions tell"
     if not fitting:
         return f"{replace}."
-    return f"If every device runs {fitting[0].runtime}, convert with --target {fitting[0].name}. {replace}."
+    return f"If every device runs {fitting[0].runtime}, convert with `target={fitting[0].name!r}`. {replace}."
 
 
 class _Graph:

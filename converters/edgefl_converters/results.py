@@ -1,4 +1,4 @@
-"""What the converter's functions return."""
+"""Holds what the converter's functions return."""
 
 from __future__ import annotations
 

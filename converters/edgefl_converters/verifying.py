@@ -1,4 +1,4 @@
-"""Whether a model file is the one that a Keras model converts to: intact, of the same layout, training the same."""
+"""Tells whether a model file is what a Keras model converts to: intact, of the same layout, training the same."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import numpy as np
 from edgefl.errors import InvalidSettingError, ModelError, VerificationError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
-from edgefl_converters.building.building import build
+from edgefl_converters.building.building import build_specified
 from edgefl_converters.lint import require_clean
 from edgefl_converters.models.loading import compile_model, load_source
-from edgefl_converters.models.naming import stable_names
-from edgefl_converters.settings.options import Options, options_of
+from edgefl_converters.settings.options import options_of
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.training_step.specification import Specification, specify
-from edgefl_converters.verification.agreement import check_agreement
+from edgefl_converters.verification.agreement import compare
 from edgefl_converters.verification.report import VerificationReport
 
 __all__ = ["verify"]
@@ -36,21 +35,21 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
     options = options_of(manifest)
     try:
         with fine_tuned(model, options.fine_tuning, own=model is not against) as wanted:
-            return _verify(source, wanted, options, same_weights=same_weights_every_time)
+            specification = specify(wanted, batch_size=manifest.batch_size, options=options)
+            return _verify(source, specification, same_weights=same_weights_every_time)
     except InvalidSettingError as error:
         raise _made_from_another(source, error.message) from error
 
 
-def _verify(source: ModelFile, model: keras.Model, options: Options, *, same_weights: bool) -> VerificationReport:
+def _verify(source: ModelFile, specification: Specification, *, same_weights: bool) -> VerificationReport:
     manifest = source.manifest
-    specification = specify(model, batch_size=manifest.batch_size, options=options)
     differences = list(_differences(specification, manifest))
     if same_weights and not differences:
-        differences = list(_other_weights(model, source))
+        differences = list(_other_weights(specification, source))
     if differences:
         more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
         raise _made_from_another(source, f"{differences[0]}{more}.")
-    report = check_agreement(model, _in_float32(source, model, options))
+    report = compare(specification, _in_float32(source, specification))
     try:
         report.require()
     except VerificationError as error:
@@ -60,11 +59,11 @@ def _verify(source: ModelFile, model: keras.Model, options: Options, *, same_wei
     return report
 
 
-def _in_float32(source: ModelFile, model: keras.Model, options: Options) -> bytes:
+def _in_float32(source: ModelFile, specification: Specification) -> bytes:
     """The file as it computes with frozen weights in float32: what can be compared with Keras to the last digits."""
-    if options.quantize_frozen is None:
+    if specification.options.quantize_frozen is None:
         return bytes(source.data)
-    built = build(model, batch_size=source.manifest.batch_size, options=options)
+    built = build_specified(specification)
     if built.manifest.graph_hash != source.manifest.graph_hash:
         raise _made_from_another(source, "its frozen weights are others, or another edgefl stored them.")
     return built.float32
@@ -93,7 +92,6 @@ def _compile_as_converted(model: keras.Model, manifest: ModelManifest) -> None:
 
 
 def _differences(specification: Specification, manifest: ModelManifest) -> Iterator[str]:
-    model = specification.model
     optimizer = (manifest.optimizer or {}).get("class_name")
     if optimizer != type(specification.optimizer).__name__:
         yield f"it trains with {optimizer}, the model with {type(specification.optimizer).__name__}"
@@ -111,7 +109,7 @@ def _differences(specification: Specification, manifest: ModelManifest) -> Itera
         if given.get(port.name, (port.dtype, port.shape)) != (port.dtype, port.shape):
             dtype, shape = given[port.name]
             yield f"its {port.name!r} is {dtype} {shape}, the model's {port.dtype} {port.shape}"
-    names = dict(zip(stable_names(model), model.variables, strict=True))
+    names = specification.named.variables
     for parameter in manifest.parameters:
         if parameter.name not in names:
             yield f"it has a parameter {parameter.name!r}, the model has none"
@@ -121,7 +119,7 @@ def _differences(specification: Specification, manifest: ModelManifest) -> Itera
                 f"the model's {tuple(names[parameter.name].shape)}"
             )
     weights = {parameter.name for parameter in manifest.parameters if parameter.role == "weight"}
-    trainable = {id(variable) for variable in model.trainable_variables}
+    trainable = {id(variable) for variable in specification.model.trainable_variables}
     for name, variable in names.items():
         if id(variable) in trainable and name not in weights:
             yield f"the model trains {name!r}, the file does not"
@@ -129,8 +127,8 @@ def _differences(specification: Specification, manifest: ModelManifest) -> Itera
             yield f"the file trains {name!r}, the model does not"
 
 
-def _other_weights(model: keras.Model, source: ModelFile) -> Iterator[str]:
-    names = dict(zip(stable_names(model), model.variables, strict=True))
+def _other_weights(specification: Specification, source: ModelFile) -> Iterator[str]:
+    names = specification.named.variables
     for parameter in source.manifest.parameters:
         distance = float(np.max(np.abs(np.asarray(names[parameter.name]) - source.initial_value(parameter)), initial=0))
         if distance != 0:

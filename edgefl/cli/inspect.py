@@ -112,5 +112,5 @@ def _class_name(serialised: Any) -> Any:
 
 
 def _measured(file: Path, manifest: ModelManifest) -> list[dict[str, Any]]:
-    """What each installed interpreter makes of the file; empty if none is installed."""
+    """Measures what each installed interpreter makes of the file; empty if none is installed."""
     return [asdict(each) for each in load(MEASURING).measure(file, manifest)]

@@ -1,4 +1,4 @@
-"""What ``edgefl inspect`` prints for people: one screen for a small model."""
+"""Words what ``edgefl inspect`` prints for people: one screen for a small model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["as_text"]
 
 _FREQUENT = 4
-"""How many of a signature's ops the table names; JSON has all."""
+"""So many of a signature's ops are named in the table; JSON has all."""
 
 
 def as_text(file: str, result: Mapping[str, Any]) -> str:
@@ -50,7 +50,7 @@ def _frozen(count: int) -> str:
 
 
 def _choices(result: Mapping[str, Any]) -> list[str]:
-    """How it was chosen what is trained, and what else the file can do; nothing for a file as plain as can be."""
+    """Says how it was chosen what is trained, and what else the file can do; nothing for a plain file."""
     chosen = ", ".join(f"{name} {_plain(value)}" for name, value in result["fine_tuning"].items())
     lines = [f"  made with {chosen}"] if chosen else []
     return lines + ([f"  supports {', '.join(result['algorithms'])}"] if result["algorithms"] else [])

@@ -20,7 +20,7 @@ from edgefl.version import __version__
 __all__ = ["main"]
 
 _INTERRUPTED = 130
-"""As a shell says it of what SIGINT has ended."""
+"""The exit code that a shell gives to what SIGINT has ended."""
 
 app = typer.Typer(
     name="edgefl",
@@ -82,7 +82,7 @@ class _Interruption:
         self.happened = False
 
     def expect(self) -> None:
-        """From now on, Ctrl-C is a ``KeyboardInterrupt``."""
+        """Lets Ctrl-C be a ``KeyboardInterrupt`` from now on."""
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._note)
 

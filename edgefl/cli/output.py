@@ -1,4 +1,4 @@
-"""How verbs print a result: for people, or as one JSON document (``--format json``)."""
+"""Prints the result of a verb: for people, or as one JSON document (``--format json``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -38,7 +38,8 @@ def emit(result: Any, chosen: Format, text: Callable[[], str]) -> None:
         StorageError: standard output cannot be written.
     """
     try:
-        print(json.dumps(result, indent=2) if chosen is Format.json else text(), flush=True)  # noqa: T201 - the one place
+        shown = json.dumps(result, indent=2) if chosen is Format.json else _shown(text(), sys.stdout)
+        print(shown, flush=True)  # noqa: T201 - the one place
     except OSError as error:
         sys.stdout = None  # what is left in its buffer would be tried again at the end of the process
         if isinstance(error, BrokenPipeError):
@@ -53,7 +54,17 @@ def progress(message: str) -> None:
     """
     if sys.stderr is not None:  # where it was closed at the start, and print would take standard output
         with contextlib.suppress(OSError, ValueError):
-            print(message, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints progress
+            print(_shown(message, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the one place
+
+
+def _shown(text: str, stream: TextIO | None) -> str:
+    """A text as a terminal may get it: names in a model file, or what a server answers, are somebody else's words.
+
+    Nothing in it controls the terminal, and what the stream's encoding lacks becomes a question mark.
+    """
+    plain = "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return plain.encode(encoding, "replace").decode(encoding)
 
 
 def end_output() -> None:

@@ -1,4 +1,4 @@
-"""How much a signature computes: floating-point operations counted from the shapes in the file.
+"""Counts the floating-point operations of a signature from the shapes in the file.
 
 The formula, for one call; a multiplication and an addition are two operations:
 

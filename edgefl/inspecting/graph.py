@@ -94,7 +94,7 @@ class Graph:
                 seen |= new
 
     def count(self, signature: str) -> dict[str, int]:
-        """How often a signature has each op, the most frequent first; a loop's body counts once."""
+        """Counts how often a signature has each op, the most frequent first; a loop's body counts once."""
         return dict(Counter(each.name for _, each in self.reached(self.signatures[signature])).most_common())
 
     def initialisers(self) -> set[int]:

@@ -1,4 +1,4 @@
-"""What the bytes of a model file are for."""
+"""Says what the bytes of a model file are for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every message has in common: identifier, protocol version, and reading bytes that cannot be trusted."""
+"""The frame that all messages have: identifier, protocol version, and reading bytes that cannot be trusted."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def text(value: bytes | None) -> str:
 
 
 class Budget:
-    """How much may be read out of one message in all.
+    """Bounds how much may be read out of one message in all.
 
     Offsets of a hostile message may all lead to one large text or vector, so that a few kilobytes would unfold into
     gigabytes. The parts of an honest message do not overlap, but for short texts that a writer may share.
@@ -136,7 +136,7 @@ class Budget:
             raise ValueError("its parts overlap")
 
     def text(self, value: bytes | None) -> str:
-        """Like `text`, counted."""
+        """Reads a required text, and counts it."""
         self.spend(len(value or b""))
         return text(value)
 

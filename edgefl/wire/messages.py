@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgefl.wire.framing import PROTOCOL_VERSION
 from edgefl.wire.outcome import MetricState, Outcome
 from edgefl.wire.sections import Section
-from edgefl.wire.task import ExtraVector, SectionCodec, Task
+from edgefl.wire.task import MOST_OUTSTANDING, ExtraVector, SectionCodec, Task
 from edgefl.wire.vocabulary import (
     BatchPolicy,
     Correction,
@@ -20,6 +20,7 @@ from edgefl.wire.vocabulary import (
 __all__ = [
     "CONTENT_TYPE",
     "CONTROL_TYPE",
+    "MOST_OUTSTANDING",
     "PROTOCOL_VERSION",
     "BatchPolicy",
     "Correction",
@@ -38,6 +39,6 @@ __all__ = [
 ]
 
 CONTENT_TYPE = "application/vnd.edgefl.message"
-"""Of a Task or an Outcome."""
+"""The content type of a Task or an Outcome."""
 CONTROL_TYPE = "application/vnd.edgefl+json"
-"""Of every JSON answer to a device and of every error: what lacks it was not said by an edgefl server."""
+"""The content type of JSON answers to a device and of errors: without it, an answer is not one of an edgefl server."""

@@ -1,4 +1,4 @@
-"""What a device answers to a task (messages.fbs, docs/protocol.md)."""
+"""The Outcome: a device's answer to a task (messages.fbs, docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MetricState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a device answers to a task.
+    """A device's answer to a task.
 
     Attributes:
         task_id: the task's.

@@ -1,4 +1,4 @@
-"""Why a server does not do what it was asked: the codes of docs/protocol.md, which programs read."""
+"""The codes by which programs read why a server refuses something (docs/protocol.md)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.codecs import codec
+from edgefl.codecs import decoded, encoded
 from edgefl.errors import CodecError, HashMismatchError
 from edgefl.hashing import sha256
 from edgefl.wire.framing import Budget, open_enum
@@ -25,7 +25,7 @@ BYTES = "bytes"
 """The codec of bytes: as they are."""
 
 _PAYLOAD_SLOT = 14
-"""Of the table Section, where FlatBuffers' Python reader would copy the payload byte by byte."""
+"""The payload's slot in the table Section: FlatBuffers' Python reader would copy it byte by byte."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,12 @@ class Section:
 
     @classmethod
     def of(cls, name: str, vector: NDArray[np.float32], codec_name: str) -> Section:
-        """Writes a float32 vector of shape ``[n]`` with a codec."""
-        payload = codec(codec_name).encode(vector)
+        """Writes a float32 vector of shape ``[n]`` with a codec.
+
+        Raises:
+            CodecError: the codec is unknown or fails.
+        """
+        payload = encoded(codec_name, vector)
         return cls(name, codec_name, vector.size, payload)
 
     @classmethod
@@ -96,10 +100,10 @@ class Section:
 
         Raises:
             HashMismatchError: the payload is not what the digest says.
-            CodecError: it holds something else, the codec is unknown, or the payload is not of this length.
+            CodecError: it holds something else, the codec is unknown or fails, or the payload is not of this length.
         """
         self._check(Elements.FLOATS)
-        return codec(self.codec).decode(self.payload, self.length)
+        return decoded(self.codec, self.payload, self.length)
 
     def integers(self) -> NDArray[np.uint64]:
         """Decodes integers: uint64 of shape ``[length]``, each below the modulus.

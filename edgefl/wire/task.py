@@ -12,7 +12,10 @@ from edgefl.wire.sections import Section, read_section, write_section
 from edgefl.wire.vocabulary import BatchPolicy, Correction, OptimizerState, TaskKind, Weighting
 from edgefl.wire.words import check_hash, check_name
 
-__all__ = ["ExtraVector", "SectionCodec", "Task"]
+__all__ = ["MOST_OUTSTANDING", "ExtraVector", "SectionCodec", "Task"]
+
+MOST_OUTSTANDING = 8
+"""Of so many earlier tasks of a run, at most, a device is asked to keep what it had at their end."""
 
 
 class ExtraVector(NamedTuple):
@@ -30,7 +33,7 @@ class ExtraVector(NamedTuple):
 
 
 class SectionCodec(NamedTuple):
-    """How a section of the outcome is to be written.
+    """The codec with which a section of the outcome is to be written.
 
     Attributes:
         section: its name.
@@ -69,9 +72,11 @@ class Task:
         base_weights_bytes: what that of the weights measures; 0: not said.
         extra_vectors: further vectors the task needs.
         payloads: further content for this device alone; none in any protocol of this version.
-        continues: task id of this device's latest outcome of the run that was folded; empty: there is none. What the
-            device keeps of a run (local parameters, its control variate) is what it was after that task. None: a
-            server that does not say.
+        continues: task id of this device's latest outcome of the run that was accepted, and was not discarded; empty:
+            there is none. What the device keeps of a run (local parameters, its control variate) is what it was after
+            that task. None: a server that does not say.
+        outstanding: earlier such tasks, which a later task may still name: the latest that is folded, and those that
+            are accepted and not folded yet.
         seed: every random choice on the device derives from it.
         epochs: passes over the local data.
         max_steps: at most so many batches; 0: no limit.
@@ -120,6 +125,7 @@ class Task:
     clip_norm: float = 0.0
     codecs: tuple[SectionCodec, ...] = ()
     deadline_seconds: float = 0.0
+    outstanding: tuple[str, ...] = ()
 
     def codec_of(self, section: str) -> str:
         """The name of the codec in which a section of the outcome is to be written."""
@@ -151,6 +157,11 @@ class Task:
                 "base_weights_hash",
             )
         }
+        outstanding_at = None
+        if self.outstanding:
+            outstanding_at = vector_of_tables(
+                builder, wire.TaskStartOutstandingVector, list(map(builder.CreateString, self.outstanding))
+            )
         continues_at = None if self.continues is None else builder.CreateString(self.continues)
         wire.TaskStart(builder)
         wire.TaskAddPopulation(builder, strings["population"])
@@ -187,6 +198,8 @@ class Task:
         wire.TaskAddClipNorm(builder, self.clip_norm)
         wire.TaskAddCodecs(builder, codecs_at)
         wire.TaskAddDeadlineSeconds(builder, self.deadline_seconds)
+        if outstanding_at is not None:
+            wire.TaskAddOutstanding(builder, outstanding_at)
         return finish(builder, wire.TaskEnd(builder), wire.Body.Task)
 
     @classmethod
@@ -243,11 +256,21 @@ class Task:
                     _read_codec(entry, budget) for entry in map(table.Codecs, counted(table.CodecsLength(), data))
                 ),
                 deadline_seconds=table.DeadlineSeconds(),
+                outstanding=_outstanding(table),
             )
 
 
 def _name_or_empty(value: bytes | None, what: str) -> str:
     return check_name(text(value), what) if value != b"" else ""
+
+
+def _outstanding(table: Any) -> tuple[str, ...]:
+    # Each is what a device keeps on its disk.
+    if table.OutstandingLength() > MOST_OUTSTANDING:
+        raise ValueError(f"more than {MOST_OUTSTANDING} tasks are outstanding")
+    return tuple(
+        check_name(text(each), "outstanding") for each in map(table.Outstanding, range(table.OutstandingLength()))
+    )
 
 
 def _write_vector(builder: Any, vector: ExtraVector) -> int:

@@ -17,7 +17,7 @@ __all__ = [
 
 
 class TaskKind(IntEnum):
-    """What a device is asked to do."""
+    """The kinds of work that a device may be asked for."""
 
     TRAIN = 0
     EVALUATE = 1
@@ -26,7 +26,7 @@ class TaskKind(IntEnum):
 
 
 class Correction(IntEnum):
-    """What a device adds to the gradient in every local step."""
+    """The vectors that a device may add to the gradient in every local step."""
 
     NONE = 0
     SCAFFOLD = 1
@@ -34,7 +34,7 @@ class Correction(IntEnum):
 
 
 class BatchPolicy(IntEnum):
-    """What to do with the rows left over after the last full batch."""
+    """The ways to deal with the rows left over after the last full batch."""
 
     MODEL = 0
     PAD = 1
@@ -43,21 +43,21 @@ class BatchPolicy(IntEnum):
 
 
 class OptimizerState(IntEnum):
-    """What happens to optimizer slots when a task starts."""
+    """The ways to begin a task with the optimizer's slots."""
 
     RESET = 0
     KEEP = 1
 
 
 class Weighting(IntEnum):
-    """What a device counts for in the weight section of a fold."""
+    """The ways in which a device may count in the weight section of a fold."""
 
     EXAMPLES = 0
     UNIFORM = 1
 
 
 class Elements(IntEnum):
-    """What a section consists of."""
+    """The kinds of elements that a section may consist of."""
 
     FLOATS = 0
     INTEGERS = 1
@@ -65,7 +65,7 @@ class Elements(IntEnum):
 
 
 class OutcomeStatus(IntEnum):
-    """How a task ended on the device."""
+    """The ways in which a task may end on the device."""
 
     DONE = 0
     DECLINED = 1
@@ -73,7 +73,7 @@ class OutcomeStatus(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a task was declined or failed. A list and never free text, which could carry data off the device."""
+    """The reasons why a task was declined or failed: a list, since free text could carry data off the device."""
 
     NONE = 0
     BUSY = 1

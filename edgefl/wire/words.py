@@ -12,10 +12,29 @@ import re
 
 from edgefl.errors import MessageError
 
-__all__ = ["check_hash", "check_name", "is_hash", "is_name", "is_public_key", "printable"]
+__all__ = [
+    "HASH",
+    "NAME",
+    "RANDOM_ID",
+    "SHORT_NAME",
+    "check_hash",
+    "check_name",
+    "is_hash",
+    "is_name",
+    "is_public_key",
+    "is_random_id",
+    "is_short_name",
+    "printable",
+]
 
-_HASH = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+HASH = "[0-9a-f]{64}"
+"""The regular expression of a SHA-256, and of 256 bits that are a secret."""
+RANDOM_ID = "[0-9a-f]{32}"
+"""The regular expression of 128 random bits: the id of a device, a process, a state folder."""
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""The regular expression of an id or a name in a message."""
+SHORT_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""The regular expression of a population's or a run's name: people choose them, and ids are made of them."""
 _LONGEST_TEXT = 256
 _LARGEST_KEY = 512
 """Bytes, where an X25519 key takes 44 and one of P-521 158. An RSA key, which may take more, agrees on nothing."""
@@ -23,13 +42,23 @@ _DER_SEQUENCE = 0x30
 
 
 def is_hash(word: str) -> bool:
-    """Whether it is a SHA-256 in 64 lower-case hexadecimal digits."""
-    return _HASH.fullmatch(word) is not None
+    """Whether it is a SHA-256, or a secret, in 64 lower-case hexadecimal digits."""
+    return re.fullmatch(HASH, word) is not None
+
+
+def is_random_id(word: str) -> bool:
+    """Whether it is 128 bits in 32 lower-case hexadecimal digits."""
+    return re.fullmatch(RANDOM_ID, word) is not None
 
 
 def is_name(word: str) -> bool:
     """Whether it is an id or a name: 1 to 128 letters, digits, dots, dashes and underscores; the first no sign."""
-    return _NAME.fullmatch(word) is not None
+    return re.fullmatch(NAME, word) is not None
+
+
+def is_short_name(word: str) -> bool:
+    """Whether it is a name of at most 64 characters."""
+    return re.fullmatch(SHORT_NAME, word) is not None
 
 
 def is_public_key(word: str) -> bool:

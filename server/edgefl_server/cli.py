@@ -21,8 +21,9 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.invitation import Invitation
+from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
-from edgefl_server.operator_client import OperatorClient
+from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
@@ -174,8 +175,8 @@ def invite(
     }
     if urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost"):
         progress(
-            f"Devices on other machines cannot use {address}; "
-            f"give --url with this machine's name ({socket.gethostname()})."
+            f"Devices on other machines cannot use {address}: for them, start the server with --host, "
+            f"and give --url with this machine's name ({socket.gethostname()})."
         )
     emit(
         result,
@@ -252,7 +253,7 @@ def status(
     run_id: RunArgument, state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text
 ) -> None:
     """Say how a run goes, round by round."""
-    result = OperatorClient.find(state, server).get(f"/v1/runs/{run_id}")
+    result = OperatorClient.find(state, server).get(run_path(run_id))
     emit(result, format, lambda: run_text.status(result))
 
 
@@ -269,7 +270,7 @@ def watch(
 @run.command("list")
 def list_runs(state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text) -> None:
     """List all runs, oldest first."""
-    result: dict[str, Any] = OperatorClient.find(state, server).get("/v1/runs")
+    result = OperatorClient.find(state, server).get("/v1/runs")
     emit(result, format, lambda: run_text.runs(result))
 
 
@@ -278,7 +279,7 @@ def stop(
     run_id: RunArgument, state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text
 ) -> None:
     """Stop a run; what its open round has collected is discarded."""
-    result = OperatorClient.find(state, server).post(f"/v1/runs/{run_id}/stop")
+    result = OperatorClient.find(state, server).post(run_path(run_id, "stop"))
     emit(result, format, lambda: run_text.status(result))
 
 
@@ -297,7 +298,7 @@ def weights(
     if output.suffix != ".npy":
         raise InvalidSettingError(f"--output expects a name that ends in .npy, got {output}.")
     query = "" if round is None else f"?round={round}"
-    data, headers = OperatorClient.find(state, server).download(f"/v1/runs/{run_id}/weights{query}")
+    data, headers = OperatorClient.find(state, server).download(run_path(run_id, "weights") + query)
     digest = headers.get("ETag", "").strip('"')
     if sha256(data) != digest:
         raise HashMismatchError(
@@ -311,7 +312,7 @@ def weights(
     result = {
         "file": str(output),
         "run": run_id,
-        "round": int(headers.get("EdgeFL-Round", "0")),
+        "round": int(headers.get(ROUND, "0")),
         "elements": int(vector.size),
         "weights_hash": digest,
     }

@@ -28,7 +28,7 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Here, and not where a call is made, so that no call can forget it."""
-        return printable(super().formatMessage(record))
+        return printable(super().formatMessage(record).rstrip())
 
     def formatException(  # noqa: N802 - logging's name
         self,

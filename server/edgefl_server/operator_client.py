@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from edgefl_server.operator_file import OperatorFile
 from edgefl_server.starting import operator_of
 from edgefl_server.unreachable import unreachable
 
-__all__ = ["OperatorClient"]
+__all__ = ["OperatorClient", "run_path"]
 
 _KINDS: dict[str, type[EdgeflError]] = {
     Refusal.WRONG_TOKEN: AuthenticationError,
@@ -39,8 +40,26 @@ _KINDS: dict[str, type[EdgeflError]] = {
     Refusal.STORAGE_FULL: StorageError,
     Refusal.STORAGE_FAILED: StorageError,
 }
+_RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHOWN = frozenset({"run", "runs", "token"})
+"""Members of which every JSON answer to an operator has one."""
 _WHERE = "It is in operator.json of the server's state folder."
 _TIMEOUT = urllib3.Timeout(connect=10, read=300)
+
+
+def run_path(run: str, what: str = "") -> str:
+    """The path of a call about a run; as it was typed, a name could make another call of it.
+
+    Args:
+        run: its id or name.
+        what: below it.
+
+    Raises:
+        RunError: no run can have such a name.
+    """
+    if not _RUN.fullmatch(run):
+        raise RunError(f"There is no run {run!r:.80}.", hint="`edgefl run list` names all runs.")
+    return f"/v1/runs/{run}/{what}" if what else f"/v1/runs/{run}"
 
 
 class OperatorClient:
@@ -97,31 +116,40 @@ class OperatorClient:
             )
         )
 
-    def get(self, path: str) -> Any:
-        """A JSON answer."""
+    def get(self, path: str) -> dict[str, Any]:
+        """A JSON answer.
+
+        Raises:
+            ProtocolError: somebody else gave it, such as a captive portal.
+        """
         return self._json("GET", path)
 
-    def post(self, path: str, document: Mapping[str, Any] | None = None) -> Any:
-        """Sends JSON, gets JSON."""
+    def post(self, path: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Sends JSON, gets JSON; see `get`."""
         body = None if document is None else json.dumps(document).encode()
         return self._json("POST", path, body, "application/json")
 
-    def upload(self, path: str, query: Mapping[str, Any], data: bytes) -> Any:
-        """Sends bytes with settings in the query, gets JSON."""
+    def upload(self, path: str, query: Mapping[str, Any], data: bytes) -> dict[str, Any]:
+        """Sends bytes with settings in the query, gets JSON; see `get`."""
         given = {name: value for name, value in query.items() if value is not None}
         return self._json("POST", f"{path}?{urlencode(given)}", data, "application/octet-stream")
 
     def download(self, path: str) -> tuple[bytes, Mapping[str, str]]:
-        """Bytes, and the answer's headers."""
+        """Bytes, and the answer's headers; see `get`."""
         answer = self._request("GET", path, None, None)
+        if "ETag" not in answer.headers:
+            raise ProtocolError(f"{self.url} does not answer like an edgefl server: no weights.")
         return answer.data, answer.headers
 
-    def _json(self, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> Any:
+    def _json(self, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> dict[str, Any]:
         answer = self._request(method, path, body, kind)
         try:
-            return json.loads(answer.data)
-        except ValueError as error:
+            document = json.loads(answer.data)
+        except (ValueError, RecursionError) as error:
             raise ProtocolError(f"{self.url} does not answer like an edgefl server: no JSON.") from error
+        if not isinstance(document, dict) or _SHOWN.isdisjoint(document):
+            raise ProtocolError(f"{self.url} does not answer like an edgefl server: JSON of another kind.")
+        return document
 
     def _request(self, method: str, path: str, body: bytes | None, kind: str | None) -> urllib3.BaseHTTPResponse:
         headers = self._headers if kind is None else {**self._headers, "Content-Type": kind}
@@ -139,6 +167,6 @@ class OperatorClient:
         try:
             error = json.loads(answer.data)["error"]
             code, message, hint = str(error["code"]), str(error["message"]), error.get("hint")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return ProtocolError(f"{self.url} answered with status {answer.status} and no explanation.")
         return _KINDS.get(code, ProtocolError)(message, hint=hint)

@@ -20,7 +20,7 @@ _ANEW = "Delete the file and start the server again: that makes a new token."
 
 @dataclass(frozen=True)
 class OperatorFile:
-    """What an operator's commands need to reach a server.
+    """Everything that an operator's commands need to reach a server.
 
     Attributes:
         url: of the server, from this machine.

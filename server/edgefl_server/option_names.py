@@ -1,4 +1,4 @@
-"""What the settings that pure code names are called on the command line."""
+"""Names the settings of pure code as the command line calls them."""
 
 from __future__ import annotations
 

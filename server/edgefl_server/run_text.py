@@ -11,13 +11,13 @@ ENDED = ("done", "failed")
 
 
 def headline(result: dict[str, Any]) -> str:
-    """Which run it is, and where it stands."""
+    """Says which run it is, and where it stands."""
     label = f" ({result['name']})" if result["name"] else ""
     return f"run {result['run']}{label}: {result['state']}, {_position(result)}"
 
 
 def waiting(result: dict[str, Any]) -> str:
-    """What an active run lacks before a round can have its target; empty when it lacks nothing."""
+    """Says what an active run lacks before a round can have its target; empty when it lacks nothing."""
     enrolled, target = result["devices_enrolled"], result["target"]
     if result["state"] != "active" or enrolled is None or target is None or enrolled >= target:
         return ""
@@ -64,7 +64,7 @@ def round_line(entry: dict[str, Any]) -> str:
 
 
 def _held_back(diagnostics: dict[str, float]) -> list[str]:
-    """Where the server did not take devices at their word; nothing in a round of honest ones."""
+    """Says where the server did not take devices at their word; nothing in a round of honest ones."""
     parts = []
     if capped := int(diagnostics.get("devices_capped", 0)):
         cap = int(diagnostics["weight_cap"])
@@ -78,12 +78,12 @@ def _held_back(diagnostics: dict[str, float]) -> list[str]:
 
 
 def counted(count: int, noun: str) -> str:
-    """How many of something there are; the noun is one that takes an s."""
+    """Says how many of something there are; the noun is one that takes an s."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def troubles(result: dict[str, Any]) -> list[str]:
-    """What does not work right now, and what operators should look at; one line each."""
+    """Says what does not work right now, and what operators should look at; one line each."""
     return [f"trouble: {each}" for each in result.get("troubles", ())] + [
         f"warning: {each}" for each in result.get("warnings", ())
     ]

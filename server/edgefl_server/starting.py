@@ -22,7 +22,7 @@ _CONNECT_SECONDS = 2.0
 def operator_of(
     state: Path, report: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
 ) -> OperatorFile:
-    """Where the server of a state folder is, and its operator's token, once it listens.
+    """Finds the server of a state folder, and its operator's token, once it listens.
 
     A server listens before it writes the file. One that was stopped has left a file, perhaps with another port, and
     refuses connections until it is there again. Nobody can tell one that is not there from one that is still loading.

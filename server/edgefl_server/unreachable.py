@@ -1,4 +1,4 @@
-"""Why a server did not answer its operator, and what to do about it."""
+"""Says why a server did not answer its operator, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["unreachable"]
 
 _PIN = "Set EDGEFL_CERTIFICATE_PIN to the certificate_pin in operator.json of the server's state folder"
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
-"""What OpenSSL says, depending on its version, of a first answer that is no TLS."""
+"""The words of OpenSSL, depending on its version, for a first answer that is no TLS."""
 
 
 def unreachable(url: str, error: Exception, *, pinned: bool) -> EdgeflError:
-    """What to tell an operator whose request got no answer.
+    """Words what an operator is told whose request got no answer.
 
     Args:
         url: of the server.
@@ -57,7 +57,7 @@ def unreachable(url: str, error: Exception, *, pinned: bool) -> EdgeflError:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What the library has wrapped: as the cause, or among the arguments."""
+    """Finds the error that the library has wrapped: as the cause, or among the arguments."""
     seen = {id(error)}
     while True:
         inner = error.__cause__ or next((each for each in error.args if isinstance(each, BaseException)), None)

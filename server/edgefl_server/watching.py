@@ -8,7 +8,7 @@ from typing import Any
 
 from edgefl.errors import RunError, ServerUnavailableError
 from edgefl_server import run_text
-from edgefl_server.operator_client import OperatorClient
+from edgefl_server.operator_client import OperatorClient, run_path
 
 __all__ = ["require_success", "watch"]
 
@@ -33,7 +33,7 @@ def watch(
     greeted, lacking = False, ""
     while True:
         try:
-            result: dict[str, Any] = client.get(f"/v1/runs/{run_id}")
+            result = client.get(run_path(run_id))
         except ServerUnavailableError as error:
             if silent == 0:
                 report(f"{error.message} Trying again for a minute.")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgefl.errors import RunError
+from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
     AssignmentState,
@@ -30,7 +31,7 @@ from edgefl_server.aggregation import (
     Update,
     after_failure,
     after_fold,
-    ending_of,
+    ending,
     fold,
     in_order,
     schedule_for,
@@ -264,7 +265,7 @@ class Coordinator:
         if self._tasks.flights.get(flight.device) is not flight or flight.ticket is None:
             return None
         worked, now = self._engine.result(flight.ticket), self._agenda.now
-        state, temporary = ending_of(worked.outcome)
+        state, temporary = ending(OutcomeStatus(worked.outcome.status), worked.outcome.reason)
         self._note(worked, state)
         concerned = self._tasks.concerned(self._tasks.task_of(flight.device), now)
         change = self._schedule.settle(self._tasks.standing, concerned, state, now, temporary=temporary)

@@ -13,7 +13,7 @@ import edgefl
 import keras_models
 from edgefl.errors import InvalidSettingError, ModelError, StorageError, UnsupportedModelError
 from edgefl_converters import converting
-from edgefl_converters.settings.input_shapes import parse_input_shapes
+from edgefl_converters.cli.arguments import parse_input_shapes
 
 
 def compiled(*stack, shape=(4,), **options):
@@ -54,12 +54,17 @@ def half(policy):
 @pytest.mark.parametrize(
     ("make", "error", "code", "words"),
     [
-        (lambda: compiled(layers.Conv1D(2, 3), shape=(None, 6)), UnsupportedModelError, 11, "--input-shape 100,6"),
+        (
+            lambda: compiled(layers.Conv1D(2, 3), shape=(None, 6)),
+            UnsupportedModelError,
+            11,
+            r"=\(100, 6\)`",
+        ),
         (
             lambda: compiled(layers.Bidirectional(layers.LSTM(3)), layers.Dense(1), shape=(None, 3)),
             UnsupportedModelError,
             11,
-            "--input-shape 100,3",
+            r"`input_shape=\(100, 3\)`",
         ),
         (lambda: compiled(layers.Normalization(), layers.Dense(1)), ModelError, 10, r"adapt\(data\)"),
         (lambda: compiled(layers.Discretization(num_bins=3), layers.Dense(1)), ModelError, 10, r"adapt\(data\)"),
@@ -67,7 +72,7 @@ def half(policy):
         (lambda: half("float64"), UnsupportedModelError, 11, "float64.*float32"),
         (lambda: half("float16"), UnsupportedModelError, 11, "float16.*float32"),
         (lambda: compiled(layers.Dense(2), sparse=True), UnsupportedModelError, 11, "sparse.*dense"),
-        (not_built, ModelError, 10, "--input-shape"),
+        (not_built, ModelError, 10, "`input_shape`"),
         (empty, ModelError, 10, "empty"),
         (two_inputs_one_used, ModelError, 10, "'left_over' is not used"),
     ],
@@ -215,3 +220,17 @@ def test_ragged_input_is_refused(tmp_path):
     with pytest.raises(UnsupportedModelError, match=r"is ragged.*pad"):
         edgefl.convert(model, tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: compiled(layers.LSTM(3, stateful=True, name="blamed"), shape=(5, 6), batch_size=4),
+        lambda: compiled(layers.Normalization(name="blamed")),
+        lambda: compiled(layers.Dense(3, dtype="float16", name="blamed")),
+    ],
+)
+def test_the_layer_that_is_to_blame_is_an_attribute_of_the_error(make, tmp_path):
+    with pytest.raises(ModelError) as caught:
+        edgefl.convert(make(), tmp_path / "m.tflite", batch_size=4)
+    assert caught.value.layer == "blamed"

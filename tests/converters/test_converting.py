@@ -84,7 +84,7 @@ def with_loss(loss, *stack, shape=(6,)):
             lambda: with_loss("mse", layers.Conv1D(2, 3), shape=(None, 4)),
             {},
             UnsupportedModelError,
-            "--input-shape 100,4",
+            r"`input_shape=\(100, 4\)`",
         ),
         (lambda: with_loss("mse", layers.Dense(2, dtype="mixed_float16")), {}, UnsupportedModelError, "float16"),
         (lambda: with_loss("mse", Inverting()), {}, UnsupportedModelError, r"'inverting' \(Inverting\): MatrixInverse"),

@@ -63,7 +63,7 @@ def test_an_op_newer_than_the_target_is_refused_with_its_layer_and_the_target_th
     assert "ADD version 6, made by layer 'dense' (Dense) and the optimizer; tflite-2.14 knows ADD up to version 5" in (
         refused.value.message
     )
-    assert "--target litert-2" in refused.value.hint
+    assert "`target='litert-2'`" in refused.value.hint
 
 
 def test_an_op_that_the_target_knows_is_accepted_whatever_others_know(built):
@@ -77,7 +77,7 @@ def test_an_op_that_no_target_knows_has_no_target_as_the_way_out(built):
         require_clean(with_version(built.data, "ADD", 90), built.manifest)
 
     assert "litert-2 knows ADD up to version 6, not 90" in refused.value.message
-    assert "--target" not in refused.value.hint
+    assert "`target" not in refused.value.hint
     assert "other ops" in refused.value.hint
 
 

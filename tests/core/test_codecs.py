@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from edgefl.codecs import Codec, codec, codec_names, register
+from edgefl.codecs import CODECS, Codec, codec, codec_names, decoded, encoded, register
 from edgefl.errors import CodecError
+from edgefl.wire.messages import Section
 
 vectors = arrays(np.float32, st.integers(0, 50), elements=st.floats(width=32))
 
@@ -60,3 +61,52 @@ def test_a_name_is_registered_once() -> None:
 def test_bytes_are_little_endian() -> None:
     assert codec("float32").encode(np.array([1.0], np.float32)) == b"\x00\x00\x80\x3f"
     assert codec("float16").encode(np.array([1.0], np.float32)) == b"\x00\x3c"
+
+
+class _Failing:
+    """A codec from outside with a mistake in it, and the name under which it lies in the registry."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._entries = monkeypatch
+
+    def __call__(self, encode: object = lambda vector: b"", decode: object = lambda data, size: None) -> str:
+        self._entries.setitem(CODECS._entries, "mistaken", Codec("mistaken", encode, decode))  # type: ignore[arg-type]
+        return "mistaken"
+
+
+@pytest.fixture
+def mistaken(monkeypatch: pytest.MonkeyPatch) -> _Failing:
+    return _Failing(monkeypatch)
+
+
+def test_a_codec_that_fails_or_returns_something_else_is_named_and_so_is_what_it_did(mistaken: _Failing) -> None:
+    vector = np.ones(3, np.float32)
+    with pytest.raises(CodecError, match="'mistaken' cannot encode 3 elements: KeyError"):
+        encoded(mistaken(encode=lambda vector: {}["scale"]), vector)
+    with pytest.raises(CodecError, match="'mistaken' expects to encode to bytes, got str"):
+        encoded(mistaken(encode=lambda vector: "text"), vector)
+    with pytest.raises(CodecError, match="'mistaken' cannot decode 5 bytes: ValueError"):
+        decoded(mistaken(decode=lambda data, size: np.frombuffer(data, "<f4")), b"12345", 3)
+    for wrong, got in (
+        (lambda data, size: np.zeros(size), "float64 of shape"),
+        (lambda data, size: np.zeros(size - 1, np.float32), r"float32 of shape \(2,\)"),
+        (lambda data, size: [0.0] * size, "list"),
+    ):
+        with pytest.raises(CodecError, match=rf"expects to decode to float32 of shape \(3,\), got {got}"):
+            decoded(mistaken(decode=wrong), b"", 3)
+
+
+def test_that_memory_is_short_stays_what_it_is(mistaken: _Failing) -> None:
+    def greedy(*_: object) -> bytes:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        encoded(mistaken(encode=greedy), np.ones(3, np.float32))
+    with pytest.raises(MemoryError):
+        decoded(mistaken(decode=greedy), b"", 3)
+
+
+def test_a_section_of_a_mistaken_codec_is_refused_as_one_that_does_not_fit(mistaken: _Failing) -> None:
+    section = Section.of("delta", np.ones(3, np.float32), mistaken())
+    with pytest.raises(CodecError, match="expects to decode to float32"):
+        section.vector()

@@ -46,6 +46,12 @@ def test_anything_else_is_refused_in_one_line(text):
         Invitation.parse(text)
 
 
+def test_what_is_nested_without_end_is_refused_in_one_line():
+    nested = base64.urlsafe_b64encode(b"[" * 100_000).decode()
+    with pytest.raises(InvalidSettingError, match="Copy the whole line"):
+        Invitation.parse(nested)
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -55,6 +61,8 @@ def test_anything_else_is_refused_in_one_line(text):
         {"server": "s", "population": "p"},
         {"server": "s", "population": "p", "token": 3},
         {**COMPLETE, "public_key_pin": 3},
+        {**COMPLETE, "certificate_pin": []},
+        {**COMPLETE, "public_key_pin": {}},
     ],
 )
 def test_a_field_that_is_missing_or_of_another_type_is_refused(document):

@@ -13,6 +13,7 @@ from edgefl.wire import framing
 from edgefl.wire.framing import finish, new_builder, vector_of_tables
 from edgefl.wire.generated import messages_generated as wire
 from edgefl.wire.messages import (
+    MOST_OUTSTANDING,
     BatchPolicy,
     Correction,
     ExtraVector,
@@ -67,6 +68,7 @@ TASK = Task(
     clip_norm=1.5,
     codecs=(SectionCodec("delta", "float16", 2**64 - 3), SectionCodec("statistics", "float32", 9)),
     deadline_seconds=60.0,
+    outstanding=("run-1-000002-ab-1", "run-1-000001-ab-1"),
 )
 OUTCOME = Outcome(
     task_id="run-1-000003-ab-0",
@@ -141,6 +143,7 @@ tasks = st.builds(
     clip_norm=float32s,
     codecs=st.lists(st.builds(SectionCodec, names, names, sizes), max_size=3).map(tuple),
     deadline_seconds=float32s,
+    outstanding=st.lists(names, max_size=MOST_OUTSTANDING).map(tuple),
 )
 metrics = st.builds(MetricState, texts, st.lists(st.floats(allow_nan=False), max_size=4).map(tuple))
 outcomes = st.builds(
@@ -171,9 +174,21 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
 
 
 def test_the_golden_task_is_read_and_written_to_the_byte() -> None:
-    golden = (GOLDEN / "task_2.eflm").read_bytes()
+    golden = (GOLDEN / "task_2_with_outstanding.eflm").read_bytes()
     assert Task.decode(golden) == TASK
     assert TASK.encode() == golden
+
+
+def test_a_task_of_before_others_could_be_outstanding_has_the_bytes_that_it_had() -> None:
+    golden = (GOLDEN / "task_2.eflm").read_bytes()
+    task = replace(TASK, outstanding=())
+    assert Task.decode(golden) == task
+    assert task.encode() == golden
+
+
+def test_more_outstanding_tasks_than_a_device_keeps_are_refused() -> None:
+    with pytest.raises(MessageError, match="more than 8 tasks are outstanding"):
+        Task.decode(replace(TASK, outstanding=tuple("abcdefghi")).encode())
 
 
 def test_the_golden_outcome_is_read_and_written_to_the_byte() -> None:

@@ -51,7 +51,7 @@ def test_a_decorated_class_is_itself():
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(InvalidSettingError, match="Unknown thing 'maen', expected one of mean") as caught:
         _registry().get("maen")
-    assert caught.value.hint == "Do you mean mean?"
+    assert caught.value.hint == "Did you mean mean?"
 
 
 def test_a_registry_says_which_error_it_raises():

@@ -127,4 +127,4 @@ def test_a_strategy_that_the_file_was_not_made_for_is_refused_with_the_way_out(f
     assert "--algorithm scaffold" in refused.errors()
     unknown = Process.start("run", "create", plain_sgd_file, *options, "--strategy", "scafold")
     assert unknown.child.wait(60) == 4
-    assert "Do you mean scaffold?" in unknown.errors()
+    assert "Did you mean scaffold?" in unknown.errors()

@@ -66,3 +66,28 @@ def test_every_test_that_the_hardening_page_promises_exists() -> None:
 
 def _tests_in(line: str) -> list[str]:
     return re.findall(r"`([\w/.]+\.py::\w+)`", line)
+
+
+PARTS = ("converters", "device_runtime", "server", "simulation")
+FOLDERS = {"edgefl": ROOT / "edgefl"} | {f"edgefl_{part}": ROOT / part / f"edgefl_{part}" for part in PARTS}
+GROUPS = {"edgefl.strategies", "edgefl.codecs", "edgefl.schedules", "edgefl.passes"}
+
+
+def test_every_module_that_a_page_names_exists_and_has_what_is_named_in_it() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for named in set(re.findall(r"`(edgefl(?:_\w+)?(?:\.\w+)+)[`(]", page.read_text())) - GROUPS:
+            package, *rest = named.split(".")
+            place = FOLDERS[package]
+            while rest and ((place / rest[0]).is_dir() or (place / f"{rest[0]}.py").is_file()):
+                place = place / rest.pop(0)
+            source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            known = source.read_text() + (FOLDERS["edgefl"] / "parts.py").read_text()
+            assert len(rest) <= 1, f"{page.name} names {named}, and there is no such module"
+            assert not rest or re.search(rf"\b{rest[0]}\b", known), f"{page.name} names {named}, which is not there"
+
+
+def test_every_file_of_the_repository_that_a_page_names_exists() -> None:
+    parts = "tests|docs|server|converters|device_runtime|simulation|benchmarks|examples"
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for named in set(re.findall(rf"`((?:{parts})/[\w./-]+)`", page.read_text())):
+            assert (ROOT / named).exists(), f"{page.name} names {named}, which is not there"

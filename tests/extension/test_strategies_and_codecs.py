@@ -82,7 +82,7 @@ def test_its_hyperparameters_are_options_that_are_checked_like_all_others(with_t
     for options, message in (
         (["--strategy", "median", "--stride", 10], "--stride expects a number from 1 to 9, got 10."),
         (["--strategy", "fedavg", "--stride", 1], "--stride has no meaning with --strategy fedavg."),
-        (["--strategy", "medain"], "Do you mean median?"),
+        (["--strategy", "medain"], "Did you mean median?"),
         (["--codec", "bite"], "--codec expects one of byte, float16, float32"),
     ):
         refused = create(fleet, mlp_file, "--target", 1, *options)

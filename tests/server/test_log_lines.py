@@ -36,6 +36,10 @@ def test_the_lines_of_a_traceback_cannot_be_taken_for_others() -> None:
     assert all(line.startswith("    ") for line in others)
 
 
+def test_a_line_end_at_the_end_of_a_message_is_not_written_out() -> None:
+    assert formatted("Exception in the application\n").endswith("Exception in the application")
+
+
 def test_text_that_can_be_printed_stays_as_it_is() -> None:
     assert printable("Zürich 東京 × 3") == "Zürich 東京 × 3"
     assert printable("a\u202eb") == "a\\u202eb"

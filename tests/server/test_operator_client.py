@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from edgefl.errors import InvalidSettingError, ProtocolError, ServerUnavailableError, StorageError
-from edgefl_server.operator_client import OperatorClient
+from edgefl.errors import InvalidSettingError, ProtocolError, RunError, ServerUnavailableError, StorageError
+from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
+
+BODIES = {"object": b'{"portal": "hotel"}', "list": b"[]", "word": b'"login"', "deep": b"[" * 100_000}
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def other_server() -> Iterator[str]:
         def do_GET(self) -> None:
             self.send_response(int(self.path.rpartition("/")[2]))
             self.end_headers()
-            self.wfile.write(b"<html>")
+            self.wfile.write(BODIES.get(self.path.strip("/").partition("/")[0], b"<html>"))
 
         def log_message(self, *arguments: object) -> None:
             pass
@@ -39,6 +41,28 @@ def other_server() -> Iterator[str]:
 def test_another_kind_of_server_is_a_protocol_error(other_server: str, status: int) -> None:
     with pytest.raises(ProtocolError):
         OperatorClient(OperatorFile(other_server, "x")).get(f"/{status}")
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_json_of_another_kind_is_a_protocol_error(other_server: str, kind: str) -> None:
+    client = OperatorClient(OperatorFile(other_server, "x"))
+    for status in (200, 404):
+        with pytest.raises(ProtocolError):
+            client.get(f"/{kind}/{status}")
+    with pytest.raises(ProtocolError, match="no weights"):
+        client.download(f"/{kind}/200")
+
+
+@pytest.mark.parametrize("run", ["", ".", "..", "../runs", "a/b", "a?b", "a#b", "a b", "%2e", "é", "x" * 65, "a\n"])
+def test_what_can_be_no_run_is_not_asked_for(run: str) -> None:
+    with pytest.raises(RunError, match="There is no run") as refused:
+        run_path(run, "stop")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_runs_path_is_its_id_or_name() -> None:
+    assert run_path("first-1.2_x") == "/v1/runs/first-1.2_x"
+    assert run_path("3f2a90cc", "weights") == "/v1/runs/3f2a90cc/weights"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://"])

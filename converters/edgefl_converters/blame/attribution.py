@@ -10,15 +10,19 @@ from edgefl_converters.blame.suggestions import GENERIC
 from edgefl_converters.emission.walk import EmissionError, Origins
 from edgefl_converters.training_step.tracing import Traces, layer_of
 
-__all__ = ["describe_origin", "explain_conversion", "explain_emission"]
+__all__ = ["describe_layer", "describe_origin", "explain_conversion", "explain_emission"]
+
+
+def describe_layer(layer: Any) -> str:
+    """Tells how a layer is called in words: ``layer 'conv' (Conv2D)``."""
+    return f"layer {layer.name!r} ({type(layer).__name__})"
 
 
 def describe_origin(op_name: str, traces: Traces) -> str:
     """Says in words what made an op: ``layer 'conv' (Conv2D)``, ``the optimizer``."""
     maker = layer_of(op_name)
     if isinstance(maker, int):
-        layer: Any = traces.layers[maker]
-        return f"layer {layer.name!r} ({type(layer).__name__})"
+        return describe_layer(traces.layers[maker])
     return f"the {maker}" if maker else "the training step"
 
 

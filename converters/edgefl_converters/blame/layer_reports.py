@@ -1,4 +1,4 @@
-"""What became of each Keras layer: its TensorFlow ops, kept or lowered, and the builtin TFLite ops made of them."""
+"""Says what became of each Keras layer: its TensorFlow ops, kept or lowered, and the builtin ops made of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgefl_converters.blame.attribution import describe_origin
+from edgefl_converters.blame.attribution import describe_layer, describe_origin
 from edgefl_converters.emission.walk import Origins
 from edgefl_converters.flatbuffer.file import Emitted
 from edgefl_converters.training_step.tracing import Traces
@@ -18,7 +18,7 @@ __all__ = ["LayerReport", "as_json", "makers_of_versions", "report_layers"]
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one layer's ops, over all signatures.
+    """Holds what became of one layer's ops, over all signatures.
 
     Attributes:
         kept: TensorFlow op type to how often it was kept as it is.
@@ -27,6 +27,7 @@ class LayerReport:
             the converter fused from several layers count for the one that it names first.
         parameters: number of values in its weights.
         training: ``trained`` or ``frozen``; empty without weights.
+        layer: the name that Keras knows the layer by; None for the loss, the optimizer and the like.
     """
 
     kept: Mapping[str, int]
@@ -34,6 +35,7 @@ class LayerReport:
     builtin: Mapping[str, int]
     parameters: int = 0
     training: str = ""
+    layer: str | None = None
 
 
 def report_layers(origins: Origins, traces: Traces, emitted: Iterable[Emitted] = ()) -> dict[str, LayerReport]:
@@ -50,7 +52,8 @@ def report_layers(origins: Origins, traces: Traces, emitted: Iterable[Emitted] =
     weights: dict[str, tuple[int, str]] = {}
     for layer in traces.layers:
         if not getattr(layer, "layers", None):
-            weights[f"layer {layer.name!r} ({type(layer).__name__})"] = _weights(layer)
+            weights[describe_layer(layer)] = _weights(layer)
+    names = {describe_layer(layer): layer.name for layer in traces.layers}
     makers = [describe_origin(origin.op_name, traces) for origin in origins.all]
     for maker, origin in zip(makers, origins.all):
         (lowered if origin.lowered else kept).setdefault(maker, Counter())[origin.op_type] += 1
@@ -63,6 +66,7 @@ def report_layers(origins: Origins, traces: Traces, emitted: Iterable[Emitted] =
             _sorted(lowered.get(maker)),
             _sorted(builtin.get(maker)),
             *weights.get(maker, (0, "")),
+            names.get(maker),
         )
         for maker in dict.fromkeys((*weights, *makers))
     }
@@ -71,7 +75,7 @@ def report_layers(origins: Origins, traces: Traces, emitted: Iterable[Emitted] =
 def makers_of_versions(
     origins: Origins, traces: Traces, emitted: Iterable[Emitted]
 ) -> dict[tuple[str, int], tuple[str, ...]]:
-    """For each builtin op and version what made such ops; see `report_layers` for the arguments."""
+    """Tells for each builtin op and version what made such ops; see `report_layers` for the arguments."""
     found: dict[tuple[str, int], dict[str, None]] = {}
     for each in emitted:
         for origin in origins.named(each.output)[:1]:
@@ -84,8 +88,11 @@ def _sorted(counts: Mapping[str, int] | None) -> dict[str, int]:
 
 
 def as_json(layers: Mapping[str, LayerReport]) -> dict[str, Any]:
-    """As plain values."""
-    return {maker: asdict(layer) for maker, layer in layers.items()}
+    """As plain values; the name of a layer stands in the description that is its key."""
+    return {
+        maker: {name: value for name, value in asdict(layer).items() if name != "layer"}
+        for maker, layer in layers.items()
+    }
 
 
 def _weights(layer: Any) -> tuple[int, str]:

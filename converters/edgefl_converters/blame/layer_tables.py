@@ -1,4 +1,4 @@
-"""What became of each layer, as text; imports no TensorFlow."""
+"""Says what became of each layer, as text; imports no TensorFlow."""
 
 from __future__ import annotations
 

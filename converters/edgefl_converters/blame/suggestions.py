@@ -1,4 +1,4 @@
-"""What to use instead of a layer or an op that does not convert: data, so that it can be read and added to."""
+"""Says what to use instead of a layer or an op that does not convert: data, so that it can be read and added to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BY_OP = {
 
 
 def suggestion(layer_class: str, op_types: Iterable[str] = ()) -> str:
-    """What a user can do about a layer or an op that failed.
+    """Returns what a user can do about a layer or an op that failed.
 
     Args:
         layer_class: name of the Keras class; empty when it is not known.

@@ -1,4 +1,4 @@
-"""From traced graphs to a TFLite file with all signatures, builtin ops only."""
+"""Leads from traced graphs to a TFLite file with all signatures, builtin ops only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["Assembled", "assemble"]
 
 @dataclass(frozen=True)
 class Assembled:
-    """What the TFLite converter made.
+    """Holds what the TFLite converter made.
 
     Attributes:
         data: the file, not yet renamed; signature tensors have the keys that ``signatures`` says.

@@ -9,22 +9,19 @@ from edgefl.errors import EdgeflError, UnsupportedModelError, VerificationError
 from edgefl_converters.blame.layer_reports import LayerReport, as_json
 from edgefl_converters.blame.shrinking import shrink
 from edgefl_converters.blame.suggestions import GENERIC, suggestion
-from edgefl_converters.building.building import BuiltModel, build
+from edgefl_converters.building.building import BuiltModel, build, build_specified
 from edgefl_converters.lint import UnfitTargetError, require_clean
 from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.specification import Specification
 
 __all__ = ["build_or_blame", "options_of_a_piece", "with_smallest_layer"]
 
 
-def build_or_blame(
-    model: Any, batch_size: int, options: Options, on_layers: Callable[[dict[str, Any]], None] | None
-) -> BuiltModel:
+def build_or_blame(specification: Specification, on_layers: Callable[[dict[str, Any]], None] | None) -> BuiltModel:
     """Builds and lints a model file; where that fails the error names the smallest layer that fails on its own.
 
     Args:
-        model: built and compiled.
-        batch_size: rows of every batch.
-        options: what else the file is made for.
+        specification: of the model and the options.
         on_layers: called with what became of each layer, also when the conversion fails.
 
     Raises:
@@ -38,14 +35,17 @@ def build_or_blame(
             on_layers(as_json(layers))
 
     try:
-        built = build(model, batch_size=batch_size, options=options, on_layers=tell)
+        built = build_specified(specification, on_layers=tell)
         require_clean(built.data, built.manifest, built.makers)
     except UnfitTargetError:
         raise  # it names the layer already
     except UnsupportedModelError as error:
         if not reached:
             raise  # about the model as a whole, such as an unknown dimension: no layer is to blame
-        raise with_smallest_layer(error, model, lambda small: _building_error(small, batch_size, options)) from error
+        batch_size, options = specification.batch_size, specification.options
+        raise with_smallest_layer(
+            error, specification.model, lambda small: _building_error(small, batch_size, options)
+        ) from error
     return built
 
 
@@ -65,10 +65,12 @@ def _building_error(model: Any, batch_size: int, options: Options) -> Exception 
     return None
 
 
-def with_smallest_layer(error: EdgeflError, model: Any, fails: Callable[[Any], Exception | None]) -> EdgeflError:
+def with_smallest_layer(
+    error: UnsupportedModelError | VerificationError, model: Any, fails: Callable[[Any], Exception | None]
+) -> EdgeflError:
     """The error with the layer that fails on its own, or as it is where none is found in time."""
     try:
-        piece = shrink(model, fails, first=error.layer if isinstance(error, UnsupportedModelError) else None)
+        piece = shrink(model, fails, first=error.layer)
     except Exception:
         return error  # never worse than the plain error
     if piece is None:
@@ -78,4 +80,7 @@ def with_smallest_layer(error: EdgeflError, model: Any, fails: Callable[[Any], E
     if advice == GENERIC and isinstance(error, UnsupportedModelError) and error.hint:
         advice = error.hint
     kept = f"{error.hint} " if isinstance(error, VerificationError) and error.hint else ""
-    return type(error)(f"{error.message} It fails on its own too: {piece}.", hint=f"{kept}{advice}")
+    message, hint = f"{error.message} It fails on its own too: {piece}.", f"{kept}{advice}"
+    if isinstance(error, UnsupportedModelError):
+        return type(error)(message, hint=hint, layer=piece.name, ops=ops or error.ops)
+    return VerificationError(message, hint=hint, layer=piece.name)

@@ -1,4 +1,4 @@
-"""From a compiled Keras model to the bytes of a model file, without verification."""
+"""Leads from a compiled Keras model to the bytes of a model file, without verification."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.frozen_storage import LEAST_ELEMENTS
 from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.pipeline import chosen_passes, run_passes
+from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.settings.options import Options
-from edgefl_converters.training_step.specification import specify
+from edgefl_converters.training_step.specification import Specification, specify
 from edgefl_converters.training_step.tracing import Traces, layer_of, trace
 from edgefl_converters.training_step.variables import FROZEN, STATISTIC, WEIGHT, Variables, classify
 
-__all__ = ["BuiltModel", "LayerReport", "build"]
+__all__ = ["BuiltModel", "LayerReport", "build", "build_specified"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class BuiltModel:
 
 
 def build(
-    model: keras.Model,
+    model: keras.Model | NamedModel,
     *,
     batch_size: int = 32,
     options: Options | None = None,
@@ -60,7 +61,7 @@ def build(
     The model is neither trained nor changed. The same model gives the same bytes, in another process too.
 
     Args:
-        model: built and compiled with a loss and an optimizer.
+        model: built and compiled with a loss and an optimizer; with its names where somebody has them already.
         batch_size: rows of every batch; fixed in the file.
         options: what else the file is made for.
         on_layers: called with what became of each layer, also when the conversion fails, then up to the failure.
@@ -71,8 +72,22 @@ def build(
         InvalidSettingError: the batch size is not positive, no frozen weight is there to be stored in fewer bytes, or
             there is no pass of a name.
     """
-    passes = chosen_passes(options.without_passes if options else ())
-    specification = specify(model, batch_size=batch_size, options=options)
+    return build_specified(specify(model, batch_size=batch_size, options=options), on_layers=on_layers)
+
+
+def build_specified(
+    specification: Specification, *, on_layers: Callable[[Mapping[str, LayerReport]], None] | None = None
+) -> BuiltModel:
+    """Does as `build` does, for a model that has been looked at already.
+
+    Args:
+        specification: of the model and the options.
+        on_layers: as `build` takes it.
+
+    Raises:
+        EdgeflError: whatever `build` raises.
+    """
+    passes = chosen_passes(specification.options.without_passes)
     traces = trace(specification)
     variables = classify(specification, traces)
     require_separable_rows(traces, variables)
@@ -95,7 +110,9 @@ def build(
         context = PassContext(flat, specification.options.target, initial_values, storage, made_by_frozen)
         run_passes(context, passes)
         if storage is not None and not context.stored:
-            raise _nothing_to_store(storage, any(variables.role_of(each) == FROZEN for each in model.variables))
+            raise _nothing_to_store(
+                storage, any(variables.role_of(each) == FROZEN for each in specification.model.variables)
+            )
         moved = flat.drop_unused()
         buffers = {assembled.resources[key].name: moved[index] for key, index in context.buffers.items()}
         return _complete(flat, describe(specification, traces, variables, assembled.signatures, buffers))
@@ -127,12 +144,12 @@ def _nothing_to_store(storage: str, some_are_frozen: bool) -> InvalidSettingErro
     if not some_are_frozen:
         return InvalidSettingError(
             f"Nothing is frozen, so that nothing can be stored as {storage}: what is trained stays float32.",
-            hint="Say what is trained (--trainable, --last-layers, --lora-rank), or leave --quantize-frozen out.",
+            hint="Say what is trained (`trainable`, `last_layers`, `lora_rank`), or leave `quantize_frozen` out.",
         )
     return InvalidSettingError(
         f"The frozen weights are too small to be stored as {storage}: that is for weights of at least "
         f"{LEAST_ELEMENTS:,} values, all finite, in two dimensions or more.",
-        hint="Leave --quantize-frozen out: it would save next to nothing here.",
+        hint="Leave `quantize_frozen` out: it would save next to nothing here.",
     )
 
 

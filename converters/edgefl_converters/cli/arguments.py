@@ -1,7 +1,8 @@
-"""What the converter's verbs share: how a model is named, and which code runs for it."""
+"""Holds what the converter's verbs share: how models and shapes are given, and which code runs for them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
@@ -10,9 +11,10 @@ import typer
 
 import edgefl_converters
 from edgefl.cli.output import progress
+from edgefl.errors import InvalidSettingError
 from edgefl_converters.flatbuffer.quiet import quiet_tensorflow
 
-__all__ = ["MODEL", "CustomObjectsOption", "announce", "tensorflow"]
+__all__ = ["MODEL", "CustomObjectsOption", "announce", "parse_input_shapes", "tensorflow"]
 
 MODEL = "A .keras or .h5 file, a SavedModel folder of a Keras model, or module:function that returns a model."
 
@@ -23,6 +25,24 @@ CustomObjectsOption = Annotated[
         help="Python module with classes and functions that the model uses; runs its code; may be repeated.",
     ),
 ]
+
+
+def parse_input_shapes(given: Sequence[str]) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """Reads ``100,6`` for a model with one input, or ``name=100,6`` once for each input.
+
+    Raises:
+        InvalidSettingError: it is neither.
+    """
+    named: dict[str, tuple[int, ...]] = {}
+    for text in given:
+        name, _, sizes = text.rpartition("=")
+        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", sizes) or (not name and len(given) > 1):
+            raise InvalidSettingError(
+                f"Expected an input shape without the batch, such as 100,6 or name=100,6, got {text!r}.",
+                hint="For several inputs repeat it: --input-shape left=100,6 --input-shape right=3.",
+            )
+        named[name] = tuple(map(int, sizes.split(",")))
+    return named[""] if list(named) == [""] else named
 
 
 @contextmanager

@@ -11,10 +11,12 @@ import typer
 import edgefl_converters
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl_converters.cli.arguments import CustomObjectsOption, announce, tensorflow
+from edgefl_converters.cli.spelling import spelled_as_options
 
 __all__ = ["export"]
 
 
+@spelled_as_options()
 def export(
     file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
     out: Annotated[

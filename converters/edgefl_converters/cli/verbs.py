@@ -13,15 +13,16 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.targets import ALL, TARGETS
 from edgefl_converters.blame.layer_tables import as_table
-from edgefl_converters.cli.arguments import MODEL, CustomObjectsOption, announce, tensorflow
+from edgefl_converters.cli.arguments import MODEL, CustomObjectsOption, announce, parse_input_shapes, tensorflow
+from edgefl_converters.cli.spelling import spelled_as_options
 from edgefl_converters.settings.fine_tuning import FineTuning
-from edgefl_converters.settings.input_shapes import parse_input_shapes
 from edgefl_converters.verification.evidence import Evidence
 from edgefl_converters.verification.storage_report import StorageCost
 
 __all__ = ["convert", "verify"]
 
 
+@spelled_as_options()
 def convert(
     model: Annotated[str, typer.Argument(help=MODEL)],
     out: Annotated[
@@ -137,6 +138,7 @@ def convert(
     )
 
 
+@spelled_as_options()
 def verify(
     file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
     against: Annotated[str, typer.Option(help=MODEL)],

@@ -61,7 +61,7 @@ def _conditional(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[A
 
 
 def _optional_layout(graphs: Sequence[Any], index: int) -> list[tf.Tensor] | None:
-    """What an optional output of two branches holds where it holds anything; None for a plain output."""
+    """Returns what an optional output of two branches holds where it holds anything; None for a plain output."""
     makers = [graph.outputs[index].op for graph in graphs]
     while any(maker.type == "Identity" for maker in makers):
         makers = [maker.inputs[0].op if maker.type == "Identity" else maker for maker in makers]

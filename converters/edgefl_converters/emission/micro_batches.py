@@ -27,7 +27,7 @@ __all__ = ["emit_parts", "require_separable_rows", "row_mixing_layers"]
 
 Emit = Callable[[Trace, Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
-_ADVICE = "Leave --micro-batch out; a smaller --batch-size needs less memory too."
+_ADVICE = "Leave `micro_batch` out; a smaller `batch_size` needs less memory too."
 _MOST_DIMENSIONS = 4
 """The most dimensions of a tensor that STRIDED_SLICE takes on every runtime."""
 
@@ -57,8 +57,8 @@ def require_separable_rows(traces: Traces, variables: Variables) -> None:
         raise UnsupportedModelError(
             f"Micro-batches would change what is trained: layer {mixing[0].name!r} ({type(mixing[0]).__name__}) "
             "normalises over all rows of a batch.",
-            hint="Freeze it (--frozen), use GroupNormalization or LayerNormalization, or leave --micro-batch out; a "
-            "smaller --batch-size needs less memory too.",
+            hint="Freeze it (`frozen`), use GroupNormalization or LayerNormalization, or leave `micro_batch` out; a "
+            "smaller `batch_size` needs less memory too.",
         )
     changed = _changed_by(traces.parts["train"], variables)
     if changed:
@@ -165,7 +165,7 @@ def _zero_after(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
 
 
 def _drawn(traces: Traces, name: str, first: int) -> Callable[[Any], tuple[Sequence[int], int]]:
-    """What each random op of a part draws from row ``first`` on, as part of what it draws for the batch."""
+    """Returns what each random op of a part draws from row ``first`` on, as part of what it draws for the batch."""
     part = traces.parts[name]
     drawn: dict[str, tuple[Sequence[int], int]] = {}
     for op, of_batch in zip(_random_ops(part), _random_ops(traces.functions[name]), strict=True):

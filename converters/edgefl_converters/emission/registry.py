@@ -1,4 +1,4 @@
-"""Which function emits which TensorFlow op: one small function an op, found by its decorator.
+"""Knows which function emits which TensorFlow op: one small function an op, found by its decorator.
 
 Whoever walks a graph looks here, and knows no function by its name: the package imports the modules that hold them.
 """
@@ -14,7 +14,7 @@ __all__ = ["EMITTED_AS_THEY_ARE", "LOWERINGS", "Context", "Emitter", "Lowering",
 
 
 class Context(Protocol):
-    """What a lowering may know beyond its op and its inputs."""
+    """Holds what a lowering may know beyond its op and its inputs."""
 
     @property
     def seed(self) -> tf.Tensor | None:
@@ -39,7 +39,7 @@ class Context(Protocol):
 
 
 class Emitter(Context, Protocol):
-    """What a function may know, and do, that emits an op on variables or one that calls functions."""
+    """Holds what a function may know, and do, that emits an op on variables or one that calls functions."""
 
     values: dict[Any, tf.Tensor]
     """Current values of the variables that were needed so far, by their keys."""

@@ -1,4 +1,4 @@
-"""What a traced op says of itself without being run: its attributes, constants and static shapes."""
+"""Reads what a traced op says of itself without being run: its attributes, constants and static shapes."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ __all__ = ["EmissionError", "Origin", "Origins", "Walk"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a new op comes from.
+    """Says where a new op comes from.
 
     Attributes:
         op_type: the traced TensorFlow op.
@@ -125,7 +125,7 @@ class Walk:
 
     @staticmethod
     def handle(key: Any) -> Any:
-        """What stands for a variable among the bound inputs."""
+        """Returns what stands for a variable among the bound inputs."""
         return Handle(key)
 
     def value(self, key: Any) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""What stands for things that are no tensors while a graph is walked."""
+"""Holds what stands for things that are no tensors while a graph is walked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Handle:
 
 
 class OptionalValues:
-    """What one branch of a conditional keeps for its gradient, and the other does not have."""
+    """Holds what one branch of a conditional keeps for its gradient, and the other does not have."""
 
     def __init__(self, values: Sequence[tf.Tensor]) -> None:
         self.values = list(values)

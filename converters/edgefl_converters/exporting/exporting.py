@@ -68,7 +68,7 @@ def export(
     manifest = source.manifest
     if adapters == "kept" and not manifest_adapters(manifest):
         raise InvalidSettingError(
-            f"{source.name} has no LoRA adapters to keep.", hint="Leave --adapters out: the model is exported as it is."
+            f"{source.name} has no LoRA adapters to keep.", hint="Leave `adapters` out: the model is exported as it is."
         )
     if path.suffix in (".npz", ".safetensors") and base is None:
         return _write_weights(path, read_weights(source, weights, frozen=_frozen_names(source, weights)))
@@ -106,9 +106,9 @@ def _check_settings(path: Path, adapters: str, quantize: str, calibration: Any) 
             f"Expected an output that ends in {', '.join(list(_KINDS)[:-1])} or {list(_KINDS)[-1]}, got {path.name!r}.",
             hint=f"{'; '.join(f'{suffix} is {meaning}' for suffix, meaning in _KINDS.items())}.",
         )
-    for option, value, known in (("--adapters", adapters, _ADAPTERS), ("--quantize", quantize, tuple(QUANTIZATIONS))):
+    for option, value, known in (("adapters", adapters, _ADAPTERS), ("quantize", quantize, tuple(QUANTIZATIONS))):
         if value not in known:
-            raise InvalidSettingError(f"Expected {option} to be one of {', '.join(known)}, got {value!r}.")
+            raise InvalidSettingError(f"Expected `{option}` to be one of {', '.join(known)}, got {value!r}.")
     if adapters == "kept" and path.suffix != ".keras":
         raise InvalidSettingError(
             f"Adapters are kept in a .keras file, not in {path.name!r}.",
@@ -116,23 +116,23 @@ def _check_settings(path: Path, adapters: str, quantize: str, calibration: Any) 
         )
     if quantize != "none" and path.suffix != ".tflite":
         raise InvalidSettingError(
-            f"--quantize is for inference models (.tflite), not for {path.name!r}.", hint="Leave it out."
+            f"`quantize` is for inference models (.tflite), not for {path.name!r}.", hint="Leave it out."
         )
     if quantize == "int8" and calibration is None:
         raise InvalidSettingError(
             "int8 needs a calibration source: the ranges of the activations are measured on it.",
-            hint="Give --calibration FILE.npz, or --quantize dynamic, which needs none.",
+            hint="Give rows of the inputs as `calibration`, or `quantize='dynamic'`, which needs none.",
         )
     if calibration is not None and quantize != "int8":
         raise InvalidSettingError(
-            f"A calibration source is for --quantize int8, got {quantize!r}.", hint="Leave --calibration out."
+            f"A calibration source is for `quantize='int8'`, got {quantize!r}.", hint="Leave `calibration` out."
         )
     if not path.parent.is_dir():
         raise storage_error(FileNotFoundError(2, "the folder does not exist"), "write", path)
 
 
 def _frozen_names(source: ModelFile, weights: Weights) -> Collection[str]:
-    """Which other weights the model has, where weights by name may hold them and the manifest is enough to tell."""
+    """Tells which other weights the model has, where weights by name may hold them and the manifest tells enough."""
     if not source.manifest.frozen or weights is None or isinstance(weights, np.ndarray):
         return ()
     try:

@@ -1,4 +1,4 @@
-"""Whether a model computes with some weights what the model file computes with them: was it made from this model?"""
+"""Tells whether a model computes with some weights what the file computes with them: was it made from this model?"""
 
 from __future__ import annotations
 

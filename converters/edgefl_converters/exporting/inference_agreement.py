@@ -1,4 +1,4 @@
-"""How far an exported inference model's outputs are from Keras's, on every installed runtime."""
+"""Measures how far an exported inference model's outputs are from Keras's, on every installed runtime."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def compare_with_keras(
                 continue
             except RuntimeFailure as error:
                 raise UnsupportedModelError(
-                    f"The inference model does not run: {error.message}", hint="Try another --quantize, or none."
+                    f"The inference model does not run: {error.message}", hint="Try another `quantize`, or none."
                 ) from error
             named = dict(zip(manifest.outputs, signature_keys(manifest.outputs), strict=True))
             described["outputs"] = {

@@ -18,7 +18,7 @@ __all__ = ["keras_bytes", "keras_bytes_with_adapters"]
 
 
 def keras_bytes(model: keras.Model) -> bytes:
-    """What Keras writes of a model."""
+    """Returns what Keras writes of a model."""
     with tempfile.TemporaryDirectory(prefix="edgefl-export-") as folder:
         path = Path(folder, "model.keras")
         try:

@@ -14,7 +14,7 @@ from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.models.adapter_layers import Adapter, adaptable, adapters_of, alphas_of
 from edgefl_converters.models.loading import load
-from edgefl_converters.models.naming import stable_names
+from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.training_step.rebuilding import own_objects
 
 __all__ = [
@@ -27,13 +27,13 @@ __all__ = [
     "weights_by_name",
 ]
 
-BASE = "Give the Keras model that the file was made from: base=... (on the command line --base)."
+BASE = "Give the Keras model that the file was made from: `base`."
 _LORA = ("lora_rank", "lora_alpha")
 
 
 @dataclass(frozen=True)
 class Original:
-    """What a model file was made from.
+    """Holds what a model file was made from.
 
     Attributes:
         model: without adapters.
@@ -80,8 +80,8 @@ def copy_without_adapters(model: keras.Model) -> keras.Model:
             hint="Give the base model without adapters.",
         ) from error
     _compile(copy, compiled)
-    values = dict(zip(stable_names(model), model.variables, strict=True))
-    for name, variable in zip(stable_names(copy), copy.variables, strict=True):
+    values = NamedModel(model).variables
+    for name, variable in NamedModel(copy).variables.items():
         if name in values:
             variable.assign(values[name])
     return copy
@@ -104,8 +104,7 @@ def manifest_adapters(manifest: ModelManifest, alphas: Mapping[str, float] | Non
 def weights_by_name(model: keras.Model) -> dict[str, Any]:
     """A model's weights (no random states) by stable name."""
     weights = {id(variable) for variable in model.weights}
-    named = zip(stable_names(model), model.variables, strict=True)
-    return {name: variable for name, variable in named if id(variable) in weights}
+    return {name: variable for name, variable in NamedModel(model).variables.items() if id(variable) in weights}
 
 
 def require_complete(source: ModelFile, original: Original, given: Mapping[str, Any], *, from_base: bool) -> None:
@@ -150,7 +149,7 @@ def _from_manifest(source: ModelFile) -> keras.Model:
     if unknown:
         raise UnsupportedModelError(
             f"{name} holds classes of your own ({', '.join(unknown)}), without their source.",
-            hint=f"Name the module that defines them: --custom-objects MODULE (custom_objects=...). Or: {BASE}",
+            hint=f"Name the module that defines them: `custom_objects`. Or: {BASE}",
         )
     config = _without_lora(dict(manifest.keras_config or {}))
     compiled = config.pop("compile_config", None)

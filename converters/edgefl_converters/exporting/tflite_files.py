@@ -56,7 +56,7 @@ def tflite_bytes(model: keras.Model, manifest: ModelManifest, quantize: str, row
         converter.representative_dataset = lambda: _batches(arrays)
         # Without float ops beside them: a model that is asked for in integers shall not turn out to be half of it.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    way_out = "Export it as .keras instead." if quantize == "none" else "Try another --quantize, or none."
+    way_out = "Export it as .keras instead." if quantize == "none" else "Try another `quantize`, or none."
     try:
         data = bytes(converter.convert())
     except Exception as error:
@@ -89,7 +89,7 @@ def _inference(model: keras.Model, manifest: ModelManifest) -> Any:
 
 
 def outputs_of(model: keras.Model, tensors: Any) -> list[Any]:
-    """What a model computes of its inputs in order, as a flat list."""
+    """Returns what a model computes of its inputs in order, as a flat list."""
     structure = getattr(model, "_inputs_struct", None)
     given = tensors[0] if len(tensors) == 1 else list(tensors)
     if structure is not None:

@@ -1,4 +1,4 @@
-"""Which ops of a converted file must have run before which: by what they read, and by the variables that they use."""
+"""Says which ops of a converted file must run before which: by what they read, and by the variables that they use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOVES = (_Operator.RESHAPE, _Operator.TRANSPOSE)
 
 
 def needs_of(index: GraphIndex, builtin: Callable[[Any], int]) -> list[list[int]]:
-    """For each op the earlier ones that must have run: what it reads, and whoever used its variables before.
+    """Returns for each op the earlier ones that must have run: what it reads, and whoever used its variables before.
 
     A call may use any variable: nothing that uses one passes it.
 

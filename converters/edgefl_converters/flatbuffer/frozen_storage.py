@@ -37,7 +37,7 @@ class StoredConstant:
     axis: int
 
     def restored(self) -> NDArray[np.float32]:
-        """What DEQUANTIZE computes."""
+        """Returns what DEQUANTIZE computes."""
         if not self.scales.size:
             return self.values.astype(np.float32)
         return (self.values.astype(np.float32) * _along(self.scales, self.axis, self.values.ndim)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which ops of a converted file make and read each tensor: the one index that all passes look into."""
+"""Knows which ops of a converted file make and read each tensor: the one index that all passes look into."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GraphIndex:
                 self.read_at[tensor].append(place)
 
     def is_current(self) -> bool:
-        """Whether the subgraph still has these ops in this order, and they read and make the same tensors."""
+        """Tells whether the subgraph still has these ops in this order, and they read and make the same tensors."""
         return len(self.subgraph.operators) == len(self.operators) and all(
             now is then and _tensors(now.inputs) == inputs and _tensors(now.outputs) == outputs
             for now, then, inputs, outputs in zip(

@@ -1,4 +1,4 @@
-"""What a pass over a converted file is given, and what it leaves behind."""
+"""Holds what a pass over a converted file is given, and what it leaves behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which passes run over a converted file, and their run.
+"""Chooses the passes that run over a converted file, and runs them.
 
 A pass of your own goes in without touching anything here: see `passes.base`.
 """

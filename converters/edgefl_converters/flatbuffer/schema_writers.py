@@ -16,7 +16,7 @@ class AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     """The generated code aligns data to one byte; runtimes map it and expect 16."""
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated name
-        """Where it lies, written by a builder."""
+        """Writes it with a builder and returns where it lies."""
         data = None
         if self.data is not None and len(self.data):
             raw = np.asarray(self.data, np.uint8).tobytes()
@@ -36,7 +36,7 @@ class SharedQuantization(schema.QuantizationParametersT):  # type: ignore[misc]
     _written: tuple[Any, Any] | None = None
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated name
-        """Where it lies, written by a builder at the first call with it."""
+        """Writes it with a builder and returns where it lies at the first call with it."""
         if self._written is None or self._written[0] is not builder:
             self._written = builder, super().Pack(builder)
         return self._written[1]

@@ -1,4 +1,4 @@
-"""What tensors of a converted file take."""
+"""Computes what tensors of a converted file take."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ LARGE = 1 << 17
 
 
 def bytes_of(subgraph: Any, tensor: int) -> int:
-    """What a tensor of a subgraph takes, as if it were of float32: the others are small."""
+    """Returns what a tensor of a subgraph takes, as if it were of float32: the others are small."""
     shape = subgraph.tensors[tensor].shape
     return 4 * math.prod(int(size) for size in (() if shape is None else shape))

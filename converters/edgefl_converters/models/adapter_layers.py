@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import ModelError
-from edgefl_converters.models.naming import PathNames, stable_names
+from edgefl_converters.models.named_model import NamedModel
 
 __all__ = [
     "ENTRY",
@@ -100,22 +100,20 @@ def alphas_of(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, flo
             yield from alphas_of(each, path)
 
 
-def adapt_like(copy: keras.Model, original: keras.Model) -> None:
+def adapt_like(copy: keras.Model, original: NamedModel) -> None:
     """Gives a copy from a model's configuration the adapters and the frozen weights that this does not tell of."""
-    names = PathNames(original)
     adapters = []
-    for layer, weight in _layers(original):
+    for layer, weight in _layers(original.model):
         if layer.lora_enabled:
             a, b = _pair(layer)
             alpha = float(layer.lora_alpha)
-            adapters.append(Adapter(names.of(weight), names.of(a), names.of(b), layer.lora_rank, alpha))
+            weight_name, a_name, b_name = map(original.name_of, (weight, a, b))
+            adapters.append(Adapter(weight_name, a_name, b_name, layer.lora_rank, alpha))
     if not adapters:
         return
     enable(copy, adapters)
-    trained = {
-        name: variable.trainable for name, variable in zip(stable_names(original), original.variables, strict=True)
-    }
-    for name, variable in zip(stable_names(copy), copy.variables, strict=True):
+    trained = {name: variable.trainable for name, variable in original.variables.items()}
+    for name, variable in NamedModel(copy).variables.items():
         if trained.get(name) is False and variable.trainable:
             variable.trainable = False
 
@@ -152,8 +150,8 @@ def merge(weight: NDArray[Any], a: NDArray[Any], b: NDArray[Any], scale: float) 
 
 def adaptable(model: keras.Model) -> dict[str, Any]:
     """Layers that can have adapters, by the stable name of the weight that is adapted."""
-    names = PathNames(model)
-    return {names.of(weight): layer for layer, weight in _layers(model)}
+    named = NamedModel(model)
+    return {named.name_of(weight): layer for layer, weight in _layers(model)}
 
 
 def enable(model: keras.Model, adapters: list[Adapter]) -> None:
@@ -180,14 +178,14 @@ def enable(model: keras.Model, adapters: list[Adapter]) -> None:
 
 
 def entry(model: keras.Model, adapters: list[Adapter], trained: list[str]) -> bytes:
-    """What a file with kept adapters holds beside Keras's own entries.
+    """Returns what a file with kept adapters holds beside Keras's own entries.
 
     Args:
         model: with the adapters.
         adapters: of the model.
         trained: names of the variables that are trained; all others are not.
     """
-    variables = dict(zip(stable_names(model), model.variables, strict=True))
+    variables = NamedModel(model).variables
     described = {"adapters": [vars(each) for each in adapters], "trained": trained}
     names = [name for each in adapters for name in (each.weight, each.a, each.b)]
     # Numbered, because numpy's names of arrays become names of files in the archive.
@@ -217,7 +215,7 @@ def restore(model: keras.Model, path: Path) -> keras.Model:
         described = json.loads(bytes(arrays["description"]))
         adapters = [Adapter(**each) for each in described["adapters"]]
         enable(model, adapters)
-        variables = dict(zip(stable_names(model), model.variables, strict=True))
+        variables = NamedModel(model).variables
         names = [name for each in adapters for name in (each.weight, each.a, each.b)]
         for index, name in enumerate(names):
             variables[name].assign(arrays[str(index)])
@@ -228,7 +226,7 @@ def restore(model: keras.Model, path: Path) -> keras.Model:
 def train_only(model: keras.Model, trained: list[str]) -> None:
     """Freezes all weights but some, whole layers as such, and compiles the model again so that it knows."""
     chosen = set(trained)
-    names = dict(zip(map(id, model.variables), stable_names(model), strict=True))
+    names = {id(variable): name for name, variable in NamedModel(model).variables.items()}
     weights = [variable for variable in model.weights if id(variable) in names]
     for layer in model._flatten_layers(include_self=False):
         own = [*layer._trainable_variables, *layer._non_trainable_variables]

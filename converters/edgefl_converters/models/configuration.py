@@ -19,7 +19,7 @@ _BY_OUTPUT = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a manifest says of how Keras made and compiled a model.
+    """Holds what a manifest says of how Keras made and compiled a model.
 
     Attributes:
         model: as Keras serialises it; None for classes that do not say how: exporting needs their source anyway.

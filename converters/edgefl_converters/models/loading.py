@@ -1,4 +1,4 @@
-"""From what a user names to a compiled Keras model: a file or folder, ``module:function``, or a model object."""
+"""Leads from what a user names to a compiled Keras model: a file or folder, ``module:function``, or a model object."""
 
 from __future__ import annotations
 
@@ -92,8 +92,7 @@ def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None
     if missing:
         raise ModelError(
             f"The model is not compiled, and no {' and no '.join(missing)} was given.",
-            hint="Give both `loss` and `optimizer` (on the command line --loss and --optimizer), "
-            "or compile the model before saving it.",
+            hint="Give both `loss` and `optimizer`, or compile the model before saving it.",
         )
     try:
         model.compile(**given)
@@ -106,8 +105,7 @@ def _require(model: keras.Model) -> None:
     if not model.compiled or getattr(model, "optimizer", None) is None or getattr(model, "_compile_loss", None) is None:
         raise ModelError(
             "The model is not compiled with a loss and an optimizer.",
-            hint="Give `loss` and `optimizer` (on the command line --loss and --optimizer), "
-            "or compile the model before saving it.",
+            hint="Give `loss` and `optimizer`, or compile the model before saving it.",
         )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["PathNames", "signature_keys", "slot_name", "stable_names", "unique"]
+__all__ = ["PathNames", "signature_keys", "slot_name", "snake_case", "unique"]
 
 # Names that a TFLite signature runner could not take as a keyword argument.
 _RESERVED = frozenset(keyword.kwlist) | {"self", "args", "kwargs"}
@@ -104,12 +104,6 @@ class PathNames:
                 self._siblings[key] = number + 1
                 self._renamed[prefix] = f"{base}_{number}" if number else base
         return self._renamed[prefix]
-
-
-def stable_names(model: Any) -> list[str]:
-    """One name for each of ``model.variables``, the ones that a model file uses for its parameters."""
-    names = PathNames(model)
-    return unique(names.of(variable) for variable in model.variables)
 
 
 def slot_name(slot: Any, weights: Iterable[tuple[Any, str]]) -> str:

@@ -1,4 +1,4 @@
-"""What a model must have before it can be converted, checked before any work is done on it."""
+"""Checks what a model must have to be converted, before any work is done on it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def require_convertible(model: keras.Model) -> None:
                 "devices train in float32 only.",
                 hint="Build the model under keras.config.set_dtype_policy('float32') and copy the weights over: "
                 "new.set_weights(old.get_weights()).",
+                layer=layer.name,
             )
     _check_use(model)
     _check_values(model)
@@ -68,6 +69,7 @@ def _check_layer(layer: Any) -> None:
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({kind}) works on strings, a model file takes numbers.",
             hint="Use it before the model as a preprocessing step, and give the model the numbers that it returns.",
+            layer=layer.name,
         )
     elif kind == "IntegerLookup":
         empty = layer.vocabulary_size() <= layer.num_oov_indices + (layer.mask_token is not None)
@@ -77,11 +79,12 @@ def _check_layer(layer: Any) -> None:
         raise ModelError(
             f"Layer {layer.name!r} ({kind}) has not seen any data: its values are learnt by adapt, not by training.",
             hint="Call adapt(data) on it before converting, or give its values to its constructor.",
+            layer=layer.name,
         )
 
 
 def _is_identity(layer: Any) -> bool:
-    """Whether it holds the values that it begins with; a file keeps these when the layer was never adapted."""
+    """Tells whether it holds the values that it begins with; a file keeps these when the layer was never adapted."""
     mean, variance = np.asarray(layer.adapt_mean), np.asarray(layer.adapt_variance)
     return bool((mean == 0).all() and ((variance == 1).all() or (variance == 0).all()))
 

@@ -1,1 +1,1 @@
-"""What the user asked for, checked: come here to add an option of a conversion."""
+"""Holds and checks what the user asked for: come here to add an option of a conversion."""

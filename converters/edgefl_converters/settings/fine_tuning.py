@@ -1,4 +1,4 @@
-"""What of a model is trained: chosen by name, by depth, biases only, or low-rank adapters in place of the weights."""
+"""Says what of a model is trained: chosen by name, by depth, biases only, or low-rank adapters instead of weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FineTuning"]
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What is trained; everything else becomes a constant of the graph and does not travel.
+    """Says what is trained; everything else becomes a constant of the graph and does not travel.
 
     A pattern is a glob. It matches a variable by its name in the model file (``conv2d/kernel``), by the name of a layer
     that holds it (``conv2d``, ``block_16*``), or by the layer's class (``BatchNormalization``). A ``/`` in front stands
@@ -51,18 +51,18 @@ class FineTuning:
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         for name, value in (("last_layers", self.last_layers), ("lora_rank", self.lora_rank)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InvalidSettingError(f"{name} must be a whole number of at least 1, got {value!r}.")
+                raise InvalidSettingError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
         if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
-            raise InvalidSettingError(f"lora_alpha must be a number above 0, got {self.lora_alpha!r}.")
+            raise InvalidSettingError(f"`lora_alpha` must be a number above 0, got {self.lora_alpha!r}.")
         if self.lora_rank is None and (self.lora_alpha is not None or self.lora_targets != ("*",)):
             raise InvalidSettingError(
-                "lora_alpha and lora_targets say how adapters are, but lora_rank is missing.",
-                hint="Give the rank of the adapters, for example 4 (--lora-rank 4).",
+                "`lora_alpha` and `lora_targets` say how adapters are, but `lora_rank` is missing.",
+                hint="Give the rank of the adapters, for example `lora_rank=4`.",
             )
         if self.lora_rank is not None and self.biases_only:
             raise InvalidSettingError(
-                "Adapters are no biases: biases_only would freeze what lora_rank adds.",
-                hint="To train biases beside adapters, give the pattern bias (--trainable bias).",
+                "Adapters are no biases: `biases_only` would freeze what `lora_rank` adds.",
+                hint="To train biases beside adapters, give a pattern that means them: `trainable='bias'`.",
             )
 
     @property
@@ -81,7 +81,7 @@ class FineTuning:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> FineTuning:
-        """What `as_json` wrote."""
+        """Reads what `as_json` wrote."""
         plain = {name: value for name, value in document.items() if name in cls.__dataclass_fields__}
         lora = document.get("lora")
         if lora is not None:

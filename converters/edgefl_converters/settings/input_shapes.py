@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,28 +10,10 @@ from edgefl.errors import InvalidSettingError, ModelError, first_line
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["InputShape", "parse_input_shapes", "with_input_shapes"]
+__all__ = ["InputShape", "with_input_shapes"]
 
 Shape = tuple[int, ...]
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
-
-
-def parse_input_shapes(given: Sequence[str]) -> Shape | dict[str, Shape]:
-    """Reads ``100,6`` for a model with one input, or ``name=100,6`` once for each input.
-
-    Raises:
-        InvalidSettingError: it is neither.
-    """
-    named: dict[str, Shape] = {}
-    for text in given:
-        name, _, sizes = text.rpartition("=")
-        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", sizes) or (not name and len(given) > 1):
-            raise InvalidSettingError(
-                f"Expected an input shape without the batch, such as 100,6 or name=100,6, got {text!r}.",
-                hint="For several inputs repeat it: --input-shape left=100,6 --input-shape right=3.",
-            )
-        named[name] = tuple(map(int, sizes.split(",")))
-    return named[""] if list(named) == [""] else named
 
 
 def with_input_shapes(model: keras.Model, shapes: InputShape) -> keras.Model:

@@ -1,4 +1,4 @@
-"""What a model file is made for, beyond training what was compiled."""
+"""Says what a model file is made for, beyond training what was compiled."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Options:
         divisors = [str(rows) for rows in range(1, batch_size + 1) if batch_size % rows == 0]
         raise InvalidSettingError(
             f"A micro-batch must divide the batch size, got {self.micro_batch} for a batch of {batch_size}.",
-            hint=f"Choose one of {', '.join(divisors)}, or another --batch-size.",
+            hint=f"Choose one of {', '.join(divisors)}, or another `batch_size`.",
         )
 
 
@@ -81,6 +81,6 @@ def options_of(manifest: ModelManifest) -> Options:
 
 
 def fine_tuning_document(options: Options) -> dict[str, Any]:
-    """What the manifest says about the choice of what is trained."""
+    """Returns what the manifest says about the choice of what is trained."""
     storage = {} if options.quantize_frozen is None else {"quantize_frozen": options.quantize_frozen}
     return {**options.fine_tuning.as_json(), **storage}

@@ -1,4 +1,4 @@
-"""What each target can run: one table of op versions a runtime, each with its source."""
+"""Knows what each target can run: one table of op versions a runtime, each with its source."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from edgefl.errors import ModelError
-from edgefl_converters.models.variable_names import choose, named_variables
+from edgefl_converters.models.named_model import NamedModel
+from edgefl_converters.models.variable_patterns import choose
 from edgefl_converters.training_step.rebuilding import compiled_copy
 
 __all__ = ["with_adapters"]
@@ -30,17 +31,17 @@ def with_adapters(model: Any, rank: int, alpha: float | None, targets: Sequence[
     """
     if not own:
         model = compiled_copy(model)
-    variables, added = named_variables(model), 0
+    variables, added = NamedModel(model).described, 0
     for pattern in targets:
-        positions = choose([pattern], variables, "--lora-target", also=lambda each: True)
+        positions = choose([pattern], variables, "`lora_targets`", also=lambda each: True)
         matched = [variables[position].layer for position in sorted(positions)]
         able = list({id(layer): layer for layer in matched if hasattr(layer, "enable_lora")}.values())
         if not able:
             kinds = ", ".join(sorted({type(layer).__name__ for layer in matched}))
             raise ModelError(
-                f"--lora-target {pattern!r} names no layer that takes adapters, only {kinds}.",
+                f"`lora_targets` {pattern!r} names no layer that takes adapters, only {kinds}.",
                 hint="Dense, EinsumDense, Embedding and convolutions take them, also inside others such as "
-                "MultiHeadAttention; train the rest with --trainable.",
+                "MultiHeadAttention; train the rest with `trainable`.",
             )
         for layer in able:
             if not layer.lora_enabled:
@@ -57,5 +58,5 @@ def _enable(layer: Any, rank: int, alpha: float | None, *, seed: int) -> None:
     except Exception as error:
         raise ModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) takes no adapter: {error}",
-            hint="Name other layers with --lora-target.",
+            hint="Name other layers with `lora_targets`.",
         ) from error

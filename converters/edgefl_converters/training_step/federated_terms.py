@@ -1,4 +1,4 @@
-"""What a training step adds to the gradient for federated algorithms that need the device's help.
+"""Makes what a training step adds to the gradient for federated algorithms that need the device's help.
 
 FedProx (Li et al. 2020, section 3.2) adds ``mu (w - reference)``, the gradient of ``mu / 2 |w - reference|²``. SCAFFOLD
 (Karimireddy et al. 2020, Algorithm 1) adds a correction ``c - c_i`` that the device computes. FedDyn (Acar et al. 2021,
@@ -109,5 +109,5 @@ def require_algorithms(algorithms: Sequence[str], optimizer: Any, *, local: bool
     if local and any(algorithm(name).gradient for name in algorithms):
         raise InvalidSettingError(
             "FedSGD sends a gradient and trains nothing on the device, so parameters that stay there never change.",
-            hint="Leave out --local or --algorithm fedsgd.",
+            hint="Leave out `local` or `algorithms='fedsgd'`.",
         )

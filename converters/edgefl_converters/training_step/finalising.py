@@ -1,4 +1,4 @@
-"""How the value of each Keras metric is computed from its states, where states add up over batches and devices."""
+"""Says how the value of each Keras metric is computed from its states, where states add up over batches and devices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COUNTS = (metrics.TruePositives, metrics.TrueNegatives, metrics.FalsePositives,
 
 @dataclass(frozen=True)
 class Finalisation:
-    """What a manifest says about a metric.
+    """Holds what a manifest says about a metric.
 
     Attributes:
         finaliser: a name in `edgefl.finalisers`.
@@ -37,7 +37,7 @@ class Finalisation:
 
 
 def finalisation_of(metric: Any) -> Finalisation | None:
-    """How a metric is finalised; None if its value is not one number that follows from sums over batches.
+    """Tells how a metric is finalised; None if its value is not one number that follows from sums over batches.
 
     Decided by whose ``result`` it is, so that subclasses which only update differently are included.
 

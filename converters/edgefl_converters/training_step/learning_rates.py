@@ -1,4 +1,4 @@
-"""How the learning rate that is an input of each step meets the one that a model was compiled with.
+"""Says how the learning rate that is an input of each step meets the one that a model was compiled with.
 
 A plain learning rate is replaced. A schedule, and a MultiOptimizer with several learning rates, keep what they are
 compiled with and are multiplied: there 1.0 means "as compiled".
@@ -16,7 +16,7 @@ __all__ = ["compiled_learning_rate", "is_factor", "learning_rate_of_steps"]
 
 
 def is_factor(optimizer: Any) -> bool:
-    """Whether the learning rate of a step multiplies what the optimizer is compiled with."""
+    """Tells whether the learning rate of a step multiplies what the optimizer is compiled with."""
     return len(_inner(optimizer)) > 1 or not isinstance(_inner(optimizer)[0]._learning_rate, keras.Variable)
 
 

@@ -12,7 +12,7 @@ from keras.src.models.functional import Functional
 from edgefl.errors import UnsupportedModelError, first_line
 from edgefl_converters.models.adapter_layers import adapt_like
 from edgefl_converters.models.loading import compiled_with
-from edgefl_converters.models.naming import stable_names
+from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.training_step.specification import Specification, specify
 
 __all__ = ["compiled_copy", "own_objects", "rebuild"]
@@ -37,8 +37,8 @@ def rebuild(specification: Specification, dtype: str) -> keras.Model:
         if isinstance(model, (keras.Sequential, Functional)):
             raise
         copy = _from_constructor(specification, dtype)
-    adapt_like(copy, model)
-    if stable_names(copy) != stable_names(model):
+    adapt_like(copy, specification.named)
+    if list(NamedModel(copy).variables) != list(specification.named.variables):
         raise ValueError("the rebuilt model has other variables than the original")
     _carry_over(model, copy)
     return copy
@@ -63,7 +63,7 @@ def compiled_copy(model: Any) -> Any:
 
 
 def _carry_over(model: Any, copy: Any) -> None:
-    """What a configuration does not hold: weights, and which of them are trained."""
+    """Copies what a configuration does not hold: weights, and which of them are trained."""
     for variable, own in zip(model.variables, copy.variables, strict=True):
         own.assign(keras.ops.cast(variable, own.dtype))
         own.trainable = variable.trainable
@@ -113,7 +113,7 @@ def _lambda_of(layers: Mapping[str, Any]) -> type:
 
 
 def _from_constructor(specification: Specification, dtype: str) -> Any:
-    """For subclassed models whose constructor takes its own arguments, but not what Keras adds to a configuration."""
+    """Copies a subclassed model whose constructor takes its own arguments but not what Keras adds to them."""
     model = specification.model
     accepted = inspect.signature(type(model).__init__).parameters
     try:

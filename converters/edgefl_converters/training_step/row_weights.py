@@ -56,7 +56,7 @@ class RowWeightedLoss:
         if mask is not None or self._ignores_a_class() or self._is_of_the_whole_batch() or not self._reduces():
             raise UnsupportedModelError(
                 f"The loss {self.name!r} cannot be computed for a part of a batch: {self._why_not(mask)}.",
-                hint="Leave --micro-batch out; a smaller --batch-size needs less memory too.",
+                hint="Leave `micro_batch` out; a smaller `batch_size` needs less memory too.",
             )
         return self._of_part(target, prediction, sample_weight)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from edgefl.errors import InvalidSettingError, ModelError
 from edgefl_converters.models.adapter_layers import adapted_weights, adapter_variables
-from edgefl_converters.models.variable_names import NamedVariable, choose, named_variables
+from edgefl_converters.models.named_model import NamedModel, NamedVariable
+from edgefl_converters.models.variable_patterns import choose
 from edgefl_converters.settings.fine_tuning import FineTuning
 from edgefl_converters.training_step.adapter_targets import with_adapters
 
@@ -18,8 +19,8 @@ _BIASES = ("bias", "beta", "recurrent_bias")
 
 
 @contextlib.contextmanager
-def fine_tuned(model: Any, wanted: FineTuning, *, own: bool = False) -> Iterator[Any]:
-    """A compiled model in which only what is wanted is trainable.
+def fine_tuned(model: Any, wanted: FineTuning, *, own: bool = False) -> Iterator[NamedModel]:
+    """A compiled model in which only what is wanted is trainable, with its names.
 
     Args:
         model: built and compiled.
@@ -31,23 +32,24 @@ def fine_tuned(model: Any, wanted: FineTuning, *, own: bool = False) -> Iterator
         InvalidSettingError: a pattern matches nothing, or nothing would be trained.
         ModelError: the model cannot be copied, or a layer takes no adapter.
     """
-    if wanted.is_default:
-        yield model
-        return
     if wanted.lora_rank is not None:
         model = with_adapters(model, wanted.lora_rank, wanted.lora_alpha, wanted.lora_targets, own=own)
+    named = NamedModel(model)
+    if wanted.is_default:
+        yield named
+        return
     before = _flags(model)
     try:
-        _train_only(model, _selected(model, wanted))
-        yield model
+        _train_only(model, _selected(named, wanted))
+        yield named
     finally:
         for thing, flag in before:
             thing._trainable = flag
 
 
-def _selected(model: Any, wanted: FineTuning) -> set[int]:
+def _selected(named: NamedModel, wanted: FineTuning) -> set[int]:
     """Identities of the variables to train, and of the statistics of layers that have nothing else."""
-    variables = named_variables(model)
+    model, variables = named.model, named.described
     weights, statistics = _could_be_trained(model), _statistics_alone(model)
 
     def learns(each: NamedVariable) -> bool:
@@ -55,7 +57,7 @@ def _selected(model: Any, wanted: FineTuning) -> set[int]:
 
     chosen: set[int] = set()
     if wanted.trainable:
-        chosen |= choose(wanted.trainable, variables, "--trainable", also=learns)
+        chosen |= choose(wanted.trainable, variables, "`trainable`", also=learns)
     if wanted.last_layers is not None:
         first = _first_of_last_layers(variables, wanted.last_layers, weights)
         chosen |= {position for position, each in enumerate(variables) if each.index >= first and learns(each)}
@@ -67,20 +69,20 @@ def _selected(model: Any, wanted: FineTuning) -> set[int]:
         trained |= {id(each.variable) for each in variables if each.layer.trainable} & statistics
         chosen |= {position for position, each in enumerate(variables) if id(each.variable) in trained}
     if wanted.frozen:
-        chosen -= choose(wanted.frozen, variables, "--frozen", also=learns)
+        chosen -= choose(wanted.frozen, variables, "`frozen`", also=learns)
     if wanted.biases_only:
         biases = {position for position, each in enumerate(variables) if each.variable.name in _BIASES}
         if chosen and not chosen & biases:
             raise ModelError(
                 "Nothing is left to train: no trainable layer has a bias.",
-                hint="Leave biases_only (--biases-only) out, or choose layers that have biases.",
+                hint="Leave `biases_only` out, or choose layers that have biases.",
             )
         chosen &= biases
     found = {id(variables[position].variable) for position in chosen}
     if not found & weights:
         raise InvalidSettingError(
             "Everything is frozen: nothing would be trained.",
-            hint="Freeze less, or say what is to be trained (--trainable, --last-layers).",
+            hint="Freeze less, or say what is to be trained (`trainable`, `last_layers`).",
         )
     return found
 
@@ -89,7 +91,7 @@ def _first_of_last_layers(variables: Sequence[NamedVariable], count: int, weight
     layers = sorted({each.index for each in variables if id(each.variable) in weights})
     if count > len(layers):
         raise InvalidSettingError(
-            f"last_layers is {count}, but the model has {len(layers)} layers with weights.",
+            f"`last_layers` is {count}, but the model has {len(layers)} layers with weights.",
             hint="Leave it out to train all of them.",
         )
     return layers[-count]

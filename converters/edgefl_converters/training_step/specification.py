@@ -1,16 +1,16 @@
-"""What to convert: a compiled Keras model, seen from outside."""
+"""Looks at what is to be converted: a compiled Keras model, seen from outside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import keras
 
 from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError, first_line
 from edgefl_converters.models.local_variables import local_variables
+from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.models.naming import PathNames, unique
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.federated_terms import FederatedTerms, federated_terms_of, require_algorithms
@@ -48,14 +48,13 @@ class Specification:
     """A compiled Keras model, with everything that its training step needs derived from it.
 
     Attributes:
-        model: the Keras model; tracing neither trains nor changes it.
+        named: the Keras model with its names; tracing neither trains nor changes it.
         batch_size: rows of every batch.
         optimizer: a fresh copy of the compiled optimizer, built on the trainable variables, with initial slots.
         learning_rate: what trains as compiled; 1.0 where it multiplies, see `learning_rates`.
         inputs: in the model's order.
         outputs: in the model's order.
         targets: one per output that has a loss.
-        names: stable names of layers and variables.
         input_structure: how the model's call nests its inputs.
         output_structure: how the model nests its outputs.
         options: what else the file is made for.
@@ -63,14 +62,13 @@ class Specification:
         federated_terms: what the algorithms of the options need.
     """
 
-    model: keras.Model
+    named: NamedModel
     batch_size: int
     optimizer: Any
     learning_rate: float
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     targets: tuple[Port, ...]
-    names: PathNames
     input_structure: Any
     output_structure: Any
     options: Options
@@ -79,14 +77,18 @@ class Specification:
 
     @property
     def parts(self) -> int:
-        """How many micro-batches a batch is cut into; 1 for none."""
+        """Returns how many micro-batches a batch is cut into; 1 for none."""
         return self.batch_size // (self.options.micro_batch or self.batch_size)
 
-    @cached_property
-    def variable_names(self) -> Mapping[int, str]:
-        """Identity of each variable of the model to its stable and unique name."""
-        variables = self.model.variables
-        return dict(zip(map(id, variables), unique(self.names.of(each) for each in variables)))
+    @property
+    def model(self) -> Any:
+        """The Keras model."""
+        return self.named.model
+
+    @property
+    def names(self) -> PathNames:
+        """Stable names of layers and of whatever else a path names."""
+        return self.named.names
 
     def nest_inputs(self, tensors: Sequence[Any]) -> Any:
         """Gives flat inputs the nesting that the model's call takes."""
@@ -102,11 +104,11 @@ class Specification:
         return keras.tree.pack_sequence_as(self.output_structure, by_output)
 
 
-def specify(model: keras.Model, *, batch_size: int = 32, options: Options | None = None) -> Specification:
+def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: Options | None = None) -> Specification:
     """Derives what has to be converted from a compiled Keras model.
 
     Args:
-        model: built and compiled with a loss and an optimizer.
+        model: built and compiled with a loss and an optimizer; with its names where somebody has them already.
         batch_size: rows of every batch.
         options: what else the file is made for.
 
@@ -122,8 +124,9 @@ def specify(model: keras.Model, *, batch_size: int = 32, options: Options | None
         )
     options = options or Options()
     options.require_equal_parts(batch_size)
-    _check_model(model)
-    names = PathNames(model)
+    _check_model(model.model if isinstance(model, NamedModel) else model)
+    named = NamedModel.of(model)
+    model, names = named.model, named.names
     input_structure, inputs = _inputs(model, batch_size, names)
     symbolic = keras.tree.pack_sequence_as(input_structure, [port.symbolic for port in inputs])
     try:
@@ -137,17 +140,16 @@ def specify(model: keras.Model, *, batch_size: int = 32, options: Options | None
         ) from error
     outputs = _outputs(model, output_structure, names)
     optimizer = _fresh_optimizer(model)
-    local = local_variables(model, options.local)
+    local = local_variables(named, options.local)
     require_algorithms(options.algorithms, model.optimizer, local=bool(local))
     return Specification(
-        model=model,
+        named=named,
         batch_size=batch_size,
         optimizer=optimizer,
         learning_rate=compiled_learning_rate(optimizer),
         inputs=inputs,
         outputs=outputs,
         targets=_targets(model, output_structure, outputs, {port.name for port in inputs}),
-        names=names,
         input_structure=input_structure,
         output_structure=output_structure,
         options=options,
@@ -167,8 +169,7 @@ def _check_model(model: Any) -> None:
     if not model.built:
         raise ModelError(
             "The model has no weights yet: its input shape is not known.",
-            hint="Give --input-shape (input_shape= in Python), begin it with keras.Input(shape), or call it once on "
-            "data.",
+            hint="Give `input_shape`, begin it with keras.Input(shape), or call it once on data.",
         )
     if not model.trainable_variables:
         raise ModelError("The model has no trainable weights.", hint="Set layer.trainable = True where it shall learn.")
@@ -183,11 +184,13 @@ def _check_model(model: Any) -> None:
                 f"Layer {layer.name!r} is stateful: it carries its state from one batch to the next.",
                 hint="Build it with stateful=False: the batches that a device trains on have nothing to do with each "
                 "other.",
+                layer=layer.name,
             )
         if layer.compute_dtype not in ("float32", None) and layer.weights:
             raise UnsupportedModelError(
                 f"Layer {layer.name!r} computes in {layer.compute_dtype}, only float32 can be trained on devices.",
                 hint="Build the model with the dtype policy 'float32'.",
+                layer=layer.name,
             )
 
 
@@ -226,10 +229,10 @@ def _input_name(model: Any, tensor: Any, index: int, names: PathNames) -> str:
 
 def _static_shape(name: str, shape: Sequence[int | None], batch_size: int) -> tuple[int, ...]:
     if any(size is None for size in shape[1:]):
+        example = tuple(100 if size is None else int(size) for size in shape[1:])
         raise UnsupportedModelError(
             f"Input {name!r} has shape {tuple(shape)}; every dimension but the batch must be known.",
-            hint="Say which with --input-shape (input_shape= in Python), for example --input-shape "
-            f"{','.join('100' if size is None else str(size) for size in shape[1:])}, or build the model with it.",
+            hint=f"Say which, for example `input_shape={example}`, or build the model with it.",
         )
     return (batch_size, *(int(size) for size in shape[1:] if size is not None))
 

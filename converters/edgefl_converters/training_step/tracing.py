@@ -1,4 +1,4 @@
-"""From a compiled Keras model to the TensorFlow graphs of its training step, evaluation and inference."""
+"""Leads from a compiled Keras model to the TensorFlow graphs of its training step, evaluation and inference."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Trace:
     results: tuple[tf.Tensor, ...]
 
     def is_sparse(self, output: str) -> bool:
-        """Whether an output belongs to the gradient of looked-up rows."""
+        """Tells whether an output belongs to the gradient of looked-up rows."""
         kind, _, variable = output.partition("/")
         return f"{kind}/" in (GRADIENT, INDICES) and f"{INDICES}{variable}" in self.outputs
 
@@ -114,7 +114,7 @@ def trace(specification: Specification) -> Traces:
 
 
 def layer_of(operation_name: str) -> int | str | None:
-    """What made an op: the index of a layer, or ``loss``, ``metrics``, ``optimizer``."""
+    """Returns what made an op: the index of a layer, or ``loss``, ``metrics``, ``optimizer``."""
     layers = re.findall(rf"{_LAYER}(\d+)", operation_name)
     if layers:
         return int(layers[-1])
@@ -127,7 +127,7 @@ def _of_part(specification: Specification, port: Port) -> Port:
 
 
 def _gradients_found(part: Trace, parts: int) -> Iterator[Port]:
-    """What the parts of a batch give of its gradient, those of looked-up rows one after the other."""
+    """Returns what the parts of a batch give of its gradient, those of looked-up rows one after the other."""
     for name, tensor in zip(part.outputs, part.results):
         if name.startswith((GRADIENT, INDICES)):
             rows, *others = tensor.shape.as_list() or [0]
@@ -191,7 +191,7 @@ class _Steps:
             optimizer.apply(gradients, variables)
 
     def update(self, given: Sequence[str], *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What follows the gradient in a training step; ``given`` names what there is of `gradient_part`."""
+        """Computes what follows the gradient in a training step; ``given`` names what there is of `gradient_part`."""
         found = dict(zip(given, tensors))
         rate, *mu = tensors[len(given) :]
         gradients = []
@@ -202,11 +202,10 @@ class _Steps:
         return {}
 
     def _variable_names(self) -> list[str]:
-        names = self._specification.variable_names
-        return [names[id(each)] for each in self._specification.model.trainable_variables]
+        return list(map(self._specification.named.name_of, self._specification.model.trainable_variables))
 
     def gradient_part(self, *tensors: tf.Tensor, sparse: bool = True) -> dict[str, tf.Tensor]:
-        """What a part of a batch adds to the loss, the metrics' states and the gradients, if there is one.
+        """Computes what a part of a batch adds to the loss, the metrics' states and the gradients, if there is one.
 
         The gradient of looking up rows of a table stays ``sparse``, rows and their indices: optimizers square each row
         by itself, even where one is looked up twice.
@@ -229,7 +228,7 @@ class _Steps:
         for variable, gradient in zip(specification.model.trainable_variables, gradients):
             if id(variable) in shared:
                 value = tf.zeros(variable.shape) if gradient is None else tf.convert_to_tensor(gradient)
-                outputs[f"{GRADIENT}{specification.variable_names[id(variable)]}"] = value
+                outputs[f"{GRADIENT}{specification.named.name_of(variable)}"] = value
         return outputs
 
     def _gradients(
@@ -263,7 +262,7 @@ class _Steps:
         return self._evaluate(inputs, targets, weight, weight)
 
     def evaluate_part(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What a part of a batch adds to what `evaluate` returns."""
+        """Computes what a part of a batch adds to what `evaluate` returns."""
         inputs, targets, (weight, whole) = self._split(tensors)
         return self._evaluate(inputs, targets, weight, whole)
 

@@ -1,4 +1,4 @@
-"""Which of a model's variables the file keeps as variables, and under which names."""
+"""Decides which of a model's variables the file keeps as variables, and under which names."""
 
 from __future__ import annotations
 
@@ -96,8 +96,7 @@ def classify(specification: Specification, traces: Traces) -> Variables:
             found.append((handle, Variable(name, path, role, np.asarray(variable.numpy()), handle not in local)))
 
     # All of the model's variables take part in the numbering of repeated names, whether they are used or not.
-    stable = [specification.names.of(each) for each in model.variables]
-    names = unique([*stable, *(specification.names(path) for _, _, path in others)])
+    names = unique([*specification.named.variables, *(specification.names(path) for _, _, path in others)])
     for (handle, variable, path), name in zip(model_variables + others, names):
         add(handle, name, path, _role(handle, trainable, seeds, assigned, variable), variable)
     weights = [(each, specification.names.of(each)) for each in model.trainable_variables]
@@ -106,7 +105,7 @@ def classify(specification: Specification, traces: Traces) -> Variables:
         add(handle, slot_name(each, weights), each.path, STATE if handle in assigned else FROZEN, each.value)
     for role, variables in ((REFERENCE, federated_terms.reference), (CORRECTION, federated_terms.correction)):
         for weight, variable in zip(federated_terms.weights, variables):
-            add(id(variable.handle), f"{role}/{specification.variable_names[id(weight)]}", weight.path, role, variable)
+            add(id(variable.handle), f"{role}/{specification.named.name_of(weight)}", weight.path, role, variable)
     unambiguous = unique(variable.name for _, variable in found)
     all_variables = [replace(variable, name=name) for name, (_, variable) in zip(unambiguous, found)]
     return Variables(tuple(all_variables), {handle: each for (handle, _), each in zip(found, all_variables)})

@@ -26,7 +26,7 @@ from edgefl_converters.verification.programme import Answers, Programme, State
 from edgefl_converters.verification.report import REPORT_IT, RuntimeReport, VerificationReport
 from edgefl_converters.verification.runtimes import Runtime, UnusableRuntimeError, runtimes_for
 
-__all__ = ["check_agreement"]
+__all__ = ["check_agreement", "compare"]
 
 _STEPS = 10
 _OTHER_RATE = 1.25
@@ -43,7 +43,7 @@ def check_agreement(
     *,
     runtimes: Sequence[Runtime] | None = None,
 ) -> VerificationReport:
-    """Compares a model file with the compiled Keras model that it was made from; both begin from the file's weights.
+    """Compares a model file with the Keras model that it was made from, taking all else from what the file says.
 
     Args:
         model: compiled; left as it is.
@@ -57,9 +57,30 @@ def check_agreement(
         UnsupportedModelError: Keras cannot rebuild the model from its configuration.
         VerificationError: a runtime refuses the file, or file and model have different parameters.
     """
+    manifest = ModelFile(data).manifest
+    specification = specify(model, batch_size=manifest.batch_size, options=options_of(manifest))
+    return compare(specification, data, runtimes=runtimes)
+
+
+def compare(
+    specification: Specification, data: bytes, *, runtimes: Sequence[Runtime] | None = None
+) -> VerificationReport:
+    """Compares a model file with what it was made from; both begin from the file's weights.
+
+    Args:
+        specification: of the model and the options.
+        data: the model file.
+        runtimes: as `check_agreement` takes them.
+
+    Returns:
+        Every figure, as `check_agreement` does.
+
+    Raises:
+        UnsupportedModelError: Keras cannot rebuild the model from its configuration.
+        VerificationError: a runtime refuses the file, or file and model have different parameters.
+    """
     file = ModelFile(data)
     manifest = file.manifest
-    specification = specify(model, batch_size=manifest.batch_size, options=options_of(manifest))
     generator = np.random.default_rng(_SEED)
     experiment = _experiment(specification, file, generator)
     experiment, expectation = measure(specification, manifest, experiment, generator)
@@ -144,7 +165,7 @@ def _run(
 
 
 def _may_be_kinks(comparisons: Sequence[Comparison]) -> bool:
-    """Whether only later training steps differ, while the gradient and all else agree: no wrong formula does that."""
+    """Tells whether only later steps differ while the gradient and all else agree: no wrong formula does it."""
     failed = {each.kind for each in comparisons if not each.passed}
     return bool(failed) and failed <= {"training", "loss", "pulled training"}
 

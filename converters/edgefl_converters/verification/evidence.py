@@ -1,4 +1,4 @@
-"""What it rests on that a file runs on its target: on a runtime that really ran it, or on the table of ops only."""
+"""Says what it rests on that a file runs on its target: on a runtime that really ran it, or only on tables of ops."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Tried(Protocol):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one target.
+    """Holds what is known of one target.
 
     Attributes:
         target: its name.
@@ -48,7 +48,7 @@ class Evidence:
 
 
 def evidence(target: str, tried: Sequence[Tried] | None) -> tuple[Evidence, ...]:
-    """For each single target that a target includes, whether it was run.
+    """Tells of each single target that a target includes whether it was run.
 
     Args:
         target: a name of `edgefl.targets`.

@@ -1,4 +1,4 @@
-"""What federated algorithms add to the loss, where a model file adds its gradient to the gradient."""
+"""Makes what federated algorithms add to the loss, where a model file adds its gradient to the gradient."""
 
 from __future__ import annotations
 

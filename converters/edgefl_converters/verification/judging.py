@@ -1,4 +1,4 @@
-"""Whether a runtime computes what Keras computes, and by how much it misses."""
+"""Decides whether a runtime computes what Keras computes, and by how much it misses."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def _loss_names(loss: Any) -> list[str]:
 
 
 def _vocabularies(specification: Specification) -> list[int | None]:
-    """For each input that is looked up in an embedding, how many tokens that knows."""
+    """Returns how many tokens the embedding knows in which an input is looked up, for each such input."""
     layers = [layer for layer in specification.model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
     sizes = {id(tensor): layer.input_dim for layer in layers for tensor in _direct_inputs(layer)}
     smallest = min((layer.input_dim for layer in layers), default=None)

@@ -1,4 +1,4 @@
-"""What Keras computes, and how sure one can be of it: in float64, in float32, and in float32 with rounding added.
+"""Finds what Keras computes, and how sure one can be of it: in float64, in float32, and in float32 with rounding.
 
 How much rounding can change a result is measured, not guessed: Keras itself runs in float32 from weights and inputs
 disturbed in their last bits. Networks with kinks (ReLU) amplify that by orders of magnitude, smooth ones do not.
@@ -38,7 +38,7 @@ _ENOUGH_MOVED = 1e-4
 
 @dataclass(frozen=True)
 class Experiment:
-    """What both sides compute.
+    """Says what both sides compute.
 
     Attributes:
         initial: the weights that they begin from, by stable name.
@@ -71,7 +71,7 @@ class Experiment:
 
     @property
     def is_federated(self) -> bool:
-        """Whether the file can change the gradient for federated algorithms."""
+        """Tells whether the file can change the gradient for federated algorithms."""
         return bool(self.proximal_weight or self.correction)
 
 
@@ -104,7 +104,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What Keras computes.
+    """Holds what Keras computes.
 
     Attributes:
         reference: what ``exact`` was computed in, ``float64``, or ``float32`` and the reason why.
@@ -119,7 +119,7 @@ class Expectation:
     disturbed: Sequence[Measured]
 
     def spread(self, kind: str, name: str, norm: Callable[[NDArray[np.float64]], float]) -> float:
-        """How far Keras's own float32 results of a kind lie from the exact one at most."""
+        """Returns how far Keras's own float32 results of a kind lie from the exact one at most."""
         exact = getattr(self.exact, kind)[name]
         return max(norm(getattr(run, kind)[name] - exact) for run in (self.plain, *self.disturbed))
 
@@ -287,7 +287,7 @@ def _with_fitting_rate(side: _Side, experiment: Experiment) -> Experiment:
 
 
 def _try(side: _Side, experiment: Experiment) -> tuple[bool, bool]:
-    """Whether the losses stay where they began, and whether every weight moves by more than rounding errors."""
+    """Tells whether the losses stay where they began, and whether every weight moves by more than rounding errors."""
     logs, after = side.train(experiment)
     losses = [float(value) for name, value in logs.items() if name.endswith(" loss")]
     stable = bool(np.all(np.isfinite(losses))) and max(losses) <= 10 * abs(losses[0]) + 10

@@ -1,4 +1,4 @@
-"""Where the first step of an optimizer shows the gradient, in a model file that only has a training step."""
+"""Knows where the first step of an optimizer shows the gradient, in a model file that only has a training step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Probe:
     def reveal(
         self, moved: Mapping[str, NDArray[np.float64]], slots: Mapping[str, NDArray[Any]], statistics: frozenset[str]
     ) -> dict[str, NDArray[np.float64]]:
-        """What one step shows, by the name of a parameter or slot, float64.
+        """Returns what one step shows, by the name of a parameter or slot, float64.
 
         Args:
             moved: parameter to how far it moved in the step.

@@ -1,4 +1,4 @@
-"""What a runtime is asked to do with a model file, as one list of calls, and what it answered."""
+"""Holds what a runtime is asked to do with a model file, as one list of calls, and what it answered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class State:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one runtime returned, by the meaning of the calls.
+    """Holds what one runtime returned, by the meaning of the calls.
 
     Attributes:
         initial: parameters before anything was done.

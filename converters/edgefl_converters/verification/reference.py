@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError, first_line
-from edgefl_converters.models.naming import slot_name, stable_names, unique
+from edgefl_converters.models.naming import slot_name, unique
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
 from edgefl_converters.training_step.rebuilding import rebuild
 from edgefl_converters.training_step.row_weights import expand
@@ -29,7 +29,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What training has made of a model.
+    """Holds what training has made of a model.
 
     Attributes:
         variables: every variable of the model by its stable name.
@@ -62,9 +62,9 @@ class Reference:
         except Exception as error:
             raise UnsupportedModelError(
                 f"Keras cannot rebuild the model in {dtype} to compare with: {first_line(error)}",
-                hint="Give custom classes a get_config(), or convert without verification (verify=False, --no-verify).",
+                hint="Give custom classes a get_config(), or convert without verification (`verify=False`).",
             ) from error
-        self._names = stable_names(original)
+        self._names = list(specification.named.variables)
         self._initial = [np.asarray(variable) for variable in original.variables]
         self._optimizer_initial = [np.asarray(variable) for variable in self._model.optimizer.variables]
         self._slot_names = self._name_slots()
@@ -86,7 +86,7 @@ class Reference:
         self.add_federated_terms(0.0, {})
 
     def add_federated_terms(self, mu: float, correction: Mapping[str, NDArray[Any]]) -> None:
-        """From now on the loss has ``mu / 2 |w - w now|² + correction · w`` added to it; nothing where both are zero.
+        """Adds ``mu / 2 |w - w now|² + correction · w`` to the loss from now on; nothing where both are zero.
 
         Args:
             mu: of the proximal term.
@@ -148,8 +148,7 @@ class Reference:
         return dict(zip(own, map(tf.convert_to_tensor, gradients)))
 
     def _shared_weights(self) -> dict[str, Any]:
-        names = self._specification.variable_names
-        shared = {names[id(weight)] for weight in self._specification.federated_terms.weights}
+        shared = set(map(self._specification.named.name_of, self._specification.federated_terms.weights))
         return {name: each for name, each in zip(self._names, self._model.variables, strict=True) if name in shared}
 
     def _make_federated_loss(self) -> FederatedLoss:

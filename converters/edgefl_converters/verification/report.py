@@ -19,7 +19,7 @@ REPORT_IT = "Please report the model; until then, replace the layer that is name
 
 @dataclass(frozen=True)
 class RuntimeReport:
-    """What one runtime did.
+    """Holds what one runtime did.
 
     Attributes:
         name: of the runtime's distribution.
@@ -79,7 +79,7 @@ class VerificationReport:
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """Which of the target's runtimes really ran, and which were only looked up."""
+        """Tells which of the target's runtimes really ran, and which were only looked up."""
         return evidence(self.target, self.runtimes)
 
     @property
@@ -143,7 +143,7 @@ def _complaint(report: RuntimeReport) -> str:
 
 
 def _worst(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """For each kind, the figure that comes closest to its limit."""
+    """Returns the figure of each kind that comes closest to its limit."""
     worst: dict[str, Comparison] = {}
     for each in comparisons:
         if each.kind not in worst or not each.error / (each.limit or 1) <= worst[each.kind].error / (

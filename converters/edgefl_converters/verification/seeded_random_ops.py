@@ -49,7 +49,7 @@ def hashed_random_numbers(seed: tf.Tensor, batch_size: int) -> Iterator[None]:
 
 
 class _Context:
-    """What the lowerings of random ops ask for: they number the ops of a graph in the order in which it was traced."""
+    """Answers what the lowerings of random ops ask for: they number a graph's ops as they were traced."""
 
     def __init__(self, seed: tf.Tensor) -> None:
         self.seed = seed

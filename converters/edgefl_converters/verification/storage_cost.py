@@ -1,4 +1,4 @@
-"""What storing frozen weights in fewer bytes changes: the file beside its float32 twin, on every runtime."""
+"""Measures what storing frozen weights in fewer bytes changes: the file beside its float32 twin, on every runtime."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def storage_cost(
             except UnusableRuntimeError:
                 continue
             except RuntimeFailure as error:
-                raise VerificationError(error.message, hint="Leave --quantize-frozen out and report this.") from error
+                raise VerificationError(error.message, hint="Leave `quantize_frozen` out and report this.") from error
             outputs = [_outputs(manifest, each) for each in (before, after)]
             change = float(np.linalg.norm(outputs[1] - outputs[0]) / max(float(np.linalg.norm(outputs[0])), 1e-30))
             losses = [_loss(manifest, each) for each in (before, after)]
@@ -64,7 +64,7 @@ def storage_cost(
             if not change <= _MOST:
                 raise VerificationError(
                     f"With its frozen weights in fewer bytes the model computes something else: {cost}.",
-                    hint="Choose --quantize-frozen float16, or leave it out.",
+                    hint="Choose `quantize_frozen='float16'`, or leave it out.",
                 )
             costs.append(cost)
     return costs

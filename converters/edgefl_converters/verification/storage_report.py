@@ -1,4 +1,4 @@
-"""What storing frozen weights in fewer bytes changed, as a report says it; needs no TensorFlow."""
+"""Says what storing frozen weights in fewer bytes changed, as a report says it; needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["StorageCost"]
 
 @dataclass(frozen=True)
 class StorageCost:
-    """What one runtime computes with both files, on made-up data.
+    """Holds what one runtime computes with both files, on made-up data.
 
     Attributes:
         runtime: its name and version.

@@ -39,7 +39,7 @@ class Cache:
             raise storage_error(error, "make the folder", folder) from error
 
     def path(self, content_hash: str) -> Path:
-        """Where the content lies, or will lie.
+        """The file in which the content lies, or will lie.
 
         Raises:
             MessageError: the hash is none. It comes from outside, and nothing else may become part of a path.
@@ -47,7 +47,7 @@ class Cache:
         return self.folder / check_hash(content_hash, "a hash")
 
     def part(self, content_hash: str) -> Path:
-        """Where its download is collected; see `path`."""
+        """The file in which its download is collected; see `path`."""
         return self.folder / f"{check_hash(content_hash, 'a hash')}.part"
 
     def find(self, content_hash: str) -> Path | None:

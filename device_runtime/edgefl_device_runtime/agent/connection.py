@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from edgefl.errors import AuthenticationError, EdgeflError
 from edgefl.version import __version__
+from edgefl.wire.calls import INSTANCE
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_device_runtime.agent.replies import AbandonedError, NotReachedError, Reply, judged, plain
 from edgefl_device_runtime.agent.settings import Settings
@@ -26,13 +27,13 @@ from edgefl_device_runtime.agent.transport import Limits, open_pool
 __all__ = ["Connection", "Contact"]
 
 _T = TypeVar("_T")
-_INSTANCE = secrets.token_hex(16)
+_PROCESS = secrets.token_hex(16)
 """Tells this process from another one with the same identity, so that the server notices a cloned card."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
 class Contact:
-    """When the server was heard last, and when it is tried again; on the clock of the wall.
+    """Keeps when the server was heard last, and when it is tried again, as dates for people.
 
     Attributes:
         last: the server's last answer; None: none since the start.
@@ -301,7 +302,7 @@ class Connection:
         headers = {
             "User-Agent": f"edgefl/{__version__}",
             "Accept-Encoding": "identity",
-            "EdgeFL-Instance": _INSTANCE,
+            INSTANCE: _PROCESS,
             **further,
         }
         value = self.authorization if authorization is None else authorization

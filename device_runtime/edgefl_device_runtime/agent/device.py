@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgefl.credentials import check_token
 from edgefl.errors import (
     AuthenticationError,
     EdgeflError,
@@ -21,6 +22,7 @@ from edgefl.errors import (
 from edgefl.version import __version__
 from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
 from edgefl.wire.refusals import Refusal
+from edgefl.wire.words import is_name
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.enrolment import Enrolment, device_capabilities
 from edgefl_device_runtime.agent.journal import Journal
@@ -40,6 +42,7 @@ from edgefl_device_runtime.training.interpreter import check_installed, installe
 __all__ = ["Device"]
 
 _LONGEST_LINE = 1000
+_INVITED = "The operator's invitation holds the right one."
 
 
 class Device:
@@ -67,7 +70,8 @@ class Device:
     Raises:
         DataError: the data cannot be read.
         StorageError: the state folder cannot be used, or another process uses it.
-        InvalidSettingError: the server's URL, the pin or the number of examples is malformed, or no such runtime.
+        InvalidSettingError: the server's URL, the population, the token, a pin or the number of examples is malformed,
+            or there is no such runtime.
         MissingDependencyError: no interpreter is installed.
 
     Attributes:
@@ -94,6 +98,13 @@ class Device:
     ) -> None:
         if minimum_examples < 1:
             raise InvalidSettingError(f"Expected at least 1 as the minimum of examples, got {minimum_examples}.")
+        if not is_name(population):
+            raise InvalidSettingError(
+                f"Expected letters, digits, dots, dashes and underscores as the population, got {population!r:.80}.",
+                hint=_INVITED,
+            )
+        if token is not None:  # what no header can hold would never reach the server
+            token = check_token(token, "the device's settings", shortest=1, hint=_INVITED)
         source = open_source(data)
         self._state = StateFolder(Path(state))
         load = load_trainer or _load_with(num_threads, runtime, self._state.threads)
@@ -140,7 +151,7 @@ class Device:
 
     @property
     def summary(self) -> Summary:
-        """What was done so far."""
+        """Everything that was done so far."""
         self._summary.bytes_up, self._summary.bytes_down = self._connection.bytes_up, self._connection.bytes_down
         return self._summary
 
@@ -167,7 +178,7 @@ class Device:
                 time.sleep(self._rest)
 
     def step(self, *, wait: float = 0.0) -> TaskReport | None:
-        """Asks for work once, and does it.
+        """Asks for work once, and does it; as long as the server is not reached, it waits and tries again.
 
         Args:
             wait: seconds that the server may wait for work to come up, at most 30.

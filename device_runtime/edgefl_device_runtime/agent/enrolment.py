@@ -96,7 +96,7 @@ class Enrolment:
             if self._state.enrolment().get("server") is None:
                 raise InvalidSettingError(
                     "This device has not taken part before, and got neither an invitation nor a token.",
-                    hint="Ask the operator (`edgefl server invite`) and give --invitation, or set EDGEFL_TOKEN.",
+                    hint="Ask the operator for an invitation (`edgefl server invite`), or set EDGEFL_TOKEN.",
                 )
             self.complete, self.untold = True, True
             return

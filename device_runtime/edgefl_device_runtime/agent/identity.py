@@ -1,9 +1,8 @@
-"""Who this device is: an id and a secret that it makes itself, once."""
+"""The identity of a device: an id and a secret that it makes itself, once."""
 
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from edgefl.atomic import write_text
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import sha256
+from edgefl.wire.words import is_hash, is_random_id
 
 __all__ = ["Identity"]
 
@@ -67,9 +67,9 @@ class Identity:
         try:
             document = json.loads(text)
             identity = cls(document["device_id"], document["secret"])
-            if re.fullmatch("[0-9a-f]{32}", identity.device_id) and re.fullmatch("[0-9a-f]{64}", identity.secret):
+            if is_random_id(identity.device_id) and is_hash(identity.secret):
                 return identity
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass  # not even of that form: the error is the same
         raise StorageError(
             f"Expected a device id and a secret in {path}, got something else.",

@@ -1,4 +1,4 @@
-"""What a device is doing, in a small file for its owner (`edgefl device status`); written seldom, for memory cards."""
+"""Writes what a device is doing into a small file for its owner (`edgefl device status`): seldom, for memory cards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Budget", "Journal", "read_journal"]
 
 
 class Budget:
-    """How often something may be done: in the mean once in a pause, and a few times at once after a longer rest.
+    """Bounds how often something is done: in the mean once in a pause, and a few times at once after a longer rest.
 
     Args:
         burst: how many times at once.
@@ -82,20 +82,20 @@ class Journal:
         self._change(urgent=True)  # what an earlier process did is over
 
     def doing(self, what: str, task: Task | None = None) -> None:
-        """What the device does from now on, and for which task."""
+        """Notes what the device does from now on, and for which task."""
         if task is not None:
             self._task = {"task_id": task.task_id, "run": task.run, "round": task.cohort}
         self._doing, self._share = what, None
         self._change(urgent=True)
 
     def step(self, number: int, expected: int, loss: float | None) -> None:
-        """How far the training is."""
+        """Notes how far the training is."""
         if self._task is not None:
             self._task = {**self._task, "step": number, "steps": expected, "loss": _finite(loss)}
         self._change()
 
     def sent(self, share: float) -> None:
-        """How much of what came out is sent, of 1."""
+        """Notes how much of what came out is sent, of 1."""
         self._share = share
         self._change()
 
@@ -119,7 +119,7 @@ class Journal:
         self._change(urgent=True)
 
     def error(self, text: str) -> None:
-        """What went wrong."""
+        """Notes what went wrong."""
         self._error = {"at": round(time.time()), "text": text}
         self._change(urgent=True)
 
@@ -191,7 +191,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def read_journal(path: Path) -> dict[str, Any]:
-    """What a journal says; empty when there is none, or it is damaged."""
+    """Reads what a journal says; empty when there is none, or it is damaged."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,11 @@ import numpy as np
 from edgefl.atomic import write_bytes
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
+from edgefl.wire.calls import LONGEST_ASKED
 from edgefl.wire.words import check_name, is_name
+from edgefl_device_runtime.agent.damaged_arrays import DAMAGED
 from edgefl_device_runtime.agent.downloads import free_bytes, no_room
-from edgefl_device_runtime.tasks import LONGEST_ASKED, RunMemory
+from edgefl_device_runtime.tasks import RunMemory
 
 __all__ = ["Memories"]
 
@@ -29,7 +31,9 @@ _SUFFIX = ".npz"
 
 
 class Memories:
-    """A folder of memories: a file ``<run>.<hash of the task id>.npz`` for each, at most two files a run.
+    """A folder of memories: a file ``<run>.<hash of the task id>.npz`` for each.
+
+    Of a run there are as many as its tasks say may be asked for again (`Task.continues`, `Task.outstanding`), and one.
 
     Args:
         folder: made when something is kept.
@@ -53,12 +57,13 @@ class Memories:
         self._turn = (self._turn + most) % len(runs)
         return (runs + runs)[self._turn : self._turn + most]
 
-    def recall(self, run: str, task_id: str) -> RunMemory | None:
-        """What was kept at the end of a task, and forgets every other task of the run.
+    def recall(self, run: str, task_id: str, outstanding: Collection[str] = ()) -> RunMemory | None:
+        """Reads what was kept at the end of a task, and forgets the run's other tasks but those that are outstanding.
 
         Args:
             run: the run's id.
-            task_id: empty: nothing was folded yet.
+            task_id: empty: nothing was accepted yet.
+            outstanding: ids of the run's tasks that may be asked for later.
 
         Returns:
             The memory, an empty one without a task; None when it is not there, or damaged.
@@ -68,8 +73,9 @@ class Memories:
             MessageError: the run's id is none.
         """
         wanted = self._path(run, task_id)
+        kept = {self._path(run, each) for each in (task_id, *outstanding) if each}
         for path in [path for of, path in self._files() if of == run]:
-            if path != wanted or not task_id:
+            if path not in kept:
                 with contextlib.suppress(OSError):  # it is never used; the next task of the run tries again
                     path.unlink()
         if not task_id:
@@ -145,7 +151,7 @@ def _unpack(data: bytes) -> RunMemory | None:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError):
+    except (*DAMAGED, OSError, KeyError):
         return None  # a memory card that loses writes
     local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
     return RunMemory(local, arrays.get(_CONTROL))

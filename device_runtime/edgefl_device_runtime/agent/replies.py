@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from edgefl.errors import ProtocolError, ServerUnavailableError
+from edgefl.wire.calls import ACTIVE_RUNS, ENDED_RUNS
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
 
@@ -34,7 +35,7 @@ def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
 
 @dataclass(frozen=True)
 class Reply:
-    """What was answered, by whomever."""
+    """An answer, by whomever."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,7 +54,7 @@ class Reply:
 
     @property
     def content_type(self) -> str:
-        """Without parameters."""
+        """The content type, without parameters."""
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     @property
@@ -63,12 +64,12 @@ class Reply:
 
     @property
     def message(self) -> str:
-        """What the server says for people; its status when it says nothing."""
+        """The server's words for people; its status when it says nothing."""
         return plain(self._error("message")) or f"The server answered with HTTP status {self.status}."
 
     @property
     def hint(self) -> str | None:
-        """What the server advises."""
+        """The server's advice."""
         return plain(self._error("hint")) or None
 
     @property
@@ -78,12 +79,12 @@ class Reply:
 
     @property
     def active_runs(self) -> int | None:
-        """How many runs the population has."""
-        return self.count("EdgeFL-Active-Runs")
+        """The number of runs that the population has."""
+        return self.count(ACTIVE_RUNS)
 
     @property
     def lease_seconds(self) -> float | None:
-        """How long a lease lasts."""
+        """The seconds for which a lease lasts."""
         seconds = self.document.get("lease_seconds")
         if isinstance(seconds, (int, float)) and not isinstance(seconds, bool):
             return float(seconds) if 0 < seconds < 1e9 else None
@@ -96,7 +97,7 @@ class Reply:
 
     def ended_runs(self, asked: Iterable[str]) -> list[str]:
         """The runs that are over, of those that were asked about."""
-        named = {name.strip() for name in self.headers.get("EdgeFL-Ended-Runs", "").split(",")}
+        named = {name.strip() for name in self.headers.get(ENDED_RUNS, "").split(",")}
         return [run for run in asked if run in named]
 
     @property
@@ -177,7 +178,7 @@ def judged(reply: Reply, server: str, shows: Callable[[Reply], bool]) -> Reply:
 
 
 def _look(reply: Reply, server: str) -> tuple[str, str]:
-    """What an answer looks like that counts as none: in a word, and in a sentence."""
+    """Says what an answer looks like that counts as none: in a word, and in a sentence."""
     status = reply.status
     if reply.code == Refusal.STORAGE_FULL:
         return Refusal.STORAGE_FULL, f"{server} says that its disk is full (HTTP status {status})."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgefl.wire.calls import MOST_ASKED
+
 __all__ = ["Settings"]
 
 
@@ -84,7 +86,7 @@ class Settings:
     piece: int = 1 << 16
     models_kept: int = 3
     weights_kept: int = 2
-    runs_asked: int = 64
+    runs_asked: int = MOST_ASKED
     progress_pause: float = 10.0
     status_pause: float = 10.0
     status_burst: int = 6

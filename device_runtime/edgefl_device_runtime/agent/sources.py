@@ -8,11 +8,11 @@ import importlib
 import itertools
 import math
 import os
+import stat
 import struct
 import sys
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, DataNotReadyError
+from edgefl_device_runtime.agent.damaged_arrays import DAMAGED
 from edgefl_device_runtime.tasks import Arrays
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
@@ -65,7 +66,9 @@ def open_source(
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # not being there is none
-        raise DataError(f"Cannot read the data {path}: {error.strerror or error}.", hint="Check --data.") from error
+        raise DataError(
+            f"Cannot read the data {path}: {error.strerror or error}.", hint="Check where the data lies."
+        ) from error
     if is_folder:
         return _Files(path, _read_folder, clock, monotonic)
     if path.suffix == ".npz" and exists:
@@ -74,7 +77,7 @@ def open_source(
         return _Files(path, _read_csv, clock, monotonic)
     if path.suffix.lower() in (".npz", ".csv") or exists or ":" not in str(data):
         found = "a file of another kind" if exists else "no such file or folder"
-        raise DataError(f"Expected {_KINDS} as data, got {str(data)!r}: {found}.", hint="Check --data.")
+        raise DataError(f"Expected {_KINDS} as data, got {str(data)!r}: {found}.", hint="Check where the data lies.")
     return _function(str(data))
 
 
@@ -108,7 +111,9 @@ class _Files:
             return self._current()
         except OSError as error:
             gone = error.errno in (errno.ENOENT, errno.ESTALE)
-            kind, hint = (DataNotReadyError, "Is it being replaced?") if gone else (DataError, "Check --data.")
+            kind, hint = (
+                (DataNotReadyError, "Is it being replaced?") if gone else (DataError, "Check where the data lies.")
+            )
             raise kind(f"Cannot read the data {self.path}: {error.strerror or error}.", hint=hint) from error
 
     def wrong_or_unfinished(self, error: DataError) -> DataError:
@@ -139,8 +144,12 @@ class _Files:
 
     def _stamp(self) -> _Stamp:
         files = sorted(self.path.glob("*.npy")) if self.path.is_dir() else [self.path]
-        stats = [(file.name, file.stat()) for file in files]
-        stamp = [(name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats]
+        found = [(file, file.stat()) for file in files]
+        for file, status in found:
+            # To open a pipe waits for whoever writes to it, and a device such as /dev/zero has no end.
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"Expected a file, got a folder, pipe or device: {file}.", hint="Check --data.")
+        stamp = [(file.name, status.st_mtime_ns, status.st_size, status.st_ino) for file, status in found]
         if stamp != self._looked_at:
             self._changed = self._monotonic()
             if self._looked_at is None:
@@ -189,7 +198,7 @@ class _Stored:
         return self.nbytes > 0 and len(self.shape) > 0 and not (self.fortran_order and len(self.shape) > 1)
 
     def rows(self) -> FileRows:
-        """What is read piece by piece."""
+        """Makes a reader of the array, piece by piece."""
         return FileRows(self._file, self._offset, self.shape, self.dtype)
 
     def load(self) -> NDArray[Any]:
@@ -220,7 +229,7 @@ def _read_npy(path: Path) -> _Stored:
     try:
         with file.stream() as stream:
             return _Stored(file, stream)
-    except (ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path} is not a readable .npy file: {error}.") from error
 
 
@@ -235,7 +244,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any] | _Stored]:
                 else _load_member(archive, entry)
                 for entry in members
             }
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, struct.error) as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path} is not a readable .npz file: {error}.", hint="Write it with numpy.savez (without pickled objects)."
         ) from error
@@ -248,7 +257,7 @@ def _load_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[An
 
 
 def _find_member(file: DataFile, stream: IO[bytes], entry: zipfile.ZipInfo) -> _Stored:
-    """Where an array of an uncompressed archive lies: ``numpy.load`` would copy it into memory."""
+    """Finds where an array of an uncompressed archive lies: ``numpy.load`` would copy it into memory."""
     stream.seek(entry.header_offset + 26)
     name_length, extra_length = struct.unpack("<HH", stream.read(4))
     stream.seek(name_length + extra_length, os.SEEK_CUR)
@@ -262,7 +271,7 @@ def _read_csv(path: Path) -> dict[str, NDArray[Any] | _Stored]:
             header = [name.strip() for name in next(csv.reader(file), [])]
             first = next(file, "").strip()
             table = _table(itertools.chain([first], file)) if first else np.empty((0, len(header)))
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, csv.Error) as error:
             raise DataError(
                 f"{path} holds something that is not a number: {error}.",
                 hint="Every cell below the header must be a number; write classes as 0, 1, 2, …",
@@ -293,7 +302,7 @@ def _function(name: str) -> Source:
         ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise DataError(f"The module {module_name!r} has no function {attribute!r}.", hint="Check --data.")
+        raise DataError(f"The module {module_name!r} has no function {attribute!r}.", hint="Check where the data lies.")
     return lambda: _named(function(), name)
 
 

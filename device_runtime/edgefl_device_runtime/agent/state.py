@@ -13,10 +13,26 @@ from typing import Any
 from edgefl.atomic import sync_folder, write_bytes, write_text
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import sha256
+from edgefl.own_folder import require_own_folder
 from edgefl.wire.messages import Outcome
 from edgefl_device_runtime.agent.identity import Identity
 
 __all__ = ["StateFolder"]
+
+_IDENTITY = "identity.json"
+_OWN = (
+    _IDENTITY,
+    "enrolment.json",
+    "outcome.message",
+    "cache",
+    "runs",
+    "work.json",
+    "aside",
+    "threads.json",
+    "trials.json",
+    "status.json",
+    "lock",
+)
 
 
 class StateFolder:
@@ -57,19 +73,20 @@ class StateFolder:
         """Makes the folder where it is missing, and claims it for this process until it ends.
 
         Raises:
-            StorageError: it cannot be made, or another process has it.
+            StorageError: it cannot be made, holds somebody else's files, or another process has it.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, "make the folder", self.folder) from error
+        require_own_folder(self.folder, (_IDENTITY,), _OWN)
         try:
             self._lock = (self.folder / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(
                 f"Another process uses the state folder {self.folder}.",
-                hint="Give each device on this machine a --state of its own.",
+                hint="Give each device on this machine a state folder of its own.",
             ) from error
         except OSError as error:
             raise storage_error(error, "lock", self.folder) from error
@@ -104,7 +121,8 @@ class StateFolder:
 
     def enrolment(self) -> dict[str, Any]:
         """Returns what `remember_enrolment` stored; empty when there is nothing or it is damaged."""
-        return _read_json(self._enrolment)
+        found = _read_json(self._enrolment)
+        return found if all(isinstance(value, (str, type(None))) for value in found.values()) else {}
 
     def work_for(self, server: str, population: str) -> str | None:
         """Makes the outcome and the runs those of one server and population, and of no other.

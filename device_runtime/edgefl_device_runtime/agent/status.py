@@ -1,4 +1,4 @@
-"""What `edgefl device status` says: read from the state folder, beside a device that runs or without one."""
+"""Reads what `edgefl device status` says from the state folder, beside a device that runs or without one."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def status_text(status: dict[str, Any]) -> str:
     task = status["task"]
     if isinstance(task, dict):
         step = f", step {task['step']} of about {task['steps']}" if "step" in task else ""
-        loss = f", loss {task['loss']:.4g}" if isinstance(task.get("loss"), float) else ""
+        loss = f", loss {task['loss']:#.4g}" if isinstance(task.get("loss"), float) else ""
         lines.append(f"task: round {task.get('round')} of {task.get('run')}{step}{loss}")
     lines.append(f"last contact: {_ago(status['last_contact'], '{}') or 'none'}")
     if status["trouble"]:
         lines.append(f"trouble: {status['trouble']}")
-    if status["next_try"]:
-        lines.append(f"next try: {time.strftime('%H:%M:%S', time.localtime(status['next_try']))}")
+    if next_try := _ago(status["next_try"], "next try: {}", "%H:%M:%S"):
+        lines.append(next_try)
     error = status["last_error"]
     if isinstance(error, dict):
         lines.append(f"last error: {_ago(error.get('at'), '{}: ')}{error.get('text')}")
@@ -77,7 +77,7 @@ def status_text(status: dict[str, Any]) -> str:
     lines.append(f"cache: {status['cache_bytes'] / 1e6:.1f} MB")
     for entry in status["history"]:
         with contextlib.suppress(KeyError, TypeError, ValueError):  # written by another version: one line less
-            loss = "" if entry["loss"] is None else f"loss {entry['loss']:.4g}, "
+            loss = "" if entry["loss"] is None else f"loss {entry['loss']:#.4g}, "
             lines.append(
                 f"  {_ago(entry['at'], '{}')}  round {entry['round']} of {entry['run'] or entry['task_id']}: "
                 f"{entry['status']}, {entry['result']}; {loss}{amount(entry['examples'], 'example')}, "
@@ -92,9 +92,9 @@ def _size(file: Any) -> int:
     return 0
 
 
-def _ago(moment: Any, form: str) -> str:
+def _ago(moment: Any, form: str, how: str = "%Y-%m-%d %H:%M:%S") -> str:
     if not isinstance(moment, (int, float)):
         return ""
     with contextlib.suppress(ValueError, OverflowError, OSError):  # a moment that no calendar has
-        return form.format(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)))
+        return form.format(time.strftime(how, time.localtime(moment)))
     return ""

@@ -1,4 +1,4 @@
-"""What a device has done, for people and for scripts."""
+"""Sums up what a device has done, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class TaskReport:
         return self.status != "done" or self.unusable or self.result.startswith("refused")
 
     def title(self) -> str:
-        """Which task it is, for people."""
+        """The task's name for people."""
         return f"Round {self.round} of {self.run}" if self.run else f"Task {self.task_id}"
 
     def __str__(self) -> str:
-        loss = "" if self.loss is None else f"loss {self.loss:.4g}, "
+        loss = "" if self.loss is None else f"loss {self.loss:#.4g}, "
         return (
             f"{self.title()}: {self.status}, {self.result}; {loss}{amount(self.examples, 'example')}, "
             f"{amount(self.steps, 'step')}, {self.seconds:.2f} s, "
@@ -76,7 +76,7 @@ class TaskReport:
 
 @dataclass
 class Summary:
-    """What a process has done since its start.
+    """Adds up what a process has done since its start.
 
     Attributes:
         device_id: who.

@@ -41,7 +41,7 @@ class Trials:
 
     @contextlib.contextmanager
     def trial(self, what: str, model_hash: str) -> Iterator[Callable[[], None]]:
-        """Around what may end the process; costs nothing once the process has lived through it.
+        """Guards a block that may end the process; costs nothing once the process has lived through it.
 
         Args:
             what: is done with the model: ``load`` or ``run``.
@@ -81,7 +81,7 @@ class Trials:
             self._write(noted, durable=False)  # at worst, the next start believes in an attempt too many
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        """What was tried within a day by this version; on a clock that was set back, too."""
+        """Reads what was tried within a day by this version; on a clock that was set back, too."""
         try:
             document = json.loads(self._path.read_text(encoding="utf-8"))
             if document["edgefl"] != __version__:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from edgefl.hashing import sha256
+from edgefl.wire.calls import DIGEST, LENGTH, OFFSET
 from edgefl.wire.messages import CONTENT_TYPE
 from edgefl.wire.refusals import Refusal
 from edgefl_device_runtime.agent.connection import Connection
@@ -104,9 +105,9 @@ class _Upload:
     def _put(self) -> Reply:
         rest = self._message[self._offset :]
         headers = {
-            "EdgeFL-Digest": self._digest,
-            "EdgeFL-Length": str(len(self._message)),
-            "EdgeFL-Offset": str(self._offset),
+            DIGEST: self._digest,
+            LENGTH: str(len(self._message)),
+            OFFSET: str(self._offset),
         }
         settings = self._connection.settings
         sent = itertools.count(self._offset, settings.send_piece)
@@ -129,7 +130,7 @@ class _Upload:
         )
 
     def _where(self) -> Reply:
-        """From which byte on the server lacks the outcome."""
+        """Asks from which byte on the server lacks the outcome."""
         return self._connection.attempt(
             "GET",
             f"{self._path}?digest={self._digest}",

@@ -203,10 +203,10 @@ class Worker:
         return Received(weights, further)
 
     def _remembered(self, task: Task) -> Remembered:
-        """Recalls the memory of the run that counts, and forgets the others."""
+        """Recalls the memory of the run that counts, and forgets those that are not asked for any more."""
         if task.continues is None:
             return {}
-        memory = self.memories.recall(task.run, task.continues)
+        memory = self.memories.recall(task.run, task.continues, task.outstanding)
         return {} if memory is None else {task.continues: memory}
 
     def _vector(self, wanted: str, announced: int, elements: int, lease: Lease) -> NDArray[np.float32]:
@@ -235,7 +235,7 @@ class Worker:
         try:
             return self._source()
         except FileNotFoundError as error:
-            raise DataNotReadyError(f"The data is not there: {error}.", hint="Check --data.") from error
+            raise DataNotReadyError(f"The data is not there: {error}.", hint="Check where the data lies.") from error
 
 
 class _Told:
@@ -280,5 +280,5 @@ class _Told:
             share = f" ({100 * self._step / self._expected:.0f} %)" if self._expected >= self._step else ""
             self._report(
                 f"{self._title}: step {self._step} of about {self._expected}{share}"
-                + ("" if loss is None else f", loss {loss:.4g}")
+                + ("" if loss is None else f", loss {loss:#.4g}")
             )

@@ -25,11 +25,10 @@ from edgefl_device_runtime.tasks.examples import Arrays, Examples, arrange
 from edgefl_device_runtime.tasks.model_trainer import ModelTrainer
 from edgefl_device_runtime.tasks.outcomes import given_up, reason_for, refusal, unfinished
 from edgefl_device_runtime.tasks.performing import Received, TaskResult, perform
-from edgefl_device_runtime.tasks.run_memory import LONGEST_ASKED, MemoryLostError, Remembered, RunMemory
+from edgefl_device_runtime.tasks.run_memory import MemoryLostError, Remembered, RunMemory
 from edgefl_device_runtime.tasks.trainer import Progress, Trainer, Training
 
 __all__ = [
-    "LONGEST_ASKED",
     "MINIMUM_EXAMPLES",
     "Arrays",
     "DeadlinePassedError",

@@ -10,10 +10,10 @@ from edgefl.algorithms import check_plain_sgd, correcting
 from edgefl.codecs import codec_names
 from edgefl.errors import EdgeflError, HashMismatchError, InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.wire.calls import LONGEST_ASKED
 from edgefl.wire.messages import BatchPolicy, Correction, OptimizerState, Reason, Task, TaskKind, Weighting
 from edgefl_device_runtime.tasks.corrections import learning_rate_of
 from edgefl_device_runtime.tasks.examples import Examples
-from edgefl_device_runtime.tasks.run_memory import LONGEST_ASKED
 
 __all__ = [
     "MINIMUM_EXAMPLES",
@@ -30,7 +30,7 @@ __all__ = [
 
 SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
 MINIMUM_EXAMPLES = 2
-"""Unless the owner says otherwise."""
+"""So many, unless the owner says otherwise."""
 
 
 class TaskDeclinedError(EdgeflError):

@@ -1,4 +1,4 @@
-"""Which of the local arrays is which input and target of a model."""
+"""Finds which of the local arrays is which input and target of a model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def arrange(arrays: Arrays, manifest: ModelManifest) -> Examples:
         manifest: of the model.
 
     Raises:
-        DataError: an array is missing, or they differ in their number of rows.
+        DataError: an array is missing or holds no rows, or they differ in their number of rows.
     """
     weight = arrays.get("sample_weight")
     if weight is not None and "sample_weight" in manifest.inputs:
@@ -61,9 +61,10 @@ def arrange(arrays: Arrays, manifest: ModelManifest) -> Examples:
     targets = {target.name: _target_array(target, arrays, manifest) for target in manifest.targets}
     y = {name: arrays[source] for name, source in targets.items()}
     x = _inputs(arrays, manifest, taken=set(targets.values()))
-    lengths = {name: len(array) if array.ndim else 0 for name, array in {**x, **y}.items()}
-    if weight is not None:
-        lengths["sample_weight"] = len(weight)
+    used = {**x, **y} if weight is None else {**x, **y, "sample_weight": weight}
+    if single := [name for name, array in used.items() if array.ndim == 0]:
+        raise DataError(f"Expected arrays with a row for each example, got a single number as {single[0]!r}.")
+    lengths = {name: len(array) for name, array in used.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"Expected arrays with equal numbers of rows, got {lengths}.")
     return Examples(x, y, weight)

@@ -1,8 +1,9 @@
 """The memory that a device has of a run: parameters that never leave it, and its control variate.
 
-Which memory counts is the server's to say, since only it knows which outcomes were folded: a task names the device's
-latest folded task of the run (`Task.continues`), and goes on from what the device kept at the end of that one. What was
-kept of tasks that were refused, came too late or were discarded is then never used.
+Which memory counts is the server's to say, since only it knows which outcomes come to count: a task names the device's
+latest accepted task of the run (`Task.continues`), and goes on from what the device kept at the end of that one. What
+was kept of tasks that were refused, came too late or were discarded is then never used. It also names the earlier ones
+that may still be asked for (`Task.outstanding`); the memories of all others go.
 """
 
 from __future__ import annotations
@@ -17,10 +18,7 @@ from edgefl.errors import EdgeflError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import Correction, Task
 
-__all__ = ["LONGEST_ASKED", "MemoryLostError", "Remembered", "RunMemory", "recall", "remember"]
-
-LONGEST_ASKED = 64
-"""Characters of a run's id that the protocol lets a device ask about."""
+__all__ = ["MemoryLostError", "Remembered", "RunMemory", "recall", "remember"]
 
 
 class MemoryLostError(EdgeflError):
@@ -69,15 +67,16 @@ def recall(task: Task, manifest: ModelManifest, remembered: Remembered) -> RunMe
 
 
 def remember(task: Task, remembered: Remembered, after: RunMemory) -> dict[str, RunMemory]:
-    """Makes what a device remembers of a run once a task is done: two memories at most.
+    """Makes what a device remembers of a run once a task is done: that, and what a later task may go on from.
 
-    That is the one that the task went on from, which the next task will name if this one's outcome does not come to
-    count, and the one at its end. Others are never asked for again.
+    The latter are the memory that the task went on from, which the next task will name if this one's outcome does not
+    come to count, and those of the tasks that it says are outstanding. Others are never asked for again.
 
     Args:
         task: that was done.
         remembered: before it.
         after: at its end; an empty one is not kept.
     """
-    before = {name: memory for name, memory in remembered.items() if name == task.continues}
+    kept = (task.continues, *task.outstanding)
+    before = {name: memory for name, memory in remembered.items() if name in kept}
     return {**before, task.task_id: after} if after.vectors else before

@@ -24,7 +24,7 @@ __all__ = ["BatchBuffers", "batches", "number_of_batches", "resolve_policy"]
 
 _Reader = Callable[[NDArray[np.intp]], object]
 _Move = tuple[_Reader, NDArray[Any], NDArray[Any] | None]
-"""What reads rows, the batch's buffer, and where rows of another type are read to before."""
+"""A reader of rows, the batch's buffer, and the place to which rows of another type are read before."""
 _AHEAD = 1 << 22
 """Bytes of small rows in files that are read before they are needed: the more at once, the more are neighbours."""
 _SINGLY = 64

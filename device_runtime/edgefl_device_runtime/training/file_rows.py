@@ -60,7 +60,7 @@ class DataFile:
             os.close(self._descriptor)
 
     def stream(self) -> io.BufferedReader:
-        """To read headers with; it does not close the file."""
+        """Opens the same file to read headers with; closing that leaves this one open."""
         return open(self._descriptor, "rb", closefd=False)
 
     def check(self) -> None:

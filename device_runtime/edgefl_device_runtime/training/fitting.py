@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgefl.algorithms import conversion_hint
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import finalise
@@ -65,7 +66,7 @@ def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) 
         raise InvalidSettingError(f"mu must be a finite number of at least 0, got {value!r}.")
     if value > 0 and not manifest.has_proximal_term:
         raise InvalidSettingError(
-            f"The model file has no proximal term, got mu {value:g}.", hint="Convert it with --algorithm fedprox."
+            f"The model file has no proximal term, got mu {value:g}.", hint=conversion_hint("fedprox")
         )
     if value > 0 and not has_reference:
         raise InvalidSettingError(

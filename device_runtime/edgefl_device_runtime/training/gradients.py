@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgefl.algorithms import conversion_hint
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.layout import ParameterLayout
 from edgefl.manifest import ModelManifest
@@ -95,7 +96,7 @@ def correction_inputs(manifest: ModelManifest, vector: ArrayLike | None) -> dict
     if not manifest.has_correction:
         raise InvalidSettingError(
             "The model file takes no correction of its gradient.",
-            hint="Convert it with --algorithm scaffold or --algorithm feddyn.",
+            hint=conversion_hint("scaffold", "feddyn"),
         )
     weights = ParameterLayout([each for each in manifest.layout if each.role == "weight"])
     array = np.zeros(weights.size, np.float32) if vector is None else np.asarray(vector)

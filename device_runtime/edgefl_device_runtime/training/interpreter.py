@@ -37,7 +37,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def installed_runtimes() -> tuple[str, ...]:
-    """Those of `RUNTIMES` that are installed here, the faster one first; none is imported."""
+    """Finds those of `RUNTIMES` that are installed here, the faster one first; none is imported."""
     return tuple(
         runtime
         for runtime, module in _MODULES.items()
@@ -252,7 +252,7 @@ def _failure(runtime: str, signature: str, error: Exception) -> RuntimeFailure:
 
 
 def _wanted(runtime: str) -> tuple[str, ...]:
-    """Those of `RUNTIMES` that may be chosen."""
+    """Lists those of `RUNTIMES` that may be chosen."""
     if runtime != "auto" and runtime not in _MODULES:
         raise InvalidSettingError(f"Unknown runtime {runtime!r}, expected auto, {' or '.join(RUNTIMES)}.")
     return RUNTIMES if runtime == "auto" else (runtime,)
@@ -284,7 +284,7 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
     if excluded and not reasons and target is not None:
         raise RuntimeFailure(
             f"The model was made for the target {target}, here is {' and '.join(excluded)}.",
-            hint=f"Install {target.runtime}, or convert the model again with --target {ALL} (or one for this runtime).",
+            hint=f"Install {target.runtime}, or convert the model again for the target {ALL} (or this runtime's).",
         )
     if not reasons:
         raise _missing(str(target or " or ".join(wanted)))

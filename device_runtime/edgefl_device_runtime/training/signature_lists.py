@@ -18,7 +18,7 @@ LEAKING = "tflite-runtime"
 
 _REMEMBERED = 64
 _answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
-"""By graph hash, the last models' answers; they lie in memory anyway."""
+"""The last models' answers by graph hash; they lie in memory anyway."""
 
 
 def without_leak(interpreter: Any, graph_hash: str) -> Any:

@@ -578,7 +578,27 @@ class Task(object):
             return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
         return 0.0
 
-def TaskStart(builder): builder.StartObject(33)
+    # Task
+    def Outstanding(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(70))
+        if o != 0:
+            a = self._tab.Vector(o)
+            return self._tab.String(a + flatbuffers.number_types.UOffsetTFlags.py_type(j * 4))
+        return ""
+
+    # Task
+    def OutstandingLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(70))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # Task
+    def OutstandingIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(70))
+        return o == 0
+
+def TaskStart(builder): builder.StartObject(34)
 def TaskAddPopulation(builder, population): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(population), 0)
 def TaskAddRun(builder, run): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(run), 0)
 def TaskAddTaskId(builder, taskId): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(taskId), 0)
@@ -615,6 +635,8 @@ def TaskAddClipNorm(builder, clipNorm): builder.PrependFloat32Slot(30, clipNorm,
 def TaskAddCodecs(builder, codecs): builder.PrependUOffsetTRelativeSlot(31, flatbuffers.number_types.UOffsetTFlags.py_type(codecs), 0)
 def TaskStartCodecsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
 def TaskAddDeadlineSeconds(builder, deadlineSeconds): builder.PrependFloat32Slot(32, deadlineSeconds, 0.0)
+def TaskAddOutstanding(builder, outstanding): builder.PrependUOffsetTRelativeSlot(33, flatbuffers.number_types.UOffsetTFlags.py_type(outstanding), 0)
+def TaskStartOutstandingVector(builder, numElems): return builder.StartVector(4, numElems, 4)
 def TaskEnd(builder): return builder.EndObject()
 
 

@@ -1,4 +1,4 @@
-"""How outcomes become new weights: pure state machines and strategies."""
+"""Turns outcomes into new weights: pure state machines and strategies."""
 
 from edgefl_server.aggregation.choosing import settle
 from edgefl_server.aggregation.folding import Believed, Folded, fold
@@ -15,14 +15,15 @@ from edgefl_server.aggregation.schedules import (
     FoldState,
     Schedule,
     Standing,
+    ending,
     schedule_for,
 )
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
-from edgefl_server.aggregation.tasks import Blob, TaskSource, ending_of, named_vectors, task_for, task_id_of
-from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order
-from edgefl_server.aggregation.validation import Expectation, decode_outcome, validate
+from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
+from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order, without_basis
+from edgefl_server.aggregation.validation import Expectation, decode_outcome, most_bytes, validate
 
 __all__ = [
     "FAILED_FOLDS_IN_A_ROW",
@@ -56,10 +57,11 @@ __all__ = [
     "after_fold",
     "codec_seed",
     "decode_outcome",
-    "ending_of",
+    "ending",
     "finalise",
     "fold",
     "in_order",
+    "most_bytes",
     "named_vectors",
     "run_settings",
     "schedule_for",
@@ -70,4 +72,5 @@ __all__ = [
     "task_id_of",
     "task_seed",
     "validate",
+    "without_basis",
 ]

@@ -16,7 +16,7 @@ from edgefl_server.aggregation.updates import Update, Updates
 __all__ = ["Average", "Weighting", "average", "by_examples", "equally"]
 
 Weighting = Callable[[Update], float]
-"""For how much an update counts in an average; above 0."""
+"""The amount for which an update counts in an average; above 0."""
 
 
 def by_examples(update: Update) -> float:

@@ -1,4 +1,4 @@
-"""How much each device counts in an average, whatever it says about itself."""
+"""Bounds how much each device counts in an average, whatever it says about itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Counted:
 
 
 def count_examples(said: Sequence[int], most: int, ratio: float) -> Counted:
-    """What devices say of their number of examples, as it counts.
+    """The numbers of examples that devices say they have, as they count.
 
     A number that a device makes up must not make the average its own. So each counts for at most ``ratio`` times the
     median of the round. Among three or more a device that is far above the median (four times it) counts, besides, for

@@ -1,4 +1,4 @@
-"""From the accepted updates of a fold to what it leaves: new weights, summed metrics, and figures about both.
+"""Makes of the accepted updates of a fold what it leaves: new weights, summed metrics, and figures about both.
 
 No device is trusted more than the others here: how much each counts and what statistics may become is settled before a
 strategy sees anything.
@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from edgefl.errors import RunError
 from edgefl.manifest import Metric
 from edgefl_server.aggregation.caps import Counted, count_examples
 from edgefl_server.aggregation.limits import ModelLimits
@@ -25,7 +29,7 @@ __all__ = ["Believed", "Folded", "fold"]
 
 @dataclass(frozen=True)
 class Believed:
-    """How far devices are believed.
+    """Says how far devices are believed.
 
     Attributes:
         max_examples: a device counts for at most so many.
@@ -42,7 +46,7 @@ class Believed:
 
 @dataclass(frozen=True)
 class Folded:
-    """What a fold leaves.
+    """The result of a fold.
 
     Attributes:
         state: the strategy's.
@@ -59,6 +63,11 @@ class Folded:
     num_examples: int
     metric_sums: dict[str, list[float]]
     diagnostics: dict[str, float]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the state is one to go on from: no device can train from NaN or infinity."""
+        return all(np.isfinite(vector).all() for vector in (self.state.weights, *self.state.slots.values()))
 
 
 def fold(
@@ -80,7 +89,7 @@ def fold(
         scratch: folder for temporary files without a name; None: the system's.
 
     Raises:
-        RunError: the contributions are in another order.
+        RunError: the contributions are in another order, or the strategy returns what is no state of the run.
         OSError: the temporary file cannot be written.
         EdgeflError: what reading a contribution raises.
     """
@@ -91,7 +100,7 @@ def fold(
     reading = _Reading(contributions, counted, ranges)
     after, figures = before, {"update_norm": 0.0}
     if contributions:
-        after, figures = strategy.apply(before, raw.changed(reading.believe), cohort)
+        after, figures = _required(strategy.apply(before, raw.changed(reading.believe), cohort), before)
         after = _settled(after, ranges)
     unread = [each for each in contributions if each.task_id not in reading.found]
     for each in unread:  # a strategy may do without some
@@ -120,9 +129,36 @@ def fold(
     )
 
 
+def _required(result: Any, before: StrategyState) -> tuple[StrategyState, dict[str, float]]:
+    """Checks what a strategy returned, which may be one from outside; only a state may become the weights of a run.
+
+    Raises:
+        RunError: it is no state like the one before, or there are no figures with it.
+    """
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], StrategyState):
+        raise RunError(f"The strategy expects to return a StrategyState and its figures, got {type(result).__name__}.")
+    after, figures = result
+    for name, vector in {"weights": after.weights, **after.slots}.items():
+        if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.ndim != 1:
+            raise RunError(f"The strategy expects to return {name} as a float32 vector, got {_described(vector)}.")
+    if (after.weights.size, after.weight_size) != (before.weights.size, before.weight_size):
+        raise RunError(
+            f"The strategy expects to return {before.weights.size} elements, {before.weight_size} of them weights, "
+            f"got {after.weights.size} and {after.weight_size}."
+        )
+    if not isinstance(figures, dict) or not all(isinstance(each, Real) for each in figures.values()):
+        raise RunError(f"The strategy expects to return its figures as a dict of numbers, got {figures!r:.80}.")
+    # Only what is finite can be written as JSON, and a step that diverges has a norm that is not.
+    return after, {str(name): float(value) for name, value in figures.items() if isfinite(value)}
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
 @dataclass(frozen=True)
 class _Found:
-    """What is noted of an update while a strategy has it, since it may not be read again for that."""
+    """Notes about an update, taken while a strategy has it, since it may not be read again for that."""
 
     reported: Reported
     outside: int

@@ -69,7 +69,7 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Range:
-    """From where to where a number may lie, both included."""
+    """The range in which a number may lie, both ends included."""
 
     lowest: float
     highest: float
@@ -78,7 +78,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting.
+    """Everything that is known of a setting.
 
     Attributes:
         name: the field's.

@@ -1,4 +1,4 @@
-"""What a model file says about its devices and their outcomes: runtimes, sizes of metric states, variances."""
+"""Reads from a model file what holds for devices and outcomes: runtimes, sizes of metric states, variances."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ _VARIANCE = re.compile(r"(?:^|[/_])(?<!log_)(?<!log/)var(?:iance)?(?:_\d+)?$")
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What is kept with a run of its model's manifest, so that the file need not be read again.
+    """The part of a model's manifest that is kept with its run, so that the file need not be read again.
 
     Attributes:
         batch_size: rows of a full batch; 0: not known.
         states: elements of every state of the loss and the metrics, by name.
         variances: ``[start, stop)`` of every parameter in the statistic section that cannot be negative.
         target: the runtimes that the file was made for, a name of `edgefl.targets`.
+        local: some of its parameters never leave a device, which remembers them.
     """
 
     batch_size: int = 0
     states: Mapping[str, int] = field(default_factory=dict)
     variances: tuple[tuple[int, int], ...] = ()
     target: str = ALL
+    local: bool = False
 
     @classmethod
     def of(cls, manifest: ModelManifest) -> ModelLimits:
@@ -55,6 +57,7 @@ class ModelLimits:
                 if each.role == "statistic" and any(map(_VARIANCE.search, (each.name, each.keras_path)))
             ),
             manifest.target,
+            bool(manifest.local_parameters),
         )
 
     def most_rows(self, num_examples: int) -> float:
@@ -71,6 +74,7 @@ class ModelLimits:
             "states": dict(self.states),
             "variances": [list(each) for each in self.variances],
             "target": self.target,
+            "local": self.local,
         }
 
     @classmethod
@@ -81,4 +85,5 @@ class ModelLimits:
             document.get("states", dict.fromkeys(LOSS_STATES, 1)),
             tuple((start, stop) for start, stop in document.get("variances", ())),
             document.get("target", ALL),
+            document.get("local", False),
         )

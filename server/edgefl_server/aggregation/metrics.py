@@ -21,14 +21,14 @@ _LOSS = Metric("loss", "mean", LOSS_STATES)
 _MEANS = ("mean", "root_mean")
 """Finalisers of two states: a total, and for how much it counts."""
 _WIDTH = 100.0
-"""In multiples of 1 + |median|: honest devices' losses differ by a few times, those that are made up by any number."""
+"""The bound in multiples of 1 + |median|: honest devices' losses differ by a few times, made-up ones by any number."""
 _RATIO = 10.0
-"""What a device's total may count for per example, in multiples of the median: sample weights differ by less."""
+"""A device's total may count for so much per example, in multiples of the median: sample weights differ by less."""
 
 
 @dataclass(frozen=True)
 class Reported:
-    """What one device says of its metrics.
+    """The metrics that one device says it has.
 
     Attributes:
         num_examples: as it says.
@@ -40,7 +40,7 @@ class Reported:
 
 
 def left_out(devices: Sequence[Reported], metrics: Iterable[Metric], sizes: Mapping[str, int]) -> list[set[str]]:
-    """Which states of each device do not count, since it must have made them up.
+    """Finds the states of each device that do not count, since it must have made them up.
 
     Among three or more devices a metric's value may be at most 100 · (1 + |median|) away from the median of the round,
     and count per example for at most ten times the median; the states of a metric that is no mean may add up, per

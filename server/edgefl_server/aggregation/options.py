@@ -46,7 +46,7 @@ def _hyperparameters() -> list[Setting]:
     merged = []
     for name, owners in having.items():
         helps = list(dict.fromkeys(each.help.rstrip(".") for each in owners.values()))
-        defaults = [f"{owner}: {each.shown or each.default}" for owner, each in owners.items() if not each.required]
+        defaults = [f"{owner}: {_default(each)}" for owner, each in owners.items()]
         merged.append(
             Setting(
                 name,
@@ -54,10 +54,14 @@ def _hyperparameters() -> list[Setting]:
                 None,
                 True,
                 ", ".join(helps) + ".",
-                shown=", ".join(defaults) or "none",
+                shown=", ".join(defaults),
             )
         )
     return merged
+
+
+def _default(setting: Setting) -> str:
+    return "required" if setting.required else setting.shown or str(setting.default)
 
 
 def _or(names: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What comes after a fold: another cohort, or the end of the run."""
+"""Decides what comes after a fold: another cohort, or the end of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAILED_FOLDS_IN_A_ROW = 3
 
 
 class Next(Enum):
-    """What happens next in a run."""
+    """The ways in which a run may go on."""
 
     COHORT = "the next devices are asked"
     GATHERING = "the next fold is gathered already"
@@ -22,7 +22,7 @@ class Next(Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """What happens next, and for a run that failed why.
+    """Says what happens next, and for a run that failed why.
 
     Attributes:
         next: what happens.
@@ -34,7 +34,7 @@ class Progress:
 
 
 def after_fold(fold: int, rounds: int, *, gathering: bool = False) -> Progress:
-    """What comes after a fold that is part of the weights.
+    """Decides what comes after a fold that is part of the weights.
 
     Args:
         fold: its number, from 1.
@@ -49,7 +49,7 @@ def after_fold(fold: int, rounds: int, *, gathering: bool = False) -> Progress:
 def after_failure(
     fold: int, why: str, rounds: int, *, failed_in_a_row: int, any_done: bool, gathering: bool = False
 ) -> Progress:
-    """What comes after a fold that failed, which counts as one of the run's.
+    """Decides what comes after a fold that failed, which counts as one of the run's.
 
     Args:
         fold: its number, from 1.

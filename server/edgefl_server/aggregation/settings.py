@@ -1,4 +1,4 @@
-"""What an operator decides about a run, checked once and never changed afterwards.
+"""The settings that an operator chooses for a run, checked once and never changed afterwards.
 
 Every field is a `setting`, and so is every hyperparameter of every strategy.
 """
@@ -44,7 +44,7 @@ _LEASES_PER_TASK = 12
 _CLIP_TOLERANCE = 1.01
 """A delta that was clipped and then rounded to float16 may exceed the bound by about 0.05 %."""
 _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
-"""What a run is created with beside its settings."""
+"""Names of what a run is created with beside its settings."""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from edgefl_server.aggregation.limits import ModelLimits
 __all__ = ["Range", "absolute_range", "range_of_round"]
 
 LARGEST_VALUE, LARGEST_VARIANCE = 2.0**50, 2.0**100
-"""Beyond every mean of raw data, also of times in milliseconds since 1970 (1.8·10¹²), and its square. A batch
+"""It lies beyond every mean of raw data, also of milliseconds since 1970 (1.8·10¹²), and its square. A batch
 normalisation subtracts, squares at most and divides by the root: with such numbers float32, which ends at 3·10³⁸, stays
 finite."""
 _WIDTH = 100.0
-"""In multiples of 1 + |median|. One device may take a hundred local steps where another takes one, and with Keras's
+"""The bound in multiples of 1 + |median|. A device may take a hundred local steps where another takes one; with Keras's
 momentum of 0.99 it then moves sixty times as far."""
 _ROUNDING = 2.0**-10
 """Relative; float16 rounds to 2⁻¹¹."""
@@ -32,7 +32,7 @@ _ROUNDING = 2.0**-10
 
 @dataclass(frozen=True)
 class Range:
-    """Where each element of the statistic section may lie.
+    """The range in which each element of the statistic section may lie.
 
     Attributes:
         base: float32 ``[size]``: what the round starts from.

@@ -1,25 +1,17 @@
-"""The task for a device: what it is to do, from what, by when; and how it ended. Plain values and messages."""
+"""The task for a device: what it is to do, from what, by when. Plain values in, a message out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgefl.wire.messages import Correction, ExtraVector, Outcome, OutcomeStatus, Reason, SectionCodec, Task, Weighting
-from edgefl_server.aggregation.schedules import Assignment, AssignmentState
+from edgefl.wire.messages import MOST_OUTSTANDING, Correction, ExtraVector, SectionCodec, Task, Weighting
+from edgefl_server.aggregation.schedules import Assignment
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies.base import Demand
 
-__all__ = ["Blob", "TaskSource", "ending_of", "named_vectors", "task_for", "task_id_of"]
-
-
-_ENDINGS = {
-    OutcomeStatus.DONE: AssignmentState.DONE,
-    OutcomeStatus.DECLINED: AssignmentState.DECLINED,
-    OutcomeStatus.FAILED: AssignmentState.FAILED,
-}
-_TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
+__all__ = ["Blob", "TaskSource", "named_vectors", "task_for", "task_id_of"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class TaskSource:
-    """What all tasks of a cohort that start from one version have in common.
+    """The part that all tasks of a cohort that start from one version have in common.
 
     Attributes:
         population: whose devices train.
@@ -81,6 +73,7 @@ def task_for(
     assignment: Assignment,
     seconds_left: float,
     continues: str = "",
+    outstanding: Sequence[str] = (),
 ) -> Task:
     """The message that hands out a task.
 
@@ -90,7 +83,8 @@ def task_for(
         demand: what the strategy asks.
         assignment: the device's.
         seconds_left: how long it may still take.
-        continues: the device's latest task of the run that is part of the weights; empty: none is.
+        continues: the device's latest task of the run that is accepted; empty: none is.
+        outstanding: its earlier ones that are not part of the weights yet, and the latest that is, newest first.
     """
     seed = task_seed(settings.seed, source.cohort, assignment.device, assignment.turn)
     return Task(
@@ -124,16 +118,12 @@ def task_for(
         deadline_seconds=max(1.0, seconds_left),
         model_bytes=source.model.bytes,
         base_weights_bytes=source.base.bytes,
+        outstanding=_at_most(outstanding),
     )
 
 
-def ending_of(outcome: Outcome) -> tuple[AssignmentState, bool]:
-    """Says how a task ended, as `Schedule.settle` is told it.
-
-    Args:
-        outcome: that `validate` has accepted.
-
-    Returns:
-        The state, and whether the device may be ready later.
-    """
-    return _ENDINGS[OutcomeStatus(outcome.status)], outcome.reason in _TEMPORARY
+def _at_most(outstanding: Sequence[str]) -> tuple[str, ...]:
+    """The newest, and the last, which is the only one that is sure to count."""
+    if len(outstanding) <= MOST_OUTSTANDING:
+        return tuple(outstanding)
+    return (*outstanding[: MOST_OUTSTANDING - 1], outstanding[-1])

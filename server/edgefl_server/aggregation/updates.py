@@ -1,4 +1,4 @@
-"""What devices send, as strategies see it: one update, and the ordered collection of those that are folded together.
+"""Updates as strategies see them: one, and the ordered collection of those that are folded together.
 
 All the updates of a fold need not fit into memory. A strategy that adds them up iterates and has one of them at a time;
 one that looks at each element of all of them (a median, a trimmed mean) asks for blocks of elements.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from edgefl.errors import RunError
 from edgefl.wire.messages import MetricState
 
-__all__ = ["Contribution", "Update", "Updates", "in_order"]
+__all__ = ["Contribution", "Update", "Updates", "in_order", "without_basis"]
 
 _IN_MEMORY = 32 << 20
 """More bytes of a section of all updates than this lie in a temporary file while their blocks are looked at."""
 _ELEMENTS = 1 << 20
-"""Of a block, all updates together."""
+"""The bytes of a block, all updates together."""
 _NOTHING = np.empty(0, np.float32)
 
 
@@ -87,6 +87,23 @@ class Contribution:
 def in_order(contributions: Iterable[Contribution]) -> list[Contribution]:
     """Contributions in the order in which they are folded, whatever order they come in."""
     return sorted(contributions, key=_place)
+
+
+def without_basis(bases: Mapping[str, str], gone: Collection[str]) -> set[str]:
+    """The tasks whose devices went on from something that does not count, directly or through other tasks.
+
+    What a device remembers of a run (local parameters, a control variate) then holds more than the weights do.
+
+    Args:
+        bases: the task that each task of a fold goes on from; empty: none.
+        gone: tasks that do not count.
+    """
+    found: set[str] = set()
+    while True:
+        more = {task for task, basis in bases.items() if basis in gone or basis in found} - found
+        if not more:
+            return found
+        found |= more
 
 
 def _place(of: Contribution) -> tuple[int, str]:

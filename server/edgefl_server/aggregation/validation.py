@@ -15,8 +15,12 @@ from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.updates import Update
 
-__all__ = ["Expectation", "decode_outcome", "validate", "weight_norm"]
+__all__ = ["Expectation", "decode_outcome", "most_bytes", "validate", "weight_norm"]
 
+_BYTES_PER_ELEMENT = 8
+"""At least two sections of the largest codec."""
+_BYTES_BESIDE_VECTORS = 1 << 20
+"""Names, hashes and metric states."""
 _MAX_METRICS, _MAX_METRIC_VALUES, _MAX_NAME = 256, 4096, 256
 _MAX_EXAMPLES = 2**53
 _LARGEST_STATISTIC = 1e30
@@ -27,7 +31,7 @@ _LARGEST_STATE = 1e60
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the outcome of a task has to fit.
+    """Everything that the outcome of a task has to fit.
 
     Attributes:
         task_id: the task's.
@@ -48,6 +52,16 @@ class Expectation:
     max_norm: float = math.inf
     sections: tuple[str, ...] = ("delta", "statistics")
     limits: ModelLimits | None = None
+
+
+def most_bytes(weight_size: int, statistic_size: int) -> int:
+    """How many bytes any outcome of a model can need, whatever the codec, and whatever else it says.
+
+    Args:
+        weight_size: elements of the layout's weight section.
+        statistic_size: of its statistic section.
+    """
+    return _BYTES_PER_ELEMENT * (weight_size + statistic_size) + _BYTES_BESIDE_VECTORS
 
 
 def decode_outcome(data: bytes | memoryview) -> Outcome:

@@ -1,4 +1,4 @@
-"""Who is asking, found out from a request's header alone: strangers are answered before their body is read."""
+"""Finds out who asks, from a request's header alone: strangers are answered before their body is read."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from edgefl_server.storage.troubles import STORE
 __all__ = ["advance"]
 
 _LOOK_SECONDS = 1.0
-"""How often deadlines are looked at."""
+"""Deadlines are looked at so often."""
 _FOLDS_AT_ONCE = 2
 """A large run does not hold up a small one; more would need the memory of as many models."""
 _FILES_SECONDS = 5.0
@@ -78,7 +78,7 @@ async def advance(context: Context) -> None:
 
 
 class Chores:
-    """What is done now and then: look at deadlines and files, keep the time, delete what was kept for long enough."""
+    """Does what is due now and then: looks at deadlines and files, keeps the time, deletes what is old enough."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state

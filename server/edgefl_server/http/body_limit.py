@@ -16,7 +16,7 @@ from edgefl_server.http.protocol import MAX_HEADER_BYTES
 __all__ = ["MAX_CONTROL_BYTES", "BodyLimit"]
 
 MAX_CONTROL_BYTES = 64 << 10
-"""Of a body that is neither an outcome nor a model."""
+"""The most bytes of a body that is neither an outcome nor a model."""
 
 _MOST_HEADERS = 100
 _LONGEST_SILENCE_SECONDS = 60.0

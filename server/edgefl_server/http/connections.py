@@ -1,4 +1,4 @@
-"""How many connections there may be at once, and which one goes when there are more."""
+"""Bounds how many connections there are at once, and chooses which one goes when there are more."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def raise_file_limit() -> int:
 
 
 def most_connections(files: int) -> int:
-    """How many connections a limit of open files has room for, beside what the rest of the server opens."""
+    """Says for how many connections a limit of open files has room, beside what the rest of the server opens."""
     return max(16, min(_MOST_BY_DEFAULT, (files - _FILES_FOR_THE_REST) // _FILES_PER_CONNECTION))
 
 

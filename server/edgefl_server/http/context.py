@@ -1,4 +1,4 @@
-"""What every request handler shares, and who is asking."""
+"""The context that all request handlers share, and who is asking."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
+from edgefl.wire.calls import INSTANCE
 from edgefl.wire.messages import Task
 from edgefl.wire.refusals import Refusal
 from edgefl_server.http.errors import RequestError
@@ -105,7 +106,7 @@ def bearer(request: Request) -> str:
 
 
 def not_the_operator() -> RequestError:
-    """What is answered to whoever has not the operator's token."""
+    """The answer to whoever has not the operator's token."""
     return RequestError(
         401,
         Refusal.WRONG_TOKEN,
@@ -118,7 +119,7 @@ async def _caller(request: Request, context: Shared) -> DeviceRow:
     device: DeviceRow | None = request.scope["state"].get("device")
     if device is None:
         raise unknown_device()
-    instance = request.headers.get("EdgeFL-Instance", "")
+    instance = request.headers.get(INSTANCE, "")
     if instance and context.state.doubles.notice(device.device, instance, context.state.clock()):
         await run_in_threadpool(tell_of_double, context.state, device.device)
     return device

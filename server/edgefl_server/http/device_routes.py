@@ -15,8 +15,19 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from edgefl.errors import storage_error
+from edgefl.wire.calls import (
+    ACTIVE_RUNS,
+    DIGEST,
+    ENDED_RUNS,
+    LENGTH,
+    LONGEST_ASKED,
+    LONGEST_WAIT_SECONDS,
+    MOST_ASKED,
+    OFFSET,
+)
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
+from edgefl.wire.words import HASH, NAME
 from edgefl_server.http.context import Caller, Context, Shared, bearer
 from edgefl_server.http.errors import RequestError, response, retry_after
 from edgefl_server.http.receiving import Announced, wrong_offset
@@ -42,7 +53,6 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["devices"])
 
-_LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_IDLE_WAIT_SECONDS = 1.0
 """The wait of devices that end with the work when there is none: scripts (`--until-idle`) sit it out at their end."""
 _SMALL_BYTES = 256 << 10
@@ -50,13 +60,12 @@ _SMALL_BYTES = 256 << 10
 _ONE_RANGE = re.compile("bytes=([0-9]+-[0-9]*|-[0-9]+)")
 """Several parts would come as another type, and with much more to send than the file has."""
 _EXPECTED_RANGE = "The Range expects one of the forms bytes=N-, bytes=N-M with N at most M, and bytes=-N."
-HASH = "^[0-9a-f]{64}$"
-Hash = Annotated[str, Path(pattern=HASH, description="SHA-256 as lower-case hexadecimal digits")]
-TaskId = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Hash = Annotated[str, Path(pattern=f"^{HASH}$", description="SHA-256 as lower-case hexadecimal digits")]
+TaskId = Annotated[str, Path(pattern=f"^{NAME}$")]
 
 
 class Enrolment(BaseModel):
-    """What a device says when it enrols."""
+    """The body with which a device enrols."""
 
     device_id: str = Field(description="32 lower-case hexadecimal digits that the device drew itself")
     secret_hash: str = Field(description="SHA-256 of the secret's 64 hexadecimal digits")
@@ -66,29 +75,31 @@ class Enrolment(BaseModel):
 
 
 class Poll(BaseModel):
-    """How long a device is willing to wait."""
+    """The body of a poll: how long the device is willing to wait, and what it says of itself."""
 
-    wait: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="seconds; at most 30 are used")
+    wait: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description=f"seconds; at most {LONGEST_WAIT_SECONDS:g} are used"
+    )
     until_idle: bool = Field(default=True, description="whether the device wants to know when no run is active")
     capabilities: dict[str, Any] | None = Field(
         default=None, description="what the device can do, where that may not be what it said when it enrolled"
     )
     public_key: str | None = Field(default=None, description="the device's key, in the place of the one before")
-    remembers: list[Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")]] = Field(
-        default_factory=list, max_length=64, description="runs of which the device keeps something"
+    remembers: list[Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST_ASKED)]] = Field(
+        default_factory=list, max_length=MOST_ASKED, description="runs of which the device keeps something"
     )
 
 
 def _announced(
-    digest: Annotated[str | None, Header(alias="EdgeFL-Digest", pattern=HASH)] = None,
-    length: Annotated[int | None, Header(alias="EdgeFL-Length", ge=1)] = None,
-    offset: Annotated[int, Header(alias="EdgeFL-Offset", ge=0)] = 0,
+    digest: Annotated[str | None, Header(alias=DIGEST, pattern=f"^{HASH}$")] = None,
+    length: Annotated[int | None, Header(alias=LENGTH, ge=1)] = None,
+    offset: Annotated[int, Header(alias=OFFSET, ge=0)] = 0,
 ) -> Announced | None:
     if digest is None and length is None and offset == 0:
         return None
     if digest is None or length is None or offset > length:
         raise RequestError(
-            422, Refusal.MALFORMED, "Expected EdgeFL-Digest and EdgeFL-Length together, and an EdgeFL-Offset within it."
+            422, Refusal.MALFORMED, f"Expected {DIGEST} and {LENGTH} together, and an {OFFSET} within it."
         )
     return Announced(digest, length, offset)
 
@@ -115,7 +126,7 @@ async def get_next_task(
 ) -> Response:
     """The device's open task, else a new one; else, after waiting, 204 with when to come back."""
     started = time.monotonic()
-    wait = min(poll.wait if poll else 0.0, _LONGEST_WAIT_SECONDS)
+    wait = min(poll.wait if poll else 0.0, LONGEST_WAIT_SECONDS)
     line, population, remembers = context.work, device.population, poll.remembers if poll else []
     until_idle = poll is None or poll.until_idle
     if poll is not None and poll.capabilities is not None:
@@ -150,7 +161,7 @@ async def get_next_task(
     headers = await _ended(context, population, remembers)
     # A device that waits in line is soon there again; one that only asks need not ask often while there is nothing.
     soon = active or limit > _LONGEST_IDLE_WAIT_SECONDS
-    headers |= {**(retry_after(1, 3) if soon else retry_after(5, 15)), "EdgeFL-Active-Runs": str(active)}
+    headers |= {**(retry_after(1, 3) if soon else retry_after(5, 15)), ACTIVE_RUNS: str(active)}
     return Response(status_code=204, headers=headers)
 
 
@@ -167,9 +178,9 @@ async def renew(task_id: TaskId, device: Caller, context: Shared) -> Response:
 
 @router.get("/tasks/{task_id}/outcome", summary="Ask how much of an outcome has arrived")
 async def get_outcome(
-    task_id: TaskId, digest: Annotated[str, Query(pattern=HASH)], device: Caller, context: Shared
+    task_id: TaskId, digest: Annotated[str, Query(pattern=f"^{HASH}$")], device: Caller, context: Shared
 ) -> Response:
-    """From which byte on to send it; what is still arriving of the device is cut off first."""
+    """Says from which byte on to send it; what is still arriving of the device is cut off first."""
     async with context.receiving.alone(device.device):
         received = await run_in_threadpool(received_bytes, context.state, device.device, task_id, digest)
     return control({"received": received})
@@ -297,7 +308,7 @@ class _Download(FileResponse):
 
 async def _ended(context: Context, population: str, remembers: list[str]) -> dict[str, str]:
     ended = await run_in_threadpool(ended_runs, context.state, population, remembers) if remembers else []
-    return {"EdgeFL-Ended-Runs": ",".join(ended)} if ended else {}
+    return {ENDED_RUNS: ",".join(ended)} if ended else {}
 
 
 def _fetch(state: ServerState, blobs: BlobStore, device: str, digest: str, request: Request) -> Response:

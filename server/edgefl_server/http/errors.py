@@ -62,7 +62,7 @@ def error_body(code: str, message: str, hint: str | None = None) -> dict[str, di
 
 
 def retry_after(lowest: int, highest: int) -> dict[str, str]:
-    """When to come back, in whole seconds; drawn, so that a fleet does not come back all at once."""
+    """The header that says when to come back; drawn, so that a fleet does not come back all at once."""
     return {"Retry-After": str(random.randint(lowest, highest))}
 
 
@@ -76,14 +76,14 @@ def install(app: FastAPI) -> None:
 
 
 async def request_error(request: Request, error: Exception) -> JSONResponse:
-    """What is answered after a `RequestError`."""
+    """Answers a request that ended with a `RequestError`."""
     assert isinstance(error, RequestError)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     return response(error.status, error.code, error.message, error.hint, headers)
 
 
 async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
-    """What is answered after an `EdgeflError`."""
+    """Answers a request that ended with an `EdgeflError`."""
     assert isinstance(error, EdgeflError)
     if isinstance(error, SettingError):
         error = error.naming(option_of)

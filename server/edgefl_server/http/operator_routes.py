@@ -9,7 +9,9 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 
+from edgefl.wire.calls import ROUND
 from edgefl.wire.refusals import Refusal
+from edgefl.wire.words import SHORT_NAME
 from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
 from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import send_blob
@@ -30,7 +32,7 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["operators"], dependencies=[Operator])
 
-RunId = Annotated[str, Path(pattern="^[A-Za-z0-9._-]{1,64}$", description="id, or the name when only one run has it")]
+RunId = Annotated[str, Path(pattern=f"^{SHORT_NAME}$", description="id, or the name when only one run has it")]
 
 
 class _NewRun(BaseModel):
@@ -62,7 +64,7 @@ else:
 
 
 class Invitation(BaseModel):
-    """Which population a token shall be for."""
+    """The body that asks for a token: which population it shall be for."""
 
     population: str = Field(max_length=200)
 
@@ -130,6 +132,6 @@ async def get_weights_of_run(
 
     def find() -> Response:
         digest, number = weights_of_round(context.state, run_id, round)
-        return send_blob(request, context.state.weights.path(digest), digest, {"EdgeFL-Round": str(number)})
+        return send_blob(request, context.state.weights.path(digest), digest, {ROUND: str(number)})
 
     return await run_in_threadpool(find)

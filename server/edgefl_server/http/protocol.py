@@ -22,20 +22,20 @@ from edgefl_server.log_lines import Repeats
 __all__ = ["MAX_HEADER_BYTES", "Protocol"]
 
 MAX_HEADER_BYTES = 16 << 10
-"""Of a whole header, or of one line of a chunked body."""
+"""The most bytes of a whole header, or of one line of a chunked body."""
 _HEADER_SECONDS = 20.0
-"""From the connection, or from a request's first byte, to the end of the header."""
+"""The seconds from the connection, or from a request's first byte, to the end of the header."""
 _UNWANTED_BODY_SECONDS = 60.0
 """The rest of a body that was answered before its end is read and dropped for so long: most clients read an answer
 only when they have sent all."""
 _UNREAD_ANSWER_SECONDS = 60.0
 """A client that takes nothing of an answer for so long does not want it."""
 _GOODBYE_SECONDS = 2.0
-"""With TLS a connection ends when the client has said goodbye, too; a stop waits so long for those that do not read."""
+"""A TLS connection ends when the client has said goodbye, too; a stop waits so long for those that do not read."""
 _READ_AT_ONCE = 32 << 10
 """asyncio reads eight times as much, which would be memory for each of many uploads."""
 _MOST_AHEAD = 16 << 10
-"""Of a body that the application has not asked for yet."""
+"""The bytes of a body that the application has not asked for yet."""
 _MOST_PIPELINED = 4
 """A client that has sent its next request before the answer so many times does not wait for answers at all; ours never
 do so."""
@@ -63,7 +63,7 @@ _log.addFilter(_is_news)
 
 
 class Protocol(H11Protocol):
-    """What serves one connection.
+    """The protocol of one connection.
 
     Args:
         config: uvicorn's.

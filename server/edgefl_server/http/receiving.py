@@ -28,12 +28,12 @@ _AT_ONCE = 2
 _BUFFER_BYTES = 32 << 10
 """Small pieces are written together."""
 _RENEWAL_SECONDS = 5.0
-"""How often the sender of what arrives is said to be alive."""
+"""The sender of what arrives is said to be alive so often."""
 
 
 @dataclass(frozen=True)
 class Announced:
-    """What a sender says of a message beforehand, so that it can go on where it stopped.
+    """A sender's announcement of a message, so that it can go on where it stopped.
 
     Attributes:
         digest: SHA-256 of the whole message.
@@ -183,7 +183,7 @@ class Receiving:
 
 
 def wrong_offset(received: int) -> RequestError:
-    """What is answered to whoever does not go on where the server is."""
+    """The answer to whoever does not go on where the server is."""
     return RequestError(
         409,
         Refusal.WRONG_OFFSET,

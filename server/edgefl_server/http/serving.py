@@ -25,7 +25,7 @@ from edgefl_server.http.protocol import MAX_HEADER_BYTES, Protocol
 __all__ = ["Address", "listen", "serve"]
 
 _M_MMAP_THRESHOLD = -3
-"""From malloc.h."""
+"""The numbers of malloc.h."""
 _BACKLOG = 1024
 """Connections that wait to be accepted."""
 _STOP_SECONDS = 10
@@ -40,7 +40,7 @@ logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown e
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens.
+    """The address at which a server listens.
 
     Attributes:
         host: a name or address of this machine.

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Call(Enum):
-    """Why a wait in line ended."""
+    """The ways in which a wait in line may end."""
 
     NONE = "nobody called"
     CHANGED = "something changed before the wait began"
@@ -44,12 +44,12 @@ class Bell:
             self._loop.call_soon_threadsafe(self._wake)
 
     def stop(self) -> None:
-        """From now on nothing waits; from any thread or signal handler."""
+        """Lets nothing wait from now on; may be called from any thread or signal handler."""
         self.stopping = True
         self.ring()
 
     def ticket(self) -> asyncio.Event:
-        """What the next ring sets. Take it before looking for work: a ring in between is then not missed."""
+        """The event that the next ring sets. Take it before looking for work: a ring in between is then not missed."""
         return self._next
 
     async def wait(self, ticket: asyncio.Event, seconds: float) -> None:
@@ -72,7 +72,7 @@ _FRESH_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Outlook:
-    """What there is for a population.
+    """The work that there is for a population.
 
     Attributes:
         places: how many tasks could be handed out now.
@@ -129,12 +129,12 @@ class WaitingLines:
         self._soon(self._ring, population)
 
     def stop(self) -> None:
-        """From now on nothing waits; from any thread or signal handler."""
+        """Lets nothing wait from now on; may be called from any thread or signal handler."""
         self.stopping = True
         self._soon(self._wake_all)
 
     async def outlook(self, population: str) -> Outlook:
-        """What there is for a population; looked up once for all that ask within a moment in which nothing rings."""
+        """Says what there is for a population; looked up once for all that ask in a moment in which nothing rings."""
         line = self._line(population)
         if line.outlook is not None:
             version, looked_at, shared = line.outlook

@@ -1,4 +1,4 @@
-"""What the server keeps: rows in a database, models, weights and outcomes in files."""
+"""Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
 from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import stat
 import time
@@ -16,10 +15,10 @@ from typing import Protocol
 from edgefl.atomic import sync_folder, write_bytes
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import new_sha256, sha256
+from edgefl.wire.words import is_hash
 
 __all__ = ["BlobStore", "DamagedBlobError", "FolderBlobs"]
 
-_HASH = re.compile(r"[0-9a-f]{64}")
 _PIECE_BYTES = 1 << 20
 _FAILING_SECONDS = 600.0
 """A place of the disk that has not been readable for so long will not be."""
@@ -31,7 +30,7 @@ class DamagedBlobError(StorageError):
 
 
 class BlobStore(Protocol):
-    """Where models, weights and outcomes lie."""
+    """A store of models, weights and outcomes."""
 
     def put(self, data: bytes | memoryview) -> str:
         """Keeps bytes; they survive a power cut once this returns. The same bytes again change nothing.
@@ -45,7 +44,7 @@ class BlobStore(Protocol):
         ...
 
     def adopt(self, file: Path, digest: str) -> None:
-        """Like `put`, for a file of the same file system, which is moved here.
+        """Does what `put` does with a file of the same file system, which is moved here.
 
         Args:
             file: whole, and nobody writes to it any more.
@@ -66,7 +65,7 @@ class BlobStore(Protocol):
         ...
 
     def verify(self, digest: str) -> None:
-        """Like `get`, for bytes that need not be in memory."""
+        """Does what `get` does with bytes that need not be in memory."""
         ...
 
     def path(self, digest: str) -> Path | None:
@@ -74,7 +73,7 @@ class BlobStore(Protocol):
         ...
 
     def size(self, digest: str) -> int:
-        """How many bytes there are.
+        """The number of bytes.
 
         Raises:
             StorageError: there are none.
@@ -101,7 +100,7 @@ class FolderBlobs:
     def __init__(self, folder: Path, now: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._now = folder, now
         self._failing: dict[str, float] = {}
-        """Since when the disk has not given a blob back."""
+        """The times since which the disk has not given a blob back."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
@@ -176,7 +175,7 @@ class FolderBlobs:
 
     def __iter__(self) -> Iterator[str]:
         """See `BlobStore`."""
-        return (name for name in os.listdir(self._folder) if _HASH.fullmatch(name))  # noqa: PTH208 - names only
+        return (name for name in os.listdir(self._folder) if is_hash(name))  # noqa: PTH208 - names only
 
     @contextmanager
     def _reading(self, digest: str) -> Iterator[Path]:
@@ -209,7 +208,7 @@ class FolderBlobs:
 
     def _file(self, digest: str) -> Path:
         # A hash from outside must never become a path elsewhere.
-        if not _HASH.fullmatch(digest):
+        if not is_hash(digest):
             raise StorageError("A blob is named by 64 lower-case hexadecimal digits.")
         return self._folder / digest
 

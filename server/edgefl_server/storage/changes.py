@@ -1,4 +1,4 @@
-"""What decisions change, written to the rows that they concern and to no others."""
+"""Writes what decisions change to the rows that they concern and to no others."""
 
 from __future__ import annotations
 
@@ -60,10 +60,11 @@ _FAIL_ALL = (
 )
 
 
-def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
+def apply(session: Session, of: Gathering, change: Change, now: Moment, continues: str = "") -> None:
     """Writes what a decision changes, and discards the outcomes of a fold that failed.
 
-    That a fold is done is not for this function: it comes with new weights.
+    That a fold is done is not for this function: it comes with new weights. A task that is handed out `continues` the
+    device's latest accepted one of the run.
     """
     before, after = of.standing, change.standing
     if change.assigned is not None:
@@ -76,6 +77,7 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
             "device": new.device,
             "attempt": new.attempt,
             "turn": new.turn,
+            "continues": continues,
             "assigned_clock": new.assigned_at,
             "ends_clock": new.ends_at,
             "failed_before": new.failed_before,
@@ -83,14 +85,14 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment) -> None:
         session.execute(_INSERT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
     for each in change.changed:
         session.execute(_UPDATE, {"of": task_id_of(of.run, of.cohort, each), **_changing(each)})
-    if of.latest:  # else the cohort has gone on, and its tasks are of another fold
+    if of.latest:  # else the cohort has gone on meanwhile: its tasks and what it counts are of another fold
         if change.released:
             session.execute(_RELEASE, {"of_run": of.run, "of_cohort": of.cohort})
         counters = _counters(change.following or after)
         if counters != _counters(before):
             session.execute(_COUNT, {"of": of.run, "of_cohort": of.cohort, **counters})
-    if after.accepted != before.accepted:
-        session.execute(_ACCEPT, {"of": of.run, "accepted": after.accepted})
+        if after.accepted != before.accepted:
+            session.execute(_ACCEPT, {"of": of.run, "accepted": after.accepted})
     if (after.state, after.why) != (before.state, before.why):
         failed = after.state is FoldState.FAILED
         session.execute(
@@ -153,7 +155,7 @@ def stop_folds(session: Session, run_id: str, why: str, now: Moment) -> None:
 
 
 def _end_unreadable(session: Session, run_id: str, numbers: Sequence[int], why: str, now: Moment) -> None:
-    """Without a schedule there is nobody to ask, and an operator must be able to end any run."""
+    """Ends a fold of a run without a schedule: there is nobody to ask, and an operator must be able to end any run."""
     session.execute(_FAIL_ALL, {"of": run_id, "because": why, "now": now.clock})
     for number in numbers:
         session.execute(_DISCARD, {"of": run_id, "of_number": number})

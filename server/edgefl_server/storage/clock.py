@@ -32,7 +32,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is kept of a clock, so that it can go on.
+    """A reading of a clock that is kept, so that the clock can go on.
 
     Attributes:
         clock: what it said.
@@ -80,7 +80,7 @@ class ServerClock:
         return self._offset + self._boottime()
 
     def reading(self) -> Reading:
-        """What to keep now and then."""
+        """The reading to keep now and then."""
         boottime = self._boottime()
         return Reading(self._offset + boottime, self._date(), self._boot, boottime)
 
@@ -94,6 +94,6 @@ def boot_id() -> str:
 
 
 def seconds_since_boot() -> float:
-    """Of a clock that nobody can set, and that goes on while the machine sleeps, where there is one."""
+    """The seconds of a clock that nobody can set, and that goes on while the machine sleeps, where there is one."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)

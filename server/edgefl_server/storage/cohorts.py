@@ -1,4 +1,4 @@
-"""What a schedule is told of a cohort and its fold: their counters, and the few tasks that a decision concerns.
+"""Reads what a schedule is told of a cohort and its fold: counters, and the few tasks that a decision concerns.
 
 Every call of a device comes through here: the statements are made once, and name columns instead of objects.
 """
@@ -61,7 +61,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Gathering:
-    """What a run works for now, its latest cohort and fold, or an earlier fold that is not over, and how they stand.
+    """A run's latest cohort and fold, or an earlier fold that is not over, and how they stand.
 
     Attributes:
         run: the run's id.
@@ -106,7 +106,7 @@ def settings_of(text: str) -> RunSettings:
 
 @lru_cache(maxsize=256)
 def demand_of(text: str) -> Demand:
-    """What the strategy of a run asks of devices, from its settings as they are kept."""
+    """Says what the strategy of a run asks of devices, from its settings as they are kept."""
     return strategy_for(settings_of(text)).demand
 
 
@@ -217,7 +217,7 @@ _COUNTS = select(
 
 
 def gathering_of(row: Row[Any]) -> Gathering:
-    """What a run works for, from the columns of `STANDING`.
+    """Says what a run works for, from the columns of `STANDING`.
 
     Raises:
         ValueError: there is no such cohort or fold, or its state is none.
@@ -242,12 +242,12 @@ def gathering_of(row: Row[Any]) -> Gathering:
 
 
 def load_gathering(session: Session, run: str) -> Gathering:
-    """What a run works for."""
+    """Reads what a run works for."""
     return gathering_of(session.execute(_OF_RUN, {"run": run}).one())
 
 
 def load_fold(session: Session, run: str, number: int) -> Gathering:
-    """What a run works for, or how a fold stands that it does not work for any more."""
+    """Reads what a run works for, or how a fold stands that it does not work for any more."""
     of = load_gathering(session, run)
     if of.fold == number:
         return of
@@ -301,6 +301,6 @@ def concerned_by_time(session: Session, of: Gathering, now: float, mine: Assignm
 
 
 def places(session: Session, of: Gathering, now: float) -> int:
-    """How many tasks could be handed out now."""
+    """The number of tasks that could be handed out now."""
     overdue, late = session.execute(_COUNTS, {"of_run": of.run, "of_cohort": of.cohort, "now": now}).one()
     return of.schedule.places(of.standing, overdue, late)

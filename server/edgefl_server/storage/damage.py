@@ -53,7 +53,7 @@ def fail_damaged_runs(state: ServerState) -> bool:
 
 
 def _damage(state: ServerState, run_id: str, seen: set[str]) -> str:
-    """What is wrong with the files of a run; empty: nothing. Adds what it looked at to `seen`."""
+    """Says what is wrong with the files of a run; empty: nothing. Adds what it looked at to `seen`."""
     with state.database.read() as session:
         model, number, version = session.execute(
             select(RunRow.model_hash, RunRow.fold, RunRow.version).where(RunRow.run == run_id)

@@ -25,12 +25,12 @@ __all__ = ["Database", "Inspection", "ReplacedDatabaseError", "inspect"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FORMER_TABLES = frozenset({"0001", "0002", "0003", "0004", "0005", "0006"})
-"""Of before versions, cohorts and folds were apart and outcomes had an order: what is missing cannot be made up."""
+"""Revisions of before versions, cohorts and folds were apart and outcomes had an order, which cannot be made up."""
 _WRITES = "edgefl_writes"
 _CONNECTIONS = 40
-"""As many as the web framework has threads, so that no request waits for a connection."""
+"""The most connections: as many as the web framework has threads, so that no request waits for one."""
 _CHECKPOINT_MILLISECONDS = 1000
-"""How long a checkpoint waits for those who read; the next one copies what this one could not."""
+"""A checkpoint waits so long for those who read; the next one copies what this one could not."""
 
 
 class ReplacedDatabaseError(StorageError):
@@ -39,7 +39,7 @@ class ReplacedDatabaseError(StorageError):
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a database file is.
+    """The result of looking into a database file.
 
     Attributes:
         missing: there is no file.
@@ -228,7 +228,7 @@ class Database:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file a path names; None: none."""
+    """Says which file a path names; None: none."""
     try:
         entry = os.stat(path)  # noqa: PTH116 - before every commit
     except OSError:
@@ -237,7 +237,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _explained(error: BaseException, action: str, path: Path) -> StorageError:
-    """What SQLite says (https://www.sqlite.org/rescode.html), and what to do about it."""
+    """Turns what SQLite says (https://www.sqlite.org/rescode.html) into an error with what to do about it."""
     text = str(error)
     if "malformed" in text or "not a database" in text:
         return _damaged(path, text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from dataclasses import dataclass
 
+from edgefl.wire.words import is_random_id
+
 __all__ = ["Doubles"]
 
-_INSTANCE = re.compile("[0-9a-f]{32}")
 _MANY_TURNS = 2
 """One return may be a request that was under way when the device was started again."""
 _MOST_INSTANCES = 8
@@ -42,11 +42,11 @@ class Doubles:
 
         Args:
             device: authenticated.
-            instance: what the request's header ``EdgeFL-Instance`` says; anything but 32 hexadecimal digits counts for
+            instance: what the request's header `calls.INSTANCE` says; anything but 32 hexadecimal digits counts for
                 nothing.
             now: the time.
         """
-        if not _INSTANCE.fullmatch(instance):
+        if not is_random_id(instance):
             return False
         with self._lock:
             seen = self._seen.get(device)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgefl.atomic import write_text
 from edgefl.errors import StorageError, storage_error
+from edgefl.own_folder import require_own_folder
+from edgefl.wire.words import is_random_id
 from edgefl_server.storage.database import Inspection
 
-__all__ = ["Mark", "check_folder", "make_private", "read_mark", "write_mark"]
+__all__ = ["Mark", "check_folder", "make_private", "read_mark", "require_own", "write_mark"]
 
 _NAME = "folder.json"
-_ID = re.compile("[0-9a-f]{32}")
-_BLOBS = ("models", "weights", "outcomes", "orphans")
+_FILES = ("models", "weights", "outcomes", "orphans", "uploads")
 _SECRETS = ("operator.json", "server.sqlite", "server.sqlite-wal", "server.sqlite-shm")
 _WAY_OUT = "Put the database back from a backup, or choose another state folder. Nothing was touched."
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What is kept of the database beside it, to know it again.
+    """A mark of the database, kept beside it to know it again.
 
     Attributes:
         id: that the folder was given when it was new.
@@ -33,6 +33,15 @@ class Mark:
 
     id: str
     generation: int = 0
+
+
+def require_own(folder: Path) -> None:
+    """Refuses a folder of somebody else's files: it would be closed to others, and emptied in places.
+
+    Raises:
+        StorageError: it is one.
+    """
+    require_own_folder(folder, (_NAME, "operator.json", "server.sqlite"), (*_FILES, *_SECRETS, "lock"))
 
 
 def check_folder(folder: Path, database: Inspection) -> None:
@@ -65,7 +74,7 @@ def check_folder(folder: Path, database: Inspection) -> None:
 
 
 def read_mark(folder: Path) -> Mark | None:
-    """What the folder says of its database; None: it says nothing.
+    """Reads the folder's mark of its database; None: there is none.
 
     Raises:
         StorageError: the file cannot be read, or is damaged.
@@ -96,7 +105,7 @@ def make_private(folder: Path) -> None:
     Raises:
         StorageError: it is open to others and this user may not close it.
     """
-    for path in (folder, *(folder / name for name in (*_BLOBS, "uploads", *_SECRETS))):
+    for path in (folder, *(folder / name for name in (*_FILES, *_SECRETS))):
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
@@ -112,13 +121,13 @@ def make_private(folder: Path) -> None:
 
 def _is_valid(mark: Mark) -> bool:
     generation_fits = type(mark.generation) is int and mark.generation >= 0
-    return isinstance(mark.id, str) and _ID.fullmatch(mark.id) is not None and generation_fits
+    return isinstance(mark.id, str) and is_random_id(mark.id) and generation_fits
 
 
 def _holds_anything(folder: Path) -> bool:
     if (folder / "operator.json").exists():  # is written only once there is a database
         return True
-    for name in _BLOBS:
+    for name in _FILES:
         try:
             with os.scandir(folder / name) as entries:
                 if any(not entry.name.startswith(".") for entry in entries):

@@ -1,17 +1,19 @@
-"""What happens without a device asking: deadlines, and folding the outcomes of closed rounds into new weights."""
+"""Does what no device asks for: looks at deadlines, and folds the outcomes of closed rounds into new weights."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, func, literal, select, update
+from sqlalchemy import and_, bindparam, func, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError, storage_error
+from edgefl.wire.messages import Correction
 from edgefl_server.aggregation import (
     Believed,
     Change,
@@ -28,6 +30,7 @@ from edgefl_server.aggregation import (
     in_order,
     strategy_for,
     validate,
+    without_basis,
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.changes import apply, finish_fold
@@ -73,9 +76,8 @@ _PENDING = (
     .order_by(folds.c.run)
 )
 """The earliest of each run: what comes later is merged into what it makes."""
-_MARK_DAMAGED = (
-    update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=literal(Disposition.DAMAGED))
-)
+_MARK = update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=bindparam("as"))
+_BASES = outcomes.alias("bases")
 _OF_FOLD = (
     select(
         outcomes.c.task_id,
@@ -84,8 +86,11 @@ _OF_FOLD = (
         outcomes.c.accepted,
         versions.c.weights_hash,
         versions.c.number.label("version"),
+        assignments.c.continues,
+        _BASES.c.disposition.label("basis"),
     )
     .join(assignments, assignments.c.task_id == outcomes.c.task_id)
+    .outerjoin(_BASES, _BASES.c.task_id == assignments.c.continues)
     .join(versions, and_(versions.c.run == assignments.c.run, versions.c.number == assignments.c.version))
     .where(
         outcomes.c.run == bindparam("run"),
@@ -206,7 +211,7 @@ def _note(state: ServerState, run_id: str, action: str, error: Exception) -> Non
 
 
 def _reason(why: str) -> str:
-    """What closed a round, without what kept it from being folded meanwhile."""
+    """The reason for which a round closed, without what kept it from being folded meanwhile."""
     return why.partition(_CANNOT)[0].removesuffix("; ")
 
 
@@ -234,7 +239,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
         moved()
         return
 
-    def contribution(each: Row[str, str, int, int, str, int]) -> Contribution:
+    def contribution(each: Any) -> Contribution:
         expected = Expectation(
             each.task_id,
             each.weights_hash,
@@ -256,15 +261,24 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
 
         return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
 
+    bases = {}
+    if strategy.demand.correction is not Correction.NONE or believed.limits.local:
+        bases = {each.task_id: each.continues for each in accepted}
+    gone = {each.continues for each in accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
     damaged: set[str] = set()
     folded = None
     while folded is None:
-        intact = [each for each in accepted if each.task_id not in damaged]
-        if damaged:
-            change = schedule.lose(closed, len(damaged), _left_out(damaged))
+        baseless = without_basis(bases, gone | damaged) - damaged
+        lost = {
+            **dict.fromkeys(sorted(damaged), Disposition.DAMAGED),
+            **dict.fromkeys(sorted(baseless), Disposition.DISCARDED),
+        }
+        intact = [each for each in accepted if each.task_id not in lost]
+        if lost:
+            change = schedule.lose(closed, len(lost), _left_out(damaged, baseless))
             after = change.standing
             if after.state is FoldState.FAILED:
-                _give_up(state, of, change, damaged)
+                _give_up(state, of, change, lost)
                 moved()
                 return
         try:
@@ -281,6 +295,11 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
                     damaged.add(each.task_id)
         except OSError as error:
             raise storage_error(error, "write a temporary file in", state.folder) from error
+    if not folded.is_finite:
+        why = "the new weights would not be finite: the run diverges"
+        _give_up(state, of, Change(replace(after, state=FoldState.FAILED, why=why)), lost)
+        moved()
+        return
     result = folded.state
     # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
     weights_hash = put_vector(state, result.weights)
@@ -295,7 +314,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
             "metric_sums": folded.metric_sums,
             "diagnostics": folded.diagnostics,
         }
-        _mark_damaged(session, damaged)
+        _mark(session, lost)
         finish_fold(session, reached, schedule.folded(after), figures, now)
         add_version(session, run_id, run.version + 1, number, weights_hash, slots)
         move_on(session, run_id, after_fold(number, settings.rounds, gathering=not reached.latest), now)
@@ -308,27 +327,31 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
             state.outcomes.delete(each.digest)
 
 
-def _give_up(state: ServerState, of: Gathering, change: Change, damaged: set[str]) -> None:
-    """Fails a fold of which too little is left."""
+def _give_up(state: ServerState, of: Gathering, change: Change, lost: Mapping[str, str]) -> None:
+    """Fails a fold of which too little is left, or nothing to go on from."""
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:  # stopped meanwhile
             return
         now = state.now()
-        _mark_damaged(session, damaged)
+        _mark(session, lost)
         apply(session, reached, change, now)
         after_failed_fold(session, of.run, of.fold, of.settings.rounds, now)
     state.keep_generation()
 
 
-def _mark_damaged(session: Session, tasks: set[str]) -> None:
-    if tasks:  # a statement for each: SQLite bounds the values of one
-        session.execute(_MARK_DAMAGED, [{"of": each} for each in sorted(tasks)])
+def _mark(session: Session, lost: Mapping[str, str]) -> None:
+    if lost:  # a statement for each: SQLite bounds the values of one
+        session.execute(_MARK, [{"of": task, "as": disposition} for task, disposition in lost.items()])
 
 
-def _left_out(damaged: set[str]) -> str:
-    """At most three tasks by name; the log has them all."""
-    if not damaged:
-        return ""
-    names = ", ".join(sorted(damaged)[:3]) + (", …" if len(damaged) > 3 else "")
-    return f"{len(damaged)} accepted outcomes are damaged and left out ({names})"
+def _left_out(damaged: set[str], baseless: set[str]) -> str:
+    whys = ("are damaged", damaged), ("go on from others that do not count", baseless)
+    return "; ".join(
+        f"{len(tasks)} accepted outcomes {why} and left out ({_some(tasks)})" for why, tasks in whys if tasks
+    )
+
+
+def _some(tasks: set[str]) -> str:
+    """Names at most three; the log has all that are damaged."""
+    return ", ".join(sorted(tasks)[:3]) + (", …" if len(tasks) > 3 else "")

@@ -71,7 +71,7 @@ class UnknownTaskError(EdgeflError):
 
 
 class UnreadableRunError(EdgeflError):
-    """What is kept of a run makes no sense: the server's trouble, and none of the device that asked."""
+    """A run of which what is kept makes no sense: the server's trouble, and none of the device that asked."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class FoundTask:
 
     @property
     def state(self) -> AssignmentState:
-        """Where it stands; raises `UnreadableRunError`."""
+        """The state of the task; raises `UnreadableRunError`."""
         with reading(self.run):
             return AssignmentState(self.row.state)
 
@@ -124,13 +124,13 @@ class FoundTask:
 
     @property
     def fold_state(self) -> FoldState:
-        """Where the fold stands for which it was handed out; raises `UnreadableRunError`."""
+        """Reads where the fold stands for which it was handed out; raises `UnreadableRunError`."""
         with reading(self.run):
             return FoldState(self.row.task_fold_state)
 
     @property
     def gathering(self) -> Gathering:
-        """What its run works for now; raises `UnreadableRunError`."""
+        """Reads what its run works for now; raises `UnreadableRunError`."""
         with reading(self.run):
             return gathering_of(self.row)
 

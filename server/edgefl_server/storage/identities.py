@@ -1,4 +1,4 @@
-"""Who may talk to the server: invitations and devices. Secrets are kept as hashes and compared in constant time."""
+"""Invitations and devices, which may talk to the server. Secrets are kept as hashes and compared in constant time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
 from edgefl.wire.refusals import Refusal
-from edgefl.wire.words import is_public_key
+from edgefl.wire.words import HASH, RANDOM_ID, is_hash, is_public_key, is_random_id, is_short_name
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow, PopulationRow
 
@@ -40,10 +40,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_POPULATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CREDENTIALS = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{64}")
+_CREDENTIALS = re.compile(rf"{RANDOM_ID}\.{HASH}")
 _INVITATION = re.compile(r"[A-Za-z0-9_-]{43}")
-_HEX_32, _HEX_64 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 _MAX_CAPABILITIES_BYTES = 4096
 _NAMED = 20
 """Populations that a message names."""
@@ -69,7 +67,7 @@ def check_population(population: str) -> str:
     Raises:
         InvalidSettingError: it is not.
     """
-    if not _POPULATION.fullmatch(population):
+    if not is_short_name(population):
         raise InvalidSettingError(
             "A population's name expects 1 to 64 letters, digits, dots, dashes and underscores, "
             f"got {population!r:.80}."
@@ -138,7 +136,7 @@ def enrol(
         EnrolmentRefusedError: the token is not valid (there), or the id belongs to a device with another secret.
         InvalidSettingError: a value has another form.
     """
-    if not _HEX_32.fullmatch(device) or not _HEX_64.fullmatch(secret_hash):
+    if not is_random_id(device) or not is_hash(secret_hash):
         raise InvalidSettingError(
             "device_id expects 32 and secret_hash 64 lower-case hexadecimal digits, got something else."
         )
@@ -246,7 +244,7 @@ def check_invitation(state: ServerState, token: str) -> None:
 
 
 def wrong_token() -> EnrolmentRefusedError:
-    """What is said to whoever has no invitation."""
+    """The answer to whoever has no invitation."""
     return EnrolmentRefusedError(
         Refusal.WRONG_TOKEN, "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
     )
@@ -284,7 +282,7 @@ def has_form_of_credentials(text: str) -> bool:
 
 
 def unknown_device() -> AuthenticationError:
-    """What is said to whoever is no device of this server."""
+    """The answer to whoever is no device of this server."""
     return AuthenticationError(
         "The device id or its secret is not known here.", hint="Ask the operator for a new invitation."
     )

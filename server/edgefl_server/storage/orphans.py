@@ -79,7 +79,7 @@ def find_unrecorded(state: ServerState) -> None:
 
 
 def count_unrecorded(state: ServerState, session: Session, population: str | None = None) -> int:
-    """How many of what `find_unrecorded` found the database still does not know, and nobody has deleted."""
+    """Counts what `find_unrecorded` found, the database still does not know, and nobody has deleted."""
     if not state.unrecorded:
         return 0
     query = select(RunRow.run).where(RunRow.state == RunState.ACTIVE)

@@ -20,7 +20,8 @@ from edgefl_server.aggregation import (
     FoldState,
     ModelLimits,
     decode_outcome,
-    ending_of,
+    ending,
+    most_bytes,
     validate,
 )
 from edgefl_server.storage.changes import apply
@@ -43,10 +44,6 @@ __all__ = [
     "sweep_uploads",
 ]
 
-_BYTES_PER_ELEMENT = 8
-"""At least two sections of the largest codec."""
-_BYTES_BESIDE_VECTORS = 1 << 20
-"""Names, hashes and metric states."""
 _TASKS_A_QUERY = 500
 _INSERT = insert(table(OutcomeRow))
 
@@ -66,7 +63,7 @@ class NotWantedError(EdgeflError):
 
 @dataclass(frozen=True)
 class Looked:
-    """What is known of an outcome before its bytes are read.
+    """Everything that is known of an outcome before its bytes are read.
 
     Attributes:
         accepted: just this outcome was accepted before.
@@ -81,7 +78,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What an accepted outcome changes for others.
+    """The changes that an accepted outcome makes for others.
 
     Attributes:
         made_room: there may be new work at once: the device gave its place back, or overdue tasks were ended.
@@ -97,7 +94,7 @@ class Accepted:
 
 
 def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str | None) -> Looked:
-    """To be asked before the bytes of an outcome are read: it may not be wanted, or be here already.
+    """Looks at an outcome before its bytes are read: it may not be wanted, or be here already.
 
     Args:
         state: the server's.
@@ -113,18 +110,18 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
     """
     with state.database.read() as session:
         task = find_task(session, device, task_id, state.clock())
-        most_bytes = _BYTES_PER_ELEMENT * (task.weight_size + task.statistic_size) + _BYTES_BESIDE_VECTORS
+        most = most_bytes(task.weight_size, task.statistic_size)
         if digest is None and task.digest is not None:
-            return Looked(accepted=False, most_bytes=most_bytes)
+            return Looked(accepted=False, most_bytes=most)
         accepted = _was_accepted(task, digest or "")
         expected = None if accepted else _expectation(task)
     if accepted:
         state.database.require_own_file()  # what only an unnamed file knows is not kept
-    return Looked(accepted, most_bytes, expected)
+    return Looked(accepted, most, expected)
 
 
 def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -> int:
-    """How much of an outcome is here: from which byte on to send it; all of it, once it was accepted.
+    """Says how much of an outcome is here: from which byte on to send it; all of it, once it was accepted.
 
     Raises:
         UnknownTaskError: the device has no such task.
@@ -140,7 +137,7 @@ def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -
 
 
 def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -> Accepted:
-    """Like `accept_upload`, for a message in memory."""
+    """Does what `accept_upload` does with a message in memory."""
     upload = state.uploads.anonymous()
     upload.write(data)
     return accept_upload(state, device, task_id, upload)
@@ -235,7 +232,7 @@ def _was_accepted(task: FoundTask, digest: str) -> bool:
 
 
 def _expectation(task: FoundTask) -> Expectation:
-    """What an outcome of the task has to fit."""
+    """Says what an outcome of the task has to fit."""
     of = task.gathering
     with reading(task.run):
         return Expectation(
@@ -266,8 +263,8 @@ def _record(
     if task.any_overdue:
         with reading(of.run):
             concerned = concerned_by_time(session, of, now.clock, task.assignment)
-    ending, temporary = ending_of(outcome)
-    change = schedule.settle(of.standing, concerned, ending, now.clock, temporary=temporary)
+    ended, temporary = ending(status, outcome.reason)
+    change = schedule.settle(of.standing, concerned, ended, now.clock, temporary=temporary)
     done = status is OutcomeStatus.DONE
     session.execute(
         _INSERT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
 from edgefl.model_file import ModelFile
+from edgefl.wire.words import is_short_name
 from edgefl_server.aggregation import (
     FAILED_FOLDS_IN_A_ROW,
     FoldState,
@@ -51,7 +51,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _START_FROM = update(runs).where(runs.c.run == bindparam("of")).values(version=bindparam("version"))
 _folder = table(FolderRow)
@@ -83,7 +82,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         StorageError: no space.
     """
     check_population(population)
-    if name and not _NAME.fullmatch(name):
+    if name and not is_short_name(name):
         raise SettingError(f"{{name}} expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}.")
     with state.database.read() as session:  # before anything is written
         _require_free(session, name)

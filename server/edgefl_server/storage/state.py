@@ -19,7 +19,7 @@ from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, seconds_since_boot
 from edgefl_server.storage.database import Database, inspect
 from edgefl_server.storage.doubles import Doubles
-from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, write_mark
+from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, require_own, write_mark
 from edgefl_server.storage.tables import FolderRow
 from edgefl_server.storage.troubles import STORE, Troubles
 from edgefl_server.storage.uploads import Uploads
@@ -57,7 +57,8 @@ class ServerState:
 
     Raises:
         SettingError: `keep_days` is no number of days.
-        StorageError: another server uses the folder, it cannot be written, or what is in it does not fit together.
+        StorageError: another server uses the folder, it cannot be written, holds somebody else's files, or what is in
+            it does not fit together.
         FormatVersionError: a newer edgefl wrote it.
     """
 
@@ -79,7 +80,7 @@ class ServerState:
         self.unrecorded: dict[str, Path] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            make_private(folder)
+            require_own(folder)
             self._lock = (folder / "lock").open("ab")
         except OSError as error:
             raise storage_error(error, "open", folder) from error
@@ -94,6 +95,7 @@ class ServerState:
             ) from error
         try:
             check_folder(folder, inspect(folder / "server.sqlite"))
+            make_private(folder)
             self._marking, self._mark = threading.Lock(), read_mark(folder)
             self.database = Database(folder / "server.sqlite")
             saved, full = self._adopt()
@@ -200,7 +202,7 @@ def put_vector(state: ServerState, vector: NDArray[np.float32]) -> str:
 
 
 def get_vector(state: ServerState, digest: str) -> NDArray[np.float32]:
-    """What `put_vector` kept, float32, read-only.
+    """Reads what `put_vector` kept, float32, read-only.
 
     Raises:
         DamagedBlobError: there is nothing with this hash, or it is damaged.

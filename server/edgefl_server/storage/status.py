@@ -1,4 +1,4 @@
-"""What operators are told about runs, as plain values."""
+"""Tells operators about runs, in plain values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def runs_summary(state: ServerState) -> list[dict[str, Any]]:
 
 
 def warnings(state: ServerState, population: str | None = None) -> list[str]:
-    """What operators should look at: devices that exist twice, signs of lost entries, what cannot be done."""
+    """Lists what operators should look at: devices that exist twice, signs of lost entries, what cannot be done."""
     with state.database.read() as session:
         doubled = doubled_devices(session, state.date() - _TELL_SECONDS, population)
         unrecorded = count_unrecorded(state, session, population)
@@ -80,7 +80,7 @@ def run_status(state: ServerState, run_id: str) -> dict[str, Any]:
 def _told(
     state: ServerState, session: Session, run_id: str, run: RunRow | None, tell: Callable[[RunRow], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What is told of a run; of one that cannot be read, what can be."""
+    """Tells of a run; of one that cannot be read, what can be told."""
     if run is None:
         return _unreadable(state, session, run_id)
     try:
@@ -155,7 +155,7 @@ def _summary(state: ServerState, run: RunRow) -> dict[str, Any]:
 
 
 def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, Any]:
-    """What can be said of a run whose settings, model or rounds cannot be read."""
+    """Tells what can be told of a run whose settings, model or rounds cannot be read."""
     columns = (RunRow.name, RunRow.population, RunRow.state, RunRow.why, RunRow.fold)
     name, population, run_state, why, number = session.execute(select(*columns).where(RunRow.run == run_id)).one()
     weights_hash = session.scalar(
@@ -185,7 +185,7 @@ def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, 
 
 
 def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
-    """Per round: outcomes by disposition and status, and the reasons of those that were not done."""
+    """Counts, for each round, outcomes by disposition and status, and the reasons of those that were not done."""
     counts: dict[int, dict[str, Any]] = {}
 
     def add(number: int, disposition: str, status: str, reason: str, count: int) -> None:

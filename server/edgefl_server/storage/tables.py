@@ -46,13 +46,13 @@ class Table(DeclarativeBase):
 
 
 class RunState:
-    """What a run's ``state`` can be."""
+    """The values of a run's ``state``."""
 
     ACTIVE, DONE, FAILED, STOPPED = "active", "done", "failed", "stopped"
 
 
 class Disposition:
-    """What an accepted outcome's ``disposition`` can be."""
+    """The values of an accepted outcome's ``disposition``."""
 
     ACCEPTED = "accepted"
     """Will be folded when its fold closes."""
@@ -111,11 +111,11 @@ class DeviceRow(Table):
     """A SubjectPublicKeyInfo in base64, where the device has said one: for devices to agree on keys by."""
     created_at: Mapped[float] = mapped_column(Float)
     doubled_at: Mapped[float | None] = mapped_column(Float)
-    """When two devices were last seen to use this identity in turn."""
+    """The date at which two devices were last seen to use this identity in turn."""
 
 
 class PopulationRow(Table):
-    """How many devices a population has, so that no decision counts them."""
+    """The number of devices of a population, so that no decision counts them."""
 
     __tablename__ = "populations"
 
@@ -141,7 +141,7 @@ class RunRow(Table):
     statistic_size: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[list[Any]] = mapped_column(JSON)
     limits: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """What the model file says about outcomes: `ModelLimits`."""
+    """The limits that follow from the model file: `ModelLimits`."""
     version: Mapped[int] = mapped_column(Integer)
     """The newest version of the weights, from which tasks start that are handed out now."""
     cohort: Mapped[int] = mapped_column(Integer)
@@ -149,10 +149,10 @@ class RunRow(Table):
     fold: Mapped[int] = mapped_column(Integer)
     """The latest fold: the one that the cohort works for."""
     accepted: Mapped[int] = mapped_column(BigInteger)
-    """How many outcomes were accepted that hold an update: the place of the latest in their order."""
+    """The number of outcomes accepted that hold an update: the place of the latest in their order."""
     created_at: Mapped[float] = mapped_column(Float)
     created_clock: Mapped[float] = mapped_column(Float)
-    """Which run came first, also when the wall clock was set back in between."""
+    """Says which run came first, also when the wall clock was set back in between."""
     ended_at: Mapped[float | None] = mapped_column(Float)
 
     __table_args__ = (Index("runs_by_population_and_state", "population", "state"),)
@@ -173,7 +173,7 @@ class VersionRow(Table):
 
 
 class CohortRow(Table):
-    """Who was asked together: when, and how their tasks stand in numbers, so that no decision counts the tasks."""
+    """Devices that were asked together: when, and the numbers of their tasks, so that no decision counts them."""
 
     __tablename__ = "cohorts"
 
@@ -188,7 +188,7 @@ class CohortRow(Table):
 
 
 class FoldRow(Table):
-    """What is merged together."""
+    """Outcomes that are merged together."""
 
     __tablename__ = "folds"
 
@@ -225,7 +225,9 @@ class AssignmentRow(Table):
     device: Mapped[str] = mapped_column(ForeignKey("devices.device"))
     attempt: Mapped[int] = mapped_column(Integer)
     turn: Mapped[int] = mapped_column(Integer)
-    """How many outcomes of the device in the cohort were accepted before."""
+    """The number of outcomes of the device in the cohort that were accepted before."""
+    continues: Mapped[str] = mapped_column(String(100))
+    """The device's latest accepted task of the run then, from the end of which it goes on; empty: there was none."""
     state: Mapped[str] = mapped_column(String(16))
     assigned_clock: Mapped[float] = mapped_column(Float)
     ends_clock: Mapped[float] = mapped_column(Float)

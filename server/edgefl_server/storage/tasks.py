@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Text, and_, bindparam, cast, func, select
+from sqlalchemy import Row, Text, and_, bindparam, cast, func, select, union_all
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
@@ -22,6 +22,7 @@ from edgefl_server.aggregation import (
     TaskSource,
     named_vectors,
     task_for,
+    task_id_of,
 )
 from edgefl_server.storage.changes import apply
 from edgefl_server.storage.cohorts import (
@@ -91,23 +92,24 @@ _OUT_OF_TIME = and_(_OF_DEVICE, assignments.c.state == AssignmentState.OUT_OF_TI
 _ABOUT_DEVICE = select(
     select(func.count()).where(_OUT_OF_TIME).scalar_subquery().label("times"),
     select(func.max(assignments.c.ended_clock)).where(_OUT_OF_TIME).scalar_subquery().label("latest"),
-    select(outcomes.c.task_id)
-    .where(
-        outcomes.c.device == bindparam("device"),
-        outcomes.c.run == bindparam("run"),
-        outcomes.c.disposition == Disposition.FOLDED,
-    )
-    .order_by(outcomes.c.fold.desc(), outcomes.c.task_id.desc())
-    .limit(1)
-    .scalar_subquery()
-    .label("continues"),
 )
-"""How often a task of the device was out of time in a run and when last, and its latest task that is folded."""
+"""Says how often a task of the device was out of time in a run, and when last."""
+_ACCEPTED = (
+    select(outcomes.c.task_id, outcomes.c.accepted)
+    .where(outcomes.c.device == bindparam("device"), outcomes.c.run == bindparam("run"))
+    .order_by(outcomes.c.accepted.desc())
+)
+_COUNTING = union_all(
+    select(_ACCEPTED.where(outcomes.c.disposition == Disposition.ACCEPTED).subquery()),
+    select(_ACCEPTED.where(outcomes.c.disposition == Disposition.FOLDED).limit(1).subquery()),
+)
+"""Finds the tasks of a device in a run that come to count, as far as is known now, and the latest of those that do."""
+_CONTINUES = select(assignments.c.continues).where(assignments.c.task_id == bindparam("task_id"))
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a device that asks for work gets.
+    """The answer to a device that asks for work.
 
     Attributes:
         task: its open task, else a new one; None: there is none that it could be given now.
@@ -147,13 +149,13 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
             if why is not None:
                 state.troubles.note(offer.of.run, _TO_ALL, RunError(f"device {device.device[:8]} {why}"), now.clock)
                 continue
-            apply(session, offer.of, offer.change, now)
+            apply(session, offer.of, offer.change, now, offer.continues)
             return Found(task, True)
         return Found(None, has_open_task(session, device.device))
 
 
 def _lacks(session: Session, device: DeviceRow, run: str, task: Task) -> str | None:
-    """What the device lacks to do the task; None: nothing."""
+    """Says what the device lacks to do the task; None: nothing."""
     target = ModelLimits.from_json(session.execute(_LIMITS, {"run": run}).scalar_one()).target
     why = lacks(device.capabilities, task, target)
     if why is None:
@@ -171,7 +173,7 @@ def devices_with_tasks(state: ServerState) -> list[str]:
 
 
 def ended_runs(state: ServerState, population: str, remembered: Collection[str]) -> list[str]:
-    """Those of the runs that are over, or that the population never had: there will be no task of them any more."""
+    """Finds those of the runs that are over, or that the population never had: no task of them will come any more."""
     if not remembered:
         return []
     with state.database.read() as session:
@@ -186,7 +188,7 @@ def ended_runs(state: ServerState, population: str, remembered: Collection[str])
 
 
 def work_for(state: ServerState, population: str) -> tuple[int, int]:
-    """How many tasks the runs of a population could hand out now, and how many of its runs are not over."""
+    """Counts the tasks that the runs of a population could hand out now, and its runs that are not over."""
     free = active = 0
     with state.database.read() as session:
         now = state.clock()
@@ -253,6 +255,7 @@ class _Offer:
     of: Gathering
     change: Change
     continues: str
+    outstanding: tuple[str, ...]
 
 
 def _offers(state: ServerState, session: Session, device: DeviceRow, now: float) -> Iterator[_Offer]:
@@ -273,8 +276,11 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
         state.troubles.clear(row.run, _READ)
         able.append((row, of, concerned))
         if renewed is not None:
-            past = session.execute(_ABOUT_DEVICE, {"device": device.device, "run": of.run}).one()
-            yield _Offer(row, of, renewed, past.continues or "")
+            open_task = task_id_of(of.run, of.cohort, renewed.changed[0])
+            # As when it was handed out, whatever was accepted or discarded since: the same task, the same outcome.
+            continues = session.execute(_CONTINUES, {"task_id": open_task}).scalar_one()
+            counting = _counting(session, device, of.run)
+            yield _Offer(row, of, renewed, continues, tuple(each for each in counting if each != continues))
     for row, of, concerned in able:
         try:
             assigned = of.schedule.assign(of.standing, concerned, device.device, now)
@@ -288,7 +294,14 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
         except Exception as error:
             state.troubles.note(row.run, _HAND_OUT, error, now)
             continue
-        yield _Offer(row, of, assigned, past.continues or "")
+        counting = _counting(session, device, of.run)
+        yield _Offer(row, of, assigned, counting[0] if counting else "", tuple(counting[1:]))
+
+
+def _counting(session: Session, device: DeviceRow, run: str) -> list[str]:
+    """The tasks of a device that it may be asked to go on from, newest first."""
+    found = session.execute(_COUNTING, {"device": device.device, "run": run}).all()
+    return [each.task_id for each in sorted(found, key=lambda each: each.accepted, reverse=True)]
 
 
 def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Task:
@@ -312,4 +325,4 @@ def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Ta
         tuple(ExtraVector(name, digest, state.weights.size(digest)) for name, digest in vectors.items()),
     )
     left = of.schedule.seconds_left(change.standing, assignment, now)
-    return task_for(source, settings, demand, assignment, left, offer.continues)
+    return task_for(source, settings, demand, assignment, left, offer.continues, offer.outstanding)

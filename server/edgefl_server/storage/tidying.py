@@ -1,4 +1,4 @@
-"""What does not stay: files that no outcome needs any more, and rows that nobody does."""
+"""Deletes what does not stay: files that no outcome needs any more, and rows that nobody does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Swept:
-    """What `sweep_outcomes` did.
+    """The result of `sweep_outcomes`.
 
     Attributes:
         deleted: files that the database knows to be done with.
@@ -95,8 +95,9 @@ def _done_with(state: ServerState, session: Session, digest: str) -> bool | None
 def prune_rows(state: ServerState) -> int:
     """Deletes the rows of tasks and outcomes of rounds that ended long ago, and keeps their counts with the round.
 
-    While a run is active, each device's latest folded task stays: the next one says which that was. So do tasks that
-    took too long, for which a device rests, and whatever still has a file.
+    While a run is active, each device's latest folded task stays: the next one says which that was. So do its latest
+    one of a cohort that goes on, after which the next one is counted, and tasks that took too long, for which a device
+    rests; and whatever still has a file.
 
     Returns:
         How many rows of tasks were deleted.
@@ -116,7 +117,8 @@ def prune_rows(state: ServerState) -> int:
             if run_id not in needed:
                 # Those that become the latest from now on are of later rounds.
                 with state.database.read() as session:
-                    needed[run_id] = _latest_folded(session, run_id) if _is_active(session, run_id) else None
+                    active = _is_active(session, run_id)
+                    needed[run_id] = _latest_folded(session, run_id) | _latest(session, run_id) if active else None
             # A transaction each: devices wait for the writer.
             pruned += _prune_round(state, run_id, number, needed[run_id])
         except EdgeflError:
@@ -173,7 +175,7 @@ def _is_active(session: Session, run_id: str) -> bool:
 
 
 def _latest_folded(session: Session, run_id: str) -> set[str]:
-    """Of every device, its latest task that is part of the weights."""
+    """Finds every device's latest task that is part of the weights."""
     latest = (
         select(OutcomeRow.device, func.max(OutcomeRow.fold).label("fold"))
         .where(OutcomeRow.run == run_id, OutcomeRow.disposition == Disposition.FOLDED)
@@ -185,5 +187,24 @@ def _latest_folded(session: Session, run_id: str) -> set[str]:
             select(OutcomeRow.task_id)
             .join(latest, (latest.c.device == OutcomeRow.device) & (latest.c.fold == OutcomeRow.fold))
             .where(OutcomeRow.run == run_id, OutcomeRow.disposition == Disposition.FOLDED)
+        )
+    )
+
+
+def _latest(session: Session, run_id: str) -> set[str]:
+    """Of every device, its latest task of the cohort that is asked now."""
+    asked = select(RunRow.cohort).where(RunRow.run == run_id).scalar_subquery()
+    of_cohort = and_(AssignmentRow.run == run_id, AssignmentRow.cohort == asked)
+    latest = (
+        select(AssignmentRow.device, func.max(AssignmentRow.attempt).label("attempt"))
+        .where(of_cohort)
+        .group_by(AssignmentRow.device)
+        .subquery()
+    )
+    return set(
+        session.scalars(
+            select(AssignmentRow.task_id)
+            .join(latest, (latest.c.device == AssignmentRow.device) & (latest.c.attempt == AssignmentRow.attempt))
+            .where(of_cohort)
         )
     )

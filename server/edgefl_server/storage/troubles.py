@@ -1,4 +1,4 @@
-"""What does not work right now: each trouble is logged once, tried again ever more slowly, and told to operators."""
+"""Troubles: what does not work right now is logged once, tried again ever more slowly, and told to operators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgefl.errors import EdgeflError
 __all__ = ["STORE", "Troubles", "explained"]
 
 STORE = "store or read"
-"""What the server cannot do for whoever asks, and when it starts."""
+"""The name of what the server cannot do for whoever asks, and when it starts."""
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 60.0
@@ -88,7 +88,7 @@ class Troubles:
             self.clear(whose, action)
 
     def of(self, whose: str) -> list[str]:
-        """What operators are told."""
+        """Lists what operators are told."""
         with self._lock:
             return [f"cannot {action}: {each.message}" for (key, action), each in self._known.items() if key == whose]
 

@@ -33,7 +33,7 @@ class _Kept:
 
 
 class Uploads:
-    """What has arrived of messages, in files of one folder; at most one of each device.
+    """Keeps what has arrived of messages, in files of one folder; at most one of each device.
 
     Nothing here is durable or trusted: a file is complete when its hash is the announced one.
 
@@ -63,7 +63,7 @@ class Uploads:
             raise storage_error(error, "create", folder) from error
 
     def received(self, device: str, task_id: str, digest: str) -> int:
-        """How many bytes of a message are here; what is no file any more is dropped.
+        """Says how many bytes of a message are here; what is no file any more is dropped.
 
         Raises:
             StorageError: the file cannot be read.
@@ -83,7 +83,7 @@ class Uploads:
         return entry.st_size
 
     def open(self, device: str, task_id: str, digest: str | None) -> Upload:
-        """Where to write what arrives: after what is here of the same message; whatever else of the device goes.
+        """Opens a file for what arrives: after what is here of the same message; whatever else of the device goes.
 
         Args:
             device: who sends; only one upload of a device may be open.
@@ -103,7 +103,7 @@ class Uploads:
         return upload
 
     def anonymous(self) -> Upload:
-        """Where to write something that is used or thrown away at once.
+        """Opens a file for something that is used or thrown away at once.
 
         Raises:
             StorageError: the file cannot be made.

@@ -123,7 +123,7 @@ WIDE = """
 """
 
 
-def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch):
+def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch, capsys):
     (folder / "wide.py").write_text(textwrap.dedent(WIDE))
     options = "--lora-rank 2 --lora-target head --trainable head/bias --quantize-frozen int8 --algorithm fedprox"
     arguments = ["convert", "wide:model", "-o", "wide.tflite", "--batch-size", "4", *options.split()]
@@ -138,10 +138,9 @@ def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch)
         "ai-edge-litert",
         "tflite-runtime",
     }
-    done = edgefl(folder, "inspect", "wide.tflite", "--no-measure", "--format", "json")
+    done = here(folder, monkeypatch, capsys, "inspect", "wide.tflite", "--no-measure", "--format", "json")
     names = [each["name"] for each in json.loads(done.stdout)["parameters"]]
     assert sorted(names) == ["head/bias", "head/lora_kernel_a", "head/lora_kernel_b"]
-    monkeypatch.chdir(folder)
     again = edgefl_converters.convert(
         "wide:model",
         "again.tflite",
@@ -163,8 +162,8 @@ def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch)
     [
         ("--trainable haed", 4, "--trainable 'haed' matches nothing. Did you mean 'head'"),
         ("--frozen *", 4, "Everything is frozen"),
-        ("--last-layers 9", 4, "last_layers is 9, but the model has 3 layers with weights"),
-        ("--lora-alpha 4", 4, "lora_rank is missing"),
+        ("--last-layers 9", 4, "--last-layers is 9, but the model has 3 layers with weights"),
+        ("--lora-alpha 4", 4, "--lora-rank is missing. Give the rank of the adapters, for example --lora-rank 4"),
         ("--lora-rank 2 --lora-target norm", 10, "names no layer that takes adapters, only BatchNormalization"),
         ("--quantize-frozen int8", 4, "Nothing is frozen"),
         ("--quantize-frozen int4", 4, "can be stored as float16 or int8, got 'int4'"),
@@ -224,7 +223,7 @@ def test_the_code_of_a_module_is_run_only_if_asked_and_said_so(folder, own, monk
     assert done.stderr.splitlines()[0] == "running the code of module own_layers"
 
     made = ["--quantize", "int8", "--calibration", "own_layers:rows"]
-    done = edgefl(folder, "export", "own.tflite", "-o", "small.tflite", *known, *made)
+    done = here(folder, monkeypatch, capsys, "export", "own.tflite", "-o", "small.tflite", *known, *made)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == ["running the code of module own_layers"] * 2
     lines = done.stdout.splitlines()

@@ -159,7 +159,7 @@ def test_frozen_layers_come_from_the_base_model_which_stays_as_it_was(tmp_path):
     layout = ModelFile.read(file).manifest.layout
     vector = np.ones(layout.size, np.float32)
 
-    with pytest.raises(UnsupportedModelError, match=r"2 frozen variables.*--base"):
+    with pytest.raises(UnsupportedModelError, match=r"2 frozen variables.*`base`"):
         edgefl.export(file, vector, tmp_path / "model.keras")
     edgefl.export(file, vector, tmp_path / "model.keras", base=base)
 
@@ -190,7 +190,7 @@ def with_own_class():
 def test_classes_of_ones_own_need_their_source(tmp_path, monkeypatch):
     file = tmp_path / "file.tflite"
     file.write_bytes(build(with_own_class(), batch_size=4).data)
-    with pytest.raises(UnsupportedModelError, match=r"classes of your own \(.*Scale.*--base"):
+    with pytest.raises(UnsupportedModelError, match=r"classes of your own \(.*Scale.*`base`"):
         edgefl.export(file, None, tmp_path / "model.keras")
 
     edgefl.export(file, None, tmp_path / "model.keras", base=with_own_class())

@@ -199,7 +199,7 @@ def test_weights_by_name_with_a_base_are_all_that_is_needed_to_rebuild_the_model
 
 def test_without_a_base_frozen_weights_are_missed(ordinary, tmp_path):
     file, values, _ = ordinary
-    with pytest.raises(UnsupportedModelError, match=r"frozen variables.*--base"):
+    with pytest.raises(UnsupportedModelError, match=r"frozen variables.*`base`"):
         edgefl.export(file, values, tmp_path / "model.keras")
     assert list(tmp_path.iterdir()) == []
 

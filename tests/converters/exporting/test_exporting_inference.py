@@ -182,8 +182,8 @@ def test_a_calibration_source_that_is_none_is_refused(files, tmp_path):
     ("out", "options", "words"),
     [
         ("o.tflite", {"quantize": "int8"}, "int8 needs a calibration source"),
-        ("o.tflite", {"quantize": "dynamic", "calibration": np.zeros(3)}, "is for --quantize int8, got 'dynamic'"),
-        ("o.tflite", {"calibration": np.zeros(3)}, "is for --quantize int8, got 'none'"),
+        ("o.tflite", {"quantize": "dynamic", "calibration": np.zeros(3)}, "is for `quantize='int8'`, got 'dynamic'"),
+        ("o.tflite", {"calibration": np.zeros(3)}, "is for `quantize='int8'`, got 'none'"),
         ("o.tflite", {"quantize": "int4"}, "one of none, float16, dynamic, int8, got 'int4'"),
         ("o.keras", {"quantize": "float16"}, r"for inference models \(\.tflite\)"),
         ("o.npz", {"quantize": "float16"}, r"for inference models \(\.tflite\)"),

@@ -136,7 +136,7 @@ def test_what_is_given_replaces_what_was_compiled_and_the_rest_stays():
 
 
 def test_a_model_that_is_not_compiled_needs_both_loss_and_optimizer():
-    with pytest.raises(ModelError, match=r"not compiled.*--loss and --optimizer"):
+    with pytest.raises(ModelError, match=r"not compiled.*`loss` and `optimizer`"):
         compile_model(bare())
     with pytest.raises(ModelError, match="no optimizer was given"):
         compile_model(bare(), loss="mse")

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
 
-from edgefl_converters.models.naming import PathNames, signature_keys, snake_case, stable_names, unique
+from edgefl_converters.models.named_model import NamedModel
+from edgefl_converters.models.naming import PathNames, signature_keys, snake_case, unique
 
 
 @given(st.lists(st.text(alphabet="ab_1", max_size=4)))
@@ -67,9 +68,9 @@ def test_names_survive_saving_and_loading():
     again = keras.saving.deserialize_keras_object(config, custom_objects={"Unnamed": Unnamed})
 
     assert [each.path for each in again.variables] != [each.path for each in model.variables]
-    assert stable_names(again) == stable_names(model)
+    assert list(NamedModel(again).variables) == list(NamedModel(model).variables)
     assert {"sequential/dense/kernel", "sequential/unnamed/variable_1", "unnamed/variable", "dense/bias"} <= set(
-        stable_names(model)
+        NamedModel(model).variables
     )
 
 

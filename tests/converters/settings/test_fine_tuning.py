@@ -51,16 +51,16 @@ def test_a_single_pattern_needs_no_list():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"last_layers": 0}, "last_layers must be a whole number of at least 1, got 0"),
-        ({"last_layers": True}, "last_layers must be a whole number"),
-        ({"lora_rank": -1}, "lora_rank must be a whole number of at least 1, got -1"),
-        ({"lora_rank": 2.0}, "lora_rank must be a whole number"),
-        ({"lora_rank": 2, "lora_alpha": 0}, "lora_alpha must be a number above 0"),
-        ({"lora_rank": 2, "lora_alpha": float("nan")}, "lora_alpha must be a number above 0"),
-        ({"lora_rank": 2, "lora_alpha": float("inf")}, "lora_alpha must be a number above 0"),
-        ({"lora_alpha": 8}, r"lora_rank is missing.*--lora-rank 4"),
-        ({"lora_targets": "head"}, r"lora_rank is missing"),
-        ({"lora_rank": 2, "biases_only": True}, r"Adapters are no biases.*--trainable bias"),
+        ({"last_layers": 0}, "`last_layers` must be a whole number of at least 1, got 0"),
+        ({"last_layers": True}, "`last_layers` must be a whole number"),
+        ({"lora_rank": -1}, "`lora_rank` must be a whole number of at least 1, got -1"),
+        ({"lora_rank": 2.0}, "`lora_rank` must be a whole number"),
+        ({"lora_rank": 2, "lora_alpha": 0}, "`lora_alpha` must be a number above 0"),
+        ({"lora_rank": 2, "lora_alpha": float("nan")}, "`lora_alpha` must be a number above 0"),
+        ({"lora_rank": 2, "lora_alpha": float("inf")}, "`lora_alpha` must be a number above 0"),
+        ({"lora_alpha": 8}, r"`lora_rank` is missing.*`lora_rank=4`"),
+        ({"lora_targets": "head"}, "`lora_rank` is missing"),
+        ({"lora_rank": 2, "biases_only": True}, r"Adapters are no biases.*`trainable='bias'`"),
     ],
 )
 def test_what_has_no_meaning_is_refused(settings, message):

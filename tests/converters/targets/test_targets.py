@@ -63,7 +63,7 @@ def test_a_model_that_only_a_newer_runtime_runs_is_refused_by_layer_op_and_versi
 
     message = refused.value.message
     assert "PAD version 5, made by layer 'mask' (NeighbourMask); tflite-2.14 knows PAD up to version 4" in message
-    assert "convert with --target litert-2" in refused.value.hint
+    assert "convert with `target='litert-2'`" in refused.value.hint
     assert not list(tmp_path.iterdir())
 
 

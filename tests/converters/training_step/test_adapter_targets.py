@@ -17,7 +17,7 @@ from edgefl.errors import InvalidSettingError, ModelError, UnsupportedModelError
 from edgefl.model_file import ModelFile
 from edgefl_converters import FineTuning
 from edgefl_converters.models.adapter_layers import adapter_variables
-from edgefl_converters.models.naming import stable_names
+from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.training_step.adapter_targets import with_adapters
 from edgefl_converters.training_step.selection import fine_tuned
 
@@ -109,7 +109,7 @@ def test_what_a_device_trained_comes_back_merged_with_the_same_predictions(base,
     # An adapter as Keras counts it: twice the product would be another model.
     kept = lora_models.plain()
     with fine_tuned(kept, TUNING, own=True), np.load(tmp_path / "trained.npz") as values:
-        for name, variable in zip(stable_names(kept), kept.variables, strict=True):
+        for name, variable in NamedModel(kept).variables.items():
             if name in values:
                 variable.assign(values[name])
         np.testing.assert_allclose(kept.predict(TOKENS, verbose=0), predicted, atol=1e-5)
@@ -117,11 +117,11 @@ def test_what_a_device_trained_comes_back_merged_with_the_same_predictions(base,
 
 def test_a_model_of_the_user_gets_no_adapters():
     model = small()
-    names, before = stable_names(model), [np.array(each) for each in model.variables]
+    names, before = list(NamedModel(model).variables), [np.array(each) for each in model.variables]
     with fine_tuned(model, FineTuning(lora_rank=2)) as adapted:
-        assert adapted is not model
-        assert len(adapter_variables(adapted)) == 4
-    assert stable_names(model) == names
+        assert adapted.model is not model
+        assert len(adapter_variables(adapted.model)) == 4
+    assert list(NamedModel(model).variables) == names
     assert not model.layers[0].lora_enabled
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, variable)
@@ -130,14 +130,13 @@ def test_a_model_of_the_user_gets_no_adapters():
 def test_a_model_that_nobody_else_has_gets_them_itself():
     model = small()
     with fine_tuned(model, FineTuning(lora_rank=2), own=True) as adapted:
-        assert adapted is model
+        assert adapted.model is model
         assert len(model.trainable_variables) == 4
 
 
 def lora(model, **settings):
     with fine_tuned(model, FineTuning(lora_rank=2, **settings)) as adapted:
-        names = dict(zip(map(id, adapted.variables), stable_names(adapted), strict=True))
-        return {names[id(each)] for each in adapted.trainable_variables}
+        return {adapted.name_of(each) for each in adapted.model.trainable_variables}
 
 
 def test_patterns_choose_the_layers_and_other_weights_can_be_trained_beside():
@@ -164,8 +163,8 @@ def test_adapters_of_different_layers_begin_differently_and_add_nothing_at_first
 @pytest.mark.parametrize(
     ("targets", "error", "message"),
     [
-        ("norm", ModelError, r"'norm' names no layer that takes adapters, only BatchNormalization\..*--trainable"),
-        ("boddy", InvalidSettingError, r"--lora-target 'boddy' matches nothing\. Did you mean 'body'"),
+        ("norm", ModelError, r"'norm' names no layer that takes adapters, only BatchNormalization\..*`trainable`"),
+        ("boddy", InvalidSettingError, r"`lora_targets` 'boddy' matches nothing\. Did you mean 'body'"),
         (["body", "gamma"], ModelError, "'gamma' names no layer that takes adapters"),
     ],
 )

@@ -111,7 +111,7 @@ def test_gradients_that_do_not_exist_stay_so_and_local_weights_are_left_alone():
         ("sgd", {"algorithms": "zzz"}, "Expected one of fedprox, scaffold, feddyn, fedsgd"),
         ("adam", {"algorithms": "scaffold"}, r"expects plain SGD .* the optimizer Adam\. .*feddyn"),
         (keras.optimizers.SGD(0.1, momentum=0.9), {"algorithms": "scaffold"}, "SGD with momentum 0.9"),
-        ("sgd", {"algorithms": "fedsgd", "local": "dense/*"}, r"trains nothing on the device.*--local"),
+        ("sgd", {"algorithms": "fedsgd", "local": "dense/*"}, r"trains nothing on the device.*`local`"),
     ],
 )
 def test_an_algorithm_that_does_not_exist_or_does_not_fit_is_refused(optimizer, options, message):

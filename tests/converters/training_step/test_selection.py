@@ -9,7 +9,7 @@ from keras import layers
 
 from edgefl.errors import InvalidSettingError, ModelError
 from edgefl_converters import FineTuning
-from edgefl_converters.models.naming import stable_names
+from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.training_step.selection import fine_tuned
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
@@ -46,8 +46,7 @@ def flags(model):
 def trained(model, **settings):
     """Names of what is trained, layers in short where all of it is."""
     with fine_tuned(model, FineTuning(**settings)) as chosen:
-        names = dict(zip(map(id, chosen.variables), stable_names(chosen), strict=True))
-        return " ".join(names[id(each)] for each in chosen.trainable_variables)
+        return " ".join(chosen.name_of(each) for each in chosen.model.trainable_variables)
 
 
 STEM, NORM = "stem/kernel stem/bias", "norm/gamma norm/beta"
@@ -103,13 +102,13 @@ def test_layers_within_layers_count_one_by_one():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"last_layers": 5}, InvalidSettingError, "last_layers is 5, but the model has 4 layers with weights"),
-        ({"frozen": "*"}, InvalidSettingError, r"Everything is frozen.*--trainable, --last-layers"),
+        ({"last_layers": 5}, InvalidSettingError, "`last_layers` is 5, but the model has 4 layers with weights"),
+        ({"frozen": "*"}, InvalidSettingError, r"Everything is frozen.*`trainable`, `last_layers`"),
         ({"trainable": "head", "frozen": "Dense"}, InvalidSettingError, "Everything is frozen"),
         ({"trainable": "plain_norm"}, InvalidSettingError, "Everything is frozen"),
-        ({"trainable": "haed"}, InvalidSettingError, r"--trainable 'haed' matches nothing\. Did you mean 'head'"),
+        ({"trainable": "haed"}, InvalidSettingError, r"`trainable` 'haed' matches nothing\. Did you mean 'head'"),
         ({"trainable": "norm/moving_mean"}, InvalidSettingError, "'norm/moving_mean' matches nothing"),
-        ({"frozen": "steam"}, InvalidSettingError, r"--frozen 'steam' matches nothing\. Did you mean 'stem'"),
+        ({"frozen": "steam"}, InvalidSettingError, r"`frozen` 'steam' matches nothing\. Did you mean 'stem'"),
         ({"trainable": "kernel", "biases_only": True}, ModelError, "no trainable layer has a bias"),
     ],
 )
@@ -129,7 +128,7 @@ def test_the_model_is_as_it_was_also_after_an_error_of_somebody_else(model):
 
 def after_a_step(model):
     model.train_on_batch(X, Y)
-    return {name: np.array(each) for name, each in zip(stable_names(model), model.variables, strict=True)}
+    return {name: np.array(each) for name, each in NamedModel(model).variables.items()}
 
 
 def as_keras_freezes(*names):
@@ -155,14 +154,14 @@ def test_a_frozen_layer_is_frozen_as_keras_does_it(settings, frozen):
     """A step in Keras with the flags that the selection sets; statistics that no longer move are seen too."""
     expected = after_a_step(as_keras_freezes(*frozen))
     with fine_tuned(stacked(), FineTuning(**settings)) as chosen:
-        actual = after_a_step(chosen)
+        actual = after_a_step(chosen.model)
     for name, value in expected.items():
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 def test_a_normalisation_of_which_the_offset_is_trained_normalises_over_the_batch():
-    before = {name: np.array(each) for name, each in zip(stable_names(stacked()), stacked().variables, strict=True)}
+    before = {name: np.array(each) for name, each in NamedModel(stacked()).variables.items()}
     with fine_tuned(stacked(), FineTuning(biases_only=True)) as chosen:
-        after = after_a_step(chosen)
+        after = after_a_step(chosen.model)
     moved = {name for name, value in after.items() if np.any(value != before[name])}
     assert moved == {"stem/bias", "norm/beta", "body/bias", "head/bias", "norm/moving_mean", "norm/moving_variance"}

@@ -110,7 +110,7 @@ def test_outputs_that_are_no_numbers_are_refused(converted, monkeypatch):
 @pytest.mark.parametrize(
     ("tuning", "message"),
     [
-        (None, r"Nothing is frozen, so that nothing can be stored as int8: what is trained stays float32.*--trainable"),
+        (None, r"Nothing is frozen, so that nothing can be stored as int8: what is trained stays float32.*`trainable`"),
         (FineTuning(frozen="first"), r"too small to be stored as int8: .* at least 1,024 values"),
     ],
 )

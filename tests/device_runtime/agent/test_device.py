@@ -27,6 +27,7 @@ from edgefl.wire.messages import (
     SectionCodec,
     TaskKind,
 )
+from edgefl_device_runtime.agent.device import Device
 from edgefl_device_runtime.agent.memories import Memories
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of
@@ -67,7 +68,7 @@ def test_one_line_is_reported_for_a_task(rig):
     rig.server.tasks = [rig.task()]
     rig.device().step()
     (line,) = rig.lines
-    assert line.startswith("Round 1 of r: done, accepted; loss 0.6, 5 examples, 3 steps, ")
+    assert line.startswith("Round 1 of r: done, accepted; loss 0.6000, 5 examples, 3 steps, ")
 
 
 def test_the_secret_goes_to_the_server_only_as_a_hash_when_enrolling(rig):
@@ -287,6 +288,21 @@ def test_a_later_start_says_once_what_the_device_can_do_by_now(rig):
     assert first["capabilities"] == enrolled["capabilities"]
     assert "capabilities" not in second
     assert "runtimes" not in first["capabilities"], "nobody knows what the owner's own trainer runs on"
+
+
+@pytest.mark.parametrize("token", ["", " ", "two\nlines", "zwei Wörter", "é", "\x00", "\ud800"])
+def test_a_token_that_no_request_can_carry_is_refused_instead_of_tried_for_ever(rig, token):
+    with pytest.raises(InvalidSettingError, match="The token in the device's settings") as refused:
+        rig.device(token=token)
+    assert "Wörter" not in str(refused.value), "a token does not belong into a log"
+    assert not rig.server.requests
+
+
+@pytest.mark.parametrize("population", ["", "a b", "../x", "é", "a\n", "x" * 129])
+def test_a_population_that_can_be_none_is_refused_instead_of_asked_for_for_ever(tmp_path, population):
+    with pytest.raises(InvalidSettingError, match="as the population"):
+        Device("http://127.0.0.1:1", population, (np.ones((2, 1)), np.ones(2)), tmp_path / "s", token="token")
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_first_start_needs_a_token(rig):

@@ -43,7 +43,16 @@ def test_the_secret_does_not_show_in_logs(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"{}", b"\xff", json.dumps({"device_id": "a", "secret": "b"}).encode(), b'{"device_id": 1}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff",
+        json.dumps({"device_id": "a", "secret": "b"}).encode(),
+        b'{"device_id": 1}',
+        b"[" * 100_000,
+    ],
 )
 def test_a_damaged_identity_is_an_error_and_not_replaced(tmp_path, content):
     (tmp_path / "identity.json").write_bytes(content)

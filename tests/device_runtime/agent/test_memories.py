@@ -49,6 +49,17 @@ def test_the_names_that_a_server_gives_are_no_paths(tmp_path):
     assert len(list((tmp_path / "state" / "runs").iterdir())) == 1
 
 
+def test_recalling_a_task_keeps_what_may_be_asked_for_later(tmp_path):
+    memories = Memories(tmp_path)
+    for task in ("t1", "t2", "t3", "t4"):
+        memories.keep("r", task, MEMORY)
+    assert memories.recall("r", "t3", ("t1", "t2")).vectors
+    assert memories.recall("r", "t2", ("t1",)).vectors
+    assert memories.recall("r", "t3", ("t1", "t2")) is None
+    assert memories.recall("r", "t1").vectors
+    assert memories.recall("r", "t4") is None
+
+
 def test_recalling_one_task_forgets_the_runs_other_ones(tmp_path):
     memories = Memories(tmp_path)
     for task in ("t1", "t2"):
@@ -74,6 +85,17 @@ def test_a_damaged_memory_counts_as_lost(tmp_path, damage):
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2] if damage is None else damage)
     assert memories.recall("r", "t") is None
+
+
+def test_whatever_a_disk_makes_of_a_memory_counts_as_lost(tmp_path):
+    memories = Memories(tmp_path)
+    memories.keep("r", "t", MEMORY)
+    (file,) = tmp_path.iterdir()
+    data, lost = file.read_bytes(), 0
+    for place in range(len(data)):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        lost += memories.recall("r", "t") is None
+    assert lost > 100
 
 
 def test_ids_with_dots_are_kept_apart_and_only_the_named_run_is_forgotten(tmp_path):

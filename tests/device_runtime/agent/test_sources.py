@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import os
+import random
 import sys
 
 import numpy as np
@@ -113,6 +116,7 @@ def test_sample_weights_come_third():
         ("d.csv", b"a,b\n1,2,3\n", "2 column names and 3 columns"),
         ("d.csv", b"a,b\n1,2\n3\n", "not a number"),
         ("d.csv", b"a,b\n1,\xff\n", "not a number"),
+        ("d.csv", b"a" * 200_000 + b",b\n1,2\n", "not a number"),
         ("d.txt", b"", "a file of another kind"),
     ],
 )
@@ -121,6 +125,53 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message) as caught:
         open_source(tmp_path / name)()
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["d.npz", "d.csv", "folder/x.npy"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_refused_instead_of_waited_for_or_read_without_end(tmp_path, name, kind):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif path.parent == tmp_path:
+        pytest.skip("a folder of .npy files may have any name")
+    else:
+        path.mkdir()
+    with pytest.raises(DataError, match="Expected a file"):
+        open_source(path if path.parent == tmp_path else path.parent)()
+
+
+def damaged(data: bytes, draw: random.Random) -> bytes:
+    """A few other bytes, or an end too early."""
+    if draw.random() < 0.1:
+        return data[: draw.randrange(len(data))]
+    found = bytearray(data)
+    for _ in range(draw.choice([1, 1, 2, 20])):
+        found[draw.randrange(len(found))] = draw.choice([0, 255, draw.randrange(256)])
+    return bytes(found)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["npz", "compressed npz", "npy", "csv"])
+def test_whatever_a_disk_makes_of_a_file_is_a_data_error(tmp_path, kind):
+    buffer = io.BytesIO()
+    if kind == "csv":
+        buffer.write(b"a,b,c\n" + b"1.5,2,3\n" * 20)
+    else:
+        save = {"npz": np.savez, "compressed npz": np.savez_compressed, "npy": np.save}[kind]
+        save(buffer, X)
+    path = tmp_path / {"csv": "d.csv", "npy": "x.npy"}.get(kind, "d.npz")
+    draw, refused = random.Random(0), 0
+    for _ in range(600):
+        path.write_bytes(damaged(buffer.getvalue(), draw))
+        try:
+            open_source(tmp_path if kind == "npy" else path)()
+        except (DataError, MemoryError):  # a header may claim any shape
+            refused += 1
+    assert refused > 50
 
 
 @pytest.mark.parametrize("data", ["nothing.npz", "no/such/folder", "nothing.csv"])

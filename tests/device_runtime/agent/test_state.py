@@ -25,6 +25,23 @@ def test_an_outcome_is_kept_until_it_is_dropped(tmp_path):
     state.drop_outcome()
 
 
+def test_a_folder_of_somebody_elses_files_is_refused_and_nothing_in_it_is_touched(tmp_path):
+    for name in ("runs/experiment/events", "cache/models/mine.h5", "thesis.tex"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StorageError, match=r"'thesis\.tex'"):
+        StateFolder(tmp_path).acquire()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_whose_first_start_was_cut_off_is_taken_into_use(tmp_path):
+    (tmp_path / "lock").touch()
+    (tmp_path / ".identity.json.0123456789abcdef.part").touch()
+    StateFolder(tmp_path).acquire()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
 def test_only_the_owner_can_look_into_the_folder(tmp_path):
     StateFolder(tmp_path / "s").acquire()
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
@@ -35,7 +52,7 @@ def test_where_the_device_takes_part_is_remembered(tmp_path):
     assert StateFolder(tmp_path).enrolment() == {"server": "s", "population": "p"}
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"server": 5}', b'{"server": "s", "population": ["p"]}'])
 def test_a_damaged_memory_of_the_server_counts_as_none(tmp_path, content):
     (tmp_path / "enrolment.json").write_bytes(content)
     assert StateFolder(tmp_path).enrolment() == {}

@@ -219,7 +219,7 @@ def test_the_status_tells_task_and_step_while_a_device_trains(rig, quick):
     assert seen["doing"] == "training"
     assert seen["task"] == {"task_id": "r-1-d", "run": "r", "round": 1, "step": 1, "steps": 4, "loss": 3.0}
     assert seen["last_contact"] is not None
-    assert "task: round 1 of r, step 1 of about 4, loss 3" in status_text(seen)
+    assert "task: round 1 of r, step 1 of about 4, loss 3.000" in status_text(seen)
     device.close()
     after = status(rig)
     assert (after["running"], after["task"], after["doing"]) == (False, None, None)
@@ -313,8 +313,8 @@ def test_a_long_training_tells_how_far_it_is(rig, quick):
     rig.server.tasks = [rig.task(epochs=2)]
     rig.device(settings=replace(quick, progress_pause=0.0)).step()
     assert rig.lines[:2] == [
-        "Round 1 of r: step 1 of about 4 (25 %), loss 3",
-        "Round 1 of r: step 2 of about 4 (50 %), loss 3",
+        "Round 1 of r: step 1 of about 4 (25 %), loss 3.000",
+        "Round 1 of r: step 2 of about 4 (50 %), loss 3.000",
     ]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+import pytest
+
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of, status_text
 from edgefl_device_runtime.agent.summary import TaskReport
@@ -28,6 +30,15 @@ def test_the_status_of_a_device_that_was_not_taken_in_yet_says_so(rig):
     rig.device()
     assert "server: not enrolled yet" in status_text(status(rig))
     assert "None" not in status_text(status(rig))
+
+
+@pytest.mark.parametrize("moment", ["soon", 1e300, -1e300, [], {}])
+def test_a_moment_that_no_calendar_has_is_left_out_of_the_status(rig, moment):
+    rig.device()
+    damaged = status(rig) | {"next_try": moment, "last_contact": moment, "as_of": moment}
+    assert "next try" not in status_text(damaged)
+    assert "last contact: none" in status_text(damaged)
+    assert "next try: " in status_text(damaged | {"next_try": 1.0})
 
 
 def test_an_upload_that_takes_long_tells_its_share(rig, quick):

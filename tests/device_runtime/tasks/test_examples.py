@@ -63,6 +63,12 @@ def test_arrays_of_different_length_are_refused():
         arrange({"x": X, "y": Y[:3]}, make_manifest())
 
 
+@pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
+def test_a_single_number_is_no_array_of_rows(name):
+    with pytest.raises(DataError, match="a row for each example"):
+        arrange({"x": X, "y": Y, name: np.float32(1)}, make_manifest())
+
+
 def test_a_missing_array_is_named_with_what_is_there():
     with pytest.raises(DataError, match=r"expects an array 'image'; the data holds 'pictures', 'label'"):
         arrange({"pictures": X, "label": Y}, make_manifest())

@@ -33,6 +33,16 @@ def test_a_task_whose_outcome_was_not_folded_is_not_continued(device):
     assert set(device.remembered) == {"t1", "t3"}
 
 
+def test_what_the_server_says_is_outstanding_is_kept_and_can_be_gone_on_from(device):
+    device.perform(device.task("t1"))
+    device.perform(device.task("t2", continues="t1"))
+    device.perform(device.task("t3", continues="t2", outstanding=("t1",)))
+    assert set(device.remembered) == {"t1", "t2", "t3"}
+    device.perform(device.task("t4", continues="t1"))  # the others were discarded
+    assert own_value(device) == 6
+    assert set(device.remembered) == {"t1", "t4"}
+
+
 def test_at_most_two_memories_are_kept(device):
     for number in range(1, 6):
         device.perform(device.task(f"t{number}", continues=f"t{number - 1}" if number > 1 else ""))

@@ -113,7 +113,7 @@ def test_a_plain_file_refuses_with_the_option_that_is_missing(plain_sgd_file, ru
         fit(model, data, mu=0.1)
     with pytest.raises(InvalidSettingError, match="--algorithm fedprox"):
         model.set_reference()
-    with pytest.raises(InvalidSettingError, match="--algorithm scaffold or --algorithm feddyn"):
+    with pytest.raises(InvalidSettingError, match="--algorithm scaffold or edgefl convert --algorithm feddyn"):
         model.set_correction(None)
     with pytest.raises(InvalidSettingError, match="--algorithm fedsgd"):
         model.gradient(data.x, data.y)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from edgefl.errors import RunError
 from edgefl.manifest import Metric
 from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation import (
@@ -22,6 +25,7 @@ from edgefl_server.aggregation import (
     fold,
     strategy_for,
 )
+from edgefl_server.aggregation.strategies.fedavg import FedAvg
 
 WEIGHTS = 3
 MEAN, VARIANCE = 3, 4
@@ -211,3 +215,67 @@ def test_metrics_of_unlike_honest_devices_are_summed_as_they_are() -> None:
     for name in ("loss_sum", "rows", "right", "all"):
         values = [each.values[0] for device in sent for each in device if each.name == name]
         assert found.metric_sums[name] == [pytest.approx(sum(values))]
+
+
+class _Returning(FedAvg):
+    """A strategy from outside that makes of FedAvg's result what the test says."""
+
+    def __init__(self, change: Callable[[StrategyState, dict[str, float]], Any]) -> None:
+        object.__setattr__(self, "_change", change)
+
+    def apply(self, state: StrategyState, updates: Updates, cohort: Cohort) -> Any:
+        return self._change(*super().apply(state, updates, cohort))
+
+
+def fold_with(strategy: FedAvg) -> Folded:
+    before = strategy.init(BASE, WEIGHTS)
+    contributions = Updates.of([update("t0", 5, 0.5), update("t1", 5, 0.5)]).contributions
+    return fold(strategy, before, contributions, Believed(100, 10, LIMITS, [ACCURACY]), Cohort(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda state, figures: state, "a StrategyState and its figures, got StrategyState"),
+        (lambda state, figures: (state.weights, figures), "a StrategyState and its figures, got tuple"),
+        (lambda state, figures: (replace(state, weights=state.weights[:2]), figures), "5 elements.* got 2 and 3"),
+        (lambda state, figures: (replace(state, weight_size=5), figures), "3 of them weights, got 5 and 5"),
+        (lambda state, figures: (replace(state, weights=state.weights.astype(float)), figures), "got float64 of shape"),
+        (lambda state, figures: (replace(state, weights=list(state.weights)), figures), "float32 vector, got list"),
+        (lambda state, figures: (replace(state, slots={"m": np.zeros(3)}), figures), "return m as a float32 vector"),
+        (lambda state, figures: (state, None), "dict of numbers, got None"),
+        (lambda state, figures: (state, {"norm": "large"}), "dict of numbers, got {'norm': 'large'}"),
+    ],
+)
+def test_what_a_strategy_returns_becomes_the_weights_of_a_run_only_if_it_is_a_state_of_it(change, why: str) -> None:
+    with pytest.raises(RunError, match=why):
+        fold_with(_Returning(change))
+
+
+@pytest.mark.parametrize(
+    ("weights", "statistics"), [(WEIGHTS - 1, 2), (1, 2), (WEIGHTS, 1), (WEIGHTS + 2, 0), (WEIGHTS, 3)]
+)
+def test_a_step_of_another_size_than_the_models_is_refused(weights: int, statistics: int) -> None:
+    state = StrategyState(BASE, WEIGHTS)
+    with pytest.raises(RunError, match="expects 3 weights and 2 statistics"):
+        state.moved(np.zeros(weights), np.zeros(statistics))
+    assert state.moved(np.ones(WEIGHTS), np.zeros(0))[0].weights.tolist() == [1, 1, 1, 0.5, 1]
+
+
+def test_numbers_of_numpy_are_figures_too_and_those_that_are_not_finite_are_left_out() -> None:
+    figures = {"norm": np.float32(0.5), "devices": np.int64(2), "ratio": math.nan, "largest": np.float32(np.inf)}
+    found = fold_with(_Returning(lambda state, _: (state, figures)))
+    assert not {"ratio", "largest"} & found.diagnostics.keys()
+    assert (found.diagnostics["norm"], found.diagnostics["devices"]) == (0.5, 2.0)
+    assert all(type(each) is float for each in found.diagnostics.values())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_fold_says_whether_its_state_is_one_to_go_on_from(value: float) -> None:
+    def spoilt(state: StrategyState, figures: dict[str, float]) -> Any:
+        return replace(state, weights=np.where(np.arange(5) == 1, np.float32(value), state.weights)), figures
+
+    assert fold_with(FedAvg()).is_finite
+    assert not fold_with(_Returning(spoilt)).is_finite
+    slots = {"m": np.array([0, value], np.float32)}
+    assert not fold_with(_Returning(lambda state, figures: (replace(state, slots=slots), figures))).is_finite

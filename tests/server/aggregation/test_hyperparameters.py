@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, make_dataclass
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_what_is_possible_but_not_usual_is_refused_of_new_ones_only_with_a_hint(
     assert refused.value.hint == "Taste it."
 
 
-def strategy(name: str, kind: type, **options: object) -> type[Strategy]:
+def strategy(name: str, kind: type, **options: Any) -> type[Strategy]:
     made = make_dataclass("Made", [(name, kind, setting(help="x", **options))], bases=(FedAvg,), frozen=True)
     made.__annotations__[name] = kind
     return made
@@ -65,11 +66,14 @@ def strategy(name: str, kind: type, **options: object) -> type[Strategy]:
         (strategy("population", int), "called like what a run has"),
         (strategy("mu", int), "is int, that of feddyn is float"),
         (make_dataclass("Bare", [("depth", int)], bases=(FedAvg,), frozen=True), "depth is no setting"),
+        (strategy("cut", float, default=3, lowest=0, highest=1), "cut expects a number from 0 to 1, got 3"),
+        (dataclass(frozen=True)(type("Lacking", (Strategy,), {})), "Lacking lacks apply"),
+        (dataclass(frozen=True)(type("Made", (FedAvg,), {"algorithm": "fedprocks"})), "fedprox, .*got 'fedprocks'"),
         (object(), "no dataclass that is a Strategy"),
         (dict, "no dataclass that is a Strategy"),
     ],
 )
-def test_a_strategy_from_outside_that_would_confuse_the_options_is_refused_with_the_reason(entry, why: str) -> None:
+def test_a_strategy_from_outside_that_cannot_be_used_is_refused_with_the_reason(entry, why: str) -> None:
     def add() -> None:
         for check in STRATEGIES._checks:
             check("outside", entry)

@@ -76,7 +76,7 @@ def test_a_device_that_works_again_for_one_cohort_has_other_seeds_and_the_first_
 def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
     with pytest.raises(InvalidSettingError, match="strategy expects one of fedavg, feddyn, fedprox") as refused:
         RunSettings.of(rounds=1, target=1, strategy="FedProxx")
-    assert refused.value.hint == "Do you mean fedprox?"
+    assert refused.value.hint == "Did you mean fedprox?"
 
 
 @pytest.mark.parametrize(
@@ -160,3 +160,9 @@ def test_every_setting_of_every_strategy_is_offered_once() -> None:
     assert {"rounds", "mu", "server_learning_rate", "seed"} <= set(names)
     for each in run_settings():
         assert each.help.endswith(".")
+
+
+def test_a_hyperparameter_that_a_strategy_needs_is_said_to_be_required_by_it() -> None:
+    shown = {each.name: each.shown for each in run_settings()}
+    assert shown["mu"] == "feddyn: required, fedprox: required"
+    assert shown["server_learning_rate"] == "fedsgd: the model's, scaffold: 1"

@@ -45,6 +45,13 @@ def test_a_task_says_what_its_cohort_starts_from_what_the_run_wants_and_what_the
     assert Task.decode(task.encode()) == task
 
 
+def test_a_task_names_the_newest_of_many_outstanding_ones_and_the_folded_one() -> None:
+    many = [f"t{number}" for number in range(20, 0, -1)]
+    task = task_for(SOURCE, SETTINGS, Demand(), Assignment(DEVICE, 1, 0.0, 60.0, 30.0), 41.0, "t21", many)
+    assert (len(task.outstanding), task.outstanding[:2], task.outstanding[-1]) == (8, ("t20", "t19"), "t1")
+    assert Task.decode(task.encode()) == task
+
+
 @pytest.mark.parametrize("left", [0.2, -3.0])
 def test_a_task_has_always_a_second_left(left: float) -> None:
     assert task_for(SOURCE, SETTINGS, Demand(), Assignment(DEVICE, 1, 0.0, 1.0, 1.0), left).deadline_seconds == 1.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgefl.errors import RunError
-from edgefl_server.aggregation import Contribution, Update, Updates
+from edgefl_server.aggregation import Contribution, Update, Updates, in_order, without_basis
 
 SIZE = 11
 
@@ -68,3 +68,19 @@ def test_a_change_is_made_to_each_update_when_it_is_read_and_after_those_before(
     second = first.changed(lambda each: Update(each.task_id, each.num_examples + 1, each.sections))
     assert [each.num_examples for each in second] == [11, 21]
     assert [each.num_examples for each in first] == [10, 20]
+
+
+def test_contributions_are_put_into_the_order_of_acceptance_or_of_task_ids() -> None:
+    given = [
+        Contribution(task, 1, lambda: None, accepted) for task, accepted in (("b", 1), ("a", 2), ("c", 0), ("d", 0))
+    ]
+    assert [each.task_id for each in in_order(given)] == ["c", "d", "b", "a"]
+    with pytest.raises(RunError, match="order of their acceptance, got b after a"):
+        Updates([given[1], given[0]])
+
+
+def test_what_goes_on_from_something_that_does_not_count_does_not_count_through_any_number_of_steps() -> None:
+    bases = {"a": "", "d": "c", "c": "b", "b": "gone", "x": "counts"}
+    assert without_basis(bases, {"gone"}) == {"b", "c", "d"}
+    assert without_basis(bases, {"c"}) == {"d"}
+    assert without_basis({}, {"gone"}) == set()

@@ -222,7 +222,7 @@ def test_devices_that_wait_without_a_run_are_all_called_by_a_new_one_as_far_as_i
 def test_a_device_that_was_held_in_line_is_told_to_be_there_again_soon(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgefl_server.http.device_routes._LONGEST_WAIT_SECONDS", 1.01)
+    monkeypatch.setattr("edgefl_server.http.device_routes.LONGEST_WAIT_SECONDS", 1.01)
     answer = api.client.post("/v1/tasks/next", json={"wait": 30, "until_idle": False}, headers=api.device(0))
     assert (answer.status_code, answer.headers["EdgeFL-Active-Runs"]) == (204, "0")
     assert 1 <= int(answer.headers["Retry-After"]) <= 3

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import fold
 from edgefl_server.aggregation.schedules import SCHEDULES
-from edgefl_server.storage import fold_round, pending_folds, run_status, stop_run
+from edgefl_server.storage import fold_round, pending_folds, prune_rows, run_status, stop_run
 from edgefl_server.storage import folding as folding_module
 from edgefl_server.storage.tables import AssignmentRow, CohortRow, FoldRow, OutcomeRow, RunRow, VersionRow
 from extension.toy_schedule import Buffered
@@ -126,6 +126,28 @@ def test_the_schedule_says_what_becomes_of_a_fold_with_damaged_outcomes_and_its_
     assert (after.open, after.done) == (before.open, before.done) == (1, 1)
 
 
+def test_what_is_accepted_while_a_fold_fails_is_counted(fleet, buffered, monkeypatch) -> None:
+    devices = fleet.add_devices(5)
+    run = buffered()
+    for device in devices[:3]:
+        fleet.finish(device)
+    for digest in list(fleet.state.outcomes):
+        fleet.state.outcomes.path(digest).write_bytes(b"")
+
+    def meanwhile(*arguments):
+        fleet.finish(devices[3])
+        return fold(*arguments)
+
+    monkeypatch.setattr(folding_module, "fold", meanwhile)
+    fleet.fold()
+    fleet.finish(devices[4])
+    assert [each.state for each in rows(fleet, FoldRow, run)] == ["failed", "selecting"]
+    accepted = sorted(each.accepted for each in rows(fleet, OutcomeRow, run))
+    assert accepted == [1, 2, 3, 4, 5]
+    (cohort,) = rows(fleet, CohortRow, run)
+    assert (cohort.done, cohort.open) == (2, 0)
+
+
 def test_no_two_accepted_outcomes_of_a_device_have_one_seed_and_what_repeats_one_has_its_seed(fleet, buffered) -> None:
     (device,) = fleet.add_devices(1)
     buffered(target=5, rounds=9)
@@ -134,3 +156,62 @@ def test_no_two_accepted_outcomes_of_a_device_have_one_seed_and_what_repeats_one
     seeds.append(fleet.finish(device).seed)
     assert given_up.seed == seeds[-1]
     assert len(set(seeds)) == 4
+
+
+def test_a_task_goes_on_from_the_latest_accepted_one_and_names_those_that_may_be_asked_for(fleet, buffered) -> None:
+    device, other = fleet.add_devices(2)
+    buffered(target=2, rounds=9, strategy="scaffold")
+    first, second = fleet.finish(device), fleet.finish(device)
+    third = fleet.task(device)
+    assert (first.continues, first.outstanding) == ("", ())
+    assert (second.continues, second.outstanding) == (first.task_id, ())
+    assert (third.continues, third.outstanding) == (second.task_id, (first.task_id,))
+    fleet.fold()
+    # It is the same task when it is asked for again, but what is part of the weights is not gone back from.
+    again = fleet.task(device)
+    assert (again.task_id, again.continues, again.outstanding) == (third.task_id, second.task_id, ())
+    fleet.accept(device, fleet.outcome(third))
+    assert (fleet.task(device).continues, fleet.task(device).outstanding) == (third.task_id, (second.task_id,))
+    assert fleet.task(other).continues == ""
+
+
+@pytest.mark.parametrize(("strategy", "left_out"), [("scaffold", 2), ("fedavg", 0)])
+def test_what_went_on_from_a_damaged_outcome_does_not_count_where_devices_remember(
+    fleet, buffered, strategy: str, left_out: int
+) -> None:
+    devices = fleet.add_devices(3)
+    run = buffered(target=2, rounds=9, strategy=strategy)
+    damaged = fleet.finish(devices[0])
+    fleet.finish(devices[1])
+    later = [fleet.finish(devices[0]), fleet.finish(devices[2])]
+    open_one = fleet.task(devices[0])
+    (digest,) = [each.digest for each in rows(fleet, OutcomeRow, run) if each.task_id == damaged.task_id]
+    fleet.state.outcomes.path(digest).write_bytes(b"")
+    fleet.fold()
+    fleet.fold()
+    fleet.accept(devices[0], fleet.outcome(open_one))
+    fleet.finish(devices[2])
+    fleet.fold()
+    history = run_status(fleet.state, run)["history"]
+    assert [entry["state"] for entry in history[:3]] == ["done"] * 3
+    assert history[0]["outcomes"]["damaged"] == 1
+    assert sum(entry["outcomes"]["discarded"] for entry in history) == left_out
+    gone = {each.task_id for each in rows(fleet, OutcomeRow, run) if each.disposition == "discarded"}
+    assert gone == ({later[0].task_id, open_one.task_id} if left_out else set())
+    assert all(("go on from others" in entry["why"]) is bool(left_out) for entry in history[1:3])
+    # The next one begins where what counts ends.
+    assert fleet.task(devices[0]).continues == ("" if left_out else open_one.task_id)
+
+
+def test_pruning_repeats_no_task_of_a_cohort_that_goes_on_and_no_seed(fleet, buffered) -> None:
+    devices = fleet.add_devices(2)
+    buffered(target=1, rounds=9)
+    done = [fleet.finish(devices[0]) for _ in range(2)]
+    done += [fleet.give_up(devices[0], Reason.BUSY), fleet.finish(devices[1])]
+    for _ in range(3):
+        fleet.fold()
+    fleet.clock.now += 8 * 86_400
+    assert prune_rows(fleet.state) == 1
+    after = fleet.task(devices[0])
+    assert after.task_id not in {each.task_id for each in done}
+    assert after.seed not in {each.seed for each in done[:2]}

@@ -432,6 +432,31 @@ def test_a_database_that_may_not_be_written_is_one_true_line(tmp_path: Path) -> 
     database.close()
 
 
+@pytest.mark.parametrize("names", [("uploads/photo.jpg",), ("notes.txt",), ("models/mine.keras", "a", "b", "c", "d")])
+def test_a_folder_of_somebody_elses_files_is_refused_and_nothing_in_it_is_touched(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "home"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
+    folder.chmod(0o755)
+    modes[folder] = folder.stat().st_mode
+    with pytest.raises(StorageError) as refused:
+        ServerState(folder)
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    found = {path: path.stat().st_mode for path in (folder, *folder.rglob("*")) if path.name != "lock"}
+    assert found == modes
+    assert all((folder / name).read_text() == "mine" for name in names)
+
+
+def test_an_empty_disk_of_its_own_is_taken_into_use(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    ServerState(tmp_path / "disk").close()
+
+
 def test_an_open_folder_is_closed_to_others_and_so_are_the_secrets_in_it(used: Path) -> None:
     opened = [used, used / "outcomes", used / "server.sqlite"]
     for path in opened:

@@ -9,6 +9,7 @@ import pytest
 from edgefl.errors import OutcomeRefusedError, StorageError
 from edgefl.wire.messages import MetricState, Section
 from edgefl_server.aggregation import FoldState
+from edgefl_server.aggregation.strategies.fedavg import FedAvg
 from edgefl_server.run_text import round_line
 from edgefl_server.storage import Swept, close_due_rounds, run_status, stop_run, sweep_outcomes, weights_of_round
 from edgefl_server.storage import folding as folding_module
@@ -80,6 +81,31 @@ def test_metrics_are_those_of_all_rows_of_the_round(fleet) -> None:
     assert entry["loss"] == pytest.approx(0.5)
     assert entry["metrics"]["accuracy"] == pytest.approx((sum(rows) - 2) / sum(rows))
     assert entry["num_examples"] == sum(rows)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_weights_that_would_not_be_finite_fail_their_round_and_the_run_goes_on_from_those_before(
+    fleet, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    device, *_ = fleet.add_devices(1)
+    run = fleet.create_run(target=1, rounds=2)
+    before = final_weights(fleet, run)
+
+    def diverging(self, state, updates, cohort):
+        return state.moved(np.full(state.weight_size, value), np.zeros(0))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FedAvg, "apply", diverging)
+        fleet.finish(device)
+        fleet.fold()
+    failed, *_ = run_status(fleet.state, run)["history"]
+    assert (failed["state"], failed["outcomes"]["discarded"]) == ("failed", 1)
+    assert "would not be finite" in failed["why"]
+    assert final_weights(fleet, run) == before
+    fleet.finish(device)
+    fleet.fold()
+    assert run_status(fleet.state, run)["state"] == "done"
+    assert np.isfinite(np.frombuffer(final_weights(fleet, run), "<f4")).all()
 
 
 def test_a_devices_own_word_is_bounded_by_the_others_and_status_says_so(fleet) -> None:

@@ -161,6 +161,7 @@ def test_rows_are_pruned_with_many_tasks_in_one_round(fleet) -> None:
                     device=device.device,
                     attempt=attempt + 2,
                     turn=1,
+                    continues="",
                     state="abandoned",
                     assigned_clock=0.0,
                     ends_clock=0.0,

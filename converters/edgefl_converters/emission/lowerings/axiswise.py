@@ -30,7 +30,7 @@ _NARROW = 8
 
 
 def pays(window: Window, gathered: int, added: int) -> bool:
-    """Whether this way moves no more numbers than gathering whole windows.
+    """Tells whether this way moves no more numbers than gathering whole windows.
 
     Args:
         window: of the convolution.
@@ -83,7 +83,7 @@ def input_gradient(kernel: tf.Tensor, gradient: tf.Tensor, window: Window, conte
 
 
 def _along_width(image: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
-    """What a window's columns see of each row of an image: ``[B, H, positions, w * C]``."""
+    """Returns what a window's columns see of each row of an image: ``[B, H, positions, w * C]``."""
     offsets = [column * window.dilations[1] - window.before[1] for column in range(window.kernel[1])]
     return context.shared(
         ("along width", image.name, window), lambda: _joined(shifted(image, 2, offsets, window.positions[1]))

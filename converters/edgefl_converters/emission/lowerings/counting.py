@@ -24,7 +24,7 @@ def bincount(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence
 
 
 def _size(op: Any) -> int:
-    """How many numbers are counted. TensorFlow would count larger ones too, and return more than was asked for."""
+    """Returns how many numbers are counted. TensorFlow would count larger ones too, and return more than wanted."""
     asked = op.inputs[1].op
     while asked.type in ("Cast", "Identity"):
         asked = asked.inputs[0].op
@@ -46,7 +46,7 @@ def bucketize(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequenc
 
 @lowering("InTopKV2")
 def in_top_k(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """Whether fewer than k classes score higher than the target."""
+    """Tells whether fewer than k classes score higher than the target."""
     scores, targets, count = inputs
     own = tf.reduce_sum(tf.one_hot(targets, static_shape(scores)[1]) * scores, axis=1, keepdims=True)
     higher = tf.reduce_sum(tf.cast(scores > own, tf.float32), axis=1)

@@ -101,7 +101,7 @@ def _repeat_channels(image: tf.Tensor, times: int) -> tf.Tensor:
 
 
 def _shifted_gradients(gradient: tf.Tensor, window: Window, context: Context) -> Iterator[list[tuple[int, tf.Tensor]]]:
-    """For each phase of the image its taps: number, and the gradients of the windows that see the phase through it."""
+    """Yields each phase's taps of the image: number, and gradients of the windows that see the phase through it."""
     split, lengths = phases(window)
     padded, margins = context.shared(("padded gradient", gradient.name, window), lambda: pad_gradient(gradient, window))
     for phase in split:

@@ -46,7 +46,7 @@ def erf(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.T
 
 
 def _makes_gelu(op: Any) -> bool:
-    """Whether an Erfc is the one in ``0.5 * x * erfc(-x * sqrt(0.5))``, as `tf.nn.gelu` writes it."""
+    """Tells whether an Erfc is the one in ``0.5 * x * erfc(-x * sqrt(0.5))``, as `tf.nn.gelu` writes it."""
     scaled, products = op.inputs[0].op, op.outputs[0].consumers()
     if scaled.type != "Mul" or scaled.inputs[0].op.type != "Neg" or [each.type for each in products] != ["Mul"]:
         return False

@@ -18,7 +18,7 @@ from edgefl_converters.emission.traced_ops import folded
 
 @lowering("SelectV2")
 def select(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
-    """What goes into a softmax, or back out of it, where the mask is set; a number elsewhere."""
+    """Emits what goes into a softmax, or back out of it, where the mask is set; a number elsewhere."""
     if inputs[1].dtype != tf.float32 or inputs[1].shape != op.outputs[0].shape or not _is_around_a_softmax(op):
         return None
     mask, number = folded(op.inputs[0]), folded(op.inputs[2])

@@ -64,7 +64,7 @@ def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
 
 
 def _is_a_step(traced: Any) -> bool:
-    """Whether a tensor is a part of another along its first axis, and all parts are multiplied."""
+    """Tells whether a tensor is a part of another along its first axis, and all parts are multiplied."""
     parts = traced.op
     return (
         parts.type == "Unpack"

@@ -19,7 +19,7 @@ __all__ = ["convolve", "filter_gradient", "fits"]
 
 
 def fits(window: Window) -> bool:
-    """Whether neighbouring windows are one number apart, and more than a number wide."""
+    """Tells whether neighbouring windows are one number apart, and more than a number wide."""
     return window.strides == (1, 1) and window.taps > 1
 
 

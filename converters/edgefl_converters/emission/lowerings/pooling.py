@@ -106,7 +106,7 @@ def _sum_back(flat: tf.Tensor, table: NDArray[np.int32], window: Window) -> tf.T
 
 
 def _reaching(window: Window, *, per_tap: bool) -> NDArray[np.int32]:
-    """For every element of the image the windows (or their taps) that see it; ``[H * W, most]``, padded."""
+    """Returns for every element of the image the windows (or their taps) that see it; ``[H * W, most]``, padded."""
     reaching: list[list[int]] = [[] for _ in range(window.image[0] * window.image[1])]
     rows, columns = (window.axis_indices(axis) - window.before[axis] for axis in (0, 1))
     for (down, across), _ in np.ndenumerate(np.empty(window.positions)):
@@ -123,7 +123,7 @@ def _reaching(window: Window, *, per_tap: bool) -> NDArray[np.int32]:
 
 
 def _inside(window: Window, axis: int) -> NDArray[np.float32]:
-    """How many taps of each window lie inside the image, along one axis."""
+    """Tells how many taps of each window lie inside the image, along one axis."""
     indices = window.axis_indices(axis) - window.before[axis]
     inside: NDArray[np.bool_] = (indices >= 0) & (indices < window.image[axis])
     count: NDArray[np.float32] = inside.sum(axis=1).astype(np.float32)

@@ -28,7 +28,7 @@ def reverse(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[
 
 @lowering("SpaceToBatchND")
 def space_to_batch(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
-    """What has more dimensions than the runtimes take (a dilated Conv3D), the last dimension first."""
+    """Emits what has more dimensions than the runtimes take (a dilated Conv3D), the last dimension first."""
     if len(static_shape(inputs[0])) in _BUILTIN_RANKS:
         return None
     blocks, paddings = constant(op, 1), constant(op, 2)

@@ -64,7 +64,7 @@ class Volume:
 
     @property
     def inside(self) -> NDArray[np.bool_]:
-        """Which taps in depth lie inside the volume."""
+        """Tells which taps in depth lie inside the volume."""
         found: NDArray[np.bool_] = (self.frames >= 0) & (self.frames < self.depth)
         return found
 
@@ -241,7 +241,7 @@ def _table(rows: Sequence[NDArray[np.int32]], size: tuple[int, int]) -> NDArray[
 
 
 def _reaching(table: NDArray[np.int32], pixels: int) -> NDArray[np.int32]:
-    """For each pixel the entries of a table that see it, filled up with one past the last."""
+    """Returns for each pixel the entries of a table that see it, filled up with one past the last."""
     entries: list[list[int]] = [[] for _ in range(pixels)]
     for entry, pixel in enumerate(table.ravel()):
         if pixel < pixels:

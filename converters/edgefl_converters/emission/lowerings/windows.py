@@ -95,7 +95,7 @@ class Window:
         return _pair([size + one + two for size, one, two in zip(self.image, self.before, self.after)])
 
     def axis_indices(self, axis: int) -> NDArray[np.int32]:
-        """Where each tap of each window lies on one axis of the padded image; shape ``[positions, kernel]``."""
+        """Tells where each tap of each window lies on one axis of the padded image; shape ``[positions, kernel]``."""
         first = np.arange(self.positions[axis]) * self.strides[axis]
         return (first[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]).astype(np.int32)
 
@@ -233,7 +233,7 @@ def _axis_phase(window: Window, axis: int, offset: int, length: int) -> tuple[tu
 
 
 def _margin(split: Sequence[Phase], axis: int, positions: int) -> tuple[int, int]:
-    """How far phases reach beyond the first and the last window: the zeros that a gradient needs around it."""
+    """Tells how far phases reach beyond the first and the last window: the zeros that a gradient needs around it."""
     asked = [phase.windows[axis] for phase in split if phase.windows[axis].size]
     lowest = min((int(indices.min()) for indices in asked), default=0)
     highest = max((int(indices.max()) for indices in asked), default=0)

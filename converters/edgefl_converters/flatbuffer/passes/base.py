@@ -40,7 +40,7 @@ class Pass:
 
 
 def _check(name: str, entry: object) -> None:
-    """What an entry point must be; when it is loaded, edgefl's own passes are there."""
+    """Refuses an entry point that is no pass; when it is loaded, edgefl's own passes are there."""
     if not isinstance(entry, Pass) or entry.name != name:
         raise InvalidSettingError(f"it is no Pass of the name {name!r}.")
     if entry.after not in PASSES.names():

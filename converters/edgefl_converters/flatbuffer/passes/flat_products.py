@@ -90,7 +90,7 @@ def _has_leading_one(subgraph: Any, tensor: int) -> bool:
 
 
 def _low(subgraph: Any, flat: set[int], tensor: int) -> bool:
-    """Whether a tensor has at most two dimensions, or will have."""
+    """Tells whether a tensor has at most two dimensions, or will have."""
     return tensor in flat or len(subgraph.tensors[tensor].shape) <= 2
 
 

@@ -46,7 +46,7 @@ def rematerialise(context: PassContext) -> None:
 
 
 class _Lifetimes:
-    """How long the tensors of a subgraph wait in memory."""
+    """Tells how long the tensors of a subgraph wait in memory."""
 
     def __init__(self, index: GraphIndex) -> None:
         self.index = index

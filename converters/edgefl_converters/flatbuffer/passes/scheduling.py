@@ -1,4 +1,4 @@
-"""In what order the ops of a converted file run: each as late as possible, so that tensors do not wait in memory.
+"""Orders the ops of a converted file: each as late as possible, so that tensors do not wait in memory.
 
 A weight is updated as soon as its gradient is there, and what only the backward pass needs is computed there. A
 delegate would undo that, see `control_dependencies`.
@@ -53,7 +53,7 @@ def as_late_as_possible(index: GraphIndex, builtin: Callable[[Any], int]) -> lis
 
 
 def _reached(needs: Sequence[Sequence[int]]) -> list[int]:
-    """For each op the set of all that it needs and itself, a bit each: last layers' gradients need the fewest."""
+    """Returns for each op all that it needs and itself as a set, a bit each: last layers' gradients need the fewest."""
     order: dict[int, None] = {}
     for wanted in range(len(needs)):
         _append(wanted, needs, order)
@@ -64,7 +64,7 @@ def _reached(needs: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _shared(sets: Iterable[int]) -> int:
-    """What is in more than one set."""
+    """Returns what is in more than one set."""
     once = twice = 0
     for each in sets:
         once, twice = once | each, twice | once & each

@@ -73,12 +73,12 @@ class _Matrices:
         return str(self.index.maker(int(operator.inputs[0])).builtinOptions.sharedName)
 
     def only_for(self, tensor: int, *operators: Any) -> bool:
-        """Whether an op reads a tensor only as one of some, and nobody is given it."""
+        """Tells whether an op reads a tensor only as one of some, and nobody is given it."""
         used = sorted(map(id, self.index.readers(tensor)))
         return used == sorted(map(id, operators)) and tensor not in map(int, self.subgraph.outputs)
 
     def is_product(self, operator: Any, *, left_transposed: bool) -> bool:
-        """Whether an op is a product of two matrices."""
+        """Tells whether an op is a product of two matrices."""
         return (
             self.is_a(operator, _Operator.BATCH_MATMUL)
             and (operator.builtinOptions.adjX, operator.builtinOptions.adjY) == (left_transposed, False)

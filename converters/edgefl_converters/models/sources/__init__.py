@@ -1,1 +1,1 @@
-"""Where models come from: files, folders, and functions of modules: come here to read one more format."""
+"""Reads models where they come from: files, folders, and functions of modules: come here to read one more format."""

@@ -1,14 +1,14 @@
-"""Which kind of file or folder a path is, and the Keras model in it. No code is run from a file."""
+"""Tells which kind of file or folder a path is, and reads the Keras model in it. No code is run from a file."""
 
 from __future__ import annotations
 
-import re
 import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import EdgeflError, ModelError, first_line, storage_error
+from edgefl_converters.models.sources.keras_errors import cause, class_in_the_making, unknown_name
 from edgefl_converters.models.sources.nearest_names import classes, nearest
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ SOURCES = (
 )
 _RESAVE = "Load it with the code that made it and save it again with model.save('model.keras')."
 _SOURCE_NEEDED = (
-    "Name the module that defines it (--custom-objects MODULE, in Python custom_objects=...), or give module:function "
-    "that builds the model instead of a file."
+    "Name the module that defines it (`custom_objects`), or give module:function that builds the model "
+    "instead of a file."
 )
 
 
@@ -103,26 +103,20 @@ def _kind(path: Path) -> str:
 
 
 def _refusal(path: Path, error: Exception) -> ModelError:
-    message = str(error)
-    if "Lambda" in message or "safe_mode" in message:
-        return ModelError(
-            f"{path} holds Python code (a Lambda layer), which is not run from a file.",
-            hint="Give module:function that builds the model, or replace the Lambda by a layer class.",
-        )
-    if "TFOpLambda" in message or "SlicingOpLambda" in message:
+    unknown = unknown_name(error)
+    if unknown in ("TFOpLambda", "SlicingOpLambda"):
         return ModelError(
             f"{path} holds TensorFlow operations between its layers, which Keras 3 cannot rebuild.",
             hint="Give module:function that builds the model with layers (Add, Multiply, …) and loads its weights.",
         )
-    unknown = (
-        re.search(r"Could not locate \w+ '([\w>]+)'", message)
-        or re.search(r"Unknown \w[\w ]*: '?([\w>]+)'?", message)
-        or re.search(r"Could not interpret \w+ identifier: '?([\w>]+)'?", message)
-    )
-    if unknown:
-        near = nearest(unknown[1], classes(), cutoff=0.75)
+    if unknown is not None:
+        near = nearest(unknown, classes(), cutoff=0.75)
         hint = f"Did you mean {near!r}? {_SOURCE_NEEDED}" if near else _SOURCE_NEEDED
-        return ModelError(f"{path} uses {unknown[1]}, which Keras does not know.", hint=hint)
-    inner = re.search(r"Error when deserializing class '(\w+)'.*Exception encountered: ([^\n]+)", message, re.DOTALL)
-    reason = f"{inner[1]}: {inner[2]}" if inner else first_line(error)
-    return ModelError(f"Keras cannot load {path}: {reason}", hint=_RESAVE)
+        return ModelError(f"{path} uses {unknown}, which Keras does not know.", hint=hint)
+    if "Lambda" in str(error) or "safe_mode" in str(error):
+        return ModelError(
+            f"{path} holds Python code (a Lambda layer), which is not run from a file.",
+            hint="Give module:function that builds the model, or replace the Lambda by a layer class.",
+        )
+    made, told = class_in_the_making(error), first_line(cause(error))
+    return ModelError(f"Keras cannot load {path}: {told if made is None else f'{made}: {told}'}", hint=_RESAVE)

@@ -54,7 +54,7 @@ def model_of(reference: str) -> keras.Model:
 
 
 def attribute(reference: str) -> Any:
-    """What ``module:name`` names; modules are looked for in the current folder too.
+    """Returns what ``module:name`` names; modules are looked for in the current folder too.
 
     Raises:
         ModelError: there is no such module or name, or importing the module fails.
@@ -85,7 +85,7 @@ def call(reference: str, function: Any) -> Any:
         except EdgeflError:
             raise
         except Exception as error:
-            hint = "It is called without arguments." if isinstance(error, TypeError) else near_hint(str(error))
+            hint = "It is called without arguments." if isinstance(error, TypeError) else near_hint(error)
             raise ModelError(f"{reference}() failed: {_where(error)}", hint=hint) from error
 
 

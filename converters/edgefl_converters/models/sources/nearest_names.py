@@ -6,6 +6,8 @@ import difflib
 import re
 from typing import Any
 
+from edgefl_converters.models.sources.keras_errors import unknown_name
+
 __all__ = ["classes", "near_hint", "nearest", "public"]
 
 
@@ -18,7 +20,7 @@ def classes() -> list[str]:
 
 
 def public(module: Any) -> list[str]:
-    """What a module of Keras offers by name, without what only helps to look names up."""
+    """Returns what a module of Keras offers by name, without what only helps to look names up."""
     return [
         name
         for name in dir(module)
@@ -34,11 +36,9 @@ def nearest(name: str, candidates: list[str], cutoff: float = 0.5) -> str | None
     return plain[found[0]] if found else None
 
 
-def near_hint(message: str) -> str | None:
+def near_hint(error: BaseException) -> str | None:
     """The nearest name to one that Keras did not know while it built a model."""
-    found = re.search(r"(?:Could not interpret|Unknown)\b.*?(?:identifier|instance)?\s*:\s*'?(\w+)'?", message)
-    near = nearest(found[1], classes()) if found else None
-    if near is None:
-        found = re.search(r"has no attribute '(\w+)'", message)
-        near = nearest(found[1], classes(), cutoff=0.75) if found else None
+    unknown = unknown_name(error)
+    # What a module lacks is more often a function of another version than a name with a letter wrong.
+    near = None if unknown is None else nearest(unknown, classes(), 0.75 if isinstance(error, AttributeError) else 0.5)
     return f"Did you mean {near!r}?" if near else None

@@ -125,7 +125,7 @@ def _variables(graph: TrackableObjectGraph, layer: int) -> list[tuple[str, str]]
 
 
 def _choose(path: str, found: list[tuple[str, str]], layer: Any) -> int | None:
-    """Which of the saved variables one of the rebuilt model is, by their names; None where that is not certain."""
+    """Tells which of the saved variables one of the rebuilt model is, by names; None where that is not certain."""
     renamed = isinstance(layer, _DEPTHWISE)
     names = [name.replace("/depthwise_kernel", "/kernel") if renamed else name for name, _ in found]
     # First by the names as they are; Keras numbers the names that it gives, in each process anew.

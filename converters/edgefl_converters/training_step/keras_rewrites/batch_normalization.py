@@ -19,7 +19,7 @@ __all__ = ["REWRITE"]
 
 
 class _Moments(NamedTuple):
-    """What is known of a tensor over all its axes but the last."""
+    """Holds what is known of a tensor over all its axes but the last."""
 
     of: tf.Tensor
     mean: tf.Tensor

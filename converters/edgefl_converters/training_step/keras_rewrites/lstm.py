@@ -65,7 +65,7 @@ def _is_usual(layer: Any, sequences: tf.Tensor, training: bool) -> bool:
 
 
 def _over_time(layer: Any, sequences: tf.Tensor, initial_state: Sequence[tf.Tensor], training: bool) -> Any:
-    """What Keras's ``inner_loop`` returns: the last output, all outputs, the last states."""
+    """Returns what Keras's ``inner_loop`` returns: the last output, all outputs, the last states."""
     cell, (rows, steps, _) = layer.cell, sequences.shape
     require_length(steps)
     if training and cell.dropout:
@@ -89,7 +89,7 @@ def _over_time(layer: Any, sequences: tf.Tensor, initial_state: Sequence[tf.Tens
 
 
 class _Step(NamedTuple):
-    """What the gradient of a step needs: the gates, both terms of the carry, the carry's tanh, the output."""
+    """Holds what the gradient of a step needs: the gates, both terms of the carry, the carry's tanh, the output."""
 
     i: tf.Tensor
     f: tf.Tensor
@@ -103,7 +103,7 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True)
 class _Sequence:
-    """What `tf.custom_gradient` makes a function of.
+    """Holds what `tf.custom_gradient` makes a function of.
 
     Attributes:
         columns: a step's values are ``[units, batch]``, else ``[batch, units]``.
@@ -204,7 +204,7 @@ class _Sequence:
         return sums[::-1], of_h, of_c
 
     def _of_weights(self, inputs: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
-        """What some steps add to the gradient of the weights, ``[inputs, 4 * units]``."""
+        """Returns what some steps add to the gradient of the weights, ``[inputs, 4 * units]``."""
         if self.columns:
             return tf.transpose(tf.matmul(sums, tf.transpose(inputs)))
         return tf.matmul(inputs, sums, transpose_a=True)

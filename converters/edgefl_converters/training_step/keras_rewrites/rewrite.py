@@ -11,7 +11,7 @@ __all__ = ["Rewrite"]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What is replaced while a model is traced.
+    """Says what is replaced while a model is traced.
 
     Attributes:
         owner: the module or class whose attributes are replaced.

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import pkgutil
 from collections.abc import Iterator
 
-from edgefl_converters.training_step.keras_rewrites import (
-    addition,
-    batch_normalization,
-    gelu,
-    layer_normalization,
-    lstm,
-    recurrence,
-)
+from edgefl_converters.training_step import keras_rewrites
 from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
 
 __all__ = ["REWRITES", "rewritten_keras"]
 
-REWRITES: dict[str, Rewrite] = {
-    "addition": addition.REWRITE,
-    "recurrence": recurrence.REWRITE,
-    "lstm": lstm.REWRITE,
-    "gelu": gelu.REWRITE,
-    "layer_normalization": layer_normalization.REWRITE,
-    "batch_normalization": batch_normalization.REWRITE,
-}
+
+def _found() -> Iterator[tuple[str, Rewrite]]:
+    for module in sorted(each.name for each in pkgutil.iter_modules(keras_rewrites.__path__)):
+        rewrite = getattr(importlib.import_module(f"{keras_rewrites.__name__}.{module}"), "REWRITE", None)
+        if rewrite is not None:
+            yield module, rewrite
+
+
+REWRITES: dict[str, Rewrite] = dict(_found())
+"""The ``REWRITE`` of each module of this folder that has one, by the module's name; no two replace one thing."""
 
 
 @contextlib.contextmanager

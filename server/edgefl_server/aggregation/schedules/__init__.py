@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from edgefl.errors import InvalidSettingError
+from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.plugins import Registry
 from edgefl_server.aggregation.hyperparameters import SettingError
 from edgefl_server.aggregation.schedules.base import (
@@ -13,6 +13,7 @@ from edgefl_server.aggregation.schedules.base import (
     FoldState,
     Schedule,
     Standing,
+    ending,
 )
 from edgefl_server.aggregation.schedules.synchronous import Synchronous
 from edgefl_server.aggregation.settings import RunSettings
@@ -27,13 +28,24 @@ __all__ = [
     "Schedule",
     "Standing",
     "Synchronous",
+    "ending",
     "schedule_for",
 ]
 
 
+_METHODS = tuple(name for name, each in vars(Schedule).items() if callable(each) and not name.startswith("_"))
+
+
 def _check(name: str, entry: object) -> None:
     if not callable(entry):
-        raise InvalidSettingError("It makes no schedule from the settings of a run.")
+        raise InvalidSettingError("it makes no schedule from the settings of a run.")
+    lacking = _lacking(entry)
+    if isinstance(entry, type) and lacking:
+        raise InvalidSettingError(f"{entry.__name__} lacks {lacking}.")
+
+
+def _lacking(schedule: object) -> str:
+    return ", ".join(name for name in _METHODS if not callable(getattr(schedule, name, None)))
 
 
 SCHEDULES: Registry[Callable[[RunSettings], Schedule]] = Registry("schedule", "edgefl.schedules", check=_check)
@@ -44,11 +56,24 @@ def schedule_for(settings: RunSettings) -> Schedule:
     """The schedule of a run.
 
     Raises:
-        SettingError: there is none of that name; the hint is the nearest.
+        SettingError: there is none of that name, the hint is the nearest; or it makes no schedule of these
+            settings.
     """
-    if settings.schedule not in SCHEDULES.names():
+    name = settings.schedule
+    if name not in SCHEDULES.names():
         raise SettingError(
-            f"{{schedule}} expects one of {', '.join(SCHEDULES.names())}, got {settings.schedule!r:.80}.",
-            hint=SCHEDULES.nearest(settings.schedule),
+            f"{{schedule}} expects one of {', '.join(SCHEDULES.names())}, got {name!r:.80}.",
+            hint=SCHEDULES.nearest(name),
         )
-    return SCHEDULES.get(settings.schedule)(settings)
+    try:
+        schedule = SCHEDULES.get(name)(settings)
+    except EdgeflError:
+        raise
+    except Exception as error:  # it may come from outside
+        raise SettingError(
+            f"{{schedule}} {name} cannot be made of these settings: {type(error).__name__}: {error}"
+        ) from error
+    lacking = _lacking(schedule)
+    if lacking:
+        raise SettingError(f"{{schedule}} {name} makes a {type(schedule).__name__}, which lacks {lacking}.")
+    return schedule

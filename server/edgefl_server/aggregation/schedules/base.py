@@ -1,4 +1,4 @@
-"""What every schedule has: who gets which task when, what is folded together, when that is over.
+"""The protocol of schedules: who gets which task when, what is folded together, when that is over.
 
 A schedule is pure: it is told how a cohort stands, in a few numbers, and the few tasks that a question concerns, and it
 says what changes. So a decision costs the same whether the cohort has ten devices or ten thousand. Times are seconds
@@ -15,11 +15,16 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Assignment", "AssignmentState", "Change", "Concerned", "FoldState", "Schedule", "Standing"]
+from edgefl.wire.vocabulary import OutcomeStatus, Reason
+
+__all__ = ["Assignment", "AssignmentState", "Change", "Concerned", "FoldState", "Schedule", "Standing", "ending"]
+
+_TEMPORARY = (Reason.BUSY, Reason.NOT_READY)
+"""They say nothing about the model or the data: the device may do the same task later."""
 
 
 class FoldState(str, Enum):
-    """Where a fold stands: it is waited for (with places left or none), merged, or over."""
+    """The states of a fold: it is waited for (with places left or none), merged, or over."""
 
     SELECTING = "selecting"
     COLLECTING = "collecting"
@@ -34,7 +39,7 @@ class FoldState(str, Enum):
 
 
 class AssignmentState(str, Enum):
-    """Where one device's task stands."""
+    """The states of one device's task."""
 
     OPEN = "open"
     DONE = "done"
@@ -43,6 +48,18 @@ class AssignmentState(str, Enum):
     OUT_OF_TIME = "out_of_time"
     """Its longest time was over although its device still renewed it; nobody sent an outcome."""
     ABANDONED = "abandoned"
+
+
+_ENDED = {
+    OutcomeStatus.DONE: AssignmentState.DONE,
+    OutcomeStatus.DECLINED: AssignmentState.DECLINED,
+    OutcomeStatus.FAILED: AssignmentState.FAILED,
+}
+
+
+def ending(status: OutcomeStatus, reason: Reason | int) -> tuple[AssignmentState, bool]:
+    """How an outcome ends its task, and whether only for now: the arguments of `Schedule.settle`."""
+    return _ENDED[status], status is OutcomeStatus.DECLINED and reason in _TEMPORARY
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a cohort and the fold that it works for stand, without their tasks.
+    """Says how a cohort and the fold that it works for stand, without their tasks.
 
     Of a fold that is merged while its cohort works for the next one, no task is open, and `done` are its outcomes.
 
@@ -192,7 +209,7 @@ class Concerned:
 
 @dataclass(frozen=True)
 class Change:
-    """What a decision changes.
+    """The changes that a decision makes.
 
     Attributes:
         standing: afterwards.
@@ -211,7 +228,7 @@ class Change:
 
 
 class Schedule(Protocol):
-    """What the server asks of a schedule. One is made for a run from its settings."""
+    """The questions that the server asks a schedule. One is made for a run from its settings."""
 
     @property
     def by_acceptance(self) -> bool:
@@ -227,7 +244,7 @@ class Schedule(Protocol):
         ...
 
     def places(self, standing: Standing, overdue: int, late: int) -> int:
-        """How many tasks could be handed out.
+        """The number of tasks that could be handed out.
 
         Args:
             standing: of the cohort.
@@ -290,9 +307,9 @@ class Schedule(Protocol):
         ...
 
     def seconds_left(self, standing: Standing, task: Assignment, now: float) -> float:
-        """How long an open task may still take."""
+        """The seconds that an open task may still take."""
         ...
 
     def rest_seconds(self, times: int) -> float:
-        """How long a device gets no task of the run after one of them was out of time for the n-th time."""
+        """The seconds for which a device gets no task of the run after one was out of time for the n-th time."""
         ...

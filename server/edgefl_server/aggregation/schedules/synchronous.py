@@ -127,12 +127,12 @@ class Synchronous:
         return replace(standing, state=FoldState.DONE)
 
     def seconds_left(self, standing: Standing, task: Assignment, now: float) -> float:
-        """Until the task's longest time or its round's deadline is over, whichever comes first."""
+        """The seconds until the task's longest time or its round's deadline is over, whichever comes first."""
         deadline = self._deadline(standing)
         return (task.ends_at if deadline is None else min(task.ends_at, deadline)) - now
 
     def rest_seconds(self, times: int) -> float:
-        """As long as it held a place for nothing, then twice as long each time.
+        """The seconds for which the device held a place for nothing, then twice as many each time.
 
         In a fleet that does without it, a device that never finishes delays ever fewer rounds.
         """
@@ -153,7 +153,7 @@ class Synchronous:
         return Change(self._selected(standing), changed=changed)
 
     def _deadline(self, standing: Standing) -> float | None:
-        """When the round closes whatever has come; None: never, or not known yet."""
+        """The time at which the round closes whatever has come; None: never, or not known yet."""
         since = standing.opened_at if standing.started_at is None else standing.started_at
         if since is None or not self.settings.deadline_seconds:
             return None

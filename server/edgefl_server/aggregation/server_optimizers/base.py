@@ -1,4 +1,4 @@
-"""What every server optimizer has. Pure: values in, values out."""
+"""The protocol of server optimizers. Pure: values in, values out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ServerOptimizer"]
 
 
 class ServerOptimizer(Protocol):
-    """What a strategy asks of its server optimizer."""
+    """The questions that a strategy asks its server optimizer."""
 
     def init(self, size: int) -> dict[str, NDArray[np.float32]]:
         """Its slots before the first step, by name.
@@ -27,7 +27,7 @@ class ServerOptimizer(Protocol):
     def step(
         self, average: Average, slots: Mapping[str, NDArray[np.float32]]
     ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
-        """By how much the weights move.
+        """Computes by how much the weights move.
 
         Args:
             average: of the updates' deltas, ``[size]``.

@@ -1,4 +1,4 @@
-"""What every strategy has: how the updates of a fold become new weights. Pure: values in, values out.
+"""The base of strategies: how the updates of a fold become new weights. Pure: values in, values out.
 
 A strategy has two functions (the shape is FedJAX's, Ro et al. 2021): ``init(weights, weight_size) -> state`` and
 ``apply(state, updates, cohort) -> state, diagnostics``. Its hyperparameters are the fields of its dataclass, each a
@@ -8,6 +8,7 @@ A strategy has two functions (the shape is FedJAX's, Ro et al. 2021): ``init(wei
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.algorithms import Algorithm, algorithm
-from edgefl.errors import InvalidSettingError
+from edgefl.algorithms import ALGORITHMS, Algorithm, algorithm
+from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import ModelManifest
 from edgefl.plugins import Registry
 from edgefl.wire.vocabulary import Correction, TaskKind
@@ -30,7 +31,7 @@ __all__ = ["STRATEGIES", "Cohort", "Demand", "Strategy", "StrategyState"]
 
 @dataclass(frozen=True)
 class StrategyState:
-    """What a strategy keeps from fold to fold.
+    """The state that a strategy keeps from fold to fold.
 
     Attributes:
         weights: float32 ``[size]``: the weight section, then the statistic section.
@@ -52,20 +53,31 @@ class StrategyState:
 
         Args:
             weights: float64 ``[weight_size]``: to be added.
-            statistics: float64 ``[size - weight_size]``: likewise.
+            statistics: float64 ``[size - weight_size]``: likewise; ``[0]``: they stay as they are.
             slots: after the step.
+
+        Raises:
+            RunError: one of them has another size.
         """
+        sizes = self.weight_size, self.weights.size - self.weight_size
+        if weights.shape != sizes[:1] or statistics.shape not in (sizes[1:], (0,)):
+            raise RunError(
+                f"A step of the strategy expects {sizes[0]} weights and {sizes[1]} statistics (or none), got arrays of "
+                f"the shapes {weights.shape} and {statistics.shape}."
+            )
         change = np.concatenate([weights, statistics]) if statistics.size else weights
         after = self.weights.astype(np.float64)
         # Where a device sends no statistics (a gradient), those stay as they are.
         after[: change.size] += change
         norm = float(np.sqrt(np.dot(change, change)))
-        return StrategyState(after.astype(np.float32), self.weight_size, dict(slots)), {"update_norm": norm}
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the fold fails
+            moved = after.astype(np.float32)
+        return StrategyState(moved, self.weight_size, dict(slots)), {"update_norm": norm}
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """What is known of those who take part, beside their updates.
+    """Everything that is known of those who take part, beside their updates.
 
     Attributes:
         enrolled: devices of the population, N in the papers; 0: not known.
@@ -80,7 +92,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a strategy asks of the devices.
+    """The work that a strategy asks of the devices.
 
     Attributes:
         needs: which algorithm their side is.
@@ -92,17 +104,17 @@ class Demand:
 
     @property
     def kind(self) -> TaskKind:
-        """Of the tasks."""
+        """The kind of the tasks."""
         return self.needs.kind
 
     @property
     def correction(self) -> Correction:
-        """What devices add to the gradient."""
+        """The vector that devices add to the gradient."""
         return self.needs.correction
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """Of an outcome; ``statistics`` only where the layout has some."""
+        """The sections of an outcome; ``statistics`` only where the layout has some."""
         return self.needs.sections
 
     @property
@@ -112,7 +124,7 @@ class Demand:
 
 
 class Strategy(ABC):
-    """What the server asks of a strategy: a frozen dataclass whose fields are `setting` fields.
+    """The base class of a strategy: a frozen dataclass whose fields are `setting` fields.
 
     Attributes:
         algorithm: what the devices' side is called in `edgefl.algorithms`; empty: plain training, which all can do.
@@ -133,7 +145,7 @@ class Strategy(ABC):
 
     @property
     def demand(self) -> Demand:
-        """What the devices are to do."""
+        """Says what the devices are to do."""
         return Demand(algorithm(self.algorithm))
 
     def settled(self, manifest: ModelManifest, learning_rate: float) -> Strategy:
@@ -171,10 +183,20 @@ class Strategy(ABC):
 def _check(name: str, entry: Any) -> None:
     if not (isinstance(entry, type) and issubclass(entry, Strategy) and "__dataclass_fields__" in vars(entry)):
         raise InvalidSettingError("it is no dataclass that is a Strategy.")
+    if inspect.isabstract(entry):
+        raise InvalidSettingError(f"{entry.__name__} lacks {', '.join(sorted(entry.__abstractmethods__))}.")
+    if entry.algorithm and entry.algorithm not in ALGORITHMS:
+        raise InvalidSettingError(
+            f"its algorithm expects one of {', '.join(ALGORITHMS)}, or none for plain training, got "
+            f"{entry.algorithm!r:.80}."
+        )
     known = {each.name for each in settings_of(entry)}
     others = [each.name for each in dataclasses.fields(entry) if each.init and each.name not in known]  # type: ignore[arg-type]
     if others:
         raise InvalidSettingError(f"its field {others[0]} is no setting.")
+    for each in settings_of(entry):
+        if not each.required:
+            each.check(each.default, each.possible)
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "edgefl.strategies", check=_check)

@@ -29,7 +29,7 @@ class FedAvg(Strategy):
 
     @property
     def optimizer(self) -> ServerOptimizer:
-        """What moves the weights along the average."""
+        """The server optimizer, which moves the weights along the average."""
         return Sgd()
 
     def init(self, weights: NDArray[np.float32], weight_size: int) -> StrategyState:

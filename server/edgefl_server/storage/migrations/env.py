@@ -1,4 +1,4 @@
-"""What Alembic runs: migrations on the connection that `Database` hands over."""
+"""Runs migrations on the connection that `Database` hands over; Alembic calls it."""
 
 from alembic import context
 

@@ -132,11 +132,18 @@ def test_variables_of_another_model_are_refused(old, tmp_path):
         load(tmp_path / "mixed")
 
 
-def test_an_hdf5_file_without_a_layer_that_keras_knows_names_it(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Dence", r"uses Dence.*Did you mean 'Dense'"),
+        ("TFOpLambda", "holds TensorFlow operations between its layers, which Keras 3 cannot rebuild"),
+    ],
+)
+def test_an_hdf5_file_with_a_class_that_keras_does_not_know_is_refused_by_its_name(tmp_path, name, words):
     keras_models.mlp().save(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "a") as file:
-        file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', '"Dence"')
-    with pytest.raises(ModelError, match=r"uses Dence.*Did you mean 'Dense'"):
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', f'"{name}"')
+    with pytest.raises(ModelError, match=words):
         load(tmp_path / "model.h5")
 
 
@@ -183,7 +190,7 @@ def own(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
 def test_a_module_of_ones_own_makes_its_classes_and_functions_known(own, name):
-    with pytest.raises(ModelError, match=r"which Keras does not know.*--custom-objects"):
+    with pytest.raises(ModelError, match=r"which Keras does not know.*`custom_objects`"):
         edgefl.load_model(name)
 
     model = edgefl.load_model(name, custom_objects="own_layers")

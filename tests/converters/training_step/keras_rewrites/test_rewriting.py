@@ -16,6 +16,19 @@ def present():
     }
 
 
+def test_each_is_found_in_the_folder_and_replaces_what_no_other_does():
+    assert sorted(REWRITES) == [
+        "addition",
+        "batch_normalization",
+        "gelu",
+        "layer_normalization",
+        "lstm",
+        "recurrence",
+    ]
+    replaced = [(id(each.owner), attribute) for each in REWRITES.values() for attribute in each.attributes]
+    assert len(set(replaced)) == len(replaced)
+
+
 def test_all_of_them_hold_until_the_end():
     before = present()
     with rewritten_keras():

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import whole_rounds
 from cohorts import Cohort
 from edgefl.errors import RunError
-from edgefl_server.aggregation import RunSettings
+from edgefl.wire.messages import OutcomeStatus, Reason
+from edgefl_server.aggregation import RunSettings, ending
 from edgefl_server.aggregation.schedules import AssignmentState, FoldState, Standing, Synchronous
 
 
@@ -231,6 +232,14 @@ def test_a_round_whose_outcomes_are_damaged_goes_on_with_at_least_the_minimum(mi
     assert (after.state, after.done) == (state, 1)
     needed = ", with 1 of at least 2 outcomes" if state is FoldState.FAILED else ""
     assert after.why == f"1 is damaged{needed}"
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_only_a_device_that_is_busy_or_not_ready_may_be_ready_later(reason: Reason) -> None:
+    busy = reason in (Reason.BUSY, Reason.NOT_READY)
+    assert ending(OutcomeStatus.DECLINED, reason) == (AssignmentState.DECLINED, busy)
+    assert ending(OutcomeStatus.FAILED, reason) == (AssignmentState.FAILED, False)
+    assert ending(OutcomeStatus.DONE, reason) == (AssignmentState.DONE, False)
 
 
 def test_outcomes_are_counted_as_they_are_accepted() -> None:

@@ -116,6 +116,7 @@ def upgrade() -> None:
         sa.Column("device", sa.String(32), sa.ForeignKey("devices.device"), nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("turn", sa.Integer, nullable=False),
+        sa.Column("continues", sa.String(100), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("assigned_clock", sa.Float, nullable=False),
         sa.Column("ends_clock", sa.Float, nullable=False),

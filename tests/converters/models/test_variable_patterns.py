@@ -7,8 +7,8 @@ import pytest
 from keras import layers
 
 from edgefl.errors import InvalidSettingError
-from edgefl_converters.models.naming import stable_names
-from edgefl_converters.models.variable_names import choose, named_variables
+from edgefl_converters.models.named_model import NamedModel
+from edgefl_converters.models.variable_patterns import choose
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def model():
 
 
 def found(model, *patterns, also=lambda each: True):
-    variables = named_variables(model)
-    return [variables[position].name for position in sorted(choose(patterns, variables, "--trainable", also=also))]
+    variables = NamedModel(model).described
+    return [variables[position].name for position in sorted(choose(patterns, variables, "`trainable`", also=also))]
 
 
 def test_names_are_those_of_the_model_file(model):
-    names = [name for name in stable_names(model) if "seed_generator" not in name]
-    assert [each.name for each in named_variables(model)] == names
+    names = [name for name in NamedModel(model).variables if "seed_generator" not in name]
+    assert [each.name for each in NamedModel(model).described] == names
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_several_patterns_add_up(model):
 
 
 def test_a_pattern_that_matches_nothing_is_answered_with_the_nearest_names(model):
-    with pytest.raises(InvalidSettingError, match=r"--trainable 'atention' matches nothing\. Did you mean 'attention'"):
+    with pytest.raises(InvalidSettingError, match=r"`trainable` 'atention' matches nothing\. Did you mean 'attention'"):
         found(model, "atention")
     with pytest.raises(InvalidSettingError, match="'BatchNormalization'"):
         found(model, "batchnormalization")
@@ -93,7 +93,12 @@ def numbered(first):
 
 def test_a_number_that_keras_and_the_file_understand_differently_is_refused():
     model = numbered(2)
-    assert [each.name for each in named_variables(model)[::2]] == ["dense/kernel", "dense_1/kernel", "dense_2/kernel"]
+    described = NamedModel(model).described
+    assert [each.name for each in described[::2]] == [
+        "dense/kernel",
+        "dense_1/kernel",
+        "dense_2/kernel",
+    ]
     for pattern in ("dense_2", "dense_?"):
         with pytest.raises(InvalidSettingError, match=r"means two things: Keras calls 'dense/kernel' so.*begin .* a /"):
             found(model, pattern)
@@ -105,7 +110,7 @@ def test_a_number_that_keras_and_the_file_understand_differently_is_refused():
 
 def test_layers_are_counted_in_the_order_of_the_model(model):
     order = {}
-    for each in named_variables(model):
+    for each in NamedModel(model).described:
         order.setdefault(each.name.rpartition("/")[0], each.index)
     assert order["attention/query"] < order["block/head"] < order["block/norm"] < order["head"]
     assert order["head"] == max(order.values())
