@@ -59,12 +59,14 @@ def write_table(folder: Path, arrays: Mapping[str, tuple[NDArray[Any], np.dtype[
         folder.mkdir(parents=True, exist_ok=True)
         for name, (array, dtype) in arrays.items():
             shape = (len(rows), *array.shape[1:])
-            out = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)  # type: ignore[no-untyped-call]
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}  # type: ignore[no-untyped-call]
             at_once = max(1, _PIECE // max(1, array.nbytes // max(1, len(array))))
-            for start in range(0, len(rows), at_once):
-                out[start : start + at_once] = array[rows[start : start + at_once]]
-            out.flush()
-            del out
+            # Written, not mapped: pages of a mapped file would be this process's memory until they are on the disk.
+            with (folder / f"{name}.npy").open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+                for start in range(0, len(rows), at_once):
+                    piece = array[rows[start : start + at_once]].astype(dtype, copy=False)
+                    file.write(np.ascontiguousarray(piece).data)
     except OSError as error:
         raise storage_error(error, "write", folder) from error
 
