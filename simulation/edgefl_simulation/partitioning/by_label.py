@@ -63,7 +63,8 @@ class Dirichlet(Partitioner):
                 return _dealt(classes, sizes, random)
         raise InvalidSettingError(
             f"Of {_ATTEMPTS} draws of dirichlet:{self.alpha:g}, none gave each of {count} devices {self.least} rows.",
-            hint=f"Take fewer devices, a larger alpha, or fewer rows at least: dirichlet:{self.alpha:g},2.",
+            hint="Take fewer devices or a larger alpha"
+            + (f", or fewer rows at least: dirichlet:{self.alpha:g},1." if self.least > 1 else "."),
         )
 
 
