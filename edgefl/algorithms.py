@@ -30,7 +30,7 @@ class Algorithm:
     """Says what an algorithm needs; without anything it is plain training, which every device and file can do.
 
     Attributes:
-        name: what ``--algorithm`` calls it.
+        name: what the converter's setting ``algorithms`` calls it.
         title: what its paper calls it.
         proximal: steps take ``mu``, the weight of a term that pulls to the received weights.
         correction: what devices add to the gradient.
@@ -121,8 +121,8 @@ def supported(manifest: ModelManifest) -> tuple[str, ...]:
 
 
 def conversion_hint(*names: str) -> str:
-    """Names the commands that bring into a model's file what one of some algorithms needs of it."""
-    return f"Convert the model again: {' or '.join(f'edgefl convert --algorithm {name}' for name in names)}."
+    """Names the settings of a conversion that bring into a model's file what one of some algorithms needs of it."""
+    return f"Convert the model again with {' or '.join(f'`algorithms={name!r}`' for name in names)}."
 
 
 def check_supports(manifest: ModelManifest, name: str) -> None:

@@ -27,8 +27,8 @@ def lacks(capabilities: Mapping[str, Any], task: Task, target: str = ALL) -> str
         task: for it.
         target: what the task's model file was made for, a name of `edgefl.targets`.
     """
-    protocol = capabilities.get("protocol")
-    if isinstance(protocol, int) and protocol != PROTOCOL_VERSION:
+    protocol = _number(capabilities, "protocol")
+    if protocol is not None and protocol != PROTOCOL_VERSION:
         return f"speaks protocol version {protocol}, and this edgefl {PROTOCOL_VERSION}"
     wanted = [
         ("kinds", [_name(task.kind)]),
@@ -44,8 +44,8 @@ def lacks(capabilities: Mapping[str, Any], task: Task, target: str = ALL) -> str
     runtimes, runtime = _words(capabilities, "runtimes"), TARGETS.get(target)
     if runtimes is not None and runtime is not None and runtime.runtime not in runtimes:
         return f"lacks {runtime.runtime}, which the model file was made for"
-    memory = capabilities.get("memory_bytes")
-    if isinstance(memory, int) and memory < least_memory(task):
+    memory = _number(capabilities, "memory_bytes")
+    if memory is not None and memory < least_memory(task):
         return f"has {memory} bytes of memory, and the task's vectors alone take {least_memory(task)}"
     return None
 
@@ -53,6 +53,11 @@ def lacks(capabilities: Mapping[str, Any], task: Task, target: str = ALL) -> str
 def least_memory(task: Task) -> int:
     """Bytes that a task needs whatever its model is: those of its vectors; 0 where it does not say."""
     return _VECTORS * task.base_weights_bytes + sum(each.bytes for each in task.extra_vectors)
+
+
+def _number(capabilities: Mapping[str, Any], what: str) -> int | None:
+    value = capabilities.get(what)
+    return value if type(value) is int else None  # which true and false are not, in JSON
 
 
 def _words(capabilities: Mapping[str, Any], what: str) -> list[str] | None:

@@ -12,7 +12,7 @@ from edgefl.errors import StorageError, storage_error
 __all__ = ["require_own_folder"]
 
 _OF_A_DISK = ("lost+found",)
-"""What an empty file system holds: a state folder may be one of its own."""
+"""An empty file system holds it: a state folder may be one of its own."""
 _NAMED = 3
 """Entries that a message names."""
 

@@ -15,7 +15,7 @@ from edgefl.wire.words import check_hash, check_name
 __all__ = ["MOST_OUTSTANDING", "ExtraVector", "SectionCodec", "Task"]
 
 MOST_OUTSTANDING = 8
-"""Of so many earlier tasks of a run, at most, a device is asked to keep what it had at their end."""
+"""The most earlier tasks of a run of which a device is asked to keep what it had at their end."""
 
 
 class ExtraVector(NamedTuple):

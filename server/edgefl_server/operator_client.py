@@ -21,6 +21,7 @@ from edgefl.errors import (
     ModelFileError,
     ProtocolError,
     RunError,
+    ServerUnavailableError,
     StorageError,
 )
 from edgefl.wire.refusals import Refusal
@@ -41,6 +42,8 @@ _KINDS: dict[str, type[EdgeflError]] = {
     Refusal.STORAGE_FAILED: StorageError,
 }
 _RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_AWAY = (502, 503, 504)
+"""What a proxy says while the server behind it is away, and a server that has too many connections."""
 _SHOWN = frozenset({"run", "runs", "token"})
 """Members of which every JSON answer to an operator has one."""
 _WHERE = "It is in operator.json of the server's state folder."
@@ -168,5 +171,6 @@ class OperatorClient:
             error = json.loads(answer.data)["error"]
             code, message, hint = str(error["code"]), str(error["message"]), error.get("hint")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return ProtocolError(f"{self.url} answered with status {answer.status} and no explanation.")
-        return _KINDS.get(code, ProtocolError)(message, hint=hint)
+            kind = ServerUnavailableError if answer.status in _AWAY else ProtocolError
+            return kind(f"{self.url} answered with status {answer.status} and no explanation.")
+        return _KINDS.get(code, ServerUnavailableError if answer.status in _AWAY else ProtocolError)(message, hint=hint)

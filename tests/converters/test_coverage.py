@@ -7,16 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from keras_coverage.activations import all_activations
 from keras_coverage.architectures import ARCHITECTURES
 from keras_coverage.families import ROWS
-from keras_coverage.losses import all_losses
 from keras_coverage.measuring import measure, measure_architecture
-from keras_coverage.metrics import all_metrics
 from keras_coverage.public import SECTIONS, aliases, public
 from keras_coverage.report import answers, refused_share, written_answers
 from keras_coverage.representatives import REPRESENTATIVES, found_anew
-from keras_coverage.rows import Row
 from keras_coverage.running import NETWORKS, run_all
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
@@ -55,20 +51,6 @@ def test_at_most_one_row_in_twenty_of_those_with_a_gradient_says_no():
 @pytest.mark.parametrize(("row", "section"), rows(sorted(REPRESENTATIVES)))
 def test_first_model_of_a_row(row, section):
     measure(replace(row, models=dict([next(iter(row.models.items()))])), section)
-
-
-TOGETHER = {
-    ("losses", "all"): all_losses,
-    ("activations", "all"): all_activations,
-    **{("metrics", name): make for name, make in all_metrics().items()},
-}
-"""Models with everything of a section; the slow tests convert each by itself."""
-
-
-@pytest.mark.parametrize(("section", "name"), [pytest.param(*each, id=" ".join(each)) for each in TOGETHER])
-def test_all_of_a_section_in_one_model(section, name):
-    make = TOGETHER[section, name]
-    measure(Row(make, "yes", {name: make}, batch_size=8), section)
 
 
 @pytest.mark.slow

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDERS = ["edgefl", "device_runtime/edgefl_device_runtime", "server/edgefl_server", "simulation/edgefl_simulation"]
+FOLDERS = [
+    "edgefl",
+    "converters/edgefl_converters",
+    "device_runtime/edgefl_device_runtime",
+    "server/edgefl_server",
+    "simulation/edgefl_simulation",
+]
 MIDST = {"Of", "How", "What", "Where", "Which", "Who", "Why"}
 
 

@@ -67,4 +67,4 @@ def test_a_name_that_is_none_is_answered_with_the_pass_from_outside(install):
         "try:\n    chosen_passes(['swap_adends'])\nexcept InvalidSettingError as error:\n    print(error.hint)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert done.stdout.strip() == "Do you mean swap_addends?", done.stderr
+    assert done.stdout.strip() == "Did you mean swap_addends?", done.stderr

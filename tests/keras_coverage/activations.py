@@ -12,21 +12,9 @@ from keras_coverage.rows import covers
 
 def activated(function: object) -> keras.Model:
     """The function between two layers that learn."""
-    return regression((5,), _layer(function), first=layers.Dense(6))
-
-
-def all_activations() -> keras.Model:
-    """All of them beside each other, each behind a layer of its own that learns through it."""
-    x = keras.Input((5,))
-    activated = [_layer(function)(layers.Dense(6)(x)) for function in public("activations")]
-    model = keras.Model(x, layers.Dense(3)(layers.Concatenate()(activated)))
-    model.compile(keras.optimizers.SGD(0.01), "mse")
-    return model
-
-
-def _layer(function: object) -> layers.Layer:
     own = {keras.activations.glu: _Gated, keras.activations.threshold: _Thresholded}
-    return own[function]() if function in own else layers.Activation(function)
+    layer = own[function]() if function in own else layers.Activation(function)
+    return regression((5,), layer, first=layers.Dense(6))
 
 
 class _Thresholded(layers.Layer):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
 import keras
 from keras import layers, losses
 
 from keras_coverage.models import training
-from keras_coverage.rows import ROWS, Row, covers, refuses
+from keras_coverage.rows import covers, refuses
 
 PROBABILITY, CLASSES, NUMBERS = (
     lambda: layers.Dense(2, "sigmoid"),
@@ -66,19 +65,6 @@ refuses(
 )
 refuses(losses.CTC, "Keras computes it in a loop over time whose gradient has no builtin form")
 covers(losses.Loss, {"a loss of your own": lambda: training(NUMBERS(), _Own())}, note="Its subclasses")
-
-
-def all_losses() -> keras.Model:
-    """All that can be converted, each with two layers and an output of its own that learn by it alone."""
-    x = keras.Input((5,))
-    parts = [next(iter(each.models.values()))() for api, each in ROWS.items() if _converts(api, each)]
-    model = keras.Model(x, [reduce(lambda value, layer: layer(value), part.layers, x) for part in parts])
-    model.compile(keras.optimizers.SGD(0.1), [part.loss for part in parts])
-    return model
-
-
-def _converts(api: Any, row: Row) -> bool:
-    return row.answer == "yes" and isinstance(api, type) and issubclass(api, losses.Loss)
 
 
 class _Own(losses.Loss):

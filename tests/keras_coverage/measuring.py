@@ -62,7 +62,7 @@ def measure(row: Row, section: str) -> Outcome:
     for variant, make in row.models.items():
         keras.backend.clear_session()
         keras.utils.set_random_seed(1)
-        where = f"{getattr(row.api, '__name__', section)} ({variant})"
+        where = f"{row.api.__name__} ({variant})"
         if row.answer == "no":
             _require_refusal(row, make, where)
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import keras
@@ -35,10 +34,6 @@ def numbers() -> Any:
     return layers.Dense(3)
 
 
-_HEADS: dict[tuple[Output, str], list[tuple[Any, dict[str, Any]]]] = {}
-"""For an output and its loss, the metrics of it and their first settings."""
-
-
 def row(api: Any, output: Output, loss: str, *variants: dict[str, Any]) -> None:
     """A row for a metric with each of the settings, compiled twice: without and with sample weights."""
 
@@ -46,7 +41,6 @@ def row(api: Any, output: Output, loss: str, *variants: dict[str, Any]) -> None:
         plain, weighted = api(**settings), api(name="own_weighted", **settings)
         return training(output(), loss, metrics=[plain], weighted_metrics=[weighted])
 
-    _HEADS.setdefault((output, loss), []).append((api, variants[0]))
     covers(
         api,
         {
@@ -127,19 +121,6 @@ covers(
 )
 base(metrics.Sum, "Keras gives it targets and outputs, of which it makes nothing; subclass Mean")
 base(metrics.Metric, "Its subclasses, if they extend one of those above")
-
-
-def all_metrics() -> dict[str, Callable[[], keras.Model]]:
-    """For each kind of output a model with all metrics of it, without and with sample weights."""
-    return {f"{output.__name__}, {loss}": partial(_with_all, output, loss) for output, loss in _HEADS}
-
-
-def _with_all(output: Output, loss: str) -> keras.Model:
-    plain = [api(**settings) for api, settings in _HEADS[output, loss]]
-    if output is numbers:
-        plain += [metrics.MeanMetricWrapper(_cubed, name="cubed"), _Own(name="own")]
-    weighted = [api(name=f"weighted_{api.__name__}", **settings) for api, settings in _HEADS[output, loss]]
-    return training(output(), loss, metrics=plain, weighted_metrics=weighted)
 
 
 def _cubed(y_true: Any, y_pred: Any) -> Any:

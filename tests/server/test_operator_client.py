@@ -43,6 +43,12 @@ def test_another_kind_of_server_is_a_protocol_error(other_server: str, status: i
         OperatorClient(OperatorFile(other_server, "x")).get(f"/{status}")
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_server_that_is_away_behind_a_proxy_is_not_reached(other_server: str, status: int) -> None:
+    with pytest.raises(ServerUnavailableError, match=str(status)):
+        OperatorClient(OperatorFile(other_server, "x")).get(f"/{status}")
+
+
 @pytest.mark.parametrize("kind", BODIES)
 def test_json_of_another_kind_is_a_protocol_error(other_server: str, kind: str) -> None:
     client = OperatorClient(OperatorFile(other_server, "x"))

@@ -13,7 +13,7 @@ import keras
 __all__ = ["Piece", "shrink"]
 
 _SECONDS = 120.0
-"""How long is looked for the layer before the plain error is given."""
+"""Seconds that are spent on finding the layer before the plain error is given."""
 
 
 @dataclass(frozen=True)

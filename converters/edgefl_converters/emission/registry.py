@@ -44,7 +44,7 @@ class Emitter(Context, Protocol):
     values: dict[Any, tf.Tensor]
     """Current values of the variables that were needed so far, by their keys."""
     streams: int
-    """How many random ops have been given a number."""
+    """The random ops that have been given a number, counted."""
 
     def value(self, key: Any) -> tf.Tensor:
         """The current value of a variable."""

@@ -25,7 +25,7 @@ QUANTIZATIONS = {
     "dynamic": "int8 weights, activations quantized as they come",
     "int8": "int8 weights and activations, float32 inputs and outputs",
 }
-"""What can be asked for, and what it means."""
+"""The names that can be asked for, and what each means."""
 
 _AT_ONCE = 32
 

@@ -39,7 +39,7 @@ class PassContext:
     _indices: dict[int, GraphIndex] = field(default_factory=dict, init=False, repr=False)
 
     def index(self, subgraph: Any) -> GraphIndex:
-        """Who makes and reads each tensor of a subgraph of the file.
+        """Tells which ops make and read each tensor of a subgraph of the file.
 
         All passes share it. It is made anew once the subgraph has changed: no pass has to say that it changed one.
         """

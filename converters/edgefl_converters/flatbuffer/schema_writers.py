@@ -36,7 +36,7 @@ class SharedQuantization(schema.QuantizationParametersT):  # type: ignore[misc]
     _written: tuple[Any, Any] | None = None
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated name
-        """Writes it with a builder and returns where it lies at the first call with it."""
+        """Writes it with a builder, at the first call with that, and returns where it lies."""
         if self._written is None or self._written[0] is not builder:
             self._written = builder, super().Pack(builder)
         return self._written[1]

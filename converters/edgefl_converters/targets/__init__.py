@@ -26,7 +26,7 @@ class OpTable:
     source: str
 
     def refuses(self, op: str, version: int) -> str | None:
-        """Why an op cannot run on this target; None if it can."""
+        """Says why an op cannot run on this target; None if it can."""
         if op not in self.versions:
             return f"{self.target.name} has no op {op}"
         if version > self.versions[op]:

@@ -10,7 +10,7 @@ SOURCE = (
     "what the versions are for: tflite/converter/tools/versioning/op_version.cc and runtime_version.cc of "
     "google-ai-edge/LiteRT"
 )
-"""How the table was found; a test asks again."""
+"""The way in which the table was found; a test asks again."""
 
 VERSIONS: dict[str, int] = {
     "ADD": 6,

@@ -8,7 +8,7 @@ SOURCE = (
     "asked of the runtime itself, tflite-runtime 2.14.0: for each op code, "
     "the newest version with which it loads a file"
 )
-"""How the table was found; a test asks again."""
+"""The way in which the table was found; a test asks again."""
 
 VERSIONS: dict[str, int] = {
     "ADD": 5,

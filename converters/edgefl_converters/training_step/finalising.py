@@ -17,7 +17,7 @@ _AT = {
     metrics.SensitivityAtSpecificity: ("specificity", "recall"),
     metrics.SpecificityAtSensitivity: ("recall", "specificity"),
 }
-"""Which rate is constrained, and of which the best value is looked for."""
+"""The rate that is constrained, and the one of which the best value is looked for."""
 _COUNTS = (metrics.TruePositives, metrics.TrueNegatives, metrics.FalsePositives, metrics.FalseNegatives)
 
 

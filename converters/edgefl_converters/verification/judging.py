@@ -16,7 +16,7 @@ from edgefl_converters.verification.measuring import Expectation, Experiment, Me
 __all__ = ["Comparison", "judge"]
 
 _MULTIPLE = 8.0
-"""How many times Keras's own float32 error is allowed: another order of summation is as good, a wrong formula is
+"""So many times Keras's own float32 error is allowed: another order of summation is as good, a wrong formula is
 worse by orders."""
 _RELATIVE = 1e-5
 """Float32 sums over a batch are never worse than this; covers tensors where Keras happened to round luckily."""

@@ -1,4 +1,4 @@
-"""What Python and numpy raise of an ``.npy`` or ``.npz`` that is damaged or of another kind: more than they say."""
+"""Lists what Python and numpy raise of an ``.npy`` or ``.npz`` that is damaged or no such file: more than they say."""
 
 from __future__ import annotations
 

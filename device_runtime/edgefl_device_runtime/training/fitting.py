@@ -89,7 +89,7 @@ def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
         limit = "exactly" if manifest.mixes_rows else "at most"
         raise InvalidSettingError(
             f"batch_size must be {limit} {manifest.batch_size} with this model file, got {size}.",
-            hint=f"Leave it out, or convert the model with `--batch-size {size}`.",
+            hint=f"Leave it out, or convert the model with `batch_size={size}`.",
         )
     return size
 

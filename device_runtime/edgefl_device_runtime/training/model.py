@@ -315,7 +315,7 @@ class TrainableModel:
         """Notes the shared weights as they are now, to which `fit` with ``mu`` pulls: FedProx, Li et al. 2020.
 
         Raises:
-            InvalidSettingError: the file was not made with ``--algorithm fedprox`` or ``feddyn``.
+            InvalidSettingError: the file was not made with ``algorithms`` ``fedprox`` or ``feddyn``.
         """
         check_supports(self.manifest, "fedprox")
         self._interpreter.signature("set_reference")({})
@@ -328,7 +328,7 @@ class TrainableModel:
             vector: float32 ``[manifest.layout.weight_size]``; None for zeros, as in a model just loaded.
 
         Raises:
-            InvalidSettingError: the file was not made with ``--algorithm scaffold`` or ``feddyn``.
+            InvalidSettingError: the file was not made with ``algorithms`` ``scaffold`` or ``feddyn``.
             DataError: the vector has another shape or type, or is not finite.
         """
         inputs = correction_inputs(self.manifest, vector)  # refuses a file without the signature
@@ -338,7 +338,7 @@ class TrainableModel:
         """Computes the gradient of the loss at the current weights over any number of rows; changes nothing.
 
         Raises:
-            InvalidSettingError: the file was not made with ``--algorithm fedsgd``. Else as `fit`.
+            InvalidSettingError: the file was not made with ``algorithms`` ``fedsgd``. Else as `fit`.
         """
         check_supports(self.manifest, "fedsgd")
         data = prepare(self.manifest, "gradient", x, y, sample_weight)

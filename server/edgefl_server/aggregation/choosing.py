@@ -27,7 +27,7 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
     if manifest.layout.weight_size == 0:
         raise InvalidSettingError(
             "Every weight of the model stays on its device: there is nothing to merge.",
-            hint="Convert the model again with fewer local parameters.",
+            hint="Convert the model again and keep less of it with `local`.",
         )
     strategy = strategy_for(settings)
     check_supports(manifest, strategy.algorithm)
@@ -55,11 +55,11 @@ def _check_batch_size(size: int, manifest: ModelManifest) -> None:
     if size > manifest.batch_size:
         raise SettingError(
             f"{{batch_size}} expects at most the model's {manifest.batch_size}, got {size}.",
-            hint="Convert the model with a larger batch size.",
+            hint="Convert the model again with a larger `batch_size`.",
         )
     if manifest.mixes_rows and size not in (0, manifest.batch_size):
         raise SettingError(
             f"{{batch_size}} expects the model's {manifest.batch_size}, got {size}: a layer of it (batch "
             "normalisation) mixes the rows of a batch, so that a smaller one cannot be filled up.",
-            hint=f"Leave it out, or convert the model with the batch size {size}.",
+            hint=f"Leave it out, or convert the model again with `batch_size={size}`.",
         )

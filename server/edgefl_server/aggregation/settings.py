@@ -167,7 +167,9 @@ class RunSettings:
         usual=(_SMALLEST_NORM, LARGEST),
         why=_NORM_HINT,
     )
-    seed: int = setting(0, help="Makes the run repeatable.", shown="drawn", lowest=0, highest=2**63 - 1)
+    seed: int = setting(
+        0, help="Makes the run repeatable; 0 counts as not given.", shown="drawn", lowest=0, highest=2**63 - 1
+    )
     schedule: str = setting("synchronous", help="Who gets which task when: {names}.")
 
     def __post_init__(self) -> None:

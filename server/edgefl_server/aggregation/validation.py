@@ -55,7 +55,7 @@ class Expectation:
 
 
 def most_bytes(weight_size: int, statistic_size: int) -> int:
-    """How many bytes any outcome of a model can need, whatever the codec, and whatever else it says.
+    """Returns how many bytes any outcome of a model can need, whatever the codec, and whatever else it says.
 
     Args:
         weight_size: elements of the layout's weight section.

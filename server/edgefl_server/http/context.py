@@ -91,7 +91,7 @@ class Context:
         return Outlook(*work_for(self.state, population))
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:  # FastAPI calls in a thread what is not async
     context: Context = request.app.state.context
     return context
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import HASH, NAME
 from edgefl_server.http.context import Caller, Context, Shared, bearer
 from edgefl_server.http.errors import RequestError, response, retry_after
-from edgefl_server.http.receiving import Announced, wrong_offset
+from edgefl_server.http.receiving import Announced, fill_at_once, is_short, is_whole, wrong_offset
 from edgefl_server.http.waiting import Call
 from edgefl_server.storage import (
     Accepted,
@@ -90,7 +91,7 @@ class Poll(BaseModel):
     )
 
 
-def _announced(
+async def _announced(
     digest: Annotated[str | None, Header(alias=DIGEST, pattern=f"^{HASH}$")] = None,
     length: Annotated[int | None, Header(alias=LENGTH, ge=1)] = None,
     offset: Annotated[int, Header(alias=OFFSET, ge=0)] = 0,
@@ -227,14 +228,25 @@ async def put_outcome(
                 renew()
         return looked, state.uploads.open(who, task_id, digest)
 
+    def accept_at_once(body: bytes) -> Accepted:
+        looked, upload = begin()
+        if upload is None:
+            return Accepted()
+        fill_at_once(upload, body, looked.most_bytes, announced)
+        return accept_upload(state, who, task_id, upload, looked.expected)
+
     accepted = Accepted()
-    async with context.receiving.alone(who):
-        looked, upload = await run_in_threadpool(begin)
-        if upload is not None:
-            await context.receiving.fill(
-                upload, request, looked.most_bytes, announced, lambda: run_in_threadpool(renew)
-            )
-            accepted = await context.receiving.use(lambda: accept_upload(state, who, task_id, upload, looked.expected))
+    receiving = context.receiving
+    async with receiving.alone(who):
+        first = await request.receive() if is_short(request) else None
+        if first is not None and is_whole(first):
+            accepted = await receiving.use(lambda: accept_at_once(first.get("body", b"")))
+        else:
+            looked, upload = await run_in_threadpool(begin)
+            if upload is not None:
+                renewed = partial(run_in_threadpool, renew)
+                await receiving.fill(upload, request, looked.most_bytes, announced, renewed, first)
+                accepted = await receiving.use(lambda: accept_upload(state, who, task_id, upload, looked.expected))
     if accepted.idle:
         context.settled(who, task_id)
     if accepted.closed:

@@ -25,7 +25,7 @@ from edgefl.errors import (
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import SettingError
-from edgefl_server.option_names import option_of
+from edgefl_server.option_names import converting_options, option_of
 from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, UnknownTaskError
 from edgefl_server.storage.troubles import STORE
 
@@ -107,6 +107,7 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RunError):
         return response(404, Refusal.UNKNOWN_RUN, message, hint)
     if isinstance(error, InvalidSettingError):
+        hint = None if hint is None else converting_options(hint)
         return response(422, Refusal.INVALID_SETTING, message, hint)
     if isinstance(error, (ModelFileError, FormatVersionError)):
         return response(422, Refusal.BAD_MODEL_FILE, message, hint)

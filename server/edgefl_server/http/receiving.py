@@ -11,6 +11,7 @@ from typing import TypeVar
 import anyio
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from edgefl.errors import EdgeflError
 from edgefl.wire.refusals import Refusal
@@ -18,7 +19,7 @@ from edgefl_server.http.errors import RequestError
 from edgefl_server.storage import Upload
 from edgefl_server.storage.uploads import Uploads
 
-__all__ = ["Announced", "Receiving", "wrong_offset"]
+__all__ = ["Announced", "Receiving", "fill_at_once", "is_short", "is_whole", "wrong_offset"]
 
 _T = TypeVar("_T")
 _WRITERS = 8
@@ -27,6 +28,8 @@ _AT_ONCE = 2
 """Complete bodies that are in memory at once, to be checked."""
 _BUFFER_BYTES = 32 << 10
 """Small pieces are written together."""
+_SHORT_BYTES = 32 << 10
+"""So many bytes may be read before it is known whether they are wanted: one thread can then do all there is to do."""
 _RENEWAL_SECONDS = 5.0
 """The sender of what arrives is said to be alive so often."""
 
@@ -92,7 +95,8 @@ class Receiving:
         request: Request,
         limit: int,
         announced: Announced | None = None,
-        alive: Callable[[], Awaitable[None]] | None = None,
+        alive: Callable[[], Awaitable[object]] | None = None,
+        first: Message | None = None,
     ) -> None:
         """Writes a body to a file. What arrived of an announced message is kept when the connection breaks.
 
@@ -102,13 +106,14 @@ class Receiving:
             limit: more bytes in all get 413.
             announced: see `Announced`.
             alive: called now and then while bytes arrive.
+            first: what was received of the body already.
 
         Raises:
             RequestError: too large, broken off, or not what was announced.
             StorageError: no space.
         """
         try:
-            await self._fill(upload, request, limit, announced, alive)
+            await self._fill(upload, request, limit, announced, alive, first)
         except (RequestError, EdgeflError):
             upload.discard()
             raise
@@ -117,14 +122,7 @@ class Receiving:
             if isinstance(error, ClientDisconnect):
                 raise RequestError(400, Refusal.MALFORMED, "The connection ended before the body did.") from None
             raise
-        if announced is None:
-            return
-        if upload.received < announced.length:
-            upload.keep()
-            raise wrong_offset(upload.received)
-        if upload.digest() != announced.digest:
-            upload.discard()
-            raise wrong_offset(0)
+        _check_whole(upload, announced)
 
     @asynccontextmanager
     async def file(self, request: Request, uploads: Uploads, limit: int) -> AsyncIterator[Upload]:
@@ -147,7 +145,8 @@ class Receiving:
         request: Request,
         limit: int,
         announced: Announced | None,
-        alive: Callable[[], Awaitable[None]] | None,
+        alive: Callable[[], Awaitable[object]] | None,
+        first: Message | None,
     ) -> None:
         buffer = bytearray()
         renewed = time.monotonic()
@@ -155,18 +154,13 @@ class Receiving:
             more = True
             while more:
                 # Not `request.stream()`: it would hold on to what arrived last, for each of many uploads.
-                message = await request.receive()
+                message, first = first or await request.receive(), None
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
                 more = message.get("more_body", False)
                 buffer += message.get("body", b"")
                 del message
-                if announced is not None and upload.received + len(buffer) > announced.length:
-                    raise wrong_offset(0)
-                if upload.received + len(buffer) > limit:
-                    raise RequestError(
-                        413, Refusal.TOO_LARGE, f"The body expects at most {limit} bytes here, got more."
-                    )
+                _check_fits(upload.received + len(buffer), limit, announced)
                 if len(buffer) >= _BUFFER_BYTES:
                     await run_sync(upload.write, buffer, limiter=self._writers)
                     buffer = bytearray()
@@ -180,6 +174,52 @@ class Receiving:
             if announced is not None:
                 upload.write(buffer)
             raise
+
+
+def is_short(request: Request) -> bool:
+    """Whether a body is said to be so short that it may be read before anything is looked up."""
+    length = request.headers.get("Content-Length", "")
+    return length.isdecimal() and int(length) <= _SHORT_BYTES
+
+
+def is_whole(first: Message) -> bool:
+    """Whether the first that was received of a body is all of it."""
+    return first["type"] == "http.request" and not first.get("more_body", False)
+
+
+def fill_at_once(upload: Upload, body: bytes, limit: int, announced: Announced | None) -> None:
+    """Does what `Receiving.fill` does, in a thread, with a body that has arrived.
+
+    Raises:
+        RequestError, StorageError: see there.
+    """
+    try:
+        _check_fits(upload.received + len(body), limit, announced)
+        upload.write(body)
+    except BaseException:
+        upload.discard()
+        raise
+    _check_whole(upload, announced)
+
+
+def _check_fits(size: int, limit: int, announced: Announced | None) -> None:
+    """Refuses what is more than was announced, or than may be."""
+    if announced is not None and size > announced.length:
+        raise wrong_offset(0)
+    if size > limit:
+        raise RequestError(413, Refusal.TOO_LARGE, f"The body expects at most {limit} bytes here, got more.")
+
+
+def _check_whole(upload: Upload, announced: Announced | None) -> None:
+    """Keeps what is a part of what was announced, and throws away what is something else; both are refused."""
+    if announced is None:
+        return
+    if upload.received < announced.length:
+        upload.keep()
+        raise wrong_offset(upload.received)
+    if upload.digest() != announced.digest:
+        upload.discard()
+        raise wrong_offset(0)
 
 
 def wrong_offset(received: int) -> RequestError:

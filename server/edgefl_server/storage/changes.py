@@ -6,54 +6,68 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import and_, bindparam, insert, literal, select, update
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from edgefl_server.aggregation import Assignment, AssignmentState, Change, FoldState, Standing, task_id_of
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.cohorts import OPEN_IN_COHORT, Gathering, load_fold
+from edgefl_server.storage.sessions import Session
+from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import Disposition, assignments, cohorts, folds, outcomes, runs
 
 __all__ = ["apply", "finish_fold", "open_cohort", "stop_folds"]
 
-_INSERT = insert(assignments)
+_HAND_OUT = Statement(insert(assignments))
 _CHANGING = ("state", "leased_until_clock", "leased_to_the_end", "ended_clock", "temporary")
-_UPDATE = (
+_UPDATE = Statement(
     update(assignments)
     .where(assignments.c.task_id == bindparam("of"))
     .values({each: bindparam(each) for each in _CHANGING})
 )
-_RELEASE = update(assignments).where(OPEN_IN_COHORT).values(state=literal(AssignmentState.ABANDONED.value))
+_RELEASE = Statement(update(assignments).where(OPEN_IN_COHORT).values(state=literal(AssignmentState.ABANDONED.value)))
 _COUNTERS = ("started_clock", "open", "done", "failed_devices", "failed_attempts")
-_COUNT = (
+_COUNT = Statement(
     update(cohorts)
     .where(cohorts.c.run == bindparam("of"), cohorts.c.number == bindparam("of_cohort"))
     .values({each: bindparam(each) for each in _COUNTERS})
 )
-_MOVE = (
+_NONE_OPEN = Statement(
+    update(cohorts)
+    .where(cohorts.c.run == bindparam("of"), cohorts.c.number == bindparam("of_cohort"))
+    .values(open=literal(0))
+)
+_MOVE = Statement(
     update(folds)
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_fold"))
     .values({each: bindparam(each) for each in ("state", "why", "enrolled", "ended_clock")})
 )
 _FINISHED = ("state", "version", "why", "ended_clock", "num_examples", "metric_sums", "diagnostics")
-_FINISH = (
+_FINISH = Statement(
     update(folds)
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_number"))
     .values({each: bindparam(each) for each in _FINISHED})
 )
 _OF_RUN = runs.c.run == bindparam("of")
-_NEXT_COHORT = select(runs.c.cohort + 1, runs.c.fold + 1, runs.c.version).where(_OF_RUN)
-_ASK = update(runs).where(_OF_RUN).values(cohort=bindparam("cohort"))
-_ACCEPT = update(runs).where(_OF_RUN).values(accepted=bindparam("accepted"))
-_WORK_FOR = update(runs).where(_OF_RUN).values(fold=bindparam("fold"))
+_OPEN_COHORT = Statement(insert(cohorts))
+_OPEN_FOLD = Statement(insert(folds))
+_NEXT_COHORT = Statement(select(runs.c.cohort + 1, runs.c.fold + 1, runs.c.version).where(_OF_RUN))
+_ASK = Statement(update(runs).where(_OF_RUN).values(cohort=bindparam("cohort")))
+_ASKED = Statement(select(runs.c.cohort).where(_OF_RUN))
+_ACCEPT = Statement(update(runs).where(_OF_RUN).values(accepted=bindparam("accepted")))
+_WORK_FOR = Statement(update(runs).where(_OF_RUN).values(fold=bindparam("fold")))
 _ACCEPTED = (
     outcomes.c.run == bindparam("of"),
     outcomes.c.fold == bindparam("of_number"),
     outcomes.c.disposition == literal(Disposition.ACCEPTED),
 )
-_KEEP = update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.FOLDED))
-_DISCARD = update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.DISCARDED))
-_NOT_OVER = and_(folds.c.run == bindparam("of"), folds.c.state.not_in((FoldState.DONE.value, FoldState.FAILED.value)))
-_FAIL_ALL = (
+_KEEP = Statement(update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.FOLDED)))
+_DISCARD = Statement(update(outcomes).where(*_ACCEPTED).values(disposition=literal(Disposition.DISCARDED)))
+_NOT_OVER = and_(
+    folds.c.run == bindparam("of"),
+    folds.c.state != literal(FoldState.DONE.value),
+    folds.c.state != literal(FoldState.FAILED.value),
+)
+_NUMBERS_NOT_OVER = Statement(select(folds.c.number).where(_NOT_OVER).order_by(folds.c.number))
+_FAIL_ALL = Statement(
     update(folds)
     .where(_NOT_OVER)
     .values(state=FoldState.FAILED.value, why=bindparam("because"), ended_clock=bindparam("now"))
@@ -82,7 +96,7 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment, continue
             "ends_clock": new.ends_at,
             "failed_before": new.failed_before,
         }
-        session.execute(_INSERT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
+        session.execute(_HAND_OUT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
     for each in change.changed:
         session.execute(_UPDATE, {"of": task_id_of(of.run, of.cohort, each), **_changing(each)})
     if of.latest:  # else the cohort has gone on meanwhile: its tasks and what it counts are of another fold
@@ -117,7 +131,7 @@ def open_cohort(session: Session, run_id: str, now: Moment) -> None:
     """Opens the next cohort of a run, with a fold of its own."""
     number, fold, version = session.execute(_NEXT_COHORT, {"of": run_id}).one()
     counters = {**dict.fromkeys(_COUNTERS, 0), "started_clock": None}
-    session.execute(insert(cohorts), {"run": run_id, "number": number, "opened_clock": now.clock, **counters})
+    session.execute(_OPEN_COHORT, {"run": run_id, "number": number, "opened_clock": now.clock, **counters})
     session.execute(_ASK, {"of": run_id, "cohort": number})
     _open_fold(session, run_id, fold, version, FoldState.SELECTING, now)
 
@@ -140,7 +154,7 @@ def finish_fold(session: Session, of: Gathering, after: Standing, figures: Mappi
 
 def stop_folds(session: Session, run_id: str, why: str, now: Moment) -> None:
     """Ends all that a run works for, as its schedule says; of a run that cannot be read, whatever is not over."""
-    numbers = session.scalars(select(folds.c.number).where(_NOT_OVER).order_by(folds.c.number), {"of": run_id}).all()
+    numbers = [number for (number,) in session.execute(_NUMBERS_NOT_OVER, {"of": run_id})]
     try:
         standing = [load_fold(session, run_id, number) for number in numbers]
         changes = [(of, of.schedule.stop(of.standing, why)) for of in standing]
@@ -159,14 +173,14 @@ def _end_unreadable(session: Session, run_id: str, numbers: Sequence[int], why: 
     session.execute(_FAIL_ALL, {"of": run_id, "because": why, "now": now.clock})
     for number in numbers:
         session.execute(_DISCARD, {"of": run_id, "of_number": number})
-    asked = session.scalar(select(runs.c.cohort).where(_OF_RUN), {"of": run_id})
+    asked = session.scalar(_ASKED, {"of": run_id})
     session.execute(_RELEASE, {"of_run": run_id, "of_cohort": asked})
-    session.execute(update(cohorts).where(cohorts.c.run == run_id, cohorts.c.number == asked).values(open=0))
+    session.execute(_NONE_OPEN, {"of": run_id, "of_cohort": asked})
 
 
 def _open_fold(session: Session, run_id: str, number: int, version: int, state: FoldState, now: Moment) -> None:
     session.execute(
-        insert(folds),
+        _OPEN_FOLD,
         {
             "run": run_id,
             "number": number,

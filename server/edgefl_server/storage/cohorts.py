@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    Row,
     Text,
     and_,
     bindparam,
@@ -24,7 +23,6 @@ from sqlalchemy import (
     true,
     union_all,
 )
-from sqlalchemy.orm import Session
 
 from edgefl_server.aggregation import (
     Assignment,
@@ -32,12 +30,15 @@ from edgefl_server.aggregation import (
     Concerned,
     Demand,
     FoldState,
+    ModelLimits,
     RunSettings,
     Schedule,
     Standing,
     schedule_for,
     strategy_for,
 )
+from edgefl_server.storage.sessions import Session
+from edgefl_server.storage.statements import Row, Statement
 from edgefl_server.storage.tables import Disposition, assignments, cohorts, folds, outcomes, populations, runs
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "concerned_by_time",
     "demand_of",
     "gathering_of",
+    "limits_of",
     "load_fold",
     "load_gathering",
     "places",
@@ -108,6 +110,12 @@ def settings_of(text: str) -> RunSettings:
 def demand_of(text: str) -> Demand:
     """Says what the strategy of a run asks of devices, from its settings as they are kept."""
     return strategy_for(settings_of(text)).demand
+
+
+@lru_cache(maxsize=256)
+def limits_of(text: str) -> ModelLimits:
+    """The limits of a run's model, as they are kept."""
+    return ModelLimits.from_json(json.loads(text))
 
 
 @lru_cache(maxsize=256)
@@ -170,21 +178,23 @@ def with_standing(statement: Any) -> Any:
     )
 
 
-_OF_RUN = with_standing(select(*STANDING).select_from(runs)).where(runs.c.run == bindparam("run"))
-_FOLD = select(
-    folds.c.state,
-    folds.c.why,
-    folds.c.enrolled,
-    select(func.count())
-    .where(
-        outcomes.c.run == folds.c.run,
-        outcomes.c.fold == folds.c.number,
-        outcomes.c.disposition == Disposition.ACCEPTED,
-    )
-    .correlate(folds)
-    .scalar_subquery()
-    .label("done"),
-).where(folds.c.run == bindparam("run"), folds.c.number == bindparam("fold"))
+_OF_RUN = Statement(with_standing(select(*STANDING).select_from(runs)).where(runs.c.run == bindparam("run")))
+_FOLD = Statement(
+    select(
+        folds.c.state,
+        folds.c.why,
+        folds.c.enrolled,
+        select(func.count())
+        .where(
+            outcomes.c.run == folds.c.run,
+            outcomes.c.fold == folds.c.number,
+            outcomes.c.disposition == Disposition.ACCEPTED,
+        )
+        .correlate(folds)
+        .scalar_subquery()
+        .label("done"),
+    ).where(folds.c.run == bindparam("run"), folds.c.number == bindparam("fold"))
+)
 OPEN_IN_COHORT = and_(
     _task.run == bindparam("of_run"),
     _task.cohort == bindparam("of_cohort"),
@@ -192,7 +202,8 @@ OPEN_IN_COHORT = and_(
 )
 _IS_OVERDUE = and_(OPEN_IN_COHORT, _task.leased_to_the_end == true(), _task.leased_until_clock <= bindparam("now"))
 _IS_LATE = and_(OPEN_IN_COHORT, _task.leased_to_the_end == false(), _task.leased_until_clock < bindparam("now"))
-_ALL_OVERDUE = select(literal(_OVERDUE).label("role"), *TASK).where(_IS_OVERDUE)
+_OVERDUE_TASKS = select(literal(_OVERDUE).label("role"), *TASK).where(_IS_OVERDUE)
+_ALL_OVERDUE = Statement(_OVERDUE_TASKS)
 _LATEST_OF_DEVICE = (
     select(literal(_MINE).label("role"), *TASK)
     .where(
@@ -209,14 +220,16 @@ _LONGEST_LATE = (
     .limit(1)
     .subquery()
 )
-_CONCERNED = union_all(select(_LATEST_OF_DEVICE), _ALL_OVERDUE, select(_LONGEST_LATE))
-_COUNTS = select(
-    select(func.count()).select_from(assignments).where(_IS_OVERDUE).scalar_subquery(),
-    select(func.count()).select_from(assignments).where(_IS_LATE).scalar_subquery(),
+_CONCERNED = Statement(union_all(select(_LATEST_OF_DEVICE), _OVERDUE_TASKS, select(_LONGEST_LATE)))
+_COUNTS = Statement(
+    select(
+        select(func.count()).select_from(assignments).where(_IS_OVERDUE).scalar_subquery(),
+        select(func.count()).select_from(assignments).where(_IS_LATE).scalar_subquery(),
+    )
 )
 
 
-def gathering_of(row: Row[Any]) -> Gathering:
+def gathering_of(row: Row) -> Gathering:
     """Says what a run works for, from the columns of `STANDING`.
 
     Raises:
@@ -267,7 +280,7 @@ def load_fold(session: Session, run: str, number: int) -> Gathering:
     )
 
 
-def assignment_of(row: Row[Any]) -> Assignment:
+def assignment_of(row: Row) -> Assignment:
     """A task, from the columns of `TASK`."""
     return Assignment(
         row.device,

@@ -58,7 +58,7 @@ def _damage(state: ServerState, run_id: str, seen: set[str]) -> str:
         model, number, version = session.execute(
             select(RunRow.model_hash, RunRow.fold, RunRow.version).where(RunRow.run == run_id)
         ).one()
-        row = session.get_one(VersionRow, (run_id, version))
+        row = session.row(VersionRow, run=run_id, number=version)
         weights = [row.weights_hash, *row.slots.values()]
     for store, digest, what in (
         (state.models, model, "model file"),

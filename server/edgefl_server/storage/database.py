@@ -17,16 +17,15 @@ import alembic.script
 import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
-from sqlalchemy.orm import Session
 
 from edgefl.errors import FormatVersionError, StorageError, storage_error
+from edgefl_server.storage.sessions import Session
 
 __all__ = ["Database", "Inspection", "ReplacedDatabaseError", "inspect"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FORMER_TABLES = frozenset({"0001", "0002", "0003", "0004", "0005", "0006"})
 """Revisions of before versions, cohorts and folds were apart and outcomes had an order, which cannot be made up."""
-_WRITES = "edgefl_writes"
 _CONNECTIONS = 40
 """The most connections: as many as the web framework has threads, so that no request waits for one."""
 _CHECKPOINT_MILLISECONDS = 1000
@@ -107,15 +106,6 @@ def inspect(path: Path) -> Inspection:
     return Inspection(empty=not versions, folder=str(row["folder"]), generation=generation)
 
 
-class _Session(Session):
-    """Holds on to the rows that it read: SQLAlchemy itself forgets a row that nobody refers to, and reads it again."""
-
-
-@event.listens_for(_Session, "loaded_as_persistent")
-def _hold(session: Session, row: object) -> None:
-    session.info.setdefault("read", []).append(row)
-
-
 class Database:
     """Sessions on a SQLite file, migrated to the newest tables.
 
@@ -131,10 +121,13 @@ class Database:
         # SQLite has one writer; waiting here in order is fairer and faster than its busy handler.
         self._writing = threading.Lock()
         self._engine = sqlalchemy.create_engine(
-            sqlalchemy.URL.create("sqlite", database=str(path)), connect_args={"timeout": 30}, pool_size=_CONNECTIONS
+            sqlalchemy.URL.create("sqlite", database=str(path)),
+            connect_args={"timeout": 30},
+            pool_size=_CONNECTIONS,
+            pool_use_lifo=True,  # each has its own cache of pages and of prepared statements
+            pool_reset_on_return=None,  # sessions do it
         )
         event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
         with self._explained("open"):
             self._migrate()
         self._file = _identity(path)
@@ -144,12 +137,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database and writes nothing."""
-        with (
-            self._explained("read"),
-            self._engine.connect() as connection,
-            connection.begin(),
-            _Session(connection, autoflush=False) as session,
-        ):
+        with self._explained("read"), closing(Session(self._engine, "BEGIN")) as session:
             yield session
 
     @contextmanager
@@ -160,12 +148,13 @@ class Database:
             ReplacedDatabaseError: see `require_own_file`.
         """
         self.require_own_file()
-        with self._writing, self._explained("write"), self._engine.connect() as connection:
-            connection = connection.execution_options(**{_WRITES: True})
-            with connection.begin() as transaction, _Session(connection, expire_on_commit=False) as session:
-                yield session
-                session.flush()
-                transaction.commit()
+        with (
+            self._writing,
+            self._explained("write"),
+            closing(Session(self._engine, "BEGIN IMMEDIATE")) as session,
+        ):
+            yield session
+            session.commit()
         self.require_own_file()
 
     def require_own_file(self) -> None:
@@ -211,6 +200,7 @@ class Database:
         config = alembic.config.Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         with self._engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
 
@@ -261,15 +251,10 @@ def _damaged(path: Path, text: str) -> StorageError:
 
 
 def _configure(connection: Any, record: object) -> None:
-    # Transactions begin where we say (see _begin), not where the driver guesses.
+    # Transactions begin where we say (see Session), not where the driver guesses.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
-
-
-def _begin(connection: sqlalchemy.Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -6,11 +6,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from sqlalchemy import and_, bindparam, func, select, update
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError, storage_error
 from edgefl.wire.messages import Correction
@@ -45,7 +43,9 @@ from edgefl_server.storage.cohorts import (
 )
 from edgefl_server.storage.damage import fail_damaged_run
 from edgefl_server.storage.runs import add_version, after_failed_fold, metrics_of, move_on
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector, put_vector
+from edgefl_server.storage.statements import Row, Statement
 from edgefl_server.storage.tables import (
     Disposition,
     FoldRow,
@@ -64,21 +64,23 @@ __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds"]
 _log = logging.getLogger(__name__)
 _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
-_ACTIVE = (
+_ACTIVE = Statement(
     with_standing(select(*STANDING).select_from(runs))
     .where(runs.c.state == RunState.ACTIVE)
     .order_by(runs.c.created_clock, runs.c.run)
 )
-_PENDING = (
+_PENDING = Statement(
     select(folds.c.run, func.min(folds.c.number))
     .where(folds.c.state == FoldState.FOLDING.value)
     .group_by(folds.c.run)
     .order_by(folds.c.run)
 )
 """The earliest of each run: what comes later is merged into what it makes."""
-_MARK = update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=bindparam("as"))
+_MARK = Statement(
+    update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=bindparam("disposition"))
+)
 _BASES = outcomes.alias("bases")
-_OF_FOLD = (
+_OF_FOLD = Statement(
     select(
         outcomes.c.task_id,
         outcomes.c.digest,
@@ -217,9 +219,9 @@ def _reason(why: str) -> str:
 
 def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
     with state.database.read() as session:
-        run = session.get_one(RunRow, run_id)
-        row = session.get_one(FoldRow, (run_id, number))
-        version = session.get_one(VersionRow, (run_id, run.version))
+        run = session.row(RunRow, run=run_id)
+        row = session.row(FoldRow, run=run_id, number=number)
+        version = session.row(VersionRow, run=run_id, number=run.version)
         accepted = session.execute(_OF_FOLD, {"run": run_id, "fold": number}).all()
         of = load_fold(session, run_id, number)
     settings, schedule = of.settings, of.schedule
@@ -239,7 +241,7 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
         moved()
         return
 
-    def contribution(each: Any) -> Contribution:
+    def contribution(each: Row) -> Contribution:
         expected = Expectation(
             each.task_id,
             each.weights_hash,
@@ -341,8 +343,8 @@ def _give_up(state: ServerState, of: Gathering, change: Change, lost: Mapping[st
 
 
 def _mark(session: Session, lost: Mapping[str, str]) -> None:
-    if lost:  # a statement for each: SQLite bounds the values of one
-        session.execute(_MARK, [{"of": task, "as": disposition} for task, disposition in lost.items()])
+    for task, disposition in lost.items():  # a statement for each: SQLite bounds the values of one
+        session.execute(_MARK, {"of": task, "disposition": disposition})
 
 
 def _left_out(damaged: set[str], baseless: set[str]) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Row, Text, and_, bindparam, cast, exists, select, true
+from sqlalchemy import Text, and_, bindparam, cast, exists, select, true
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError
 from edgefl_server.aggregation import Assignment, AssignmentState, FoldState
 from edgefl_server.storage.cohorts import STANDING, TASK, Gathering, assignment_of, gathering_of, with_standing
+from edgefl_server.storage.sessions import Session
+from edgefl_server.storage.statements import Row, Statement
 from edgefl_server.storage.tables import assignments, folds, outcomes, runs, versions
 
 __all__ = ["FoundTask", "UnknownTaskError", "UnreadableRunError", "find_task", "has_open_task", "reading"]
@@ -31,7 +31,7 @@ _ANY_OVERDUE = (
     )
     .correlate(runs)
 )
-_FIND = (
+_FIND = Statement(
     with_standing(
         select(
             *STANDING,
@@ -59,7 +59,7 @@ _FIND = (
 )
 
 
-_HAS_OPEN_TASK = (
+_HAS_OPEN_TASK = Statement(
     select(assignments.c.task_id)
     .where(assignments.c.device == bindparam("device"), assignments.c.state == AssignmentState.OPEN.value)
     .limit(1)
@@ -108,7 +108,7 @@ class FoundTask:
     size: int | None
     in_latest_cohort: bool
     any_overdue: bool
-    row: Row[Any]
+    row: Row
 
     @property
     def state(self) -> AssignmentState:

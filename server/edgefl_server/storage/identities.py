@@ -10,12 +10,12 @@ import secrets
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
 from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import HASH, RANDOM_ID, is_hash, is_public_key, is_random_id, is_short_name
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow, PopulationRow
 

@@ -6,12 +6,12 @@ import contextlib
 import logging
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from edgefl.errors import OutcomeRefusedError, storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import decode_outcome
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import Disposition, OutcomeRow, RunRow, RunState
 

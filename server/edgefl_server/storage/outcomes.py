@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import lru_cache
 
 from sqlalchemy import insert, select
-from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, OutcomeRefusedError
 from edgefl.wire.messages import Outcome, OutcomeStatus
@@ -18,7 +15,6 @@ from edgefl_server.aggregation import (
     Concerned,
     Expectation,
     FoldState,
-    ModelLimits,
     decode_outcome,
     ending,
     most_bytes,
@@ -26,10 +22,12 @@ from edgefl_server.aggregation import (
 )
 from edgefl_server.storage.changes import apply
 from edgefl_server.storage.clock import Moment
-from edgefl_server.storage.cohorts import concerned_by_time, demand_of
+from edgefl_server.storage.cohorts import concerned_by_time, demand_of, limits_of
 from edgefl_server.storage.found_tasks import FoundTask, find_task, has_open_task, reading
 from edgefl_server.storage.runs import after_failed_fold
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import AssignmentRow, Disposition, OutcomeRow, table
 from edgefl_server.storage.uploads import Upload
 
@@ -45,7 +43,7 @@ __all__ = [
 ]
 
 _TASKS_A_QUERY = 500
-_INSERT = insert(table(OutcomeRow))
+_INSERT = Statement(insert(table(OutcomeRow)))
 
 
 class NotWantedError(EdgeflError):
@@ -243,13 +241,8 @@ def _expectation(task: FoundTask) -> Expectation:
             statistic_size=task.statistic_size,
             max_norm=of.settings.norm_bound,
             sections=demand_of(of.settings_text).sections,
-            limits=_limits(task.limits_text),
+            limits=limits_of(task.limits_text),
         )
-
-
-@lru_cache(maxsize=64)
-def _limits(text: str) -> ModelLimits:
-    return ModelLimits.from_json(json.loads(text))
 
 
 def _record(

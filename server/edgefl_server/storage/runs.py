@@ -11,7 +11,6 @@ from itertools import takewhile
 import numpy as np
 from sqlalchemy import ColumnElement, bindparam, insert, select, update
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
@@ -33,7 +32,9 @@ from edgefl_server.aggregation import (
 from edgefl_server.storage.changes import open_cohort, stop_folds
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.identities import check_population
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, put_vector
+from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import FolderRow, RunRow, RunState, folds, runs, table, versions
 
 __all__ = [
@@ -52,9 +53,15 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_START_FROM = update(runs).where(runs.c.run == bindparam("of")).values(version=bindparam("version"))
+_ADD_VERSION = Statement(insert(versions))
+_START_FROM = Statement(update(runs).where(runs.c.run == bindparam("of")).values(version=bindparam("version")))
+_END = Statement(
+    update(runs)
+    .where(runs.c.run == bindparam("of"))
+    .values(state=bindparam("state"), why=bindparam("why"), ended_at=bindparam("ended_at"))
+)
 _folder = table(FolderRow)
-_COUNT = update(_folder).values(generation=_folder.c.generation + 1)
+_COUNT = Statement(update(_folder).values(generation=_folder.c.generation + 1))
 
 
 class NameTakenError(RunError):
@@ -164,7 +171,7 @@ def add_version(
         slots: the strategy's, as hashes.
     """
     row = {"run": run_id, "number": number, "fold": fold, "weights_hash": weights_hash, "slots": dict(slots)}
-    session.execute(insert(versions), row)
+    session.execute(_ADD_VERSION, row)
     session.execute(_START_FROM, {"of": run_id, "version": number})
 
 
@@ -177,9 +184,7 @@ def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> N
         outcome = RunState.DONE if progress.next is Next.DONE else RunState.FAILED
         # What is gathered for one more fold is not needed.
         stop_folds(session, run_id, "the run has as many rounds as it was to have", now)
-        session.execute(
-            update(runs).where(runs.c.run == run_id).values(state=outcome, why=progress.why[:500], ended_at=now.date)
-        )
+        session.execute(_END, {"of": run_id, "state": outcome, "why": progress.why[:500], "ended_at": now.date})
 
 
 def after_failed_fold(session: Session, run_id: str, number: int, rounds: int, now: Moment) -> None:
@@ -237,11 +242,7 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
     why = why[:500]
     _count(session)
     stop_folds(session, run_id, why, now)
-    session.execute(
-        update(RunRow).where(RunRow.run == run_id).values(state=outcome, why=why, ended_at=now.date),
-        execution_options={"synchronize_session": False},
-    )
-    session.expire_all()
+    session.execute(_END, {"of": run_id, "state": outcome, "why": why, "ended_at": now.date})
     return True
 
 
@@ -265,7 +266,7 @@ def find_run(session: Session, run_id: str) -> str:
         raise RunError(f"{len(chosen)} runs are named {run_id!r}.", hint=f"Use one of the ids {ids}.")
     if not chosen:
         raise RunError(f"There is no run {run_id!r:.80}.", hint="`edgefl run list` names all runs.")
-    return chosen[0]
+    return str(chosen[0])
 
 
 def get_run(session: Session, run_id: str) -> RunRow:

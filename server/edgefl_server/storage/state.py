@@ -145,7 +145,7 @@ class ServerState:
             try:
                 self.database.checkpoint()
                 with self.database.read() as session:
-                    row = session.get_one(FolderRow, 1)
+                    row = session.row(FolderRow, row=1)
                     mark = Mark(row.folder, row.generation)
                 if mark != self._mark:
                     write_mark(self.folder, mark)

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
@@ -17,6 +16,7 @@ from edgefl_server.aggregation import AssignmentState, finalise
 from edgefl_server.storage.identities import doubled_devices
 from edgefl_server.storage.orphans import count_unrecorded
 from edgefl_server.storage.runs import find_run, get_run, metrics_of, readable_runs
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
 from edgefl_server.storage.tables import (
     AssignmentRow,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Row, Text, and_, bindparam, cast, func, select, union_all
+from sqlalchemy import Text, and_, bindparam, cast, func, select, union_all
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from edgefl.capabilities import lacks
 from edgefl.errors import RunError
@@ -18,7 +16,6 @@ from edgefl_server.aggregation import (
     Blob,
     Change,
     Concerned,
-    ModelLimits,
     TaskSource,
     named_vectors,
     task_for,
@@ -31,12 +28,15 @@ from edgefl_server.storage.cohorts import (
     concerned_by_a_call_for_work,
     demand_of,
     gathering_of,
+    limits_of,
     places,
     slots_of,
     with_standing,
 )
 from edgefl_server.storage.found_tasks import find_task, has_open_task, reading
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.statements import Row, Statement
 from edgefl_server.storage.tables import DeviceRow, Disposition, RunState, assignments, outcomes, runs, versions
 
 __all__ = [
@@ -52,7 +52,7 @@ __all__ = [
 
 _HAND_OUT, _TO_ALL, _READ = "hand out tasks", "hand out tasks to every device", "read the round"
 _SLOTS = cast(versions.c.slots, Text).label("slots_text")
-_ACTIVE = (
+_ACTIVE = Statement(
     with_standing(
         select(
             *STANDING,
@@ -63,17 +63,22 @@ _ACTIVE = (
             versions.c.number,
             versions.c.weights_hash,
             _SLOTS,
+            cast(runs.c.limits, Text).label("limits_text"),
         ).select_from(runs)
     )
     .outerjoin(versions, and_(versions.c.run == runs.c.run, versions.c.number == runs.c.version))
     .where(runs.c.population == bindparam("population"), runs.c.state == RunState.ACTIVE)
     .order_by(runs.c.created_clock, runs.c.run)
 )
-_LIMITS = select(runs.c.limits).where(runs.c.run == bindparam("run"))
-_VERSION = select(versions.c.number, versions.c.weights_hash, _SLOTS).where(
-    versions.c.run == bindparam("run"), versions.c.number == bindparam("number")
+_ACTIVE_RUNS = Statement(
+    select(runs.c.run).where(runs.c.population == bindparam("population"), runs.c.state == RunState.ACTIVE)
 )
-_FETCHABLE = (
+_VERSION = Statement(
+    select(versions.c.number, versions.c.weights_hash, _SLOTS).where(
+        versions.c.run == bindparam("run"), versions.c.number == bindparam("number")
+    )
+)
+_FETCHABLE = Statement(
     select(
         runs.c.run,
         runs.c.model_hash,
@@ -89,9 +94,11 @@ _FETCHABLE = (
 )
 _OF_DEVICE = and_(assignments.c.device == bindparam("device"), assignments.c.run == bindparam("run"))
 _OUT_OF_TIME = and_(_OF_DEVICE, assignments.c.state == AssignmentState.OUT_OF_TIME.value)
-_ABOUT_DEVICE = select(
-    select(func.count()).where(_OUT_OF_TIME).scalar_subquery().label("times"),
-    select(func.max(assignments.c.ended_clock)).where(_OUT_OF_TIME).scalar_subquery().label("latest"),
+_ABOUT_DEVICE = Statement(
+    select(
+        select(func.count()).where(_OUT_OF_TIME).scalar_subquery().label("times"),
+        select(func.max(assignments.c.ended_clock)).where(_OUT_OF_TIME).scalar_subquery().label("latest"),
+    )
 )
 """Says how often a task of the device was out of time in a run, and when last."""
 _ACCEPTED = (
@@ -99,12 +106,14 @@ _ACCEPTED = (
     .where(outcomes.c.device == bindparam("device"), outcomes.c.run == bindparam("run"))
     .order_by(outcomes.c.accepted.desc())
 )
-_COUNTING = union_all(
-    select(_ACCEPTED.where(outcomes.c.disposition == Disposition.ACCEPTED).subquery()),
-    select(_ACCEPTED.where(outcomes.c.disposition == Disposition.FOLDED).limit(1).subquery()),
+_COUNTING = Statement(
+    union_all(
+        select(_ACCEPTED.where(outcomes.c.disposition == Disposition.ACCEPTED).subquery()),
+        select(_ACCEPTED.where(outcomes.c.disposition == Disposition.FOLDED).limit(1).subquery()),
+    )
 )
 """Finds the tasks of a device in a run that come to count, as far as is known now, and the latest of those that do."""
-_CONTINUES = select(assignments.c.continues).where(assignments.c.task_id == bindparam("task_id"))
+_CONTINUES = Statement(select(assignments.c.continues).where(assignments.c.task_id == bindparam("task_id")))
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
         for offer in _offers(state, session, device, now.clock):
             try:
                 task = _task(state, session, offer, now.clock)
-                why = _lacks(session, device, offer.of.run, task)
+                why = _lacks(session, device, limits_of(offer.run.limits_text).target, task)
             except DatabaseError:
                 raise
             except Exception as error:
@@ -154,9 +163,8 @@ def look_for_task(state: ServerState, device: DeviceRow) -> Found:
         return Found(None, has_open_task(session, device.device))
 
 
-def _lacks(session: Session, device: DeviceRow, run: str, task: Task) -> str | None:
-    """Says what the device lacks to do the task; None: nothing."""
-    target = ModelLimits.from_json(session.execute(_LIMITS, {"run": run}).scalar_one()).target
+def _lacks(session: Session, device: DeviceRow, target: str, task: Task) -> str | None:
+    """Says what the device lacks to do the task with a model file for a target; None: nothing."""
     why = lacks(device.capabilities, task, target)
     if why is None:
         return None
@@ -177,13 +185,7 @@ def ended_runs(state: ServerState, population: str, remembered: Collection[str])
     if not remembered:
         return []
     with state.database.read() as session:
-        active = set(
-            session.scalars(
-                select(runs.c.run).where(
-                    runs.c.population == population, runs.c.state == RunState.ACTIVE, runs.c.run.in_(remembered)
-                )
-            )
-        )
+        active = {run for (run,) in session.execute(_ACTIVE_RUNS, {"population": population})}
     return [run for run in remembered if run not in active]
 
 
@@ -251,7 +253,7 @@ def may_fetch(state: ServerState, device: str, digest: str) -> bool:
 class _Offer:
     """Work for a device: the run with its newest version, what handing it out changes, and the device's past in it."""
 
-    run: Row[Any]
+    run: Row
     of: Gathering
     change: Change
     continues: str
@@ -260,7 +262,7 @@ class _Offer:
 
 def _offers(state: ServerState, session: Session, device: DeviceRow, now: float) -> Iterator[_Offer]:
     """The runs that have work for the device; an open task of any run comes first."""
-    able: list[tuple[Row[Any], Gathering, Concerned]] = []
+    able: list[tuple[Row, Gathering, Concerned]] = []
     for row in session.execute(_ACTIVE, {"population": device.population}).all():
         try:
             of = gathering_of(row)
@@ -278,7 +280,7 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
         if renewed is not None:
             open_task = task_id_of(of.run, of.cohort, renewed.changed[0])
             # As when it was handed out, whatever was accepted or discarded since: the same task, the same outcome.
-            continues = session.execute(_CONTINUES, {"task_id": open_task}).scalar_one()
+            continues = session.scalar(_CONTINUES, {"task_id": open_task})
             counting = _counting(session, device, of.run)
             yield _Offer(row, of, renewed, continues, tuple(each for each in counting if each != continues))
     for row, of, concerned in able:
@@ -307,7 +309,7 @@ def _counting(session: Session, device: DeviceRow, run: str) -> list[str]:
 def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Task:
     run, of, change = offer.run, offer.of, offer.change
     assignment = change.assigned or change.changed[0]
-    version: Row[Any] = run
+    version: Row = run
     if assignment.version != run.number:  # it began before there was the newest version
         version = session.execute(_VERSION, {"run": of.run, "number": assignment.version}).one()
     settings, demand = of.settings, demand_of(of.settings_text)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, select
-from sqlalchemy.orm import Session
 
 from edgefl.errors import EdgeflError, StorageError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import AssignmentState, FoldState
 from edgefl_server.storage.orphans import find_unrecorded, put_aside, sweep_orphans
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import SECONDS_PER_DAY, ServerState
 from edgefl_server.storage.tables import AssignmentRow, Disposition, FoldRow, OutcomeRow, RunRow, RunState
 from edgefl_server.storage.troubles import STORE
@@ -192,7 +192,7 @@ def _latest_folded(session: Session, run_id: str) -> set[str]:
 
 
 def _latest(session: Session, run_id: str) -> set[str]:
-    """Of every device, its latest task of the cohort that is asked now."""
+    """Finds every device's latest task of the cohort that is asked now."""
     asked = select(RunRow.cohort).where(RunRow.run == run_id).scalar_subquery()
     of_cohort = and_(AssignmentRow.run == run_id, AssignmentRow.cohort == asked)
     latest = (

@@ -123,7 +123,7 @@ WIDE = """
 """
 
 
-def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch, capsys):
+def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch):
     (folder / "wide.py").write_text(textwrap.dedent(WIDE))
     options = "--lora-rank 2 --lora-target head --trainable head/bias --quantize-frozen int8 --algorithm fedprox"
     arguments = ["convert", "wide:model", "-o", "wide.tflite", "--batch-size", "4", *options.split()]
@@ -138,9 +138,10 @@ def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch,
         "ai-edge-litert",
         "tflite-runtime",
     }
-    done = here(folder, monkeypatch, capsys, "inspect", "wide.tflite", "--no-measure", "--format", "json")
+    done = edgefl(folder, "inspect", "wide.tflite", "--no-measure", "--format", "json")
     names = [each["name"] for each in json.loads(done.stdout)["parameters"]]
     assert sorted(names) == ["head/bias", "head/lora_kernel_a", "head/lora_kernel_b"]
+    monkeypatch.chdir(folder)
     again = edgefl_converters.convert(
         "wide:model",
         "again.tflite",
@@ -223,7 +224,7 @@ def test_the_code_of_a_module_is_run_only_if_asked_and_said_so(folder, own, monk
     assert done.stderr.splitlines()[0] == "running the code of module own_layers"
 
     made = ["--quantize", "int8", "--calibration", "own_layers:rows"]
-    done = here(folder, monkeypatch, capsys, "export", "own.tflite", "-o", "small.tflite", *known, *made)
+    done = edgefl(folder, "export", "own.tflite", "-o", "small.tflite", *known, *made)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == ["running the code of module own_layers"] * 2
     lines = done.stdout.splitlines()

@@ -123,7 +123,7 @@ def test_a_pass_stands_right_behind_what_it_follows_the_latest_first():
 def test_an_unknown_name_is_answered_with_the_nearest_before_the_work_starts():
     with pytest.raises(InvalidSettingError, match="Unknown pass 'schedulling'") as caught:
         build(mlp(), batch_size=4, options=Options(without_passes="schedulling"))
-    assert caught.value.hint == "Do you mean scheduling?"
+    assert caught.value.hint == "Did you mean scheduling?"
 
 
 def test_a_pass_without_which_there_is_no_file_cannot_be_left_out():
@@ -145,7 +145,7 @@ def test_a_pass_that_follows_none_is_named_with_the_nearest():
 
     with pytest.raises(InvalidSettingError, match="'mine' has no place: it is to follow 'schedulling'") as caught:
         order()
-    assert caught.value.hint == "Do you mean scheduling?"
+    assert caught.value.hint == "Did you mean scheduling?"
 
 
 def test_an_installed_pass_runs(install):
@@ -162,7 +162,7 @@ def test_an_installed_pass_runs(install):
         ("scheduling", "plugin_of_the_test:CLASHING", "'scheduling' is registered already"),
         ("bad", "plugin_of_the_test:GOOD", "it is no Pass of the name 'bad'"),
         ("bad", "plugin_of_the_test:hello", "it is no Pass of the name 'bad'"),
-        ("lost", "plugin_of_the_test:LOST", "it is to follow 'schedulling', which is none. Do you mean scheduling?"),
+        ("lost", "plugin_of_the_test:LOST", "it is to follow 'schedulling', which is none. Did you mean scheduling?"),
     ],
 )
 def test_an_installed_pass_that_cannot_be_used_is_named_and_leaves_the_others_working(

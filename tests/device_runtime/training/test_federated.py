@@ -106,16 +106,16 @@ def test_mu_without_a_reference_is_refused(model):
         fit(model, local_data(), mu=0.1)
 
 
-def test_a_plain_file_refuses_with_the_option_that_is_missing(plain_sgd_file, runtime):
+def test_a_plain_file_refuses_with_the_setting_that_is_missing(plain_sgd_file, runtime):
     model = TrainableModel(plain_sgd_file, runtime=runtime)
     data = local_data()
-    with pytest.raises(InvalidSettingError, match="--algorithm fedprox"):
+    with pytest.raises(InvalidSettingError, match="`algorithms='fedprox'`"):
         fit(model, data, mu=0.1)
-    with pytest.raises(InvalidSettingError, match="--algorithm fedprox"):
+    with pytest.raises(InvalidSettingError, match="`algorithms='fedprox'`"):
         model.set_reference()
-    with pytest.raises(InvalidSettingError, match="--algorithm scaffold or edgefl convert --algorithm feddyn"):
+    with pytest.raises(InvalidSettingError, match="`algorithms='scaffold'` or `algorithms='feddyn'`"):
         model.set_correction(None)
-    with pytest.raises(InvalidSettingError, match="--algorithm fedsgd"):
+    with pytest.raises(InvalidSettingError, match="`algorithms='fedsgd'`"):
         model.gradient(data.x, data.y)
     fit(model, data, mu=0)  # is what the file does anyway
 

@@ -17,7 +17,7 @@ from .conftest import ADMIN, Api, code
 def spoil(api: Api, run: str, settings: str) -> str:
     """Overwrites a run's settings; returns what they were."""
     with api.fleet.state.database.write() as session:
-        connection = session.connection()
+        connection = session.objects.connection()
         (before,) = connection.exec_driver_sql("SELECT settings FROM runs WHERE run = ?", (run,)).one()
         connection.exec_driver_sql("UPDATE runs SET settings = ? WHERE run = ?", (settings, run))
     return str(before)
@@ -132,7 +132,7 @@ def test_damage_of_a_run_is_not_told_a_device_as_if_its_task_were_gone(api: Api,
     task, accepted = api.task(device), api.task(done)
     assert api.put(done, accepted).status_code == 202
     with api.fleet.state.database.write() as session:
-        session.connection().exec_driver_sql(damage)
+        session.objects.connection().exec_driver_sql(damage)
     assert lease(api, device, task.task_id).status_code == 500
     assert api.put(device, task).status_code == 500
     # What was accepted before stays so, whatever else is damaged.
@@ -147,7 +147,7 @@ def test_damage_of_a_task_concerns_no_other_device(api: Api) -> None:
     api.create_run(target=3)
     task, others = api.task(device), api.task(other)
     with api.fleet.state.database.write() as session:
-        session.connection().exec_driver_sql(
+        session.objects.connection().exec_driver_sql(
             "UPDATE assignments SET state = 'half' WHERE task_id = ?", (others.task_id,)
         )
     assert lease(api, device, task.task_id).status_code == 200

@@ -26,9 +26,7 @@ def buffered(fleet, monkeypatch):
 
 def rows(fleet, of, run):
     with fleet.state.database.read() as session:
-        found = session.scalars(select(of).where(of.run == run)).all()
-        session.expunge_all()
-    return found
+        return session.scalars(select(of).where(of.run == run)).all()
 
 
 @pytest.mark.parametrize("schedule", ["buffered", "synchronous"])

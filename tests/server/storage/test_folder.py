@@ -424,9 +424,9 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
 def test_a_database_that_may_not_be_written_is_one_true_line(tmp_path: Path) -> None:
     database = Database(tmp_path / "db.sqlite")
     with database.read() as session:
-        session.connection().exec_driver_sql("PRAGMA query_only = ON")
+        session.objects.connection().exec_driver_sql("PRAGMA query_only = ON")
     with pytest.raises(StorageError, match="readonly") as refused, database.write() as session:
-        session.connection().exec_driver_sql("CREATE TABLE x (y)")
+        session.objects.connection().exec_driver_sql("CREATE TABLE x (y)")
     assert "read-only" in str(refused.value)
     assert not refused.value.full
     database.close()

@@ -64,7 +64,7 @@ def test_a_batch_that_every_device_would_decline_is_refused_with_the_way_out(fle
     settings = replace(SETTINGS, batch_size=size)
     with pytest.raises(InvalidSettingError, match="batch_size expects the model's 8") as refused:
         create_run(fleet.state, make_model_file(mixes_rows=True), "people", settings)
-    assert f"--batch-size {size}" in (refused.value.hint or "")
+    assert f"`batch_size={size}`" in (refused.value.hint or "")
     assert runs_summary(fleet.state) == []
     for model, allowed in ((make_model_file(mixes_rows=True), 8), (make_model_file(), size)):
         create_run(fleet.state, model, "people", replace(SETTINGS, batch_size=allowed))
@@ -155,10 +155,10 @@ def test_runs_are_listed_oldest_first(fleet) -> None:
 @pytest.mark.parametrize(
     ("strategy", "mu", "hint"),
     [
-        ("fedprox", 0.1, "--algorithm fedprox"),
-        ("scaffold", None, "--algorithm scaffold"),
-        ("feddyn", 0.1, "--algorithm feddyn"),
-        ("fedsgd", None, "--algorithm fedsgd"),
+        ("fedprox", 0.1, "`algorithms='fedprox'`"),
+        ("scaffold", None, "`algorithms='scaffold'`"),
+        ("feddyn", 0.1, "`algorithms='feddyn'`"),
+        ("fedsgd", None, "`algorithms='fedsgd'`"),
     ],
 )
 def test_a_file_that_cannot_take_part_in_the_strategy_is_refused_with_the_way_out(fleet, strategy, mu, hint) -> None:

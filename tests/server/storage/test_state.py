@@ -79,7 +79,7 @@ def test_a_full_database_disk_is_a_storage_error_and_leaves_nothing(fleet) -> No
     with fleet.state.database.write() as session:
         session.execute(sqlalchemy.text("PRAGMA max_page_count = 1"))
     with pytest.raises(StorageError, match="full"), fleet.state.database.write() as session:
-        session.add_all(rows)
+        session.objects.add_all(rows)
     with fleet.state.database.read() as session:
         assert len(session.scalars(sqlalchemy.select(InvitationRow)).all()) == 1
 

@@ -31,7 +31,7 @@ from edgefl_server.storage.troubles import Troubles
 def spoil(fleet, run: str, settings: str) -> None:
     """Writes settings that this version cannot read."""
     with fleet.state.database.write() as session:
-        session.connection().exec_driver_sql("UPDATE runs SET settings = ? WHERE run = ?", (settings, run))
+        session.objects.connection().exec_driver_sql("UPDATE runs SET settings = ? WHERE run = ?", (settings, run))
 
 
 NO_JSON, NO_SETTINGS, IMPOSSIBLE = "{not json", "[]", json.dumps({"rounds": 3, "target": 1, "strategy": "magic"})

@@ -13,7 +13,7 @@ from edgefl_converters.flatbuffer.pass_context import PassContext
 __all__ = ["PASSES", "Pass", "ordered_passes", "register_pass"]
 
 _START = ""
-"""What the very first pass follows."""
+"""The name that the very first pass follows."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ __all__ = ["transpose_kernels"]
 _Operator = schema.BuiltinOperator
 
 _WIDER = 4
-"""How many times as many outputs as rows make it worth it: with fewer, turning the batch costs what packing the kernel
+"""So many times as many outputs as rows make it worth it: with fewer, turning the batch costs what packing the kernel
 did, and tflite-runtime 2.14, where nothing is gained, takes 1.1 times as long."""
 
 _TILE, _IDLE = 32, 8

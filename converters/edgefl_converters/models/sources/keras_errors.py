@@ -13,6 +13,8 @@ _LOOKUPS = {
     "class_and_config_for_serialized_keras_object": "class_name",  # of an .h5 file
 }
 """Functions of Keras that look a name up, and the argument or variable of each that holds it."""
+_WRAPPERS = ("from_config", "deserialize_keras_object")
+"""Functions of Keras that raise an error of their own of whatever a constructor raises."""
 
 
 def unknown_name(error: BaseException) -> str | None:
@@ -39,9 +41,13 @@ def class_in_the_making(error: BaseException) -> str | None:
 
 
 def cause(error: BaseException) -> BaseException:
-    """The error that all others only wrap."""
-    *_, last = _chain(error)
-    return last
+    """The error that Keras's own only wrap; what it was raised in place of, such as a KeyError, says less than it."""
+    found = error
+    for found in _chain(error):
+        frame = _raised_in(found)
+        if frame is None or not _is_keras(frame) or _name(frame) not in _WRAPPERS:
+            break
+    return found
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

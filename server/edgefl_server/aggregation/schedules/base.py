@@ -58,7 +58,7 @@ _ENDED = {
 
 
 def ending(status: OutcomeStatus, reason: Reason | int) -> tuple[AssignmentState, bool]:
-    """How an outcome ends its task, and whether only for now: the arguments of `Schedule.settle`."""
+    """Says how an outcome ends its task, and whether only for now: the arguments of `Schedule.settle`."""
     return _ENDED[status], status is OutcomeStatus.DECLINED and reason in _TEMPORARY
 
 

@@ -66,3 +66,23 @@ def test_the_layer_that_could_not_be_made_and_why_are_told(tmp_path):
     assert "-2" in str(cause(error))
     with pytest.raises(ModelError, match=r"Keras cannot load .*broken\.keras: Dense: .*-2"):
         load(path)
+
+
+@keras.saving.register_keras_serializable("tests")
+class OfAMode(layers.Layer):
+    def __init__(self, mode="plain", **settings):
+        super().__init__(**settings)
+        try:
+            self.mode = {"plain": 0}[mode]
+        except KeyError:
+            raise ValueError(f"There is no mode {mode}.")  # noqa: B904 - many do
+
+    def get_config(self):
+        return {**super().get_config(), "mode": "another"}
+
+
+def test_what_a_layer_says_of_itself_is_told_and_not_what_it_stumbled_over():
+    made = keras.saving.serialize_keras_object(OfAMode())
+    error = raised(lambda: keras.saving.deserialize_keras_object(made))
+    assert class_in_the_making(error) == "OfAMode"
+    assert str(cause(error)) == "There is no mode another."
