@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): TensorFlow, two TFLite runtimes, the server and the tools. This takes about two minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
-	@# Only seglearn's recordings are used; what its code needs (scikit-learn, SciPy) is not.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps seglearn
+	@# Only seglearn's recordings and scikit-learn's digits are used; what their code needs (SciPy, pandas) is not.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps seglearn scikit-learn
 	@rm -f $(VENV)/.made-from-* && touch $@
 	@echo "Done."
 

@@ -3,6 +3,7 @@
     result = edgefl.convert(model, "model.tflite")     # needs the extra [convert]
     model = edgefl.TrainableModel("model.tflite")      # needs the extra [device]
     device = edgefl.Device(...)                        # needs the extra [device]
+    history = edgefl.simulate("model.tflite", …)       # needs the extra [simulate]
 
 Importing this package imports neither a part nor numpy: each name is resolved when it is first used.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from edgefl_converters import FineTuning, convert, export, load_model, verify
     from edgefl_device_runtime.agent import Device
     from edgefl_device_runtime.training import TrainableModel
+    from edgefl_simulation import simulate
 
 __all__ = [
     "Device",
@@ -32,6 +34,7 @@ __all__ = [
     "convert",
     "export",
     "load_model",
+    "simulate",
     "verify",
 ]
 

@@ -48,6 +48,9 @@ VERBS = {
     "device": Verb(Part("edgefl_device_runtime.agent.cli", "device"), "device", "Take part with this device."),
     "server": Verb(Part("edgefl_server.cli", "server"), "server", "Hand out work and merge what comes back."),
     "run": Verb(Part("edgefl_server.cli", "server"), "run", "Create, watch and stop training runs."),
+    "simulate": Verb(
+        Part("edgefl_simulation.cli", "simulate"), "simulate", "Train with a fleet of emulated devices on this machine."
+    ),
 }
 
 MEASURING = Part("edgefl_device_runtime.measuring", "device")
@@ -61,6 +64,7 @@ FACADE = {
     "load_model": Part("edgefl_converters", "convert"),
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device"),
+    "simulate": Part("edgefl_simulation", "simulate"),
     "Parameter": Part("edgefl.layout", ""),
     "ParameterLayout": Part("edgefl.layout", ""),
     "ModelManifest": Part("edgefl.manifest", ""),

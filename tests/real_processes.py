@@ -21,7 +21,7 @@ import numpy as np
 
 from edgefl_server.operator_client import OperatorClient
 
-__all__ = ["Fleet", "Process", "free_port", "write_identity"]
+__all__ = ["Fleet", "Process", "device_id", "free_port", "write_identity"]
 
 EDGEFL = [sys.executable, "-m", "edgefl.cli.main"]
 PATIENCE = 60.0
@@ -34,9 +34,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def device_id(index: int) -> str:
+    """The id that `write_identity` gives a device."""
+    return hashlib.sha256(f"device {index}".encode()).hexdigest()[:32]
+
+
 def write_identity(state: Path, index: int) -> str:
     """Gives a device the same id and secret in every run, since order and seeds follow from the id."""
-    device = hashlib.sha256(f"device {index}".encode()).hexdigest()[:32]
+    device = device_id(index)
     secret = hashlib.sha256(f"secret {index}".encode()).hexdigest()
     state.mkdir(parents=True, exist_ok=True)
     (state / "identity.json").write_text(json.dumps({"device_id": device, "secret": secret}))

@@ -7,18 +7,13 @@ physiotherapy exercise recognition: machine learning the inertial signals from a
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import DataError
+from edgefl_simulation.data.smartwatch import CHANNELS, WINDOW, Recording, load_recordings, recordings_file
 
 __all__ = [
     "CHANNELS",
@@ -33,8 +28,6 @@ __all__ = [
     "split",
 ]
 
-SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
-
 EXERCISES = (
     "pendulum",
     "abduction",
@@ -44,48 +37,11 @@ EXERCISES = (
     "trapezius extension",
     "upright row",
 )
-CHANNELS = 6
-RATE = 50
-"""Samples per second."""
-WINDOW = 2 * RATE
-"""Samples of one example: two seconds, about one repetition of an exercise."""
-STRIDE = WINDOW // 2
-"""Samples from one window's start to the next one's."""
-
-SENSOR_RANGE = np.array([8, 8, 8] + [np.deg2rad(2000)] * 3, np.float32)
-"""The common measuring range of such sensors: 8 g and 2000 degrees a second. Knowing it takes a data sheet, no data."""
-GAIN = 8
-"""Everyday motion uses a small part of the range; this brings it to numbers of about 1."""
-
 UNSEEN_PEOPLE = (9, 10)
 """They take no part at all."""
 
 Examples = tuple[NDArray[np.float32], NDArray[np.int32]]
 """Windows of shape ``[rows, WINDOW, CHANNELS]`` and their exercises, shape ``[rows]``."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One person doing one exercise with one shoulder.
-
-    Attributes:
-        person: 1 to 10.
-        shoulder: ``left`` or ``right``.
-        exercise: index into `EXERCISES`.
-        samples: acceleration in g and angular velocity in rad/s, shape ``[time, CHANNELS]``.
-    """
-
-    person: int
-    shoulder: str
-    exercise: int
-    samples: NDArray[np.float64]
-
-    def windows(self) -> NDArray[np.float32]:
-        """Cuts the recording into overlapping windows and scales them by the sensors' ranges."""
-        starts = range(0, len(self.samples) - WINDOW + 1, STRIDE)
-        cut = np.stack([self.samples[start : start + WINDOW] for start in starts])
-        scaled: NDArray[np.float32] = (cut * (GAIN / SENSOR_RANGE)).astype(np.float32)
-        return scaled
 
 
 @dataclass(frozen=True)
@@ -116,47 +72,6 @@ class Split:
 
     people: tuple[Person, ...]
     unseen: tuple[Examples, ...]
-
-
-def recordings_file() -> Path:
-    """Where the installed package seglearn keeps the recordings; the package itself is not imported.
-
-    Raises:
-        DataError: it is not installed.
-    """
-    package = importlib.util.find_spec("seglearn")
-    if package is None or not package.submodule_search_locations:
-        raise DataError(
-            "The smartwatch recordings are part of the package seglearn, which is not installed.",
-            hint="Install it without its dependencies: pip install --no-deps seglearn==1.2.5",
-        )
-    return Path(package.submodule_search_locations[0]) / "data" / "watch_dataset.npy"
-
-
-def load_recordings(path: Path) -> list[Recording]:
-    """Reads the 140 recordings.
-
-    Raises:
-        DataError: the file is missing or is not the one that is expected.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"Cannot read the recordings {path}: {error.strerror or error}.") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256:
-        raise DataError(
-            f"{path} is not the expected file: its SHA-256 is {digest}, expected {SHA256}.",
-            hint="Install seglearn 1.2.5 again.",
-        )
-    # The file is a pickle, and unpickling runs what it says. These very bytes are known: hence the hash above.
-    document: dict[str, Any] = np.load(io.BytesIO(content), allow_pickle=True).item()
-    return [
-        Recording(int(person), "right" if side == 1 else "left", int(exercise), np.asarray(samples))
-        for person, side, exercise, samples in zip(
-            document["subject"], document["side"], document["y"], document["X"], strict=True
-        )
-    ]
 
 
 def split(recordings: Sequence[Recording]) -> Split:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -16,11 +18,12 @@ __all__ = ["with_settings"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def with_settings(command: Command) -> Command:
+def with_settings(command: Command, called: Mapping[str, str] = MappingProxyType({})) -> Command:
     """A decorator that gives a command an option for each setting of a run, also of strategies from elsewhere.
 
     Args:
         command: takes them as ``**settings``, in the place of which the options stand; typer reads the signature.
+        called: other names for some of them, by their own.
     """
     signature = inspect.signature(command, eval_str=True)
     parameters: list[inspect.Parameter] = []
@@ -28,7 +31,7 @@ def with_settings(command: Command) -> Command:
         if each.kind is not inspect.Parameter.VAR_KEYWORD:
             parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     place = next(index for index, each in enumerate(parameters) if each.default is not inspect.Parameter.empty)
-    parameters[place:place] = map(_option, run_settings())
+    parameters[place:place] = (_option(replace(each, name=called.get(each.name, each.name))) for each in run_settings())
     vars(command)["__signature__"] = signature.replace(parameters=parameters)
     return command
 

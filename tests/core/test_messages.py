@@ -261,7 +261,7 @@ def test_no_part_and_no_predecessor_of_a_task_can_become_a_path(trick: str) -> N
         replace(TASK, codecs=(SectionCodec("delta", trick),)),
         *(
             replace(TASK, payloads=(replace(TASK.payloads[0], **{name: trick}),))
-            for name in ("name", "codec", "digest")
+            for name in ("name", "codec", "announced")
         ),
         # Empty: nothing was folded yet, and no session.
         *([replace(TASK, continues=trick), replace(TASK, session=trick)] if trick else []),
@@ -278,7 +278,7 @@ def test_no_word_of_an_outcome_can_become_a_path_or_a_line_of_a_log(trick: str) 
         replace(OUTCOME, task_id=trick),
         replace(OUTCOME, base_weights_hash=trick),
         replace(OUTCOME, layout_hash=trick),
-        *(replace(OUTCOME, sections=(replace(section, **{name: trick}),)) for name in ("name", "codec", "digest")),
+        *(replace(OUTCOME, sections=(replace(section, **{name: trick}),)) for name in ("name", "codec", "announced")),
     ):
         with pytest.raises(MessageError, match="Expected"):
             Outcome.decode(changed.encode())
@@ -386,10 +386,17 @@ def test_payloads_are_views_into_the_message() -> None:
     assert payload.obj is message
 
 
-def test_a_section_whose_payload_was_changed_is_refused() -> None:
-    section = Section.of("delta", np.ones(3, np.float32), "float32")
+def test_a_section_whose_payload_was_changed_on_the_way_is_refused() -> None:
+    section = Outcome.decode(OUTCOME.encode()).sections[0]
+    assert section.announced == section.digest
     with pytest.raises(HashMismatchError, match="digest"):
-        replace(section, payload=bytes(12)).vector()
+        replace(section, payload=bytes(len(section.payload))).vector()
+
+
+def test_a_section_that_was_made_here_is_hashed_only_for_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefl.wire.sections.sha256", lambda payload: pytest.fail("it was hashed"))
+    section = Section.of("delta", np.ones(3, np.float32), "float32")
+    assert section.vector().sum() == 3
 
 
 def test_a_section_of_an_unknown_codec_is_refused() -> None:

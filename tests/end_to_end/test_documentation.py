@@ -70,7 +70,7 @@ def _tests_in(line: str) -> list[str]:
 
 PARTS = ("converters", "device_runtime", "server", "simulation")
 FOLDERS = {"edgefl": ROOT / "edgefl"} | {f"edgefl_{part}": ROOT / part / f"edgefl_{part}" for part in PARTS}
-GROUPS = {"edgefl.strategies", "edgefl.codecs", "edgefl.schedules", "edgefl.passes"}
+GROUPS = {"edgefl.strategies", "edgefl.codecs", "edgefl.schedules", "edgefl.passes", "edgefl.partitioners"}
 
 
 def test_every_module_that_a_page_names_exists_and_has_what_is_named_in_it() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgefl.errors import DataError
+from edgefl_simulation.data import smartwatch
 from examples.smartwatch import recordings
 from examples.smartwatch.recordings import Recording, Split, load_recordings, pooled, recordings_file, split
 
@@ -71,7 +72,7 @@ def test_windows_are_two_seconds_long_and_start_every_second() -> None:
     samples = np.arange(1000 * 6, dtype=np.float64).reshape(1000, 6) / 6000
     windows = Recording(1, "left", 0, samples).windows()
     assert windows.shape == (19, 100, 6)
-    scale = recordings.GAIN / recordings.SENSOR_RANGE
+    scale = smartwatch.GAIN / smartwatch.SENSOR_RANGE
     np.testing.assert_allclose(windows[3], samples[150:250] * scale, rtol=1e-6)
 
 
@@ -102,7 +103,7 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(smartwatch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install --no-deps seglearn"):
         recordings_file()
 

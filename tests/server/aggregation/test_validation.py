@@ -66,7 +66,7 @@ def test_a_model_without_statistics_needs_only_a_delta() -> None:
         ({"sections": (replace(GOOD.sections[0], codec="zip"), GOOD.sections[1])}, "unknown_codec"),
         ({"sections": (Section.of_integers("delta", np.zeros(4, np.uint64), 9), GOOD.sections[1])}, "malformed"),
         ({"sections": (Section.of_bytes("delta", bytes(16)), GOOD.sections[1])}, "malformed"),
-        ({"sections": (replace(GOOD.sections[0], digest="0" * 64), GOOD.sections[1])}, "wrong_digest"),
+        ({"sections": (replace(GOOD.sections[0], announced="0" * 64), GOOD.sections[1])}, "wrong_digest"),
         ({"sections": (replace(GOOD.sections[0], length=5), GOOD.sections[1])}, "wrong_length"),
         ({"sections": (GOOD.sections[0], Section.of("statistics", DELTA, "float32"))}, "wrong_length"),
         ({"metrics": (MetricState("loss_sum", (float("nan"),)),)}, "not_finite"),
@@ -195,7 +195,7 @@ def test_the_sections_that_a_strategy_asks_for_become_part_of_the_update() -> No
         (Section.of("control", DELTA[:3], "float32"), "wrong_length"),
         (Section.of("control", np.full(4, np.nan, np.float32), "float32"), "not_finite"),
         (Section.of("control", np.full(4, 1e3, np.float32), "float32"), "norm_exceeded"),
-        (replace(CONTROL, digest="0" * 64), "wrong_digest"),
+        (replace(CONTROL, announced="0" * 64), "wrong_digest"),
         (Section.of("gradient", DELTA, "float32"), "malformed"),
     ],
 )

@@ -1,0 +1,1 @@
+"""What emulates the same fleet beside edgefl, each as a process of its own."""

@@ -1,0 +1,1 @@
+"""A small network for handwritten digits, to be trained by an emulated fleet."""

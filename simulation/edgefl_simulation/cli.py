@@ -1,0 +1,121 @@
+"""``edgefl simulate``: a fleet on this machine, in one line."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefl.cli.output import Format, FormatOption, emit
+from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation import SettingError
+from edgefl_server.option_names import option_of
+from edgefl_server.setting_options import with_settings
+from edgefl_simulation.data import NAMED, OWNER
+from edgefl_simulation.history import History
+from edgefl_simulation.pace import Steady
+from edgefl_simulation.partitioning import PARTITIONERS
+from edgefl_simulation.preparing import Division
+from edgefl_simulation.simulating import DEFAULT_SEED, Simulation, run_simulation
+from edgefl_simulation.watching import Silent, Terminal
+
+__all__ = ["simulate"]
+
+_COHORT = {"target": "cohort"}
+"""What a server calls a target is the number of devices of a cohort here: it waits for all that it wants."""
+
+
+def simulate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A .tflite; or a .keras file or module:function to convert.")
+    ],
+    data: Annotated[str, typer.Option(help=f"{', '.join(NAMED)}; or an .npz, a folder of .npy files, a .csv.")],
+    devices: Annotated[
+        int, typer.Option(help="How many there are.", min=0, show_default="as many as the partition says")
+    ] = 0,
+    partition: Annotated[
+        str, typer.Option(help=f"Who holds what: {', '.join(PARTITIONERS.names())}; as in dirichlet:0.5.")
+    ] = "iid",
+    held_out: Annotated[
+        float, typer.Option(help="Share of rows for tests, where the data set has none.", min=0, max=1)
+    ] = 0.1,
+    local_test: Annotated[
+        float, typer.Option(help="Share of its rows that each device keeps for tests.", min=0, max=1)
+    ] = 0.0,
+    owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
+    label: Annotated[
+        str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for settings, rounds and weights.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the folder is.")] = False,
+    until: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC=VALUE", help="End once it is reached; may be repeated.")
+    ] = None,
+    evaluate_every: Annotated[int, typer.Option(help="Rounds between evaluations; 0: never.", min=0)] = 1,
+    evaluate_devices: Annotated[
+        int | None, typer.Option(help="Devices that are asked each time.", min=0, show_default="the cohort")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that train; 1: this one.", min=0, show_default="one for each core")
+    ] = 0,
+    minimum_examples: Annotated[int, typer.Option(help="A device with fewer takes no part.", min=1)] = 2,
+    step_seconds: Annotated[float, typer.Option(help="Simulated seconds of a step.", min=0)] = Steady.step_seconds,
+    overhead_seconds: Annotated[
+        float, typer.Option(help="Simulated seconds of a task beside its steps.", min=0)
+    ] = Steady.overhead_seconds,
+    drop_out: Annotated[float, typer.Option(help="Share of tasks that are never heard of again.", min=0, max=1)] = 0.0,
+    runtime: Annotated[str, typer.Option(help="The interpreter.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
+    format: FormatOption = Format.text,
+    **settings: Any,
+) -> None:
+    """Train with a fleet of emulated devices on this machine, by the code that real devices and servers run."""
+    cohort = settings.pop("cohort")
+    given = {name: value for name, value in settings.items() if value is not None}
+    seed = given.get("seed") or DEFAULT_SEED
+    wanted = Simulation(
+        model,
+        data,
+        {**given, "target": cohort, "seed": seed},
+        Division(partition, devices, held_out, local_test, label, seed),
+        Steady(step_seconds, overhead_seconds, drop_out),
+        owner,
+        minimum_examples,
+        evaluate_every,
+        evaluate_devices,
+        dict(map(_bound, until or [])),
+        workers,
+        runtime,
+    )
+    watcher = Silent() if quiet else Terminal()
+    try:
+        history = run_simulation(wanted, out, resume=resume, watcher=watcher)
+    except SettingError as error:
+        raise error.naming(lambda name: option_of(_COHORT.get(name, name))) from error
+    result = history.summary() | {"folder": None if out is None else str(out)}
+    emit(result, format, lambda: _text(history))
+
+
+simulate = functools.partial(with_settings, called=_COHORT)(simulate)
+
+
+def _bound(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise InvalidSettingError(f"--until expects METRIC=VALUE, as in accuracy=0.9, got {text!r:.80}.") from None
+
+
+def _text(history: History) -> str:
+    values = ", ".join(f"{name} {value:.4f}" for name, value in history.final.items()) or "not evaluated"
+    rounds = f"{len(history.rounds)} round{'s' if len(history.rounds) != 1 else ''}"
+    lines = [f"{rounds}: {values}" + (f" ({history.stopped})" if history.stopped else "")]
+    if history.folder:
+        lines.append(
+            f"{history.folder}: rounds.jsonl, weights.npy, model.tflite; edgefl export {history.folder}/model.tflite "
+            f"--weights {history.folder}/weights.npy -o trained.keras"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,102 @@
+"""The tasks of a cohort and how they stand: what a server's database would have, in memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from edgefl_server.aggregation import Assignment, AssignmentState, Change, Concerned, Standing
+from edgefl_simulation.versions import Version
+
+__all__ = ["CohortTasks", "Flight"]
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A task that a device is at.
+
+    Attributes:
+        device: which.
+        task_id: the task's.
+        ticket: of the engine's job; None: the device is not heard of again.
+        version: that it started from.
+    """
+
+    device: str
+    task_id: str
+    ticket: int | None
+    version: Version
+
+
+class CohortTasks:
+    """The latest cohort.
+
+    Args:
+        accepted: updates of the run that were accepted before.
+
+    Attributes:
+        standing: of the cohort and the fold that it works for.
+        flights: what devices are at, by device.
+    """
+
+    def __init__(self, accepted: int) -> None:
+        self.standing = Standing(accepted=accepted)
+        self.flights: dict[str, Flight] = {}
+        self._tasks: dict[str, Assignment] = {}
+        self._first_lease = math.inf
+
+    def open(self, now: float, enrolled: int, version: int) -> None:
+        """Begins anew with another cohort, of whose fold nothing is known yet."""
+        self.standing = Standing(opened_at=now, enrolled=enrolled, version=version, accepted=self.standing.accepted)
+        self._tasks.clear()
+        self._first_lease = math.inf
+
+    def start_from(self, version: int) -> None:
+        """Says from which version tasks start from now on."""
+        self.standing = replace(self.standing, version=version)
+
+    def task_of(self, device: str) -> Assignment | None:
+        """A device's latest task in the cohort."""
+        return self._tasks.get(device)
+
+    def open_tasks(self) -> list[Assignment]:
+        """The tasks that devices are at."""
+        return [self._tasks[device] for device in self.flights]
+
+    def concerned(self, mine: Assignment | None, now: float) -> Concerned:
+        """What a question to the schedule may concern; see `Concerned`."""
+        overdue, late = self.past_their_lease(now)
+        return Concerned(mine, overdue, late[0] if late else None)
+
+    def past_their_lease(self, now: float) -> tuple[tuple[Assignment, ...], tuple[Assignment, ...]]:
+        """Open tasks whose lease is over: those that were leased to the end, and the others, longest ago first."""
+        if now < self._first_lease:
+            return (), ()
+        tasks = self.open_tasks()
+        self._first_lease = min((each.leased_until for each in tasks), default=math.inf)
+        overdue = tuple(each for each in tasks if each.leased_to_the_end and each.leased_until <= now)
+        late = [each for each in tasks if not each.leased_to_the_end and each.leased_until < now]
+        return overdue, tuple(sorted(late, key=lambda each: (each.leased_until, each.device)))
+
+    def apply(self, change: Change) -> tuple[list[Flight], list[str]]:
+        """Keeps what a decision changes.
+
+        Returns:
+            What devices were at that is over without an outcome, and who of them was out of time.
+        """
+        over, out_of_time = [], []
+        for each in (*change.changed, *((change.assigned,) if change.assigned else ())):
+            self._tasks[each.device] = each
+            if each.state is AssignmentState.OPEN:
+                self._first_lease = min(self._first_lease, each.leased_until)
+            elif each.device in self.flights:
+                over.append(self.flights.pop(each.device))
+            if each.state is AssignmentState.OUT_OF_TIME:
+                out_of_time.append(each.device)
+        if change.released:
+            for device, flight in self.flights.items():
+                self._tasks[device] = replace(self._tasks[device], state=AssignmentState.ABANDONED)
+                over.append(flight)
+            self.flights.clear()
+        self.standing = change.standing if change.following is None else change.following
+        return over, out_of_time

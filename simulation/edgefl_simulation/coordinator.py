@@ -1,0 +1,370 @@
+"""A run as a server has it, in memory and in simulated time: it asks the schedule and does what that says.
+
+What is decided here is what the server's storage decides, by the same functions: `Schedule`, `task_for`, `validate`,
+`fold`, `after_fold` and `after_failure`. Beside them it only keeps what a database would keep.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from edgefl.errors import RunError
+from edgefl.wire.messages import OutcomeStatus
+from edgefl_server.aggregation import (
+    Assignment,
+    AssignmentState,
+    Believed,
+    Change,
+    Cohort,
+    Contribution,
+    Folded,
+    FoldState,
+    ModelLimits,
+    Next,
+    Progress,
+    Standing,
+    StrategyState,
+    TaskSource,
+    Update,
+    after_failure,
+    after_fold,
+    ending,
+    fold,
+    in_order,
+    schedule_for,
+    strategy_for,
+    task_for,
+)
+from edgefl_simulation.agenda import Agenda
+from edgefl_simulation.cohorts import CohortTasks, Flight
+from edgefl_simulation.draws import drawn_order
+from edgefl_simulation.engines import Engine, Job, Worked
+from edgefl_simulation.plans import Checkpoint, Plan, Round
+from edgefl_simulation.versions import Versions
+
+__all__ = ["Coordinator"]
+
+_LONGEST_WAIT = 86_400.0
+"""Simulated seconds without an outcome, or three tasks' longest times, after which a run is taken to be stuck.
+
+A server would wait for ever; here nobody will ever repair a device.
+"""
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    """An update that will be folded.
+
+    Attributes:
+        update: with vectors in the engine's memory.
+        flight: whence it came.
+        number: its place among all that were accepted.
+    """
+
+    update: Update
+    flight: Flight
+    number: int
+
+    def contribution(self, newest: int, by_acceptance: bool) -> Contribution:
+        """To a fold that makes of the newest version the next one."""
+        update = self.update.begun(self.flight.version.number, newest=newest)
+        return Contribution(update.task_id, update.num_examples, lambda: update, self.number if by_acceptance else 0)
+
+
+class Coordinator:
+    """A run in simulated time.
+
+    Args:
+        plan: what is simulated.
+        engine: does the devices' work.
+        checkpoint: where the run goes on.
+    """
+
+    def __init__(self, plan: Plan, engine: Engine, checkpoint: Checkpoint) -> None:
+        self._plan, self._engine = plan, engine
+        self._settings = plan.settings
+        self._schedule, self._strategy = schedule_for(plan.settings), strategy_for(plan.settings)
+        self._demand = self._strategy.demand
+        limits = ModelLimits.of(plan.manifest)
+        self._believed = Believed(
+            plan.settings.max_examples, plan.settings.max_weight_ratio, limits, plan.manifest.metrics
+        )
+        # Without anything to remember, a list of all who ever took part would only grow.
+        self._remember = bool(plan.manifest.local_parameters) or self._demand.needs.corrected
+        self._agenda: Agenda[Flight] = Agenda(checkpoint.clock)
+        self._state = checkpoint.state
+        self._cohort, self._fold = checkpoint.cohort, checkpoint.fold
+        self._failed_in_a_row = checkpoint.failed_in_a_row
+        self._folded, self._late = dict(checkpoint.folded), dict(checkpoint.late)
+        self._versions = Versions(plan, engine, self._demand)
+        self._version = self._versions.publish(checkpoint.version, self._state)
+        self._tasks = CohortTasks(checkpoint.accepted)
+        self._look_at = math.inf
+        self._heard = 0.0
+        self._line: Iterator[int] = iter(())
+        self._accepted: list[_Accepted] = []
+        self._ended: dict[str, int] = {}
+        self._errors: dict[str, None] = {}
+        self._next = Next.COHORT
+
+    @property
+    def state(self) -> StrategyState:
+        """The strategy's, after the latest fold."""
+        return self._state
+
+    @property
+    def base(self) -> int:
+        """The number of the newest weights among the engine's published vectors."""
+        return self._version.base
+
+    @property
+    def source(self) -> TaskSource:
+        """What tasks that start from the newest weights have in common."""
+        return self._version.source
+
+    @property
+    def folded(self) -> dict[str, str]:
+        """Each device's latest task that is part of the weights, where it remembers something of it."""
+        return self._folded
+
+    def checkpoint(self) -> Checkpoint | None:
+        """How far the run has come; None while tasks are open from one fold to the next."""
+        if self._tasks.flights or self._accepted:
+            return None
+        return Checkpoint(
+            self._state,
+            self._version.number,
+            self._cohort,
+            self._fold,
+            self._agenda.now,
+            self._failed_in_a_row,
+            self._tasks.standing.accepted,
+            dict(self._folded),
+            dict(self._late),
+        )
+
+    def rounds(self) -> Iterator[Round]:
+        """Goes on to the end of the run; yields each fold once it is over.
+
+        Raises:
+            RunError: nothing happens any more, or the schedule contradicts itself.
+            EdgeflError: what the engine raises.
+        """
+        while self._next in (Next.COHORT, Next.GATHERING):
+            if self._next is Next.COHORT:
+                self._open_cohort()
+            yield self._gather()
+
+    def _open_cohort(self) -> None:
+        """Opens the next cohort, with a fold of its own."""
+        self._cohort += 1
+        self._fold += 1
+        self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number)
+        self._look_at = math.inf
+        self._heard = self._agenda.now
+        self._line = self._new_line()
+
+    def _new_line(self) -> Iterator[int]:
+        """Devices as they come to ask for work: in a random order, and in another one when all have asked."""
+        count, seed = len(self._plan.fleet), self._settings.seed
+        for turn in itertools.count():
+            yield from drawn_order(count, seed, "line", self._cohort, turn)
+
+    def _gather(self) -> Round:
+        """Hands out tasks and takes outcomes until a fold is over."""
+        wait = 1.0
+        while True:
+            if self._hand_out():
+                wait = 1.0
+            self._check_hope()
+            if not len(self._agenda) and self._look_at == math.inf:
+                # Devices that failed are asked again after a pause, which only the schedule knows.
+                self._look_at = self._agenda.now + wait
+                wait *= 2
+            arrived = self._agenda.next_before(self._look_at)
+            change = self._look() if arrived is None else self._arrive(arrived)
+            if change is None:
+                continue
+            number = self._fold
+            self._apply(change)
+            if change.standing.state is FoldState.FOLDING:
+                return self._merge(number, change.standing)
+            if change.standing.state is FoldState.FAILED:
+                return self._give_up(number, change.standing)
+
+    def _check_hope(self) -> None:
+        """Makes sure that something comes of the round.
+
+        Raises:
+            RunError: nothing has for so long that nothing will.
+        """
+        longest = max(_LONGEST_WAIT, 3 * self._settings.effective_task_seconds)
+        if self._agenda.now - self._heard > longest:
+            standing = self._tasks.standing
+            raise RunError(
+                f"Round {self._fold} has {standing.done} of {self._settings.target} outcomes, and no further one came "
+                f"for {longest:,.0f} simulated seconds.",
+                hint=f"Devices said: {' / '.join(self._errors)}" if self._errors else "Give it a deadline.",
+            )
+
+    def _hand_out(self) -> bool:
+        """Gives tasks to devices that wait, as many as there are places; whether there was one."""
+        now, any_assigned = self._agenda.now, False
+        for _ in range(len(self._plan.fleet)):
+            overdue, late = self._tasks.past_their_lease(now)
+            if self._schedule.places(self._tasks.standing, len(overdue), len(late)) <= 0:
+                break
+            device = next(self._line)
+            name = self._plan.fleet.names[device]
+            if name in self._tasks.flights or self._rests(name):
+                continue
+            concerned = self._tasks.concerned(self._tasks.task_of(name), now)
+            change = self._schedule.assign(self._tasks.standing, concerned, name, now)
+            if change is None or change.assigned is None:
+                continue
+            self._apply(change)
+            self._start(change.assigned, device)
+            any_assigned = True
+        return any_assigned
+
+    def _rests(self, name: str) -> bool:
+        """Whether a device that was out of time gets no task for now."""
+        times, latest = self._late.get(name, (0, 0.0))
+        return times > 0 and self._agenda.now < latest + self._schedule.rest_seconds(times)
+
+    def _start(self, assignment: Assignment, device: int) -> None:
+        """Lets a device begin its task, and notes when it will be heard of."""
+        now, name = self._agenda.now, assignment.device
+        source = replace(self._version.source, cohort=self._cohort, fold=self._fold)
+        left = self._schedule.seconds_left(self._tasks.standing, assignment, now)
+        task = task_for(source, self._settings, self._demand, assignment, left, self._folded.get(name, ""))
+        rows = self._plan.fleet.rows(device)
+        steps = task.epochs * math.ceil(len(rows) / (task.batch_size or self._plan.manifest.batch_size))
+        steps = min(steps, task.max_steps) if task.max_steps else steps
+        takes = self._plan.pace.seconds(self._settings.seed, task.task_id, device, steps)
+        ticket = None
+        if takes is not None:
+            ticket = self._engine.submit(Job(task, self._version.base, rows, self._plan.minimum_examples))
+        flight = self._tasks.flights[name] = Flight(name, task.task_id, ticket, self._version)
+        if takes is not None:
+            self._agenda.add(now + takes, flight)
+        self._version.users += 1
+        self._look_at = min(self._look_at, self._due(assignment))
+
+    def _due(self, assignment: Assignment) -> float:
+        """When a task's lease is over, or there is no time left for it: when the schedule is to look at it again."""
+        left = self._schedule.seconds_left(self._tasks.standing, assignment, self._agenda.now)
+        # A lease is over after its last moment.
+        return min(math.nextafter(assignment.leased_until, math.inf), self._agenda.now + left)
+
+    def _arrive(self, flight: Flight) -> Change | None:
+        """Takes what a device sends; None where nobody waits for it any more."""
+        if self._tasks.flights.get(flight.device) is not flight or flight.ticket is None:
+            return None
+        worked, now = self._engine.result(flight.ticket), self._agenda.now
+        state, temporary = ending(OutcomeStatus(worked.outcome.status), worked.outcome.reason)
+        self._note(worked, state)
+        concerned = self._tasks.concerned(self._tasks.task_of(flight.device), now)
+        change = self._schedule.settle(self._tasks.standing, concerned, state, now, temporary=temporary)
+        if worked.update is not None:
+            self._heard = now
+            del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
+            self._accepted.append(_Accepted(worked.update, flight, change.standing.accepted))
+        return change
+
+    def _look(self) -> Change | None:
+        """Renews the leases of those who are at work, and lets the schedule see what time it is."""
+        now = self._agenda.now
+        for name, flight in list(self._tasks.flights.items()):
+            mine = self._tasks.task_of(name)
+            if flight.ticket is not None and mine is not None and mine.leased_until <= now:
+                renewed = self._schedule.renew(self._tasks.standing, mine, now)
+                if renewed is not None:
+                    self._apply(renewed)
+        change = self._schedule.advance(self._tasks.standing, self._tasks.concerned(None, now), now)
+        # What is over already was looked at just now.
+        coming = (self._due(task) for task in self._tasks.open_tasks())
+        self._look_at = min((time for time in coming if time > now), default=math.inf)
+        return change
+
+    def _apply(self, change: Change) -> None:
+        """Keeps what a decision changes."""
+        over, out_of_time = self._tasks.apply(change)
+        for flight in over:
+            self._end(flight)
+        for name in out_of_time:
+            times, _ = self._late.get(name, (0, 0.0))
+            self._late[name] = times + 1, self._agenda.now
+        if change.following is not None:
+            self._fold += 1
+
+    def _end(self, flight: Flight) -> None:
+        """Forgets what a device was at, or what came of it."""
+        if flight.ticket is not None:
+            self._engine.release(flight.ticket)
+        self._versions.leave(flight.version)
+
+    def _merge(self, number: int, standing: Standing) -> Round:
+        """Folds what was accepted into a new version."""
+        before, accepted = self._version, self._accepted
+        contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
+        staleness = tuple(each.read().staleness for each in contributions)
+        folded = fold(self._strategy, self._state, contributions, self._believed, Cohort(standing.enrolled))
+        standing = self._schedule.folded(standing)
+        self._state = folded.state
+        self._discard()
+        if self._remember:
+            self._folded.update({each.flight.device: each.flight.task_id for each in accepted})
+        self._version = self._versions.publish(before.number + 1, self._state)
+        self._versions.leave(before)
+        self._tasks.start_from(self._version.number)
+        self._failed_in_a_row = 0
+        progress = after_fold(number, self._settings.rounds, gathering=self._fold != number)
+        return self._round(number, standing, folded, staleness, progress)
+
+    def _give_up(self, number: int, standing: Standing) -> Round:
+        """Goes on after a fold that failed; what was accepted for it is discarded."""
+        self._discard()
+        self._failed_in_a_row += 1
+        progress = after_failure(
+            number,
+            standing.why,
+            self._settings.rounds,
+            failed_in_a_row=self._failed_in_a_row,
+            any_done=self._version.number > 0,
+            gathering=self._fold != number,
+        )
+        return self._round(number, standing, None, (), progress)
+
+    def _discard(self) -> None:
+        """Gives back the memory of all that was accepted: it is part of the weights, or never will be."""
+        for each in self._accepted:
+            self._end(each.flight)
+        self._accepted = []
+
+    def _round(
+        self, number: int, standing: Standing, folded: Folded | None, staleness: tuple[int, ...], progress: Progress
+    ) -> Round:
+        self._next = progress.next
+        ended, errors = self._ended, tuple(self._errors)
+        self._ended, self._errors = {}, {}
+        return Round(
+            number,
+            self._version.number,
+            self._agenda.now,
+            folded,
+            ended,
+            staleness,
+            standing.why,
+            errors,
+            progress.next in (Next.DONE, Next.FAILED),
+            progress.why,
+        )
+
+    def _note(self, worked: Worked, state: AssignmentState) -> None:
+        self._ended[state.value] = self._ended.get(state.value, 0) + 1
+        if worked.error:
+            self._errors[worked.error] = None

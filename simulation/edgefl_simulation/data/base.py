@@ -1,0 +1,50 @@
+"""What a data set is to a simulation: arrays, and where it is known whose each row is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DataSet"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Rows by name, before they are given to devices.
+
+    Attributes:
+        arrays: ``[examples, …]`` each, as a device's local data: ``x`` and ``y``, or as the model calls them.
+        owners: whose each row is, ``[examples]``; None: nobody knows.
+        held_out: further rows that no device holds, for tests; without any, some are taken from the others.
+        reshapes: rows may be given another shape of as many numbers, to fit the model: pixels are pixels.
+    """
+
+    arrays: Arrays
+    owners: NDArray[Any] | None = None
+    held_out: Arrays = field(default_factory=dict)
+    reshapes: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of examples that devices can hold."""
+        return len(next(iter(self.arrays.values())))
+
+    def fitted(self, name: str, shape: tuple[int, ...]) -> DataSet:
+        """The same with the rows of an array in another shape, where they may be and have as many numbers."""
+        if not self.reshapes or name not in self.arrays:
+            return self
+        wanted = int(np.prod(shape, dtype=np.int64))
+
+        def fit(arrays: Arrays) -> dict[str, NDArray[Any]]:
+            found = dict(arrays)
+            if name in found and found[name][:1].size == wanted:
+                found[name] = found[name].reshape(-1, *shape)
+            return found
+
+        return DataSet(fit(self.arrays), self.owners, fit(self.held_out), True)

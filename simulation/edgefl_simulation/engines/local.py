@@ -1,0 +1,239 @@
+"""The engine that has worker processes beside this one: vectors pass in shared memory, rows lie in mapped files."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from dataclasses import dataclass, field, replace
+from multiprocessing import connection
+from typing import IO
+
+from edgefl.errors import RuntimeFailure
+from edgefl_simulation.engines.arena import Arena
+from edgefl_simulation.engines.base import Job, Setup, Vectors, Worked
+from edgefl_simulation.engines.messages import Begin, Failure, Order, Places, Reply, put, views
+
+__all__ = ["Local"]
+
+_PATIENCE = 10.0
+"""Seconds that a worker may take to end once nobody tells it anything any more; a job that it is at takes less."""
+_SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""There is a worker for each core: threads would only wait for each other."""
+
+
+class _Worker:
+    """A process, and what it was told to do.
+
+    Attributes:
+        connection: to it.
+        orders: tickets that it has not answered yet, in order.
+    """
+
+    def __init__(self, setup: Setup, arena: Arena) -> None:
+        ours, theirs = socket.socketpair()
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the worker
+        path = os.pathsep.join(filter(None, sys.path))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgefl_simulation.engines.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self._stderr,
+                stderr=self._stderr,
+                pass_fds=(theirs.fileno(), arena.descriptor),
+                env={**os.environ, **_SINGLE_THREADED, "PYTHONPATH": path},
+            )
+        self.connection = connection.Connection(ours.detach())
+        self.orders: deque[int] = deque()
+        self.connection.send(Begin(setup, arena.descriptor, arena.elements))
+
+    def wait_until_ready(self) -> None:
+        """Returns when it has loaded the model.
+
+        Raises:
+            RuntimeFailure: it died.
+            Exception: it could not load it.
+        """
+        try:
+            first = self.connection.recv()
+        except (EOFError, ConnectionError):
+            raise self.death() from None
+        if isinstance(first, Failure):
+            raise first.error
+
+    def death(self) -> RuntimeFailure:
+        """Says how it ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        last = f": {lines[-1]}" if lines else "."
+        return RuntimeFailure(
+            f"A worker process of the simulation ended with {self._process.returncode}{last}",
+            hint="-9 is often a lack of memory, of which fewer workers take less. What has a folder can be resumed.",
+        )
+
+    def close(self) -> None:
+        """Ends it."""
+        self.connection.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+
+@dataclass
+class _Ticket:
+    """A job on its way.
+
+    Attributes:
+        job: what is to be done.
+        slot: for the vectors that come of it; None: there is none yet.
+        answer: what came.
+        unwanted: nobody asks for it any more.
+    """
+
+    job: Job
+    slot: int | None = None
+    answer: Worked | Exception | None = None
+    unwanted: bool = False
+
+
+@dataclass
+class _Base:
+    slot: int
+    places: Places = field(default_factory=dict)
+
+
+class Local:
+    """Worker processes with one interpreter each, reused for every device.
+
+    Args:
+        setup: what all jobs have in common.
+        workers: how many processes.
+
+    Raises:
+        RuntimeFailure: a worker dies at once.
+        EdgeflError: the model or a table cannot be loaded.
+    """
+
+    def __init__(self, setup: Setup, workers: int) -> None:
+        expected = setup.expected
+        # The base weights with one further vector, or all sections of an outcome.
+        elements = 2 * expected.weight_size + expected.statistic_size
+        self._arena = Arena.create(elements)
+        self._numbers = itertools.count()
+        self._bases: dict[int, _Base] = {}
+        self._tickets: dict[int, _Ticket] = {}
+        self._queue: deque[int] = deque()
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(workers):
+                self._workers.append(_Worker(setup, self._arena))
+            for worker in self._workers:
+                worker.wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def publish(self, vectors: Vectors) -> int:
+        """See `Engine`."""
+        base = next(self._numbers)
+        slot = self._arena.take()
+        self._bases[base] = _Base(slot, put(vectors, self._arena.view(slot)))
+        return base
+
+    def retire(self, base: int) -> None:
+        """See `Engine`."""
+        self._arena.give_back(self._bases.pop(base).slot)
+
+    def submit(self, job: Job) -> int:
+        """See `Engine`."""
+        ticket = next(self._numbers)
+        self._tickets[ticket] = _Ticket(job)
+        self._queue.append(ticket)
+        self._tell_workers()
+        return ticket
+
+    def result(self, ticket: int) -> Worked:
+        """See `Engine`."""
+        wanted = self._tickets[ticket]
+        while wanted.answer is None:
+            self._collect()
+        if isinstance(wanted.answer, Exception):
+            self.release(ticket)
+            raise wanted.answer
+        return wanted.answer
+
+    def release(self, ticket: int) -> None:
+        """See `Engine`."""
+        known = self._tickets.get(ticket)
+        if known is None:
+            return
+        if known.slot is not None and known.answer is None:
+            known.unwanted = True  # a worker is at it; its answer gives the slot back
+            return
+        if known.slot is not None:
+            self._arena.give_back(known.slot)
+        else:
+            self._queue.remove(ticket)
+        del self._tickets[ticket]
+
+    def close(self) -> None:
+        """See `Engine`."""
+        for worker in self._workers:
+            worker.close()
+        self._workers.clear()
+        if self._arena.descriptor >= 0:
+            os.close(self._arena.descriptor)
+            self._arena.descriptor = -1
+
+    def _tell_workers(self) -> None:
+        """Hands jobs to whoever has none; a second one only while there are enough for all, so that none waits long."""
+        for most in (1, 2):
+            for worker in self._workers:
+                spare = most == 1 or len(self._queue) > len(self._workers)
+                if self._queue and spare and len(worker.orders) < most:
+                    self._tell(worker, self._queue.popleft())
+
+    def _tell(self, worker: _Worker, ticket: int) -> None:
+        known = self._tickets[ticket]
+        known.slot = self._arena.take()
+        base = self._bases[known.job.base]
+        worker.orders.append(ticket)
+        try:
+            worker.connection.send(Order(known.job, base.slot, base.places, known.slot))
+        except ConnectionError:
+            raise worker.death() from None
+
+    def _collect(self) -> None:
+        """Waits for an answer, and hands out what can be begun then."""
+        busy = {worker.connection: worker for worker in self._workers if worker.orders}
+        for ready in connection.wait(list(busy)):
+            worker = busy[ready]  # type: ignore[index]
+            try:
+                answer: Reply | Failure = worker.connection.recv()
+            except (EOFError, ConnectionError):
+                raise worker.death() from None
+            self._take(worker.orders.popleft(), answer)
+        self._tell_workers()
+
+    def _take(self, ticket: int, answer: Reply | Failure) -> None:
+        known = self._tickets[ticket]
+        assert known.slot is not None
+        if isinstance(answer, Failure):
+            known.answer = answer.error
+        elif answer.worked.update is None:
+            known.answer = answer.worked
+        else:
+            sections = views(answer.places, self._arena.view(known.slot))
+            known.answer = replace(answer.worked, update=replace(answer.worked.update, sections=sections))
+        if known.unwanted:
+            self.release(ticket)

@@ -1,0 +1,71 @@
+"""What passes between the local engine and its workers beside the vectors: all of it is our own, hence pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl_simulation.engines.base import Job, Setup, Worked
+
+__all__ = ["Begin", "Failure", "Order", "Places", "Ready", "Reply", "put", "views"]
+
+Places = Mapping[str, tuple[int, int]]
+"""Where in a slot each vector lies: its first element, and the one after its last."""
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The first message to a worker: what all jobs have in common, and the arena."""
+
+    setup: Setup
+    descriptor: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The first message from a worker."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job with the slots of its vectors: those to start from, and one for those that come of it."""
+
+    job: Job
+    base: int
+    places: Places
+    result: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is left of a job; the update's sections lie in the job's slot."""
+
+    worked: Worked
+    places: Places
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What kept a worker from doing a job, beside all that is an outcome."""
+
+    error: Exception
+
+
+def put(vectors: Mapping[str, NDArray[np.float32]], slot: NDArray[np.float32]) -> Places:
+    """Copies vectors into a slot, one behind the other."""
+    places, start = {}, 0
+    for name, vector in vectors.items():
+        stop = start + vector.size
+        slot[start:stop] = vector
+        places[name] = (start, stop)
+        start = stop
+    return places
+
+
+def views(places: Places, slot: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """The vectors in a slot, by name."""
+    return {name: slot[start:stop] for name, (start, stop) in places.items()}

@@ -1,0 +1,72 @@
+"""Does jobs in the process that it is in: one interpreter for all devices, and the very functions of a device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgefl.errors import OutcomeRefusedError
+from edgefl_device_runtime.tasks import Arrays, ModelTrainer, Received, given_up, perform
+from edgefl_device_runtime.training import TrainableModel
+from edgefl_server.aggregation import Expectation, validate
+from edgefl_simulation.engines.base import WEIGHTS, Job, Setup, Vectors, Worked
+from edgefl_simulation.memories import Memories
+from edgefl_simulation.tables import Tables
+
+__all__ = ["Performer"]
+
+
+class Performer:
+    """One interpreter, which is every device in turn.
+
+    Args:
+        setup: what all jobs have in common.
+
+    Raises:
+        EdgeflError: what `TrainableModel` raises, or a table cannot be read.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._trainer = ModelTrainer(TrainableModel(setup.model, runtime=setup.runtime))
+        self._tables = Tables(setup.tables)
+        self._memories = Memories(setup.memories)
+        self._expected = setup.expected
+
+    def do(self, job: Job, vectors: Vectors) -> Worked:
+        """Does a job, as a device and then as the server that takes its outcome.
+
+        Args:
+            job: that is to be done.
+            vectors: that were published under its base.
+        """
+        task = job.task
+        further = {each.name: vectors[each.name] for each in task.extra_vectors}
+        result = perform(
+            task,
+            self._trainer,
+            Received(vectors[WEIGHTS], further),
+            self._examples(job),
+            self._memories.recall(task),
+            minimum_examples=job.minimum_examples,
+        )
+        if memory := result.remembered.get(task.task_id):
+            self._memories.keep(task, memory)
+        self._tables.release(job.rows)
+        outcome, error = result.outcome, result.error
+        try:
+            update = validate(outcome, self._expectation(job))
+        except OutcomeRefusedError as refused:
+            # What a device sends when the server refuses its outcome.
+            outcome, update, error = given_up(outcome, refused.reason), None, refused
+        return Worked(replace(outcome, sections=()), update, "" if error is None else str(error))
+
+    def _examples(self, job: Job) -> Arrays:
+        return self._tables.read(job.rows)
+
+    def _expectation(self, job: Job) -> Expectation:
+        task = job.task
+        return replace(
+            self._expected,
+            task_id=task.task_id,
+            base_weights_hash=task.base_weights_hash,
+            sections=tuple(each.section for each in task.codecs),
+        )

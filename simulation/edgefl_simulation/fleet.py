@@ -1,0 +1,58 @@
+"""The emulated devices: who they are, and which rows each of them holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import InvalidSettingError
+from edgefl.wire.words import is_name
+from edgefl_simulation.tables import DEVICES, Rows
+
+__all__ = ["Fleet", "device_names"]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The devices of a simulation.
+
+    Attributes:
+        names: their ids, each once: seeds and the order of a fold follow from them.
+        offsets: int64 ``[devices + 1]``: device i holds the rows from ``offsets[i]`` up to ``offsets[i + 1]``.
+        tests: int64 ``[devices]``: how many of them, the last ones, it keeps for tests.
+    """
+
+    names: Sequence[str]
+    offsets: NDArray[np.int64]
+    tests: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            raise InvalidSettingError("Two devices have one id.")
+        wrong = next((name for name in self.names if not is_name(name)), None)
+        if wrong is not None:
+            raise InvalidSettingError(
+                f"A device's id expects letters, digits, dots, dashes and underscores, got {wrong!r:.80}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, device: int) -> Rows:
+        """What a device trains on."""
+        return Rows(DEVICES, int(self.offsets[device]), int(self.offsets[device + 1] - self.tests[device]))
+
+    def test_rows(self, device: int) -> Rows:
+        """What a device is tested on: what it keeps for that, else what it trains on."""
+        if not self.tests[device]:
+            return self.rows(device)
+        end = int(self.offsets[device + 1])
+        return Rows(DEVICES, end - int(self.tests[device]), end)
+
+
+def device_names(count: int) -> list[str]:
+    """Ids that sort like numbers."""
+    return [f"device-{number:06d}" for number in range(count)]

@@ -1,0 +1,36 @@
+"""Partitioners: which rows fall on which device, by flwr-datasets' names; one comes here to add another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgefl.errors import InvalidSettingError
+from edgefl_simulation.fleet import device_names
+from edgefl_simulation.partitioning import by_label, by_owner, by_size
+from edgefl_simulation.partitioning.base import PARTITIONERS, Partitioner, Parts, Rows, check, generator, parse
+
+__all__ = ["PARTITIONERS", "Partitioner", "Parts", "Rows", "by_label", "by_owner", "by_size", "partition"]
+
+
+def partition(rows: Rows, text: str | Partitioner, devices: int, seed: int) -> tuple[Sequence[str], Parts]:
+    """Gives rows to devices.
+
+    Args:
+        rows: what there is.
+        text: the partitioner: ``iid``, ``dirichlet:0.5``, …, or a `Partitioner`.
+        devices: how many; 0: as many as the partitioner itself says.
+        seed: of every choice.
+
+    Returns:
+        The devices' ids, and the rows of each.
+
+    Raises:
+        InvalidSettingError: there is no such partitioner, or a device would have no rows.
+        DataError: the rows lack what it goes by.
+    """
+    if devices < 0:
+        raise InvalidSettingError(f"The number of devices expects at least 1, got {devices}.")
+    chosen = parse(text) if isinstance(text, str) else text
+    parts = chosen.cut(rows, devices, generator(seed))
+    check(parts, text if isinstance(text, str) else type(text).__name__)
+    return chosen.names(rows, devices) or device_names(len(parts)), parts

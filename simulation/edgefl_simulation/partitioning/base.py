@@ -1,0 +1,212 @@
+"""What every partitioner has: rows in, the rows of each device out. Deterministic by seed.
+
+The names are those of flwr-datasets. A partitioner is a frozen dataclass; its fields, in their order, are what
+stands behind its name: ``dirichlet:0.5``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import DataError, InvalidSettingError
+from edgefl.plugins import Registry
+from edgefl_server.aggregation import SettingError
+from edgefl_simulation.draws import stream
+
+__all__ = ["PARTITIONERS", "Indices", "Partitioner", "Parts", "Rows", "check", "cut_at", "parse", "shuffled"]
+
+Indices = NDArray[np.intp]
+Parts = list[Indices]
+"""The rows of each device, ascending."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What there is to be given to devices.
+
+    Attributes:
+        count: how many rows.
+        labels: the class of each, ``[count]``; None: there are none.
+        owners: whose each is, ``[count]``; None: nobody knows.
+    """
+
+    count: int
+    labels: NDArray[Any] | None = None
+    owners: NDArray[Any] | None = None
+
+    def classes(self, title: str) -> list[Indices]:
+        """The rows of each class, in the order of classes.
+
+        Raises:
+            DataError: there are no classes.
+        """
+        if self.labels is None:
+            raise DataError(
+                f"The partition {title} needs a class for each row, and the data has none.",
+                hint="Say which array holds them (the label), or take iid.",
+            )
+        return _groups(self.labels)
+
+    def people(self, title: str) -> tuple[NDArray[Any], list[Indices]]:
+        """The owners, sorted, and the rows of each.
+
+        Raises:
+            DataError: nobody knows whose the rows are.
+        """
+        if self.owners is None:
+            raise DataError(
+                f"The partition {title} needs to know whose each row is, and the data does not say.",
+                hint="Add an array or a column 'id', or say which one it is (the owner).",
+            )
+        return np.unique(self.owners), _groups(self.owners)
+
+
+class Partitioner(ABC):
+    """A rule by which rows fall on devices.
+
+    Attributes:
+        summary: for the documentation.
+    """
+
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
+        """The rows of each device.
+
+        Args:
+            rows: what there is.
+            devices: how many; 0: as many as the rule itself says.
+            random: for every choice.
+
+        Raises:
+            InvalidSettingError: that is not possible with so many devices.
+            DataError: the rows lack what the rule goes by.
+        """
+
+    def names(self, rows: Rows, devices: int) -> Sequence[str] | None:
+        """What the devices are called, where the rule knows; None: they are counted."""
+        return None
+
+
+def _check(name: str, entry: Any) -> None:
+    if not (isinstance(entry, type) and issubclass(entry, Partitioner) and dataclasses.is_dataclass(entry)):
+        raise InvalidSettingError("it is no dataclass that is a Partitioner.")
+
+
+PARTITIONERS: Registry[type[Partitioner]] = Registry("partitioner", "edgefl.partitioners", check=_check)
+"""All partitioners by the name that a partition is asked for by."""
+
+
+def parse(text: str) -> Partitioner:
+    """Makes a partitioner from its name and what stands behind it: ``iid``, ``dirichlet:0.5``, ``size:10,20,30``.
+
+    Raises:
+        InvalidSettingError: there is none of the name, or it takes something else.
+    """
+    name, colon, rest = text.partition(":")
+    chosen = PARTITIONERS.get(name)
+    fields = [each for each in dataclasses.fields(chosen) if each.init]  # type: ignore[arg-type]
+    words = [word.strip() for word in rest.split(",")] if colon else []
+    shown = ",".join(each.name.upper() for each in fields)
+    expected = InvalidSettingError(
+        f"The partition {name} expects {f'{name}:{shown}' if shown else f'{name} alone'}, got {text!r:.80}."
+    )
+    if len(fields) == 1 and fields[0].type == "tuple[int, ...]":
+        values: list[Any] = [words]
+    elif len(words) <= len(fields):
+        values = list(words)
+    else:
+        raise expected
+    given: dict[str, Any] = {}
+    for each, value in zip(fields, values):
+        try:
+            if each.type == "tuple[int, ...]":
+                given[each.name] = tuple(map(int, value))
+            else:
+                given[each.name] = float(value) if each.type == "float" else int(value)
+        except ValueError:
+            raise expected from None
+    lacking = [each for each in fields if each.name not in given and each.default is dataclasses.MISSING]
+    if lacking:
+        raise expected
+    return chosen(**given)
+
+
+def check(parts: Parts, text: str, least: int = 1) -> None:
+    """Makes sure that every device has rows.
+
+    Args:
+        parts: of each device.
+        text: what the user calls the partition.
+        least: rows that a device must have.
+
+    Raises:
+        InvalidSettingError: one has not.
+    """
+    poor = [number for number, part in enumerate(parts) if len(part) < least]
+    if poor:
+        what = "no rows" if least == 1 else f"fewer than {least} rows"
+        raise InvalidSettingError(
+            f"The partition {text} leaves {len(poor)} of {len(parts)} devices with {what}; the first is number "
+            f"{poor[0]}.",
+            hint="Take fewer devices, more data, or a partition that is more even.",
+        )
+
+
+def generator(seed: int) -> np.random.Generator:
+    """What a partition is drawn with."""
+    return np.random.Generator(stream(seed, "partition"))
+
+
+def shuffled(rows: Indices, random: np.random.Generator) -> Indices:
+    """The same rows in a random order."""
+    # Not `permutation`: raw output is what numpy promises to keep.
+    keys = random.bit_generator.random_raw(len(rows))
+    return rows[np.argsort(keys, kind="stable")] if len(rows) else rows
+
+
+def cut_at(rows: Indices, sizes: Sequence[int]) -> Parts:
+    """Consecutive pieces of such sizes, each ascending."""
+    ends = np.cumsum(np.asarray(sizes, np.int64))
+    return [np.sort(rows[end - size : end]) for size, end in zip(sizes, ends.tolist(), strict=True)]
+
+
+def even_sizes(count: int, parts: int) -> list[int]:
+    """Whole numbers that differ by at most 1 and add up, the larger ones first."""
+    least, more = divmod(count, parts)
+    return [least + (number < more) for number in range(parts)]
+
+
+def proportional_sizes(count: int, shares: NDArray[np.float64]) -> list[int]:
+    """Whole numbers in such proportions that add up: those with the largest remainders are rounded up."""
+    exact = count * (shares / shares.sum())
+    sizes = np.floor(exact).astype(np.int64)
+    missing = count - int(sizes.sum())
+    for number in np.argsort(sizes - exact, kind="stable")[:missing]:
+        sizes[number] += 1
+    return [int(size) for size in sizes]
+
+
+def need_devices(devices: int, text: str) -> int:
+    """The number of devices.
+
+    Raises:
+        InvalidSettingError: nobody said how many.
+    """
+    if devices < 1:
+        raise SettingError(f"The partition {text} needs to know how many devices there are.", hint="Give {devices}.")
+    return devices
+
+
+def _groups(values: NDArray[Any]) -> list[Indices]:
+    _, places = np.unique(values, return_inverse=True)
+    order = np.argsort(places, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(places[order])) + 1)

@@ -1,0 +1,110 @@
+"""Partitions that look at nothing but how many rows a device gets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import InvalidSettingError
+from edgefl_simulation.partitioning.base import (
+    PARTITIONERS,
+    Partitioner,
+    Parts,
+    Rows,
+    cut_at,
+    even_sizes,
+    need_devices,
+    proportional_sizes,
+    shuffled,
+)
+
+__all__ = ["Exponential", "Iid", "Linear", "Size", "Square"]
+
+
+@PARTITIONERS.register("iid")
+@dataclass(frozen=True)
+class Iid(Partitioner):
+    """Rows fall at random, as many on each device."""
+
+    summary: ClassVar[str] = "at random, as many rows on each device"
+
+    def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
+        """See `Partitioner`."""
+        count = need_devices(devices, "iid")
+        return cut_at(shuffled(np.arange(rows.count), random), even_sizes(rows.count, count))
+
+
+@PARTITIONERS.register("size")
+@dataclass(frozen=True)
+class Size(Partitioner):
+    """Rows fall at random, on each device as many as it is said.
+
+    Attributes:
+        sizes: of each device; what is left over lies nowhere.
+    """
+
+    summary: ClassVar[str] = "at random, with the sizes that are given"
+    sizes: tuple[int, ...]
+
+    def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
+        """See `Partitioner`."""
+        if devices not in (0, len(self.sizes)):
+            raise InvalidSettingError(f"The partition size names {len(self.sizes)} devices, and there are {devices}.")
+        if min(self.sizes) < 0 or sum(self.sizes) > rows.count:
+            raise InvalidSettingError(f"The sizes add up to {sum(self.sizes)} rows, and there are {rows.count}.")
+        return cut_at(shuffled(np.arange(rows.count), random), self.sizes)
+
+
+class _Growing(Partitioner):
+    """Rows fall at random, on each device more than on the one before."""
+
+    @abstractmethod
+    def shares(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the devices of such numbers, from 1, get in proportion."""
+
+    def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
+        """See `Partitioner`."""
+        count = need_devices(devices, type(self).__name__.lower())
+        shares = self.shares(np.arange(1, count + 1, dtype=np.float64))
+        return cut_at(shuffled(np.arange(rows.count), random), proportional_sizes(rows.count, shares))
+
+
+@PARTITIONERS.register("linear")
+@dataclass(frozen=True)
+class Linear(_Growing):
+    """Device k holds rows in proportion to k."""
+
+    summary: ClassVar[str] = "at random, device k with k times as many rows as the first"
+
+    def shares(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `_Growing`."""
+        return numbers
+
+
+@PARTITIONERS.register("square")
+@dataclass(frozen=True)
+class Square(_Growing):
+    """Device k holds rows in proportion to k²."""
+
+    summary: ClassVar[str] = "at random, device k with k² times as many rows as the first"
+
+    def shares(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `_Growing`."""
+        return numbers**2
+
+
+@PARTITIONERS.register("exponential")
+@dataclass(frozen=True)
+class Exponential(_Growing):
+    """Device k holds rows in proportion to eᵏ."""
+
+    summary: ClassVar[str] = "at random, each device with e times as many rows as the one before"
+
+    def shares(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `_Growing`."""
+        grown: NDArray[np.float64] = np.exp(numbers - numbers[-1])
+        return grown

@@ -1,0 +1,170 @@
+"""From a data set to a fleet: what is held out, which rows fall on whom, and the tables that workers map."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import DataError
+from edgefl.manifest import ModelManifest
+from edgefl_device_runtime.tasks import arrange
+from edgefl_device_runtime.training.data import Dataset, prepare
+from edgefl_server.aggregation import SettingError
+from edgefl_simulation.data import DataSet
+from edgefl_simulation.draws import stream
+from edgefl_simulation.fleet import Fleet
+from edgefl_simulation.partitioning import Partitioner, Rows, partition
+from edgefl_simulation.partitioning.base import shuffled
+from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
+
+__all__ = ["Division", "Prepared", "fingerprint", "prepare_fleet"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How rows are divided.
+
+    Attributes:
+        partition: the name of a partitioner with what stands behind it, or a partitioner.
+        devices: how many; 0: as many as the partition itself says.
+        held_out: the share of rows that no device gets, where the data set has no such rows itself.
+        local_test: the share of its rows that each device keeps for tests.
+        label: the array that a partition by class goes by; empty: the model's target.
+        seed: of every choice.
+    """
+
+    partition: str | Partitioner = "iid"
+    devices: int = 0
+    held_out: float = 0.1
+    local_test: float = 0.0
+    label: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, share in (("held_out", self.held_out), ("local_test", self.local_test)):
+            if not 0 <= share < 1:
+                raise SettingError(f"{{{name}}} expects a share from 0 up to but not including 1, got {share}.")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A fleet whose rows lie in tables.
+
+    Attributes:
+        fleet: the devices.
+        held_out: rows of the table with those that no device has; 0: there is none.
+    """
+
+    fleet: Fleet
+    held_out: int
+
+
+def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, tables: Path) -> Prepared:
+    """Divides a data set and writes its tables.
+
+    Args:
+        data: all rows.
+        manifest: of the model that they have to fit.
+        division: how.
+        tables: the folder for the tables.
+
+    Raises:
+        DataError: the data does not fit the model.
+        InvalidSettingError: it cannot be divided so.
+        StorageError: the tables cannot be written.
+    """
+    (spec, *others) = [each for each in manifest.signatures["train"].inputs if each.name in manifest.inputs]
+    if not others:
+        data = data.fitted("x", tuple(spec.shape[1:]))
+    whole = _fit(data.arrays, manifest, "The data")
+    test = _fit(data.held_out, manifest, "The held-out data") if data.held_out else None
+    own, held_out = np.arange(whole.rows), np.empty(0, np.intp)
+    if test is None and division.held_out:
+        order = shuffled(own, np.random.Generator(stream(division.seed, "held-out")))
+        count = round(division.held_out * whole.rows)
+        held_out, own = np.sort(order[:count]), np.sort(order[count:])
+    labels = _labels(data, whole, manifest, division.label)
+    rows = Rows(
+        len(own),
+        None if labels is None else labels[own],
+        None if data.owners is None else np.asarray(data.owners)[own],
+    )
+    names, parts = partition(rows, division.partition, division.devices, division.seed)
+    parts, tests = _with_tests(parts, division)
+    write_table(tables / DEVICES, _arrays(whole), own[np.concatenate(parts)])
+    if test is not None:
+        write_table(tables / HELD_OUT, _arrays(test), np.arange(test.rows))
+    elif held_out.size:
+        write_table(tables / HELD_OUT, _arrays(whole), held_out)
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    return Prepared(Fleet(names, offsets, tests), len(held_out) if test is None else test.rows)
+
+
+def fingerprint(data: DataSet) -> dict[str, Any]:
+    """What tells one data set from another: shapes, types and checksums."""
+    owners = {} if data.owners is None else {"owners": data.owners}
+    groups: dict[str, Mapping[str, NDArray[Any]]] = {"": data.arrays, "held_out ": data.held_out, "whose ": owners}
+    return {
+        prefix + name: [list(array.shape), array.dtype.str, _checksum(array)]
+        for prefix, arrays in groups.items()
+        for name, array in sorted(arrays.items())
+    }
+
+
+def _fit(arrays: Mapping[str, NDArray[Any]], manifest: ModelManifest, title: str) -> Dataset:
+    """Arranges and checks all rows once, so that what does not fit is said before anybody trains."""
+    try:
+        examples = arrange(arrays, manifest)
+        return prepare(manifest, "train", examples.x, examples.y, examples.sample_weight)
+    except DataError as error:
+        raise DataError(f"{title} does not fit the model: {error.message}", hint=error.hint) from error
+
+
+def _arrays(data: Dataset) -> dict[str, tuple[NDArray[Any], np.dtype[Any]]]:
+    """The columns under the model's names, each with the type that the model takes."""
+    found = {column.name: (column.data, column.dtype) for column in data.columns}
+    if data.sample_weight is not None:
+        found["sample_weight"] = data.sample_weight, data.sample_weight.dtype
+    return found  # type: ignore[return-value]  # nothing here stays in a device's file
+
+
+def _labels(data: DataSet, whole: Dataset, manifest: ModelManifest, label: str) -> NDArray[Any] | None:
+    """The class of each row; None: there is none."""
+    if label:
+        if label not in data.arrays:
+            raise DataError(
+                f"There is no array {label!r} to take the label from; the data holds {', '.join(data.arrays)}."
+            )
+        found = np.asarray(data.arrays[label])
+    elif len(manifest.targets) == 1:
+        found = np.asarray(whole.columns[-1].data)
+    else:
+        return None
+    found = found[..., 0] if found.ndim == 2 and found.shape[1] == 1 else found
+    if found.ndim == 2:  # one-hot
+        found = found.argmax(axis=1)
+    return found if found.ndim == 1 else None
+
+
+def _with_tests(parts: Sequence[NDArray[np.intp]], division: Division) -> tuple[list[NDArray[np.intp]], NDArray[Any]]:
+    """Lets each device keep some of its rows for tests, drawn at random: its last ones."""
+    tests = np.array([int(division.local_test * len(part)) for part in parts], np.int64)
+    if not tests.any():
+        return list(parts), tests
+    ordered = []
+    for number, (part, count) in enumerate(zip(parts, tests.tolist(), strict=True)):
+        order = shuffled(part, np.random.Generator(stream(division.seed, "local test", number)))
+        ordered.append(np.concatenate([np.sort(order[count:]), np.sort(order[:count])]))
+    return ordered, tests
+
+
+def _checksum(array: NDArray[Any]) -> int:
+    if array.dtype.hasobject:
+        return 0
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)

@@ -1,0 +1,199 @@
+"""The folder of a simulation: its settings, a line for each round, the newest weights, and where to go on from.
+
+Everything that a round leaves follows from the settings and from the round before, so that a run that was killed may
+go on from any earlier round and ends with the same bits. Nothing is forced onto the disk: a process that dies loses
+nothing of what it wrote, and after a power cut a checkpoint that is no whole file is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgefl.atomic import write_bytes, write_text
+from edgefl.errors import InvalidSettingError, StorageError, storage_error
+from edgefl_server.aggregation import SettingError, StrategyState
+from edgefl_simulation.plans import Checkpoint
+
+__all__ = ["RunFolder"]
+
+_SETTINGS, _ROUNDS, _WEIGHTS, _CHECKPOINT = "settings.json", "rounds.jsonl", "weights.npy", "checkpoint.npz"
+_SUMMARY, _MODEL = "summary.json", "model.tflite"
+_PAUSE = 1.0
+"""Seconds between two checkpoints: what is lost with the process is computed again, to the same bits."""
+_SLOT, _PROGRESS = "slot/", "progress"
+
+
+class RunFolder:
+    """A folder that a simulation writes to.
+
+    Args:
+        folder: where.
+        settings: all that the results follow from, as plain values.
+        resume: go on where the folder is; else it must be new.
+
+    Raises:
+        InvalidSettingError: the folder is there already, or of other settings.
+        StorageError: it cannot be written or read.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
+        self.folder = folder
+        self._settings = json.loads(json.dumps(settings))
+        self._latest = 0.0
+        there = (folder / _SETTINGS).exists()
+        if there and not resume:
+            raise SettingError(
+                f"{folder} holds a simulation already.", hint="Go on with it ({resume}), or choose another folder."
+            )
+        if not there and folder.exists() and any(folder.iterdir()):
+            raise InvalidSettingError(
+                f"{folder} is not empty and holds no simulation.", hint="Choose another folder for the results."
+            )
+        if there:
+            self._check_settings()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, "make the folder", folder) from error
+        if not there:
+            write_text(folder / _SETTINGS, json.dumps(self._settings, indent=2) + "\n")
+
+    @property
+    def model(self) -> Path:
+        """Where the model file lies."""
+        return self.folder / _MODEL
+
+    @property
+    def memories(self) -> Path:
+        """The folder for what devices remember."""
+        return self.folder / "memories"
+
+    @property
+    def tables(self) -> Path:
+        """The folder for rows, which are there while the simulation runs."""
+        return self.folder / "tables"
+
+    def keep_model(self, data: bytes) -> None:
+        """Writes the model file.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if not self.model.exists() or self.model.read_bytes() != data:
+            write_bytes(self.model, data)
+
+    def restore(self, weight_size: int) -> tuple[Checkpoint, list[dict[str, Any]]] | None:
+        """Reads where to go on from, and forgets the rounds after it; None: from the beginning.
+
+        Args:
+            weight_size: elements of the weight section.
+
+        Raises:
+            StorageError: it cannot be read, or is damaged.
+        """
+        path = self.folder / _CHECKPOINT
+        if not path.exists():
+            self._write_rounds([])
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            progress = json.loads(arrays.pop(_PROGRESS).tobytes())
+            rounds = self._read_rounds(progress["fold"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise StorageError(
+                f"{path} cannot be read, or is damaged: {error}.", hint="Delete it to begin the run anew."
+            ) from error
+        slots = {name[len(_SLOT) :]: array for name, array in arrays.items() if name.startswith(_SLOT)}
+        late = {name: (times, latest) for name, (times, latest) in progress.pop("late").items()}
+        state = StrategyState(arrays["weights"], weight_size, slots)
+        self._write_rounds(rounds)
+        return Checkpoint(state=state, late=late, **progress), rounds
+
+    def add_round(self, row: Mapping[str, Any]) -> None:
+        """Adds a line.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self.folder / _ROUNDS
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise storage_error(error, "write", path) from error
+
+    def keep(self, checkpoint: Checkpoint, *, at_once: bool = False) -> bool:
+        """Writes where to go on from, unless that was done a moment ago; whether it was written.
+
+        Args:
+            checkpoint: between two folds.
+            at_once: in any case.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        now = time.monotonic()
+        if not at_once and now - self._latest < _PAUSE:
+            return False
+        self._latest = now
+        plain = replace(checkpoint, state=StrategyState(np.empty(0, np.float32), 0))
+        progress = {name: value for name, value in vars(plain).items() if name != "state"}
+        buffer = io.BytesIO()
+        arrays = {f"{_SLOT}{name}": vector for name, vector in checkpoint.state.slots.items()}
+        text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+        np.savez(buffer, weights=checkpoint.state.weights, **arrays, **{_PROGRESS: text})
+        write_bytes(self.folder / _CHECKPOINT, buffer.getvalue())
+        return True
+
+    def finish(self, weights: np.ndarray[Any, Any], summary: Mapping[str, Any]) -> None:
+        """Writes what is left of the run.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, weights)
+        write_bytes(self.folder / _WEIGHTS, buffer.getvalue())
+        write_text(self.folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+    def clear_rows(self) -> None:
+        """Deletes what is made anew at every start."""
+        shutil.rmtree(self.tables, ignore_errors=True)
+
+    def _check_settings(self) -> None:
+        path = self.folder / _SETTINGS
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{path} cannot be read: {error}.") from error
+        changed = sorted(name for name in {*before, *self._settings} if before.get(name) != self._settings.get(name))
+        if changed:
+            name = changed[0]
+            raise InvalidSettingError(
+                f"{self.folder} holds a simulation with other settings: {name} is {before.get(name)!r:.80} there, got "
+                f"{self._settings.get(name)!r:.80}.",
+                hint="Give the same settings, or choose another folder.",
+            )
+
+    def _read_rounds(self, fold: int) -> list[dict[str, Any]]:
+        lines = (self.folder / _ROUNDS).read_text(encoding="utf-8").splitlines()
+        rounds = []
+        for line in lines[:fold]:  # the last line may have been cut short
+            rounds.append(json.loads(line))
+        if len(rounds) < fold:
+            raise ValueError(f"{_ROUNDS} has {len(rounds)} of {fold} rounds")
+        return rounds
+
+    def _write_rounds(self, rounds: list[dict[str, Any]]) -> None:
+        write_text(self.folder / _ROUNDS, "".join(json.dumps(row) + "\n" for row in rounds))

@@ -1,0 +1,159 @@
+"""Tells people how a simulation goes: a bar while it runs, a table at the end; nothing where nobody looks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from edgefl_simulation.history import History, Row
+
+__all__ = ["Silent", "Terminal", "Watcher", "watcher_for"]
+
+_ROWS = 12
+"""Rounds that the table shows: the first, the last, and evenly between."""
+
+
+class Watcher(Protocol):
+    """Whoever is told."""
+
+    def say(self, line: str) -> None:
+        """One line about something that takes long."""
+
+    def begin(self, devices: int, rounds: int, done: int) -> None:
+        """The simulation begins, or goes on after so many rounds."""
+
+    def round(self, row: Row) -> None:
+        """A round is over."""
+
+    def end(self, history: History) -> None:
+        """So it ended."""
+
+    def stop(self) -> None:
+        """Nothing will be told any more, however it ended."""
+
+
+class Silent:
+    """Tells nobody, or only a function.
+
+    Args:
+        on_round: called with the row of each round.
+    """
+
+    def __init__(self, on_round: Callable[[Row], None] | None = None) -> None:
+        self._on_round = on_round
+
+    def say(self, line: str) -> None:
+        """See `Watcher`."""
+
+    def begin(self, devices: int, rounds: int, done: int) -> None:
+        """See `Watcher`."""
+
+    def round(self, row: Row) -> None:
+        """See `Watcher`."""
+        if self._on_round is not None:
+            self._on_round(row)
+
+    def end(self, history: History) -> None:
+        """See `Watcher`."""
+
+    def stop(self) -> None:
+        """See `Watcher`."""
+
+
+class Terminal(Silent):
+    """A bar on standard error while it runs, and a table there at the end.
+
+    Args:
+        on_round: called with the row of each round.
+        table: whether there is a table.
+    """
+
+    def __init__(self, on_round: Callable[[Row], None] | None = None, *, table: bool = True) -> None:
+        super().__init__(on_round)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._table = table
+        self._task: Any = None
+
+    def say(self, line: str) -> None:
+        """See `Watcher`."""
+        self._console.print(line, highlight=False)
+
+    def begin(self, devices: int, rounds: int, done: int) -> None:
+        """See `Watcher`."""
+        self._task = self._bar.add_task(f"{devices:,} devices", total=rounds, completed=done)
+        self._bar.start()
+
+    def round(self, row: Row) -> None:
+        """See `Watcher`."""
+        super().round(row)
+        values = row.get("central") or row["training"]
+        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or row["state"]
+        self._bar.update(self._task, completed=row["round"], description=f"round {row['round']}: {text}")
+
+    def end(self, history: History) -> None:
+        """See `Watcher`."""
+        self._bar.stop()
+        if self._table:
+            self._console.print(table(history))
+
+    def stop(self) -> None:
+        """See `Watcher`."""
+        self._bar.stop()
+
+
+def watcher_for(verbose: bool | None, on_round: Callable[[Row], None] | None) -> Watcher:
+    """Whoever is to be told.
+
+    Args:
+        verbose: None: where standard error is a terminal.
+        on_round: called with the row of each round.
+    """
+    shown = verbose if verbose is not None else bool(sys.stderr and sys.stderr.isatty())
+    return Terminal(on_round) if shown else Silent(on_round)
+
+
+def table(history: History) -> Any:
+    """Rounds as a table of rich."""
+    from rich.table import Table
+
+    names = list(history.final) or list(history.rounds[-1]["training"] if history.rounds else ())
+    federated: Row = next((row["federated"] for row in reversed(history.rounds) if row.get("federated")), {})
+    found = Table(title=_title(history), title_justify="left")
+    for column in ("round", "simulated s", "outcomes", *names):
+        found.add_column(column, justify="right")
+    spread = [name for name in names if name in federated]
+    for name in spread:
+        found.add_column(f"worst tenth: {name}", justify="right")
+    if history.initial:
+        found.add_row("0", "0", "", *_cells(history.initial, names, spread))
+    shown = {round(place * (len(history.rounds) - 1) / (_ROWS - 1)) for place in range(_ROWS)}
+    for number, row in enumerate(history.rounds):
+        if number in shown:
+            outcomes = str(row["outcomes"].get("done", 0)) if row["state"] == "done" else "failed"
+            found.add_row(str(row["round"]), f"{row['clock']:,.0f}", outcomes, *_cells(row, names, spread))
+    return found
+
+
+def _title(history: History) -> str:
+    speed = f"{history.devices_per_second:,.0f} devices trained per second" if history.devices_per_second else ""
+    kept = f"kept in {history.folder}" if history.folder else ""
+    return "; ".join(filter(None, (history.stopped, speed, kept)))
+
+
+def _cells(row: Row, names: list[str], spread: list[str]) -> list[str]:
+    central = row.get("central") or row.get("training", {})
+    federated = row.get("federated", {})
+    return [f"{central[name]:.4f}" if name in central else "" for name in names] + [
+        f"{federated[name]['worst_tenth']:.4f}" if name in federated else "" for name in spread
+    ]

@@ -1,0 +1,31 @@
+"""Small data for the models of tests/build_models.py, and simulations of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from real_processes import device_id
+
+Owned = dict[str, Any]
+
+
+@pytest.fixture
+def owned() -> Callable[..., Owned]:
+    """Rows for the models of 20 numbers and 5 classes, each with the id of a device that owns it."""
+
+    def owned(devices: int = 3, rows: int = 19) -> Owned:
+        parts = []
+        for number in range(devices):
+            random = np.random.default_rng(number)
+            x = random.normal(size=(rows + 8 * number, 20)).astype(np.float32)
+            y = np.argmax(x[:, :5] + x[:, 5:10], axis=1).astype(np.int32)
+            parts.append((x, y, np.full(len(x), device_id(number))))
+        x, y, owner = (np.concatenate(each) for each in zip(*parts, strict=True))
+        order = np.random.default_rng(9).permutation(len(x))
+        return {"x": x[order], "y": y[order], "id": owner[order]}
+
+    return owned

@@ -1,0 +1,250 @@
+"""A run in simulated time: who is asked when, what is folded, and that nothing is forgotten or kept for ever."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from edgefl.errors import RunError
+from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
+from edgefl_server.aggregation import Blob, RunSettings, StrategyState, Update, task_seed
+from edgefl_server.aggregation.schedules import SCHEDULES
+from edgefl_simulation.coordinator import Coordinator
+from edgefl_simulation.engines import Worked
+from edgefl_simulation.fleet import Fleet, device_names
+from edgefl_simulation.plans import Checkpoint, Plan
+from extension.toy_schedule import Buffered
+from quadratic_trainer import quadratic_manifest
+
+MANIFEST = quadratic_manifest(algorithms=False)
+START = StrategyState(np.zeros(4, np.float32), 4)
+
+
+@dataclass
+class FakeEngine:
+    """Moves the weights by what a device's number says, at once."""
+
+    refuse: dict[str, Reason] = field(default_factory=dict)
+    bases: dict[int, np.ndarray] = field(default_factory=dict)
+    jobs: dict[int, object] = field(default_factory=dict)
+    tasks: list = field(default_factory=list)
+    done: int = 0
+    numbers: itertools.count = field(default_factory=itertools.count)
+
+    def publish(self, vectors):
+        base = next(self.numbers)
+        self.bases[base] = vectors["weights"].copy()
+        return base
+
+    def retire(self, base):
+        del self.bases[base]
+
+    def submit(self, job):
+        ticket = next(self.numbers)
+        self.jobs[ticket] = job
+        self.tasks.append(job.task)
+        assert job.base in self.bases
+        return ticket
+
+    def result(self, ticket):
+        task = self.jobs[ticket].task
+        self.done += 1
+        device = task.task_id.split("-")[3]
+        named = {"task_id": task.task_id, "base_weights_hash": task.base_weights_hash, "layout_hash": task.layout_hash}
+        if reason := self.refuse.get(device):
+            return Worked(Outcome(status=OutcomeStatus.DECLINED, reason=reason, **named), None, f"{reason.name}")
+        delta = np.full(4, 1 + int(device), np.float32)
+        return Worked(Outcome(num_examples=8, **named), Update(task.task_id, 8, {"delta": delta}))
+
+    def release(self, ticket):
+        del self.jobs[ticket]
+
+
+@dataclass(frozen=True)
+class ByNumber:
+    """Device n takes n + 1 seconds, some for ever."""
+
+    silent: tuple[int, ...] = ()
+    times: float = 1.0
+
+    def seconds(self, seed, task_id, device, steps):
+        return None if device in self.silent else self.times * (device + 1)
+
+
+def coordinator(engine, devices=6, pace=None, checkpoint=None, **settings):
+    given = RunSettings.of(**{"rounds": 3, "target": 3, "seed": 7, **settings})
+    fleet = Fleet(device_names(devices), np.arange(devices + 1) * 8, np.zeros(devices, np.int64))
+    plan = Plan(MANIFEST, Blob("a" * 64, 1), given, fleet, pace or ByNumber())
+    return Coordinator(plan, engine, checkpoint or Checkpoint(START))
+
+
+def device_of(task):
+    return int(task.task_id.split("-")[3])
+
+
+def test_a_round_lasts_as_long_as_its_slowest_device_and_its_weights_are_the_mean():
+    engine = FakeEngine()
+    run = coordinator(engine, devices=3, rounds=2)
+    first, second = run.rounds()
+    assert [first.clock, second.clock] == [3.0, 6.0]
+    assert (first.fold, first.version, second.version) == (1, 1, 2)
+    assert second.over
+    assert not second.failed
+    assert run.state.weights.tolist() == [4.0] * 4
+    assert [task.seed for task in engine.tasks[:3]] == [
+        task_seed(7, 1, f"device-{device_of(task):06d}") for task in engine.tasks[:3]
+    ]
+
+
+def test_a_new_cohort_is_drawn_for_each_round_and_the_seed_says_which():
+    def asked(seed):
+        engine = FakeEngine()
+        for _ in coordinator(engine, devices=100, seed=seed, rounds=4).rounds():
+            pass
+        return [device_of(task) for task in engine.tasks]
+
+    assert len(asked(1)) == 12
+    assert asked(1) == asked(1) != asked(2)
+    assert all(len({*asked(1)[start : start + 3]}) == 3 for start in range(0, 12, 3))
+    assert len(set(asked(1))) > 6
+
+
+def test_of_more_devices_than_wanted_the_slow_ones_are_not_waited_for_nor_computed():
+    engine = FakeEngine()
+    run = coordinator(engine, devices=5, target=3, over_selection=5 / 3, deadline_seconds=100, rounds=1)
+    (only,) = run.rounds()
+    assert only.clock == 3.0
+    assert only.outcomes == {"done": 3}
+    assert engine.done == 3
+    assert run.state.weights.tolist() == [2.0] * 4
+
+
+def test_a_deadline_closes_a_round_with_what_has_come():
+    engine = FakeEngine()
+    run = coordinator(engine, devices=5, target=4, minimum=2, deadline_seconds=2.5, over_selection=1, rounds=1)
+    (only,) = run.rounds()
+    # Whoever was drawn of five, two of the fast ones at least were asked, or the round failed.
+    assert only.clock == 2.5 or only.outcomes == {"done": 4}
+    assert "deadline" in only.why
+
+
+def test_a_round_of_which_nothing_will_ever_come_ends_with_an_error():
+    run = coordinator(FakeEngine(), devices=4, pace=ByNumber(silent=(0, 1)), lease_seconds=60, rounds=1)
+    with pytest.raises(RunError, match="Round 1 has 2 of 3 outcomes, and no further one came for 86,400"):
+        next(run.rounds())
+
+
+def test_the_place_of_a_silent_device_goes_to_another_one():
+    engine = FakeEngine()
+    run = coordinator(engine, devices=4, target=3, pace=ByNumber(silent=(2,)), lease_seconds=60, rounds=1)
+    (only,) = run.rounds()
+    assert only.outcomes == {"done": 3}
+    assert sorted(device_of(task) for task in engine.tasks) == [0, 1, 3]
+    assert only.clock == pytest.approx(4.0) or only.clock == pytest.approx(64.0, abs=4)
+
+
+def test_a_slow_device_that_is_at_work_keeps_its_place():
+    engine = FakeEngine()
+    run = coordinator(engine, devices=3, pace=ByNumber(times=100.0), lease_seconds=10, task_seconds=1000, rounds=1)
+    (only,) = run.rounds()
+    assert only.clock == 300.0
+    assert only.outcomes == {"done": 3}
+
+
+def test_a_device_whose_longest_time_is_over_counts_as_failed():
+    engine = FakeEngine()
+    run = coordinator(engine, devices=3, pace=ByNumber(times=100.0), lease_seconds=10, task_seconds=150, max_failures=2)
+    rounds = list(run.rounds())
+    assert rounds[-1].failed
+    assert rounds[0].folded is None
+    assert engine.jobs == {}
+
+
+def test_a_run_that_every_device_refuses_fails_and_says_why():
+    engine = FakeEngine(refuse={f"{number:06d}": Reason.UNSUPPORTED_TASK for number in range(6)})
+    *_, last = coordinator(engine).rounds()
+    assert last.over
+    assert "3 devices failed or declined" in last.failed
+    assert last.errors == ("UNSUPPORTED_TASK",)
+    assert last.outcomes == {"declined": 3}
+
+
+def test_a_device_that_is_busy_is_asked_again_after_a_pause():
+    engine = FakeEngine(refuse={"000001": Reason.BUSY})
+    run = coordinator(engine, devices=3, rounds=1)
+    before = engine.result
+
+    def result(ticket):
+        if engine.jobs[ticket].task.task_id.endswith("-003"):
+            engine.refuse.clear()
+        return before(ticket)
+
+    engine.result = result
+    (only,) = run.rounds()
+    assert only.outcomes == {"declined": 2, "done": 3}
+    assert only.clock > 30
+
+
+def test_a_device_that_will_always_be_busy_ends_the_simulation_and_its_words_are_told():
+    run = coordinator(FakeEngine(refuse={"000001": Reason.BUSY}), devices=3, rounds=1)
+    with pytest.raises(RunError, match="2 of 3 outcomes") as caught:
+        next(run.rounds())
+    assert caught.value.hint == "Devices said: BUSY"
+
+
+def test_nothing_is_kept_of_rounds_that_are_over():
+    engine = FakeEngine()
+    run = coordinator(engine, devices=50, target=5, rounds=20)
+    for _ in run.rounds():
+        assert len(engine.bases) == 1
+        assert engine.jobs == {}
+
+
+def test_a_run_goes_on_from_a_checkpoint_as_if_there_had_been_no_break():
+    whole = coordinator(FakeEngine(), devices=20, rounds=6)
+    expected = [(each.clock, each.outcomes, each.version) for each in whole.rounds()]
+    first = coordinator(FakeEngine(), devices=20, rounds=6)
+    rounds = first.rounds()
+    for _ in range(4):
+        next(rounds)
+    again = coordinator(FakeEngine(), devices=20, rounds=6, checkpoint=first.checkpoint())
+    assert [(each.clock, each.outcomes, each.version) for each in again.rounds()] == expected[4:]
+    assert again.state.weights.tobytes() == whole.state.weights.tobytes()
+
+
+def test_a_buffered_schedule_folds_what_began_from_older_versions(monkeypatch):
+    monkeypatch.setitem(SCHEDULES._entries, "buffered", Buffered)
+    engine = FakeEngine()
+    run = coordinator(engine, devices=20, target=2, over_selection=3, rounds=12, schedule="buffered")
+    rounds = list(run.rounds())
+    assert [each.version for each in rounds] == list(range(1, 13))
+    assert max(max(each.staleness) for each in rounds) > 0
+    assert all(earlier.clock <= later.clock for earlier, later in itertools.pairwise(rounds))
+    assert len({task.seed for task in engine.tasks}) == len(engine.tasks)
+    assert run.checkpoint() is None, "tasks are open"
+    assert len(engine.bases) <= 7, "no more versions than tasks are open, and the newest"
+
+
+def test_a_hundred_thousand_devices_cost_a_round_no_more_than_a_thousand(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("edgefl_simulation.coordinator.drawn_order", _counting(drawn))
+    for devices in (1_000, 100_000):
+        drawn.clear()
+        run = coordinator(FakeEngine(), devices=devices, pace=ByNumber(times=1e-5), target=100)
+        for _ in run.rounds():
+            pass
+        assert len(drawn) == 300
+
+
+def _counting(drawn):
+    from edgefl_simulation.draws import drawn_order
+
+    def order(*arguments):
+        for each in drawn_order(*arguments):
+            drawn.append(each)
+            yield each
+
+    return order

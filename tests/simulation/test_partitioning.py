@@ -1,0 +1,187 @@
+"""Which rows fall on which device: every row once, deterministic by seed, and errors that say what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefl.errors import DataError, EdgeflError, InvalidSettingError
+from edgefl_simulation.partitioning import PARTITIONERS, Rows, partition
+
+LABELS = np.random.default_rng(1).integers(0, 10, 600)
+OWNERS = np.array([f"person-{number % 12:02d}" for number in range(600)])
+ROWS = Rows(600, LABELS, OWNERS)
+SPECS = [
+    "iid",
+    "linear",
+    "square",
+    "dirichlet:0.5",
+    "dirichlet:0.1,2",
+    "inner-dirichlet:0.5",
+    "pathological:2",
+    "shard",
+    "shard:3",
+    "continuous:0.5",
+    "natural-id",
+]
+
+
+def cut(text, devices=12, seed=3, rows=ROWS):
+    return partition(rows, text, devices, seed)
+
+
+@pytest.mark.parametrize("text", [*SPECS, "grouped-natural-id:1"])
+def test_every_row_lies_on_one_device_and_each_device_has_some_in_ascending_order(text):
+    names, parts = cut(text)
+    assert len(names) == len(parts) == 12
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(600))
+    assert all((np.diff(part) > 0).all() for part in parts)
+
+
+@pytest.mark.parametrize("text", SPECS[:-1])
+def test_a_partition_follows_from_its_seed(text):
+    first, again, other = cut(text)[1], cut(text)[1], cut(text, seed=4)[1]
+    assert all(map(np.array_equal, first, again))
+    assert not all(map(np.array_equal, first, other))
+
+
+def test_partitions_do_not_change_from_one_version_of_numpy_to_another():
+    # Dirichlet's numbers come from numpy's Generator, whose stream is not promised: this would notice.
+    parts = {text: [int(part.sum()) for part in cut(text, 4)[1]] for text in SPECS[:-1]}
+    assert parts == GOLDEN
+
+
+GOLDEN = {
+    "iid": [42535, 45871, 43983, 47311],
+    "linear": [17019, 34113, 53494, 75074],
+    "square": [5422, 23740, 52763, 97775],
+    "dirichlet:0.5": [34182, 58177, 65408, 21933],
+    "dirichlet:0.1,2": [27295, 56172, 40181, 56052],
+    "inner-dirichlet:0.5": [46110, 41397, 42340, 49853],
+    "pathological:2": [32049, 34247, 24270, 38095],
+    "shard": [45186, 47381, 42611, 44522],
+    "shard:3": [45852, 43772, 44390, 45686],
+    "continuous:0.5": [45085, 44545, 44864, 45206],
+}
+
+
+def test_a_pathological_device_has_so_many_classes_and_no_class_lies_nowhere():
+    _, parts = cut("pathological:2", 20)
+    assert {len(set(LABELS[part])) for part in parts} == {2}
+    assert {*LABELS[np.concatenate(parts)]} == set(range(10))
+
+
+def test_a_device_of_two_shards_has_few_classes():
+    _, parts = cut("shard", 30)
+    assert {len(part) for part in parts} == {20}
+    assert max(len(set(LABELS[part])) for part in parts) <= 4
+
+
+def test_a_small_alpha_makes_devices_less_alike():
+    def skew(alpha):
+        _, parts = cut(f"inner-dirichlet:{alpha}", 12)
+        return np.mean([np.bincount(LABELS[part], minlength=10).max() / len(part) for part in parts])
+
+    assert skew(0.05) > skew(1) > skew(100)
+    assert skew(100) < 0.25
+
+
+def test_strictness_says_how_far_a_quantity_is_sorted():
+    quantities = np.random.default_rng(2).normal(size=600)
+
+    def spread(strictness):
+        _, parts = partition(Rows(600, quantities), f"continuous:{strictness}", 10, 1)
+        return np.mean([quantities[part].std() for part in parts])
+
+    assert spread(1) < spread(0.5) < spread(0)
+
+
+def test_sizes_grow_as_they_are_said():
+    assert [len(part) for part in cut("size:10,20,30", 0)[1]] == [10, 20, 30]
+    assert [len(part) for part in cut("linear", 3)[1]] == [100, 200, 300]
+    assert [len(part) for part in cut("square", 3)[1]] == [43, 171, 386]
+    sizes = [len(part) for part in cut("exponential", 4)[1]]
+    assert sum(sizes) == 600
+    assert sizes[3] / sizes[2] == pytest.approx(np.e, rel=0.02)
+
+
+def test_a_natural_device_is_called_like_its_owner_and_holds_just_his_rows():
+    names, parts = cut("natural-id", 0)
+    assert names == [f"person-{number:02d}" for number in range(12)]
+    assert all(set(OWNERS[part]) == {name} for name, part in zip(names, parts, strict=True))
+    fewer, parts = cut("natural-id", 5)
+    assert fewer == [f"device-{number:06d}" for number in range(5)]
+    assert all(len(set(OWNERS[part])) == 1 for part in parts)
+
+
+def test_so_many_owners_share_a_device():
+    _, parts = cut("grouped-natural-id:5", 0)
+    assert sorted(len(set(OWNERS[part])) for part in parts) == [4, 4, 4]
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(600))
+
+
+@pytest.mark.parametrize(
+    ("text", "devices", "message"),
+    [
+        ("dirichle:0.5", 3, "Do you mean dirichlet"),
+        ("dirichlet", 3, "expects dirichlet:ALPHA,LEAST, got 'dirichlet'"),
+        ("dirichlet:much", 3, "expects dirichlet:ALPHA"),
+        ("dirichlet:0.5,10,3", 3, "expects dirichlet:ALPHA,LEAST"),
+        ("dirichlet:0", 3, "alpha above 0"),
+        ("dirichlet:0.5", 100, "100 devices have 600 together"),
+        ("dirichlet:0.001", 50, "none gave each of 50 devices 10 rows"),
+        ("iid:3", 3, "expects iid alone"),
+        ("iid", 0, "how many devices"),
+        ("iid", 601, "leaves 1 of 601 devices with no rows; the first is number 600"),
+        ("exponential", 50, "with no rows"),
+        ("size:10,20", 3, "names 2 devices, and there are 3"),
+        ("size:10,700", 2, "add up to 710 rows, and there are 600"),
+        ("size:ten", 1, "expects size:SIZES"),
+        ("size:0,5", 2, "leaves 1 of 2 devices with no rows; the first is number 0"),
+        ("pathological:11", 3, "1 to 10 classes"),
+        ("shard:300", 3, "1 to 600 shards"),
+        ("continuous:2", 3, "0 to 1"),
+        ("natural-id", 13, "13 devices, and the data has 12 owners"),
+        ("grouped-natural-id:5", 7, "make 3 devices, got 7"),
+        ("grouped-natural-id:50", 0, "1 to 12 owners"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_do(text, devices, message):
+    with pytest.raises(InvalidSettingError) as caught:
+        cut(text, devices)
+    assert message in str(caught.value)
+
+
+def test_a_partition_that_needs_classes_or_owners_says_that_there_are_none():
+    with pytest.raises(DataError, match="needs a class for each row"):
+        cut("shard", rows=Rows(600))
+    with pytest.raises(DataError, match="needs to know whose each row is"):
+        cut("natural-id", rows=Rows(600))
+
+
+@given(
+    text=st.sampled_from([*SPECS[:-1], "exponential"]),
+    devices=st.integers(1, 40),
+    count=st.integers(1, 200),
+    classes=st.integers(1, 5),
+    seed=st.integers(0, 2**40),
+)
+def test_a_partition_either_gives_each_row_to_one_device_or_is_refused(text, devices, count, classes, seed):
+    rows = Rows(count, np.arange(count) * 7 % classes)
+    try:
+        _, parts = partition(rows, text, devices, seed)
+    except EdgeflError:
+        return
+    held = np.concatenate(parts)
+    assert len(parts) == devices
+    assert len(held) == len(set(held.tolist())) == count or text == "pathological:2"
+    assert min(map(len, parts)) > 0
+
+
+def test_flwr_datasets_names_are_all_there_but_for_those_of_columns():
+    assert {
+        *("iid", "dirichlet", "inner-dirichlet", "pathological", "shard", "size", "linear", "square", "exponential"),
+        *("natural-id", "grouped-natural-id", "continuous"),
+    } <= set(PARTITIONERS.names())

@@ -1,0 +1,235 @@
+"""`edgefl.simulate` and `edgefl simulate`: what they leave, how they go on, and what they refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import edgefl
+from edgefl.errors import DataError, EdgeflError, InvalidSettingError, RunError, RuntimeFailure, StorageError
+from edgefl.hashing import weights_hash
+from edgefl_simulation import run_folder
+from edgefl_simulation.engines.local import Local
+
+SETTINGS = {"devices": 6, "partition": "dirichlet:1,2", "rounds": 5, "cohort": 3, "workers": 1, "seed": 3}
+
+
+@pytest.fixture
+def data(owned):
+    found = owned(3, 40)
+    return found["x"], found["y"]
+
+
+def rows_of(history):
+    return [{**row, "seconds": 0} for row in history.rounds]
+
+
+def test_a_simulation_learns_and_says_how_well_on_rows_that_no_device_holds_and_on_devices(plain_sgd_file, data):
+    told = []
+    history = edgefl.simulate(plain_sgd_file, data, on_round=told.append, epochs=5, **{**SETTINGS, "rounds": 10})
+    assert told == history.rounds
+    assert len(told) == 10
+    accuracy = history.metric("accuracy")
+    assert accuracy[-1] > history.initial["central"]["accuracy"] + 0.15
+    federated = history.rounds[-1]["federated"]
+    assert federated["devices"] == 3
+    assert federated["accuracy"]["worst_tenth"] <= federated["accuracy"]["quantiles"]["0.5"]
+    assert federated["loss"]["worst_tenth"] >= federated["loss"]["quantiles"]["0.5"]
+    assert history.summary()["central"] == history.final
+
+
+def test_what_central_evaluation_says_is_what_the_weights_do(plain_sgd_file, data):
+    x, y = data
+    history = edgefl.simulate(
+        plain_sgd_file, {"x": x, "y": y, "test_x": x[:50], "test_y": y[:50]}, **{**SETTINGS, "evaluate_devices": 0}
+    )
+    model = edgefl.TrainableModel(plain_sgd_file)
+    model.weights = history.weights
+    assert history.final == pytest.approx(model.evaluate(x[:50], y[:50]), abs=1e-6)
+    assert "federated" not in history.rounds[-1]
+
+
+def test_a_run_ends_early_when_it_has_reached_what_was_wanted(plain_sgd_file, data):
+    history = edgefl.simulate(plain_sgd_file, data, until={"loss": 1.55}, epochs=3, **{**SETTINGS, "rounds": 30})
+    assert history.stopped == "loss reached 1.55"
+    losses = history.metric("loss")
+    assert losses[-1] <= 1.55 < min(losses[:-1], default=9)
+
+
+def test_a_run_that_was_broken_off_goes_on_to_the_same_bits(federated_file, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "_PAUSE", 0.0)
+    settings = {**SETTINGS, "strategy": "scaffold", "held_out": 0.2}
+    whole = edgefl.simulate(federated_file, data, out=tmp_path / "whole", **settings)
+
+    def stop(row):
+        if row["round"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edgefl.simulate(federated_file, data, out=tmp_path / "broken", on_round=stop, **settings)
+    (tmp_path / "broken" / "rounds.jsonl").open("a").write('{"round": 4, "cut sh')
+    told = []
+    again = edgefl.simulate(
+        federated_file, data, out=tmp_path / "broken", resume=True, on_round=told.append, **settings
+    )
+    assert [row["round"] for row in told] == [4, 5]
+    assert rows_of(again) == rows_of(whole)
+    assert again.initial == whole.initial
+    assert weights_hash(again.weights) == weights_hash(whole.weights)
+    lines = (tmp_path / "broken" / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4, 5]
+    assert weights_hash(np.load(tmp_path / "broken" / "weights.npy")) == weights_hash(whole.weights)
+    finished = edgefl.simulate(federated_file, data, out=tmp_path / "broken", resume=True, **settings)
+    assert rows_of(finished) == rows_of(whole)
+    assert weights_hash(finished.weights) == weights_hash(whole.weights)
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(federated_file, data, tmp_path):
+    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
+    command = [
+        *(sys.executable, "-m", "edgefl.cli.main", "simulate", federated_file, "--data", tmp_path / "data.npz"),
+        *("--devices", 6, "--rounds", 400, "--cohort", 3, "--strategy", "scaffold", "--workers", 2, "--seed", 5),
+        *("--evaluate-devices", 0, "--quiet", "--format", "json"),
+    ]
+
+    def run(folder, *more):
+        words = [*map(str, command), "-o", str(tmp_path / folder), *more]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+    killed = run("killed")
+    rounds = tmp_path / "killed" / "rounds.jsonl"
+    while not (rounds.exists() and len(rounds.read_bytes().splitlines()) > 20):
+        assert killed.poll() is None, killed.stderr.read()
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):  # it may have been fast
+        os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    whole, again = run("whole"), run("killed", "--resume")
+    assert [each.wait(300) for each in (whole, again)] == [0, 0]
+    assert json.loads(again.stdout.read())["rounds"] == 400
+    weights = [np.load(tmp_path / folder / "weights.npy") for folder in ("whole", "killed")]
+    assert weights_hash(weights[0]) == weights_hash(weights[1])
+    assert not (tmp_path / "killed" / "tables").exists()
+
+
+def test_a_killed_worker_ends_the_simulation_with_a_message_and_it_can_be_resumed(
+    plain_sgd_file, data, tmp_path, monkeypatch
+):
+    started = []
+    begin = Local.__init__
+
+    def noted(self, *arguments):
+        begin(self, *arguments)
+        started.append(self)
+
+    monkeypatch.setattr(Local, "__init__", noted)
+
+    def kill(row):
+        if row["round"] == 2:
+            os.kill(started[0]._workers[0]._process.pid, signal.SIGKILL)
+
+    settings = {**SETTINGS, "workers": 2}
+    with pytest.raises(RuntimeFailure, match="worker process of the simulation ended with -9"):
+        edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", on_round=kill, **settings)
+    again = edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", resume=True, **settings)
+    assert rows_of(again) == rows_of(edgefl.simulate(plain_sgd_file, data, **settings))
+
+
+def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, tmp_path):
+    settings = {**SETTINGS, "rounds": 1, "out": tmp_path / "run"}
+    edgefl.simulate(plain_sgd_file, data, **settings)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(InvalidSettingError, match="holds a simulation already"):
+        edgefl.simulate(plain_sgd_file, data, **settings)
+    with pytest.raises(InvalidSettingError, match="seed is 3 there, got 4"):
+        edgefl.simulate(plain_sgd_file, data, **{**settings, "seed": 4, "resume": True})
+    with pytest.raises(InvalidSettingError, match="other settings: data"):
+        edgefl.simulate(plain_sgd_file, (data[0] + 1, data[1]), **{**settings, "resume": True})
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "letter.txt").write_text("dear")
+    with pytest.raises(InvalidSettingError, match="is not empty"):
+        edgefl.simulate(plain_sgd_file, data, **{**settings, "out": tmp_path / "else"})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    (tmp_path / "run" / "checkpoint.npz").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(StorageError, match="damaged"):
+        edgefl.simulate(plain_sgd_file, data, **{**settings, "resume": True})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cohort": 7}, "The cohort has 7 devices, and the fleet 6"),
+        ({"cohort": 0}, "cohort expects a number from 1"),
+        ({"strategy": "scafold"}, "Do you mean scaffold"),
+        ({"strategy": "scaffold"}, "--algorithm scaffold"),
+        ({"until": {"acuracy": 1}}, "no metric 'acuracy'"),
+        ({"held_out": 1.0}, "held_out expects a share"),
+        ({"batch_size": 9}, "batch_size expects at most the model's 8"),
+        ({"workers": -1}, "at least 0"),
+        ({"devices": 500}, "500 devices have"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(
+    plain_sgd_file, data, tmp_path, changes, message
+):
+    with pytest.raises(InvalidSettingError) as caught:
+        edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", **{**SETTINGS, **changes})
+    assert message in str(caught.value)
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+
+
+def test_data_that_does_not_fit_is_named_with_its_array_and_row(plain_sgd_file, data):
+    x, y = data
+    for given, message in [
+        ((x[:, :7], y), r"Input .* expects shape \(rows, 20\)"),
+        ((x, y + 5 * (np.arange(len(y)) == 17)), "from 0 to 4, got .* in row 17"),
+        ((np.where(np.arange(len(x))[:, None] == 9, np.nan, x), y), "in row 9"),
+        ((x, y[:-1]), "equal numbers of rows"),
+        ("digit", "no data set and no file 'digit'"),
+        (3, "Expected the name of a data set"),
+        ("nowhere.npz", "no such file"),
+        ((x.astype(str), y), "expects numbers"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            edgefl.simulate(plain_sgd_file, given, **SETTINGS)
+
+
+def test_a_run_that_no_device_can_take_part_in_fails_and_says_why(plain_sgd_file, data):
+    with pytest.raises(EdgeflError, match="simulated seconds") as caught:
+        edgefl.simulate(plain_sgd_file, data, minimum_examples=1000, **SETTINGS)
+    assert isinstance(caught.value, RunError)
+    assert "takes part with at least 1000" in str(caught.value)
+
+
+def test_the_command_prints_a_summary_and_leaves_a_folder(plain_sgd_file, data, tmp_path):
+    np.savetxt(
+        tmp_path / "data.csv",
+        np.column_stack([data[0], data[1]]),
+        delimiter=",",
+        header=",".join([*(f"x{number}" for number in range(20)), "kind"]),
+        comments="",
+    )
+    words = [
+        *("simulate", plain_sgd_file, "--data", tmp_path / "data.csv", "--devices", 4, "--rounds", 2, "--cohort", 2),
+        *("--partition", "pathological:2", "-o", tmp_path / "run", "--workers", 1),
+    ]
+    command = [sys.executable, "-m", "edgefl.cli.main", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "2 rounds: " in done.stdout
+    assert "simulated" in done.stderr
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["cohort"] == 2
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 4
+    assert "--resume" in again.stderr
+    refused = subprocess.run([*command[:-6], "--cohort", "0"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 4
+    assert "--cohort expects a number from 1" in refused.stderr
