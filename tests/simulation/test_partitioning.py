@@ -125,7 +125,7 @@ def test_so_many_owners_share_a_device():
 @pytest.mark.parametrize(
     ("text", "devices", "message"),
     [
-        ("dirichle:0.5", 3, "Do you mean dirichlet"),
+        ("dirichle:0.5", 3, "Did you mean dirichlet"),
         ("dirichlet", 3, "expects dirichlet:ALPHA,LEAST, got 'dirichlet'"),
         ("dirichlet:much", 3, "expects dirichlet:ALPHA"),
         ("dirichlet:0.5,10,3", 3, "expects dirichlet:ALPHA,LEAST"),

@@ -168,7 +168,7 @@ def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, t
     [
         ({"cohort": 7}, "The cohort has 7 devices, and the fleet 6"),
         ({"cohort": 0}, "cohort expects a number from 1"),
-        ({"strategy": "scafold"}, "Do you mean scaffold"),
+        ({"strategy": "scafold"}, "Did you mean scaffold"),
         ({"strategy": "scaffold"}, "--algorithm scaffold"),
         ({"until": {"acuracy": 1}}, "no metric 'acuracy'"),
         ({"held_out": 1.0}, "held_out expects a share"),
