@@ -169,7 +169,7 @@ def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, t
         ({"cohort": 7}, "The cohort has 7 devices, and the fleet 6"),
         ({"cohort": 0}, "cohort expects a number from 1"),
         ({"strategy": "scafold"}, "Did you mean scaffold"),
-        ({"strategy": "scaffold"}, "--algorithm scaffold"),
+        ({"strategy": "scaffold"}, "algorithms='scaffold'"),
         ({"until": {"acuracy": 1}}, "no metric 'acuracy'"),
         ({"held_out": 1.0}, "held_out expects a share"),
         ({"batch_size": 9}, "batch_size expects at most the model's 8"),
