@@ -1,7 +1,7 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
 from edgefl_server.storage.damage import fail_damaged_runs
-from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds
+from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
 from edgefl_server.storage.identities import (
     EnrolmentRefusedError,
@@ -86,6 +86,7 @@ __all__ = [
     "require_invited",
     "run_status",
     "runs_summary",
+    "settle_folds",
     "stop_run",
     "sweep_outcomes",
     "sweep_uploads",
