@@ -18,6 +18,7 @@ from edgefl_server.http.admission import Admission
 from edgefl_server.http.advancing import advance
 from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
 from edgefl_server.http.context import Context
+from edgefl_server.http.direct_calls import DirectCalls
 from edgefl_server.storage import ServerState
 
 __all__ = ["MAX_MODEL_BYTES", "MAX_OUTCOME_BYTES", "create_app"]
@@ -90,6 +91,8 @@ def create_app(
             return max_model_bytes
         return MAX_CONTROL_BYTES
 
+    # The last one added is the first one asked: who it is, then the limits, then the answer.
+    app.add_middleware(DirectCalls, context=context)
     app.add_middleware(BodyLimit, limit_of=limit_of)
-    app.add_middleware(Admission, context=context)  # before the limits: the last one added is the first one asked
+    app.add_middleware(Admission, context=context)
     return app

@@ -26,7 +26,7 @@ from edgefl_server.storage import (
     work_for,
 )
 
-__all__ = ["Caller", "Context", "Operator", "Shared", "bearer", "not_the_operator"]
+__all__ = ["Caller", "Context", "Operator", "Shared", "bearer", "caller", "not_the_operator"]
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,12 @@ def not_the_operator() -> RequestError:
     )
 
 
-async def _caller(request: Request, context: Shared) -> DeviceRow:
+async def caller(request: Request, context: Shared) -> DeviceRow:
+    """The device that is asking.
+
+    Raises:
+        AuthenticationError: it is none.
+    """
     device: DeviceRow | None = request.scope["state"].get("device")
     if device is None:
         raise unknown_device()
@@ -130,5 +135,5 @@ async def _operator(request: Request) -> None:
         raise not_the_operator()
 
 
-Caller = Annotated[DeviceRow, Depends(_caller)]
+Caller = Annotated[DeviceRow, Depends(caller)]
 Operator = Depends(_operator)
