@@ -21,7 +21,7 @@ from edgefl.wire.words import HASH, NAME, is_hash
 from edgefl_server.http.body_limit import MAX_CONTROL_BYTES
 from edgefl_server.http.context import Context, caller
 from edgefl_server.http.device_routes import Poll, get_model, get_next_task, get_weights, put_outcome, renew
-from edgefl_server.http.errors import RequestError, edgefl_error, request_error
+from edgefl_server.http.errors import RequestError, edgefl_error, request_error, unexpected
 from edgefl_server.http.receiving import Announced
 from edgefl_server.storage import DeviceRow
 
@@ -69,6 +69,9 @@ class DirectCalls:
             response = await request_error(request, error)
         except EdgeflError as error:
             response = await edgefl_error(request, error)
+        except Exception as error:
+            await (await unexpected(request, error))(scope, receive, send)
+            raise
         await response(scope, receive, send)
 
     def _poll(self, request: Request, body: bytes) -> _Answer | None:
