@@ -34,9 +34,10 @@ from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
 from edgefl_server.storage.tasks import (
+    Found,
     devices_with_tasks,
     ended_runs,
-    look_for_task,
+    look_for_tasks,
     may_fetch,
     next_task,
     renew_lease,
@@ -51,6 +52,7 @@ __all__ = [
     "Accepted",
     "DeviceRow",
     "EnrolmentRefusedError",
+    "Found",
     "Looked",
     "NameTakenError",
     "NotWantedError",
@@ -75,7 +77,7 @@ __all__ = [
     "has_form_of_invitation",
     "invite",
     "look_at_outcome",
-    "look_for_task",
+    "look_for_tasks",
     "may_fetch",
     "next_task",
     "pending_folds",
