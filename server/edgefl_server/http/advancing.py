@@ -30,7 +30,7 @@ _LOOK_SECONDS = 1.0
 """Deadlines are looked at so often."""
 _FOLDS_AT_ONCE = 2
 """A large run does not hold up a small one; more would need the memory of as many models."""
-_SERVED_SECONDS = 0.5
+_SERVED_SECONDS = 1.0
 """So long after a fold its devices have been handed the next tasks; short rounds share what is left to do."""
 _FILES_SECONDS = 5.0
 _KEEP_TIME_SECONDS = 60.0
