@@ -194,10 +194,13 @@ class StateFolder:
         return Outcome.decode(message), message
 
     def drop_outcome(self) -> None:
-        """Forgets the outcome: the server has answered."""
+        """Forgets the outcome: the server has answered.
+
+        A power cut may bring it back. It is then sent again, and the server says again what it said, or that nobody
+        waits for it any more.
+        """
         try:
             self._outcome.unlink(missing_ok=True)
-            sync_folder(self.folder)
         except OSError as error:
             raise storage_error(error, "delete", self._outcome) from error
 

@@ -16,7 +16,7 @@ from edgefl.errors import EdgeflError
 from edgefl.hashing import sha256
 from edgefl_server.http.connections import Place
 from edgefl_server.http.context import Context, bearer, not_the_operator
-from edgefl_server.http.errors import RequestError, edgefl_error, request_error
+from edgefl_server.http.errors import RequestError, edgefl_error, request_error, unexpected
 from edgefl_server.storage import (
     DeviceRow,
     authenticate,
@@ -70,6 +70,9 @@ class Admission:
             await (await request_error(request, error))(scope, receive, _ending(place, send))
         except EdgeflError as error:
             await (await edgefl_error(request, error))(scope, receive, _ending(place, send))
+        except Exception as error:
+            await (await unexpected(request, error))(scope, receive, _ending(place, send))
+            raise
         else:
             await self._app(scope, receive, send if known else _ending(place, send))
 

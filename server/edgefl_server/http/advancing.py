@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 
@@ -16,6 +17,7 @@ from edgefl_server.storage import (
     fold_round,
     pending_folds,
     prune_rows,
+    settle_folds,
     sweep_outcomes,
     sweep_uploads,
 )
@@ -28,6 +30,8 @@ _LOOK_SECONDS = 1.0
 """Deadlines are looked at so often."""
 _FOLDS_AT_ONCE = 2
 """A large run does not hold up a small one; more would need the memory of as many models."""
+_SERVED_SECONDS = 1.0
+"""So long after a fold its devices have been handed the next tasks; short rounds share what is left to do."""
 _FILES_SECONDS = 5.0
 _KEEP_TIME_SECONDS = 60.0
 _SWEEP_SECONDS = 60.0
@@ -43,6 +47,7 @@ async def advance(context: Context) -> None:
     state = context.state
     folding: dict[str, asyncio.Task[None]] = {}
     places = asyncio.Semaphore(_FOLDS_AT_ONCE)
+    folded = asyncio.Event()
     chores = Chores(state)
 
     async def fold(run: str, number: int) -> None:
@@ -51,7 +56,17 @@ async def advance(context: Context) -> None:
                 await run_in_threadpool(fold_round, state, run, number, context.work.ring)
         finally:
             del folding[run]
+            folded.set()
             context.folding.ring()
+
+    async def settle() -> None:
+        while True:
+            await folded.wait()
+            await asyncio.sleep(_SERVED_SECONDS)
+            folded.clear()
+            await run_in_threadpool(_settle, state)
+
+    settling = asyncio.create_task(settle())
 
     while not context.folding.stopping:
         ticket = context.folding.ticket()
@@ -75,6 +90,17 @@ async def advance(context: Context) -> None:
         context.repeats.settle()
         await context.folding.wait(ticket, pause)
     await asyncio.gather(*folding.values())
+    settling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await settling
+    await run_in_threadpool(_settle, state)
+
+
+def _settle(state: ServerState) -> None:
+    try:
+        settle_folds(state)
+    except Exception as error:
+        state.troubles.note("", _TIDY, error, state.clock())
 
 
 class Chores:

@@ -7,8 +7,10 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgefl.credentials import check_token
 from edgefl.hashing import sha256
@@ -18,6 +20,7 @@ from edgefl_server.http.admission import Admission
 from edgefl_server.http.advancing import advance
 from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
 from edgefl_server.http.context import Context
+from edgefl_server.http.direct_calls import DirectCalls
 from edgefl_server.storage import ServerState
 
 __all__ = ["MAX_MODEL_BYTES", "MAX_OUTCOME_BYTES", "create_app"]
@@ -58,7 +61,7 @@ def create_app(
         with suppress(asyncio.CancelledError):
             await task
 
-    app = FastAPI(
+    app = _Application(
         title="edgefl server",
         version=__version__,
         summary="Hands out training tasks to devices and merges what they send back.",
@@ -90,6 +93,18 @@ def create_app(
             return max_model_bytes
         return MAX_CONTROL_BYTES
 
-    app.add_middleware(BodyLimit, limit_of=limit_of)
-    app.add_middleware(Admission, context=context)  # before the limits: the last one added is the first one asked
+    app.front = Admission(BodyLimit(DirectCalls(app.front, context), limit_of), context)
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI, and before it what every request passes and most end in: FastAPI's own way there is long."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.front: ASGIApp = super().__call__
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        scope["app"] = self
+        await self.front(scope, receive, send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -13,6 +14,7 @@ from edgefl.wire.calls import INSTANCE
 from edgefl.wire.messages import Task
 from edgefl.wire.refusals import Refusal
 from edgefl_server.http.errors import RequestError
+from edgefl_server.http.handing_out import HandingOut
 from edgefl_server.http.receiving import Receiving
 from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
 from edgefl_server.log_lines import Repeats
@@ -20,13 +22,13 @@ from edgefl_server.storage import (
     DeviceRow,
     ServerState,
     devices_with_tasks,
-    look_for_task,
+    look_for_tasks,
     tell_of_double,
     unknown_device,
     work_for,
 )
 
-__all__ = ["Caller", "Context", "Operator", "Shared", "bearer", "not_the_operator"]
+__all__ = ["Caller", "Context", "Operator", "Shared", "bearer", "caller", "not_the_operator"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Context:
         max_outcome_bytes: largest outcome that is read.
         max_model_bytes: largest model file that is read.
         work: the devices that wait, to be called after anything that may give them work.
+        handing_out: finds their tasks.
         folding: wakes what folds, after anything that may close a round.
         receiving: the bodies that are being written to files.
         repeats: bounds what devices can make the server log.
@@ -53,6 +56,7 @@ class Context:
     max_outcome_bytes: int
     max_model_bytes: int
     work: WaitingLines = field(init=False)
+    handing_out: HandingOut = field(init=False)
     folding: Bell = field(default_factory=Bell)
     receiving: Receiving = field(default_factory=Receiving)
     repeats: Repeats = field(default_factory=lambda: Repeats(_log))
@@ -60,6 +64,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population), self.repeats)
+        self.handing_out = HandingOut(partial(look_for_tasks, self.state))
         self.tasked = dict.fromkeys(devices_with_tasks(self.state))
 
     async def find_task(self, device: DeviceRow, outlook: Outlook) -> Task | None:
@@ -68,7 +73,7 @@ class Context:
         if not outlook.places and who not in self.tasked:
             return None
         look = self.tasked[who] = object()
-        found = await run_in_threadpool(look_for_task, self.state, device)
+        found = await self.handing_out.find(device)
         if found.task is not None:
             self.tasked[who] = found.task.task_id
             self.work.taken(device.population)
@@ -115,7 +120,12 @@ def not_the_operator() -> RequestError:
     )
 
 
-async def _caller(request: Request, context: Shared) -> DeviceRow:
+async def caller(request: Request, context: Shared) -> DeviceRow:
+    """The device that is asking.
+
+    Raises:
+        AuthenticationError: it is none.
+    """
     device: DeviceRow | None = request.scope["state"].get("device")
     if device is None:
         raise unknown_device()
@@ -130,5 +140,5 @@ async def _operator(request: Request) -> None:
         raise not_the_operator()
 
 
-Caller = Annotated[DeviceRow, Depends(_caller)]
+Caller = Annotated[DeviceRow, Depends(caller)]
 Operator = Depends(_operator)

@@ -197,7 +197,7 @@ async def put_outcome(
 ) -> Response:
     """202 once it is on the disk, belongs to its round and will be folded exactly once; the same bytes again: 202."""
     digest = announced.digest if announced else None
-    state, who = context.state, device.device
+    state, who, receiving = context.state, device.device, context.receiving
 
     def look() -> Looked:
         looked = look_at_outcome(state, who, task_id, digest)
@@ -233,14 +233,14 @@ async def put_outcome(
         if upload is None:
             return Accepted()
         fill_at_once(upload, body, looked.most_bytes, announced)
-        return accept_upload(state, who, task_id, upload, looked.expected)
+        with receiving.unfolding(looked.most_bytes):
+            return accept_upload(state, who, task_id, upload, looked.expected)
 
     accepted = Accepted()
-    receiving = context.receiving
     async with receiving.alone(who):
         first = await request.receive() if is_short(request) else None
         if first is not None and is_whole(first):
-            accepted = await receiving.use(lambda: accept_at_once(first.get("body", b"")))
+            accepted = await receiving.use_short(lambda: accept_at_once(first.get("body", b"")))
         else:
             looked, upload = await run_in_threadpool(begin)
             if upload is not None:

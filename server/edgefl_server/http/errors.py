@@ -29,7 +29,16 @@ from edgefl_server.option_names import converting_options, option_of
 from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, UnknownTaskError
 from edgefl_server.storage.troubles import STORE
 
-__all__ = ["RequestError", "edgefl_error", "error_body", "install", "request_error", "response", "retry_after"]
+__all__ = [
+    "RequestError",
+    "edgefl_error",
+    "error_body",
+    "install",
+    "request_error",
+    "response",
+    "retry_after",
+    "unexpected",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +81,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(EdgeflError, edgefl_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, unexpected)
 
 
 async def request_error(request: Request, error: Exception) -> JSONResponse:
@@ -153,5 +162,6 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return response(error.status_code, codes.get(error.status_code, Refusal.REFUSED), message)
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+async def unexpected(request: Request, error: Exception) -> JSONResponse:
+    """Answers a request that ended with a fault of this server, which is to be raised again: it is logged then."""
     return response(500, Refusal.INTERNAL, "The server failed; nothing was kept.", None, retry_after(5, 30))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -28,6 +30,10 @@ _AT_ONCE = 2
 """Complete bodies that are in memory at once, to be checked."""
 _BUFFER_BYTES = 32 << 10
 """Small pieces are written together."""
+_SHORT_AT_ONCE = 8
+"""Short ones that are checked at once: each waits for the disk three times, and what waits together waits once."""
+_SMALL_BYTES = 4 << 20
+"""A short body may unfold into all of a model's vectors; those of a model of this size count for nothing."""
 _SHORT_BYTES = 32 << 10
 """So many bytes may be read before it is known whether they are wanted: one thread can then do all there is to do."""
 _RENEWAL_SECONDS = 5.0
@@ -63,6 +69,8 @@ class Receiving:
         self._current: dict[str, _Current] = {}
         self._writers = anyio.CapacityLimiter(_WRITERS)
         self._users = anyio.CapacityLimiter(_AT_ONCE)
+        self._short = anyio.CapacityLimiter(_SHORT_AT_ONCE)
+        self._large = threading.BoundedSemaphore(_AT_ONCE)
 
     @asynccontextmanager
     async def alone(self, device: str) -> AsyncIterator[None]:
@@ -88,6 +96,16 @@ class Receiving:
     async def use(self, function: Callable[[], _T]) -> _T:
         """Does in a thread what needs a whole body in memory, for only so many at once."""
         return await run_sync(function, limiter=self._users)
+
+    async def use_short(self, function: Callable[[], _T]) -> _T:
+        """Does what `use` does with a short body, for more of them; what unfolds it does so inside `unfolding`."""
+        return await run_sync(function, limiter=self._short)
+
+    @contextmanager
+    def unfolding(self, most_bytes: int) -> Iterator[None]:
+        """Waits, in a thread, until a short body that may unfold into so many bytes may."""
+        with contextlib.nullcontext() if most_bytes <= _SMALL_BYTES else self._large:
+            yield
 
     async def fill(
         self,

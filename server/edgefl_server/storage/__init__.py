@@ -1,7 +1,7 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
 from edgefl_server.storage.damage import fail_damaged_runs
-from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds
+from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
 from edgefl_server.storage.identities import (
     EnrolmentRefusedError,
@@ -34,9 +34,10 @@ from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
 from edgefl_server.storage.tasks import (
+    Found,
     devices_with_tasks,
     ended_runs,
-    look_for_task,
+    look_for_tasks,
     may_fetch,
     next_task,
     renew_lease,
@@ -51,6 +52,7 @@ __all__ = [
     "Accepted",
     "DeviceRow",
     "EnrolmentRefusedError",
+    "Found",
     "Looked",
     "NameTakenError",
     "NotWantedError",
@@ -75,7 +77,7 @@ __all__ = [
     "has_form_of_invitation",
     "invite",
     "look_at_outcome",
-    "look_for_task",
+    "look_for_tasks",
     "may_fetch",
     "next_task",
     "pending_folds",
@@ -86,6 +88,7 @@ __all__ = [
     "require_invited",
     "run_status",
     "runs_summary",
+    "settle_folds",
     "stop_run",
     "sweep_outcomes",
     "sweep_uploads",

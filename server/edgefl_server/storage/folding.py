@@ -59,7 +59,7 @@ from edgefl_server.storage.tables import (
     versions,
 )
 
-__all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds"]
+__all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds", "settle_folds"]
 
 _log = logging.getLogger(__name__)
 _CLOSE, _FOLD = "close the round", "fold"
@@ -179,7 +179,8 @@ def fold_round(state: ServerState, run_id: str, number: int, moved: Callable[[],
         state: the server's.
         run_id: the run.
         number: the round, which is FOLDING.
-        moved: is called once the next round is open or the run is over: what is left to do then, no device waits for.
+        moved: is called once the next round is open or the run is over. What is left to do then, no device waits for:
+            see `settle_folds`.
 
     Returns:
         False when that is not possible now: it stays FOLDING, the trouble is noted, others go on.
@@ -196,7 +197,24 @@ def fold_round(state: ServerState, run_id: str, number: int, moved: Callable[[],
 def fold_pending(state: ServerState) -> bool:
     """Folds, one after the other, all that `pending_folds` finds; True when one was folded."""
     results = [fold_round(state, run_id, number) for run_id, number in pending_folds(state)]
+    settle_folds(state)
     return any(results)
+
+
+def settle_folds(state: ServerState) -> None:
+    """Says how far the database has come with the folds until now, and then deletes the outcomes that are in them.
+
+    It needs the disk and the only writer, and so is not done while devices are handed the next round's tasks. Were it
+    never done, the next start would do it.
+    """
+    count = len(state.folded)  # those of a fold that ends meanwhile are for the next time
+    if not count:
+        return
+    state.keep_generation()
+    # Nothing needs them any more, and they say more about single devices than the weights do.
+    for _ in range(count):
+        with contextlib.suppress(EdgeflError):  # the next tidying does it
+            state.outcomes.delete(state.folded.popleft())
 
 
 def _note(state: ServerState, run_id: str, action: str, error: Exception) -> None:
@@ -320,13 +338,9 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
         finish_fold(session, reached, schedule.folded(after), figures, now)
         add_version(session, run_id, run.version + 1, number, weights_hash, slots)
         move_on(session, run_id, after_fold(number, settings.rounds, gathering=not reached.latest), now)
+    state.folded.extend(each.digest for each in intact)
     moved()
-    state.keep_generation()
     _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(intact))
-    # Nothing needs them any more, and they say more about single devices than the weights do.
-    for each in intact:
-        with contextlib.suppress(EdgeflError):  # the next tidying does it
-            state.outcomes.delete(each.digest)
 
 
 def _give_up(state: ServerState, of: Gathering, change: Change, lost: Mapping[str, str]) -> None:

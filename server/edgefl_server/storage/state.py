@@ -7,6 +7,7 @@ import fcntl
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class ServerState:
         doubles: devices that exist twice.
         intact: inode, size and time of change of blobs whose content was seen to have their hash.
         unrecorded: intact outcomes that no row named at the start, by the task that they answer.
+        folded: outcomes in `outcomes` that are part of the weights; see `settle_folds`.
 
     Raises:
         SettingError: `keep_days` is no number of days.
@@ -78,6 +80,7 @@ class ServerState:
         self.doubles = Doubles()
         self.intact: dict[str, tuple[int, int, int]] = {}
         self.unrecorded: dict[str, Path] = {}
+        self.folded: deque[str] = deque()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             require_own(folder)

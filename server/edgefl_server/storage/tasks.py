@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Text, and_, bindparam, cast, func, select, union_all
@@ -43,7 +43,7 @@ __all__ = [
     "Found",
     "devices_with_tasks",
     "ended_runs",
-    "look_for_task",
+    "look_for_tasks",
     "may_fetch",
     "next_task",
     "renew_lease",
@@ -130,37 +130,48 @@ class Found:
 
 
 def next_task(state: ServerState, device: DeviceRow) -> Task | None:
-    """The task of `look_for_task`."""
-    return look_for_task(state, device).task
+    """The task that `look_for_tasks` finds for a single device."""
+    (found,) = look_for_tasks(state, [device])
+    return found.task
 
 
-def look_for_task(state: ServerState, device: DeviceRow) -> Found:
-    """The device's open task, else a new one, else None.
+def look_for_tasks(state: ServerState, devices: Sequence[DeviceRow]) -> list[Found]:
+    """For each device, one after the other, its open task, else a new one, else None; all in one transaction.
 
     A run with which this is not possible is passed over, and so is one whose task the device cannot do.
     """
+    found = dict[int, Found]()
     with state.database.read() as session:
         # Many find nothing, since they have done their part or pause; they must not queue up for the writer.
-        if next(_offers(state, session, device, state.clock()), None) is None:
-            return Found(None, has_open_task(session, device.device))
-    with state.database.write() as session:
-        now = state.now()
-        for offer in _offers(state, session, device, now.clock):
-            try:
-                task = _task(state, session, offer, now.clock)
-                why = _lacks(session, device, limits_of(offer.run.limits_text).target, task)
-            except DatabaseError:
-                raise
-            except Exception as error:
-                state.troubles.note(offer.of.run, _HAND_OUT, error, now.clock)
-                continue
-            state.troubles.clear(offer.of.run, _HAND_OUT)
-            if why is not None:
-                state.troubles.note(offer.of.run, _TO_ALL, RunError(f"device {device.device[:8]} {why}"), now.clock)
-                continue
-            apply(session, offer.of, offer.change, now, offer.continues)
-            return Found(task, True)
-        return Found(None, has_open_task(session, device.device))
+        for place, device in enumerate(devices):
+            if next(_offers(state, session, device, state.clock()), None) is None:
+                found[place] = Found(None, has_open_task(session, device.device))
+    if len(found) < len(devices):
+        with state.database.write() as session:
+            for place, device in enumerate(devices):
+                if place not in found:
+                    found[place] = _hand_out(state, session, device)
+    return [found[place] for place in range(len(devices))]
+
+
+def _hand_out(state: ServerState, session: Session, device: DeviceRow) -> Found:
+    now = state.now()
+    for offer in _offers(state, session, device, now.clock):
+        try:
+            task = _task(state, session, offer, now.clock)
+            why = _lacks(session, device, limits_of(offer.run.limits_text).target, task)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            state.troubles.note(offer.of.run, _HAND_OUT, error, now.clock)
+            continue
+        state.troubles.clear(offer.of.run, _HAND_OUT)
+        if why is not None:
+            state.troubles.note(offer.of.run, _TO_ALL, RunError(f"device {device.device[:8]} {why}"), now.clock)
+            continue
+        apply(session, offer.of, offer.change, now, offer.continues)
+        return Found(task, True)
+    return Found(None, has_open_task(session, device.device))
 
 
 def _lacks(session: Session, device: DeviceRow, target: str, task: Task) -> str | None:

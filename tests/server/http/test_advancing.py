@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+from fastapi.testclient import TestClient
 
 from edgefl.errors import StorageError
-from edgefl_server.http import advancing
+from edgefl_server.http import advancing, create_app
 from edgefl_server.storage import folding, run_status
 from model_files import make_model_file
 
@@ -145,3 +146,17 @@ def test_a_database_deleted_while_the_server_runs_is_said_once_and_answered_with
     assert caplog.text.count("was deleted while the server runs") == 1
     path.with_name("away").rename(path)
     assert api.put(device, task).status_code == 202
+
+
+def test_soon_after_a_round_its_outcomes_are_gone_and_so_they_are_when_the_server_stops(fleet) -> None:
+    state = fleet.state
+    with TestClient(create_app(state, "operators-token")) as client:
+        api = Api(client, fleet)
+        device = api.device(0)
+        api.create_run(target=1, rounds=2)
+        assert api.put(device, api.task(device)).status_code == 202
+        task = api.task(device, wait=30)  # the round is folded
+        until(lambda: not list(state.outcomes))
+        assert api.put(device, task).status_code == 202
+        until(lambda: state.folded)
+    assert list(state.outcomes) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from edgefl.errors import StorageError
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_server.http import create_app
+from edgefl_server.http.receiving import Receiving
 from edgefl_server.storage import stop_run
 from edgefl_server.storage.uploads import Upload
 from fake_device import Identity
@@ -371,3 +373,32 @@ def test_outcomes_that_are_refused_again_and_again_are_one_line_of_the_log(
     lines = [record.getMessage() for record in caplog.records]
     assert [line.split(" ")[0] for line in lines] == ["refused", "refused"]
     assert all(Identity.number(index).device in line for index, line in enumerate(lines))
+
+
+@pytest.mark.parametrize(("most_bytes", "at_once"), [(1 << 20, 8), (64 << 20, 2)])
+def test_short_bodies_are_checked_together_unless_they_may_unfold_into_large_vectors(
+    most_bytes: int, at_once: int
+) -> None:
+    receiving, inside, go_on = Receiving(), threading.Semaphore(0), threading.Event()
+    lock, now, most = threading.Lock(), 0, 0
+
+    def check() -> None:
+        nonlocal now, most
+        with receiving.unfolding(most_bytes):
+            with lock:
+                now += 1
+                most = max(most, now)
+            inside.release()
+            assert go_on.wait(60)
+            with lock:
+                now -= 1
+
+    async def main() -> None:
+        checks = [asyncio.create_task(receiving.use_short(check)) for _ in range(12)]
+        for _ in range(at_once):
+            assert await asyncio.to_thread(inside.acquire, timeout=60)
+        go_on.set()
+        await asyncio.gather(*checks)
+
+    asyncio.run(main())
+    assert (most, now) == (at_once, 0)

@@ -21,8 +21,10 @@ from edgefl_server.storage import (
     close_due_rounds,
     create_run,
     fail_damaged_runs,
+    fold_round,
     look_at_outcome,
     run_status,
+    settle_folds,
     stop_run,
     sweep_outcomes,
     warnings,
@@ -190,6 +192,30 @@ def test_a_fold_leaves_nothing_in_the_write_ahead_log_and_says_how_far_it_came_a
     assert (folder / "server.sqlite-wal").stat().st_size == 0
     ((outside, inside),) = seen
     assert outside == inside
+
+
+def test_after_a_fold_the_folder_says_how_far_it_has_come_before_any_outcome_is_deleted(
+    make_fleet: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet, mark = make_fleet("state"), tmp_path / "state" / "folder.json"
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(target=1)
+    fleet.finish(device)
+    before, told = mark.read_bytes(), list[int]()
+    assert fold_round(fleet.state, run, 1, moved=lambda: told.append(fleet.task(device).cohort))
+    assert told == [2]  # devices are handed the next tasks first
+    assert mark.read_bytes() == before
+    assert len(list(fleet.state.outcomes)) == 1
+    deleted = []
+    delete = fleet.state.outcomes.delete
+    monkeypatch.setattr(
+        fleet.state.outcomes, "delete", lambda digest: (deleted.append(mark.read_bytes() != before), delete(digest))
+    )
+    settle_folds(fleet.state)
+    assert deleted == [True]
+    assert list(fleet.state.outcomes) == []
+    settle_folds(fleet.state)
+    assert deleted == [True]
 
 
 def _out_of_time(fleet, device):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from edgefl.wire.messages import Correction, Reason, TaskKind, Weighting
@@ -11,6 +13,7 @@ from edgefl_server.storage import (
     close_due_rounds,
     enrol,
     invite,
+    look_for_tasks,
     may_fetch,
     next_task,
     renew_lease,
@@ -19,6 +22,7 @@ from edgefl_server.storage import (
     tell_capabilities,
     work_for,
 )
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.tables import VersionRow
 from fake_device import Identity
 
@@ -117,6 +121,26 @@ def test_no_more_devices_than_the_target_get_work(fleet) -> None:
     devices = fleet.add_devices(3)
     fleet.create_run(target=2)
     assert [next_task(fleet.state, device) is not None for device in devices] == [True, True, False]
+
+
+def test_several_devices_are_handed_their_tasks_in_one_transaction_as_one_after_the_other(
+    make_fleet: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, together = make_fleet("alone"), make_fleet("together")
+    for fleet in (alone, together):
+        fleet.add_devices(4)
+        fleet.create_run(target=3)
+    one_by_one = [next_task(alone.state, device) for device in alone.devices]
+    commits: list[Session] = []
+    monkeypatch.setattr(Session, "commit", lambda self, commit=Session.commit: (commits.append(self), commit(self)))
+    devices = [*together.devices, together.devices[0]]  # which asks twice
+    found = look_for_tasks(together.state, devices)
+    assert len(commits) == 1
+    assert [each.has_task for each in found] == [True, True, True, False, True]
+    tasks = [each.task for each in found]
+    assert [task and task.seed for task in tasks[:4]] == [task and task.seed for task in one_by_one]
+    assert tasks[4] == tasks[0]
+    assert [next_task(together.state, device) for device in together.devices] == tasks[:4]
 
 
 def test_the_deadline_counts_down_for_a_device_that_asks_again(fleet) -> None:
