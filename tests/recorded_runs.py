@@ -2,9 +2,9 @@
 
 `python tests/recorded_runs.py` records them undisturbed for the architecture that it runs on, in `tests/golden/`. Those
 that lie there were first computed, with kills, by the code as it was before tasks, schedules and strategies became
-functions (commit e4fef8d; the one with statistics by 411f352, since what a device with BatchNormalization counts for had
-been mended in between), and have not been recorded again since: a difference means that fleets in the field would train
-other weights.
+functions: commit e4fef8d, and 411f352 for the one with statistics, since in between it had been mended what a device
+with BatchNormalization counts for. They have not been recorded again: a difference means that fleets in the field would
+train other weights.
 """
 
 from __future__ import annotations
