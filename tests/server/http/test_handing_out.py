@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgefl.errors import StorageError
 from edgefl_server.http.handing_out import HandingOut
 
 
@@ -55,7 +56,7 @@ def test_a_look_is_for_a_bounded_number() -> None:
     assert [len(batch) for batch in looks.batches] == [32, 32, 16]
 
 
-def test_a_look_that_fails_and_a_request_that_is_gone_concern_nobody_after_them() -> None:
+def test_a_look_that_fails_and_a_request_that_is_gone_concern_nobody_else() -> None:
     looks = Looks()
 
     async def main() -> None:
@@ -65,10 +66,27 @@ def test_a_look_that_fails_and_a_request_that_is_gone_concern_nobody_after_them(
         gone.cancel()
         looks.may_end.set()
         assert await stays == 20
-        for found in await asyncio.gather(handing.find(13), handing.find(14), return_exceptions=True):
-            assert isinstance(found, ValueError)
+        failed, found = await asyncio.gather(handing.find(13), handing.find(14), return_exceptions=True)
+        assert isinstance(failed, ValueError)
+        assert found == 140
         assert await handing.find(7) == 70
         with pytest.raises(asyncio.CancelledError):
             await gone
 
     asyncio.run(main())
+
+
+def test_a_server_that_cannot_store_says_so_to_all_at_once() -> None:
+    looked = []
+
+    def look(devices: Sequence[Any]) -> list[Any]:
+        looked.append(list(devices))
+        raise StorageError("The disk is full.")
+
+    async def main() -> None:
+        handing = HandingOut(look)
+        for found in await asyncio.gather(*map(handing.find, (1, 2, 3)), return_exceptions=True):
+            assert isinstance(found, StorageError)
+
+    asyncio.run(main())
+    assert looked == [[1, 2, 3]]
