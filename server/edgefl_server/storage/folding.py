@@ -7,29 +7,11 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from sqlalchemy import and_, bindparam, func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import DatabaseError
 
-from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError, storage_error
-from edgefl.wire.messages import Correction
-from edgefl_server.aggregation import (
-    Believed,
-    Change,
-    Cohort,
-    Contribution,
-    Expectation,
-    FoldState,
-    ModelLimits,
-    StrategyState,
-    Update,
-    after_fold,
-    decode_outcome,
-    fold,
-    in_order,
-    strategy_for,
-    validate,
-    without_basis,
-)
+from edgefl.errors import EdgeflError, StorageError
+from edgefl_server.aggregation import Change, Folded, FoldState, after_fold
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.changes import apply, finish_fold
 from edgefl_server.storage.cohorts import (
@@ -42,22 +24,12 @@ from edgefl_server.storage.cohorts import (
     with_standing,
 )
 from edgefl_server.storage.damage import fail_damaged_run
-from edgefl_server.storage.runs import add_version, after_failed_fold, metrics_of, move_on
+from edgefl_server.storage.merging import Merged, Work, load_work, merge, starting_point
+from edgefl_server.storage.runs import add_version, after_failed_fold, move_on
 from edgefl_server.storage.sessions import Session
-from edgefl_server.storage.state import ServerState, get_vector, put_vector
-from edgefl_server.storage.statements import Row, Statement
-from edgefl_server.storage.tables import (
-    Disposition,
-    FoldRow,
-    RunRow,
-    RunState,
-    VersionRow,
-    assignments,
-    folds,
-    outcomes,
-    runs,
-    versions,
-)
+from edgefl_server.storage.state import ServerState, put_vector
+from edgefl_server.storage.statements import Statement
+from edgefl_server.storage.tables import FoldRow, RunRow, RunState, folds, outcomes, runs
 
 __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds", "settle_folds"]
 
@@ -79,31 +51,6 @@ _PENDING = Statement(
 _MARK = Statement(
     update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=bindparam("disposition"))
 )
-_BASES = outcomes.alias("bases")
-_OF_FOLD = Statement(
-    select(
-        outcomes.c.task_id,
-        outcomes.c.digest,
-        outcomes.c.num_examples,
-        outcomes.c.accepted,
-        versions.c.weights_hash,
-        versions.c.number.label("version"),
-        assignments.c.continues,
-        _BASES.c.disposition.label("basis"),
-    )
-    .join(assignments, assignments.c.task_id == outcomes.c.task_id)
-    .outerjoin(_BASES, _BASES.c.task_id == assignments.c.continues)
-    .join(versions, and_(versions.c.run == assignments.c.run, versions.c.number == assignments.c.version))
-    .where(
-        outcomes.c.run == bindparam("run"),
-        outcomes.c.fold == bindparam("fold"),
-        outcomes.c.disposition == Disposition.ACCEPTED,
-    )
-)
-
-
-class _DamagedOutcomeError(Exception):
-    """The accepted outcome of the task that it names is not what was accepted."""
 
 
 def close_due_rounds(state: ServerState) -> bool:
@@ -237,121 +184,55 @@ def _reason(why: str) -> str:
 
 def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
     with state.database.read() as session:
-        run = session.row(RunRow, run=run_id)
-        row = session.row(FoldRow, run=run_id, number=number)
-        version = session.row(VersionRow, run=run_id, number=run.version)
-        accepted = session.execute(_OF_FOLD, {"run": run_id, "fold": number}).all()
-        of = load_fold(session, run_id, number)
-    settings, schedule = of.settings, of.schedule
-    closed = after = replace(of.standing, why=_reason(row.why))
-    believed = Believed(
-        settings.max_examples, settings.max_weight_ratio, ModelLimits.from_json(run.limits), metrics_of(run)
-    )
-    strategy = strategy_for(settings)
+        work = load_work(session, run_id, number)
     try:
-        before = StrategyState(
-            get_vector(state, version.weights_hash),
-            run.weight_size,
-            {name: get_vector(state, digest) for name, digest in version.slots.items()},
-        )
+        before = starting_point(state, work)
     except DamagedBlobError as error:
         fail_damaged_run(state, run_id, f"round {number} cannot be folded: {error.message}")
         moved()
         return
-
-    def contribution(each: Row) -> Contribution:
-        expected = Expectation(
-            each.task_id,
-            each.weights_hash,
-            run.layout_hash,
-            run.weight_size,
-            run.statistic_size,
-            sections=strategy.demand.sections,
-        )
-
-        def read() -> Update:
-            try:
-                outcome = decode_outcome(state.outcomes.get(each.digest))
-                found = validate(outcome, expected)
-            except (DamagedBlobError, OutcomeRefusedError) as error:
-                raise _DamagedOutcomeError(each.task_id) from error
-            if found is None:
-                raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-            return found.begun(each.version, newest=run.version)
-
-        return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
-
-    bases = {}
-    if strategy.demand.correction is not Correction.NONE or believed.limits.local:
-        bases = {each.task_id: each.continues for each in accepted}
-    gone = {each.continues for each in accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
-    damaged: set[str] = set()
-    folded = None
-    while folded is None:
-        baseless = without_basis(bases, gone | damaged) - damaged
-        lost = {
-            **dict.fromkeys(sorted(damaged), Disposition.DAMAGED),
-            **dict.fromkeys(sorted(baseless), Disposition.DISCARDED),
-        }
-        intact = [each for each in accepted if each.task_id not in lost]
-        if lost:
-            change = schedule.lose(closed, len(lost), _left_out(damaged, baseless))
-            after = change.standing
-            if after.state is FoldState.FAILED:
-                _give_up(state, of, change, lost)
-                moved()
-                return
-        try:
-            folded = fold(
-                strategy, before, in_order(map(contribution, intact)), believed, Cohort(row.enrolled), state.folder
-            )
-        except _DamagedOutcomeError:
-            # What was summed holds a part of the round only: begin again without all that are damaged.
-            for each in intact:
-                try:
-                    contribution(each).read()
-                except _DamagedOutcomeError as error:
-                    _log.error("run %s: the accepted outcome of task %s is damaged: %s", run_id, error, error.__cause__)
-                    damaged.add(each.task_id)
-        except OSError as error:
-            raise storage_error(error, "write a temporary file in", state.folder) from error
-    if not folded.is_finite:
-        why = "the new weights would not be finite: the run diverges"
-        _give_up(state, of, Change(replace(after, state=FoldState.FAILED, why=why)), lost)
-        moved()
+    merged = merge(state, work, before, replace(work.of.standing, why=_reason(work.why)))
+    if merged.folded is None:
+        _give_up(state, work.of, merged)
+    elif not _keep(state, work, merged, merged.folded):
         return
-    result = folded.state
+    moved()
+
+
+def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> bool:
+    """Makes what was merged the newest version; False when the run was stopped meanwhile."""
+    of, result = work.of, folded.state
     # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
     weights_hash = put_vector(state, result.weights)
     slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
     with state.database.write() as session:
-        reached = load_fold(session, run_id, number)
-        if reached.standing.state is not FoldState.FOLDING:  # stopped meanwhile
-            return
+        reached = load_fold(session, of.run, of.fold)
+        if reached.standing.state is not FoldState.FOLDING:
+            return False
         now = state.now()
         figures = {
             "num_examples": folded.num_examples,
             "metric_sums": folded.metric_sums,
             "diagnostics": folded.diagnostics,
         }
-        _mark(session, lost)
-        finish_fold(session, reached, schedule.folded(after), figures, now)
-        add_version(session, run_id, run.version + 1, number, weights_hash, slots)
-        move_on(session, run_id, after_fold(number, settings.rounds, gathering=not reached.latest), now)
-    state.folded.extend(each.digest for each in intact)
-    moved()
-    _log.info("run %s: round %d done, %d outcomes folded", run_id, number, len(intact))
+        _mark(session, merged.lost)
+        finish_fold(session, reached, of.schedule.folded(merged.change.standing), figures, now)
+        add_version(session, of.run, work.run.version + 1, of.fold, weights_hash, slots)
+        move_on(session, of.run, after_fold(of.fold, of.settings.rounds, gathering=not reached.latest), now)
+    state.folded.extend(each.digest for each in merged.intact)
+    _log.info("run %s: round %d done, %d outcomes folded", of.run, of.fold, len(merged.intact))
+    return True
 
 
-def _give_up(state: ServerState, of: Gathering, change: Change, lost: Mapping[str, str]) -> None:
+def _give_up(state: ServerState, of: Gathering, merged: Merged) -> None:
     """Fails a fold of which too little is left, or nothing to go on from."""
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:  # stopped meanwhile
             return
         now = state.now()
-        _mark(session, lost)
-        apply(session, reached, change, now)
+        _mark(session, merged.lost)
+        apply(session, reached, merged.change, now)
         after_failed_fold(session, of.run, of.fold, of.settings.rounds, now)
     state.keep_generation()
 
@@ -359,15 +240,3 @@ def _give_up(state: ServerState, of: Gathering, change: Change, lost: Mapping[st
 def _mark(session: Session, lost: Mapping[str, str]) -> None:
     for task, disposition in lost.items():  # a statement for each: SQLite bounds the values of one
         session.execute(_MARK, {"of": task, "disposition": disposition})
-
-
-def _left_out(damaged: set[str], baseless: set[str]) -> str:
-    whys = ("are damaged", damaged), ("go on from others that do not count", baseless)
-    return "; ".join(
-        f"{len(tasks)} accepted outcomes {why} and left out ({_some(tasks)})" for why, tasks in whys if tasks
-    )
-
-
-def _some(tasks: set[str]) -> str:
-    """Names at most three; the log has all that are damaged."""
-    return ", ".join(sorted(tasks)[:3]) + (", …" if len(tasks) > 3 else "")

@@ -9,7 +9,7 @@ from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import fold
 from edgefl_server.aggregation.schedules import SCHEDULES
 from edgefl_server.storage import fold_round, pending_folds, prune_rows, run_status, stop_run
-from edgefl_server.storage import folding as folding_module
+from edgefl_server.storage import merging as merging_module
 from edgefl_server.storage.tables import AssignmentRow, CohortRow, FoldRow, OutcomeRow, RunRow, VersionRow
 from extension.toy_schedule import Buffered
 
@@ -39,7 +39,7 @@ def test_outcomes_are_numbered_as_they_are_accepted_and_merged_in_the_order_of_t
         merged.append([each.task_id for each in contributions])
         return fold(strategy, before, contributions, *rest)
 
-    monkeypatch.setattr(folding_module, "fold", noting)
+    monkeypatch.setattr(merging_module, "fold", noting)
     devices = fleet.add_devices(6)
     run = buffered(schedule=schedule, target=5)
     tasks = [fleet.task(device) for device in devices]
@@ -136,7 +136,7 @@ def test_what_is_accepted_while_a_fold_fails_is_counted(fleet, buffered, monkeyp
         fleet.finish(devices[3])
         return fold(*arguments)
 
-    monkeypatch.setattr(folding_module, "fold", meanwhile)
+    monkeypatch.setattr(merging_module, "fold", meanwhile)
     fleet.fold()
     fleet.finish(devices[4])
     assert [each.state for each in rows(fleet, FoldRow, run)] == ["failed", "selecting"]

@@ -1,0 +1,223 @@
+"""Merges the outcomes that were accepted for a fold: reads them, and leaves out what cannot count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import and_, bindparam, select
+
+from edgefl.errors import OutcomeRefusedError, StorageError, storage_error
+from edgefl.wire.messages import Correction
+from edgefl_server.aggregation import (
+    Believed,
+    Change,
+    Cohort,
+    Contribution,
+    Expectation,
+    Folded,
+    FoldState,
+    ModelLimits,
+    Standing,
+    StrategyState,
+    Update,
+    decode_outcome,
+    fold,
+    in_order,
+    strategy_for,
+    validate,
+    without_basis,
+)
+from edgefl_server.storage.blobs import DamagedBlobError
+from edgefl_server.storage.cohorts import Gathering, load_fold
+from edgefl_server.storage.runs import metrics_of
+from edgefl_server.storage.sessions import Session
+from edgefl_server.storage.state import ServerState, get_vector
+from edgefl_server.storage.statements import Row, Statement
+from edgefl_server.storage.tables import Disposition, FoldRow, RunRow, VersionRow, assignments, outcomes, versions
+
+__all__ = ["Merged", "Work", "load_work", "merge", "starting_point"]
+
+_log = logging.getLogger(__name__)
+_BASES = outcomes.alias("bases")
+_OF_FOLD = Statement(
+    select(
+        outcomes.c.task_id,
+        outcomes.c.digest,
+        outcomes.c.num_examples,
+        outcomes.c.accepted,
+        versions.c.weights_hash,
+        versions.c.number.label("version"),
+        assignments.c.continues,
+        _BASES.c.disposition.label("basis"),
+    )
+    .join(assignments, assignments.c.task_id == outcomes.c.task_id)
+    .outerjoin(_BASES, _BASES.c.task_id == assignments.c.continues)
+    .join(versions, and_(versions.c.run == assignments.c.run, versions.c.number == assignments.c.version))
+    .where(
+        outcomes.c.run == bindparam("run"),
+        outcomes.c.fold == bindparam("fold"),
+        outcomes.c.disposition == Disposition.ACCEPTED,
+    )
+)
+
+
+class _DamagedOutcomeError(Exception):
+    """The accepted outcome of the task that it names is not what was accepted."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A fold that is to be merged, as the database has it.
+
+    Attributes:
+        of: the fold, and how it stands.
+        why: for which reason it closed.
+        enrolled: how many devices the population had then.
+        run: the run's row.
+        version: the row of the weights that it is merged into.
+        accepted: a row for each accepted outcome.
+    """
+
+    of: Gathering
+    why: str
+    enrolled: int
+    run: Row
+    version: Row
+    accepted: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of a fold.
+
+    Attributes:
+        change: how it stands with what is left; FAILED when that is too little or nothing to go on from.
+        lost: tasks whose outcomes do not count, by their disposition from now on.
+        intact: the rows of the outcomes that count.
+        folded: the new weights; None when the fold failed.
+    """
+
+    change: Change
+    lost: Mapping[str, str]
+    intact: Sequence[Row]
+    folded: Folded | None
+
+
+def load_work(session: Session, run_id: str, number: int) -> Work:
+    """Reads what a fold is made of."""
+    run = session.row(RunRow, run=run_id)
+    row = session.row(FoldRow, run=run_id, number=number)
+    version = session.row(VersionRow, run=run_id, number=run.version)
+    accepted = session.execute(_OF_FOLD, {"run": run_id, "fold": number}).all()
+    return Work(load_fold(session, run_id, number), row.why, row.enrolled, run, version, accepted)
+
+
+def starting_point(state: ServerState, work: Work) -> StrategyState:
+    """Reads what the fold is merged into.
+
+    Raises:
+        DamagedBlobError: it is not what was kept.
+    """
+    slots = {name: get_vector(state, digest) for name, digest in work.version.slots.items()}
+    return StrategyState(get_vector(state, work.version.weights_hash), work.run.weight_size, slots)
+
+
+def merge(state: ServerState, work: Work, before: StrategyState, closed: Standing) -> Merged:
+    """Merges a fold, without those of its outcomes that are damaged or go on from others that do not count.
+
+    Args:
+        state: the server's; temporary files lie in its folder.
+        work: what the fold is made of.
+        before: from `starting_point`.
+        closed: how the fold stands.
+
+    Raises:
+        StorageError: a temporary file cannot be written.
+    """
+    schedule, strategy = work.of.schedule, strategy_for(work.of.settings)
+    believed = _believed(work)
+    # What a device remembers goes into what it sends.
+    remembers = strategy.demand.correction is not Correction.NONE or believed.limits.local
+    bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
+    gone = {each.continues for each in work.accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
+    damaged: set[str] = set()
+    while True:
+        baseless = without_basis(bases, gone | damaged) - damaged
+        lost = {
+            **dict.fromkeys(sorted(damaged), Disposition.DAMAGED),
+            **dict.fromkeys(sorted(baseless), Disposition.DISCARDED),
+        }
+        intact = [each for each in work.accepted if each.task_id not in lost]
+        change = schedule.lose(closed, len(lost), _left_out(damaged, baseless)) if lost else Change(closed)
+        if change.standing.state is FoldState.FAILED:
+            return Merged(change, lost, intact, None)
+        contributions = [_contribution(state, work, each) for each in intact]
+        try:
+            folded = fold(strategy, before, in_order(contributions), believed, Cohort(work.enrolled), state.folder)
+        except _DamagedOutcomeError:
+            # What was summed holds a part of the round only: begin again without all that are damaged.
+            damaged |= _damaged(work.of.run, contributions)
+        except OSError as error:
+            raise storage_error(error, "write a temporary file in", state.folder) from error
+        else:
+            break
+    if not folded.is_finite:
+        why = "the new weights would not be finite: the run diverges"
+        return Merged(Change(replace(change.standing, state=FoldState.FAILED, why=why)), lost, intact, None)
+    return Merged(change, lost, intact, folded)
+
+
+def _believed(work: Work) -> Believed:
+    settings = work.of.settings
+    limits = ModelLimits.from_json(work.run.limits)
+    return Believed(settings.max_examples, settings.max_weight_ratio, limits, metrics_of(work.run))
+
+
+def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
+    run, settings, schedule = work.run, work.of.settings, work.of.schedule
+    expected = Expectation(
+        each.task_id,
+        each.weights_hash,
+        run.layout_hash,
+        run.weight_size,
+        run.statistic_size,
+        sections=strategy_for(settings).demand.sections,
+    )
+
+    def read() -> Update:
+        try:
+            outcome = decode_outcome(state.outcomes.get(each.digest))
+            found = validate(outcome, expected)
+        except (DamagedBlobError, OutcomeRefusedError) as error:
+            raise _DamagedOutcomeError(each.task_id) from error
+        if found is None:
+            raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
+        return found.begun(each.version, newest=run.version)
+
+    return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
+
+
+def _damaged(run_id: str, contributions: Sequence[Contribution]) -> set[str]:
+    """Reads all of them, and names the tasks of those that are damaged."""
+    found = set()
+    for each in contributions:
+        try:
+            each.read()
+        except _DamagedOutcomeError as error:
+            _log.error("run %s: the accepted outcome of task %s is damaged: %s", run_id, error, error.__cause__)
+            found.add(each.task_id)
+    return found
+
+
+def _left_out(damaged: set[str], baseless: set[str]) -> str:
+    whys = ("are damaged", damaged), ("go on from others that do not count", baseless)
+    return "; ".join(
+        f"{len(tasks)} accepted outcomes {why} and left out ({_some(tasks)})" for why, tasks in whys if tasks
+    )
+
+
+def _some(tasks: set[str]) -> str:
+    """Names at most three; the log has all that are damaged."""
+    return ", ".join(sorted(tasks)[:3]) + (", …" if len(tasks) > 3 else "")
