@@ -13,7 +13,7 @@ What = TypeVar("What")
 
 
 class Agenda(Generic[What]):
-    """What is to happen when; time stands still in between.
+    """The list of what is to happen when; time stands still in between.
 
     Attributes:
         now: seconds since the beginning.

@@ -24,7 +24,7 @@ from edgefl_simulation.watching import Silent, Terminal
 __all__ = ["simulate"]
 
 _COHORT = {"target": "cohort"}
-"""What a server calls a target is the number of devices of a cohort here: it waits for all that it wants."""
+"""A server's target is the number of devices of a cohort here: it waits for all that it wants."""
 
 
 def simulate(

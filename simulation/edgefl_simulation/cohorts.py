@@ -64,7 +64,7 @@ class CohortTasks:
         return [self._tasks[device] for device in self.flights]
 
     def concerned(self, mine: Assignment | None, now: float) -> Concerned:
-        """What a question to the schedule may concern; see `Concerned`."""
+        """Names what a question to the schedule may concern; see `Concerned`."""
         overdue, late = self.past_their_lease(now)
         return Concerned(mine, overdue, late[0] if late else None)
 

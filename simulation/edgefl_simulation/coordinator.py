@@ -122,7 +122,7 @@ class Coordinator:
 
     @property
     def source(self) -> TaskSource:
-        """What tasks that start from the newest weights have in common."""
+        """The part that tasks from the newest weights have in common."""
         return self._version.source
 
     @property
@@ -131,7 +131,7 @@ class Coordinator:
         return self._folded
 
     def checkpoint(self) -> Checkpoint | None:
-        """How far the run has come; None while tasks are open from one fold to the next."""
+        """Says how far the run has come; None while tasks are open from one fold to the next."""
         if self._tasks.flights or self._accepted:
             return None
         return Checkpoint(

@@ -1,4 +1,4 @@
-"""How good the newest weights are: on rows that no device holds, and on the devices themselves.
+"""Measures how good the newest weights are: on rows that no device holds, and on the devices themselves.
 
 Both are tasks of kind ``EVALUATE``, done by the same engine and the same function as training.
 """
@@ -65,7 +65,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good weights are.
+    """Figures that say how good weights are.
 
     Attributes:
         central: metrics on the held-out rows, by name; nothing where there are none.

@@ -42,11 +42,11 @@ class Fleet:
         return len(self.names)
 
     def rows(self, device: int) -> Rows:
-        """What a device trains on."""
+        """The rows that a device trains on."""
         return Rows(DEVICES, int(self.offsets[device]), int(self.offsets[device + 1] - self.tests[device]))
 
     def test_rows(self, device: int) -> Rows:
-        """What a device is tested on: what it keeps for that, else what it trains on."""
+        """The rows that a device is tested on: what it keeps for that, else what it trains on."""
         if not self.tests[device]:
             return self.rows(device)
         end = int(self.offsets[device + 1])

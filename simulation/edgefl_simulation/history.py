@@ -1,4 +1,4 @@
-"""What a simulation leaves: a row for each round, and the weights."""
+"""The result of a simulation: a row for each round, and the weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 @dataclass
 class History:
-    """What a simulation has come to.
+    """The result of a simulation.
 
     Attributes:
         rounds: a row of plain values for each round, see `row_of`.
@@ -55,7 +55,7 @@ class History:
         return found[-1] if found else {}
 
     def summary(self) -> Row:
-        """What came out, as plain values."""
+        """The result as plain values."""
         return {
             "rounds": len(self.rounds),
             "failed_rounds": sum(row["state"] == "failed" for row in self.rounds),

@@ -1,4 +1,4 @@
-"""What emulated devices remember of the run, in files: which of them counts is said by each task, as for real ones.
+"""Keeps what emulated devices remember of the run, in files: each task says which of them counts, as for real ones.
 
 A file for each task at whose end there was something to remember. Tasks that were computed and never folded leave
 files that nobody asks for; a task that is computed again writes the same one.

@@ -1,4 +1,4 @@
-"""What people call their model becomes a model file: a ``.tflite`` as it is, everything else is converted on the way.
+"""Makes a model file of what people call their model: a ``.tflite`` as it is, everything else is converted on the way.
 
 A conversion is remembered by the model's content. A model in a file or a function is converted in a process of its
 own, so that this one never imports TensorFlow; a Keras model that is here already is converted here.
@@ -32,7 +32,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a model file is made for, where it has to be made.
+    """The purpose for which a model file is made, where it has to be made.
 
     Attributes:
         algorithm: a name of `edgefl.algorithms`, or of a strategy that needs none.

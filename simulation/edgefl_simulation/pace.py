@@ -1,4 +1,4 @@
-"""How long emulated devices take, in simulated seconds, and whether they come back at all."""
+"""Says how long emulated devices take, in simulated seconds, and whether they come back at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Pace(Protocol):
     """A rule for how long a device takes."""
 
     def seconds(self, seed: int, task_id: str, device: int, steps: int) -> float | None:
-        """How long after it was asked a device's outcome arrives; None: never.
+        """Says how long after it was asked a device's outcome arrives; None: never.
 
         Args:
             seed: of the run.

@@ -1,4 +1,4 @@
-"""What is simulated, how far it has come, and what a round leaves: plain values."""
+"""Plain values: what is simulated, how far it has come, and what a round leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Checkpoint", "Plan", "Round"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is simulated.
+    """The subject of a simulation.
 
     Attributes:
         manifest: of the model file.
@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How far a run has come, between two folds.
+    """The progress of a run, between two folds.
 
     Attributes:
         state: the strategy's.

@@ -28,7 +28,7 @@ __all__ = ["Division", "Prepared", "fingerprint", "prepare_fleet"]
 
 @dataclass(frozen=True)
 class Division:
-    """How rows are divided.
+    """The division of rows.
 
     Attributes:
         partition: the name of a partitioner with what stands behind it, or a partitioner.
@@ -107,7 +107,7 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
 
 
 def fingerprint(data: DataSet) -> dict[str, Any]:
-    """What tells one data set from another: shapes, types and checksums."""
+    """Computes what tells one data set from another: shapes, types and checksums."""
     owners = {} if data.owners is None else {"owners": data.owners}
     groups: dict[str, Mapping[str, NDArray[Any]]] = {"": data.arrays, "held_out ": data.held_out, "whose ": owners}
     return {

@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """Where the model file lies."""
+        """The path of the model file."""
         return self.folder / _MODEL
 
     @property

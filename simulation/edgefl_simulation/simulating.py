@@ -48,7 +48,7 @@ DEFAULT_SEED = 1
 
 @dataclass(frozen=True)
 class Simulation:
-    """What is to be simulated, beside the run's own settings.
+    """The settings of a simulation, beside the run's own settings.
 
     Attributes:
         model: as `model_file` takes it.
@@ -245,7 +245,7 @@ class _Running:
         return evaluated(found)
 
     def _reached(self, row: Row) -> str:
-        """Which bound a round has reached; empty: none."""
+        """Names the bound that a round has reached; empty: none."""
         central = row.get("central", {})
         for name, bound in self._wanted.until.items():
             if name in central and is_better(name, central[name], bound):
@@ -287,7 +287,7 @@ def _document(wanted: Simulation, settings: RunSettings, model: str) -> dict[str
 
 
 def _errors(rounds: Sequence[Row]) -> str | None:
-    """What devices said in the latest round, for whoever has to find out why it failed."""
+    """Tells what devices said in the latest round, for whoever has to find out why it failed."""
     said = rounds[-1].get("errors", []) if rounds else []
     return f"Devices said: {' / '.join(said[:3])}" if said else None
 

@@ -75,7 +75,7 @@ class DirectCalls:
         await response(scope, receive, send)
 
     def _poll(self, request: Request, body: bytes) -> _Answer | None:
-        """What answers a poll; None: FastAPI."""
+        """Finds what answers a poll; None: FastAPI."""
         try:
             poll = Poll.model_validate(json.loads(body))
         except (ValueError, RecursionError):  # also what pydantic raises
@@ -83,7 +83,7 @@ class DirectCalls:
         return lambda device: get_next_task(request, device, self._context, poll)
 
     def _call(self, request: Request) -> _Answer | None:
-        """What answers any other call; None: FastAPI."""
+        """Finds what answers any other call; None: FastAPI."""
         method, path, context = request.scope["method"], request.scope["path"], self._context
         if method == "GET" and (blob := _BLOB.fullmatch(path)):
             get, digest = get_weights if blob[1] == "weights" else get_model, blob[2]

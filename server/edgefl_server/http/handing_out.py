@@ -32,7 +32,7 @@ class HandingOut:
         self._handing: asyncio.Task[None] | None = None
 
     async def find(self, device: DeviceRow) -> Found:
-        """What is found for a device; raises what the look for it raised."""
+        """Returns what is found for a device; raises what the look for it raised."""
         found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._asking.append((device, found))
         if self._handing is None:

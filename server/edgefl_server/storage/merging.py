@@ -90,7 +90,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Merged:
-    """What became of a fold.
+    """The result of merging a fold.
 
     Attributes:
         change: how it stands with what is left; FAILED when that is too little or nothing to go on from.

@@ -42,7 +42,7 @@ def _hold(session: orm.Session, row: object) -> None:
 
 
 class Session:
-    """What a transaction reads and writes.
+    """A transaction, which reads and writes.
 
     Args:
         engine: of the database; one of its connections is used until the session is closed.

@@ -24,7 +24,7 @@ NAMED: dict[str, Callable[[], DataSet]] = {
 """Data sets by name, each with whatever brings it."""
 
 OWNER = "id"
-"""What the array, or the column, is called that says whose each row is."""
+"""The name of the array, or column, that says whose each row is."""
 
 
 def load_data(data: Any, owner: str = OWNER) -> DataSet:

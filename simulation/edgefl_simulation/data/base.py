@@ -1,4 +1,4 @@
-"""What a data set is to a simulation: arrays, and where it is known whose each row is."""
+"""A data set, as a simulation needs it: arrays, and where it is known whose each row is."""
 
 from __future__ import annotations
 

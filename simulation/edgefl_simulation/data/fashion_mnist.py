@@ -18,7 +18,7 @@ from edgefl_simulation.data.base import DataSet
 __all__ = ["DEBIAN_FOLDER", "Images", "load", "load_images", "read_idx"]
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the files."""
+"""Debian's package dataset-fashion-mnist puts the files there."""
 
 Images = tuple[NDArray[np.float32], NDArray[np.int32]]
 """Images of shape ``[rows, 28, 28, 1]`` from 0 to 1, and their classes, shape ``[rows]``."""

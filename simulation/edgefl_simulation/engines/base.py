@@ -1,4 +1,4 @@
-"""What every engine has: vectors are published, jobs are submitted, and each leaves something."""
+"""The protocol of engines: vectors are published, jobs are submitted, and each leaves something."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Worked:
-    """What is left of a job.
+    """The result of a job.
 
     Attributes:
         outcome: what the device says, without the vectors.
@@ -57,7 +57,7 @@ class Worked:
 
 @dataclass(frozen=True)
 class Setup:
-    """What all jobs of an engine have in common.
+    """The part that all jobs of an engine have in common.
 
     Attributes:
         model: the model file.

@@ -1,4 +1,4 @@
-"""What passes between the local engine and its workers beside the vectors: all of it is our own, hence pickled."""
+"""Messages between the local engine and its workers, beside the vectors: all of it is our own, hence pickled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgefl_simulation.engines.base import Job, Setup, Worked
 __all__ = ["Begin", "Failure", "Order", "Places", "Ready", "Reply", "put", "views"]
 
 Places = Mapping[str, tuple[int, int]]
-"""Where in a slot each vector lies: its first element, and the one after its last."""
+"""The places of vectors in a slot: its first element, and the one after its last."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is left of a job; the update's sections lie in the job's slot."""
+    """The result of a job; the update's sections lie in the job's slot."""
 
     worked: Worked
     places: Places
@@ -50,7 +50,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failure:
-    """What kept a worker from doing a job, beside all that is an outcome."""
+    """The reason for which a worker could not do a job, beside all that is an outcome."""
 
     error: Exception
 

@@ -1,4 +1,4 @@
-"""What every partitioner has: rows in, the rows of each device out. Deterministic by seed.
+"""The protocol of partitioners: rows in, the rows of each device out. Deterministic by seed.
 
 The names are those of flwr-datasets. A partitioner is a frozen dataclass; its fields, in their order, are what
 stands behind its name: ``dirichlet:0.5``.
@@ -29,7 +29,7 @@ Parts = list[Indices]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What there is to be given to devices.
+    """The rows that are to be given to devices.
 
     Attributes:
         count: how many rows.
@@ -92,7 +92,7 @@ class Partitioner(ABC):
         """
 
     def names(self, rows: Rows, devices: int) -> Sequence[str] | None:
-        """What the devices are called, where the rule knows; None: they are counted."""
+        """Names the devices, where the rule knows; None: they are counted."""
         return None
 
 
@@ -162,7 +162,7 @@ def check(parts: Parts, text: str, least: int = 1) -> None:
 
 
 def generator(seed: int) -> np.random.Generator:
-    """What a partition is drawn with."""
+    """The generator with which a partition is drawn."""
     return np.random.Generator(stream(seed, "partition"))
 
 

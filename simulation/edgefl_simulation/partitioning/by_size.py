@@ -64,7 +64,7 @@ class _Growing(Partitioner):
 
     @abstractmethod
     def shares(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the devices of such numbers, from 1, get in proportion."""
+        """Weighs the devices of such numbers, from 1: they get rows in proportion."""
 
     def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
         """See `Partitioner`."""
