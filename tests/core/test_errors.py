@@ -51,15 +51,3 @@ def test_a_full_disk_says_what_was_done_and_what_to_do() -> None:
 )
 def test_an_errors_first_line_tells_the_cause_and_is_never_empty(error: BaseException, line: str) -> None:
     assert errors.first_line(error) == line
-
-
-def test_the_frame_that_keras_puts_around_a_cause_is_left_out() -> None:
-    import keras
-    import numpy as np
-
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match="expected") as caught:
-        model(np.zeros((1, 4)))
-    line = errors.first_line(caught.value)
-    assert "expected axis -1 of input shape to have value 3" in line
-    assert "\x1b" not in line

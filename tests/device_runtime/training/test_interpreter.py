@@ -126,8 +126,8 @@ def test_whatever_the_bindings_raise_becomes_one_error(monkeypatch: pytest.Monke
         Interpreter("m")
 
 
-@pytest.mark.skipif("tensorflow" not in sys.modules, reason="no TensorFlow in this process")
-def test_tflite_runtime_beside_tensorflow_says_what_to_do(mlp_file: Path) -> None:
+def test_tflite_runtime_beside_tensorflow_says_what_to_do(mlp_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
     with pytest.raises(RuntimeFailure, match="use another process"):
         Interpreter(mlp_file, runtime="tflite-runtime")
 
