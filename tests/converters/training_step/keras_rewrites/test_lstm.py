@@ -145,7 +145,14 @@ def used_twice_with_its_states():
     return compiled(given, layers.Dense(1)(layers.Concatenate()([layers.Flatten()(sequence), h, c])))
 
 
-@pytest.mark.parametrize("make", [stacked_in_both_directions, handing_over, used_twice_with_its_states])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(stacked_in_both_directions, marks=pytest.mark.slow),
+        handing_over,
+        pytest.param(used_twice_with_its_states, marks=pytest.mark.slow),
+    ],
+)
 def test_a_file_for_many_rows_trains_as_in_keras_on_both_runtimes(make):
     keras.utils.set_random_seed(1)
     model = make()
