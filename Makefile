@@ -46,10 +46,10 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (twenty to twenty-five minutes on two free cores; the converter's and the server's beside the others, shown at the end)."
+	@echo "Running the tests (about half an hour on two free cores; the converter's and the server's beside the others, shown at the end)."
 	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others.
-	@# They are halved so that all end at about the same time: each half takes some 750 s of a processor, the server's
-	@# tests 250 s and the rest 500 s, as far as could be told on a busy machine.
+	@# They are halved so that all end at about the same time: the halves take some 850 and 1,150 s of a processor,
+	@# the server's tests 320 s and the rest 900 s.
 	@status=0; logs=$$(mktemp -d); \
 	  $(BIN)/python -m pytest -q $(ONE_HALF) >$$logs/one 2>&1 & one=$$!; \
 	  $(BIN)/python -m pytest -q tests/converters $(ONE_HALF:%=--ignore=%) >$$logs/other 2>&1 & other=$$!; \
