@@ -120,7 +120,7 @@ def _tree_cpu() -> float:
     """Processor seconds of all of them so far."""
     ticks = 0
     for process in _tree():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has ended
             cells = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
             ticks += int(cells[11]) + int(cells[12])
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -67,7 +67,7 @@ def _option(name: str, value: str | None) -> str | None:
         return option
     try:
         given = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all that `literal_eval` raises
         return None  # not a recommendation of the converter's but somebody's own text
     if isinstance(given, bool):
         return option if given else f"--no-{option.removeprefix('--')}"
