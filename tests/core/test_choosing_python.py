@@ -10,7 +10,7 @@ import pytest
 CHOOSE = Path(__file__).parents[2] / ".ci" / "python"
 
 
-def chosen(folder: Path, **fits: bool) -> "subprocess.CompletedProcess[str]":
+def chosen(folder: Path, **fits: bool) -> subprocess.CompletedProcess[str]:
     for name, does in fits.items():
         program = folder / name.replace("_", ".")
         # As pyenv's stand-in for a version that is not chosen: there, and of no use.
