@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def superlink(flower: Path, folder: Path) -> Iterator[dict[str, str]]:
     """Flower's server for simulations on a free port, with a home of its own; what its commands need to find it."""
@@ -71,14 +81,12 @@ def superlink(flower: Path, folder: Path) -> Iterator[dict[str, str]]:
     settings = {**QUIET, "FLWR_HOME": str(home), "PATH": f"{flower}{os.pathsep}{os.environ['PATH']}"}
     options = ["--insecure", "--simulation", "--disable-runtime-dependency-installation"]
     command = [flower / "flower-superlink", *options, "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(
-        command, env={**os.environ, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    with (folder / "superlink.log").open("w") as log:
+        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=subprocess.STDOUT)
     try:
-        assert process.stderr is not None
-        assert any("Uvicorn running" in line for line in process.stderr)
-        with (folder / "superlink.log").open("w") as log:
-            subprocess.Popen(["cat"], stdin=process.stderr, stdout=log)
+        while not answers(port):
+            assert process.poll() is None, (folder / "superlink.log").read_text()
+            time.sleep(0.2)
         yield settings
     finally:
         process.terminate()
