@@ -200,11 +200,13 @@ def _does_its_work(bin: Path, extra: str, both: bool, keras_file: Path, model_fi
         server = subprocess.Popen(
             start, cwd=folder, env={**os.environ, "PYTHONPATH": ""}, stdout=subprocess.PIPE, text=True
         )
-        assert server.stdout is not None
-        assert "url" in json.loads(server.stdout.readline() or "{}")
-        own(bin / "edgefl", "server", "invite", "--state", "state", "--population", "pumps")
-        server.terminate()
-        server.communicate()
+        try:
+            assert server.stdout is not None
+            assert "url" in json.loads(server.stdout.readline() or "{}")
+            own(bin / "edgefl", "server", "invite", "--state", "state", "--population", "pumps")
+        finally:
+            server.terminate()
+            server.communicate()
     if extra in ("simulate", "all"):
         source = keras_file if extra == "all" else "model.tflite"
         own(bin / "edgefl", "simulate", source, *SIMULATE.split())
