@@ -91,7 +91,7 @@ class Trials:
                 for key, entry in document["tried"].items()
                 if abs(self._now() - entry["at"]) < _SECONDS
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return {}
 
     def _write(self, noted: dict[str, dict[str, Any]], *, durable: bool) -> None:

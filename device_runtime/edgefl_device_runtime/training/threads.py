@@ -153,5 +153,5 @@ def _read(file: Path) -> dict[str, Any]:
             for key, answer in document.items()
             if isinstance(answer["threads"], int) and answer["threads"] >= 1
         }
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return {}
