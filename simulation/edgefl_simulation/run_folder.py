@@ -150,9 +150,9 @@ class RunFolder:
         plain = replace(checkpoint, state=StrategyState(np.empty(0, np.float32), 0))
         progress = {name: value for name, value in vars(plain).items() if name != "state"}
         buffer = io.BytesIO()
-        arrays = {f"{_SLOT}{name}": vector for name, vector in checkpoint.state.slots.items()}
-        text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
-        np.savez(buffer, weights=checkpoint.state.weights, **arrays, **{_PROGRESS: text})
+        arrays: dict[str, Any] = {f"{_SLOT}{name}": vector for name, vector in checkpoint.state.slots.items()}
+        arrays[_PROGRESS] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+        np.savez(buffer, weights=checkpoint.state.weights, **arrays)
         write_bytes(self.folder / _CHECKPOINT, buffer.getvalue())
         return True
 

@@ -11,6 +11,7 @@ import contextlib
 import io
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def _name(word: str) -> str:
 
 
 def _pack(memory: RunMemory) -> bytes:
-    arrays = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
+    arrays: dict[str, Any] = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
     if memory.control is not None:
         arrays[_CONTROL] = memory.control
     buffer = io.BytesIO()

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure
-from edgefl_device_runtime.training import RUNTIMES, installed_runtimes
+from edgefl_device_runtime.training import installed_runtimes
 from edgefl_device_runtime.training.interpreter import Interpreter
+from interpreters import EXPECTED, needs_tflite_runtime
 
 
 class FakeInterpreter:
@@ -127,8 +128,8 @@ def test_whatever_the_bindings_raise_becomes_one_error(monkeypatch: pytest.Monke
         Interpreter("m")
 
 
+@needs_tflite_runtime
 def test_tflite_runtime_beside_tensorflow_says_what_to_do(mlp_file: Path) -> None:
-    pytest.importorskip("tflite_runtime")
     code = (
         "import sys, tensorflow; from edgefl_device_runtime.training.interpreter import Interpreter; "
         "Interpreter(sys.argv[1], runtime='tflite-runtime')"
@@ -160,4 +161,4 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
 
 
 def test_both_runtimes_are_found_where_they_are_installed() -> None:
-    assert installed_runtimes() == RUNTIMES
+    assert installed_runtimes() == EXPECTED
