@@ -23,7 +23,7 @@ from edgefl_simulation.partitioning import Partitioner, Parts, Rows, partition
 from edgefl_simulation.partitioning.base import Indices, shuffled
 from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
 
-__all__ = ["Divided", "Division", "Prepared", "divide", "fingerprint", "labels_of", "prepare_fleet"]
+__all__ = ["Divided", "Division", "Prepared", "check_fit", "divide", "fingerprint", "labels_of", "prepare_fleet"]
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
         StorageError: the tables cannot be written.
     """
     data = fitted_to(data, manifest)
-    whole = _fit(data.arrays, manifest, "The data")
-    test = _fit(data.held_out, manifest, "The held-out data") if data.held_out else None
+    whole, test = check_fit(data, manifest)
     target = np.asarray(whole.columns[-1].data) if len(manifest.targets) == 1 else None
     divided = divide(data, division, labels_of(data, division.label, target))
     parts, tests = _with_tests(divided.parts, division)
@@ -174,6 +173,20 @@ def fingerprint(data: DataSet) -> dict[str, Any]:
         for prefix, arrays in groups.items()
         for name, array in sorted(arrays.items())
     }
+
+
+def check_fit(data: DataSet, manifest: ModelManifest) -> tuple[Dataset, Dataset | None]:
+    """All rows as the model takes them, and those that are held out, where there are any.
+
+    Args:
+        data: as `fitted_to` leaves it.
+        manifest: of the model.
+
+    Raises:
+        DataError: the data does not fit the model.
+    """
+    test = _fit(data.held_out, manifest, "The held-out data") if data.held_out else None
+    return _fit(data.arrays, manifest, "The data"), test
 
 
 def _fit(arrays: Mapping[str, NDArray[Any]], manifest: ModelManifest, title: str) -> Dataset:

@@ -199,7 +199,7 @@ class _Running:
         history.weights = coordinator.state.weights
         history.devices_per_second = self._trained / self._spent if self._spent else 0.0
         if self._kept:
-            self._kept.finish(history.weights, history.summary())
+            self._kept.finish(history.weights, history.summary(), history.rounds)
         self._watcher.end(history)
         if failed:
             raise RunError(f"The run failed: {failed}.", hint=_errors(history.rounds))
@@ -336,7 +336,7 @@ def simulate(
         model: a ``.tflite`` made by `edgefl convert`; or a ``.keras`` file, ``"module:function"`` or a Keras model,
             which is converted for what the strategy needs.
         data: ``"digits"``, ``"fashion-mnist"``, ``"smartwatch"``, ``"vowel"``; an ``.npz``, a folder of ``.npy``, a
-            CSV or Parquet file; ``(x, y)`` or arrays by name; a `tf.data.Dataset`, a Hugging Face data set, a DataFrame.
+            CSV or Parquet file; ``(x, y)`` or arrays by name; a `tf.data` or Hugging Face data set, a DataFrame.
         rounds: how many.
         cohort: outcomes that close a round.
         devices: how many there are; 0: as many as the partition itself says (a natural one).

@@ -22,6 +22,8 @@ from edgefl_simulation.draws import stream
 
 __all__ = ["PARTITIONERS", "Indices", "Partitioner", "Parts", "Rows", "check", "cut_at", "parse", "shuffled"]
 
+_SPELT = ("int", "float", "tuple[int, ...]")
+"""Types of a partitioner's fields that can stand behind its name."""
 Indices = NDArray[np.intp]
 Parts = list[Indices]
 """The rows of each device, ascending."""
@@ -130,7 +132,8 @@ def parse(text: str) -> Partitioner:
     """
     name, colon, rest = text.partition(":")
     chosen = PARTITIONERS.get(name)
-    fields = [each for each in dataclasses.fields(chosen) if each.init]  # type: ignore[arg-type]
+    # What is no number is for Python only.
+    fields = [each for each in dataclasses.fields(chosen) if each.type in _SPELT]  # type: ignore[arg-type]
     words = [word.strip() for word in rest.split(",")] if colon else []
     shown = ",".join(each.name.upper() for each in fields)
     expected = InvalidSettingError(
@@ -194,6 +197,12 @@ def cut_at(rows: Indices, sizes: Sequence[int]) -> Parts:
     """Consecutive pieces of such sizes, each ascending."""
     ends = np.cumsum(np.asarray(sizes, np.int64))
     return [np.sort(rows[end - size : end]) for size, end in zip(sizes, ends.tolist(), strict=True)]
+
+
+def dealt(groups: Sequence[Indices], sizes: NDArray[np.int64], random: np.random.Generator) -> Parts:
+    """Deals the rows of each class at random: ``sizes[class, device]`` of them to each device."""
+    pieces = [cut_at(shuffled(own, random), size.tolist()) for own, size in zip(groups, sizes)]
+    return [np.sort(np.concatenate(own)) for own in zip(*pieces, strict=True)]
 
 
 def even_sizes(count: int, parts: int) -> list[int]:
