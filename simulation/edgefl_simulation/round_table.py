@@ -21,7 +21,7 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """A table with a row for each round; what a round does not have is null. None: pyarrow is not installed.
+    """A table with a row for each round; what a round does not have is null. None: there is no pyarrow to make it.
 
     Args:
         rows: as in `flat`.
@@ -29,7 +29,7 @@ def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ModuleNotFoundError:
+    except ImportError:  # also where it does not go with the installed numpy
         return None
     plain = [flat(row) for row in rows]
     names = list(dict.fromkeys(name for row in plain for name in row))

@@ -38,9 +38,10 @@ def read_parquet(path: Path, owner: str, wanted: Sequence[str]) -> DataSet:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise MissingDependencyError(
-            f"Reading {path} needs pyarrow, which is not installed.", hint=f"Install it with: {install_line('tables')}"
+            f"Reading {path} needs pyarrow, which is not there: {error}.",
+            hint=f"Install it with: {install_line('tables')}",
         ) from error
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     gathering, owners = Gathering(str(path)), Owners()

@@ -13,7 +13,7 @@ import numpy as np
 from edgefl.errors import InvalidSettingError
 from edgefl.wire.words import is_name
 from edgefl_server.aggregation import SettingError
-from edgefl_simulation.partitioning.base import PARTITIONERS, Partitioner, Parts, Rows, cut_at, even_sizes, shuffled
+from edgefl_simulation.partitioning.base import PARTITIONERS, Partitioner, Parts, Rows, cut_at, shuffled
 
 __all__ = ["GroupedNaturalId", "NaturalId", "name_of"]
 
@@ -87,5 +87,6 @@ class GroupedNaturalId(Partitioner):
                 f"{len(owners)} owners in groups of {self.group_size} make {count} devices, got {devices}.",
                 hint="Leave {devices} out.",
             )
-        drawn = cut_at(shuffled(np.arange(len(owners)), random), even_sizes(len(owners), count))
+        sizes = [self.group_size] * (count - 1) + [len(owners) - self.group_size * (count - 1)]
+        drawn = cut_at(shuffled(np.arange(len(owners)), random), sizes)
         return [np.sort(np.concatenate([groups[number] for number in own])) for own in drawn]
