@@ -51,6 +51,9 @@ VERBS = {
     "simulate": Verb(
         Part("edgefl_simulation.cli", "simulate"), "simulate", "Train with a fleet of emulated devices on this machine."
     ),
+    "data": Verb(
+        Part("edgefl_simulation.data_verbs", "simulate"), "data", "Divide data among devices, and see who holds what."
+    ),
 }
 
 MEASURING = Part("edgefl_device_runtime.measuring", "device")

@@ -14,7 +14,8 @@ from edgefl.targets import RUNTIMES
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
-from edgefl_simulation.data import NAMED, OWNER
+from edgefl_simulation.column_options import FeatureColumns, TargetColumn, listed
+from edgefl_simulation.data import KINDS, NAMED, OWNER
 from edgefl_simulation.history import History
 from edgefl_simulation.pace import Steady
 from edgefl_simulation.partitioning import PARTITIONERS
@@ -32,7 +33,7 @@ def simulate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A .tflite; or a .keras file or module:function to convert.")
     ],
-    data: Annotated[str, typer.Option(help=f"{', '.join(NAMED)}; or an .npz, a folder of .npy files, a .csv.")],
+    data: Annotated[str, typer.Option(help=f"{', '.join(NAMED)}; or {KINDS}.")],
     devices: Annotated[
         int, typer.Option(help="How many there are.", min=0, show_default="as many as the partition says")
     ] = 0,
@@ -46,6 +47,8 @@ def simulate(
         float, typer.Option(help="Share of its rows that each device keeps for tests.", min=0, max=1)
     ] = 0.0,
     owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
+    feature_columns: FeatureColumns = "",
+    target_column: TargetColumn = "",
     label: Annotated[
         str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")
     ] = "",
@@ -89,6 +92,8 @@ def simulate(
         dict(map(_bound, until or [])),
         workers,
         runtime,
+        listed(feature_columns),
+        target_column,
     )
     watcher = Silent() if quiet else Terminal()
     try:

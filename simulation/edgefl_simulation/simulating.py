@@ -63,6 +63,8 @@ class Simulation:
         until: metrics on the held-out rows that end the run once one of them is reached.
         workers: processes that train; 0: one for each core. One is this process itself.
         runtime: the interpreter, as `TrainableModel` takes it.
+        features: the arrays, or columns, that are the model's input; none: all but the target.
+        target: the array, or column, that is the model's target; empty: as `load_data` finds it.
     """
 
     model: Any
@@ -77,6 +79,8 @@ class Simulation:
     until: Mapping[str, float] = field(default_factory=dict)
     workers: int = 0
     runtime: str = "auto"
+    features: tuple[str, ...] = ()
+    target: str = ""
 
 
 def run_simulation(
@@ -107,7 +111,7 @@ def run_simulation(
     manifest = file.manifest
     settings = settle(settings, manifest)
     _check_until(wanted.until, manifest)
-    data = load_data(wanted.data, wanted.owner)
+    data = load_data(wanted.data, wanted.owner, features=wanted.features, target=wanted.target)
     with contextlib.ExitStack() as stack:
         document = _document(wanted, settings, sha256(model)) if folder else {}
         if folder is None:
@@ -195,7 +199,7 @@ class _Running:
         history.weights = coordinator.state.weights
         history.devices_per_second = self._trained / self._spent if self._spent else 0.0
         if self._kept:
-            self._kept.finish(history.weights, history.summary())
+            self._kept.finish(history.weights, history.summary(), history.rounds)
         self._watcher.end(history)
         if failed:
             raise RunError(f"The run failed: {failed}.", hint=_errors(history.rounds))
@@ -279,6 +283,8 @@ def _document(wanted: Simulation, settings: RunSettings, model: str) -> dict[str
         "partition": str(wanted.division.partition),
         "pace": str(wanted.pace),
         "owner": wanted.owner,
+        "feature_columns": list(wanted.features),
+        "target_column": wanted.target,
         "minimum_examples": wanted.minimum_examples,
         "evaluate_every": wanted.evaluate_every,
         "evaluate_devices": wanted.evaluate_devices,
@@ -306,6 +312,8 @@ def simulate(
     local_test: float = 0.0,
     label: str = "",
     owner: str = OWNER,
+    feature_columns: Sequence[str] = (),
+    target_column: str = "",
     pace: Pace | None = None,
     minimum_examples: int = MINIMUM_EXAMPLES,
     evaluate_every: int = 1,
@@ -327,8 +335,8 @@ def simulate(
     Args:
         model: a ``.tflite`` made by `edgefl convert`; or a ``.keras`` file, ``"module:function"`` or a Keras model,
             which is converted for what the strategy needs.
-        data: ``"digits"``, ``"fashion-mnist"``, ``"smartwatch"``; an ``.npz``, a folder of ``.npy``, a CSV; ``(x, y)``
-            or arrays by name.
+        data: ``"digits"``, ``"fashion-mnist"``, ``"smartwatch"``, ``"vowel"``; an ``.npz``, a folder of ``.npy``, a
+            CSV or Parquet file; ``(x, y)`` or arrays by name; a `tf.data` or Hugging Face data set, a DataFrame.
         rounds: how many.
         cohort: outcomes that close a round.
         devices: how many there are; 0: as many as the partition itself says (a natural one).
@@ -339,6 +347,10 @@ def simulate(
         local_test: the share of its rows that each device keeps for tests.
         label: the array that a partition by class goes by; by default the model's target.
         owner: the array, or column, that says whose each row is.
+        feature_columns: the columns, or arrays, that are the model's input, in this order; by default all but the
+            target.
+        target_column: the column, or array, that is the model's target; by default the one called ``y`` or ``label``,
+            else the last column of a table.
         pace: how long devices take, in simulated seconds.
         minimum_examples: a device with fewer takes no part.
         evaluate_every: so many rounds; 0: never.
@@ -368,6 +380,8 @@ def simulate(
         until or {},
         workers,
         runtime,
+        (feature_columns,) if isinstance(feature_columns, str) else tuple(feature_columns),
+        target_column,
     )
     watcher = watcher_for(verbose, on_round)
     try:
