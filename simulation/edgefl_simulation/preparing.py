@@ -18,7 +18,7 @@ from edgefl_device_runtime.training.data import Dataset, prepare
 from edgefl_server.aggregation import SettingError
 from edgefl_simulation.data import DataSet
 from edgefl_simulation.draws import stream
-from edgefl_simulation.fleet import Fleet
+from edgefl_simulation.fleet import Fleet, device_id
 from edgefl_simulation.partitioning import Partitioner, Rows, partition
 from edgefl_simulation.partitioning.base import shuffled
 from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
@@ -103,7 +103,9 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
     elif held_out.size:
         write_table(tables / HELD_OUT, _arrays(whole), held_out)
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    return Prepared(Fleet(names, offsets, tests), len(held_out) if test is None else test.rows)
+    return Prepared(
+        Fleet([device_id(name) for name in names], offsets, tests), len(held_out) if test is None else test.rows
+    )
 
 
 def fingerprint(data: DataSet) -> dict[str, Any]:
