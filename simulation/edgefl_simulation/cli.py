@@ -62,8 +62,22 @@ def simulate(
         int | None, typer.Option(help="Devices that are asked each time.", min=0, show_default="the cohort")
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes that train; 1: this one.", min=0, show_default="one for each core")
+        int,
+        typer.Option(
+            help="Processes that train; 1: this one.",
+            min=0,
+            show_default="one for each core",
+        ),
     ] = 0,
+    engine: Annotated[
+        str, typer.Option(help="local: this machine; ray: a Ray cluster; http: real devices of a real server, here.")
+    ] = "local",
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            help="host:port of a cluster's head, or auto.", show_default="RAY_ADDRESS, else a new one on this machine"
+        ),
+    ] = "",
     minimum_examples: Annotated[int, typer.Option(help="A device with fewer takes no part.", min=1)] = 2,
     step_seconds: Annotated[float, typer.Option(help="Simulated seconds of a step.", min=0)] = Steady.step_seconds,
     overhead_seconds: Annotated[
@@ -94,6 +108,8 @@ def simulate(
         runtime,
         listed(feature_columns),
         target_column,
+        engine,
+        ray_address,
     )
     watcher = Silent() if quiet else Terminal()
     try:

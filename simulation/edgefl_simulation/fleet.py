@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
-from edgefl.wire.words import is_name
+from edgefl.hashing import sha256
+from edgefl.wire.words import is_name, is_random_id
 from edgefl_simulation.tables import DEVICES, Rows
 
-__all__ = ["Fleet", "device_names"]
+__all__ = ["Fleet", "device_id", "device_names"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Fleet:
         return Rows(DEVICES, end - int(self.tests[device]), end)
 
 
+def device_id(name: str) -> str:
+    """The id of an emulated device: its name, if a real device could have it, else 128 bits that follow from it."""
+    return name if is_random_id(name) else sha256(f"edgefl device {name}".encode())[:32]
+
+
 def device_names(count: int) -> list[str]:
-    """Ids that sort like numbers."""
+    """Names that sort like numbers."""
     return [f"device-{number:06d}" for number in range(count)]

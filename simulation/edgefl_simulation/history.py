@@ -78,9 +78,9 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         seconds: that it really took.
 
     Returns:
-        ``round``, ``version``, ``state``, ``clock`` (simulated seconds), ``seconds``, ``outcomes`` by how they ended,
-        ``num_examples``, ``training`` (metrics of the devices while they trained), ``central`` and ``federated`` (see
-        `Evaluation`), ``diagnostics``, ``why`` and ``errors``.
+        ``round``, ``version``, ``state``, ``clock`` (simulated seconds; None where time was real), ``seconds``,
+        ``outcomes`` by how they ended, ``num_examples``, ``training`` (metrics of the devices while they trained),
+        ``central`` and ``federated`` (see `Evaluation`), ``diagnostics``, ``why`` and ``errors``.
     """
     folded = done.folded
     row: Row = {

@@ -72,7 +72,7 @@ class Round:
     Attributes:
         fold: its number.
         version: of the weights after it.
-        clock: simulated seconds since the beginning.
+        clock: simulated seconds since the beginning; None: time was real.
         folded: what it left; None: it failed.
         outcomes: how many tasks ended how: ``done``, ``declined``, ``failed``.
         staleness: of each update that was folded, in versions.
@@ -84,7 +84,7 @@ class Round:
 
     fold: int
     version: int
-    clock: float
+    clock: float | None
     folded: Folded | None
     outcomes: dict[str, int]
     staleness: tuple[int, ...]

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from edgefl.hashing import sha256
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
-from edgefl_device_runtime.training.threads import physical_cores
 from edgefl_server.aggregation import (
     Blob,
     Expectation,
@@ -31,6 +31,7 @@ from edgefl_simulation.data import OWNER, load_data
 from edgefl_simulation.engines import Setup, start_engine
 from edgefl_simulation.evaluating import Evaluator, is_better
 from edgefl_simulation.history import History, Row, evaluated, row_of
+from edgefl_simulation.leading import Leader, check_engine, leader_of
 from edgefl_simulation.memories import Memories
 from edgefl_simulation.model_sources import Wanted, model_file
 from edgefl_simulation.pace import Pace, Steady
@@ -65,6 +66,8 @@ class Simulation:
         runtime: the interpreter, as `TrainableModel` takes it.
         features: the arrays, or columns, that are the model's input; none: all but the target.
         target: the array, or column, that is the model's target; empty: as `load_data` finds it.
+        engine: where devices work, a name of `ENGINES`.
+        ray_address: of the cluster, for the engine ray; empty: as `RayConnection` finds it.
     """
 
     model: Any
@@ -81,6 +84,8 @@ class Simulation:
     runtime: str = "auto"
     features: tuple[str, ...] = ()
     target: str = ""
+    engine: str = "local"
+    ray_address: str = ""
 
 
 def run_simulation(
@@ -110,6 +115,7 @@ def run_simulation(
     file.verify()
     manifest = file.manifest
     settings = settle(settings, manifest)
+    check_engine(wanted.engine, wanted.ray_address, wanted.pace, settings)
     _check_until(wanted.until, manifest)
     data = load_data(wanted.data, wanted.owner, features=wanted.features, target=wanted.target)
     with contextlib.ExitStack() as stack:
@@ -151,12 +157,12 @@ def run_simulation(
             wanted.minimum_examples,
         )
         del file
-        workers = wanted.workers or min(physical_cores(), settings.cohort_size)
-        engine = start_engine(setup, workers)
+        engine = start_engine(wanted.engine, setup, wanted.workers, settings.cohort_size, wanted.ray_address)
         stack.callback(engine.close)
         stack.callback(watcher.stop)
-        running = _Running(wanted, plan, prepared, engine, kept, place, watcher)
-        return running.run(initial, model)
+        lead = partial(leader_of, wanted.engine, plan, engine, setup, place.folder, wanted.workers)
+        running = _Running(wanted, plan, prepared, engine, lead, kept, place, watcher)
+        return running.run(initial, model, stack)
 
 
 class _Running:
@@ -168,22 +174,24 @@ class _Running:
         plan: Plan,
         prepared: Prepared,
         engine: Any,
+        lead: Callable[[Checkpoint], Leader],
         kept: RunFolder | None,
         place: RunFolder,
         watcher: Watcher,
     ) -> None:
-        self._wanted, self._plan, self._engine = wanted, plan, engine
+        self._wanted, self._plan, self._engine, self._lead = wanted, plan, engine, lead
         self._kept, self._place, self._watcher = kept, place, watcher
         asked = plan.settings.target if wanted.evaluate_devices is None else wanted.evaluate_devices
         self._evaluator = Evaluator(plan.manifest, engine, plan.fleet, prepared.held_out, asked, plan.settings.seed)
         self._trained, self._spent = 0, 0.0
 
-    def run(self, initial: StrategyState, model: bytes) -> History:
+    def run(self, initial: StrategyState, model: bytes, stack: contextlib.ExitStack) -> History:
         """Goes on to the end."""
         manifest, rounds = self._plan.manifest, self._plan.settings.rounds
         restored = self._kept.restore(initial.weight_size) if self._kept else None
         checkpoint, rows = restored or (Checkpoint(initial), [])
-        coordinator = Coordinator(self._plan, self._engine, checkpoint)
+        coordinator = self._lead(checkpoint)
+        stack.callback(coordinator.close)
         folder = self._kept.folder if self._kept else None
         history = History(manifest, checkpoint.state.weights, model, rows, folder=folder)
         self._watcher.begin(len(self._plan.fleet), rounds, len(rows))
@@ -203,9 +211,10 @@ class _Running:
         self._watcher.end(history)
         if failed:
             raise RunError(f"The run failed: {failed}.", hint=_errors(history.rounds))
+        coordinator.discard()
         return history
 
-    def _go_on(self, coordinator: Coordinator, history: History) -> str:
+    def _go_on(self, coordinator: Leader, history: History) -> str:
         """Simulates round after round; why the run failed, empty where it did not."""
         began = time.monotonic()
         for done in coordinator.rounds():
@@ -231,7 +240,7 @@ class _Running:
             began = time.monotonic()
         return ""
 
-    def _keep(self, coordinator: Coordinator, *, at_once: bool) -> None:
+    def _keep(self, coordinator: Leader, *, at_once: bool) -> None:
         """Notes where to go on from, and forgets what nobody will ask for again."""
         checkpoint = coordinator.checkpoint()
         if checkpoint is None:
@@ -240,7 +249,7 @@ class _Running:
         if written and checkpoint.folded:
             Memories(self._place.memories).keep_only(checkpoint.folded.values())
 
-    def _initial(self, coordinator: Coordinator | None, initial: StrategyState) -> Row:
+    def _initial(self, coordinator: Leader | None, initial: StrategyState) -> Row:
         if coordinator is not None:
             return evaluated(self._evaluator.evaluate(coordinator.source, coordinator.base, {}))
         first = Coordinator(self._plan, self._engine, Checkpoint(initial))
@@ -289,6 +298,7 @@ def _document(wanted: Simulation, settings: RunSettings, model: str) -> dict[str
         "evaluate_every": wanted.evaluate_every,
         "evaluate_devices": wanted.evaluate_devices,
         "until": dict(wanted.until),
+        "engine": "http" if wanted.engine == "http" else "local or ray",
     }
 
 
@@ -320,6 +330,8 @@ def simulate(
     evaluate_devices: int | None = None,
     until: Mapping[str, float] | None = None,
     workers: int = 0,
+    engine: str = "local",
+    ray_address: str = "",
     runtime: str = "auto",
     out: str | Path | None = None,
     resume: bool = False,
@@ -357,6 +369,9 @@ def simulate(
         evaluate_devices: how many devices are asked how good the weights are for them; by default as many as a cohort.
         until: metrics on the held-out rows that end the run once one of them is reached: ``{"accuracy": 0.9}``.
         workers: processes that train; 0: one for each core, 1: this process itself. The results are the same bits.
+        engine: where devices work: ``local``, on this machine; ``ray``, on a cluster; ``http``, as clients of a server.
+        ray_address: ``host:port`` of the cluster's head, or ``auto``; by default RAY_ADDRESS, else a cluster of this
+            machine that ends with the simulation.
         runtime: the interpreter, as `edgefl.TrainableModel` takes it.
         out: a folder for settings, a line each round, and weights.
         resume: go on where the folder is; the results are the same bits as without a break.
@@ -382,6 +397,8 @@ def simulate(
         runtime,
         (feature_columns,) if isinstance(feature_columns, str) else tuple(feature_columns),
         target_column,
+        engine,
+        ray_address,
     )
     watcher = watcher_for(verbose, on_round)
     try:

@@ -130,7 +130,8 @@ def table(history: History) -> Any:
     names = list(history.final) or list(history.rounds[-1]["training"] if history.rounds else ())
     federated: Row = next((row["federated"] for row in reversed(history.rounds) if row.get("federated")), {})
     found = Table(title=_title(history), title_justify="left")
-    for column in ("round", "simulated s", "outcomes", *names):
+    clock = "seconds" if history.rounds and history.rounds[-1]["clock"] is None else "simulated s"
+    for column in ("round", clock, "outcomes", *names):
         found.add_column(column, justify="right")
     spread = [name for name in names if name in federated]
     for name in spread:
@@ -141,7 +142,7 @@ def table(history: History) -> Any:
     for number, row in enumerate(history.rounds):
         if number in shown:
             outcomes = str(row["outcomes"].get("done", 0)) if row["state"] == "done" else "failed"
-            found.add_row(str(row["round"]), f"{row['clock']:,.0f}", outcomes, *_cells(row, names, spread))
+            found.add_row(str(row["round"]), _seconds(row), outcomes, *_cells(row, names, spread))
     return found
 
 
@@ -149,6 +150,11 @@ def _title(history: History) -> str:
     speed = f"{history.devices_per_second:,.0f} devices trained per second" if history.devices_per_second else ""
     kept = f"kept in {history.folder}" if history.folder else ""
     return "; ".join(filter(None, (history.stopped, speed, kept)))
+
+
+def _seconds(row: Row) -> str:
+    """Simulated ones since the beginning; where time was real, those of the round."""
+    return f"{row['seconds']:,.2f}" if row["clock"] is None else f"{row['clock']:,.0f}"
 
 
 def _cells(row: Row, names: list[str], spread: list[str]) -> list[str]:
