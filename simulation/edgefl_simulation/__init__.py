@@ -9,9 +9,21 @@ computed, `partitioning/` and `data/` are who holds what.
 """
 
 from edgefl_simulation.data import NAMED, DataSet, load_data
+from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.history import History
 from edgefl_simulation.pace import Pace, Steady
 from edgefl_simulation.partitioning import PARTITIONERS, Partitioner
 from edgefl_simulation.simulating import simulate
 
-__all__ = ["NAMED", "PARTITIONERS", "DataSet", "History", "Pace", "Partitioner", "Steady", "load_data", "simulate"]
+__all__ = [
+    "NAMED",
+    "PARTITIONERS",
+    "DataSet",
+    "History",
+    "Pace",
+    "Partitioner",
+    "Personalisation",
+    "Steady",
+    "load_data",
+    "simulate",
+]

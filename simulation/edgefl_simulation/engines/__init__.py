@@ -3,11 +3,11 @@
 An engine knows nothing of rounds. It is given vectors to start from and jobs, and gives back what each left.
 """
 
-from edgefl_simulation.engines.base import Engine, Job, Setup, Worked
+from edgefl_simulation.engines.base import Engine, Job, Setup, Tuning, Worked
 from edgefl_simulation.engines.in_process import InProcess
 from edgefl_simulation.engines.local import Local
 
-__all__ = ["Engine", "InProcess", "Job", "Local", "Setup", "Worked", "start_engine"]
+__all__ = ["Engine", "InProcess", "Job", "Local", "Setup", "Tuning", "Worked", "start_engine"]
 
 
 def start_engine(setup: Setup, workers: int) -> Engine:
