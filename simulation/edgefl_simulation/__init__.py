@@ -5,9 +5,10 @@
     history = edgefl.simulate("model.tflite", "digits", devices=20, partition="dirichlet:0.5", rounds=20, cohort=10)
 
 `simulating.py` puts it together; `coordinator.py` is the run in simulated time, `engines/` is where devices' work is
-computed, `partitioning/` and `data/` are who holds what.
+computed, `partitioning/` and `data/` are who holds what. `learning/` is TensorFlow Federated's loop on the same cores.
 """
 
+from edgefl_simulation import learning
 from edgefl_simulation.data import NAMED, DataSet, load_data
 from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.history import History
@@ -24,6 +25,7 @@ __all__ = [
     "Partitioner",
     "Personalisation",
     "Steady",
+    "learning",
     "load_data",
     "simulate",
 ]
