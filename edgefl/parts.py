@@ -68,6 +68,7 @@ FACADE = {
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device"),
     "simulate": Part("edgefl_simulation", "simulate"),
+    "learning": Part("edgefl_simulation", "simulate"),
     "Parameter": Part("edgefl.layout", ""),
     "ParameterLayout": Part("edgefl.layout", ""),
     "ModelManifest": Part("edgefl.manifest", ""),

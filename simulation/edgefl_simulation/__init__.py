@@ -5,10 +5,12 @@
     history = edgefl.simulate("model.tflite", "digits", devices=20, partition="dirichlet:0.5", rounds=20, cohort=10)
 
 `simulating.py` puts it together; `coordinator.py` is the run in simulated time, `engines/` is where devices' work is
-computed, `partitioning/` and `data/` are who holds what.
+computed, `partitioning/` and `data/` are who holds what. `learning/` is TensorFlow Federated's loop on the same cores.
 """
 
+from edgefl_simulation import learning
 from edgefl_simulation.data import NAMED, DataSet, load_data
+from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.history import History
 from edgefl_simulation.pace import Pace, Steady
 from edgefl_simulation.partitioned import partition_data
@@ -24,7 +26,9 @@ __all__ = [
     "IdToSizeFnc",
     "Pace",
     "Partitioner",
+    "Personalisation",
     "Steady",
+    "learning",
     "load_data",
     "partition_data",
     "simulate",

@@ -16,6 +16,7 @@ from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
 from edgefl_simulation.column_options import FeatureColumns, TargetColumn, listed
 from edgefl_simulation.data import KINDS, NAMED, OWNER
+from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.history import History
 from edgefl_simulation.pace import Steady
 from edgefl_simulation.partitioning import PARTITIONERS
@@ -61,6 +62,13 @@ def simulate(
     evaluate_devices: Annotated[
         int | None, typer.Option(help="Devices that are asked each time.", min=0, show_default="the cohort")
     ] = None,
+    personalise: Annotated[
+        int, typer.Option(help="Epochs of local training, to test devices before and after.", min=0)
+    ] = 0,
+    personalise_steps: Annotated[int, typer.Option(help="Steps of it at most.", min=0, show_default="no limit")] = 0,
+    personalise_rate: Annotated[
+        float | None, typer.Option(help="Learning rate of it.", show_default="the run's")
+    ] = None,
     workers: Annotated[
         int,
         typer.Option(
@@ -103,6 +111,7 @@ def simulate(
         minimum_examples,
         evaluate_every,
         evaluate_devices,
+        _personalisation(personalise, personalise_steps, personalise_rate),
         dict(map(_bound, until or [])),
         workers,
         runtime,
@@ -121,6 +130,14 @@ def simulate(
 
 
 simulate = functools.partial(with_settings, called=_COHORT)(simulate)
+
+
+def _personalisation(epochs: int, steps: int, learning_rate: float | None) -> Personalisation | None:
+    if not (epochs or steps):
+        if learning_rate is not None:
+            raise InvalidSettingError("--personalise-rate has no meaning without --personalise or --personalise-steps.")
+        return None
+    return Personalisation(epochs, steps, learning_rate)
 
 
 def _bound(text: str) -> tuple[str, float]:

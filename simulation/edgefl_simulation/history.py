@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefl.manifest import ModelManifest
 from edgefl_server.aggregation import finalise
-from edgefl_simulation.evaluating import Evaluation
+from edgefl_simulation.evaluating import Evaluation, Spread
 from edgefl_simulation.plans import Round
 
 __all__ = ["History", "row_of"]
@@ -54,6 +54,11 @@ class History:
         found = [row["central"] for row in [self.initial, *self.rounds] if row.get("central")]
         return found[-1] if found else {}
 
+    def _latest(self, what: str) -> Row:
+        """A part of the evaluation after the latest round that has it."""
+        found: Row = next((row[what] for row in reversed(self.rounds) if row.get(what)), {})
+        return found
+
     def summary(self) -> Row:
         """The result as plain values."""
         return {
@@ -62,7 +67,8 @@ class History:
             "simulated_seconds": self.rounds[-1]["clock"] if self.rounds else 0.0,
             "initial": self.initial,
             "central": dict(self.final),
-            "federated": next((row["federated"] for row in reversed(self.rounds) if row.get("federated")), {}),
+            "federated": self._latest("federated"),
+            **({"personalised": found} if (found := self._latest("personalised")) else {}),
             "stopped": self.stopped,
             "devices_per_second": round(self.devices_per_second, 1),
         }
@@ -80,7 +86,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
     Returns:
         ``round``, ``version``, ``state``, ``clock`` (simulated seconds; None where time was real), ``seconds``,
         ``outcomes`` by how they ended, ``num_examples``, ``training`` (metrics of the devices while they trained),
-        ``central`` and ``federated`` (see `Evaluation`), ``diagnostics``, ``why`` and ``errors``.
+        ``central``, ``federated`` and ``personalised`` (see `Evaluation`), ``diagnostics``, ``why`` and ``errors``.
     """
     folded = done.folded
     row: Row = {
@@ -109,8 +115,16 @@ def evaluated(evaluation: Evaluation | None) -> Row:
         return {}
     row: Row = {"central": dict(evaluation.central)} if evaluation.central else {}
     if evaluation.federated:
-        spread = {name: asdict(each) for name, each in evaluation.federated.items()}
-        for each in spread.values():
-            each["quantiles"] = {f"{share:g}": value for share, value in each["quantiles"].items()}
-        row["federated"] = {"devices": evaluation.devices, **spread}
+        row["federated"] = {"devices": evaluation.devices, **_plain(evaluation.federated)}
+    if evaluation.personalised is not None:
+        found = evaluation.personalised
+        row["personalised"] = {"devices": found.devices, "before": _plain(found.before), "after": _plain(found.after)}
     return row
+
+
+def _plain(spreads: Mapping[str, Spread]) -> Row:
+    """Each metric's spread over devices as plain values, its quantiles by their share as text."""
+    return {
+        name: {**asdict(each), "quantiles": {f"{share:g}": value for share, value in each.quantiles.items()}}
+        for name, each in spreads.items()
+    }

@@ -29,7 +29,7 @@ from edgefl_server.aggregation import (
 from edgefl_simulation.coordinator import Coordinator
 from edgefl_simulation.data import OWNER, load_data
 from edgefl_simulation.engines import Setup, start_engine
-from edgefl_simulation.evaluating import Evaluator, is_better
+from edgefl_simulation.evaluating import Evaluator, Personalisation, is_better
 from edgefl_simulation.history import History, Row, evaluated, row_of
 from edgefl_simulation.leading import Leader, check_engine, leader_of
 from edgefl_simulation.memories import Memories
@@ -61,6 +61,7 @@ class Simulation:
         minimum_examples: a device with fewer takes no part.
         evaluate_every: so many rounds; the last one is evaluated in any case.
         evaluate_devices: how many devices are asked how good the weights are for them; None: as many as a cohort has.
+        personalise: what they train before they are asked once more; None: nothing.
         until: metrics on the held-out rows that end the run once one of them is reached.
         workers: processes that train; 0: one for each core. One is this process itself.
         runtime: the interpreter, as `TrainableModel` takes it.
@@ -79,6 +80,7 @@ class Simulation:
     minimum_examples: int = MINIMUM_EXAMPLES
     evaluate_every: int = 1
     evaluate_devices: int | None = None
+    personalise: Personalisation | None = None
     until: Mapping[str, float] = field(default_factory=dict)
     workers: int = 0
     runtime: str = "auto"
@@ -116,6 +118,7 @@ def run_simulation(
     manifest = file.manifest
     settings = settle(settings, manifest)
     check_engine(wanted.engine, wanted.ray_address, wanted.pace, settings)
+    _check_personalised(wanted)
     _check_until(wanted.until, manifest)
     data = load_data(wanted.data, wanted.owner, features=wanted.features, target=wanted.target)
     with contextlib.ExitStack() as stack:
@@ -182,7 +185,7 @@ class _Running:
         self._wanted, self._plan, self._engine, self._lead = wanted, plan, engine, lead
         self._kept, self._place, self._watcher = kept, place, watcher
         asked = plan.settings.target if wanted.evaluate_devices is None else wanted.evaluate_devices
-        self._evaluator = Evaluator(plan.manifest, engine, plan.fleet, prepared.held_out, asked, plan.settings.seed)
+        self._evaluator = Evaluator(plan, engine, prepared.held_out, asked, wanted.personalise)
         self._trained, self._spent = 0, 0.0
 
     def run(self, initial: StrategyState, model: bytes, stack: contextlib.ExitStack) -> History:
@@ -274,6 +277,14 @@ def _check_cohort(settings: RunSettings, devices: int) -> None:
         )
 
 
+def _check_personalised(wanted: Simulation) -> None:
+    if wanted.personalise is not None and not wanted.division.local_test:
+        raise SettingError(
+            "{personalise} tests devices on rows that they did not train on, and {local_test} is 0.",
+            hint="Give a {local_test}, as 0.2.",
+        )
+
+
 def _check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
     known = ["loss", *(metric.name for metric in manifest.metrics)]
     for name in until:
@@ -297,6 +308,7 @@ def _document(wanted: Simulation, settings: RunSettings, model: str) -> dict[str
         "minimum_examples": wanted.minimum_examples,
         "evaluate_every": wanted.evaluate_every,
         "evaluate_devices": wanted.evaluate_devices,
+        **({} if wanted.personalise is None else {"personalise": asdict(wanted.personalise)}),
         "until": dict(wanted.until),
         "engine": "http" if wanted.engine == "http" else "local or ray",
     }
@@ -328,6 +340,7 @@ def simulate(
     minimum_examples: int = MINIMUM_EXAMPLES,
     evaluate_every: int = 1,
     evaluate_devices: int | None = None,
+    personalise: int | Personalisation = 0,
     until: Mapping[str, float] | None = None,
     workers: int = 0,
     engine: str = "local",
@@ -367,6 +380,7 @@ def simulate(
         minimum_examples: a device with fewer takes no part.
         evaluate_every: so many rounds; 0: never.
         evaluate_devices: how many devices are asked how good the weights are for them; by default as many as a cohort.
+        personalise: epochs that each of them trains by itself before it is tested once more, or a `Personalisation`.
         until: metrics on the held-out rows that end the run once one of them is reached: ``{"accuracy": 0.9}``.
         workers: processes that train; 0: one for each core, 1: this process itself. The results are the same bits.
         engine: where devices work: ``local``, on this machine; ``ray``, on a cluster; ``http``, as clients of a server.
@@ -392,6 +406,7 @@ def simulate(
         minimum_examples,
         evaluate_every,
         evaluate_devices,
+        Personalisation(personalise) if isinstance(personalise, int) and personalise else personalise or None,
         until or {},
         workers,
         runtime,

@@ -134,15 +134,20 @@ def table(history: History) -> Any:
     for column in ("round", clock, "outcomes", *names):
         found.add_column(column, justify="right")
     spread = [name for name in names if name in federated]
+    tuned = [name for name in names if any(name in _tuned(row) for row in history.rounds)]
+    if tuned:  # there is no room for all of it
+        spread, tuned = ([name for name in each if name != "loss"] or each for each in (spread, tuned))
     for name in spread:
         found.add_column(f"worst tenth: {name}", justify="right")
+    for name in tuned:
+        found.add_column(f"after local training: {name}", justify="right")
     if history.initial:
-        found.add_row("0", "0", "", *_cells(history.initial, names, spread))
+        found.add_row("0", "0", "", *_cells(history.initial, names, spread, tuned))
     shown = {round(place * (len(history.rounds) - 1) / (_ROWS - 1)) for place in range(_ROWS)}
     for number, row in enumerate(history.rounds):
         if number in shown:
             outcomes = str(row["outcomes"].get("done", 0)) if row["state"] == "done" else "failed"
-            found.add_row(str(row["round"]), _seconds(row), outcomes, *_cells(row, names, spread))
+            found.add_row(str(row["round"]), _seconds(row), outcomes, *_cells(row, names, spread, tuned))
     return found
 
 
@@ -157,9 +162,17 @@ def _seconds(row: Row) -> str:
     return f"{row['seconds']:,.2f}" if row["clock"] is None else f"{row['clock']:,.0f}"
 
 
-def _cells(row: Row, names: list[str], spread: list[str]) -> list[str]:
+def _cells(row: Row, names: list[str], spread: list[str], tuned: list[str]) -> list[str]:
     central = row.get("central") or row.get("training", {})
-    federated = row.get("federated", {})
-    return [f"{central[name]:.4f}" if name in central else "" for name in names] + [
-        f"{federated[name]['worst_tenth']:.4f}" if name in federated else "" for name in spread
-    ]
+    federated, after = row.get("federated", {}), _tuned(row)
+    return (
+        [f"{central[name]:.4f}" if name in central else "" for name in names]
+        + [f"{federated[name]['worst_tenth']:.4f}" if name in federated else "" for name in spread]
+        + [f"{after[name]['mean']:.4f}" if name in after else "" for name in tuned]
+    )
+
+
+def _tuned(row: Row) -> Row:
+    """The metrics of devices that have trained by themselves, where they were asked."""
+    found: Row = row.get("personalised", {}).get("after", {})
+    return found
