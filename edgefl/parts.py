@@ -51,6 +51,9 @@ VERBS = {
     "simulate": Verb(
         Part("edgefl_simulation.cli", "simulate"), "simulate", "Train with a fleet of emulated devices on this machine."
     ),
+    "report": Verb(
+        Part("edgefl_simulation.report.verb", "simulate"), "report", "Make a page of simulations side by side."
+    ),
 }
 
 MEASURING = Part("edgefl_device_runtime.measuring", "device")
@@ -65,6 +68,7 @@ FACADE = {
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device"),
     "simulate": Part("edgefl_simulation", "simulate"),
+    "History": Part("edgefl_simulation", "simulate"),
     "Parameter": Part("edgefl.layout", ""),
     "ParameterLayout": Part("edgefl.layout", ""),
     "ModelManifest": Part("edgefl.manifest", ""),
