@@ -37,6 +37,7 @@ class Verb:
 _CONVERT = Part("edgefl_converters.cli.verbs", "convert")
 
 VERBS = {
+    "new": Verb(Part("edgefl.cli.new_project", ""), "new", "Write a small project to begin with."),
     "convert": Verb(_CONVERT, "convert", "Turn a Keras model into a trainable .tflite file."),
     "inspect": Verb(Part("edgefl.cli.inspect", ""), "inspect", "Say what is in a model file."),
     "verify": Verb(_CONVERT, "verify", "Train a model file beside its Keras model and compare."),
