@@ -22,7 +22,7 @@ from edgefl_simulation.pace import Steady
 from edgefl_simulation.partitioning import PARTITIONERS
 from edgefl_simulation.preparing import Division
 from edgefl_simulation.simulating import DEFAULT_SEED, Simulation, run_simulation
-from edgefl_simulation.watching import Silent, Terminal
+from edgefl_simulation.watching import watcher_for
 
 __all__ = ["simulate"]
 
@@ -120,7 +120,7 @@ def simulate(
         engine,
         ray_address,
     )
-    watcher = Silent() if quiet else Terminal()
+    watcher = watcher_for(not quiet)
     try:
         history = run_simulation(wanted, out, resume=resume, watcher=watcher)
     except SettingError as error:

@@ -7,8 +7,11 @@ nothing of what it wrote, and after a power cut a checkpoint that is no whole fi
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
+import os
 import shutil
 import time
 import zipfile
@@ -34,8 +37,12 @@ _PAUSE = 1.0
 _SLOT, _PROGRESS = "slot/", "progress"
 
 
+_PATIENCE, _LOOK = 1.0, 0.05
+"""Seconds for which whoever only looks whether the folder is written to may hold it, and between two tries."""
+
+
 class RunFolder:
-    """A folder that a simulation writes to.
+    """A folder that a simulation writes to. While it does, no other one may: `close` lets go of it.
 
     Args:
         folder: where.
@@ -43,7 +50,7 @@ class RunFolder:
         resume: go on where the folder is; else it must be new.
 
     Raises:
-        InvalidSettingError: the folder is there already, or of other settings.
+        InvalidSettingError: the folder is there already, or of other settings, or another process writes to it.
         StorageError: it cannot be written or read.
     """
 
@@ -51,6 +58,7 @@ class RunFolder:
         self.folder = folder
         self._settings = json.loads(json.dumps(settings))
         self._latest = 0.0
+        self._lock = -1
         there = (folder / _SETTINGS).exists()
         if there and not resume:
             raise SettingError(
@@ -66,8 +74,15 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, "make the folder", folder) from error
+        self._hold()
         if not there:
             write_text(folder / _SETTINGS, json.dumps(self._settings, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Lets another process write to the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     @property
     def model(self) -> Path:
@@ -181,6 +196,30 @@ class RunFolder:
     def clear_rows(self) -> None:
         """Deletes what is made anew at every start."""
         shutil.rmtree(self.tables, ignore_errors=True)
+
+    def _hold(self) -> None:
+        """Locks the folder itself, so that nothing is left of it when this process dies.
+
+        Raises:
+            InvalidSettingError: another process writes to it.
+        """
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    break  # a file system without locks
+                if time.monotonic() < until:
+                    time.sleep(_LOOK)
+                    continue
+                os.close(descriptor)
+                raise InvalidSettingError(
+                    f"Another process writes to {self.folder}.", hint="Wait until it is done, or choose another folder."
+                ) from None
+            break
+        self._lock = descriptor
 
     def _check_settings(self) -> None:
         path = self.folder / _SETTINGS

@@ -128,6 +128,7 @@ def run_simulation(
             place = RunFolder(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefl-"))), {}, False)
         else:
             kept = place = RunFolder(folder, {**document, "data": fingerprint(data)}, resume)
+        stack.callback(place.close)
         place.keep_model(model)
         stack.callback(place.clear_rows)
         place.clear_rows()
