@@ -18,6 +18,7 @@ from edgefl_simulation.history import History
 from edgefl_simulation.pace import Steady
 from edgefl_simulation.partitioning import PARTITIONERS
 from edgefl_simulation.preparing import Division
+from edgefl_simulation.profiles import SHIPPED, profile_of
 from edgefl_simulation.simulating import DEFAULT_SEED, Simulation, run_simulation
 from edgefl_simulation.watching import Silent, Terminal
 
@@ -61,11 +62,18 @@ def simulate(
         int, typer.Option(help="Processes that train; 1: this one.", min=0, show_default="one for each core")
     ] = 0,
     minimum_examples: Annotated[int, typer.Option(help="A device with fewer takes no part.", min=1)] = 2,
-    step_seconds: Annotated[float, typer.Option(help="Simulated seconds of a step.", min=0)] = Steady.step_seconds,
+    profile: Annotated[
+        str, typer.Option(help=f"Kinds of devices: {', '.join(SHIPPED)}, or a .toml.", show_default="all alike")
+    ] = "",
+    step_seconds: Annotated[
+        float, typer.Option(help="Simulated seconds of a step, without a profile.", min=0)
+    ] = Steady.step_seconds,
     overhead_seconds: Annotated[
-        float, typer.Option(help="Simulated seconds of a task beside its steps.", min=0)
+        float, typer.Option(help="Simulated seconds of a task beside its steps, likewise.", min=0)
     ] = Steady.overhead_seconds,
-    drop_out: Annotated[float, typer.Option(help="Share of tasks that are never heard of again.", min=0, max=1)] = 0.0,
+    drop_out: Annotated[
+        float, typer.Option(help="Share of tasks that are never heard of again, likewise.", min=0, max=1)
+    ] = 0.0,
     runtime: Annotated[str, typer.Option(help="The interpreter.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
     format: FormatOption = Format.text,
@@ -88,6 +96,7 @@ def simulate(
         dict(map(_bound, until or [])),
         workers,
         runtime,
+        profile_of(profile) if profile else None,
     )
     watcher = Silent() if quiet else Terminal()
     try:

@@ -37,6 +37,7 @@ from edgefl_simulation.pace import Pace, Steady
 from edgefl_simulation.partitioning import Partitioner
 from edgefl_simulation.plans import Checkpoint, Plan
 from edgefl_simulation.preparing import Division, Prepared, fingerprint, prepare_fleet
+from edgefl_simulation.profiles import Deployment, FleetProfile, cost_of, profile_of
 from edgefl_simulation.run_folder import RunFolder
 from edgefl_simulation.watching import Silent, Watcher, watcher_for
 
@@ -55,7 +56,7 @@ class Simulation:
         data: as `load_data` takes it.
         settings: of the run and of its strategy, as `RunSettings.of` takes them; ``target`` is the cohort.
         division: how rows fall on devices.
-        pace: how long devices take, in simulated seconds.
+        pace: when devices are there, and how long they take, in simulated seconds, where no profile says it.
         owner: the array, or column, that says whose each row is.
         minimum_examples: a device with fewer takes no part.
         evaluate_every: so many rounds; the last one is evaluated in any case.
@@ -63,6 +64,7 @@ class Simulation:
         until: metrics on the held-out rows that end the run once one of them is reached.
         workers: processes that train; 0: one for each core. One is this process itself.
         runtime: the interpreter, as `TrainableModel` takes it.
+        profile: what kinds of devices there are, and attackers among them.
     """
 
     model: Any
@@ -77,6 +79,11 @@ class Simulation:
     until: Mapping[str, float] = field(default_factory=dict)
     workers: int = 0
     runtime: str = "auto"
+    profile: FleetProfile | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile is not None and self.profile.devices and self.pace != Steady():
+            raise InvalidSettingError("A profile says how long devices take, and so does the pace: give one of them.")
 
 
 def run_simulation(
@@ -138,14 +145,11 @@ def run_simulation(
             wanted.runtime,
         )
         initial = strategy_for(settings).init(file.initial_weights(), layout.weight_size)
-        plan = Plan(
-            manifest,
-            Blob(sha256(model), len(model)),
-            settings,
-            prepared.fleet,
-            wanted.pace,
-            wanted.minimum_examples,
-        )
+        blob, pace = Blob(sha256(model), len(model)), wanted.pace
+        plan = Plan(manifest, blob, settings, prepared.fleet, pace, wanted.minimum_examples)
+        if wanted.profile is not None:
+            deployed = Deployment(wanted.profile, prepared.fleet.names, settings.seed, cost_of(file), pace)
+            plan = replace(plan, pace=deployed, attack=deployed.attack)
         del file
         workers = wanted.workers or min(physical_cores(), settings.cohort_size)
         engine = start_engine(setup, workers)
@@ -278,6 +282,7 @@ def _document(wanted: Simulation, settings: RunSettings, model: str) -> dict[str
         **division,
         "partition": str(wanted.division.partition),
         "pace": str(wanted.pace),
+        "profile": None if wanted.profile is None else wanted.profile.to_json(),
         "owner": wanted.owner,
         "minimum_examples": wanted.minimum_examples,
         "evaluate_every": wanted.evaluate_every,
@@ -307,6 +312,7 @@ def simulate(
     label: str = "",
     owner: str = OWNER,
     pace: Pace | None = None,
+    profile: str | Path | Mapping[str, Any] | FleetProfile | None = None,
     minimum_examples: int = MINIMUM_EXAMPLES,
     evaluate_every: int = 1,
     evaluate_devices: int | None = None,
@@ -339,7 +345,8 @@ def simulate(
         local_test: the share of its rows that each device keeps for tests.
         label: the array that a partition by class goes by; by default the model's target.
         owner: the array, or column, that says whose each row is.
-        pace: how long devices take, in simulated seconds.
+        pace: when devices are there, and how long they take, in simulated seconds; an object like `Steady`.
+        profile: the same, and attackers: ``"pi4"``, the path of a TOML file, or what would stand there.
         minimum_examples: a device with fewer takes no part.
         evaluate_every: so many rounds; 0: never.
         evaluate_devices: how many devices are asked how good the weights are for them; by default as many as a cohort.
@@ -368,6 +375,7 @@ def simulate(
         until or {},
         workers,
         runtime,
+        None if profile is None else profile_of(profile),
     )
     watcher = watcher_for(verbose, on_round)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgefl_server.aggregation.schedules import SCHEDULES
 from edgefl_simulation.coordinator import Coordinator
 from edgefl_simulation.engines import Worked
 from edgefl_simulation.fleet import Fleet, device_names
+from edgefl_simulation.pace import Course
 from edgefl_simulation.plans import Checkpoint, Plan
 from extension.toy_schedule import Buffered
 from quadratic_trainer import quadratic_manifest
@@ -70,8 +72,12 @@ class ByNumber:
     silent: tuple[int, ...] = ()
     times: float = 1.0
 
-    def seconds(self, seed, task_id, device, steps):
-        return None if device in self.silent else self.times * (device + 1)
+    def back(self, seed, device, now):
+        return now
+
+    def course(self, work):
+        gone = work.now if work.device in self.silent else math.inf
+        return Course(work.now, work.now, work.now + self.times * (work.device + 1), gone=gone)
 
 
 def coordinator(engine, devices=6, pace=None, checkpoint=None, **settings):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgefl.wire.messages import Outcome, Task
 from edgefl_server.aggregation import Expectation, Update
+from edgefl_simulation.attacks import Attack
 from edgefl_simulation.tables import Rows
 
 __all__ = ["WEIGHTS", "Engine", "Job", "Setup", "Vectors", "Worked"]
@@ -31,12 +32,14 @@ class Job:
         base: the number of the published vectors that it starts from.
         rows: the device's.
         minimum_examples: a task with fewer is declined.
+        attack: the device does not do what it should; None: it does.
     """
 
     task: Task
     base: int
     rows: Rows
     minimum_examples: int
+    attack: Attack | None = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class Worked:
         update: what a server would accept of it, with vectors that are valid until they are released; None where the
             device declined or failed.
         error: why it declined or failed; empty otherwise.
+        bytes_up: of all vectors as the device sends them.
     """
 
     outcome: Outcome
     update: Update | None = None
     error: str = ""
+    bytes_up: int = 0
 
 
 @dataclass(frozen=True)
