@@ -51,6 +51,12 @@ VERBS = {
     "simulate": Verb(
         Part("edgefl_simulation.cli", "simulate"), "simulate", "Train with a fleet of emulated devices on this machine."
     ),
+    "compare": Verb(
+        Part("edgefl_simulation.cli_compare", "simulate"), "compare_runs", "Compare simulations by what they cost."
+    ),
+    "profiles": Verb(
+        Part("edgefl_simulation.cli_profiles", "simulate"), "profiles", "Say what emulated devices can be like."
+    ),
 }
 
 MEASURING = Part("edgefl_device_runtime.measuring", "device")
