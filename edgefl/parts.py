@@ -58,6 +58,12 @@ VERBS = {
     "report": Verb(
         Part("edgefl_simulation.report.verb", "simulate"), "report", "Make a page of simulations side by side."
     ),
+    "compare": Verb(
+        Part("edgefl_simulation.cli_compare", "simulate"), "compare_runs", "Compare simulations by what they cost."
+    ),
+    "profiles": Verb(
+        Part("edgefl_simulation.cli_profiles", "simulate"), "profiles", "Say what emulated devices can be like."
+    ),
 }
 
 MEASURING = Part("edgefl_device_runtime.measuring", "device")

@@ -21,7 +21,9 @@ from edgefl_simulation.history import History
 from edgefl_simulation.pace import Steady
 from edgefl_simulation.partitioning import PARTITIONERS
 from edgefl_simulation.preparing import Division
-from edgefl_simulation.simulating import DEFAULT_SEED, Simulation, run_simulation
+from edgefl_simulation.profiles import SHIPPED, profile_of
+from edgefl_simulation.scenario import DEFAULT_SEED, Simulation
+from edgefl_simulation.simulating import run_simulation
 from edgefl_simulation.watching import watcher_for
 
 __all__ = ["simulate"]
@@ -87,11 +89,18 @@ def simulate(
         ),
     ] = "",
     minimum_examples: Annotated[int, typer.Option(help="A device with fewer takes no part.", min=1)] = 2,
-    step_seconds: Annotated[float, typer.Option(help="Simulated seconds of a step.", min=0)] = Steady.step_seconds,
+    profile: Annotated[
+        str, typer.Option(help=f"Kinds of devices: {', '.join(SHIPPED)}, or a .toml.", show_default="all alike")
+    ] = "",
+    step_seconds: Annotated[
+        float, typer.Option(help="Simulated seconds of a step, without a profile.", min=0)
+    ] = Steady.step_seconds,
     overhead_seconds: Annotated[
-        float, typer.Option(help="Simulated seconds of a task beside its steps.", min=0)
+        float, typer.Option(help="Simulated seconds of a task beside its steps, likewise.", min=0)
     ] = Steady.overhead_seconds,
-    drop_out: Annotated[float, typer.Option(help="Share of tasks that are never heard of again.", min=0, max=1)] = 0.0,
+    drop_out: Annotated[
+        float, typer.Option(help="Share of tasks that are never heard of again, likewise.", min=0, max=1)
+    ] = 0.0,
     runtime: Annotated[str, typer.Option(help=f"The interpreter: auto, {' or '.join(RUNTIMES)}.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
     format: FormatOption = Format.text,
@@ -104,21 +113,22 @@ def simulate(
     wanted = Simulation(
         model,
         data,
-        {**given, "target": cohort, "seed": seed},
-        Division(partition, devices, held_out, local_test, label, seed),
-        Steady(step_seconds, overhead_seconds, drop_out),
-        owner,
-        minimum_examples,
-        evaluate_every,
-        evaluate_devices,
-        _personalisation(personalise, personalise_steps, personalise_rate),
-        dict(map(_bound, until or [])),
-        workers,
-        runtime,
-        listed(feature_columns),
-        target_column,
-        engine,
-        ray_address,
+        settings={**given, "target": cohort, "seed": seed},
+        division=Division(partition, devices, held_out, local_test, label, seed),
+        pace=Steady(step_seconds, overhead_seconds, drop_out),
+        owner=owner,
+        minimum_examples=minimum_examples,
+        evaluate_every=evaluate_every,
+        evaluate_devices=evaluate_devices,
+        personalise=_personalisation(personalise, personalise_steps, personalise_rate),
+        until=dict(map(_bound, until or [])),
+        workers=workers,
+        runtime=runtime,
+        features=listed(feature_columns),
+        target=target_column,
+        engine=engine,
+        ray_address=ray_address,
+        profile=profile_of(profile) if profile else None,
     )
     watcher = watcher_for(not quiet)
     try:

@@ -185,7 +185,8 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
     Returns:
         ``round``, ``version``, ``state``, ``clock`` (simulated seconds; None where time was real), ``seconds``,
         ``outcomes`` by how they ended, ``num_examples``, ``training`` (metrics of the devices while they trained),
-        ``central``, ``federated`` and ``personalised`` (see `Evaluation`), ``diagnostics``, ``why`` and ``errors``.
+        ``central``, ``federated`` and ``personalised`` (see `Evaluation`), ``diagnostics``, ``why`` and ``errors``,
+        and what `edgefl_simulation.plans.Costs` says.
     """
     folded = done.folded
     row: Row = {
@@ -198,6 +199,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         "num_examples": 0 if folded is None else folded.num_examples,
         "training": {} if folded is None else finalise(folded.metric_sums, manifest.metrics),
         "diagnostics": {} if folded is None else dict(folded.diagnostics),
+        **({} if done.costs is None else done.costs.plain()),
     }
     if any(done.staleness):
         row["staleness"] = list(done.staleness)
