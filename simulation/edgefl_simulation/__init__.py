@@ -4,9 +4,9 @@
 
     history = edgefl.simulate("model.tflite", "digits", devices=20, partition="dirichlet:0.5", rounds=20, cohort=10)
 
-`facade.py` is the call, `simulating.py` puts it together; `coordinator.py` is the run in simulated time, `engines/` is where devices' work is
-computed, `partitioning/` and `data/` are who holds what. `learning/` is TensorFlow Federated's loop on the same cores,
-`profiles/` what devices are like.
+`facade.py` is the call, `simulating.py` puts it together; `coordinator.py` is the run in simulated time, `engines/` is
+where devices' work is computed, `partitioning/` and `data/` are who holds what, `profiles/` what devices are like.
+`learning/` is TensorFlow Federated's loop on the same cores.
 """
 
 from edgefl_simulation import learning

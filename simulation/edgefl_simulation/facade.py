@@ -101,6 +101,7 @@ def simulate(
     Raises:
         EdgeflError: see `run_simulation`.
     """
+    tuning = Personalisation(personalise) if isinstance(personalise, int) and personalise else personalise
     wanted = Simulation(
         model,
         data,
@@ -111,9 +112,7 @@ def simulate(
         minimum_examples=minimum_examples,
         evaluate_every=evaluate_every,
         evaluate_devices=evaluate_devices,
-        personalise=Personalisation(personalise)
-        if isinstance(personalise, int) and personalise
-        else personalise or None,
+        personalise=tuning or None,
         until=until or {},
         workers=workers,
         runtime=runtime,

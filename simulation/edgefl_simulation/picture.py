@@ -130,7 +130,7 @@ class Picture:
 
 
 def one_line(text: str, longest: int = 40) -> str:
-    """Somebody else's words as a label: in one line, nothing in it controls anything, long ones without their middle."""
+    """Somebody else's words as a label: in one line, without control characters, long ones without their middle."""
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= longest else f"{plain[: longest // 2]}…{plain[-(longest - longest // 2 - 1) :]}"
 

@@ -16,7 +16,7 @@ from edgefl_simulation.pace import Pace, Steady
 from edgefl_simulation.preparing import Division
 from edgefl_simulation.profiles import FleetProfile
 
-__all__ = ["DEFAULT_SEED", "Simulation", "check_cohort", "check_personalised", "check_until", "document"]
+__all__ = ["DEFAULT_SEED", "Simulation", "check_cohort", "check_personalised", "check_until", "written_down"]
 
 DEFAULT_SEED = 1
 """A simulation repeats itself unless it is told another one."""
@@ -97,7 +97,7 @@ def check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
             raise InvalidSettingError(f"The model has no metric {name!r} to reach a value; it has {', '.join(known)}.")
 
 
-def document(wanted: Simulation, settings: RunSettings, model: str) -> dict[str, Any]:
+def written_down(wanted: Simulation, settings: RunSettings, model: str) -> dict[str, Any]:
     """All that the results follow from, as plain values, but for the data itself."""
     division, run = asdict(replace(wanted.division, partition="")), settings.to_json()
     return {

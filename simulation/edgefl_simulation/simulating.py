@@ -35,7 +35,14 @@ from edgefl_simulation.plans import Checkpoint, Plan
 from edgefl_simulation.preparing import Prepared, fingerprint, prepare_fleet
 from edgefl_simulation.profiles import Deployment, cost_of
 from edgefl_simulation.run_folder import RunFolder
-from edgefl_simulation.scenario import DEFAULT_SEED, Simulation, check_cohort, check_personalised, check_until, document
+from edgefl_simulation.scenario import (
+    DEFAULT_SEED,
+    Simulation,
+    check_cohort,
+    check_personalised,
+    check_until,
+    written_down,
+)
 from edgefl_simulation.watching import Silent, Watcher
 
 __all__ = ["run_simulation"]
@@ -73,7 +80,7 @@ def run_simulation(
     check_until(wanted.until, manifest)
     data = load_data(wanted.data, wanted.owner, features=wanted.features, target=wanted.target)
     with contextlib.ExitStack() as stack:
-        document = document(wanted, settings, sha256(model)) if folder else {}
+        document = written_down(wanted, settings, sha256(model)) if folder else {}
         if folder is None:
             kept = None
             place = RunFolder(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefl-"))), {}, False)
