@@ -195,13 +195,13 @@ class ModelManifest:
         """
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelFileError(f"The manifest is not JSON: {error}.", hint=_DAMAGED) from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ModelFileError(f"The manifest does not say it is of format {FORMAT!r}.", hint=_DAMAGED)
         try:
             major, minor = (int(number) for number in document.pop("format_version"))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError("The manifest has no format_version [major, minor].", hint=_DAMAGED) from error
         if major != FORMAT_VERSION[0]:
             raise FormatVersionError(
@@ -210,7 +210,7 @@ class ModelManifest:
             )
         try:
             return cls._from_document(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelFileError(
                 f"The manifest lacks or mistypes a field: {type(error).__name__}: {error}.", hint=_DAMAGED
             ) from error
@@ -235,6 +235,10 @@ class ModelManifest:
         known["batch_size"] = int(known["batch_size"])
         if known["batch_size"] < 1:
             raise ValueError(f"batch_size {known['batch_size']}")
+        rate = known.get("learning_rate", 0.0)
+        if isinstance(rate, (bool, str)):
+            raise ValueError(f"learning_rate {rate!r:.40}")
+        float(rate)  # raises where no number can hold it
         known.update({f"{name}_hash": str(hashes[name]) for name in ("graph", "layout", "weights")})
         manifest = cls(**known, unknown=document)
         try:
