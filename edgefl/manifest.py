@@ -228,6 +228,8 @@ class ModelManifest:
             )
             for name, signature in known["signatures"].items()
         }
+        if "train" not in known["signatures"]:
+            raise KeyError("signatures.train")
         for name, item in (("targets", Target), ("metrics", Metric), ("state", StateVariable)):
             known[name] = tuple(_read(item, each) for each in known.get(name, ()))
         for name in ("inputs", "outputs", "frozen", "custom_objects"):
@@ -257,6 +259,9 @@ _FIELDS = tuple(name for name in ModelManifest.__dataclass_fields__ if name != "
 def _read(kind: type[Any], document: dict[str, Any]) -> Any:
     """Builds a dataclass from the fields it knows; a newer minor version may have added others."""
     known = {name: document[name] for name in kind.__dataclass_fields__ if name in document}
+    for name, value in known.items():
+        if kind.__dataclass_fields__[name].type == "str" and not isinstance(value, str):
+            raise TypeError(f"{name} {value!r:.40}")
     for name in ("shape", "states"):
         if name in known:
             known[name] = tuple(known[name])
