@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefl.atomic import write_bytes
+from edgefl.atomic import read_bytes, write_bytes
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.calls import LONGEST_ASKED
@@ -82,7 +82,7 @@ class Memories:
         if not task_id:
             return RunMemory()
         try:
-            data = wanted.read_bytes()
+            data = read_bytes(wanted)
         except FileNotFoundError:
             return None
         except OSError as error:

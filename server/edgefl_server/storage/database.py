@@ -33,7 +33,7 @@ _CHECKPOINT_MILLISECONDS = 1000
 
 
 _LONGEST_TURN_SECONDS = 10.0
-"""Who has waited so long for the writer waits no longer, nor does anybody after that, until somebody comes through:
+"""A call that has waited so long for the writer waits no longer, nor does any after it until one comes through: the
 threads that wait are missing to those who only read."""
 
 
