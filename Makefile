@@ -5,7 +5,10 @@ SHELL := /bin/bash
 # Python 3.11 if it is there, else the newest that TensorFlow has a wheel for: say which with PYTHON=.
 ifeq ($(origin PYTHON), undefined)
 PYTHON = $(eval PYTHON := $(shell .ci/python))$(PYTHON)
+else
+ASKED_FOR := $(PYTHON)
 endif
+WHICH := import sys; print("%d.%d" % sys.version_info[:2])
 VENV ?= .venv
 BIN := $(VENV)/bin
 # A new stamp, and so a new look at the environment, whenever what it is made from changes.
@@ -35,6 +38,11 @@ help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(STAMP) ## Make the environment .venv with everything (about 2 minutes the first time, nothing afterwards)
+ifneq ($(ASKED_FOR),)
+	@[ "$$($(PYTHON) -c '$(WHICH)')" = "$$($(BIN)/python -c '$(WHICH)')" ] || \
+	  { echo "$(VENV) is of Python $$($(BIN)/python -c '$(WHICH)'), and $(PYTHON) is another one." \
+	         "Give the new environment a name: make PYTHON=$(PYTHON) VENV=.venv-other, or make clean first." >&2; exit 1; }
+endif
 
 $(STAMP): pyproject.toml constraints.txt
 	$(check-python)

@@ -53,7 +53,7 @@ def test_a_report_that_is_missing_broken_or_of_another_file_tells_nothing(file: 
         report_path(file).write_text(report, encoding="utf-8")
     model = ModelFile.read(file)
     assert evidence_beside(file, model) is None
-    assert "no report of its conversion lies beside it" in shown(file, model)
+    assert "no report of its conversion beside it" in shown(file, model)
 
 
 def test_a_report_whose_evidence_is_no_evidence_tells_nothing(file: Path) -> None:
