@@ -89,7 +89,7 @@ def test_a_table_has_numbers_and_a_column_of_owners(tmp_path):
     assert found.arrays["a"].tolist() == [1, 2.5]
     assert found.owner_names[found.owners].tolist() == ["anna", "bert"]
     path.write_text("a,who,y\n1,anna,0\n")
-    with pytest.raises(DataError, match=r"'who' of .* holds something that is not a number"):
+    with pytest.raises(DataError, match=r"'who' of .* expects numbers, got 'anna' in line 2"):
         load_data(path)
     path.write_text("a,id,y\n1,anna\n")
     with pytest.raises(DataError, match=r"Line 2 of .* has 2 cells, the header 3"):

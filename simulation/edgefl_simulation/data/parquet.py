@@ -13,6 +13,7 @@ from edgefl.errors import DataError, MissingDependencyError, first_line
 from edgefl.parts import install_line
 from edgefl_simulation.data.arrays import from_arrays
 from edgefl_simulation.data.base import DataSet
+from edgefl_simulation.data.columns import WEIGHT, missing
 from edgefl_simulation.data.owners import Owners
 from edgefl_simulation.data.spool import Gathering
 
@@ -139,9 +140,9 @@ def _batches(file: Any, owner: str, wanted: Sequence[str], path: Path) -> Iterat
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"Expected columns with different names in {path}, got {twice[0]!r:.80} twice.")
+    if lacking := [name for name in wanted if name not in (*names, WEIGHT)]:
+        raise missing(lacking[0], names, str(path))
     chosen = [name for name in names if name == owner or not wanted or name in wanted]
-    if not set(chosen) - {owner}:
-        chosen = names  # what is wanted and not there is missed by whoever wants it
     yield from (batch for batch in file.iter_batches(_ROWS, columns=chosen) if batch.num_rows)
 
 

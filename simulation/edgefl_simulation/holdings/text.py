@@ -13,7 +13,7 @@ WIDTH = 80
 _ROWS = 20
 """Devices that are shown: the first, the last, and evenly between."""
 _BARS = " ▁▂▃▄▅▆▇█"
-_NAME, _NUMBERS = 20, 27
+_NAME, _NUMBERS = 20, 28
 """Columns of a device's id, and of the numbers behind it."""
 
 
@@ -69,8 +69,8 @@ def _figures(holdings: Holdings) -> list[str]:
         lines += [
             f"classes         {kinds['mean']:.1f} of {found['classes']} a device on average, at least "
             f"{kinds['smallest']}; effectively {found['effective_classes']:.1f}",
-            f"distance to all total variation {near['mean']:.2f}, at most {near['largest']:.2f}; "
-            f"Jensen–Shannon {far['mean']:.2f}, at most {far['largest']:.2f}",
+            f"distance to all total variation {near['mean']:.2f} on average, at most {near['largest']:.2f}",
+            f"                Jensen–Shannon  {far['mean']:.2f} on average, at most {far['largest']:.2f}",
         ]
     if holdings.binned:
         lines.append("                (the target is a quantity: its tenths are the classes)")
