@@ -49,7 +49,7 @@ def read_parquet(path: Path, owner: str, wanted: Sequence[str]) -> DataSet:
     owned: set[bool] = set()
     for file in files:
         try:
-            opened = pq.ParquetFile(file)
+            opened = pq.ParquetFile(file, pre_buffer=False)  # one column after the other, instead of all of a group
             owned.add(owner in opened.schema_arrow.names)
             if len(owned) > 1:
                 raise DataError(f"Expected a column {owner!r} in all files of {path} or in none; {file.name} differs.")
@@ -64,6 +64,7 @@ def read_parquet(path: Path, owner: str, wanted: Sequence[str]) -> DataSet:
                 f"Cannot read the Parquet file {file}: {first_line(error).rstrip('.')}.",
                 hint="Is it one, and is it whole?",
             ) from error
+    pa.default_memory_pool().release_unused()  # or it is kept for as long as the process lives
     if not gathering.rows:
         raise DataError(f"{path} has no rows.")
     arrays = gathering.arrays()
