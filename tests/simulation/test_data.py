@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
 
 from edgefl.errors import DataError
 from edgefl_simulation import data
-from edgefl_simulation.data import fashion_mnist, load_data
+from edgefl_simulation.data import fashion_mnist, load_data, vowel
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -122,3 +124,49 @@ def test_a_file_that_is_no_data_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no \.npy file"):
         load_data(tmp_path / "empty")
     assert data.NAMED.keys() == {"digits", "fashion-mnist", "smartwatch", "vowel"}
+
+
+@pytest.fixture
+def vowels(tmp_path, monkeypatch):
+    """What the package rdata makes of the file, as plain columns; the file and the package are Debian's and PyPI's."""
+    table = {f"V{number}": np.arange(990) * number / 990 for number in range(2, 11)}
+    table["V1"] = [str(number // 66) for number in range(990)]
+    table["Class"] = [vowel.VOWELS[number % 11] for number in range(990)]
+
+    def read_rda(file, default_encoding):
+        if not file.exists():
+            raise FileNotFoundError(file)
+        return {"Vowel": table}
+
+    monkeypatch.setitem(sys.modules, "rdata", types.SimpleNamespace(read_rda=read_rda))
+    (tmp_path / "Vowel.rda").write_bytes(b"")
+    return tmp_path / "Vowel.rda", table
+
+
+def test_fifteen_people_spoke_eleven_vowels(vowels):
+    file, table = vowels
+    found = vowel.load(file)
+    assert found.arrays["x"].shape == (990, 9)
+    assert np.bincount(found.arrays["y"]).tolist() == [90] * 11
+    assert len(set(found.owners)) == 15
+    assert set(found.owners[:66]) == {"speaker-00"}
+    table["Class"][7] = "hoo"
+    with pytest.raises(DataError, match="is not the table of vowels"):
+        vowel.load(file)
+    with pytest.raises(DataError, match="r-cran-mlbench"):
+        vowel.load(file.with_name("other.rda"))
+
+
+def test_without_the_package_that_reads_the_vowels_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdata", None)
+    with pytest.raises(DataError, match="pip install rdata"):
+        load_data("vowel")
+
+
+@pytest.mark.skipif(
+    not vowel.DEBIAN_FILE.exists() or importlib.util.find_spec("rdata") is None, reason="the vowels are not here"
+)
+def test_the_vowels_of_debian_s_package_are_read():
+    found = load_data("vowel")
+    assert found.rows == 990
+    assert abs(float(found.arrays["x"].mean())) < 1
