@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import os
 import struct
 import sys
 import types
@@ -124,6 +125,43 @@ def test_a_file_that_is_no_data_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no \.npy file"):
         load_data(tmp_path / "empty")
     assert data.NAMED.keys() == {"digits", "fashion-mnist", "smartwatch", "vowel"}
+
+
+def damaged(folder):
+    """Paths of files that are none, each with what is said of it."""
+    np.savez(folder / "whole.npz", x=X, y=Y)
+    whole = (folder / "whole.npz").read_bytes()
+    flipped = bytearray(whole)
+    flipped[200] ^= 255
+    for name, content in (("empty", b""), ("cut", whole[: len(whole) // 2]), ("flipped", bytes(flipped))):
+        (folder / f"{name}.npz").write_bytes(content)
+        yield folder / f"{name}.npz", "is not a readable .npz file"
+    np.savez(folder / "objects.npz", x=np.array([1, None], object), y=[0, 1])
+    yield folder / "objects.npz", "Object arrays cannot be loaded"
+    for name in ("cut", "objects", "pipe"):
+        (folder / name).mkdir()
+    (folder / "cut" / "x.npy").write_bytes(b"")
+    yield folder / "cut", "is not a readable .npy file"
+    np.save(folder / "objects" / "x.npy", np.array([{}], object))
+    yield folder / "objects", "Python objects"
+    os.mkfifo(folder / "pipe" / "x.npy")
+    yield folder / "pipe", "got a folder, pipe or device"
+    for ending in ("csv", "npz", "parquet"):
+        os.mkfifo(folder / f"pipe.{ending}")
+        yield folder / f"pipe.{ending}", "a pipe or a device"
+    np.save(folder / "x.npy", X)
+    yield folder / "x.npy", "Put x.npy and y.npy into a folder"
+    yield "/dev/null", "a file of another kind"
+    yield "a" * 5000 + ".csv", "Cannot read the data"
+    yield "a" * 5000, "no data set and no file"
+    yield folder / "not there" / "x.csv", "no such file or folder"
+
+
+def test_what_is_wrong_with_a_file_is_said_and_nobody_waits_for_a_pipe(tmp_path):
+    for path, message in damaged(tmp_path):
+        with pytest.raises(DataError) as caught:
+            load_data(path)
+        assert message in str(caught.value), path
 
 
 @pytest.fixture

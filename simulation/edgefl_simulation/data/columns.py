@@ -1,4 +1,4 @@
-"""Which arrays or columns are the features, which the target: what the user says, else what the field calls them."""
+"""Finds features and target among arrays or columns: those that the user names, else as the field calls them."""
 
 from __future__ import annotations
 
