@@ -21,12 +21,19 @@ from edgefl_simulation.partitioning import PARTITIONERS
 
 __all__ = ["data"]
 
-data = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+data = typer.Typer(
+    help="Divide data among devices, and see who holds what.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @data.callback()
 def _data() -> None:
-    """Divide data among devices, and see who holds what."""
+    # One command alone would be the whole verb.
+    pass
 
 
 @data.command("partition")

@@ -64,8 +64,10 @@ def _load(data: Any, owner: str, wanted: Sequence[str]) -> tuple[DataSet, str]:
         return NAMED[data](), data
     if isinstance(data, (str, os.PathLike)):
         path = Path(data)
-        if not path.suffix and os.sep not in str(data) and not path.exists():
-            raise DataError(f"There is no data set and no file {str(data)!r}.", hint=f"Data sets: {', '.join(NAMED)}.")
+        if not path.suffix and os.sep not in str(data) and not os.path.exists(path):  # noqa: PTH110 - raises nothing
+            raise DataError(
+                f"There is no data set and no file {str(data)!r:.80}.", hint=f"Data sets: {', '.join(NAMED)}."
+            )
         return from_file(path, owner, wanted), str(path)
     known = from_object(data, owner, wanted)
     if known is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def as_array(name: str, value: Any, origin: str, owner: str, row: int = 0) -> ND
     if array.dtype.kind == "O":
         if name == owner:
             return _texts(value)
-        raise _no_numbers(name, value, origin, row)
+        array = _rows(name, value, origin, row)
     if array.ndim == 0:
         raise DataError(f"Expected a row for each example as {name!r} in {origin}, got a single value.")
     if name == owner:
@@ -80,30 +80,37 @@ def as_array(name: str, value: Any, origin: str, owner: str, row: int = 0) -> ND
     return array
 
 
-def _no_numbers(name: str, value: Any, origin: str, first_row: int) -> DataError:
-    """Looks for the first row that is to blame."""
-    first: tuple[int, ...] | None = None
-    rows = list(value) if not (isinstance(value, np.ndarray) and value.ndim == 0) else [value.item()]
-    for number, row in enumerate(rows, first_row):
+def _rows(name: str, value: Any, origin: str, first_row: int) -> NDArray[Any]:
+    """The numbers in Python objects, row by row, which says the first row that is to blame."""
+    found: list[NDArray[Any]] = []
+    if not isinstance(value, (Sequence, np.ndarray)) or (isinstance(value, np.ndarray) and not value.ndim):
+        raise DataError(f"Expected an array of numbers as {name!r} in {origin}, got {type(value).__name__}.")
+    for number, each in enumerate(value, first_row):
         try:
-            found = np.asarray(row)
+            row = np.asarray(each)
+            got = f"{each!r:.60}"
         except ValueError:
-            found = np.empty(0, object)
-        if found.dtype.kind not in "biuf":
-            inside = "rows of different lengths" if found.dtype.kind == "O" and found.shape == (0,) else f"{row!r:.60}"
-            return DataError(
-                f"The array {name!r} of {origin} expects numbers, got {inside} in row {number}.", hint=_NUMBERS
+            row, got = np.empty(0, object), "numbers of different lengths"
+        if row.dtype.kind not in "biuf":
+            raise DataError(
+                f"The array {name!r} of {origin} expects numbers, got {got} in row {number}.", hint=_NUMBERS
             )
-        first = first if first is not None else found.shape
-        if found.shape != first:
-            return DataError(
-                f"The array {name!r} of {origin} expects rows of one shape, got {first} in row {first_row} and "
-                f"{found.shape} in row {number}.",
+        if found and row.shape != found[0].shape:
+            raise DataError(
+                f"The array {name!r} of {origin} expects rows of one shape, got {found[0].shape} in row {first_row} "
+                f"and {row.shape} in row {number}.",
                 hint="Cut or fill up what is ragged.",
             )
-    return DataError(f"The array {name!r} of {origin} expects numbers, got Python objects.", hint=_NUMBERS)
+        found.append(row)
+    return np.array(found)
 
 
 def _texts(value: Any) -> NDArray[Any]:
     """Ids of any kinds as text; nothing at all is empty text."""
-    return np.array(["" if each is None or each != each else str(each) for each in value], dtype=np.str_)
+    return np.array([_text(each) for each in value], dtype=np.str_)
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,10 +1,10 @@
-"""Which arrays or columns are the features, which the target: what the user says, else what the field calls them."""
+"""Finds features and target among arrays or columns: those that the user names, else as the field calls them."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from edgefl.manifest import ModelManifest
 from edgefl_simulation.data.base import Arrays, DataSet
 from edgefl_simulation.data.spool import ENOUGH, Spool
 
-__all__ = ["TARGETS", "WEIGHT", "chosen", "conventional", "fitted_to", "target_of"]
+__all__ = ["TARGETS", "WEIGHT", "chosen", "conventional", "fitted_to", "missing", "target_of"]
 
 TARGETS = ("y", "label", "labels", "target", "targets")
 """Names by which a target is known where nobody says which it is."""
@@ -47,11 +47,7 @@ def chosen(data: DataSet, features: Sequence[str], target: str, origin: str) -> 
     wanted = tuple(features) or tuple(name for name in data.arrays if name not in (target, WEIGHT))
     for name in (*wanted, target):
         if name not in data.arrays:
-            near = difflib.get_close_matches(name, data.arrays)
-            raise DataError(
-                f"{origin} has no array or column {name!r:.80}; it holds {_listed(data.arrays)}.",
-                hint=f"Did you mean {near[0]}?" if near else None,
-            )
+            raise missing(name, data.arrays, origin)
     if not wanted or len({*wanted, target}) != len(wanted) + 1:
         raise DataError(f"Expected different names as features and target, got {', '.join((*wanted, target))}.")
 
@@ -65,6 +61,21 @@ def chosen(data: DataSet, features: Sequence[str], target: str, origin: str) -> 
         return {**found, **weight, "y": arrays[target]}
 
     return data.with_arrays(renamed(data.arrays), renamed(data.held_out))
+
+
+def missing(name: str, names: Iterable[str], origin: str) -> DataError:
+    """The error for an array or column that is asked for and not there.
+
+    Args:
+        name: that was asked for.
+        names: that are there.
+        origin: what the user calls the data.
+    """
+    near = difflib.get_close_matches(name, names := list(names))
+    return DataError(
+        f"{origin} has no array or column {name!r:.80}; it holds {_listed(names)}.",
+        hint=f"Did you mean {near[0]}?" if near else None,
+    )
 
 
 def _own(name: str) -> str:

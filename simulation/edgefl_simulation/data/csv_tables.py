@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError
 from edgefl_simulation.data.arrays import from_arrays
 from edgefl_simulation.data.base import DataSet
+from edgefl_simulation.data.columns import WEIGHT, missing
 from edgefl_simulation.data.owners import Owners
 from edgefl_simulation.data.spool import Gathering
 
 __all__ = ["read_csv"]
 
-_LINES = 4096
+_LINES = 1024
 """Lines that are read at a time."""
 
 
@@ -52,10 +53,10 @@ def read_csv(path: Path, owner: str, wanted: Sequence[str]) -> DataSet:
                 gathering.add({name: _numbers(name, cells[name], lines, first, header, path) for name in names})
                 if owner in header:
                     owners.add(cell.strip() for cell in cells[owner])
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(
-                f"Line {reader.line_num + 1} of {path} is no line of a CSV: {error}.", hint="Save it as CSV in UTF-8."
-            ) from error
+        except csv.Error as error:
+            raise DataError(f"Line {reader.line_num} of {path} is no line of a CSV: {error}.") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is no text in UTF-8: {error}.", hint="Save it as CSV in UTF-8.") from error
     if not gathering.rows:
         raise DataError(f"{path} has a header and no rows.")
     arrays = gathering.arrays()
@@ -66,7 +67,7 @@ def read_csv(path: Path, owner: str, wanted: Sequence[str]) -> DataSet:
 
 
 def _chosen(header: Sequence[str], owner: str, wanted: Sequence[str], path: Path) -> list[str]:
-    """The columns to read; those that are wanted and not there are missed by whoever wants them."""
+    """The columns to read."""
     if not header:
         raise DataError(f"{path} is empty.", hint="Its first line is a header: the names of the columns.")
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -75,9 +76,9 @@ def _chosen(header: Sequence[str], owner: str, wanted: Sequence[str], path: Path
         raise DataError(f"Expected a header of at least two different names in {path}, got {got}.")
     if "" in header:
         raise DataError(f"Column {header.index('') + 1} of {path} has no name in the header.", hint="Give it one.")
-    chosen = [name for name in header if name != owner and (not wanted or name in wanted)]
-    # Without any of them there is nothing to read: the error is that of whoever wants them.
-    return chosen or [name for name in header if name != owner]
+    if lacking := [name for name in wanted if name not in (*header, WEIGHT)]:
+        raise missing(lacking[0], header, str(path))
+    return [name for name in header if name != owner and (not wanted or name in wanted)]
 
 
 def _numbers(

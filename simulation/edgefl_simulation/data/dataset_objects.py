@@ -5,6 +5,7 @@ None of them is imported here: who has such an object has the library.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError, first_line
 from edgefl_simulation.data.arrays import as_array, from_arrays
 from edgefl_simulation.data.base import DataSet
+from edgefl_simulation.data.columns import WEIGHT, missing
 from edgefl_simulation.data.owners import Owners
 from edgefl_simulation.data.spool import Gathering
 
@@ -87,7 +89,9 @@ def _text(value: Any) -> Any:
 def _hugging_face(data: Any, owner: str, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     known = data.column_names
     if wanted and known is not None:
-        data = data.select_columns([name for name in known if name in (*wanted, owner)] or known)
+        if lacking := [name for name in wanted if name not in (*known, WEIGHT)]:
+            raise missing(lacking[0], known, "The data set")
+        data = data.select_columns([name for name in known if name in (*wanted, owner)])
     yield from data.with_format("numpy").iter(batch_size=_AT_ONCE)
 
 
@@ -101,8 +105,10 @@ def _tensorflow(data: Any) -> Iterator[Mapping[str, Any]]:
     except Exception as error:
         if not type(error).__module__.startswith("tensorflow"):
             raise
+        # It says where in TensorFlow, before and behind.
+        cause = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", first_line(error)).rstrip(".")
         raise DataError(
-            f"The tf.data data set cannot be read: {first_line(error)}", hint="Every example must have the same shape."
+            f"The tf.data data set cannot be read: {cause}.", hint="Every example must have the same shape."
         ) from error
 
 

@@ -65,12 +65,14 @@ def _from_folder(folder: Path, owner: str, wanted: Sequence[str]) -> DataSet:
         raise DataError(f"Expected files x.npy and y.npy in the folder {folder}, got no .npy file.")
     arrays: dict[str, NDArray[Any]] = {}
     for file in files:
+        if not file.is_file():
+            raise DataError(f"Expected a file, got a folder, pipe or device: {file}.")
         try:
             # Mapped: a folder may hold more than memory does. A map that knows of its file is slow: a plain array.
             arrays[file.stem] = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)).view(np.ndarray)
         except DAMAGED as error:
             raise DataError(
-                f"{file} is not a readable .npy file: {error}.", hint="Write it with numpy.save."
+                f"{file} is not a readable .npy file: {str(error).rstrip('.')}.", hint="Write it with numpy.save."
             ) from error
     return from_arrays(arrays, owner, str(folder))
 
@@ -87,7 +89,8 @@ def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
                     arrays[name] = _read_member(member, entry.file_size)
     except DAMAGED as error:
         raise DataError(
-            f"{path} is not a readable .npz file: {error}.", hint="Write it with numpy.savez, without Python objects."
+            f"{path} is not a readable .npz file: {str(error).rstrip('.')}.",
+            hint="Write it with numpy.savez, without Python objects.",
         ) from error
     return arrays
 

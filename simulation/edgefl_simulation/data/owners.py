@@ -1,4 +1,4 @@
-"""Whose the rows of a table are: numbers while they are read, with a name for each."""
+"""Owners of the rows of a table: numbers while they are read, with a name for each."""
 
 from __future__ import annotations
 

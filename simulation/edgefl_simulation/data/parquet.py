@@ -13,6 +13,7 @@ from edgefl.errors import DataError, MissingDependencyError, first_line
 from edgefl.parts import install_line
 from edgefl_simulation.data.arrays import from_arrays
 from edgefl_simulation.data.base import DataSet
+from edgefl_simulation.data.columns import WEIGHT, missing
 from edgefl_simulation.data.owners import Owners
 from edgefl_simulation.data.spool import Gathering
 
@@ -48,7 +49,7 @@ def read_parquet(path: Path, owner: str, wanted: Sequence[str]) -> DataSet:
     owned: set[bool] = set()
     for file in files:
         try:
-            opened = pq.ParquetFile(file)
+            opened = pq.ParquetFile(file, pre_buffer=False)  # one column after the other, instead of all of a group
             owned.add(owner in opened.schema_arrow.names)
             if len(owned) > 1:
                 raise DataError(f"Expected a column {owner!r} in all files of {path} or in none; {file.name} differs.")
@@ -63,6 +64,7 @@ def read_parquet(path: Path, owner: str, wanted: Sequence[str]) -> DataSet:
                 f"Cannot read the Parquet file {file}: {first_line(error).rstrip('.')}.",
                 hint="Is it one, and is it whole?",
             ) from error
+    pa.default_memory_pool().release_unused()  # or it is kept for as long as the process lives
     if not gathering.rows:
         raise DataError(f"{path} has no rows.")
     arrays = gathering.arrays()
@@ -139,9 +141,9 @@ def _batches(file: Any, owner: str, wanted: Sequence[str], path: Path) -> Iterat
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"Expected columns with different names in {path}, got {twice[0]!r:.80} twice.")
+    if lacking := [name for name in wanted if name not in (*names, WEIGHT)]:
+        raise missing(lacking[0], names, str(path))
     chosen = [name for name in names if name == owner or not wanted or name in wanted]
-    if not set(chosen) - {owner}:
-        chosen = names  # what is wanted and not there is missed by whoever wants it
     yield from (batch for batch in file.iter_batches(_ROWS, columns=chosen) if batch.num_rows)
 
 

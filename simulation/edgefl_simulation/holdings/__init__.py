@@ -1,1 +1,1 @@
-"""Who holds what: counted, told in a table, drawn, and written to a file for each device."""
+"""The holdings of devices: counted, told, drawn, and written to a file for each device."""

@@ -1,4 +1,4 @@
-"""How unlike each other devices are: in the classes that they hold, and in how many rows they have."""
+"""Counts who holds what, and measures how unlike each other devices are: in their classes, and in their rows."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ WIDTH = 80
 _ROWS = 20
 """Devices that are shown: the first, the last, and evenly between."""
 _BARS = " ▁▂▃▄▅▆▇█"
-_NAME, _NUMBERS = 20, 27
+_NAME, _NUMBERS = 20, 29
 """Columns of a device's id, and of the numbers behind it."""
 
 
@@ -32,9 +32,9 @@ def _table(holdings: Holdings) -> list[str]:
     width = min(_NAME, max(6, *(len(name) for name in holdings.names)))
     room = WIDTH - width - _NUMBERS
     kinds = len(holdings.classes)
-    title = f"{'device':{width}} {'rows':>9}"
+    title = f"{'device':{width}} {'rows':>10}"
     if not kinds:
-        return [title, *(f"{_cut(holdings.names[each], width)} {holdings.sizes[each]:9,}" for each in shown)]
+        return [title, *(f"{_cut(holdings.names[each], width)} {holdings.sizes[each]:10,}" for each in shown)]
     grouped = -(-kinds // room)
     # Narrow bars get a space between them where there is room for it.
     apart = " " if kinds * 2 <= room and grouped == 1 else ""
@@ -50,7 +50,7 @@ def _table(holdings: Holdings) -> list[str]:
             if each < 0
             else (holdings.names[each], holdings.sizes[each], held[each], f"{distances[each]:.2f}")
         )
-        lines.append(f"{_cut(name, width)} {size:9,} {kind:7} {distance:>8} {bars}".rstrip())
+        lines.append(f"{_cut(name, width)} {size:10,} {kind:7} {distance:>8} {bars}".rstrip())
     if apart and all(len(name) == 1 for name in holdings.classes):
         lines.append(f"{'':{width + _NUMBERS}}{apart.join(holdings.classes)}")
     if len(shown) < count:
@@ -61,16 +61,16 @@ def _table(holdings: Holdings) -> list[str]:
 def _figures(holdings: Holdings) -> list[str]:
     found = holdings.figures()
     lines = [
-        f"rows a device   {found['rows_smallest']:,} to {found['rows_largest']:,}, median {found['rows_median']:,g}; "
+        f"rows a device   {found['rows_smallest']:,} to {found['rows_largest']:,}, median {found['rows_median']:,.0f}; "
         f"variation {found['size_variation']:.2f}, Gini {found['size_gini']:.2f}",
     ]
     if holdings.classes:
         kinds, near, far = found["classes_per_device"], found["total_variation"], found["jensen_shannon"]
         lines += [
-            f"classes         {kinds['mean']:.1f} of {found['classes']} a device on average, at least "
+            f"classes         {kinds['mean']:.1f} of {found['classes']} a device, at least "
             f"{kinds['smallest']}; effectively {found['effective_classes']:.1f}",
-            f"distance to all total variation {near['mean']:.2f}, at most {near['largest']:.2f}; "
-            f"Jensen–Shannon {far['mean']:.2f}, at most {far['largest']:.2f}",
+            f"distance to all total variation {near['mean']:.2f} on average, at most {near['largest']:.2f}",
+            f"                Jensen–Shannon  {far['mean']:.2f} on average, at most {far['largest']:.2f}",
         ]
     if holdings.binned:
         lines.append("                (the target is a quantity: its tenths are the classes)")

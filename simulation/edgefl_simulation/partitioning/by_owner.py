@@ -25,7 +25,7 @@ _LONGEST = 48
 def name_of(owner: str) -> str:
     """The id of an owner's device: its own where that can be one, else its letters and digits with a short hash.
 
-    Ids become names of files and parts of paths, so that ``Zoë`` and ``a/b`` become ``Zo_-8d9f5b0b`` and the like.
+    Ids become names of files and parts of paths, so that ``Zoë`` becomes ``Zo_-c6a12698``.
     """
     if is_name(owner):
         return owner
