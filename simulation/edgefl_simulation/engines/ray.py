@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from edgefl_simulation.memories import Memories
 __all__ = ["Ray"]
 
 _PATIENCE = 120.0
-"""Seconds that the first actor, or another one where none is left, may take to begin."""
+"""Seconds that an actor may take to begin where there is no other one."""
 _LEAVE_SECONDS = 3.0
 _DEATHS = 3
 """Actors that may be lost to one job."""
@@ -105,7 +104,9 @@ class Ray:
                 )
             for _ in range(workers or max(1, min(there, at_once))):
                 self._add()
-            self._wait_for_all()
+            # The others take part as soon as they are there: a node may be lost, and Ray not know of it yet.
+            while not any(each.loading is None for each in self._workers):
+                self._collect()
         except BaseException:
             self.close()
             raise
@@ -169,17 +170,6 @@ class Ray:
         actor = made.remote(self._setup, self._mark)
         self._workers.append(_Worker(actor, actor.load.remote()))
 
-    def _wait_for_all(self) -> None:
-        end = time.monotonic() + _PATIENCE
-        while any(each.loading is not None for each in self._workers):
-            if time.monotonic() >= end:
-                raise RuntimeFailure(
-                    f"Ray has not begun {sum(each.loading is not None for each in self._workers)} of "
-                    f"{len(self._workers)} workers within {_PATIENCE:.0f} s.",
-                    hint="Are the cluster's processors in use? `ray status` says so; or take fewer workers.",
-                )
-            self._collect()
-
     def _tell_workers(self) -> None:
         """Hands jobs to whoever has none; a second one only while there are enough for all, so that none waits long."""
         ready = [each for each in self._workers if each.loading is None]
@@ -204,8 +194,8 @@ class Ray:
         ready, _ = self._ray.wait(list(coming), num_returns=1, timeout=waiting)
         if not ready:
             raise RuntimeFailure(
-                f"No worker is left on the Ray cluster, and it has not begun another one within {_PATIENCE:.0f} s.",
-                hint="What has a folder can be resumed.",
+                f"There is no worker on the Ray cluster, and it has not begun one within {_PATIENCE:.0f} s.",
+                hint="Are its processors in use? `ray status` says so. What has a folder can be resumed.",
             )
         for order in ready:
             worker = coming[order]
