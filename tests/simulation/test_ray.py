@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import edgefl
-from edgefl.errors import InvalidSettingError, MissingDependencyError, ServerUnavailableError
+from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure, ServerUnavailableError
 from edgefl.hashing import weights_hash
 from edgefl_simulation.engines import ray as ray_engine
 from edgefl_simulation.engines.ray import Ray
+from edgefl_simulation.engines.ray_site import Loaded
 
 ray = pytest.importorskip("ray")
 SETTINGS = {"devices": 6, "partition": "dirichlet:1,2", "rounds": 6, "cohort": 4, "seed": 3, "local_test": 0.2}
@@ -139,6 +140,22 @@ def test_without_the_package_the_line_that_installs_it_is_said(plain_sgd_file, d
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"edgefl-toolkit\[ray\]"):
         edgefl.simulate(plain_sgd_file, data, engine="ray", **SETTINGS)
+
+
+def test_a_node_with_other_versions_is_refused_since_it_would_compute_other_bits(
+    plain_sgd_file, data, ray_cluster, monkeypatch
+):
+    begin = Ray._begin
+
+    def another(self, worker, answer):
+        second = isinstance(answer, Loaded) and self._versions
+        begin(self, worker, Loaded(answer.versions.replace("edgefl", "older edgefl")) if second else answer)
+
+    monkeypatch.setattr(Ray, "_begin", another)
+    with pytest.raises(RuntimeFailure, match=r"would not compute the same bits: one has older edgefl"):
+        edgefl.simulate(
+            plain_sgd_file, data, engine="ray", ray_address=ray_cluster.address, **{**SETTINGS, "rounds": 10_000}
+        )
 
 
 def test_more_workers_than_the_cluster_has_processors_are_refused(plain_sgd_file, data, ray_cluster):

@@ -91,6 +91,7 @@ class Ray:
         self._workers: list[_Worker] = []
         self._pieces: list[tuple[str, Any]] = []
         self._versions = ""
+        self._wanted = self._never_began = 0
         self._connection = RayConnection(address, workers or processors)
         self._ray: Any = self._connection.ray
         self._mark = secrets.token_hex(8)
@@ -102,7 +103,8 @@ class Ray:
                     f"The Ray cluster has {there} processors, and {workers} workers are wanted.",
                     hint="Take fewer workers, or leave their number out.",
                 )
-            for _ in range(workers or max(1, min(there, at_once))):
+            self._wanted = workers or max(1, min(there, at_once))
+            for _ in range(self._wanted):
                 self._add()
             # The others take part as soon as they are there: a node may be lost, and Ray not know of it yet.
             while not any(each.loading is None for each in self._workers):
@@ -237,11 +239,15 @@ class Ray:
         self._workers.remove(worker)
         with contextlib.suppress(Exception):
             self._ray.kill(worker.actor)
-        if worker.loading is not None and not self._versions:
-            raise RuntimeFailure(
-                f"The workers on the Ray cluster cannot begin: {_cause(error)}",
-                hint="Every node needs the same edgefl as this machine, with the extra ray.",
-            ) from error
+        if worker.loading is not None:
+            self._never_began += 1
+            if self._never_began > 2 * self._wanted:
+                if not self._workers:
+                    raise RuntimeFailure(
+                        f"The workers on the Ray cluster cannot begin: {_cause(error)}",
+                        hint="Every node needs the same edgefl as this machine, with the extra ray.",
+                    ) from error
+                return  # the others go on without one
         for ticket in reversed(worker.orders.values()):
             known = self._tickets[ticket]
             known.told = False
