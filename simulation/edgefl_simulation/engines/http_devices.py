@@ -69,12 +69,14 @@ class _Devices:
             EdgeflError: what `edgefl.Device` raises.
         """
         begin, said = self._begin, list[str]()
+        state = begin.states / ask.device
+        joined = (state / "enrolment.json").exists()
         device = self._device(
             begin.server,
             begin.population,
             lambda: self._tables.read(ask.rows),
-            begin.states / ask.device,
-            token=begin.token,
+            state,
+            token=None if joined else begin.token,
             minimum_examples=begin.minimum_examples,
             report=said.append,
             load_trainer=self._load,

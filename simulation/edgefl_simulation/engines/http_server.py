@@ -11,21 +11,22 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
-from edgefl.errors import EdgeflError, RunError, RuntimeFailure
+from edgefl.errors import EdgeflError, RunError, RuntimeFailure, StorageError
 
 __all__ = ["HttpServer"]
 
+_OPERATOR = "operator.json"
 _PATIENCE = 15.0
 """Seconds that a server may take to stop: those that it gives requests which are under way, and some."""
 _TIMEOUT = urllib3.Timeout(connect=10, read=300)
 
 
 class HttpServer:
-    """A server on a free port of this machine; it ends with this process, however that ends.
+    """A server on a free port of this machine, the same after a restart; it ends with this process, however that ends.
 
     Args:
         state: its folder, which it goes on from.
@@ -40,8 +41,10 @@ class HttpServer:
     def __init__(self, state: Path) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
         path = os.pathsep.join(filter(None, sys.path))
+        # What devices keep is for the server at that address, and nobody else's.
+        port = str(urlsplit(_operator(state)["url"]).port) if (state / _OPERATOR).exists() else "0"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgefl_simulation.engines.http_server_process", str(state)],
+            [sys.executable, "-m", "edgefl_simulation.engines.http_server_process", str(state), port],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -53,8 +56,7 @@ class HttpServer:
             if not line:
                 raise self.death()
             self.url = str(json.loads(line)["url"])
-            token = json.loads((state / "operator.json").read_text(encoding="utf-8"))["admin_token"]
-            self._pool = urllib3.PoolManager(headers={"Authorization": f"Bearer {token}"})
+            self._pool = urllib3.PoolManager(headers={"Authorization": f"Bearer {_operator(state)['admin_token']}"})
         except BaseException:
             self.close()
             raise
@@ -127,6 +129,20 @@ class HttpServer:
         if answer.status >= 400:
             raise _refusal(answer)
         return answer.data
+
+
+def _operator(state: Path) -> dict[str, str]:
+    """Everything that an operator needs to reach a server.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    path = state / _OPERATOR
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read: {error}.", hint="Begin the run anew, in another folder.") from error
+    return found
 
 
 def _refusal(answer: urllib3.BaseHTTPResponse) -> EdgeflError:

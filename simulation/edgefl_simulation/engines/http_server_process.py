@@ -1,6 +1,6 @@
 """The process of the http engine's server: `edgefl server start`, which ends when whoever started it does.
 
-python -m edgefl_simulation.engines.http_server_process STATE
+python -m edgefl_simulation.engines.http_server_process STATE PORT
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from edgefl.cli.main import main
 __all__ = ["serve"]
 
 
-def serve(state: str) -> None:
-    """Runs a server on a free port of this machine until standard input ends.
+def serve(state: str, port: str) -> None:
+    """Runs a server on this machine until standard input ends.
 
     Args:
         state: its folder.
+        port: where it listens; 0 stands for a free one.
     """
     threading.Thread(target=_stop_at_the_end, daemon=True).start()
-    main(["server", "start", "--state", state, "--port", "0", "--format", "json"])
+    main(["server", "start", "--state", state, "--port", port, "--format", "json"])
 
 
 def _stop_at_the_end() -> None:
@@ -33,4 +34,4 @@ def _stop_at_the_end() -> None:
 if __name__ == "__main__":
     # Ctrl-C goes to all processes of a terminal; the simulation's own says what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

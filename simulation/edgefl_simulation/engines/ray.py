@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from edgefl_simulation.memories import Memories
 __all__ = ["Ray"]
 
 _PATIENCE = 120.0
-"""Seconds that the first actor, or another one where none is left, may take to begin."""
+"""Seconds that an actor may take to begin where there is no other one."""
 _LEAVE_SECONDS = 3.0
 _DEATHS = 3
 """Actors that may be lost to one job."""
@@ -92,6 +91,7 @@ class Ray:
         self._workers: list[_Worker] = []
         self._pieces: list[tuple[str, Any]] = []
         self._versions = ""
+        self._wanted = self._never_began = 0
         self._connection = RayConnection(address, workers or processors)
         self._ray: Any = self._connection.ray
         self._mark = secrets.token_hex(8)
@@ -103,9 +103,12 @@ class Ray:
                     f"The Ray cluster has {there} processors, and {workers} workers are wanted.",
                     hint="Take fewer workers, or leave their number out.",
                 )
-            for _ in range(workers or max(1, min(there, at_once))):
+            self._wanted = workers or max(1, min(there, at_once))
+            for _ in range(self._wanted):
                 self._add()
-            self._wait_for_all()
+            # The others take part as soon as they are there: a node may be lost, and Ray not know of it yet.
+            while not any(each.loading is None for each in self._workers):
+                self._collect()
         except BaseException:
             self.close()
             raise
@@ -169,17 +172,6 @@ class Ray:
         actor = made.remote(self._setup, self._mark)
         self._workers.append(_Worker(actor, actor.load.remote()))
 
-    def _wait_for_all(self) -> None:
-        end = time.monotonic() + _PATIENCE
-        while any(each.loading is not None for each in self._workers):
-            if time.monotonic() >= end:
-                raise RuntimeFailure(
-                    f"Ray has not begun {sum(each.loading is not None for each in self._workers)} of "
-                    f"{len(self._workers)} workers within {_PATIENCE:.0f} s.",
-                    hint="Are the cluster's processors in use? `ray status` says so; or take fewer workers.",
-                )
-            self._collect()
-
     def _tell_workers(self) -> None:
         """Hands jobs to whoever has none; a second one only while there are enough for all, so that none waits long."""
         ready = [each for each in self._workers if each.loading is None]
@@ -204,8 +196,8 @@ class Ray:
         ready, _ = self._ray.wait(list(coming), num_returns=1, timeout=waiting)
         if not ready:
             raise RuntimeFailure(
-                f"No worker is left on the Ray cluster, and it has not begun another one within {_PATIENCE:.0f} s.",
-                hint="What has a folder can be resumed.",
+                f"There is no worker on the Ray cluster, and it has not begun one within {_PATIENCE:.0f} s.",
+                hint="Are its processors in use? `ray status` says so. What has a folder can be resumed.",
             )
         for order in ready:
             worker = coming[order]
@@ -247,11 +239,15 @@ class Ray:
         self._workers.remove(worker)
         with contextlib.suppress(Exception):
             self._ray.kill(worker.actor)
-        if worker.loading is not None and not self._versions:
-            raise RuntimeFailure(
-                f"The workers on the Ray cluster cannot begin: {_cause(error)}",
-                hint="Every node needs the same edgefl as this machine, with the extra ray.",
-            ) from error
+        if worker.loading is not None:
+            self._never_began += 1
+            if self._never_began > 2 * self._wanted:
+                if not self._workers:
+                    raise RuntimeFailure(
+                        f"The workers on the Ray cluster cannot begin: {_cause(error)}",
+                        hint="Every node needs the same edgefl as this machine, with the extra ray.",
+                    ) from error
+                return  # the others go on without one
         for ticket in reversed(worker.orders.values()):
             known = self._tickets[ticket]
             known.told = False

@@ -73,6 +73,7 @@ class RayConnection:
         if self._connected:
             self._connected = False
             self.ray.shutdown()
+            self.ray._private.worker._worker_logs_enabled = True
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -96,7 +97,8 @@ class RayConnection:
         before = constants.ENABLE_RAY_CLUSTER
         try:
             constants.ENABLE_RAY_CLUSTER = False  # it then listens on 127.0.0.1 only
-            with _environment(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), RAY_USAGE_STATS_ENABLED="0"):
+            path = os.pathsep.join(filter(None, sys.path))
+            with _environment(PYTHONPATH=path, TMPDIR=self._folder, RAY_USAGE_STATS_ENABLED="0"):
                 self._init(address="local", num_cpus=processors, include_dashboard=False, _temp_dir=self._folder)
         except Exception as error:
             self.close()
@@ -111,6 +113,8 @@ class RayConnection:
         with _signals():
             self.ray.init(log_to_driver=False, logging_level="ERROR", **more)
         self._connected = True
+        # What nodes have to say about each other goes to standard output, which is for results.
+        self.ray._private.worker._worker_logs_enabled = False
 
 
 def _package() -> ModuleType:
