@@ -1,4 +1,4 @@
-"""Handwritten digits as TensorFlow Federated has its EMNIST: a dataset for each client, who has a writer's share."""
+"""Handwritten digits as TensorFlow Federated has its EMNIST: a dataset for each client."""
 
 from __future__ import annotations
 
