@@ -161,7 +161,7 @@ def test_the_command_asks_and_shows_it(plain_sgd_file, contrary, tmp_path):
     tested = [*command, "--local-test", "0.25", "--personalise-steps", "4", "--personalise-rate", "0.3"]
     done = subprocess.run([*tested, "--format", "json"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["personalised"]["devices"] == 4
-    assert "training:" in done.stderr
+    assert done.stderr.count("training:") == 2  # before and after
     refused = subprocess.run([*command, "--personalise", "1"], capture_output=True, text=True, check=False)
     assert refused.returncode == InvalidSettingError.exit_code
     assert "--local-test is 0" in refused.stderr

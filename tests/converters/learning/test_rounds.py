@@ -57,6 +57,15 @@ def test_where_all_count_the_same_a_client_without_rows_is_one_that_changed_noth
         np.testing.assert_allclose(got, wanted, atol=2e-5)
 
 
+def test_a_client_with_far_more_rows_than_the_others_counts_for_all_of_them():
+    data, sizes = [dataset(count, count).batch(BATCH) for count in (2, 3, 64)], (2, 3, 64)
+    first = trainer().initialize()
+    alone = [trainer().next(first, [each]).state.weights for each in data]
+    together = trainer().next(first, data).state.weights
+    for got, wanted in zip(together, averaged(alone, sizes), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("make", [plain, rich])
 def test_with_arrays_it_ends_with_the_bits_of_a_simulation_of_the_same_devices(make, tmp_path):
     clients = [rows(19 + 8 * number, number) for number in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -53,6 +54,6 @@ def test_metrics_are_attributes_and_a_mapping():
     assert metrics.loss == metrics["loss"] == 0.5
     assert dict(metrics) == {"loss": 0.5, "accuracy": 1.0}
     assert repr(metrics) == "<loss=0.5, accuracy=1>"
-    assert pickle.loads(pickle.dumps(metrics)) == metrics
+    assert pickle.loads(pickle.dumps(metrics)) == copy.copy(metrics) == metrics
     with pytest.raises(AttributeError, match="no metric 'los'; there are loss, accuracy"):
         _ = metrics.los
