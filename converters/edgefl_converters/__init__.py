@@ -32,6 +32,7 @@ __all__ = [
     "convert",
     "explain",
     "export",
+    "fingerprint",
     "load_model",
     "names_of_weights",
     "verify",
@@ -293,6 +294,22 @@ def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None
     from edgefl_converters.models import loading
 
     return loading.compile_model(loading.load(model), loss=loss, optimizer=optimizer, metrics=metrics)
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Hashes all that a compiled model is: layers, how it is compiled, weights. Names that Keras gave do not count.
+
+    Args:
+        model: a built and compiled Keras model.
+
+    Raises:
+        ModelError: it is none.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    require_tensorflow()
+    from edgefl_converters.models import configuration, loading
+
+    return configuration.fingerprint(loading.compile_model(loading.load(model)))
 
 
 def names_of_weights(model: keras.Model) -> list[str]:

@@ -1,6 +1,7 @@
-"""The post's program, changed only where TensorFlow Federated's names were: `tff.learning` is `edgefl.learning` here.
+"""The program of the post "Introducing TensorFlow Federated" (Ingerman and Ostrowski 2019), on edgefl.
 
-Run it from the repository: python -m examples.tensorflow_federated_post.post
+Only names are other ones: `tff.learning` is `edgefl.learning`, EMNIST is digits.py, and TensorFlow 2 has no
+`tf.contrib`. In a checkout: python -m examples.tensorflow_federated_post.post
 """
 
 import tensorflow as tf
@@ -9,16 +10,12 @@ from edgefl import learning
 from examples.tensorflow_federated_post import digits
 
 # Load simulation data.
-source = digits.load_source()
+source, _ = digits.load_data()
 
 
 def client_data(n):
-    return (
-        source.create_tf_dataset_for_client(source.client_ids[n])
-        .map(lambda e: {"x": tf.reshape(e["pixels"], [-1]), "y": e["label"]})
-        .repeat(10)
-        .batch(20)
-    )
+    dataset = source.create_tf_dataset_for_client(source.client_ids[n])
+    return digits.keras_dataset_from_digits(dataset).repeat(10).batch(20)
 
 
 # Pick a subset of client devices to participate in training.
@@ -30,18 +27,7 @@ sample_batch = tf.nest.map_structure(lambda x: x.numpy(), next(iter(train_data[0
 
 # Wrap a Keras model for use with edgefl.
 def model_fn():
-    model = tf.keras.models.Sequential(
-        [
-            tf.keras.layers.Input((64,)),
-            tf.keras.layers.Dense(10, tf.nn.softmax, kernel_initializer="zeros"),
-        ]
-    )
-    model.compile(
-        loss=tf.keras.losses.SparseCategoricalCrossentropy(),
-        optimizer=tf.keras.optimizers.SGD(0.1),
-        metrics=[tf.keras.metrics.SparseCategoricalAccuracy()],
-    )
-    return learning.from_compiled_keras_model(model, sample_batch)
+    return learning.from_compiled_keras_model(digits.create_simple_keras_model(), sample_batch)
 
 
 # Simulate a few rounds of training with the selected client devices.

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgefl.errors import InvalidSettingError
-from edgefl_server.aggregation import Cohort, Strategy, StrategyState, Updates
-from edgefl_server.aggregation.averaging import average, by_examples, equally
+from edgefl_server.aggregation import Cohort, StrategyState, Updates
+from edgefl_server.aggregation.averaging import average, equally
 from edgefl_server.aggregation.server_optimizers import ServerOptimizer, Sgd
+from edgefl_server.aggregation.strategies.fedavg import FedAvg
 
 __all__ = ["Averaging", "ClientWeighting", "ServerOptimizer", "Sgd", "server_optimizer"]
 
@@ -27,31 +25,31 @@ class ClientWeighting(Enum):
 
 
 @dataclass(frozen=True)
-class Averaging(Strategy):
-    """FedAvg (McMahan et al. 2017, Algorithm 1), generalised as in Reddi et al. 2021, Algorithm 1.
+class Averaging(FedAvg):
+    """`FedAvg` with another server optimizer (Reddi et al. 2021, Algorithm 1), or with equal weights.
 
     Attributes:
-        optimizer: moves the weights along the average of the clients' updates.
+        server: moves the weights along the average of the clients' updates.
         weighting: how much each counts. With ``UNIFORM`` a client without examples counts as one that changed nothing.
     """
 
-    optimizer: ServerOptimizer = field(default_factory=Sgd)
+    server: ServerOptimizer = field(default_factory=Sgd)
     weighting: ClientWeighting = ClientWeighting.NUM_EXAMPLES
 
-    def init(self, weights: NDArray[np.float32], weight_size: int) -> StrategyState:
-        """See `Strategy`."""
-        return StrategyState(weights, weight_size, self.optimizer.init(weight_size))
+    @property
+    def optimizer(self) -> ServerOptimizer:
+        """See `FedAvg`."""
+        return self.server
 
     def apply(self, state: StrategyState, updates: Updates, cohort: Cohort) -> tuple[StrategyState, dict[str, float]]:
         """See `Strategy`."""
-        uniform = self.weighting is ClientWeighting.UNIFORM
-        weighting = equally if uniform else by_examples
-        averages = average(updates, {"delta": weighting, "statistics": weighting})
-        if uniform:
-            everybody = float(cohort.size(updates))
-            averages = {name: replace(each, weight=everybody) for name, each in averages.items()}
-        change, slots = self.optimizer.step(averages["delta"], state.slots)
-        return state.moved(change, averages["statistics"].mean(), slots)
+        if self.weighting is ClientWeighting.NUM_EXAMPLES:
+            return super().apply(state, updates, cohort)
+        averages = average(updates, {"delta": equally, "statistics": equally})
+        everybody = float(cohort.size(updates))
+        delta, statistics = (replace(averages[name], weight=everybody) for name in ("delta", "statistics"))
+        change, slots = self.optimizer.step(delta, state.slots)
+        return state.moved(change, statistics.mean(), slots)
 
 
 def server_optimizer(given: ServerOptimizer | Callable[[], Any] | Any) -> ServerOptimizer:

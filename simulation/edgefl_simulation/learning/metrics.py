@@ -29,7 +29,9 @@ class Metrics(Mapping[str, float]):
         return len(self._values)
 
     def __getattr__(self, name: str) -> float:
-        if not name.startswith("_") and name in self._values:
+        if name.startswith("_"):  # whoever copies a thing asks for such names before there are values
+            raise AttributeError(name)
+        if name in self._values:
             return self._values[name]
         raise AttributeError(f"There is no metric {name!r}; there are {', '.join(self._values)}.")
 

@@ -14,17 +14,16 @@ from edgefl.errors import DataError, RunError
 from edgefl_server.aggregation import (
     Believed,
     Cohort,
-    Contribution,
     ModelLimits,
     RunSettings,
     SettingError,
     StrategyState,
-    Update,
     fold,
     settle,
 )
 from edgefl_simulation.learning.averaging import Averaging, ClientWeighting, ServerOptimizer, server_optimizer
 from edgefl_simulation.learning.clients import Clients, Sums, listed, of_client, read
+from edgefl_simulation.learning.kept_updates import KeptUpdates
 from edgefl_simulation.learning.keras_models import Model, ReadyModels, model_of
 from edgefl_simulation.learning.metrics import Metrics
 from edgefl_simulation.learning.states import ServerState
@@ -143,25 +142,25 @@ class _Averaging(LearningProcess):
 
     def next(self, state: ServerState, data: Sequence[Any]) -> LearningProcessOutput:
         """See `LearningProcess`."""
-        clients, updates, diverged = self._clients(state), [], 0
-        given = listed(data, "next")
-        for number, (name, own) in enumerate(given):
-            with of_client(number):
-                client = read(self._models, own)
-                update = None if client is None else clients.update(name, client)
-            if update is not None:
-                updates.append(update)
-            elif client is not None:
-                diverged += 1
-        if diverged:
-            _tell(diverged, len(given), bool(updates))
-        folded = fold(
-            self._strategy,
-            state.strategy,
-            list(map(_contribution, updates)),
-            Believed(_ALL, 0, ModelLimits.of(self._models.manifest), self._models.manifest.metrics),
-            Cohort(len(given)),
-        )
+        clients, given, diverged = self._clients(state), listed(data, "next"), 0
+        with KeptUpdates() as updates:
+            for number, (name, own) in enumerate(given):
+                with of_client(number):
+                    client = read(self._models, own)
+                    update = None if client is None else clients.update(name, client)
+                if update is not None:
+                    updates.add(update)
+                elif client is not None:
+                    diverged += 1
+            if diverged:
+                _tell(diverged, len(given), any_others=len(updates) > 0)
+            folded = fold(
+                self._strategy,
+                state.strategy,
+                updates.contributions,
+                Believed(_ALL, 0, ModelLimits.of(self._models.manifest), self._models.manifest.metrics),
+                Cohort(len(given)),
+            )
         if not folded.is_finite:
             raise RunError("The weights after the round have NaN or infinity.", hint=_SMALLER)
         metrics = Metrics({**clients.values(folded.metric_sums), "num_examples": folded.num_examples})
@@ -278,11 +277,7 @@ def client_settings(models: ReadyModels, learning_rate: float | None, epochs: in
         raise error.naming(lambda name: _CALLED.get(name, name)) from error
 
 
-def _tell(diverged: int, clients: int, others: bool) -> None:
-    if not others:
+def _tell(diverged: int, clients: int, *, any_others: bool) -> None:
+    if not any_others:
         raise RunError(f"Training diverged for all {diverged} clients that have data.", hint=_SMALLER)
     warnings.warn(f"Training diverged for {diverged} of {clients} clients; they are left out.", stacklevel=3)
-
-
-def _contribution(update: Update) -> Contribution:
-    return Contribution(update.task_id, update.num_examples, lambda: update)
