@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKGROUND", "GRID", "INK", "SERIES", "Band", "Line", "Picture", "draw", "one_line", "png", "svg"]
 
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f5a00", "#5f6670")
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#2d1fc0")
 INK, GRID, BACKGROUND = "#1d2126", "#d8dce1", "#ffffff"
 _DASHES = ("solid", "dashed", "dashdot", "dotted")
 _MARKS = "os^Dvp"
@@ -130,7 +130,7 @@ class Picture:
 
 
 def one_line(text: str, longest: int = 40) -> str:
-    """Somebody else's words as a label: in one line, nothing in it controls anything, long ones without their middle."""
+    """Somebody else's words as a label: one line, nothing in it controls anything, long ones lack their middle."""
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= longest else f"{plain[: longest // 2]}…{plain[-(longest - longest // 2 - 1) :]}"
 
