@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from itertools import combinations
 
@@ -26,6 +27,14 @@ SETTINGS = {"devices": 6, "partition": "iid", "rounds": 4, "cohort": 3, "workers
 ROGUE = "<script>alert(1)<|script> & $x_2$ 'q' \"_\" ü漢"
 """A run's name, as far as a file system allows it to be one."""
 
+OTHERS = {
+    "simulated": {"seconds": 3.0, "download": 0.5, "compute": 1.5, "upload": 0.5, "waiting": 0.5},
+    "profiles": {"pi4": 2, "phone": 1},
+    "attackers": 1,
+    "personalised": {"devices": 3, "before": {"loss": {"mean": 1.5}}, "after": {"loss": {"mean": 1.25}}},
+}
+"""Values that rounds have where devices have profiles, and where they are asked once more after training."""
+
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed: .ci/install chromium")
 
 
@@ -45,7 +54,7 @@ def runs(plain_sgd_file, owned_once, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(runs):
     """A report of all of them, with what else may lie in a row."""
-    mark(runs / "plain", bytes_up=2_000_000, bytes_down=3_000_000, staleness=[0, 1, 1], time={"waiting": 0.5})
+    mark(runs / "plain", bytes_up=2_000_000, bytes_down=3_000_000, staleness=[0, 1, 1], **OTHERS)
     mark(runs / "_failed", why="<b>late</b>", errors=["<img src=//example.org/x>", "no\x1b[31m data"])
     report([runs / "plain", runs / ROGUE, runs / "_failed"], runs / "report.html", runs / "png")
     return runs / "report.html"
@@ -135,6 +144,7 @@ def test_pngs_are_the_page_s_pictures(page):
     names = {path.name for path in (page.parent / "png").iterdir()}
     assert {"accuracy-by-round.png", "loss-by-time.png", "accuracy-by-bytes.png", "loss-over-devices-2.png"} <= names
     assert {"bytes-by-round.png", "staleness-mean-by-round.png", "diagnostics-update_norm-by-round.png"} <= names
+    assert {"phases-by-round-1.png", "updates-by-profile-1.png", "loss-after-local-training-1.png"} <= names
     assert len(names) == page.read_text().count('role="img"')
     for path in (page.parent / "png").iterdir():
         data = path.read_bytes()
@@ -236,6 +246,15 @@ def test_the_command_writes_a_report_and_says_where(runs, page, tmp_path):
     document = json.loads(again.stdout)
     assert document["runs"] == [{"name": "plain", "folder": str(runs / "plain"), "state": "done", "rounds": 4}]
     assert document["pictures"] == []
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_without_what_it_needs_the_line_that_installs_it_is_named(runs, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    done = command("report", runs / "plain", "-o", tmp_path / "report.html", "--png", tmp_path / "png")
+    assert done.returncode == 3
+    assert "edgefl-toolkit[simulate]" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_report_replaces_a_report_and_nothing_else(runs, tmp_path):

@@ -46,7 +46,7 @@ class Compared:
 
     @property
     def standing(self) -> str:
-        """How the run stands, in words."""
+        """The state of the run in words."""
         state: str = self.run.state.value
         if self.run.state is RunState.DONE:
             return state
