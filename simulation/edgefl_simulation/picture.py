@@ -28,6 +28,8 @@ _WIDTH, _HEIGHT, _LEGEND_LINE = 4.9, 2.9, 0.2
 """Inches: on a telephone a picture is as wide as the screen, and letters keep their size."""
 _MARKED = 15
 """About how many points of a line have a mark."""
+_MANY = 1000
+"""Points beyond which a line is thin: it would be an area otherwise."""
 _STYLE: Any = {
     "figure.facecolor": BACKGROUND,
     "axes.facecolor": BACKGROUND,
@@ -155,6 +157,7 @@ def draw(picture: Picture, axes: Axes) -> None:
             linestyle=_DASHES[turn % len(_DASHES)],
             marker=_MARKS[place],
             markevery=max(1, len(line.x) // _MARKED),
+            **({"linewidth": 0.6} if len(line.x) > _MANY else {}),
         )
     for text, put in (
         (picture.title, axes.set_title),

@@ -160,7 +160,7 @@ def test_what_rounds_do_not_say_is_left_out(runs, tmp_path):
     (tmp_path / "bare" / "summary.json").unlink()
     found = Compared.of([read_run(tmp_path / "bare")])
     assert overview(found).rows == (("bare", "broken off after 2 of 4 rounds", "2", "–", "not a number"),)
-    assert sections(found)[0].constant == ("The same in every round: done 3.",)
+    assert sections(found)[0].constant == ("The same in every round: outcomes done 3.",)
     (tmp_path / "bare" / "rounds.jsonl").write_text("")
     assert "None: no round is over yet" in report([tmp_path / "bare"], tmp_path / "r.html").page.read_text()
 

@@ -50,14 +50,14 @@ def sections(runs: Sequence[Compared]) -> list[Section]:
         ),
         Section(
             "How good it is for each device",
-            "The line is the mean over the devices that were asked, the area holds eight tenths of them (between the "
-            "quantiles 0.1 and 0.9), the broken line is the mean of the worst tenth.",
+            "The line is the mean over the devices that were asked, the dotted one their median, the broken one the "
+            "mean of the worst tenth. The area holds eight tenths of them, between the quantiles 0.1 and 0.9.",
             tuple(_spreads(runs)),
         ),
         Section(
             "After local training",
-            "The mean over devices that keep rows for tests, with the weights as they are, and once more after each has "
-            "trained by itself.",
+            "The mean over devices that keep rows for tests, with the weights as they are, and once more after each "
+            "has trained by itself.",
             tuple(_personalised(runs)),
         ),
         Section(
@@ -108,18 +108,21 @@ def _spreads(runs: Sequence[Compared]) -> Iterable[Picture]:
     axis = AXES["round"]
     for metric in _names(runs, lambda each: metrics_of(each.rows, "federated")):
         column = f"federated.{metric}"
-        names = [f"{column}.{each}" for each in ("mean", "worst_tenth", "quantiles.0.1", "quantiles.0.9")]
+        names = [
+            f"{column}.{each}" for each in ("mean", "worst_tenth", "quantiles.0.5", "quantiles.0.1", "quantiles.0.9")
+        ]
         values = [value for each in runs for name in names for value in numbers(each.rows, name)]
         if not values:
             continue
         limits = _with_room(values, 0.04)
         span = _with_room([value for each in runs for value in numbers(each.rows, axis.column)], 0.02)
         for number, each in enumerate(runs):
-            mean, worst, low, high = (curve(each.rows, name, axis) for name in names)
+            mean, worst, median, low, high = (curve(each.rows, name, axis) for name in names)
             if not mean:
                 continue
             bands = (Band("eight tenths of devices", low.x, low.y, high.y, number),) if low.x == high.x and low else ()
-            lines = (Line("mean", mean.x, mean.y, number), Line("worst tenth", worst.x, worst.y, number, 1))
+            found = (("mean", mean, 0), ("median", median, 3), ("worst tenth", worst, 1))
+            lines = tuple(Line(word, points.x, points.y, number, dashes) for word, points, dashes in found if points)
             title = f"{metric} over devices" + (f": {_label(each)}" if len(runs) > 1 else "")
             name = f"{metric}-over-devices" + (f"-{number + 1}" if len(runs) > 1 else "")
             yield Picture(_file(name), title, axis.label, metric, lines, bands, limits, span)
@@ -212,7 +215,7 @@ def _changing(runs: Sequence[Compared], prefix: str) -> list[str]:
 def _constant(runs: Sequence[Compared], prefix: str) -> Iterable[str]:
     """A sentence about the columns that are the same in all rounds of all runs."""
     same = [
-        f"{name.removeprefix(prefix)} {values[0]:g}"
+        f"{name.removeprefix('diagnostics.').replace('.', ' ')} {values[0]:g}"
         for name, values in _columns(runs, prefix).items()
         if len(set(values)) == 1
     ]
