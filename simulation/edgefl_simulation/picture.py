@@ -157,7 +157,7 @@ def draw(picture: Picture, axes: Axes) -> None:
             linestyle=_DASHES[turn % len(_DASHES)],
             marker=_MARKS[place],
             markevery=max(1, len(line.x) // _MARKED),
-            **({"linewidth": 0.6} if len(line.x) > _MANY else {}),
+            linewidth=0.6 if len(line.x) > _MANY else None,
         )
     for text, put in (
         (picture.title, axes.set_title),

@@ -237,11 +237,11 @@ def test_colours_stand_out_and_colour_blind_people_tell_them_apart(colours, grou
 
 def test_the_command_writes_a_report_and_says_where(runs, page, tmp_path):
     out = tmp_path / "report.html"
-    done = command("report", runs / "plain", runs / "_failed", "-o", out, "--png", tmp_path / "png")
+    done = command("report", runs / "_failed", "-o", out, "--png", tmp_path / "png")
     assert done.returncode == 0, done.stderr
     assert "_failed: failed after 3 of 4 rounds" in done.stdout
     assert f"{out}: open it in a browser" in done.stdout
-    assert len(list((tmp_path / "png").iterdir())) > 10
+    assert "loss-by-round.png" in {path.name for path in (tmp_path / "png").iterdir()}
     again = command("report", runs / "plain", "-o", out, "--format", "json")
     document = json.loads(again.stdout)
     assert document["runs"] == [{"name": "plain", "folder": str(runs / "plain"), "state": "done", "rounds": 4}]
