@@ -165,6 +165,19 @@ def test_what_rounds_do_not_say_is_left_out(runs, tmp_path):
     assert "None: no round is over yet" in report([tmp_path / "bare"], tmp_path / "r.html").page.read_text()
 
 
+def test_a_run_in_real_time_has_no_simulated_time(runs, tmp_path):
+    shutil.copytree(runs / ROGUE, tmp_path / "real")
+    mark(tmp_path / "real", clock=None)
+    found = Compared.of([read_run(tmp_path / "real")])
+    table = overview(found)
+    assert table.rows[0][table.header.index("simulated time")] == "–"
+    names = [picture.name for section in sections(found) for picture in section.pictures]
+    assert "loss-by-round" in names
+    assert not [name for name in names if "time" in name]
+    with pytest.raises(InvalidSettingError, match="no values of 'loss'"):
+        edgefl.History.load(tmp_path / "real").plot("loss", against="time")
+
+
 def test_settings_that_differ_are_listed_and_only_those(runs):
     found = Compared.of([read_run(runs / name) for name in ("plain", ROGUE, "_failed")])
     table = differing_settings(found)
