@@ -36,7 +36,7 @@ const find = () => {{
     furthest: Math.max(...parts.map(each => each.getBoundingClientRect().right)),
     text: page.body.innerText,
     pictures: page.querySelectorAll("svg[role=img][aria-label]").length,
-    smallest: Math.min(...texts.map(each => each.height)),
+    smallest: Math.min(...texts.map(each => Math.max(each.width, each.height))),  // some stand upright
     ground: getComputedStyle(page.body).backgroundColor,
     ink: getComputedStyle(page.body).color,
     lines: [...page.querySelectorAll("svg g[id*=line2d] path[stroke]")].map(each => getComputedStyle(each).stroke),

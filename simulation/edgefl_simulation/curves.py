@@ -92,7 +92,9 @@ def flat_rows(initial: Row, rounds: Sequence[Row]) -> list[dict[str, Any]]:
         A row for each round with every column that any of them has, None where a round has no value. ``bytes_so_far``
         adds up what went up and down until then, where rounds say that.
     """
-    first = [{"round": 0, "version": 0, "state": "initial", "clock": 0.0, **initial}] if initial else []
+    # Where real devices worked there is no simulated time, not even its beginning.
+    clock = 0.0 if any(_is_number(row.get("clock")) for row in rounds) else None
+    first = [{"round": 0, "version": 0, "state": "initial", "clock": clock, **initial}] if initial else []
     rows = [flat(row) for row in [*first, *rounds]]
     if any(_is_number(row.get(name)) for row in rows for name in ("bytes_up", "bytes_down")):
         total = 0.0

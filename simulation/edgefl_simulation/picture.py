@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKGROUND", "GRID", "INK", "SERIES", "Band", "Line", "Picture", "draw", "one_line", "png", "svg"]
 
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f5a00", "#5f6670")
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#2d1fc0")
 INK, GRID, BACKGROUND = "#1d2126", "#d8dce1", "#ffffff"
 _DASHES = ("solid", "dashed", "dashdot", "dotted")
 _MARKS = "os^Dvp"
@@ -28,6 +28,8 @@ _WIDTH, _HEIGHT, _LEGEND_LINE = 4.9, 2.9, 0.2
 """Inches: on a telephone a picture is as wide as the screen, and letters keep their size."""
 _MARKED = 15
 """About how many points of a line have a mark."""
+_MANY = 1000
+"""Points beyond which a line is thin: it would be an area otherwise."""
 _STYLE: Any = {
     "figure.facecolor": BACKGROUND,
     "axes.facecolor": BACKGROUND,
@@ -130,7 +132,7 @@ class Picture:
 
 
 def one_line(text: str, longest: int = 40) -> str:
-    """Somebody else's words as a label: in one line, without control characters, long ones without their middle."""
+    """Somebody else's words as a label: one line, nothing in it controls anything, long ones lack their middle."""
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= longest else f"{plain[: longest // 2]}…{plain[-(longest - longest // 2 - 1) :]}"
 
@@ -155,6 +157,7 @@ def draw(picture: Picture, axes: Axes) -> None:
             linestyle=_DASHES[turn % len(_DASHES)],
             marker=_MARKS[place],
             markevery=max(1, len(line.x) // _MARKED),
+            linewidth=0.6 if len(line.x) > _MANY else None,
         )
     for text, put in (
         (picture.title, axes.set_title),

@@ -57,12 +57,12 @@ class RecordedRun:
 
     @property
     def stopped(self) -> str:
-        """Why the run ended before its last round; empty otherwise."""
+        """The reason why the run ended before its last round; empty otherwise."""
         return str(self.summary.get("stopped") or "")
 
     @property
     def wanted_rounds(self) -> int:
-        """How many rounds it was to have; 0: its settings do not say."""
+        """The number of rounds that it was to have; 0: its settings do not say."""
         found = self.settings.get("rounds")
         return found if isinstance(found, int) else 0
 

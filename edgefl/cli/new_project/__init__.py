@@ -29,7 +29,7 @@ def new(
     """Write a small project in a new folder: a model, data, and a README with the commands that run it."""
     if not _NAME.fullmatch(name):
         raise InvalidSettingError(
-            f"Expected a name of at most 64 letters, digits, - and _ that begins with a letter, got {name!r:.80}.",
+            f"Expected a name of letters, digits, - and _, at most 64, a letter first, got {name!r:.80}.",
             hint="As in `edgefl new vibrations`.",
         )
     folder = Path(name)

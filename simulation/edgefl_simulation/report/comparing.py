@@ -46,7 +46,7 @@ class Compared:
 
     @property
     def standing(self) -> str:
-        """How the run stands, in words."""
+        """The state of the run in words."""
         state: str = self.run.state.value
         if self.run.state is RunState.DONE:
             return state
@@ -70,7 +70,7 @@ class Table:
 
 def names_of(paths: Sequence[str]) -> list[str]:
     """Names for folders: the last part of each path, and as many before it as tell it from the others."""
-    parts = [Path(path).parts for path in paths]
+    parts = [Path(path).parts[1:] or (path,) for path in paths]
     longest = max(map(len, parts), default=0)
     for count in range(1, longest + 1):
         names = ["/".join(each[-count:]) for each in parts]

@@ -28,7 +28,7 @@ GENERATOR = "edgefl report"
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _DARK = {INK: "#e7e9ec", GRID: "#363c44", BACKGROUND: "#16191d"}
-_DARK_SERIES = ("#56b4e9", "#ff8b3d", "#2fc79b", "#e8a3c9", "#e6b93c", "#b9c0c8")
+_DARK_SERIES = ("#56b4e9", "#e8702a", "#009e73", "#d96bb8", "#f7f7f7", "#f0e442")
 """The colours of `SERIES` on a dark ground, in the same order."""
 
 

@@ -14,6 +14,7 @@ from edgefl_simulation.report.comparing import Compared
 __all__ = ["Section", "sections"]
 
 _LABEL = 32
+_PHASES = ("download", "compute", "upload", "waiting")
 _DIAGNOSTICS = 24
 """Pictures of diagnostics, beyond which they would only be many."""
 
@@ -49,9 +50,15 @@ def sections(runs: Sequence[Compared]) -> list[Section]:
         ),
         Section(
             "How good it is for each device",
-            "The line is the mean over the devices that were asked, the area holds eight tenths of them (between the "
-            "quantiles 0.1 and 0.9), the broken line is the mean of the worst tenth.",
+            "The line is the mean over the devices that were asked, the dotted one their median, the broken one the "
+            "mean of the worst tenth. The area holds eight tenths of them, between the quantiles 0.1 and 0.9.",
             tuple(_spreads(runs)),
+        ),
+        Section(
+            "After local training",
+            "The mean over devices that keep rows for tests, with the weights as they are, and once more after each "
+            "has trained by itself.",
+            tuple(_personalised(runs)),
         ),
         Section(
             "While devices train",
@@ -101,21 +108,50 @@ def _spreads(runs: Sequence[Compared]) -> Iterable[Picture]:
     axis = AXES["round"]
     for metric in _names(runs, lambda each: metrics_of(each.rows, "federated")):
         column = f"federated.{metric}"
-        names = [f"{column}.{each}" for each in ("mean", "worst_tenth", "quantiles.0.1", "quantiles.0.9")]
+        names = [
+            f"{column}.{each}" for each in ("mean", "worst_tenth", "quantiles.0.5", "quantiles.0.1", "quantiles.0.9")
+        ]
         values = [value for each in runs for name in names for value in numbers(each.rows, name)]
         if not values:
             continue
         limits = _with_room(values, 0.04)
         span = _with_room([value for each in runs for value in numbers(each.rows, axis.column)], 0.02)
         for number, each in enumerate(runs):
-            mean, worst, low, high = (curve(each.rows, name, axis) for name in names)
+            mean, worst, median, low, high = (curve(each.rows, name, axis) for name in names)
             if not mean:
                 continue
             bands = (Band("eight tenths of devices", low.x, low.y, high.y, number),) if low.x == high.x and low else ()
-            lines = (Line("mean", mean.x, mean.y, number), Line("worst tenth", worst.x, worst.y, number, 1))
+            found = (("mean", mean, 0), ("median", median, 3), ("worst tenth", worst, 1))
+            lines = tuple(Line(word, points.x, points.y, number, dashes) for word, points, dashes in found if points)
             title = f"{metric} over devices" + (f": {_label(each)}" if len(runs) > 1 else "")
             name = f"{metric}-over-devices" + (f"-{number + 1}" if len(runs) > 1 else "")
             yield Picture(_file(name), title, axis.label, metric, lines, bands, limits, span)
+
+
+def _personalised(runs: Sequence[Compared]) -> Iterable[Picture]:
+    kinds = ("before", "after")
+    names = _names(runs, lambda each: _with_prefix(each.rows, "personalised.after."))
+    for column in [name for name in names if name.endswith(".mean")]:
+        metric = column.removeprefix("personalised.after.").removesuffix(".mean")
+        columns = {f"{kind} local training": f"personalised.{kind}.{metric}.mean" for kind in kinds}
+        yield from _several(runs, columns, f"{metric}-after-local-training", f"{metric} after local training", metric)
+
+
+def _several(runs: Sequence[Compared], columns: Mapping[str, str], name: str, title: str, up: str) -> Iterable[Picture]:
+    """A picture for each run of columns that belong together, by the names that they have in its legend."""
+    axis = AXES["round"]
+    values = [value for each in runs for column in columns.values() for value in numbers(each.rows, column)]
+    if not any(values):
+        return
+    span = _with_room([value for each in runs for value in numbers(each.rows, axis.column)], 0.02)
+    for number, each in enumerate(runs):
+        found = [(label, curve(each.rows, column, axis)) for label, column in columns.items()]
+        lines = tuple(Line(label, points.x, points.y, place) for place, (label, points) in enumerate(found) if points)
+        if lines:
+            whose = f": {_label(each)}" if len(runs) > 1 else ""
+            ending = f"-{number + 1}" if len(runs) > 1 else ""
+            limits = _with_room(values, 0.04)
+            yield Picture(_file(name + ending), f"{title}{whose}", axis.label, up, lines, (), limits, span)
 
 
 def _costs(runs: Sequence[Compared]) -> Iterable[Picture]:
@@ -127,6 +163,17 @@ def _costs(runs: Sequence[Compared]) -> Iterable[Picture]:
         ("clock", "time-by-round", "simulated time since the beginning"),
     ):
         yield from _quantities(runs, column, name, title)
+    phases = {name: f"simulated.{name}" for name in _PHASES}
+    yield from _several(runs, phases, "phases-by-round", "simulated time of each round", "s")
+    for column, name, title, up in (
+        ("device_seconds", "device-seconds-by-round", "time of devices at tasks", "s"),
+        ("energy_joules", "energy-by-round", "energy of devices", "J"),
+        ("attackers", "attackers-by-round", "updates of attackers", "updates"),
+    ):
+        yield from _lines(runs, column, name, title, up, axis)
+    kinds = [name.removeprefix("profiles.") for name in _names(runs, lambda each: _with_prefix(each.rows, "profiles."))]
+    shares = {one_line(kind, _LABEL): f"profiles.{kind}" for kind in kinds}
+    yield from _several(runs, shares, "updates-by-profile", "updates by kind of device", "updates")
     for how in _changing(runs, "outcomes."):
         word = how.removeprefix("outcomes.")
         yield from _lines(runs, how, f"outcomes-{word}-by-round", f"outcomes {word}", "tasks", axis)
@@ -168,7 +215,7 @@ def _changing(runs: Sequence[Compared], prefix: str) -> list[str]:
 def _constant(runs: Sequence[Compared], prefix: str) -> Iterable[str]:
     """A sentence about the columns that are the same in all rounds of all runs."""
     same = [
-        f"{name.removeprefix(prefix)} {values[0]:g}"
+        f"{name.removeprefix('diagnostics.').replace('.', ' ')} {values[0]:g}"
         for name, values in _columns(runs, prefix).items()
         if len(set(values)) == 1
     ]
