@@ -270,7 +270,7 @@ class Coordinator:
         self._look_at = min(self._look_at, self._due(assignment))
 
     def _due(self, assignment: Assignment) -> float:
-        """When a task's lease is over, or there is no time left for it: when the schedule is to look at it again."""
+        """The time at which the schedule is to look at a task again: its lease is over, or no time is left for it."""
         left = self._schedule.seconds_left(self._tasks.standing, assignment, self._agenda.now)
         # A lease is over after its last moment.
         return min(math.nextafter(assignment.leased_until, math.inf), self._agenda.now + left)

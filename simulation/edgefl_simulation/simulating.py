@@ -81,10 +81,6 @@ class Simulation:
     runtime: str = "auto"
     profile: FleetProfile | None = None
 
-    def __post_init__(self) -> None:
-        if self.profile is not None and self.profile.devices and self.pace != Steady():
-            raise InvalidSettingError("A profile says how long devices take, and so does the pace: give one of them.")
-
 
 def run_simulation(
     wanted: Simulation, folder: Path | None = None, *, resume: bool = False, watcher: Watcher | None = None
@@ -106,6 +102,12 @@ def run_simulation(
     watcher = watcher or Silent()
     if wanted.workers < 0 or wanted.evaluate_every < 0:
         raise InvalidSettingError("The number of workers, and of rounds between evaluations, expects at least 0.")
+    if wanted.profile is not None and wanted.profile.devices and wanted.pace != Steady():
+        raise SettingError(
+            "{profile} says how long devices take, and so do {step_seconds}, {overhead_seconds} and {drop_out} (in "
+            "Python: a pace).",
+            hint="Give one of them.",
+        )
     settings = RunSettings.of(**wanted.settings)
     settings = settings if settings.seed else replace(settings, seed=DEFAULT_SEED)
     model = model_file(wanted.model, Wanted(settings.strategy, settings.batch_size), watcher.say)

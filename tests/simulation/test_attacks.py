@@ -178,5 +178,5 @@ def test_a_run_with_profiles_and_attackers_ends_with_the_same_bits_with_more_wor
 def test_a_pace_and_a_profile_of_devices_are_not_both_taken(plain_sgd_file, data):
     from edgefl_simulation import Steady
 
-    with pytest.raises(edgefl.errors.InvalidSettingError, match="give one of them"):
+    with pytest.raises(edgefl.errors.InvalidSettingError, match="profile says how long devices take, and so do"):
         edgefl.simulate(plain_sgd_file, data, profile="pi4", pace=Steady(1.0), **SETTINGS)

@@ -134,7 +134,7 @@ def _dealt(count: int, shares: Sequence[float], random: np.random.Philox) -> NDA
 
 
 def _with_crashes(kind: DeviceProfile, work: Work, received: float, takes: float) -> tuple[float, Silences, float]:
-    """The end of work of so many seconds, the silences until then, and the time at which the device is gone for good."""
+    """The end of work of so many seconds, the silences until then, and when the device is gone for good."""
     rate = kind.reliability.crashes_per_hour / 3600
     now = received
     silences: list[tuple[float, float]] = []
