@@ -1,4 +1,4 @@
-"""Says when a simulated round will never end: a server would wait for ever, and here nobody will ever repair a device."""
+"""Says when a simulated round will never end: a server would wait for ever, but here nobody ever repairs a device."""
 
 from __future__ import annotations
 

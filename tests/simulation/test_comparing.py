@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from edgefl.errors import InvalidSettingError, StorageError
+from edgefl_server.aggregation import STRATEGIES
+from edgefl_server.aggregation.schedules import SCHEDULES
 from edgefl_simulation.comparing import (
     Budget,
     Finished,
@@ -20,6 +22,7 @@ from edgefl_simulation.comparing import (
     quality_under_budget,
     read_run,
 )
+from extension.toy_schedule import Buffered, Discounted
 
 
 def row(number, accuracy=None, seconds=10.0, **more):
@@ -128,6 +131,35 @@ def test_the_command_prints_tables_no_wider_than_a_terminal_or_plain_values(tmp_
     refused = subprocess.run([*command, "--target", "good"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--target expects METRIC=VALUE" in refused.stderr
+
+
+def test_synchronous_and_buffered_schedules_compare_by_their_time_to_a_loss(plain_sgd_file, owned, monkeypatch):
+    import edgefl
+
+    monkeypatch.setitem(SCHEDULES._entries, "buffered", Buffered)
+    monkeypatch.setitem(STRATEGIES._entries, "discounted", Discounted)
+    rows = owned(3, 80)
+    slow = {"like": "pi-zero-2", "share": 0.25, "compute": {"gflops": 1e-4}}
+    settings = {
+        **{"devices": 8, "rounds": 16, "cohort": 4, "workers": 1, "epochs": 2, "seed": 5, "evaluate_devices": 0},
+        **{"profile": {"devices": [{"like": "pi4", "share": 0.75}, slow]}, "held_out": 0.25},
+    }
+    histories = {
+        "synchronous": edgefl.simulate(plain_sgd_file, (rows["x"], rows["y"]), **settings),
+        "buffered": edgefl.simulate(
+            plain_sgd_file,
+            (rows["x"], rows["y"]),
+            **{**settings, "schedule": "buffered", "strategy": "discounted", "over_selection": 2, "rounds": 24},
+        ),
+    }
+    runs = [Finished(name, {}, each.initial, each.rounds) for name, each in histories.items()]
+    target = max(min(each.metric("loss")) for each in histories.values())
+    result = compare(runs, "loss", Budget(), target)["cost_to_target"]["runs"]
+    assert result["buffered"]["seconds"] < 0.7 * result["synchronous"]["seconds"], "nobody waits for the slow ones"
+    assert any(max(row.get("staleness", [0])) > 0 for row in histories["buffered"].rounds)
+    for row in histories["buffered"].rounds:
+        parts = dict(row["simulated"])
+        assert parts.pop("seconds") == pytest.approx(sum(parts.values()))
 
 
 def test_what_a_simulation_leaves_can_be_compared(plain_sgd_file, owned, tmp_path):
