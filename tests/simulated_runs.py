@@ -29,6 +29,7 @@ class FakeEngine:
     bases: dict[int, np.ndarray] = field(default_factory=dict)
     jobs: dict[int, object] = field(default_factory=dict)
     tasks: list = field(default_factory=list)
+    seen: list = field(default_factory=list)
     done: int = 0
     bytes_up: int = 16
     numbers: itertools.count = field(default_factory=itertools.count)
@@ -45,6 +46,7 @@ class FakeEngine:
         ticket = next(self.numbers)
         self.jobs[ticket] = job
         self.tasks.append(job.task)
+        self.seen.append(job)
         assert job.base in self.bases
         return ticket
 

@@ -15,6 +15,7 @@ from edgefl_simulation.comparing import Budget, Finished, compare, read_run
 __all__ = ["compare_runs"]
 
 _WIDTH = 80
+_UNITS = {"seconds": "simulated seconds", "bytes": "bytes", "joules": "joules", "rounds": "rounds"}
 Cells = list[str]
 
 
@@ -68,7 +69,7 @@ def _named(runs: list[Finished]) -> list[Finished]:
 
 def _text(metric: str, result: dict[str, dict[str, Any]]) -> str:
     quality = result["quality_under_budget"]
-    allowed = " and ".join(f"{most:,.6g} {name}" for name, most in quality["budget"].items())
+    allowed = " and ".join(f"{most:,.6g} {_UNITS[name]}" for name, most in quality["budget"].items())
     parts = [_table(f"Quality under a budget of {allowed}", _COSTS, metric, _points(quality["runs"]))]
     if target := result.get("cost_to_target"):
         rows = _points(target["runs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from edgefl.model_file import ModelFile
 from edgefl_simulation.profiles import SHIPPED, Cost, DeviceProfile, FleetProfile, cost_of, profile_of
 
 __all__ = ["profiles"]
+
+_WIDTH = 80
 
 
 def profiles(
@@ -81,5 +84,20 @@ def _device(device: DeviceProfile, values: dict[str, Any], *, sources: bool) -> 
     if sources:
         lines += [f"{name}: {text}" for name, text in device.sources.items()]
     if device.share == 1:
-        return [f"  {line}" for line in lines]
-    return [f"  {device.share:.1%} {device.name}: {device.summary}", *(f"    {line}" for line in lines)]
+        return _wrapped(lines, "  ")
+    return [f"  {device.share:.1%} {device.name}: {device.summary}", *_wrapped(lines, "    ")]
+
+
+def _wrapped(lines: list[str], indent: str) -> list[str]:
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line,
+            _WIDTH,
+            initial_indent=indent,
+            subsequent_indent=indent + "    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]

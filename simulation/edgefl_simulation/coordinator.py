@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from edgefl.errors import RunError
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
@@ -43,18 +42,14 @@ from edgefl_simulation.cohorts import CohortTasks, Flight
 from edgefl_simulation.devices import Devices
 from edgefl_simulation.draws import line_of
 from edgefl_simulation.engines import Engine, Worked
+from edgefl_simulation.patience import Patience
 from edgefl_simulation.plans import Checkpoint, Plan, Round
 from edgefl_simulation.versions import Versions
 
 __all__ = ["Coordinator"]
 
-_LONGEST_WAIT = 86_400.0
-"""Simulated seconds without an outcome, or three tasks' longest times, after which a run is taken to be stuck.
-
-A server would wait for ever; here nobody will ever repair a device. While no device is there, it is not over.
-"""
-_LONGEST_ABSENCE = 30 * 86_400.0
-"""Simulated seconds without an outcome after which it is, all the same: devices come, and never stay long enough."""
+_LONGEST_PAUSE = 60.0
+"""Simulated seconds after which the schedule is asked again whether it has work for those whom it had none for."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ class Coordinator:
         self._version = self._versions.publish(checkpoint.version, self._state)
         self._tasks = CohortTasks(checkpoint.accepted)
         self._look_at = math.inf
-        self._heard = self._last_outcome = checkpoint.clock
+        self._patience = Patience(checkpoint.clock, plan.settings.effective_task_seconds)
         self._devices = Devices(plan, engine, checkpoint.fetched)
         self._accounts = Accounts(checkpoint.clock)
         self._line: Iterator[int] = iter(())
@@ -176,7 +171,7 @@ class Coordinator:
         self._fold += 1
         self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number)
         self._look_at = math.inf
-        self._heard = self._last_outcome = self._agenda.now
+        self._patience.renew(self._agenda.now)
         self._line = line_of(len(self._plan.fleet), self._settings.seed, self._cohort)
 
     def _gather(self) -> Round:
@@ -185,11 +180,12 @@ class Coordinator:
         while True:
             if self._hand_out():
                 wait = 1.0
-            self._check_hope()
+            said = f"Round {self._fold} has {self._tasks.standing.done} of {self._settings.target} outcomes"
+            self._patience.check(self._agenda.now, said, self._errors)
             if not len(self._agenda) and self._look_at == math.inf:
                 # Devices that failed are asked again after a pause, which only the schedule knows.
                 self._look_at = self._agenda.now + wait
-                wait *= 2
+                wait = min(2 * wait, _LONGEST_PAUSE)
             arrived = self._agenda.next_before(self._look_at)
             change = self._look() if arrived is None else self._arrive(arrived)
             if change is None:
@@ -200,25 +196,6 @@ class Coordinator:
                 return self._merge(number, change.standing)
             if change.standing.state is FoldState.FAILED:
                 return self._give_up(number, change.standing)
-
-    def _check_hope(self) -> None:
-        """Makes sure that something comes of the round.
-
-        Raises:
-            RunError: nothing has for so long that nothing will.
-        """
-        longest = max(_LONGEST_WAIT, 3 * self._settings.effective_task_seconds)
-        now = self._agenda.now
-        if now - self._last_outcome > max(longest, _LONGEST_ABSENCE):
-            longest = max(longest, _LONGEST_ABSENCE)
-        elif now - self._heard <= longest:
-            return
-        standing = self._tasks.standing
-        raise RunError(
-            f"Round {self._fold} has {standing.done} of {self._settings.target} outcomes, and no further one came for "
-            f"{longest:,.0f} simulated seconds.",
-            hint=f"Devices said: {' / '.join(self._errors)}" if self._errors else "Give it a deadline.",
-        )
 
     def _hand_out(self) -> bool:
         """Gives tasks to devices that are there and wait, as many as there are places; whether there was one."""
@@ -231,7 +208,8 @@ class Coordinator:
                 return any_assigned
             device = next(self._line)
             name = self._plan.fleet.names[device]
-            if name in self._tasks.flights or self._rests(name):
+            flight = self._tasks.flights.get(name)
+            if (flight is not None and now < flight.course.gone) or self._rests(name):
                 continue
             back = self._devices.back(device, now)
             if back > now:
@@ -246,8 +224,8 @@ class Coordinator:
             any_assigned = True
         if away:
             self._look_at = min(self._look_at, asked_again)
-            if away == most and asked_again < math.inf:
-                self._heard = max(self._heard, asked_again)
+            if not len(self._agenda) and asked_again < math.inf:  # nothing is waited for but devices
+                self._patience.expect(asked_again)
         return any_assigned
 
     def _rests(self, name: str) -> bool:
@@ -269,7 +247,7 @@ class Coordinator:
         self._look_at = min(self._look_at, self._due(assignment))
 
     def _due(self, assignment: Assignment) -> float:
-        """When a task's lease is over, or there is no time left for it: when the schedule is to look at it again."""
+        """The time at which the schedule is to look at a task again: its lease is over, or no time is left for it."""
         left = self._schedule.seconds_left(self._tasks.standing, assignment, self._agenda.now)
         # A lease is over after its last moment.
         return min(math.nextafter(assignment.leased_until, math.inf), self._agenda.now + left)
@@ -291,7 +269,7 @@ class Coordinator:
         concerned = self._tasks.concerned(self._tasks.task_of(flight.device), now)
         change = self._schedule.settle(self._tasks.standing, concerned, state, now, temporary=temporary)
         if worked.update is not None:
-            self._heard = self._last_outcome = now
+            self._patience.renew(now)
             del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
             self._accepted.append(_Accepted(worked.update, flight, change.standing.accepted))
         return change

@@ -49,7 +49,7 @@ class Devices:
         return (count, math.inf) if count <= most else (most, now + _ASKED_AGAIN)
 
     def back(self, device: int, now: float) -> float:
-        """When a device is there: now, or else when next; infinity: never."""
+        """Says when a device is there: now, or else when next; infinity: never."""
         return self._plan.pace.back(self._plan.settings.seed, device, now)
 
     def begin(self, task: Task, device: int, name: str, version: Version, now: float) -> Flight:

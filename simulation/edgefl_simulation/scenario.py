@@ -16,7 +16,15 @@ from edgefl_simulation.pace import Pace, Steady
 from edgefl_simulation.preparing import Division
 from edgefl_simulation.profiles import FleetProfile
 
-__all__ = ["DEFAULT_SEED", "Simulation", "check_cohort", "check_personalised", "check_until", "written_down"]
+__all__ = [
+    "DEFAULT_SEED",
+    "Simulation",
+    "check_cohort",
+    "check_personalised",
+    "check_profile",
+    "check_until",
+    "written_down",
+]
 
 DEFAULT_SEED = 1
 """A simulation repeats itself unless it is told another one."""
@@ -66,10 +74,6 @@ class Simulation:
     ray_address: str = ""
     profile: FleetProfile | None = None
 
-    def __post_init__(self) -> None:
-        if self.profile is not None and self.profile.devices and self.pace != Steady():
-            raise InvalidSettingError("A profile says how long devices take, and so does the pace: give one of them.")
-
 
 def check_cohort(settings: RunSettings, devices: int) -> None:
     """Makes sure that there are enough devices."""
@@ -86,6 +90,16 @@ def check_personalised(wanted: Simulation) -> None:
         raise SettingError(
             "{personalise} tests devices on rows that they did not train on, and {local_test} is 0.",
             hint="Give a {local_test}, as 0.2.",
+        )
+
+
+def check_profile(wanted: Simulation) -> None:
+    """Makes sure that one thing only says how long devices take."""
+    if wanted.profile is not None and wanted.profile.devices and wanted.pace != Steady():
+        raise SettingError(
+            "{profile} says how long devices take, and so do {step_seconds}, {overhead_seconds} and {drop_out} (in "
+            "Python: a pace).",
+            hint="Give one of them.",
         )
 
 

@@ -40,6 +40,7 @@ from edgefl_simulation.scenario import (
     Simulation,
     check_cohort,
     check_personalised,
+    check_profile,
     check_until,
     written_down,
 )
@@ -68,6 +69,7 @@ def run_simulation(
     watcher = watcher or Silent()
     if wanted.workers < 0 or wanted.evaluate_every < 0:
         raise InvalidSettingError("The number of workers, and of rounds between evaluations, expects at least 0.")
+    check_profile(wanted)
     settings = RunSettings.of(**wanted.settings)
     settings = settings if settings.seed else replace(settings, seed=DEFAULT_SEED)
     model = model_file(wanted.model, Wanted(settings.strategy, settings.batch_size), watcher.say)

@@ -97,6 +97,9 @@ def test_a_night_without_devices_is_no_end_of_the_run_but_a_month_is():
     times = {number: [(100_000.0, 1e9)] for number in range(3)}
     (only,) = coordinator(engine, devices=3, pace=There(times), rounds=1).rounds()
     assert only.clock == 100_001.0
+    part = {0: [(0, 1e9)], 1: [(0, 1e9)], 2: [(3 * DAY, 1e9)], 3: [(9 * DAY, 1e9)]}
+    (only,) = coordinator(FakeEngine(), devices=4, pace=There(part), rounds=1).rounds()
+    assert only.clock == 3 * DAY + 1
     never = coordinator(FakeEngine(), devices=3, pace=There({n: [(5e6, 1e9)] for n in range(3)}), rounds=1)
     with pytest.raises(RunError, match="no further one came for 2,592,000"):
         next(never.rounds())
@@ -113,6 +116,16 @@ def test_a_device_that_goes_away_in_the_middle_is_not_heard_of_again_and_its_lea
     assert only.outcomes == {"done": 3}
     assert sorted(device_of(task) for task in engine.tasks) == [0, 1, 3], "nothing is computed of what would not come"
     assert only.clock == 25.0 or only.clock == pytest.approx(65.0, abs=0.1)
+
+
+def test_where_there_is_no_other_device_one_that_has_come_back_begins_anew_once_its_time_is_over():
+    engine = FakeEngine()
+    times = {0: [(0, 1e9)], 1: [(0, 1e9)], 2: [(0, 3.0), (100.0, 1e9)]}
+    settings = {"lease_seconds": 60, "task_seconds": 720, "rounds": 1}
+    (only,) = coordinator(engine, devices=3, pace=There(times, takes=5.0), **settings).rounds()
+    assert sorted(device_of(task) for task in engine.tasks) == [0, 1, 2]
+    assert 725 <= only.clock <= 725 + 60
+    assert only.costs.device_seconds == 5 + 5 + 3 + 5
 
 
 class Slow(There):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ import pytest
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation.hyperparameters import settings_of
-from edgefl_simulation.attacks import SignFlip
+from edgefl_simulation.attacks import ATTACKS, SignFlip
 from edgefl_simulation.pace import Work
-from edgefl_simulation.profiles import SHIPPED, Cost, Deployment, cost_of, profile_of
+from edgefl_simulation.profiles import SHIPPED, Compute, Cost, Deployment, Network, Reliability, cost_of, profile_of
+from edgefl_simulation.profiles.availability import AVAILABILITIES
+from edgefl_simulation.profiles.traces import read_trace
 from model_files import make_model_file
 
 COST = Cost(flops=10_000_000, memory_bytes=100_000_000)
@@ -251,8 +255,6 @@ def test_a_trace_that_is_not_whole_is_refused_and_the_line_is_named(tmp_path, li
 
 
 def test_a_trace_without_its_first_line_or_that_is_not_there_is_refused(tmp_path):
-    from edgefl_simulation.profiles.traces import read_trace
-
     (tmp_path / "trace.csv").write_text("a,0,10,on\n")
     with pytest.raises(DataError, match="line 1: expected device,from,to,state"):
         read_trace(tmp_path / "trace.csv")
@@ -266,11 +268,93 @@ def test_the_verb_shows_numbers_and_sources_within_a_terminal_and_steps_of_a_mod
 
     (tmp_path / "model.tflite").write_bytes(make_model_file())
     profiles("pi4", None, Format.text)
-    assert "compute.gflops: ncnn's benchmark" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "compute.gflops: ncnn's benchmark" in shown
+    assert max(map(len, shown.splitlines())) <= 80
     profiles("", None, Format.json)
     assert set(json.loads(capsys.readouterr().out)) == set(SHIPPED)
     profiles("", None, Format.text)
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
+
+
+def block(beginning):
+    """An indented block of the page, from a line on that begins so."""
+    lines = PAGE[PAGE.index(f"    {beginning}") :].splitlines()
+    taken = itertools.takewhile(lambda line: not line or line.startswith("    "), lines)
+    return "\n".join(line[4:] for line in taken) + "\n"
+
+
+def test_the_page_s_profile_and_trace_can_be_read_and_its_table_says_what_is_shipped(tmp_path):
+    (tmp_path / "fleet.toml").write_text(block("summary ="))
+    profile = profile_of(tmp_path / "fleet.toml")
+    assert [device.name for device in profile.devices] == ["pi4", "phone"]
+    assert profile.attackers[0].attack == SignFlip(factor=10.0)
+    (tmp_path / "devices.csv").write_text(block("device,from,to,state"))
+    assert read_trace(tmp_path / "devices.csv").seconds == 86_400
+    for name in SHIPPED:
+        (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{name}`"))
+        cells = [cell.strip() for cell in row.split("|")[2:-1]]
+        (device,) = profile_of(name).devices
+        compute, network = device.compute, device.network
+        assert [float(cell.replace(",", "")) for cell in cells[:3]] == [
+            compute.gflops,
+            compute.memory_mb,
+            compute.watts,
+        ]
+        assert [float(each) for each in cells[3].split(", ")] == [network.down_mbit_s, network.up_mbit_s]
+        assert float(cells[4]) == network.latency_ms
+
+
+def test_every_setting_and_attack_is_on_the_page():
+    for part in (Compute, Network, Reliability):
+        for each in settings_of(part):
+            assert f"{part.__name__.lower()}.{each.name}`" in PAGE
+    for kind in (*AVAILABILITIES, "trace"):
+        assert f'kind = "{kind}"' in PAGE
+    for kind, attack in ATTACKS.items():
+        (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{kind}`"))
+        assert all(f"`{each.name}" in row for each in settings_of(attack))
+
+
+def test_the_command_simulates_with_a_profile_and_refuses_one_that_is_none_before_it_writes(
+    plain_sgd_file, owned, tmp_path
+):
+    rows = owned(3, 40)
+    np.savez(tmp_path / "data.npz", x=rows["x"], y=rows["y"])
+    (tmp_path / "fleet.toml").write_text(block("summary ="))
+
+    def run(*more):
+        words = [
+            *(
+                "simulate",
+                plain_sgd_file,
+                "--data",
+                tmp_path / "data.npz",
+                "--devices",
+                6,
+                "--rounds",
+                2,
+                "--cohort",
+                3,
+            ),
+            *("--workers", 1, "--quiet", "-o", tmp_path / "run", *more),
+        ]
+        command = [sys.executable, "-m", "edgefl.cli.main", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    refused = run("--profile", "pi44")
+    assert (refused.returncode, "Did you mean pi4" in refused.stderr) == (4, True)
+    refused = run("--profile", "pi4", "--drop-out", 0.5)
+    assert (refused.returncode, "and so do --step-seconds, --overhead-seconds" in refused.stderr) == (4, True)
+    assert not (tmp_path / "run").exists()
+    assert run("--profile", tmp_path / "fleet.toml").returncode == 0
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert [each["name"] for each in settings["profile"]["devices"]] == ["pi4", "phone"]
+    for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines():
+        assert sum(json.loads(line)["profiles"].values()) == 3
 
 
 def test_the_numbers_of_devices_do_not_depend_on_numpy_s_global_state():

@@ -56,7 +56,7 @@ class Availability(Protocol):
 
 
 def back_at(rule: Availability, who: Member, now: float) -> float:
-    """When a device is there: now, or else when next; infinity: never."""
+    """Says when a device is there: now, or else when next; infinity: never."""
     for _ in range(_STRETCHES):
         there, end = rule.stretch(who, now)
         if there or end == math.inf:
@@ -66,7 +66,7 @@ def back_at(rule: Availability, who: Member, now: float) -> float:
 
 
 def gone_at(rule: Availability, who: Member, now: float) -> float:
-    """When a device that is there goes away; infinity: never."""
+    """Says when a device that is there goes away; infinity: never."""
     for _ in range(_STRETCHES):
         there, end = rule.stretch(who, now)
         if not there or end == math.inf:

@@ -134,7 +134,7 @@ def _dealt(count: int, shares: Sequence[float], random: np.random.Philox) -> NDA
 
 
 def _with_crashes(kind: DeviceProfile, work: Work, received: float, takes: float) -> tuple[float, Silences, float]:
-    """When work of so many seconds is done, when the device is silent meanwhile, and when it is gone for good."""
+    """The end of work of so many seconds, the silences until then, and when the device is gone for good."""
     rate = kind.reliability.crashes_per_hour / 3600
     now = received
     silences: list[tuple[float, float]] = []
@@ -151,7 +151,7 @@ def _with_crashes(kind: DeviceProfile, work: Work, received: float, takes: float
 
 
 def _factor(spread: float, work: Work, what: str) -> float:
-    """How many times as fast as its kind a device is."""
+    """The speed of a device over that of its kind."""
     if not spread:
         return 1.0
     drawn = uniform(work.seed, what, work.device)

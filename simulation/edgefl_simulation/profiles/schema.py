@@ -150,7 +150,6 @@ class FleetProfile:
     def to_json(self) -> dict[str, Any]:
         """All that a simulation follows from, as plain values."""
         return {
-            "name": self.name,
             "devices": [each.to_json() for each in self.devices],
             "attackers": [each.to_json() for each in self.attackers],
         }
