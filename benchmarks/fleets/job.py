@@ -20,7 +20,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BATCH", "COHORT", "DEVICES", "LEARNING_RATE", "Job", "Watch", "job_from_environment", "read_job", "watch_program", "watched"]
+__all__ = [
+    "BATCH",
+    "COHORT",
+    "DEVICES",
+    "LEARNING_RATE",
+    "Job",
+    "Watch",
+    "job_from_environment",
+    "read_job",
+    "watch_program",
+    "watched",
+]
 
 DEVICES, COHORT, BATCH, LEARNING_RATE = 100, 10, 10, 0.05
 _PAUSE = 0.5
@@ -123,8 +134,8 @@ class Watch:
         if self.rounds:
             self.training_pss_mb = max(self.training_pss_mb, memory)
 
-    def finish(self, accuracy: float) -> None:
-        """Prints what came out of all rounds but the first, in which processes start, and the last one.
+    def figures(self, accuracy: float) -> dict[str, float]:
+        """Says what came out of all rounds but the first, in which processes start, and the last one.
 
         Devices per second are those of the round that took the median time: on a machine that does other things too, a
         mean would tell of these.
@@ -134,14 +145,17 @@ class Watch:
         cpu_over = timed[-1][1]
         ends = [began, *(over for over, _, _ in timed)]
         took = statistics.median(after - before for before, after in itertools.pairwise(ends))
-        figures = {
+        return {
             "devices_per_second": devices / len(timed) / took,
             "cpu_ms_a_device": 1000 * (cpu_over - cpu_began) / devices,
             "training_pss_mb": self.training_pss_mb,
             "peak_pss_mb": self.peak_pss_mb,
             "accuracy": float(accuracy),
         }
-        print(json.dumps(figures), flush=True)
+
+    def finish(self, accuracy: float) -> None:
+        """Prints the figures."""
+        print(json.dumps(self.figures(accuracy)), flush=True)
 
 
 def watch_program(command: list[str], job: Job) -> None:

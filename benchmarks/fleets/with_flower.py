@@ -49,7 +49,12 @@ def simulate(job: Job, framework: str) -> None:
         num_supernodes=DEVICES,
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"num_cpus": job.workers, "include_dashboard": False, "log_to_driver": False},
+            "init_args": {
+                "address": "local",
+                "num_cpus": job.workers,
+                "include_dashboard": False,
+                "log_to_driver": False,
+            },
         },
     )
 

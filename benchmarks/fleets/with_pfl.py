@@ -40,10 +40,10 @@ def simulate(job: Job) -> None:
         def forward(self, x):  # type: ignore[no-untyped-def]
             return self.layers(x)
 
-        def loss(self, x, y, eval=False):  # type: ignore[no-untyped-def]  # noqa: A002 (pfl's name)
+        def loss(self, x, y, eval=False):  # type: ignore[no-untyped-def]
             return torch.nn.functional.cross_entropy(self(x), y)
 
-        def metrics(self, x, y, eval=False):  # type: ignore[no-untyped-def]  # noqa: A002 (pfl's name)
+        def metrics(self, x, y, eval=False):  # type: ignore[no-untyped-def]
             with torch.no_grad():
                 right = (self(x).argmax(1) == y).sum().item()
             return {"accuracy": Weighted(right, len(y))}
@@ -56,7 +56,7 @@ def simulate(job: Job) -> None:
 
     main = os.environ["RANK"] == "0"
     torch.manual_seed(job.seed)
-    np.random.seed(job.seed)  # noqa: NPY002 (pfl draws from it)
+    np.random.seed(job.seed)
     rows = [tensors(x, y) for x, y in job.rows()]
     data = FederatedDataset.from_slices(rows, get_user_sampler("minimize_reuse", range(len(rows))))
     net = Model()

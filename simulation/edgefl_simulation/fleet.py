@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ class Fleet:
     tests: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, _Numbered):
+            return
         if len(set(self.names)) != len(self.names):
             raise InvalidSettingError("Two devices have one id.")
         wrong = next((name for name in self.names if not is_name(name)), None)
@@ -53,6 +56,33 @@ class Fleet:
         return Rows(DEVICES, end - int(self.tests[device]), end)
 
 
-def device_names(count: int) -> list[str]:
+class _Numbered(Sequence[str]):
+    """Ids that are made when they are asked for: of 100,000 devices only those that take part cost something."""
+
+    def __init__(self, count: int) -> None:
+        self._numbers = range(count)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found = self._numbers[index]
+        return _id(found) if isinstance(found, int) else [_id(each) for each in found]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(other) == len(self) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
+def device_names(count: int) -> Sequence[str]:
     """Ids that sort like numbers."""
-    return [f"device-{number:06d}" for number in range(count)]
+    return _Numbered(count)
+
+
+def _id(number: int) -> str:
+    return f"device-{number:06d}"
