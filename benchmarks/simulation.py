@@ -1,10 +1,11 @@
 """A fleet on one machine: devices trained per second and memory, beside what others emulate fleets with.
 
-McMahan's 2NN and CNN on Fashion-MNIST: 100 devices of 600 images (IID), 10 a round, one epoch of batches of 10. The same
-rows lie on the same devices, and all begin with the same weights. Contenders take turns, each in an environment
+McMahan's 2NN and CNN on Fashion-MNIST: 100 devices of 600 images (IID), 10 a round, one epoch of batches of 10. The
+same rows lie on the same devices, and all begin with the same weights. Contenders take turns, each in an environment
 (``make bench-peers``) and a process of its own; the first round of each, in which processes start and graphs are
-compiled, is not timed, nor the evaluation at the end. Memory is the PSS of all processes together, while they train and at its
-peak. On a busy machine only ratios mean something, and the processor's time for a device says more than devices a second.
+compiled, is not timed, nor the evaluation at the end. Memory is the PSS of all processes together, while they train and
+at its peak. Then edgefl's own simulation once more, with 1,000 and with 100,000 registered devices. On a busy machine
+only ratios mean something.
 
     python benchmarks/simulation.py --json bench/simulation.json
     python benchmarks/simulation.py --quick
@@ -23,6 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fleets import scale
 from fleets.contenders import CONTENDERS, OWN, YARDSTICK, run
 from fleets.job import Job
 from fleets.preparing import prepare
@@ -56,9 +58,8 @@ def measure(model: str, names: Iterable[str], folder: Path, arguments: argparse.
 
 def show(model: str, table: dict[str, Row]) -> list[str]:
     """Prints a model's table; what is not as it must be."""
-    print(
-        f"\n{MODELS[model]:16}{'devices/s':>10}{'edgefl is':>11}{'CPU ms each':>13}{'PSS MB':>8}{'peak':>6}{'accuracy':>10}"
-    )
+    columns = f"{'devices/s':>10}{'edgefl is':>11}{'CPU ms each':>13}{'PSS MB':>8}{'peak':>6}{'accuracy':>10}"
+    print(f"\n{MODELS[model]:16}{columns}")
     ours = table.get(OWN)
     failed = []
     for name, row in table.items():
@@ -82,6 +83,17 @@ def show(model: str, table: dict[str, Row]) -> list[str]:
     return failed
 
 
+def show_scale(found: dict[str, Any]) -> list[str]:
+    """Prints what fleets of two sizes cost; what is not as it must be."""
+    print(f"\n{'registered':>16}{'ms a round':>12}{'CPU ms':>9}{'PSS MB':>8}")
+    for devices, row in found["sizes"].items():
+        cells = f"{row['ms_a_round']:12.0f}{row['cpu_ms_a_round']:9.0f}{row['training_pss_mb']:8.0f}"
+        print(f"{devices:16,}{cells}")
+    ratios = found["ratios"]
+    print(f"{'ratio':>16}{ratios['ms_a_round']:12.2f}{ratios['cpu_ms_a_round']:9.2f}{ratios['training_pss_mb']:8.2f}")
+    return [f"Scale: {name} must grow to {scale.MOST:g} ×" for name, ratio in ratios.items() if ratio > scale.MOST]
+
+
 def main() -> None:
     """Runs the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -92,6 +104,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that train")
     parser.add_argument("--quick", action="store_true", help="one short turn")
     parser.add_argument("--folder", type=Path, help="where models and data are kept for the next run")
+    parser.add_argument("--no-scale", action="store_true", help="without the fleets of 1,000 and 100,000")
     parser.add_argument("--under", default="", help="a command that runs each turn, such as 'taskset -c 0,1'")
     arguments = parser.parse_args()
     arguments.turns = 1 if arguments.quick else arguments.turns
@@ -114,6 +127,9 @@ def main() -> None:
             }
             failed += show(model, table)
             document[model] = {"table": table, "turns": rows}
+        if not arguments.no_scale:
+            document["scale"] = scale.compare((arguments.folder or Path(temporary)) / "scale")
+            failed += show_scale(document["scale"])
     for line in failed:
         print(line)
     if arguments.json:

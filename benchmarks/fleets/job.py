@@ -1,4 +1,4 @@
-"""The job that every contender does, and what is measured. Every contender's process reads this: it imports numpy only."""
+"""The job that every contender does, and what is measured; imports numpy only, as every contender's process reads it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["compare"]
+__all__ = ["MOST", "compare"]
 
 COHORT, ROWS, SIZES, MOST = 100, 4, (1_000, 100_000), 1.2
 _MODEL = """

@@ -49,12 +49,8 @@ def simulate(job: Job, framework: str) -> None:
         num_supernodes=DEVICES,
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {
-                "address": "local",
-                "num_cpus": job.workers,
-                "include_dashboard": False,
-                "log_to_driver": False,
-            },
+            # Its own Ray, also where there is another one on this machine.
+            "init_args": {"address": "local", "num_cpus": job.workers, "log_to_driver": False},
         },
     )
 

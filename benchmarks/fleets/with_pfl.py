@@ -1,4 +1,4 @@
-"""pfl-research's simulation of federated averaging, PyTorch, one process for each core under torchrun as its guide says."""
+"""pfl-research's simulation with PyTorch, a process for each core under torchrun, as its guide for speed says."""
 
 from __future__ import annotations
 
