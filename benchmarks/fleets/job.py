@@ -1,4 +1,4 @@
-"""The job that every contender does, and what is measured; imports numpy only, as every contender's process reads it."""
+"""The job that all contenders do, and what is measured. It imports numpy only: the process of each reads it."""
 
 from __future__ import annotations
 
