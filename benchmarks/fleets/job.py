@@ -1,10 +1,14 @@
-"""The job that every contender does, and what is measured. Every contender's process reads this: it imports numpy only."""
+"""The job that all contenders do, and what is measured. It imports numpy only: the process of each reads it."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import math
 import os
+import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +20,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BATCH", "COHORT", "DEVICES", "LEARNING_RATE", "Job", "Watch", "job_from_environment", "read_job", "watched"]
+__all__ = [
+    "BATCH",
+    "COHORT",
+    "DEVICES",
+    "LEARNING_RATE",
+    "Job",
+    "Watch",
+    "job_from_environment",
+    "read_job",
+    "watch_program",
+    "watched",
+]
 
 DEVICES, COHORT, BATCH, LEARNING_RATE = 100, 10, 10, 0.05
 _PAUSE = 0.5
@@ -100,11 +115,13 @@ class Watch:
         rounds: when each was over, the processor time until then, and how many devices trained in it.
         peak_pss_mb: the most memory, also while data is prepared.
         training_pss_mb: the most memory after the first round.
+        without: a process whose own memory does not count, as it only watches; 0: all count.
     """
 
     rounds: list[tuple[float, float, int]] = field(default_factory=list)
     peak_pss_mb: float = 0.0
     training_pss_mb: float = 0.0
+    without: int = 0
 
     def round(self, devices: int) -> None:
         """Notes that a round is over."""
@@ -112,30 +129,57 @@ class Watch:
 
     def look(self) -> None:
         """Looks at the memory."""
-        memory = sum(map(_pss, _tree())) / 1e6
+        memory = sum(map(_pss, _tree() - {self.without})) / 1e6
         self.peak_pss_mb = max(self.peak_pss_mb, memory)
         if self.rounds:
             self.training_pss_mb = max(self.training_pss_mb, memory)
 
-    def finish(self, accuracy: float) -> None:
-        """Prints what came out of all rounds but the first, in which processes start, and the last one."""
+    def figures(self, accuracy: float) -> dict[str, float]:
+        """Says what came out of all rounds but the first, in which processes start, and the last one.
+
+        Devices per second are those of the round that took the median time: on a machine that does other things too, a
+        mean would tell of these.
+        """
         (began, cpu_began, _), *timed = self.rounds[:-1]
         devices = sum(count for _, _, count in timed)
-        over, cpu_over, _ = timed[-1]
-        figures = {
-            "devices_per_second": devices / (over - began),
+        cpu_over = timed[-1][1]
+        ends = [began, *(over for over, _, _ in timed)]
+        took = statistics.median(after - before for before, after in itertools.pairwise(ends))
+        return {
+            "devices_per_second": devices / len(timed) / took,
             "cpu_ms_a_device": 1000 * (cpu_over - cpu_began) / devices,
             "training_pss_mb": self.training_pss_mb,
             "peak_pss_mb": self.peak_pss_mb,
             "accuracy": float(accuracy),
         }
-        print(json.dumps(figures), flush=True)
+
+    def finish(self, accuracy: float) -> None:
+        """Prints the figures."""
+        print(json.dumps(self.figures(accuracy)), flush=True)
+
+
+def watch_program(command: list[str], job: Job) -> None:
+    """Watches a program that gets the job by its environment and says ``round`` and ``accuracy NUMBER`` in lines."""
+    accuracy = math.nan
+    with watched(without=os.getpid()) as watch:
+        environment = job.to_environment()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                match line.split():
+                    case ["round"]:
+                        watch.round(COHORT)
+                    case ["accuracy", number]:
+                        accuracy = float(number)
+    if process.returncode:
+        raise SystemExit(f"It ended with {process.returncode}.")
+    watch.finish(accuracy)
 
 
 @contextmanager
-def watched() -> Iterator[Watch]:
+def watched(without: int = 0) -> Iterator[Watch]:
     """Looks at the memory twice a second."""
-    watch, over = Watch(), threading.Event()
+    watch, over = Watch(without=without), threading.Event()
 
     def look() -> None:
         while not over.wait(_PAUSE):

@@ -1,4 +1,4 @@
-"""FedJAX's own federated averaging, as its examples call it: a step compiled by XLA, the clients of a round in a row."""
+"""FedJAX's federated averaging, as its examples call it: a step that XLA compiles, a round's clients one by one."""
 
 from __future__ import annotations
 

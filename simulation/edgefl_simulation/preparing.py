@@ -18,7 +18,7 @@ from edgefl_device_runtime.training.data import Dataset, prepare
 from edgefl_server.aggregation import SettingError
 from edgefl_simulation.data import DataSet, fitted_to
 from edgefl_simulation.draws import stream
-from edgefl_simulation.fleet import Fleet, device_id
+from edgefl_simulation.fleet import Fleet, device_ids
 from edgefl_simulation.partitioning import Partitioner, Parts, Rows, partition
 from edgefl_simulation.partitioning.base import Indices, shuffled
 from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
@@ -105,8 +105,9 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
     elif divided.held_out.size:
         write_table(tables / HELD_OUT, _arrays(whole), divided.held_out)
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    names = [device_id(name) for name in divided.names]
-    return Prepared(Fleet(names, offsets, tests), len(divided.held_out) if test is None else test.rows)
+    return Prepared(
+        Fleet(device_ids(divided.names), offsets, tests), len(divided.held_out) if test is None else test.rows
+    )
 
 
 def divide(data: DataSet, division: Division, labels: NDArray[Any] | None) -> Divided:

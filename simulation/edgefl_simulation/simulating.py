@@ -27,6 +27,7 @@ from edgefl_simulation.coordinator import Coordinator
 from edgefl_simulation.data import load_data
 from edgefl_simulation.engines import Setup, start_engine
 from edgefl_simulation.evaluating import Evaluator, is_better
+from edgefl_simulation.freed_memory import give_back
 from edgefl_simulation.history import History, Row, evaluated, row_of
 from edgefl_simulation.leading import Leader, check_engine, leader_of
 from edgefl_simulation.memories import Memories
@@ -94,6 +95,7 @@ def run_simulation(
         place.clear_rows()
         prepared = prepare_fleet(data, manifest, wanted.division, place.tables)
         del data
+        give_back()
         check_cohort(settings, len(prepared.fleet))
         layout = manifest.layout
         setup = Setup(
