@@ -26,6 +26,12 @@ endef
 # What edgefl is compared with has an environment of its own: it cannot share one with tflite-runtime's NumPy.
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.made-from-$(shell cat benchmarks/peers-constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
+# Whoever emulates fleets has one each, as they contradict each other: FedJAX ended with JAX 0.4.
+FLEETS := fedjax pfl flower-pytorch flower-keras
+fedjax_NEEDS := fedjax jax jaxlib
+pfl_NEEDS := torch pfl
+flower-pytorch_NEEDS := torch flwr[simulation]
+flower-keras_NEEDS := tensorflow-cpu flwr[simulation]
 
 ONE_HALF := $(addprefix tests/converters/,blame building cli exporting flatbuffer training_step)
 
@@ -101,7 +107,7 @@ bench: setup ## All benchmarks; each compares with a peer or a limit in the same
 	@for file in $$(grep -l __main__ benchmarks/*.py); do \
 	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python $$file --json bench/$$name.json || exit 1; done
 
-bench-peers: $(PEERS_STAMP) ## Make the environment .venv-peers with PyTorch, ONNX Runtime training and ai-edge-litert, for the benchmarks
+bench-peers: $(PEERS_STAMP) $(FLEETS:%=.venvs/%/.made) ## Make the environments of those with whom the benchmarks compare: .venv-peers and .venvs
 
 $(PEERS_STAMP): benchmarks/peers-constraints.txt
 	$(check-python)
@@ -112,6 +118,13 @@ $(PEERS_STAMP): benchmarks/peers-constraints.txt
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@rm -f $(PEERS)/.made-from-* && touch $@
 	@echo "Done."
+
+.venvs/%/.made: benchmarks/fleets/constraints/%.txt
+	$(check-python)
+	@echo "Setting up .venvs/$*: $($*_NEEDS)."
+	@test -x .venvs/$*/bin/python || $(PYTHON) -m venv .venvs/$*
+	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c $< $(foreach each,$($*_NEEDS),'$(each)')
+	@touch $@
 
 bench-arm: setup ## Count instructions of the converter's forms on an emulated Raspberry Pi (needs Debian, gcc and its mirror)
 	@mkdir -p bench
@@ -126,4 +139,4 @@ messages: ## Generate the FlatBuffers readers again (needs flatc, Debian's flatb
 	cd edgefl/wire && for each in messages tflite_container tflite_graph; do flatc --python --gen-onefile -o generated $$each.fbs || exit 1; done
 
 clean: ## Remove what the other targets made, also the environment
-	rm -rf $(VENV) $(PEERS) arm dist build bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PEERS) .venvs arm dist build bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

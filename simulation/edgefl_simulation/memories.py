@@ -70,6 +70,42 @@ class Memories:
         except OSError as error:
             raise storage_error(error, "write", path) from error
 
+    def packed(self, task_id: str) -> bytes | None:
+        """A memory as bytes, to be put into another folder; None where nothing was kept.
+
+        Args:
+            task_id: the id of the task at whose end it was kept; empty: of none.
+
+        Raises:
+            StorageError: it is there and cannot be read.
+        """
+        path = self._path(task_id)
+        try:
+            return path.read_bytes() if task_id else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+
+    def put(self, task_id: str, packed: bytes) -> None:
+        """Writes a memory that comes from another folder.
+
+        Args:
+            task_id: the id of the task at whose end it was kept.
+            packed: see `packed`.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self._path(task_id)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".part")
+            temporary.write_bytes(packed)
+            temporary.replace(path)
+        except OSError as error:
+            raise storage_error(error, "write", path) from error
+
     def keep_only(self, tasks: Collection[str]) -> None:
         """Deletes what was kept of all other tasks."""
         kept = {self._path(each).name for each in tasks}

@@ -22,6 +22,8 @@ DEVICES, HELD_OUT = "devices", "held_out"
 _FORMAT: Any = np.lib.format
 _PIECE = 16 << 20
 """Bytes that are gathered at a time when a table is written."""
+_AROUND = 64 << 10
+"""Linux maps so many bytes around a page that is asked for (fault_around_bytes), other devices' rows with them."""
 _SMALL = 8 << 20
 """Bytes of a mapped array up to which its pages stay mapped: to fault them in again would only cost time."""
 
@@ -102,10 +104,9 @@ class Tables:
     def release(self, rows: Rows) -> None:
         """Lets go of the pages of these rows: they stay in the system's cache, and are nobody's memory."""
         for mapped, offset, width in self._maps[rows.table]:
-            begin = -(-(offset + rows.start * width) // mmap.PAGESIZE) * mmap.PAGESIZE
-            end = (offset + rows.stop * width) // mmap.PAGESIZE * mmap.PAGESIZE
-            if end > begin:
-                mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+            begin = max(0, (offset + rows.start * width) // mmap.PAGESIZE * mmap.PAGESIZE - _AROUND)
+            end = min(-(-(offset + rows.stop * width) // mmap.PAGESIZE) * mmap.PAGESIZE + _AROUND, len(mapped))
+            mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
     def _open(self, table: str, file: Path) -> None:
         try:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, DataNotReadyError
-from edgefl_device_runtime.agent.damaged_arrays import DAMAGED
 from edgefl_device_runtime.tasks import Arrays
+from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
 __all__ = ["Source", "open_source", "wrong_or_unfinished"]
