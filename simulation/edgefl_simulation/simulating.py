@@ -170,7 +170,7 @@ class _Running:
         history.weights = coordinator.state.weights
         history.devices_per_second = self._trained / self._spent if self._spent else 0.0
         if self._kept:
-            self._kept.finish(history.weights, history.summary(), history.rounds)
+            self._kept.finish(history.weights, history.summary(), history.table())
         self._watcher.end(history)
         if failed:
             raise RunError(f"The run failed: {failed}.", hint=_errors(history.rounds))
