@@ -78,10 +78,11 @@ class RayConnection:
         if self._folder is not None:
             folder, self._folder = self._folder, None
             shutil.rmtree(folder, ignore_errors=True)
-            # A cluster of ours asks for a token, which others need not do.
             if self._token_mode is None:
+                # A cluster of ours asks for a token, which others need not do.
                 os.environ.pop(_TOKEN_MODE, None)
-            self.ray._raylet.Config.initialize("")
+                self.ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+                self.ray._raylet.Config.initialize("")
 
     def _connect(self, address: str) -> None:
         if address != "auto":
