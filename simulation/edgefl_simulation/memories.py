@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Memories:
         Raises:
             StorageError: it cannot be written.
         """
-        arrays = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
+        arrays: dict[str, Any] = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
         if memory.control is not None:
             arrays[_CONTROL] = memory.control
         path = self._path(task.task_id)

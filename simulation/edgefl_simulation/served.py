@@ -245,6 +245,7 @@ class ServedRun:
             (),
             entry["why"],
             errors,
+            None,
             status["state"] != "active" or number == self._plan.settings.rounds,
             status["why"] if status["state"] == "failed" and number == status["round"] else "",
         )

@@ -13,7 +13,7 @@ from real_processes import device_id
 Owned = dict[str, Any]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def owned() -> Callable[..., Owned]:
     """Rows for the models of 20 numbers and 5 classes, each with the id of a device that owns it."""
 
@@ -53,3 +53,10 @@ def ray_cluster() -> Iterator[Any]:
     yield cluster
     cluster.shutdown()
     ray_constants.ENABLE_RAY_CLUSTER = True
+
+
+@pytest.fixture(scope="session")
+def owned_once(owned: Callable[..., Owned]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Rows and their classes, for a fleet that is divided at random."""
+    found = owned(3, 40)
+    return found["x"], found["y"]

@@ -4,12 +4,12 @@ An engine knows nothing of rounds. It is given vectors to start from and jobs, a
 """
 
 from edgefl_device_runtime.training.threads import physical_cores
-from edgefl_simulation.engines.base import Engine, Job, Setup, Worked
+from edgefl_simulation.engines.base import Engine, Job, Setup, Tuning, Worked
 from edgefl_simulation.engines.in_process import InProcess
 from edgefl_simulation.engines.local import Local
 from edgefl_simulation.engines.ray import Ray
 
-__all__ = ["Engine", "InProcess", "Job", "Local", "Ray", "Setup", "Worked", "start_engine"]
+__all__ = ["Engine", "InProcess", "Job", "Local", "Ray", "Setup", "Tuning", "Worked", "start_engine"]
 
 
 def start_engine(name: str, setup: Setup, workers: int, at_once: int, ray_address: str = "") -> Engine:
