@@ -362,9 +362,9 @@ class Coordinator:
             staleness,
             standing.why,
             errors,
-            self._accounts.close(self._agenda.now),
             progress.next in (Next.DONE, Next.FAILED),
             progress.why,
+            self._accounts.close(self._agenda.now),
         )
 
     def _note(self, worked: Worked, state: AssignmentState) -> None:

@@ -93,7 +93,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         "num_examples": 0 if folded is None else folded.num_examples,
         "training": {} if folded is None else finalise(folded.metric_sums, manifest.metrics),
         "diagnostics": {} if folded is None else dict(folded.diagnostics),
-        **done.costs.plain(),
+        **({} if done.costs is None else done.costs.plain()),
     }
     if any(done.staleness):
         row["staleness"] = list(done.staleness)

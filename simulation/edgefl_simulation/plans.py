@@ -133,9 +133,9 @@ class Round:
         staleness: of each update that was folded, in versions.
         why: what ended it, when that was not simply enough outcomes.
         errors: what single devices said, each text once.
-        costs: time, bytes and what devices spent.
         over: the run is over with it.
         failed: why the run failed; empty otherwise.
+        costs: time, bytes and what devices spent; None: nobody has counted.
     """
 
     fold: int
@@ -146,6 +146,6 @@ class Round:
     staleness: tuple[int, ...]
     why: str
     errors: tuple[str, ...]
-    costs: Costs
     over: bool
     failed: str = ""
+    costs: Costs | None = None

@@ -37,7 +37,7 @@ from edgefl_simulation.pace import Pace, Steady
 from edgefl_simulation.partitioning import Partitioner
 from edgefl_simulation.plans import Checkpoint, Plan
 from edgefl_simulation.preparing import Division, Prepared, fingerprint, prepare_fleet
-from edgefl_simulation.profiles import Deployment, FleetProfile, cost_of, profile_of
+from edgefl_simulation.profiles import Deployment, FleetProfile, check_pace, cost_of, profile_of
 from edgefl_simulation.run_folder import RunFolder
 from edgefl_simulation.watching import Silent, Watcher, watcher_for
 
@@ -102,12 +102,7 @@ def run_simulation(
     watcher = watcher or Silent()
     if wanted.workers < 0 or wanted.evaluate_every < 0:
         raise InvalidSettingError("The number of workers, and of rounds between evaluations, expects at least 0.")
-    if wanted.profile is not None and wanted.profile.devices and wanted.pace != Steady():
-        raise SettingError(
-            "{profile} says how long devices take, and so do {step_seconds}, {overhead_seconds} and {drop_out} (in "
-            "Python: a pace).",
-            hint="Give one of them.",
-        )
+    check_pace(wanted.profile, wanted.pace)
     settings = RunSettings.of(**wanted.settings)
     settings = settings if settings.seed else replace(settings, seed=DEFAULT_SEED)
     model = model_file(wanted.model, Wanted(settings.strategy, settings.batch_size), watcher.say)
