@@ -6,7 +6,6 @@ What is decided here is what the server's storage decides, by the same functions
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -41,7 +40,7 @@ from edgefl_simulation.accounts import Accounts
 from edgefl_simulation.agenda import Agenda
 from edgefl_simulation.cohorts import CohortTasks, Flight
 from edgefl_simulation.devices import Devices
-from edgefl_simulation.draws import drawn_order
+from edgefl_simulation.draws import line_of
 from edgefl_simulation.engines import Engine, Worked
 from edgefl_simulation.patience import Patience
 from edgefl_simulation.plans import Checkpoint, Plan, Round
@@ -131,6 +130,12 @@ class Coordinator:
         """Each device's latest task that is part of the weights, where it remembers something of it."""
         return self._folded
 
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def discard(self) -> None:
+        """Nothing was written."""
+
     def checkpoint(self) -> Checkpoint | None:
         """Says how far the run has come; None while tasks are open from one fold to the next."""
         if self._tasks.flights or self._accepted:
@@ -167,13 +172,7 @@ class Coordinator:
         self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number)
         self._look_at = math.inf
         self._patience.renew(self._agenda.now)
-        self._line = self._new_line()
-
-    def _new_line(self) -> Iterator[int]:
-        """Devices as they come to ask for work: in a random order, and in another one when all have asked."""
-        count, seed = len(self._plan.fleet), self._settings.seed
-        for turn in itertools.count():
-            yield from drawn_order(count, seed, "line", self._cohort, turn)
+        self._line = line_of(len(self._plan.fleet), self._settings.seed, self._cohort)
 
     def _gather(self) -> Round:
         """Hands out tasks and takes outcomes until a fold is over."""
@@ -362,9 +361,9 @@ class Coordinator:
             staleness,
             standing.why,
             errors,
+            self._accounts.close(self._agenda.now),
             progress.next in (Next.DONE, Next.FAILED),
             progress.why,
-            self._accounts.close(self._agenda.now),
         )
 
     def _note(self, worked: Worked, state: AssignmentState) -> None:

@@ -68,7 +68,7 @@ class Devices:
         if course.failure:
             flight.worked = _without_memory(task, course.failure)
         elif course.is_computed:
-            flight.ticket = self._engine.submit(Job(task, version.base, rows, plan.minimum_examples, attack))
+            flight.ticket = self._engine.submit(Job(task, version.base, rows, plan.minimum_examples, attack=attack))
         return flight
 
     def work_of(self, flight: Flight) -> tuple[Worked, float]:

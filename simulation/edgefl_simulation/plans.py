@@ -127,25 +127,25 @@ class Round:
     Attributes:
         fold: its number.
         version: of the weights after it.
-        clock: simulated seconds since the beginning.
+        clock: simulated seconds since the beginning; None: time was real.
         folded: what it left; None: it failed.
         outcomes: how many tasks ended how: ``done``, ``declined``, ``failed``.
         staleness: of each update that was folded, in versions.
         why: what ended it, when that was not simply enough outcomes.
         errors: what single devices said, each text once.
+        costs: time, bytes and what devices spent; None: time was real.
         over: the run is over with it.
         failed: why the run failed; empty otherwise.
-        costs: time, bytes and what devices spent; None: nobody has counted.
     """
 
     fold: int
     version: int
-    clock: float
+    clock: float | None
     folded: Folded | None
     outcomes: dict[str, int]
     staleness: tuple[int, ...]
     why: str
     errors: tuple[str, ...]
+    costs: Costs | None
     over: bool
     failed: str = ""
-    costs: Costs | None = None

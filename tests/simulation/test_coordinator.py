@@ -159,7 +159,7 @@ def test_a_buffered_schedule_folds_what_began_from_older_versions(monkeypatch):
 
 def test_a_hundred_thousand_devices_cost_a_round_no_more_than_a_thousand(monkeypatch):
     drawn = []
-    monkeypatch.setattr("edgefl_simulation.coordinator.drawn_order", _counting(drawn))
+    monkeypatch.setattr("edgefl_simulation.draws.drawn_order", _counting(drawn))
     for devices in (1_000, 100_000):
         drawn.clear()
         run = coordinator(FakeEngine(), devices=devices, pace=ByNumber(times=1e-5), target=100)

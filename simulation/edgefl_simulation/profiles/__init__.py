@@ -6,7 +6,7 @@ there, `costs.py` is what a model asks of them, `deploying.py` puts it together 
 """
 
 from edgefl_simulation.profiles.costs import Cost, cost_of
-from edgefl_simulation.profiles.deploying import Deployment, check_pace
+from edgefl_simulation.profiles.deploying import Deployment
 from edgefl_simulation.profiles.reading import SHIPPED, profile_of
 from edgefl_simulation.profiles.schema import Attackers, Compute, DeviceProfile, FleetProfile, Network, Reliability
 
@@ -20,7 +20,6 @@ __all__ = [
     "FleetProfile",
     "Network",
     "Reliability",
-    "check_pace",
     "cost_of",
     "profile_of",
 ]

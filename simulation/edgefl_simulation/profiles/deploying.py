@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_server.aggregation import SettingError
 from edgefl_simulation.attacks import Attack
 from edgefl_simulation.draws import stream, uniform
 from edgefl_simulation.pace import Course, Pace, Steady, Work
@@ -22,7 +21,7 @@ from edgefl_simulation.profiles.availability import Member, back_at, gone_at
 from edgefl_simulation.profiles.costs import Cost
 from edgefl_simulation.profiles.schema import DeviceProfile, FleetProfile
 
-__all__ = ["Deployment", "check_pace"]
+__all__ = ["Deployment"]
 
 Silences = tuple[tuple[float, float], ...]
 
@@ -30,20 +29,6 @@ _MOST_CRASHES = 20
 """A device that crashes more often in one task is gone."""
 _NORMAL = statistics.NormalDist()
 _NO_SILENCE: Silences = ()
-
-
-def check_pace(profile: FleetProfile | None, pace: Pace) -> None:
-    """Makes sure that only one of the two says how long devices take.
-
-    Raises:
-        SettingError: both do.
-    """
-    if profile is not None and profile.devices and pace != Steady():
-        raise SettingError(
-            "{profile} says how long devices take, and so do {step_seconds}, {overhead_seconds} and {drop_out} (in "
-            "Python: a pace).",
-            hint="Give one of them.",
-        )
 
 
 class Deployment:
