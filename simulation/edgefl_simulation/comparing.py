@@ -118,7 +118,7 @@ def points(run: Finished, metric: str) -> list[Point]:
         spent = Point(
             0.0,
             row["round"],
-            row.get("clock", 0.0),
+            row.get("clock") or 0.0,
             spent.bytes + row.get("bytes_down", 0) + row.get("bytes_up", 0),
             spent.joules + row.get("energy_joules", 0.0),
             spent.device_seconds + row.get("device_seconds", 0.0),
