@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from edgefl_converters import FineTuning, convert, export, load_model, verify
     from edgefl_device_runtime.agent import Device
     from edgefl_device_runtime.training import TrainableModel
-    from edgefl_simulation import learning, simulate
+    from edgefl_simulation import History, learning, simulate
 
 __all__ = [
     "Device",
     "FineTuning",
+    "History",
     "ModelManifest",
     "Parameter",
     "ParameterLayout",

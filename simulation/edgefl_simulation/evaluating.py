@@ -21,7 +21,7 @@ from edgefl_simulation.engines import Engine, Job, Tuning
 from edgefl_simulation.plans import Plan
 from edgefl_simulation.tables import HELD_OUT, Rows
 
-__all__ = ["Evaluation", "Evaluator", "Personalisation", "Personalised", "Spread", "is_better"]
+__all__ = ["Evaluation", "Evaluator", "Personalisation", "Personalised", "Spread", "is_better", "is_loss"]
 
 _ROWS = 2000
 """About how many held-out rows a job has: a number of its own, so that sums do not depend on the workers."""
@@ -53,7 +53,7 @@ class Spread:
             values: of each device; at least one.
         """
         worst_first = np.sort(np.asarray(values, np.float64))
-        if _is_loss(name):
+        if is_loss(name):
             worst_first = worst_first[::-1]
         worst = worst_first[: max(1, len(values) // 10)]
         quantiles = np.quantile(worst_first, _QUANTILES)
@@ -250,8 +250,9 @@ def _spread(devices: Iterable[_Values]) -> tuple[dict[str, Spread], int]:
 
 def is_better(name: str, value: float, bound: float) -> bool:
     """Whether a metric has reached a bound: from below, or from above where less of it is better."""
-    return value <= bound if _is_loss(name) else value >= bound
+    return value <= bound if is_loss(name) else value >= bound
 
 
-def _is_loss(name: str) -> bool:
+def is_loss(name: str) -> bool:
+    """Whether less of a metric is better, as far as its name tells."""
     return any(word in name.lower() for word in _LOSSES)

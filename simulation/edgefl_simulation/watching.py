@@ -7,13 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from edgefl.cli.output import progress
 from edgefl_simulation.history import History, Row
 
-__all__ = ["Silent", "Terminal", "Watcher", "watcher_for"]
+__all__ = ["Lines", "Silent", "Terminal", "Watcher", "watcher_for"]
 
 _Column = tuple[str, Callable[[Row], float | None]]
 _ROWS = 12
 """Rounds that the table shows: the first, the last, and evenly between."""
+_TENTHS = 10
 
 
 class Watcher(Protocol):
@@ -99,9 +101,7 @@ class Terminal(Silent):
     def round(self, row: Row) -> None:
         """See `Watcher`."""
         super().round(row)
-        values = row.get("central") or row["training"]
-        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or row["state"]
-        self._bar.update(self._task, completed=row["round"], description=f"round {row['round']}: {text}")
+        self._bar.update(self._task, completed=row["round"], description=f"round {row['round']}: {_values(row)}")
 
     def end(self, history: History) -> None:
         """See `Watcher`."""
@@ -114,15 +114,57 @@ class Terminal(Silent):
         self._bar.stop()
 
 
-def watcher_for(verbose: bool | None, on_round: Callable[[Row], None] | None) -> Watcher:
+class Lines(Silent):
+    """A line after each tenth of the rounds, and a table at the end: for notebooks and logs, where no bar can move.
+
+    Args:
+        on_round: called with the row of each round.
+    """
+
+    def __init__(self, on_round: Callable[[Row], None] | None = None) -> None:
+        super().__init__(on_round)
+        self._rounds, self._tenths = 1, 0
+
+    def say(self, line: str) -> None:
+        """See `Watcher`."""
+        progress(line)
+
+    def begin(self, devices: int, rounds: int, done: int) -> None:
+        """See `Watcher`."""
+        self._rounds, self._tenths = max(1, rounds), done * _TENTHS // max(1, rounds)
+        progress(f"{devices:,} devices, {rounds} rounds" + (f", of which {done} are done" if done else ""))
+
+    def round(self, row: Row) -> None:
+        """See `Watcher`."""
+        super().round(row)
+        tenths = row["round"] * _TENTHS // self._rounds
+        if tenths > self._tenths:
+            self._tenths = tenths
+            progress(f"Round {row['round']} of {self._rounds}: {_values(row)}")
+
+    def end(self, history: History) -> None:
+        """See `Watcher`."""
+        from rich.console import Console
+
+        Console(stderr=True).print(table(history))
+
+
+def watcher_for(verbose: bool | None, on_round: Callable[[Row], None] | None = None) -> Watcher:
     """Whoever is to be told.
 
     Args:
-        verbose: None: where standard error is a terminal.
+        verbose: None: where standard error is a terminal, which it is in no notebook.
         on_round: called with the row of each round.
     """
-    shown = verbose if verbose is not None else bool(sys.stderr and sys.stderr.isatty())
-    return Terminal(on_round) if shown else Silent(on_round)
+    terminal = bool(sys.stderr and sys.stderr.isatty())
+    if verbose or (verbose is None and terminal):
+        return Terminal(on_round) if terminal else Lines(on_round)
+    return Silent(on_round)
+
+
+def _values(row: Row) -> str:
+    values = row.get("central") or row["training"]
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or str(row["state"])
 
 
 def table(history: History) -> Any:
@@ -132,7 +174,8 @@ def table(history: History) -> Any:
     names = list(history.final) or list(history.rounds[-1]["training"] if history.rounds else ())
     columns = [(name, partial(_central, name=name)) for name in names] + _over_devices(history, names)
     found = Table(title=_title(history), title_justify="left")
-    for column in ("round", "simulated s", "outcomes", *(title for title, _ in columns)):
+    clock = "seconds" if history.rounds and history.rounds[-1]["clock"] is None else "simulated s"
+    for column in ("round", clock, "outcomes", *(title for title, _ in columns)):
         found.add_column(column, justify="right")
 
     def add(number: object, clock: str, outcomes: str, row: Row) -> None:
@@ -145,7 +188,7 @@ def table(history: History) -> Any:
     for number, row in enumerate(history.rounds):
         if number in shown:
             outcomes = str(row["outcomes"].get("done", 0)) if row["state"] == "done" else "failed"
-            add(row["round"], f"{row['clock']:,.0f}", outcomes, row)
+            add(row["round"], _seconds(row), outcomes, row)
     return found
 
 
@@ -153,6 +196,11 @@ def _title(history: History) -> str:
     speed = f"{history.devices_per_second:,.0f} devices trained per second" if history.devices_per_second else ""
     kept = f"kept in {history.folder}" if history.folder else ""
     return "; ".join(filter(None, (history.stopped, speed, kept)))
+
+
+def _seconds(row: Row) -> str:
+    """Simulated ones since the beginning; where time was real, those of the round."""
+    return f"{row['seconds']:,.2f}" if row["clock"] is None else f"{row['clock']:,.0f}"
 
 
 def _over_devices(history: History, names: list[str]) -> list[_Column]:

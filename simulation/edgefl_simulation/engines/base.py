@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgefl.wire.messages import Outcome, Task
 from edgefl_server.aggregation import Expectation, Update
+from edgefl_simulation.attacks import Attack
 from edgefl_simulation.tables import Rows
 
 __all__ = ["WEIGHTS", "Engine", "Job", "Setup", "Tuning", "Vectors", "Worked"]
@@ -45,6 +46,7 @@ class Job:
         rows: the device's.
         minimum_examples: a task with fewer is declined.
         tuning: what the device trains before; None: nothing.
+        attack: the device does not do what it should; None: it does.
     """
 
     task: Task
@@ -52,6 +54,7 @@ class Job:
     rows: Rows
     minimum_examples: int
     tuning: Tuning | None = None
+    attack: Attack | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class Worked:
         update: what a server would accept of it, with vectors that are valid until they are released; None where the
             device declined or failed.
         error: why it declined or failed; empty otherwise.
+        bytes_up: of all vectors as the device sends them.
     """
 
     outcome: Outcome
     update: Update | None = None
     error: str = ""
+    bytes_up: int = 0
 
 
 @dataclass(frozen=True)

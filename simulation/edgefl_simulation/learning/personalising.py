@@ -20,7 +20,7 @@ from edgefl_simulation.learning.clients import Clients, listed, of_client, read
 from edgefl_simulation.learning.keras_models import Model, ReadyModels, model_of
 from edgefl_simulation.learning.processes import client_settings
 from edgefl_simulation.learning.states import ServerState
-from edgefl_simulation.simulating import DEFAULT_SEED
+from edgefl_simulation.scenario import DEFAULT_SEED
 
 __all__ = ["build_personalization_eval"]
 

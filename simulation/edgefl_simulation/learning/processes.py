@@ -27,7 +27,7 @@ from edgefl_simulation.learning.kept_updates import KeptUpdates
 from edgefl_simulation.learning.keras_models import Model, ReadyModels, model_of
 from edgefl_simulation.learning.metrics import Metrics
 from edgefl_simulation.learning.states import ServerState
-from edgefl_simulation.simulating import DEFAULT_SEED
+from edgefl_simulation.scenario import DEFAULT_SEED
 
 __all__ = [
     "LearningProcess",
