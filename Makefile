@@ -114,7 +114,7 @@ $(PEERS_STAMP): benchmarks/peers-constraints.txt
 	@echo "Setting up $(PEERS): PyTorch and ONNX Runtime training. This takes about a minute, and more to download."
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
-	  torch onnx onnxruntime-training-cpu ai-edge-litert
+	  torch onnx 'onnxruntime-training-cpu; python_version < "3.13"' ai-edge-litert
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@rm -f $(PEERS)/.made-from-* && touch $@
 	@echo "Done."

@@ -176,32 +176,39 @@ def test_each_extra_can_be_installed_and_does_its_work(
 
 
 def _does_its_work(bin: Path, extra: str, both: bool, keras_file: Path, model_file: Path, folder: Path) -> None:
+    def own(*command: str | Path, **environment: str) -> str:
+        return run(*command, cwd=folder, **{"PYTHONPATH": "", **environment}).stdout
+
     shutil.copy(model_file, folder / "model.tflite")
     write = "import numpy as np; r = np.random.default_rng(0); "
     write += "np.savez('rows.npz', x=r.normal(size=(80, 4)).astype('float32'), y=np.arange(80) % 3)"
-    run(bin / "python", "-c", write, cwd=folder)
+    own(bin / "python", "-c", write)
     if extra in ("convert", "device", "simulate", "all"):
-        has_old, has_new, numpy = run(bin / "python", "-c", ABOUT, cwd=folder).stdout.split()
+        has_old, has_new, numpy = own(bin / "python", "-c", ABOUT).split()
         assert has_old == str(both)
         assert has_new == str(not both or extra in ("convert", "all"))
         assert numpy == ("1" if both else "2")
-        run(bin / "python", "-c", STEP, cwd=folder)
+        own(bin / "python", "-c", STEP)
     if extra in ("convert", "all"):
-        told = run(bin / "edgefl", "convert", keras_file, "-o", "converted.tflite", cwd=folder).stdout
+        told = own(bin / "edgefl", "convert", keras_file, "-o", "converted.tflite")
         assert "target litert-2: ran on ai-edge-litert" in told
         assert ("target tflite-2.14: ran on tflite-runtime 2.14.0" in told) == both
-        told = run(bin / "edgefl", "inspect", "converted.tflite", cwd=folder).stdout
+        told = own(bin / "edgefl", "inspect", "converted.tflite")
         assert ("not run for tflite-2.14: tflite-runtime 2.14 or newer is not installed, and" in told) == (not both)
     if extra == "server":
         start = [bin / "edgefl", "server", "start", "--state", "state", "--port", str(free_port()), "--format", "json"]
-        server = subprocess.Popen(start, cwd=folder, stdout=subprocess.PIPE, text=True)
-        assert server.stdout is not None
-        assert "url" in json.loads(server.stdout.readline() or "{}")
-        run(bin / "edgefl", "server", "invite", "--state", "state", "--population", "pumps", cwd=folder)
-        server.terminate()
-        server.communicate()
+        server = subprocess.Popen(
+            start, cwd=folder, env={**os.environ, "PYTHONPATH": ""}, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert server.stdout is not None
+            assert "url" in json.loads(server.stdout.readline() or "{}")
+            own(bin / "edgefl", "server", "invite", "--state", "state", "--population", "pumps")
+        finally:
+            server.terminate()
+            server.communicate()
     if extra in ("simulate", "all"):
         source = keras_file if extra == "all" else "model.tflite"
-        run(bin / "edgefl", "simulate", source, *SIMULATE.split(), cwd=folder)
+        own(bin / "edgefl", "simulate", source, *SIMULATE.split())
     if extra in ("examples", "all"):
-        run(bin / "python", "-c", "import edgefl, matplotlib.pyplot", cwd=folder, MPLBACKEND="agg")
+        own(bin / "python", "-c", "import edgefl, matplotlib.pyplot", MPLBACKEND="agg")

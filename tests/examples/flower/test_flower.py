@@ -70,16 +70,15 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
-def superlink(flower: Path, folder: Path) -> Iterator[dict[str, str]]:
-    """Flower's server for simulations on a free port, with a home of its own; what its commands need to find it."""
-    port = free_port()
+def superlink(flower: Path, folder: Path, port: int, *options: str) -> Iterator[dict[str, str]]:
+    """Flower's server, with a home of its own; what its commands need to find it."""
     home = folder / "home"
     home.mkdir()
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "own"\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
     settings = {**QUIET, "FLWR_HOME": str(home), "PATH": f"{flower}{os.pathsep}{os.environ['PATH']}"}
-    options = ["--insecure", "--simulation", "--disable-runtime-dependency-installation"]
+    options = ("--insecure", "--disable-runtime-dependency-installation", *options)
     command = [flower / "flower-superlink", *options, "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "superlink.log").open("w") as log:
         process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=subprocess.STDOUT)
@@ -96,12 +95,15 @@ def superlink(flower: Path, folder: Path) -> Iterator[dict[str, str]]:
 def simulated(flower: Path, folder: Path, **config: object) -> str:
     """What a run of the app says, from its beginning to its end."""
     folder.mkdir()
+    fleet = f"num-supernodes={DEVICES} client-resources-num-cpus=1"
+    with superlink(flower, folder, free_port(), "--simulation") as settings:
+        return run(flower / "flwr", *_run_words(folder, **config), "--federation-config", fleet, **settings)
+
+
+def _run_words(folder: Path, **config: object) -> list[object]:
     given = {"out": str(folder / "out"), "fraction-train": 1.0, **config}
     words = " ".join(f"{name}={value!r}" for name, value in given.items())
-    fleet = f"num-supernodes={DEVICES} client-resources-num-cpus=1"
-    with superlink(flower, folder) as settings:
-        command = [flower / "flwr", "run", APP, "--stream", "--federation-config", fleet, "--run-config", words]
-        return run(*command, **settings)
+    return ["run", APP, "--stream", "--run-config", words]
 
 
 def by_edgefl(model: Path) -> float:
@@ -149,3 +151,29 @@ def test_a_flower_client_trains_to_the_bits_of_an_edgefl_device(flower: Path, mo
     told = run(flower / "python", Path(__file__).with_name("one_device.py"), model, tmp_path / "rows.npz", **QUIET)
     flowers, own = [line for line in told.splitlines() if len(line) == 64]
     assert flowers == own
+
+
+def test_flowers_own_devices_train_on_their_files(flower: Path, model: Path, tmp_path: Path) -> None:
+    from edgefl_simulation import load_data
+
+    arrays = load_data("digits").arrays
+    x, y = arrays["x"].reshape(-1, 64), arrays["y"]
+    mine = np.flatnonzero(np.arange(len(x)) % 10)
+    port, devices = free_port(), []
+    with superlink(flower, tmp_path, port) as settings:
+        try:
+            for number in range(2):
+                np.savez(tmp_path / f"{number}.npz", x=x[mine[number::2]], y=y[mine[number::2]])
+                data = f"data={str(tmp_path / f'{number}.npz')!r}"
+                command = [flower / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
+                command += ["--port", str(free_port()), "--node-config", data]
+                log = subprocess.DEVNULL
+                devices.append(subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log))
+            told = run(flower / "flwr", *_run_words(tmp_path, model=str(model), **{"num-server-rounds": 2}), **settings)
+        finally:
+            for each in devices:
+                each.terminate()
+                each.wait(30)
+    assert told.count("aggregate_train: Received 2 results and 0 failures") == 2
+    rounds = json.loads((tmp_path / "out" / "accuracy.json").read_text())
+    assert rounds["2"]["accuracy"] > 0.9
