@@ -1,12 +1,15 @@
-"""A fleet on one machine: devices trained per second and memory, beside the loop that one writes first.
+"""A fleet on one machine: devices trained per second and memory, beside what others emulate fleets with.
 
-McMahan's 2NN on Fashion-MNIST: 100 devices of 600 images (IID), 10 a round, one epoch of batches of 10, the same rows
-on the same devices. Contenders take turns, each in a process of its own; the first round of each is not timed. Memory
-is the PSS of all processes together, while they train and at its peak. On a busy machine the processor's time for a
-device says more than the devices a second.
+McMahan's 2NN and CNN on Fashion-MNIST: 100 devices of 600 images (IID), 10 a round, one epoch of batches of 10. The
+same rows lie on the same devices, and all begin with the same weights. Contenders take turns, each in an environment
+(``make bench-peers``) and a process of its own; the first round of each, in which processes start and graphs are
+compiled, is not timed, nor the evaluation at the end. Memory is the PSS of all processes together, while they train and
+at its peak. Then edgefl's own simulation once more, with 1,000 and with 100,000 registered devices. On a busy machine
+only ratios mean something.
 
     python benchmarks/simulation.py --json bench/simulation.json
     python benchmarks/simulation.py --quick
+    python benchmarks/simulation.py --models 2nn --contenders edgefl,FedJAX --turns 3
 """
 
 from __future__ import annotations
@@ -15,108 +18,121 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgefl_simulation.data import fashion_mnist
+from fleets import scale
+from fleets.contenders import CONTENDERS, OWN, YARDSTICK, run
 from fleets.job import Job
+from fleets.preparing import prepare
 
-HERE = Path(__file__).parent
-CONTENDERS = {"edgefl": "edgefl_simulation_alone.py", "naive loop": "naive_loop.py"}
-DEVICES, COHORT, BATCH = 100, 10, 10
+MODELS = {"2nn": "2NN", "fedavg_cnn": "FedAvg CNN"}
+MUST = {"2nn": 1.8, "fedavg_cnn": 3.0}
+"""Times as many devices a second as FedJAX."""
 MOST_PSS_MB = 200
-"""What the whole tree of edgefl's simulation may take."""
+"""What the whole tree of edgefl's simulation of the 2NN may take."""
+ACCURACY_ROUNDS, ACCURACY_WITHIN = 5, 0.02
 
-MODEL = """
-import sys
-import keras
-import edgefl
-keras.utils.set_random_seed(2017)
-layers = [keras.Input((784,)), *(keras.layers.Dense(200, "relu") for _ in range(2)), keras.layers.Dense(10, "softmax")]
-model = keras.Sequential(layers)
-model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy", metrics=["accuracy"])
-edgefl.convert(model, sys.argv[1], batch_size=int(sys.argv[2]), verify=False)
-"""
+Row = dict[str, Any]
 
 
-def prepare(folder: Path) -> tuple[Path, Path]:
-    """The model file, and the data with the device of each row."""
-    model, data = folder / "2nn.tflite", folder / "data"
-    # TensorFlow stays in a process of its own.
-    subprocess.run([sys.executable, "-c", MODEL, model, str(BATCH)], check=True, capture_output=True)
-    whole = fashion_mnist.load()
-    x, y = (whole.arrays["x"].reshape(-1, 784), whole.arrays["y"])
-    order = np.random.default_rng(1).permutation(len(x))
-    owners = np.array([f"device-{number * DEVICES // len(x):03d}" for number in range(len(x))])
-    test = whole.held_out["x"].reshape(-1, 784), whole.held_out["y"]
-    data.mkdir()
-    for name, array in {"x": x[order], "y": y[order], "id": owners, "test_x": test[0], "test_y": test[1]}.items():
-        np.save(data / f"{name}.npy", array)
-    return model, data
+def measure(model: str, names: Iterable[str], folder: Path, arguments: argparse.Namespace) -> dict[str, list[Row]]:
+    """Lets contenders take turns."""
+    place = prepare(model, folder)
+    rows: dict[str, list[Row]] = {name: [] for name in names}
+    for turn in range(arguments.turns):
+        for name, found in rows.items():
+            rounds = 4 if arguments.quick else CONTENDERS[name].rounds[model]
+            print(f"  {MODELS[model]}, turn {turn + 1}: {name} …", file=sys.stderr, flush=True)
+            found.append(run(name, Job(model, str(place), rounds, arguments.workers, 1), arguments.under))
+    for name, found in rows.items():
+        job = Job(model, str(place), ACCURACY_ROUNDS, arguments.workers, 1)
+        accuracy = run(name, job)["accuracy"]
+        for row in found:
+            row["accuracy"] = accuracy
+    return rows
 
 
-def run(contender: str, job: Job) -> dict[str, Any]:
-    """One turn of a contender."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, HERE / "fleets" / CONTENDERS[contender]],
-        input=json.dumps(asdict(job)),
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{contender} failed:\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def show(model: str, table: dict[str, Row]) -> list[str]:
+    """Prints a model's table; what is not as it must be."""
+    columns = f"{'devices/s':>10}{'edgefl is':>11}{'CPU ms each':>13}{'PSS MB':>8}{'peak':>6}{'accuracy':>10}"
+    print(f"\n{MODELS[model]:16}{columns}")
+    ours = table.get(OWN)
+    failed = []
+    for name, row in table.items():
+        ratio = ours["devices_per_second"] / row["devices_per_second"] if ours else 0.0
+        print(
+            f"{name:16}{row['devices_per_second']:10.2f}{ratio:9.2f} ×{row['cpu_ms_a_device']:13.1f}"
+            f"{row['training_pss_mb']:8.0f}{row['peak_pss_mb']:6.0f}{row['accuracy']:10.3f}"
+        )
+        if ours is None or name == OWN:
+            continue
+        must = MUST[model] if name == YARDSTICK else 1.0
+        if ratio < must:
+            failed.append(f"{MODELS[model]}: edgefl must be {must:g} × as fast as {name}, and is {ratio:.2f} ×")
+        if row["training_pss_mb"] < ours["training_pss_mb"]:
+            failed.append(f"{MODELS[model]}: {name} trains in less memory")
+    accuracies = [row["accuracy"] for row in table.values()]
+    if max(accuracies) - min(accuracies) > ACCURACY_WITHIN:
+        failed.append(f"{MODELS[model]}: accuracies after {ACCURACY_ROUNDS} rounds are not within two points")
+    if model == "2nn" and ours and ours["training_pss_mb"] > MOST_PSS_MB:
+        failed.append(f"{MODELS[model]}: edgefl trains in more than {MOST_PSS_MB} MB")
+    return failed
+
+
+def show_scale(found: dict[str, Any]) -> list[str]:
+    """Prints what fleets of two sizes cost; what is not as it must be."""
+    print(f"\n{'registered':>16}{'ms a round':>12}{'CPU ms':>9}{'PSS MB':>8}")
+    for devices, row in found["sizes"].items():
+        cells = f"{row['ms_a_round']:12.0f}{row['cpu_ms_a_round']:9.0f}{row['training_pss_mb']:8.0f}"
+        print(f"{devices:16,}{cells}")
+    ratios = found["ratios"]
+    print(f"{'ratio':>16}{ratios['ms_a_round']:12.2f}{ratios['cpu_ms_a_round']:9.2f}{ratios['training_pss_mb']:8.2f}")
+    return [f"Scale: {name} must grow to {scale.MOST:g} ×" for name, ratio in ratios.items() if ratio > scale.MOST]
 
 
 def main() -> None:
-    """Runs the table."""
+    """Runs the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--rounds", type=int, default=42, help="of each turn")
-    parser.add_argument("--turns", type=int, default=5, help="of each contender")
+    parser.add_argument("--models", default=",".join(MODELS), help="which (default: %(default)s)")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), metavar="NAMES", help="who (default: all)")
+    parser.add_argument("--turns", type=int, default=3, help="of each contender")
     parser.add_argument("--workers", type=int, default=2, help="processes that train")
     parser.add_argument("--quick", action="store_true", help="one short turn")
+    parser.add_argument("--folder", type=Path, help="where models and data are kept for the next run")
+    parser.add_argument("--no-scale", action="store_true", help="without the fleets of 1,000 and 100,000")
+    parser.add_argument("--under", default="", help="a command that runs each turn, such as 'taskset -c 0,1'")
     arguments = parser.parse_args()
-    rounds, turns = (7, 1) if arguments.quick else (arguments.rounds, arguments.turns)
+    arguments.turns = 1 if arguments.quick else arguments.turns
+    # A name with a comma is also meant by what stands before it.
+    wanted = [name for name in CONTENDERS if {name, name.partition(",")[0]} & {*arguments.contenders.split(",")}]
+    there = [name for name in wanted if CONTENDERS[name].is_there]
+    if missing := [name for name in wanted if name not in there]:
+        print(f"Not there: {'; '.join(missing)}. `make bench-peers` installs them.")
     load = os.getloadavg()[0]
     if load > 0.5:
-        print(f"This machine is busy (load {load:.1f}): only the ratio means something.")
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    with tempfile.TemporaryDirectory() as folder:
-        model, data = prepare(Path(folder))
-        job = Job(str(model), str(data), rounds, COHORT, arguments.workers, 1)
-        for _ in range(turns):
-            for name, found in rows.items():
-                found.append(run(name, job))
-    table = {
-        name: {column: statistics.median(row[column] for row in found) for column in found[0]}
-        for name, found in rows.items()
-    }
-    print(f"{'':12}{'devices/s':>12}{'CPU ms each':>13}{'PSS MB':>8}{'peak':>6}{'accuracy':>10}")
-    for name, row in table.items():
-        print(
-            f"{name:12}{row['devices_per_second']:12.1f}{row['cpu_ms_a_device']:13.2f}{row['training_pss_mb']:8.0f}"
-            f"{row['peak_pss_mb']:6.0f}{row['accuracy']:10.3f}"
-        )
-    ours, naive = table["edgefl"], table["naive loop"]
-    ratio = ours["devices_per_second"] / naive["devices_per_second"]
-    cpu = naive["cpu_ms_a_device"] / ours["cpu_ms_a_device"]
-    print(
-        f"edgefl trains {ratio:.2f} × as many devices a second, {cpu:.2f} × as many in the same processor time, in "
-        f"{ours['training_pss_mb']:.0f} of {MOST_PSS_MB} MB"
-    )
+        print(f"This machine is busy (load {load:.1f}): only the ratios mean something.")
+    document: dict[str, Any] = {"load_before": load}
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for model in arguments.models.split(","):
+            rows = measure(model, there, arguments.folder or Path(temporary), arguments)
+            table = {
+                name: {column: statistics.median(row[column] for row in found) for column in found[0]}
+                for name, found in rows.items()
+            }
+            failed += show(model, table)
+            document[model] = {"table": table, "turns": rows}
+        if not arguments.no_scale:
+            document["scale"] = scale.compare((arguments.folder or Path(temporary)) / "scale")
+            failed += show_scale(document["scale"])
+    for line in failed:
+        print(line)
     if arguments.json:
-        document = {"load_before": load, "rounds": rounds, "table": table, "turns": rows, "ratio": ratio}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

@@ -52,8 +52,17 @@ VERBS = {
     "simulate": Verb(
         Part("edgefl_simulation.cli", "simulate"), "simulate", "Train with a fleet of emulated devices on this machine."
     ),
+    "data": Verb(
+        Part("edgefl_simulation.data_verbs", "simulate"), "data", "Divide data among devices, and see who holds what."
+    ),
     "report": Verb(
         Part("edgefl_simulation.report.verb", "simulate"), "report", "Make a page of simulations side by side."
+    ),
+    "compare": Verb(
+        Part("edgefl_simulation.cli_compare", "simulate"), "compare_runs", "Compare simulations by what they cost."
+    ),
+    "profiles": Verb(
+        Part("edgefl_simulation.cli_profiles", "simulate"), "profiles", "Say what emulated devices can be like."
     ),
 }
 
@@ -69,6 +78,7 @@ FACADE = {
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device"),
     "simulate": Part("edgefl_simulation", "simulate"),
+    "learning": Part("edgefl_simulation", "simulate"),
     "History": Part("edgefl_simulation", "simulate"),
     "Parameter": Part("edgefl.layout", ""),
     "ParameterLayout": Part("edgefl.layout", ""),

@@ -1,48 +1,110 @@
-"""The job that every contender does, and what is measured."""
+"""The job that all contenders do, and what is measured. It imports numpy only: the process of each reads it."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import math
 import os
+import statistics
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Job", "Watch", "read_job", "watched"]
+import numpy as np
 
-_PAUSE = 0.1
+__all__ = [
+    "BATCH",
+    "COHORT",
+    "DEVICES",
+    "LEARNING_RATE",
+    "Job",
+    "Watch",
+    "job_from_environment",
+    "read_job",
+    "watch_program",
+    "watched",
+]
+
+DEVICES, COHORT, BATCH, LEARNING_RATE = 100, 10, 10, 0.05
+_PAUSE = 0.5
 """Seconds between two looks at the memory of all processes."""
+_VARIABLE = "EDGEFL_BENCHMARK_JOB"
 
 
 @dataclass(frozen=True)
 class Job:
-    """McMahan's 2NN on Fashion-MNIST: 100 devices of 600 images, 10 a round, one epoch of batches of 10.
+    """Fashion-MNIST on 100 devices of 600 images, 10 a round, one epoch of batches of 10 by plain SGD.
 
     Attributes:
-        model: the model file.
-        data: a folder with ``.npy`` files: ``x``, ``y`` and ``id`` of all rows, and ``test_x``, ``test_y``.
-        rounds: of which the first is not timed.
-        cohort: devices of a round.
-        workers: processes that train.
+        model: ``2nn`` or ``fedavg_cnn``, both of McMahan et al. 2017.
+        folder: with ``model.tflite``, the weights that all begin with as ``weights.npz``, in Keras's order, and
+            ``data``: ``x``, ``y`` and ``id`` of all rows, and ``test_x``, ``test_y``.
+        rounds: of which the first is not timed, nor the last, with which the weights are evaluated.
+        workers: processes that train, where a contender has such.
         seed: of what is drawn.
     """
 
     model: str
-    data: str
+    folder: str
     rounds: int
-    cohort: int
     workers: int
     seed: int
+
+    @property
+    def file(self) -> Path:
+        """The path of edgefl's model file."""
+        return Path(self.folder) / "model.tflite"
+
+    @property
+    def data(self) -> Path:
+        """The folder of the rows."""
+        return Path(self.folder) / "data"
+
+    def rows(self) -> list[tuple[Any, Any]]:
+        """The rows of each device: images and classes, in memory once."""
+        x, y, owners = (np.load(self.data / f"{name}.npy") for name in ("x", "y", "id"))
+        order = np.argsort(owners, kind="stable")
+        x, y = x[order], y[order]
+        starts = np.flatnonzero(owners[order][1:] != owners[order][:-1]) + 1
+        return list(zip(np.split(x, starts), np.split(y, starts), strict=True))
+
+    def device_rows(self, device: int) -> tuple[Any, Any]:
+        """The rows of one device, read from mapped files."""
+        owners = np.load(self.data / "id.npy")
+        own = np.flatnonzero(owners == f"device-{device:03d}")
+        x, y = (np.load(self.data / f"{name}.npy", mmap_mode="r") for name in "xy")
+        return x[own], y[own]
+
+    def tests(self) -> tuple[Any, Any]:
+        """The rows that no device has."""
+        return np.load(self.data / "test_x.npy"), np.load(self.data / "test_y.npy")
+
+    def weights(self) -> list[Any]:
+        """The weights that all begin with, in Keras's order."""
+        with np.load(Path(self.folder) / "weights.npz") as stored:
+            return [stored[key] for key in stored.files]
+
+    def to_environment(self) -> dict[str, str]:
+        """This process's environment with the job, for whoever is not this process's child."""
+        return {**os.environ, _VARIABLE: json.dumps(asdict(self))}
 
 
 def read_job() -> Job:
     """The job on standard input."""
     return Job(**json.load(sys.stdin))
+
+
+def job_from_environment() -> Job:
+    """The job as `Job.to_environment` left it."""
+    return Job(**json.loads(os.environ[_VARIABLE]))
 
 
 @dataclass
@@ -53,11 +115,13 @@ class Watch:
         rounds: when each was over, the processor time until then, and how many devices trained in it.
         peak_pss_mb: the most memory, also while data is prepared.
         training_pss_mb: the most memory after the first round.
+        without: a process whose own memory does not count, as it only watches; 0: all count.
     """
 
     rounds: list[tuple[float, float, int]] = field(default_factory=list)
     peak_pss_mb: float = 0.0
     training_pss_mb: float = 0.0
+    without: int = 0
 
     def round(self, devices: int) -> None:
         """Notes that a round is over."""
@@ -65,30 +129,57 @@ class Watch:
 
     def look(self) -> None:
         """Looks at the memory."""
-        memory = sum(map(_pss, _tree())) / 1e6
+        memory = sum(map(_pss, _tree() - {self.without})) / 1e6
         self.peak_pss_mb = max(self.peak_pss_mb, memory)
         if self.rounds:
             self.training_pss_mb = max(self.training_pss_mb, memory)
 
-    def finish(self, accuracy: float) -> None:
-        """Prints what came out of all rounds but the first, in which processes start, and the last one."""
+    def figures(self, accuracy: float) -> dict[str, float]:
+        """Says what came out of all rounds but the first, in which processes start, and the last one.
+
+        Devices per second are those of the round that took the median time: on a machine that does other things too, a
+        mean would tell of these.
+        """
         (began, cpu_began, _), *timed = self.rounds[:-1]
         devices = sum(count for _, _, count in timed)
-        over, cpu_over, _ = timed[-1]
-        figures = {
-            "devices_per_second": devices / (over - began),
+        cpu_over = timed[-1][1]
+        ends = [began, *(over for over, _, _ in timed)]
+        took = statistics.median(after - before for before, after in itertools.pairwise(ends))
+        return {
+            "devices_per_second": devices / len(timed) / took,
             "cpu_ms_a_device": 1000 * (cpu_over - cpu_began) / devices,
             "training_pss_mb": self.training_pss_mb,
             "peak_pss_mb": self.peak_pss_mb,
-            "accuracy": accuracy,
+            "accuracy": float(accuracy),
         }
-        print(json.dumps(figures))
+
+    def finish(self, accuracy: float) -> None:
+        """Prints the figures."""
+        print(json.dumps(self.figures(accuracy)), flush=True)
+
+
+def watch_program(command: list[str], job: Job) -> None:
+    """Watches a program that gets the job by its environment and says ``round`` and ``accuracy NUMBER`` in lines."""
+    accuracy = math.nan
+    with watched(without=os.getpid()) as watch:
+        environment = job.to_environment()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                match line.split():
+                    case ["round"]:
+                        watch.round(COHORT)
+                    case ["accuracy", number]:
+                        accuracy = float(number)
+    if process.returncode:
+        raise SystemExit(f"It ended with {process.returncode}.")
+    watch.finish(accuracy)
 
 
 @contextmanager
-def watched() -> Iterator[Watch]:
-    """Looks at the memory ten times a second."""
-    watch, over = Watch(), threading.Event()
+def watched(without: int = 0) -> Iterator[Watch]:
+    """Looks at the memory twice a second."""
+    watch, over = Watch(without=without), threading.Event()
 
     def look() -> None:
         while not over.wait(_PAUSE):

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import edgefl
-from fleets.job import read_job, watched
+from fleets.job import COHORT, DEVICES, Job, read_job, watched
 
 _state: dict[str, Any] = {}
 
 
-def begin(model: str, data: str) -> None:
-    _state["model"] = edgefl.TrainableModel(model)
+def begin(job: Job) -> None:
+    _state["model"] = edgefl.TrainableModel(job.file)
     # Mapped, so that not each process has all of it.
-    _state["x"], _state["y"] = (np.load(Path(data) / f"{name}.npy", mmap_mode="r") for name in "xy")
-    owners = np.load(Path(data) / "id.npy")
+    _state["x"], _state["y"] = (np.load(job.data / f"{name}.npy", mmap_mode="r") for name in "xy")
+    owners = np.load(job.data / "id.npy")
     order = np.argsort(owners, kind="stable")
     _state["parts"] = np.split(order, np.flatnonzero(owners[order][1:] != owners[order][:-1]) + 1)
 
@@ -36,21 +35,20 @@ def main() -> None:
     job = read_job()
     random = np.random.default_rng(job.seed)
     with watched() as watch:
-        with multiprocessing.get_context("spawn").Pool(job.workers, begin, (job.model, job.data)) as pool:
-            model = edgefl.TrainableModel(job.model)
+        with multiprocessing.get_context("spawn").Pool(job.workers, begin, (job,)) as pool:
+            model = edgefl.TrainableModel(job.file)
             weights = model.weights
             for number in range(job.rounds):
-                drawn = random.choice(100, job.cohort, replace=False)
+                drawn = random.choice(DEVICES, COHORT, replace=False)
                 work = [(int(device), weights, 1000 * number + int(device)) for device in drawn]
                 total, examples = np.zeros(weights.size), 0
                 for delta, count in pool.imap(train, work):
                     total += count * delta.astype(np.float64)
                     examples += count
                 weights = (weights + total / examples).astype(np.float32)
-                watch.round(job.cohort)
+                watch.round(COHORT)
         model.weights = weights
-        x, y = (np.load(Path(job.data) / f"test_{name}.npy") for name in "xy")
-        accuracy = model.evaluate(x, y)["accuracy"]
+        accuracy = model.evaluate(*job.tests())["accuracy"]
     watch.finish(accuracy)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
-from edgefl.wire.words import is_name
+from edgefl.hashing import sha256
+from edgefl.wire.words import is_name, is_random_id
 from edgefl_simulation.tables import DEVICES, Rows
 
-__all__ = ["Fleet", "device_names"]
+__all__ = ["Fleet", "device_id", "device_ids", "device_names"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Fleet:
     tests: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, _Made):
+            return
         if len(set(self.names)) != len(self.names):
             raise InvalidSettingError("Two devices have one id.")
         wrong = next((name for name in self.names if not is_name(name)), None)
@@ -53,6 +57,46 @@ class Fleet:
         return Rows(DEVICES, end - int(self.tests[device]), end)
 
 
-def device_names(count: int) -> list[str]:
-    """Ids that sort like numbers."""
-    return [f"device-{number:06d}" for number in range(count)]
+class _Made(Sequence[str]):
+    """Words that are made when they are asked for: of 100,000 devices only those that take part cost something.
+
+    Args:
+        count: how many there are.
+        made: the one at a place; all of them differ.
+    """
+
+    def __init__(self, count: int, made: Callable[[int], str]) -> None:
+        self._numbers, self._made = range(count), made
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found = self._numbers[index]
+        return self._made(found) if isinstance(found, int) else [self._made(each) for each in found]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(other) == len(self) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
+def device_names(count: int) -> Sequence[str]:
+    """Names that sort like numbers."""
+    return _Made(count, "device-{:06d}".format)
+
+
+def device_ids(names: Sequence[str]) -> Sequence[str]:
+    """The ids of emulated devices with these names."""
+    if isinstance(names, _Made):
+        return _Made(len(names), lambda place: device_id(names[place]))
+    return [device_id(name) for name in names]
+
+
+def device_id(name: str) -> str:
+    """The id of an emulated device: its name, if a real device could have it, else 128 bits that follow from it."""
+    return name if is_random_id(name) else sha256(f"edgefl device {name}".encode())[:32]

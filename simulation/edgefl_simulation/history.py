@@ -17,7 +17,7 @@ from edgefl.model_file import ModelFile
 from edgefl.parts import Part, needing
 from edgefl_server.aggregation import finalise
 from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale
-from edgefl_simulation.evaluating import Evaluation
+from edgefl_simulation.evaluating import Evaluation, Spread
 from edgefl_simulation.picture import Band, Line, Picture, draw
 from edgefl_simulation.plans import Round
 from edgefl_simulation.recorded import read_run, read_weights
@@ -153,6 +153,11 @@ class History:
         found = [row["central"] for row in [self.initial, *self.rounds] if row.get("central")]
         return found[-1] if found else {}
 
+    def _latest(self, what: str) -> Row:
+        """A part of the evaluation after the latest round that has it."""
+        found: Row = next((row[what] for row in reversed(self.rounds) if row.get(what)), {})
+        return found
+
     def summary(self) -> Row:
         """The result as plain values."""
         return {
@@ -161,7 +166,8 @@ class History:
             "simulated_seconds": self.rounds[-1]["clock"] if self.rounds else 0.0,
             "initial": self.initial,
             "central": dict(self.final),
-            "federated": next((row["federated"] for row in reversed(self.rounds) if row.get("federated")), {}),
+            "federated": self._latest("federated"),
+            **({"personalised": found} if (found := self._latest("personalised")) else {}),
             "stopped": self.stopped,
             "devices_per_second": round(self.devices_per_second, 1),
         }
@@ -177,9 +183,10 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         seconds: that it really took.
 
     Returns:
-        ``round``, ``version``, ``state``, ``clock`` (simulated seconds), ``seconds``, ``outcomes`` by how they ended,
-        ``num_examples``, ``training`` (metrics of the devices while they trained), ``central`` and ``federated`` (see
-        `Evaluation`), ``diagnostics``, ``why`` and ``errors``.
+        ``round``, ``version``, ``state``, ``clock`` (simulated seconds; None where time was real), ``seconds``,
+        ``outcomes`` by how they ended, ``num_examples``, ``training`` (metrics of the devices while they trained),
+        ``central``, ``federated`` and ``personalised`` (see `Evaluation`), ``diagnostics``, ``why`` and ``errors``,
+        and what `edgefl_simulation.plans.Costs` says.
     """
     folded = done.folded
     row: Row = {
@@ -192,6 +199,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         "num_examples": 0 if folded is None else folded.num_examples,
         "training": {} if folded is None else finalise(folded.metric_sums, manifest.metrics),
         "diagnostics": {} if folded is None else dict(folded.diagnostics),
+        **({} if done.costs is None else done.costs.plain()),
     }
     if any(done.staleness):
         row["staleness"] = list(done.staleness)
@@ -208,8 +216,16 @@ def evaluated(evaluation: Evaluation | None) -> Row:
         return {}
     row: Row = {"central": dict(evaluation.central)} if evaluation.central else {}
     if evaluation.federated:
-        spread = {name: asdict(each) for name, each in evaluation.federated.items()}
-        for each in spread.values():
-            each["quantiles"] = {f"{share:g}": value for share, value in each["quantiles"].items()}
-        row["federated"] = {"devices": evaluation.devices, **spread}
+        row["federated"] = {"devices": evaluation.devices, **_plain(evaluation.federated)}
+    if evaluation.personalised is not None:
+        found = evaluation.personalised
+        row["personalised"] = {"devices": found.devices, "before": _plain(found.before), "after": _plain(found.after)}
     return row
+
+
+def _plain(spreads: Mapping[str, Spread]) -> Row:
+    """Each metric's spread over devices as plain values, its quantiles by their share as text."""
+    return {
+        name: {**asdict(each), "quantiles": {f"{share:g}": value for share, value in each.quantiles.items()}}
+        for name, each in spreads.items()
+    }

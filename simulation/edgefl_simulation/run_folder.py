@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
 from edgefl_server.aggregation import SettingError, StrategyState
 from edgefl_simulation.plans import Checkpoint
+from edgefl_simulation.round_table import parquet
 
 __all__ = ["RunFolder"]
 
 _SETTINGS, _ROUNDS, _WEIGHTS, _CHECKPOINT = "settings.json", "rounds.jsonl", "weights.npy", "checkpoint.npz"
-_SUMMARY, _MODEL = "summary.json", "model.tflite"
+_SUMMARY, _MODEL, _TABLE = "summary.json", "model.tflite", "rounds.parquet"
 _PAUSE = 1.0
 """Seconds between two checkpoints: what is lost with the process is computed again, to the same bits."""
 _SLOT, _PROGRESS = "slot/", "progress"
@@ -165,14 +166,21 @@ class RunFolder:
         plain = replace(checkpoint, state=StrategyState(np.empty(0, np.float32), 0))
         progress = {name: value for name, value in vars(plain).items() if name != "state"}
         buffer = io.BytesIO()
-        arrays = {f"{_SLOT}{name}": vector for name, vector in checkpoint.state.slots.items()}
-        text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
-        np.savez(buffer, weights=checkpoint.state.weights, **arrays, **{_PROGRESS: text})
+        arrays: dict[str, Any] = {f"{_SLOT}{name}": vector for name, vector in checkpoint.state.slots.items()}
+        arrays[_PROGRESS] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+        np.savez(buffer, weights=checkpoint.state.weights, **arrays)
         write_bytes(self.folder / _CHECKPOINT, buffer.getvalue())
         return True
 
-    def finish(self, weights: np.ndarray[Any, Any], summary: Mapping[str, Any]) -> None:
+    def finish(
+        self, weights: np.ndarray[Any, Any], summary: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Writes what is left of the run.
+
+        Args:
+            weights: the newest.
+            summary: plain values.
+            rounds: the same as the lines, which are written as a table where pyarrow is installed.
 
         Raises:
             StorageError: it cannot be written.
@@ -181,6 +189,9 @@ class RunFolder:
         np.save(buffer, weights)
         write_bytes(self.folder / _WEIGHTS, buffer.getvalue())
         write_text(self.folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
+        table = parquet(rounds)
+        if table is not None:
+            write_bytes(self.folder / _TABLE, table)
 
     def clear_rows(self) -> None:
         """Deletes what is made anew at every start."""
@@ -235,4 +246,5 @@ class RunFolder:
         return rounds
 
     def _write_rounds(self, rounds: list[dict[str, Any]]) -> None:
+        (self.folder / _TABLE).unlink(missing_ok=True)  # it is of all rounds, and there will be others
         write_text(self.folder / _ROUNDS, "".join(json.dumps(row) + "\n" for row in rounds))

@@ -19,8 +19,11 @@ from edgefl.errors import DataError, storage_error
 __all__ = ["DEVICES", "HELD_OUT", "Rows", "Tables", "write_table"]
 
 DEVICES, HELD_OUT = "devices", "held_out"
+_FORMAT: Any = np.lib.format
 _PIECE = 16 << 20
 """Bytes that are gathered at a time when a table is written."""
+_AROUND = 64 << 10
+"""Linux maps so many bytes around a page that is asked for (fault_around_bytes), other devices' rows with them."""
 _SMALL = 8 << 20
 """Bytes of a mapped array up to which its pages stay mapped: to fault them in again would only cost time."""
 
@@ -59,11 +62,11 @@ def write_table(folder: Path, arrays: Mapping[str, tuple[NDArray[Any], np.dtype[
         folder.mkdir(parents=True, exist_ok=True)
         for name, (array, dtype) in arrays.items():
             shape = (len(rows), *array.shape[1:])
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}  # type: ignore[no-untyped-call]
+            header = {"descr": _FORMAT.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             at_once = max(1, _PIECE // max(1, array.nbytes // max(1, len(array))))
             # Written, not mapped: pages of a mapped file would be this process's memory until they are on the disk.
             with (folder / f"{name}.npy").open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+                _FORMAT.write_array_header_1_0(file, header)
                 for start in range(0, len(rows), at_once):
                     piece = array[rows[start : start + at_once]].astype(dtype, copy=False)
                     file.write(np.ascontiguousarray(piece).data)
@@ -101,10 +104,9 @@ class Tables:
     def release(self, rows: Rows) -> None:
         """Lets go of the pages of these rows: they stay in the system's cache, and are nobody's memory."""
         for mapped, offset, width in self._maps[rows.table]:
-            begin = -(-(offset + rows.start * width) // mmap.PAGESIZE) * mmap.PAGESIZE
-            end = (offset + rows.stop * width) // mmap.PAGESIZE * mmap.PAGESIZE
-            if end > begin:
-                mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+            begin = max(0, (offset + rows.start * width) // mmap.PAGESIZE * mmap.PAGESIZE - _AROUND)
+            end = min(-(-(offset + rows.stop * width) // mmap.PAGESIZE) * mmap.PAGESIZE + _AROUND, len(mapped))
+            mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
     def _open(self, table: str, file: Path) -> None:
         try:

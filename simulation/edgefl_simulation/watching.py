@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from edgefl.cli.output import progress
@@ -11,6 +12,7 @@ from edgefl_simulation.history import History, Row
 
 __all__ = ["Lines", "Silent", "Terminal", "Watcher", "watcher_for"]
 
+_Column = tuple[str, Callable[[Row], float | None]]
 _ROWS = 12
 """Rounds that the table shows: the first, the last, and evenly between."""
 _TENTHS = 10
@@ -170,20 +172,23 @@ def table(history: History) -> Any:
     from rich.table import Table
 
     names = list(history.final) or list(history.rounds[-1]["training"] if history.rounds else ())
-    federated: Row = next((row["federated"] for row in reversed(history.rounds) if row.get("federated")), {})
+    columns = [(name, partial(_central, name=name)) for name in names] + _over_devices(history, names)
     found = Table(title=_title(history), title_justify="left")
-    for column in ("round", "simulated s", "outcomes", *names):
+    clock = "seconds" if history.rounds and history.rounds[-1]["clock"] is None else "simulated s"
+    for column in ("round", clock, "outcomes", *(title for title, _ in columns)):
         found.add_column(column, justify="right")
-    spread = [name for name in names if name in federated]
-    for name in spread:
-        found.add_column(f"worst tenth: {name}", justify="right")
+
+    def add(number: object, clock: str, outcomes: str, row: Row) -> None:
+        values = (value(row) for _, value in columns)
+        found.add_row(str(number), clock, outcomes, *("" if each is None else f"{each:.4f}" for each in values))
+
     if history.initial:
-        found.add_row("0", "0", "", *_cells(history.initial, names, spread))
+        add(0, "0", "", history.initial)
     shown = {round(place * (len(history.rounds) - 1) / (_ROWS - 1)) for place in range(_ROWS)}
     for number, row in enumerate(history.rounds):
         if number in shown:
             outcomes = str(row["outcomes"].get("done", 0)) if row["state"] == "done" else "failed"
-            found.add_row(str(row["round"]), f"{row['clock']:,.0f}", outcomes, *_cells(row, names, spread))
+            add(row["round"], _seconds(row), outcomes, row)
     return found
 
 
@@ -193,9 +198,41 @@ def _title(history: History) -> str:
     return "; ".join(filter(None, (history.stopped, speed, kept)))
 
 
-def _cells(row: Row, names: list[str], spread: list[str]) -> list[str]:
-    central = row.get("central") or row.get("training", {})
-    federated = row.get("federated", {})
-    return [f"{central[name]:.4f}" if name in central else "" for name in names] + [
-        f"{federated[name]['worst_tenth']:.4f}" if name in federated else "" for name in spread
+def _seconds(row: Row) -> str:
+    """Simulated ones since the beginning; where time was real, those of the round."""
+    return f"{row['seconds']:,.2f}" if row["clock"] is None else f"{row['clock']:,.0f}"
+
+
+def _over_devices(history: History, names: list[str]) -> list[_Column]:
+    """Columns with metrics over devices: the worst tenth; where devices train for themselves, before and after that."""
+
+    def asked(part: str) -> list[str]:
+        return [name for name in names if any(name in _part(row, part) for row in history.rounds)]
+
+    tuned = asked("after")
+    if not tuned:
+        return [
+            (f"worst tenth: {name}", partial(_spread, "federated", name, "worst_tenth")) for name in asked("federated")
+        ]
+    tuned = [name for name in tuned if name != "loss"] or tuned  # there is no room for all of it
+    return [
+        (f"{when} local training: {name}", partial(_spread, when, name, "mean"))
+        for name in tuned
+        for when in ("before", "after")
     ]
+
+
+def _central(row: Row, name: str) -> float | None:
+    found: float | None = (row.get("central") or row.get("training", {})).get(name)
+    return found
+
+
+def _spread(part: str, name: str, what: str, row: Row) -> float | None:
+    found: float | None = _part(row, part).get(name, {}).get(what)
+    return found
+
+
+def _part(row: Row, part: str) -> Row:
+    """Metrics over devices: ``federated``, or ``before`` and ``after`` local training."""
+    found: Row = row.get(part) or row.get("personalised", {}).get(part, {})
+    return found

@@ -61,14 +61,15 @@ def average(updates: Updates, weightings: Mapping[str, Weighting]) -> dict[str, 
         The averages by name; one without elements where the updates have no such section.
     """
     totals: dict[str, NDArray[np.float64]] = {}
+    products: dict[str, NDArray[np.float64]] = {}
     weights = dict.fromkeys(weightings, 0.0)
     for update in updates:
         for name, weighting in weightings.items():
             vector, weight = update.section(name), weighting(update)
             if name not in totals:
-                totals[name] = np.zeros(vector.size)
-            total = totals[name]
+                totals[name], products[name] = np.zeros(vector.size), np.empty(vector.size)
+            total, product = totals[name], products[name]
             # In place: two vectors of float64 for each of thousands of updates would cost more than the sums.
-            total += np.multiply(vector, weight, dtype=np.float64)
+            total += np.multiply(vector, weight, out=product, dtype=np.float64)
             weights[name] += weight
     return {name: Average(total, weights[name]) for name, total in totals.items()}

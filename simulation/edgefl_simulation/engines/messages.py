@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgefl_simulation.engines.base import Job, Setup, Worked
 
-__all__ = ["Begin", "Failure", "Order", "Places", "Ready", "Reply", "put", "views"]
+__all__ = ["Answers", "Begin", "Failure", "Order", "Orders", "Places", "Ready", "Reply", "put", "views"]
 
 Places = Mapping[str, tuple[int, int]]
 """The places of vectors in a slot: its first element, and the one after its last."""
@@ -40,6 +40,10 @@ class Order:
     result: int
 
 
+Orders = Sequence[Order]
+"""What a worker is told at once: jobs that are short come together, as a message costs as much as one of them."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """The result of a job; the update's sections lie in the job's slot."""
@@ -53,6 +57,14 @@ class Failure:
     """The reason for which a worker could not do a job, beside all that is an outcome."""
 
     error: Exception
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is left of the jobs of one message, in their order, and the seconds that they took together."""
+
+    each: Sequence[Reply | Failure]
+    seconds: float
 
 
 def put(vectors: Mapping[str, NDArray[np.float32]], slot: NDArray[np.float32]) -> Places:

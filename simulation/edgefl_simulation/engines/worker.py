@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from edgefl.errors import EdgeflError, RuntimeFailure, first_line
 from edgefl_simulation.engines.arena import Arena
-from edgefl_simulation.engines.messages import Begin, Failure, Order, Ready, Reply, put, views
+from edgefl_simulation.engines.messages import Answers, Begin, Failure, Order, Orders, Ready, Reply, put, views
 from edgefl_simulation.engines.performing import Performer
 
 __all__ = ["work"]
@@ -30,8 +31,10 @@ def work(connection: Connection) -> None:
         connection.send(Ready())
         arena = Arena(begin.descriptor, begin.elements)
         while True:
-            order: Order = connection.recv()
-            connection.send(_done(performer, arena, order))
+            orders: Orders = connection.recv()
+            began = time.perf_counter()
+            answers = [_done(performer, arena, order) for order in orders]
+            connection.send(Answers(answers, time.perf_counter() - began))
     except (EOFError, ConnectionError):
         return
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class StrategyState:
         after = self.weights.astype(np.float64)
         # Where a device sends no statistics (a gradient), those stay as they are.
         after[: change.size] += change
-        norm = float(np.sqrt(np.dot(change, change)))
+        norm = math.sqrt(float(np.sum(np.square(change))))  # not by a BLAS, as in `weight_norm`
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the fold fails
             moved = after.astype(np.float32)
         return StrategyState(moved, self.weight_size, dict(slots)), {"update_norm": norm}

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import edgefl
-from fleets.job import read_job, watched
+from fleets.job import COHORT, read_job, watched
 
 
 def main() -> None:
     job = read_job()
     with watched() as watch:
         history = edgefl.simulate(
-            job.model,
+            job.file,
             job.data,
             partition="natural-id",
             rounds=job.rounds,
-            cohort=job.cohort,
+            cohort=COHORT,
             workers=job.workers,
             seed=job.seed,
             evaluate_every=job.rounds,
