@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import edgefl
 from edgefl.errors import InvalidSettingError, RunError, StorageError
 from edgefl_simulation import History
-from edgefl_simulation.curves import flat, flat_rows
+from edgefl_simulation.curves import cells, flat_rows
 from edgefl_simulation.recorded import RunState, read_run
 from edgefl_simulation.run_folder import RunFolder
 
@@ -59,7 +59,7 @@ def test_the_table_has_the_same_flat_columns_in_each_row(kept):
 
 def test_lists_become_numbers_or_one_text_and_bytes_are_added_up():
     row = {"staleness": [0, 1, 2], "errors": ["out of memory", "no data"], "central": {"loss": 0.5}, "late": []}
-    assert flat(row) == {
+    assert cells(row) == {
         "staleness.mean": 1.0,
         "staleness.max": 2,
         "errors": "out of memory; no data",
@@ -138,6 +138,7 @@ def test_a_run_that_is_under_way_or_was_broken_off_is_read_as_far_as_it_is(kept,
     lines = (folder / "rounds.jsonl").read_text().splitlines(keepends=True)
     (folder / "rounds.jsonl").write_text("".join(lines[:2]) + lines[2][:40])
     assert read_run(folder).state is RunState.BROKEN_OFF  # of an earlier end there is still a summary
+    assert History.load(folder).initial == kept[0].initial
     (folder / "summary.json").unlink()
     (folder / "weights.npy").unlink()
     found = History.load(folder)
