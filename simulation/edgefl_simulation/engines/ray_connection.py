@@ -147,7 +147,7 @@ def _unreachable(address: str, why: str) -> ServerUnavailableError:
 
 @contextlib.contextmanager
 def _environment(**changes: str) -> Iterator[None]:
-    """What processes inherit that are started meanwhile."""
+    """Lets processes that are started meanwhile inherit other values."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
