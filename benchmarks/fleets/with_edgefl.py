@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import edgefl
-from fleets.job import COHORT, read_job, watched
+from fleets.job import COHORT, EVALUATED, read_job, watched
 
 
 def main() -> None:
     job = read_job()
+    settings = {"partition": "natural-id", "cohort": COHORT, "workers": job.workers, "seed": job.seed}
+    settings["evaluate_devices"] = 0
     with watched() as watch:
-        history = edgefl.simulate(
+        watch.accuracy = edgefl.simulate(
+            job.file, job.data, rounds=EVALUATED, evaluate_every=EVALUATED, **settings
+        ).final["accuracy"]
+        edgefl.simulate(
             job.file,
             job.data,
-            partition="natural-id",
             rounds=job.rounds,
-            cohort=COHORT,
-            workers=job.workers,
-            seed=job.seed,
-            evaluate_every=job.rounds,
-            evaluate_devices=0,
+            evaluate_every=0,
             on_round=lambda row: watch.round(row["outcomes"]["done"]),
+            **settings,
         )
-    watch.finish(history.final["accuracy"])
+    watch.finish()
 
 
 if __name__ == "__main__":
