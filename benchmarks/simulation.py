@@ -4,8 +4,8 @@ McMahan's 2NN and CNN on Fashion-MNIST: 100 devices of 600 images (IID), 10 a ro
 same rows lie on the same devices, and all begin with the same weights. Contenders take turns, each in an environment
 (``make bench-peers``) and a process of its own; the first round of each, in which processes start and graphs are
 compiled, is not timed, and devices a second are those of the round that took the median time. Memory is the PSS of all
-processes together, while they train and at its peak. Then edgefl's own simulation once more, with 1,000 and with 100,000
-registered devices. On a busy machine only ratios mean something.
+processes together, while they train and at its peak. Then edgefl's own simulation once more, with 1,000 and with
+100,000 registered devices. On a busy machine only ratios mean something.
 
     python benchmarks/simulation.py --json bench/simulation.json
     python benchmarks/simulation.py --quick

@@ -37,7 +37,7 @@ __all__ = [
 DEVICES, COHORT, BATCH, LEARNING_RATE = 100, 10, 10, 0.05
 EVALUATED = 5
 """The rounds after which accuracies are compared."""
-_PAUSE = 0.5
+_PAUSE = 1.0
 """Seconds between two looks at the memory of all processes."""
 _VARIABLE = "EDGEFL_BENCHMARK_JOB"
 
@@ -180,7 +180,7 @@ def watch_program(command: list[str], job: Job) -> None:
 
 @contextmanager
 def watched(without: int = 0) -> Iterator[Watch]:
-    """Looks at the memory twice a second."""
+    """Looks at the memory every second."""
     watch, over = Watch(without=without), threading.Event()
 
     def look() -> None:
@@ -197,15 +197,15 @@ def watched(without: int = 0) -> Iterator[Watch]:
 
 
 def _tree() -> set[int]:
-    """This process and its descendants."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError, ValueError):  # it has ended
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    tree = {os.getpid()}
-    while more := {child for child, parent in parents.items() if parent in tree} - tree:
-        tree |= more
+    """This process and its descendants, without a look at all others, which would take longer than a short round."""
+    tree, coming = set(), [os.getpid()]
+    while coming:
+        process = coming.pop()
+        tree.add(process)
+        with contextlib.suppress(OSError):  # it has ended
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    coming += [int(each) for each in (thread / "children").read_text().split()]
     return tree
 
 
