@@ -2,16 +2,23 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
+# Python 3.11 if it is there, else the newest that TensorFlow has a wheel for: say which with PYTHON=.
+ifeq ($(origin PYTHON), undefined)
+PYTHON = $(eval PYTHON := $(shell .ci/python))$(PYTHON)
+else
+ASKED_FOR := $(PYTHON)
+endif
+WHICH := import sys; print("%d.%d" % sys.version_info[:2])
+VENV ?= .venv
 BIN := $(VENV)/bin
 # A new stamp, and so a new look at the environment, whenever what it is made from changes.
 STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
 define check-python
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "edgefl's development environment needs Python 3.11 (tflite-runtime has no wheel for a newer one);" \
-	         "found $$($(PYTHON) --version 2>&1). Install it, or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+@test -n "$(PYTHON)"
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "edgefl is developed with Python 3.11, 3.12 or 3.13; found $$($(PYTHON) --version 2>&1)." \
+	         "Say where one is: make PYTHON=/path/to/python3.13" >&2; exit 1; }
 @$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo "Python has no venv module here. On Debian: apt-get install python3-venv" >&2; exit 1; }
 endef
@@ -37,10 +44,16 @@ help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(STAMP) ## Make the environment .venv with everything (about 2 minutes the first time, nothing afterwards)
+ifneq ($(ASKED_FOR),)
+	@[ "$$($(PYTHON) -c '$(WHICH)')" = "$$($(BIN)/python -c '$(WHICH)')" ] || \
+	  { echo "$(VENV) is of Python $$($(BIN)/python -c '$(WHICH)'), and $(PYTHON) is another one." \
+	         "Give the new environment a name: make PYTHON=$(PYTHON) VENV=.venv-other, or make clean first." >&2; exit 1; }
+endif
 
 $(STAMP): pyproject.toml constraints.txt
 	$(check-python)
-	@echo "Setting up $(VENV): TensorFlow, two TFLite runtimes, the server and the tools. This takes about two minutes."
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): TensorFlow, the TFLite runtimes, the server and the tools." \
+	      "This takes about two minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@# Only seglearn's recordings and scikit-learn's digits are used; what their code needs (SciPy, pandas) is not.
@@ -77,15 +90,16 @@ test-network: setup ## The tests that install the wheel into an empty environmen
 	@$(BIN)/python -m pytest -q -m network
 
 strategies: setup ## Write the table of strategies in docs/operating.md
-	@cd server && ../$(BIN)/python -m edgefl_server.strategy_table ../docs/operating.md
+	@python=$$(realpath -s $(BIN)/python) && cd server && "$$python" -m edgefl_server.strategy_table ../docs/operating.md
 
 coverage: setup ## Convert everything that Keras has, train it beside Keras, and write docs/coverage.md
-	@cd tests && $(CURDIR)/$(BIN)/python -m keras_coverage
+	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage
 
 lint: setup ## ruff (style and formatting), mypy --strict, import-linter (which part may import which)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@# As the oldest Python that edgefl runs on; the types of numpy 2, which 3.12 and newer have, cannot be read so.
+	@$(BIN)/mypy $$($(BIN)/python -c 'import sys; print("--python-version=3.10" * (sys.version_info < (3, 12)))')
 	@$(BIN)/lint-imports
 
 bench: setup ## All benchmarks; each compares with a peer or a limit in the same run and leaves bench/NAME.json
@@ -114,7 +128,7 @@ $(PEERS_STAMP): benchmarks/peers-constraints.txt
 
 bench-arm: setup ## Count instructions of the converter's forms on an emulated Raspberry Pi (needs Debian, gcc and its mirror)
 	@mkdir -p bench
-	@cd benchmarks && $(CURDIR)/$(BIN)/python -m on_arm forms --json $(CURDIR)/bench/on_arm.json
+	@python=$$(realpath -s $(BIN)/python) && cd benchmarks && "$$python" -m on_arm forms --json $(CURDIR)/bench/on_arm.json
 
 dist: setup ## Build the wheel into dist/
 	@rm -rf dist build

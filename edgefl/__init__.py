@@ -4,6 +4,7 @@
     model = edgefl.TrainableModel("model.tflite")      # needs the extra [device]
     device = edgefl.Device(...)                        # needs the extra [device]
     history = edgefl.simulate("model.tflite", …)       # needs the extra [simulate]
+    from edgefl import learning                        # TensorFlow Federated's loop: [simulate] and [convert]
 
 Importing this package imports neither a part nor numpy: each name is resolved when it is first used.
 """
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from edgefl_converters import FineTuning, convert, export, load_model, verify
     from edgefl_device_runtime.agent import Device
     from edgefl_device_runtime.training import TrainableModel
-    from edgefl_simulation import simulate
+    from edgefl_simulation import History, learning, simulate
 
 __all__ = [
     "Device",
     "FineTuning",
+    "History",
     "ModelManifest",
     "Parameter",
     "ParameterLayout",
@@ -33,6 +35,7 @@ __all__ = [
     "__version__",
     "convert",
     "export",
+    "learning",
     "load_model",
     "simulate",
     "verify",

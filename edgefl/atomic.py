@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from edgefl.errors import storage_error
 
-__all__ = ["sync_folder", "write_bytes", "write_text"]
+__all__ = ["read_bytes", "sync_folder", "write_bytes", "write_text"]
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Reads a file of one's own.
+
+    Raises:
+        OSError: it cannot be read, or is none: to open a pipe that lies in its place would wait for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file", os.fspath(path))
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
 
 
 def write_bytes(

@@ -195,13 +195,13 @@ class ModelManifest:
         """
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelFileError(f"The manifest is not JSON: {error}.", hint=_DAMAGED) from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ModelFileError(f"The manifest does not say it is of format {FORMAT!r}.", hint=_DAMAGED)
         try:
             major, minor = (int(number) for number in document.pop("format_version"))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError("The manifest has no format_version [major, minor].", hint=_DAMAGED) from error
         if major != FORMAT_VERSION[0]:
             raise FormatVersionError(
@@ -210,7 +210,7 @@ class ModelManifest:
             )
         try:
             return cls._from_document(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelFileError(
                 f"The manifest lacks or mistypes a field: {type(error).__name__}: {error}.", hint=_DAMAGED
             ) from error
@@ -228,6 +228,8 @@ class ModelManifest:
             )
             for name, signature in known["signatures"].items()
         }
+        if "train" not in known["signatures"]:
+            raise KeyError("signatures.train")
         for name, item in (("targets", Target), ("metrics", Metric), ("state", StateVariable)):
             known[name] = tuple(_read(item, each) for each in known.get(name, ()))
         for name in ("inputs", "outputs", "frozen", "custom_objects"):
@@ -235,6 +237,10 @@ class ModelManifest:
         known["batch_size"] = int(known["batch_size"])
         if known["batch_size"] < 1:
             raise ValueError(f"batch_size {known['batch_size']}")
+        rate = known.get("learning_rate", 0.0)
+        if isinstance(rate, (bool, str)):
+            raise ValueError(f"learning_rate {rate!r:.40}")
+        float(rate)  # raises where no number can hold it
         known.update({f"{name}_hash": str(hashes[name]) for name in ("graph", "layout", "weights")})
         manifest = cls(**known, unknown=document)
         try:
@@ -253,6 +259,9 @@ _FIELDS = tuple(name for name in ModelManifest.__dataclass_fields__ if name != "
 def _read(kind: type[Any], document: dict[str, Any]) -> Any:
     """Builds a dataclass from the fields it knows; a newer minor version may have added others."""
     known = {name: document[name] for name in kind.__dataclass_fields__ if name in document}
+    for name, value in known.items():
+        if kind.__dataclass_fields__[name].type == "str" and not isinstance(value, str):
+            raise TypeError(f"{name} {value!r:.40}")
     for name in ("shape", "states"):
         if name in known:
             known[name] = tuple(known[name])

@@ -37,6 +37,7 @@ class Verb:
 _CONVERT = Part("edgefl_converters.cli.verbs", "convert")
 
 VERBS = {
+    "new": Verb(Part("edgefl.cli.new_project", ""), "new", "Write a small project to begin with."),
     "convert": Verb(_CONVERT, "convert", "Turn a Keras model into a trainable .tflite file."),
     "inspect": Verb(Part("edgefl.cli.inspect", ""), "inspect", "Say what is in a model file."),
     "verify": Verb(_CONVERT, "verify", "Train a model file beside its Keras model and compare."),
@@ -50,6 +51,18 @@ VERBS = {
     "run": Verb(Part("edgefl_server.cli", "server"), "run", "Create, watch and stop training runs."),
     "simulate": Verb(
         Part("edgefl_simulation.cli", "simulate"), "simulate", "Train with a fleet of emulated devices on this machine."
+    ),
+    "data": Verb(
+        Part("edgefl_simulation.data_verbs", "simulate"), "data", "Divide data among devices, and see who holds what."
+    ),
+    "report": Verb(
+        Part("edgefl_simulation.report.verb", "simulate"), "report", "Make a page of simulations side by side."
+    ),
+    "compare": Verb(
+        Part("edgefl_simulation.cli_compare", "simulate"), "compare_runs", "Compare simulations by what they cost."
+    ),
+    "profiles": Verb(
+        Part("edgefl_simulation.cli_profiles", "simulate"), "profiles", "Say what emulated devices can be like."
     ),
 }
 
@@ -65,6 +78,8 @@ FACADE = {
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device"),
     "simulate": Part("edgefl_simulation", "simulate"),
+    "learning": Part("edgefl_simulation", "simulate"),
+    "History": Part("edgefl_simulation", "simulate"),
     "Parameter": Part("edgefl.layout", ""),
     "ParameterLayout": Part("edgefl.layout", ""),
     "ModelManifest": Part("edgefl.manifest", ""),

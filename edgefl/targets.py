@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from edgefl.errors import InvalidSettingError
@@ -23,14 +24,39 @@ class TargetRuntime:
         name: of the target, as options and manifests write it.
         runtime: the interpreter's distribution.
         version: the first one that counts.
+        newest_python: that it has a wheel for; None: there is no such limit.
     """
 
     name: str
     runtime: str
     version: tuple[int, ...]
+    newest_python: tuple[int, int] | None = None
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.runtime} {'.'.join(map(str, self.version))} or newer)"
+        return f"{self.name} ({self._from_then_on})"
+
+    @property
+    def _from_then_on(self) -> str:
+        return f"{self.runtime} {'.'.join(map(str, self.version))} or newer"
+
+    def has_wheel(self, python: tuple[int, int] = sys.version_info[:2]) -> bool:
+        """Whether the runtime can be installed for a Python, this one unless another is given.
+
+        Args:
+            python: its major and minor version.
+        """
+        return self.newest_python is None or python <= self.newest_python
+
+    def absence(self, python: tuple[int, int] = sys.version_info[:2]) -> str:
+        """Says that the runtime is not installed, and why it cannot be, if so.
+
+        Args:
+            python: as for `has_wheel`.
+        """
+        plain = f"{self._from_then_on} is not installed"
+        if self.has_wheel(python) or self.newest_python is None:
+            return plain
+        return f"{plain}, and has no wheel for a Python newer than {'.'.join(map(str, self.newest_python))}"
 
     def covers(self, runtime: str, version: str | None) -> bool:
         """Whether an interpreter belongs to this target; one whose version is not known does.
@@ -47,7 +73,7 @@ class TargetRuntime:
 TARGETS = {
     each.name: each
     for each in (
-        TargetRuntime("tflite-2.14", "tflite-runtime", (2, 14)),
+        TargetRuntime("tflite-2.14", "tflite-runtime", (2, 14), newest_python=(3, 11)),
         TargetRuntime("litert-2", "ai-edge-litert", (2, 3)),
     )
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from edgefl_device_runtime.training import RUNTIMES
+from interpreters import NO_WHEEL, each_interpreter
 from processor_time import ProcessorTime
 
 # No test may depend on how fast the machine is, nor on chance.
@@ -31,6 +31,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--processor-time"):
         config.pluginmanager.register(ProcessorTime())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts what a newer Python leaves out: `-q` says of skipped tests only how many there are in all."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(NO_WHEEL in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} skipped: {NO_WHEEL}")
 
 
 MODELS = (
@@ -74,7 +82,7 @@ for _name in MODELS:
     globals()[f"{_name}_file"] = _file_fixture(_name)
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=each_interpreter())
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each interpreter in turn."""
     if request.param == "tflite-runtime" and "tensorflow" in sys.modules:

@@ -27,6 +27,16 @@ def mlp(optimizer: Any = "sgd") -> keras.Model:
     return classifier(stack, optimizer)
 
 
+def nested_head() -> keras.Model:
+    """A head, and within another model a layer of the same name."""
+    keras.utils.set_random_seed(1)
+    block = keras.Sequential([keras.Input((6,)), layers.Dense(6, activation="tanh", name="head")], name="block")
+    stack = [keras.Input((6,)), block, layers.BatchNormalization(name="norm"), layers.Dense(3, name="head")]
+    model = keras.Sequential(stack)
+    model.compile("sgd", "mse")
+    return model
+
+
 def separable_network() -> keras.Model:
     """Six depthwise and pointwise convolutions, normalized and rectified: most of its memory are activations."""
     keras.utils.set_random_seed(1)

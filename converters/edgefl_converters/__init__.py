@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 
     from edgefl_converters.verification.report import VerificationReport
 
-__all__ = ["ConversionResult", "ExportResult", "FineTuning", "convert", "explain", "export", "load_model", "verify"]
+__all__ = [
+    "ConversionResult",
+    "ExportResult",
+    "FineTuning",
+    "compile_model",
+    "convert",
+    "explain",
+    "export",
+    "fingerprint",
+    "load_model",
+    "names_of_weights",
+    "verify",
+]
 
 
 def convert(
@@ -262,6 +274,59 @@ def load_model(source: Any, *, custom_objects: CustomObjects = None) -> keras.Mo
 
     with known_objects(custom_objects):
         return loading.load(source)
+
+
+def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None, metrics: Any = None) -> keras.Model:
+    """Compiles a model, in place, with what is given; of what it was compiled with before, the rest stays.
+
+    Args:
+        model: a Keras model.
+        loss: as `keras.Model.compile` takes it.
+        optimizer: as `keras.Model.compile` takes it.
+        metrics: as `keras.Model.compile` takes them.
+
+    Raises:
+        InvalidSettingError: a name that Keras does not know.
+        ModelError: loss or optimizer is missing, or Keras cannot compile the model so.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    require_tensorflow()
+    from edgefl_converters.models import loading
+
+    return loading.compile_model(loading.load(model), loss=loss, optimizer=optimizer, metrics=metrics)
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Hashes all that a compiled model is: layers, how it is compiled, weights. Names that Keras gave do not count.
+
+    Args:
+        model: a built and compiled Keras model.
+
+    Raises:
+        ModelError: it is none.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    require_tensorflow()
+    from edgefl_converters.models import configuration, loading
+
+    return configuration.fingerprint(loading.compile_model(loading.load(model)))
+
+
+def names_of_weights(model: keras.Model) -> list[str]:
+    """The names that a model file has for a model's weights, in the order of Keras's ``get_weights``.
+
+    Args:
+        model: a built Keras model.
+
+    Raises:
+        ModelError: it is none.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    require_tensorflow()
+    from edgefl_converters.models import loading, named_model
+
+    named = named_model.NamedModel(loading.load(model))
+    return [named.name_of(variable) for variable in named.model.weights]
 
 
 def require_tensorflow() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, VerificationError, storage_error
+from edgefl.inspecting.reports import report_path
 from edgefl_converters.blame.layer_reports import as_json
 from edgefl_converters.building.blaming import build_or_blame, options_of_a_piece, with_smallest_layer
 from edgefl_converters.building.building import BuiltModel, build
@@ -30,7 +31,7 @@ from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import runtimes_for
 from edgefl_converters.verification.storage_cost import storage_cost
 
-__all__ = ["convert", "report_path"]
+__all__ = ["convert"]
 
 _PROBE_BYTES = 1 << 16
 """Written and removed before the work begins, to learn whether the folder takes a file: the smallest has as many."""
@@ -171,12 +172,6 @@ def _write(path: Path, data: bytes, report: Mapping[str, Any]) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-
-
-def report_path(path: str | os.PathLike[str]) -> Path:
-    """Returns where the report of a model file lies: beside it."""
-    path = Path(path)
-    return path.with_name(f"{path.name}.report.json")
 
 
 def _check_destination(path: Path, model: Any) -> None:

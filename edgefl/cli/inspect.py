@@ -14,6 +14,7 @@ from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import MissingDependencyError
 from edgefl.inspecting.flops import flops
 from edgefl.inspecting.graph import Graph, read_graph
+from edgefl.inspecting.reports import evidence_beside
 from edgefl.inspecting.sizes import sizes_by_role
 from edgefl.layout import Parameter
 from edgefl.manifest import ModelManifest
@@ -39,6 +40,7 @@ def inspect(
     model = ModelFile.read(file)
     model.verify()
     result = describe(model)
+    result["evidence"] = evidence_beside(file, model)
     result["measured"] = None if measure is False else _measured(file, model.manifest)
     result["install"] = None if result["measured"] else install_line(MEASURING.extra)
     if measure and not result["measured"]:

@@ -20,7 +20,8 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
     """
     return "\n".join(
         [
-            f"{file}: {result['bytes']:,} bytes, intact; made for target {result['target']}",
+            f"{file}: {result['bytes']:,} bytes, intact; made for target {result['target']}; "
+            f"{_evidence(result['evidence'])}",
             f"  batch of {_rows(result)}; {', '.join(result['inputs'])} -> {', '.join(result['outputs'])}; "
             f"targets: {', '.join(result['targets'])}",
             f"  loss {result['loss']}, {result['optimizer']} at learning rate {result['learning_rate']:g}, "
@@ -37,6 +38,15 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
             *(f"  {name} {result[f'{name}_hash']}" for name in ("graph", "layout", "weights")),
         ]
     )
+
+
+def _evidence(evidence: Sequence[Mapping[str, str]] | None) -> str:
+    """Says which runtimes ran the file when it was converted, and for which targets none did."""
+    if evidence is None:
+        return "no report of its conversion beside it says what it was verified on"
+    ran = [each["ran_on"] for each in evidence if each["ran_on"]]
+    others = [f"not run for {each['target']}: {each['table_only']}" for each in evidence if not each["ran_on"]]
+    return "; ".join([f"verified on {' and '.join(ran)}" if ran else "verified on no runtime", *others])
 
 
 def _rows(result: Mapping[str, Any]) -> str:

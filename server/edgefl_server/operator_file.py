@@ -8,7 +8,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgefl.atomic import write_text
+from edgefl.atomic import read_bytes, write_text
 from edgefl.credentials import check_pin, check_public_key_pin, check_token
 from edgefl.errors import StorageError, storage_error
 
@@ -47,7 +47,7 @@ class OperatorFile:
         """
         path = folder / _NAME
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(read_bytes(path))
             url, token = document["url"], document["admin_token"]
             pin, key_pin = document.get("certificate_pin"), document.get("public_key_pin")
             pins_fit = all(isinstance(each, (str, type(None))) for each in (pin, key_pin))
@@ -59,7 +59,7 @@ class OperatorFile:
             ) from error
         except OSError as error:
             raise storage_error(error, "read", path) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StorageError(f"{path} is damaged.", hint=_ANEW) from error
         return cls(
             url,
@@ -75,8 +75,8 @@ class OperatorFile:
             StorageError: it cannot be written.
         """
         path, text = folder / _NAME, json.dumps(asdict(self), indent=2) + "\n"
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if path.read_text() == text:
+        with contextlib.suppress(OSError):
+            if read_bytes(path) == text.encode():
                 return
         write_text(path, text, durable=True, mode=0o600)
 

@@ -10,16 +10,21 @@ import typer
 
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
+from edgefl.targets import RUNTIMES
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
-from edgefl_simulation.data import NAMED, OWNER
+from edgefl_simulation.column_options import FeatureColumns, TargetColumn, listed
+from edgefl_simulation.data import KINDS, NAMED, OWNER
+from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.history import History
 from edgefl_simulation.pace import Steady
 from edgefl_simulation.partitioning import PARTITIONERS
 from edgefl_simulation.preparing import Division
-from edgefl_simulation.simulating import DEFAULT_SEED, Simulation, run_simulation
-from edgefl_simulation.watching import Silent, Terminal
+from edgefl_simulation.profiles import SHIPPED, profile_of
+from edgefl_simulation.scenario import DEFAULT_SEED, Simulation
+from edgefl_simulation.simulating import run_simulation
+from edgefl_simulation.watching import watcher_for
 
 __all__ = ["simulate"]
 
@@ -31,7 +36,7 @@ def simulate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A .tflite; or a .keras file or module:function to convert.")
     ],
-    data: Annotated[str, typer.Option(help=f"{', '.join(NAMED)}; or an .npz, a folder of .npy files, a .csv.")],
+    data: Annotated[str, typer.Option(help=f"{', '.join(NAMED)}; or {KINDS}.")],
     devices: Annotated[
         int, typer.Option(help="How many there are.", min=0, show_default="as many as the partition says")
     ] = 0,
@@ -45,6 +50,8 @@ def simulate(
         float, typer.Option(help="Share of its rows that each device keeps for tests.", min=0, max=1)
     ] = 0.0,
     owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
+    feature_columns: FeatureColumns = "",
+    target_column: TargetColumn = "",
     label: Annotated[
         str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")
     ] = "",
@@ -57,16 +64,44 @@ def simulate(
     evaluate_devices: Annotated[
         int | None, typer.Option(help="Devices that are asked each time.", min=0, show_default="the cohort")
     ] = None,
-    workers: Annotated[
-        int, typer.Option(help="Processes that train; 1: this one.", min=0, show_default="one for each core")
+    personalise: Annotated[
+        int, typer.Option(help="Epochs of local training, to test devices before and after.", min=0)
     ] = 0,
+    personalise_steps: Annotated[int, typer.Option(help="Steps of it at most.", min=0, show_default="no limit")] = 0,
+    personalise_rate: Annotated[
+        float | None, typer.Option(help="Learning rate of it.", show_default="the run's")
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that train; 1: this one.",
+            min=0,
+            show_default="one for each core",
+        ),
+    ] = 0,
+    engine: Annotated[
+        str, typer.Option(help="local: this machine; ray: a Ray cluster; http: real devices of a real server, here.")
+    ] = "local",
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            help="host:port of a cluster's head, or auto.", show_default="RAY_ADDRESS, else a new one on this machine"
+        ),
+    ] = "",
     minimum_examples: Annotated[int, typer.Option(help="A device with fewer takes no part.", min=1)] = 2,
-    step_seconds: Annotated[float, typer.Option(help="Simulated seconds of a step.", min=0)] = Steady.step_seconds,
+    profile: Annotated[
+        str, typer.Option(help=f"Kinds of devices: {', '.join(SHIPPED)}, or a .toml.", show_default="all alike")
+    ] = "",
+    step_seconds: Annotated[
+        float, typer.Option(help="Simulated seconds of a step, without a profile.", min=0)
+    ] = Steady.step_seconds,
     overhead_seconds: Annotated[
-        float, typer.Option(help="Simulated seconds of a task beside its steps.", min=0)
+        float, typer.Option(help="Simulated seconds of a task beside its steps, likewise.", min=0)
     ] = Steady.overhead_seconds,
-    drop_out: Annotated[float, typer.Option(help="Share of tasks that are never heard of again.", min=0, max=1)] = 0.0,
-    runtime: Annotated[str, typer.Option(help="The interpreter.")] = "auto",
+    drop_out: Annotated[
+        float, typer.Option(help="Share of tasks that are never heard of again, likewise.", min=0, max=1)
+    ] = 0.0,
+    runtime: Annotated[str, typer.Option(help=f"The interpreter: auto, {' or '.join(RUNTIMES)}.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
     format: FormatOption = Format.text,
     **settings: Any,
@@ -78,18 +113,24 @@ def simulate(
     wanted = Simulation(
         model,
         data,
-        {**given, "target": cohort, "seed": seed},
-        Division(partition, devices, held_out, local_test, label, seed),
-        Steady(step_seconds, overhead_seconds, drop_out),
-        owner,
-        minimum_examples,
-        evaluate_every,
-        evaluate_devices,
-        dict(map(_bound, until or [])),
-        workers,
-        runtime,
+        settings={**given, "target": cohort, "seed": seed},
+        division=Division(partition, devices, held_out, local_test, label, seed),
+        pace=Steady(step_seconds, overhead_seconds, drop_out),
+        owner=owner,
+        minimum_examples=minimum_examples,
+        evaluate_every=evaluate_every,
+        evaluate_devices=evaluate_devices,
+        personalise=_personalisation(personalise, personalise_steps, personalise_rate),
+        until=dict(map(_bound, until or [])),
+        workers=workers,
+        runtime=runtime,
+        features=listed(feature_columns),
+        target=target_column,
+        engine=engine,
+        ray_address=ray_address,
+        profile=profile_of(profile) if profile else None,
     )
-    watcher = Silent() if quiet else Terminal()
+    watcher = watcher_for(not quiet)
     try:
         history = run_simulation(wanted, out, resume=resume, watcher=watcher)
     except SettingError as error:
@@ -99,6 +140,14 @@ def simulate(
 
 
 simulate = functools.partial(with_settings, called=_COHORT)(simulate)
+
+
+def _personalisation(epochs: int, steps: int, learning_rate: float | None) -> Personalisation | None:
+    if not (epochs or steps):
+        if learning_rate is not None:
+            raise InvalidSettingError("--personalise-rate has no meaning without --personalise or --personalise-steps.")
+        return None
+    return Personalisation(epochs, steps, learning_rate)
 
 
 def _bound(text: str) -> tuple[str, float]:

@@ -6,26 +6,43 @@ import math
 from dataclasses import dataclass, replace
 
 from edgefl_server.aggregation import Assignment, AssignmentState, Change, Concerned, Standing
+from edgefl_simulation.engines import Worked
+from edgefl_simulation.pace import Course
 from edgefl_simulation.versions import Version
 
 __all__ = ["CohortTasks", "Flight"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Flight:
     """A task that a device is at.
 
     Attributes:
         device: which.
         task_id: the task's.
-        ticket: of the engine's job; None: the device is not heard of again.
+        ticket: of the engine's job; None: nothing is computed, as nothing of it would come.
         version: that it started from.
+        course: when it does what.
+        bytes_down: that the device fetches for it.
+        attacks: the device does not do what it should.
+        worked: what it sends, once that is computed.
+        arrived: that has come.
     """
 
     device: str
     task_id: str
     ticket: int | None
     version: Version
+    course: Course
+    bytes_down: int = 0
+    attacks: bool = False
+    worked: Worked | None = None
+    arrived: bool = False
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of the outcome, as far as it is known."""
+        return 0 if self.worked is None else self.worked.bytes_up
 
 
 class CohortTasks:

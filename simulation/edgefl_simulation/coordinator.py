@@ -6,12 +6,10 @@ What is decided here is what the server's storage decides, by the same functions
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from edgefl.errors import RunError
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
@@ -38,20 +36,20 @@ from edgefl_server.aggregation import (
     strategy_for,
     task_for,
 )
+from edgefl_simulation.accounts import Accounts
 from edgefl_simulation.agenda import Agenda
 from edgefl_simulation.cohorts import CohortTasks, Flight
-from edgefl_simulation.draws import drawn_order
-from edgefl_simulation.engines import Engine, Job, Worked
+from edgefl_simulation.devices import Devices
+from edgefl_simulation.draws import line_of
+from edgefl_simulation.engines import Engine, Worked
+from edgefl_simulation.patience import Patience
 from edgefl_simulation.plans import Checkpoint, Plan, Round
 from edgefl_simulation.versions import Versions
 
 __all__ = ["Coordinator"]
 
-_LONGEST_WAIT = 86_400.0
-"""Simulated seconds without an outcome, or three tasks' longest times, after which a run is taken to be stuck.
-
-A server would wait for ever; here nobody will ever repair a device.
-"""
+_LONGEST_PAUSE = 60.0
+"""Simulated seconds after which the schedule is asked again whether it has work for those whom it had none for."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,9 @@ class Coordinator:
         self._version = self._versions.publish(checkpoint.version, self._state)
         self._tasks = CohortTasks(checkpoint.accepted)
         self._look_at = math.inf
-        self._heard = 0.0
+        self._patience = Patience(checkpoint.clock, plan.settings.effective_task_seconds)
+        self._devices = Devices(plan, engine, checkpoint.fetched)
+        self._accounts = Accounts(checkpoint.clock)
         self._line: Iterator[int] = iter(())
         self._accepted: list[_Accepted] = []
         self._ended: dict[str, int] = {}
@@ -130,6 +130,12 @@ class Coordinator:
         """Each device's latest task that is part of the weights, where it remembers something of it."""
         return self._folded
 
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def discard(self) -> None:
+        """Nothing was written."""
+
     def checkpoint(self) -> Checkpoint | None:
         """Says how far the run has come; None while tasks are open from one fold to the next."""
         if self._tasks.flights or self._accepted:
@@ -144,6 +150,7 @@ class Coordinator:
             self._tasks.standing.accepted,
             dict(self._folded),
             dict(self._late),
+            self._devices.fetched,
         )
 
     def rounds(self) -> Iterator[Round]:
@@ -164,14 +171,8 @@ class Coordinator:
         self._fold += 1
         self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number)
         self._look_at = math.inf
-        self._heard = self._agenda.now
-        self._line = self._new_line()
-
-    def _new_line(self) -> Iterator[int]:
-        """Devices as they come to ask for work: in a random order, and in another one when all have asked."""
-        count, seed = len(self._plan.fleet), self._settings.seed
-        for turn in itertools.count():
-            yield from drawn_order(count, seed, "line", self._cohort, turn)
+        self._patience.renew(self._agenda.now)
+        self._line = line_of(len(self._plan.fleet), self._settings.seed, self._cohort)
 
     def _gather(self) -> Round:
         """Hands out tasks and takes outcomes until a fold is over."""
@@ -179,11 +180,12 @@ class Coordinator:
         while True:
             if self._hand_out():
                 wait = 1.0
-            self._check_hope()
+            said = f"Round {self._fold} has {self._tasks.standing.done} of {self._settings.target} outcomes"
+            self._patience.check(self._agenda.now, said, self._errors)
             if not len(self._agenda) and self._look_at == math.inf:
                 # Devices that failed are asked again after a pause, which only the schedule knows.
                 self._look_at = self._agenda.now + wait
-                wait *= 2
+                wait = min(2 * wait, _LONGEST_PAUSE)
             arrived = self._agenda.next_before(self._look_at)
             change = self._look() if arrived is None else self._arrive(arrived)
             if change is None:
@@ -195,31 +197,23 @@ class Coordinator:
             if change.standing.state is FoldState.FAILED:
                 return self._give_up(number, change.standing)
 
-    def _check_hope(self) -> None:
-        """Makes sure that something comes of the round.
-
-        Raises:
-            RunError: nothing has for so long that nothing will.
-        """
-        longest = max(_LONGEST_WAIT, 3 * self._settings.effective_task_seconds)
-        if self._agenda.now - self._heard > longest:
-            standing = self._tasks.standing
-            raise RunError(
-                f"Round {self._fold} has {standing.done} of {self._settings.target} outcomes, and no further one came "
-                f"for {longest:,.0f} simulated seconds.",
-                hint=f"Devices said: {' / '.join(self._errors)}" if self._errors else "Give it a deadline.",
-            )
-
     def _hand_out(self) -> bool:
-        """Gives tasks to devices that wait, as many as there are places; whether there was one."""
+        """Gives tasks to devices that are there and wait, as many as there are places; whether there was one."""
         now, any_assigned = self._agenda.now, False
-        for _ in range(len(self._plan.fleet)):
+        most, asked_again = self._devices.asking(now)
+        away = 0
+        for _ in range(most):
             overdue, late = self._tasks.past_their_lease(now)
             if self._schedule.places(self._tasks.standing, len(overdue), len(late)) <= 0:
-                break
+                return any_assigned
             device = next(self._line)
             name = self._plan.fleet.names[device]
-            if name in self._tasks.flights or self._rests(name):
+            flight = self._tasks.flights.get(name)
+            if (flight is not None and now < flight.course.gone) or self._rests(name):
+                continue
+            back = self._devices.back(device, now)
+            if back > now:
+                asked_again, away = min(asked_again, back), away + 1
                 continue
             concerned = self._tasks.concerned(self._tasks.task_of(name), now)
             change = self._schedule.assign(self._tasks.standing, concerned, name, now)
@@ -228,6 +222,10 @@ class Coordinator:
             self._apply(change)
             self._start(change.assigned, device)
             any_assigned = True
+        if away:
+            self._look_at = min(self._look_at, asked_again)
+            if not len(self._agenda) and asked_again < math.inf:  # nothing is waited for but devices
+                self._patience.expect(asked_again)
         return any_assigned
 
     def _rests(self, name: str) -> bool:
@@ -241,36 +239,37 @@ class Coordinator:
         source = replace(self._version.source, cohort=self._cohort, fold=self._fold)
         left = self._schedule.seconds_left(self._tasks.standing, assignment, now)
         task = task_for(source, self._settings, self._demand, assignment, left, self._folded.get(name, ""))
-        rows = self._plan.fleet.rows(device)
-        steps = task.epochs * math.ceil(len(rows) / (task.batch_size or self._plan.manifest.batch_size))
-        steps = min(steps, task.max_steps) if task.max_steps else steps
-        takes = self._plan.pace.seconds(self._settings.seed, task.task_id, device, steps)
-        ticket = None
-        if takes is not None:
-            ticket = self._engine.submit(Job(task, self._version.base, rows, self._plan.minimum_examples))
-        flight = self._tasks.flights[name] = Flight(name, task.task_id, ticket, self._version)
-        if takes is not None:
-            self._agenda.add(now + takes, flight)
+        flight = self._tasks.flights[name] = self._devices.begin(task, device, name, self._version, now)
+        self._accounts.asked(flight)
+        if flight.course.is_computed:
+            self._agenda.add(flight.course.computed, flight)
         self._version.users += 1
         self._look_at = min(self._look_at, self._due(assignment))
 
     def _due(self, assignment: Assignment) -> float:
-        """When a task's lease is over, or there is no time left for it: when the schedule is to look at it again."""
+        """The time at which the schedule is to look at a task again: its lease is over, or no time is left for it."""
         left = self._schedule.seconds_left(self._tasks.standing, assignment, self._agenda.now)
         # A lease is over after its last moment.
         return min(math.nextafter(assignment.leased_until, math.inf), self._agenda.now + left)
 
     def _arrive(self, flight: Flight) -> Change | None:
-        """Takes what a device sends; None where nobody waits for it any more."""
-        if self._tasks.flights.get(flight.device) is not flight or flight.ticket is None:
+        """Takes what a device sends; None where it is still on its way, or nobody waits for it any more."""
+        if self._tasks.flights.get(flight.device) is not flight:
             return None
-        worked, now = self._engine.result(flight.ticket), self._agenda.now
+        now = self._agenda.now
+        worked, arrives = self._devices.work_of(flight)
+        if arrives > now:
+            if arrives < math.inf:
+                self._agenda.add(arrives, flight)
+            return None
         state, temporary = ending(OutcomeStatus(worked.outcome.status), worked.outcome.reason)
         self._note(worked, state)
+        self._accounts.arrived(flight, now, accepted=worked.update is not None)
+        flight.arrived = True
         concerned = self._tasks.concerned(self._tasks.task_of(flight.device), now)
         change = self._schedule.settle(self._tasks.standing, concerned, state, now, temporary=temporary)
         if worked.update is not None:
-            self._heard = now
+            self._patience.renew(now)
             del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
             self._accepted.append(_Accepted(worked.update, flight, change.standing.accepted))
         return change
@@ -280,7 +279,7 @@ class Coordinator:
         now = self._agenda.now
         for name, flight in list(self._tasks.flights.items()):
             mine = self._tasks.task_of(name)
-            if flight.ticket is not None and mine is not None and mine.leased_until <= now:
+            if flight.course.is_heard(now) and mine is not None and mine.leased_until <= now:
                 renewed = self._schedule.renew(self._tasks.standing, mine, now)
                 if renewed is not None:
                     self._apply(renewed)
@@ -294,6 +293,8 @@ class Coordinator:
         """Keeps what a decision changes."""
         over, out_of_time = self._tasks.apply(change)
         for flight in over:
+            if not flight.arrived:
+                self._accounts.broken_off(flight, self._agenda.now)
             self._end(flight)
         for name in out_of_time:
             times, _ = self._late.get(name, (0, 0.0))
@@ -360,6 +361,7 @@ class Coordinator:
             staleness,
             standing.why,
             errors,
+            self._accounts.close(self._agenda.now),
             progress.next in (Next.DONE, Next.FAILED),
             progress.why,
         )

@@ -6,11 +6,12 @@ Raw output of Philox only, as in `edgefl_device_runtime.training.randomness`: nu
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["drawn_order", "stream", "uniform"]
+__all__ = ["drawn_order", "line_of", "stream", "uniform"]
 
 
 def stream(seed: int, *about: object) -> np.random.Philox:
@@ -47,3 +48,15 @@ def drawn_order(count: int, seed: int, *about: object) -> Iterator[int]:
     rest = [each for each in range(count) if each not in seen]
     order = np.argsort(random.random_raw(len(rest)), kind="stable") if rest else ()
     yield from (rest[each] for each in order)
+
+
+def line_of(devices: int, seed: int, cohort: int) -> Iterator[int]:
+    """Devices as they come to ask for work: in a random order, and in another one when all have asked; endless.
+
+    Args:
+        devices: how many there are.
+        seed: of the run.
+        cohort: for whose work they ask.
+    """
+    for turn in itertools.count():
+        yield from drawn_order(devices, seed, "line", cohort, turn)

@@ -1,31 +1,32 @@
 """Measures how good the newest weights are: on rows that no device holds, and on the devices themselves.
 
-Both are tasks of kind ``EVALUATE``, done by the same engine and the same function as training.
+On devices that is before and, where somebody asks for it, after local training (personalisation). All are tasks of kind
+``EVALUATE``, done by the same engine and the same function as training.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgefl.errors import DataError
-from edgefl.manifest import ModelManifest
-from edgefl.wire.messages import MetricState, OutcomeStatus, Task, TaskKind
-from edgefl_server.aggregation import ModelLimits, TaskSource, finalise, sum_states
+from edgefl.errors import DataError, InvalidSettingError
+from edgefl.wire.messages import MetricState, OutcomeStatus, SectionCodec, Task, TaskKind
+from edgefl_server.aggregation import ModelLimits, TaskSource, finalise, sum_states, task_seed
 from edgefl_simulation.draws import drawn_order
-from edgefl_simulation.engines import Engine, Job
-from edgefl_simulation.fleet import Fleet
+from edgefl_simulation.engines import Engine, Job, Tuning
+from edgefl_simulation.plans import Plan
 from edgefl_simulation.tables import HELD_OUT, Rows
 
-__all__ = ["Evaluation", "Evaluator", "Spread", "is_better"]
+__all__ = ["Evaluation", "Evaluator", "Personalisation", "Personalised", "Spread", "is_better", "is_loss"]
 
 _ROWS = 2000
 """About how many held-out rows a job has: a number of its own, so that sums do not depend on the workers."""
 _QUANTILES = (0.1, 0.5, 0.9)
+_Values = Mapping[str, float]
 _LOSSES = ("loss", "error", "mse", "mae", "mape", "msle", "crossentropy", "divergence", "hinge", "poisson")
 
 
@@ -52,7 +53,7 @@ class Spread:
             values: of each device; at least one.
         """
         worst_first = np.sort(np.asarray(values, np.float64))
-        if _is_loss(name):
+        if is_loss(name):
             worst_first = worst_first[::-1]
         worst = worst_first[: max(1, len(values) // 10)]
         quantiles = np.quantile(worst_first, _QUANTILES)
@@ -64,6 +65,51 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Personalisation:
+    """The local training after which devices are tested once more: each on its own, from the weights of the fleet.
+
+    Attributes:
+        epochs: passes over the rows that the device trains on; 0: as many as the steps need.
+        max_steps: at most so many steps; 0: no limit.
+        learning_rate: None: the run's.
+    """
+
+    epochs: int = 0
+    max_steps: int = 0
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.max_steps < 0 or not (self.epochs or self.max_steps):
+            raise InvalidSettingError(
+                f"Personalisation expects a number of epochs or of steps above 0, got {self.epochs} and "
+                f"{self.max_steps}."
+            )
+        rate = self.learning_rate
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise InvalidSettingError(f"The learning rate of a personalisation expects a number above 0, got {rate:g}.")
+
+    @property
+    def passes(self) -> int:
+        """The epochs of its task: a step is at most one."""
+        return self.epochs or self.max_steps
+
+
+@dataclass(frozen=True)
+class Personalised:
+    """Metrics of devices that keep rows for tests, before and after each has trained on its other rows.
+
+    Attributes:
+        devices: how many they are; the same ones before and after.
+        before: over them, with the weights as they are.
+        after: over them, each with weights of its own.
+    """
+
+    devices: int
+    before: Mapping[str, Spread]
+    after: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Figures that say how good weights are.
 
@@ -71,32 +117,34 @@ class Evaluation:
         central: metrics on the held-out rows, by name; nothing where there are none.
         federated: metrics over devices.
         devices: how many of them were asked.
+        personalised: what local training changes for devices; None: nobody asked.
     """
 
     central: Mapping[str, float]
     federated: Mapping[str, Spread]
     devices: int
+    personalised: Personalised | None = None
 
 
 class Evaluator:
     """Evaluates versions of a run's weights.
 
     Args:
-        manifest: the model's.
+        plan: what is simulated.
         engine: does the work.
-        fleet: whose devices are asked.
         held_out: rows of the table of that name; 0: there is none.
         devices: how many are asked each time, drawn anew; 0: none.
-        seed: of that choice.
+        personalisation: what they train before they are tested once more; None: nothing.
     """
 
     def __init__(
-        self, manifest: ModelManifest, engine: Engine, fleet: Fleet, held_out: int, devices: int, seed: int
+        self, plan: Plan, engine: Engine, held_out: int, devices: int, personalisation: Personalisation | None = None
     ) -> None:
-        self._manifest, self._engine, self._fleet = manifest, engine, fleet
-        self._states = ModelLimits.of(manifest).states
-        self._held_out, self._devices, self._seed = held_out, min(devices, len(fleet)), seed
-        self._rows = math.ceil(_ROWS / manifest.batch_size) * manifest.batch_size
+        self._settings, self._engine, self._fleet = plan.settings, engine, plan.fleet
+        self._metrics, self._states = plan.manifest.metrics, ModelLimits.of(plan.manifest).states
+        self._held_out, self._devices = held_out, min(devices, len(plan.fleet))
+        self._personalisation = personalisation
+        self._rows = math.ceil(_ROWS / plan.manifest.batch_size) * plan.manifest.batch_size
 
     def evaluate(self, source: TaskSource, base: int, folded: Mapping[str, str]) -> Evaluation:
         """Evaluates published weights.
@@ -111,44 +159,62 @@ class Evaluator:
         """
         starts = range(0, self._held_out, self._rows)
         pieces = [Rows(HELD_OUT, start, min(start + self._rows, self._held_out)) for start in starts]
-        drawn = drawn_order(len(self._fleet), self._seed, "evaluation", source.version)
+        drawn = drawn_order(len(self._fleet), self._settings.seed, "evaluation", source.version)
         asked = sorted(itertools.islice(drawn, self._devices))
-        jobs = [self._job(source, base, rows, f"held-out-{number:06d}") for number, rows in enumerate(pieces)]
-        for device in asked:
-            name = self._fleet.names[device]
-            jobs.append(self._job(source, base, self._fleet.test_rows(device), name, folded.get(name, "")))
-        found = [self._done(ticket) for ticket in [self._engine.submit(job) for job in jobs]]
+        tuned = [device for device in asked if self._fleet.tests[device]] if self._personalisation else []
+        central = self._submit(_job(source, base, rows, f"held-out-{number:06d}") for number, rows in enumerate(pieces))
+        as_it_is = self._submit(
+            _job(source, base, self._fleet.test_rows(device), name, folded.get(name, ""))
+            for device, name in self._named(asked)
+        )
+        afterwards = self._submit(
+            self._tuned(source, base, device, name, folded.get(name, "")) for device, name in self._named(tuned)
+        )
         sums: dict[str, list[float]] = {}
-        for states, error in found[: len(pieces)]:
+        for states, error in map(self._done, central):
             if states is None:
                 raise DataError(f"The held-out rows cannot be evaluated: {error}")
-            sums = sum_states(sums, states, self._manifest.metrics, self._states)
-        values: dict[str, list[float]] = {}
-        for states, _ in found[len(pieces) :]:
-            if states is not None:
-                own = sum_states({}, states, self._manifest.metrics, self._states)
-                for name, value in finalise(own, self._manifest.metrics).items():
-                    values.setdefault(name, []).append(value)
-        return Evaluation(
-            finalise(sums, self._manifest.metrics),
-            {name: Spread.of(name, each) for name, each in values.items()},
-            max(map(len, values.values()), default=0),
-        )
+            sums = sum_states(sums, states, self._metrics, self._states)
+        before = dict(zip(asked, map(self._values, as_it_is), strict=True))
+        after = dict(zip(tuned, map(self._values, afterwards), strict=True))
+        federated, devices = _spread(before.values())
+        return Evaluation(finalise(sums, self._metrics), federated, devices, self._compared(before, after))
 
-    def _job(self, source: TaskSource, base: int, rows: Rows, who: str, continues: str = "") -> Job:
-        task = Task(
-            population=source.population,
-            run=source.run,
-            version=source.version,
-            task_id=f"{source.run}-evaluation-{source.version}-{who}",
-            model_hash=source.model.sha256,
-            graph_hash=source.graph_hash,
-            layout_hash=source.layout_hash,
-            base_weights_hash=source.base.sha256,
-            kind=TaskKind.EVALUATE,
-            continues=continues,
+    def _compared(self, before: Mapping[int, _Values], after: Mapping[int, _Values]) -> Personalised | None:
+        if self._personalisation is None:
+            return None
+        both = [device for device in after if before[device] and after[device]]
+        spread, devices = _spread([before[device] for device in both])
+        return Personalised(devices, spread, _spread([after[device] for device in both])[0])
+
+    def _named(self, devices: Sequence[int]) -> Iterator[tuple[int, str]]:
+        return ((device, self._fleet.names[device]) for device in devices)
+
+    def _submit(self, jobs: Iterable[Job]) -> list[int]:
+        return [self._engine.submit(job) for job in jobs]
+
+    def _tuned(self, source: TaskSource, base: int, device: int, name: str, continues: str) -> Job:
+        personalisation = self._personalisation
+        assert personalisation is not None
+        job = _job(source, base, self._fleet.test_rows(device), f"{name}-tuned", continues)
+        rate = personalisation.learning_rate
+        training = replace(
+            job.task,
+            task_id=f"{job.task.task_id}-training",
+            kind=TaskKind.TRAIN,
+            seed=task_seed(self._settings.seed, source.version, f"{name} personalised"),
+            epochs=personalisation.passes,
+            max_steps=personalisation.max_steps,
+            batch_size=self._settings.batch_size,
+            learning_rate=self._settings.learning_rate if rate is None else rate,
+            codecs=(SectionCodec("delta", "float32", 0), SectionCodec("statistics", "float32", 0)),
         )
-        return Job(task, base, rows, minimum_examples=1)
+        return replace(job, tuning=Tuning(training, self._fleet.rows(device)))
+
+    def _values(self, ticket: int) -> _Values:
+        """The metrics of one device; nothing where it failed."""
+        states, _ = self._done(ticket)
+        return {} if states is None else finalise(sum_states({}, states, self._metrics, self._states), self._metrics)
 
     def _done(self, ticket: int) -> tuple[tuple[MetricState, ...] | None, str]:
         worked = self._engine.result(ticket)
@@ -157,10 +223,36 @@ class Evaluator:
         return (worked.outcome.metrics if done else None), worked.error
 
 
+def _job(source: TaskSource, base: int, rows: Rows, who: str, continues: str = "") -> Job:
+    task = Task(
+        population=source.population,
+        run=source.run,
+        version=source.version,
+        task_id=f"{source.run}-evaluation-{source.version}-{who}",
+        model_hash=source.model.sha256,
+        graph_hash=source.graph_hash,
+        layout_hash=source.layout_hash,
+        base_weights_hash=source.base.sha256,
+        kind=TaskKind.EVALUATE,
+        continues=continues,
+    )
+    return Job(task, base, rows, minimum_examples=1)
+
+
+def _spread(devices: Iterable[_Values]) -> tuple[dict[str, Spread], int]:
+    """Each metric over the devices that have it, and how many devices have one."""
+    values: dict[str, list[float]] = {}
+    for each in devices:
+        for name, value in each.items():
+            values.setdefault(name, []).append(value)
+    return {name: Spread.of(name, found) for name, found in values.items()}, max(map(len, values.values()), default=0)
+
+
 def is_better(name: str, value: float, bound: float) -> bool:
     """Whether a metric has reached a bound: from below, or from above where less of it is better."""
-    return value <= bound if _is_loss(name) else value >= bound
+    return value <= bound if is_loss(name) else value >= bound
 
 
-def _is_loss(name: str) -> bool:
+def is_loss(name: str) -> bool:
+    """Whether less of a metric is better, as far as its name tells."""
     return any(word in name.lower() for word in _LOSSES)

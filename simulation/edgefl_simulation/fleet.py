@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
-from edgefl.wire.words import is_name
+from edgefl.hashing import sha256
+from edgefl.wire.words import is_name, is_random_id
 from edgefl_simulation.tables import DEVICES, Rows
 
-__all__ = ["Fleet", "device_names"]
+__all__ = ["Fleet", "device_id", "device_ids", "device_names"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Fleet:
     tests: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if isinstance(self.names, _Numbered):
+        if isinstance(self.names, _Made):
             return
         if len(set(self.names)) != len(self.names):
             raise InvalidSettingError("Two devices have one id.")
@@ -56,11 +57,16 @@ class Fleet:
         return Rows(DEVICES, end - int(self.tests[device]), end)
 
 
-class _Numbered(Sequence[str]):
-    """Ids that are made when they are asked for: of 100,000 devices only those that take part cost something."""
+class _Made(Sequence[str]):
+    """Words that are made when they are asked for: of 100,000 devices only those that take part cost something.
 
-    def __init__(self, count: int) -> None:
-        self._numbers = range(count)
+    Args:
+        count: how many there are.
+        made: the one at a place; all of them differ.
+    """
+
+    def __init__(self, count: int, made: Callable[[int], str]) -> None:
+        self._numbers, self._made = range(count), made
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -71,7 +77,7 @@ class _Numbered(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         found = self._numbers[index]
-        return _id(found) if isinstance(found, int) else [_id(each) for each in found]
+        return self._made(found) if isinstance(found, int) else [self._made(each) for each in found]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(other) == len(self) and all(map(str.__eq__, self, other))
@@ -80,9 +86,17 @@ class _Numbered(Sequence[str]):
 
 
 def device_names(count: int) -> Sequence[str]:
-    """Ids that sort like numbers."""
-    return _Numbered(count)
+    """Names that sort like numbers."""
+    return _Made(count, "device-{:06d}".format)
 
 
-def _id(number: int) -> str:
-    return f"device-{number:06d}"
+def device_ids(names: Sequence[str]) -> Sequence[str]:
+    """The ids of emulated devices with these names."""
+    if isinstance(names, _Made):
+        return _Made(len(names), lambda place: device_id(names[place]))
+    return [device_id(name) for name in names]
+
+
+def device_id(name: str) -> str:
+    """The id of an emulated device: its name, if a real device could have it, else 128 bits that follow from it."""
+    return name if is_random_id(name) else sha256(f"edgefl device {name}".encode())[:32]

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.model_file import ModelFile
+from edgefl.parts import Part, needing
 from edgefl_server.aggregation import finalise
-from edgefl_simulation.evaluating import Evaluation
+from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale
+from edgefl_simulation.evaluating import Evaluation, Spread
+from edgefl_simulation.picture import Band, Line, Picture, draw
 from edgefl_simulation.plans import Round
+from edgefl_simulation.recorded import read_run, read_weights
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["History", "row_of"]
 
 Row = dict[str, Any]
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """The result of a simulation.
+
+        history.table()                       # a row for each round, as pandas.DataFrame takes it
+        history.plot()                        # accuracy by round, with the spread over devices
+        History.load("digits-run").final      # of a run that was kept
 
     Attributes:
         rounds: a row of plain values for each round, see `row_of`.
@@ -44,6 +58,91 @@ class History:
     stopped: str = ""
     devices_per_second: float = 0.0
 
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> History:
+        """Reads back what a simulation left in a folder, also one that is under way or was broken off.
+
+        Args:
+            folder: as ``out=``, or `edgefl simulate -o`, was given.
+
+        Raises:
+            InvalidSettingError: it is no such folder.
+            StorageError: a file in it cannot be read, or is damaged.
+            ModelFileError: the model file in it is none.
+        """
+        run = read_run(folder)
+        file = ModelFile.read(run.folder / "model.tflite")
+        weights = read_weights(run.folder, file.manifest.layout.size)
+        return cls(
+            file.manifest,
+            file.initial_weights() if weights is None else weights,
+            bytes(file.data),
+            run.rounds,
+            run.initial,
+            run.folder,
+            run.stopped,
+            float(run.summary.get("devices_per_second", 0.0)),
+        )
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name} {value:.4f}" for name, value in self.final.items()) or "not evaluated"
+        kept = f", kept in {self.folder}" if self.folder else ""
+        return f"<History of {len(self.rounds)} rounds: {values}{kept}>"
+
+    def table(self) -> list[Row]:
+        """A row for each round with the same flat columns, for ``pandas.DataFrame(history.table())``.
+
+        Returns:
+            Rows with ``round``, ``clock`` (simulated seconds), ``central.accuracy``, ``federated.accuracy.mean``,
+            ``federated.accuracy.quantiles.0.1``, ``outcomes.done`` and whatever else rounds say; None where a round
+            does not. Round 0 is the evaluation before the first.
+        """
+        return flat_rows(self.initial, self.rounds)
+
+    def plot(self, metric: str = "", *, against: str = "round", label: str = "", axes: Axes | None = None) -> Axes:
+        """Draws a metric on the held-out rows, and between which quantiles it lies for eight tenths of the devices.
+
+        Args:
+            metric: its name; by default accuracy, or else the first that there is.
+            against: ``round``, ``time`` (simulated) or ``bytes`` (up and down).
+            label: as a legend is to call it, where several histories are drawn into the same axes.
+            axes: of matplotlib, to draw into; by default those of a new figure of pyplot.
+
+        Returns:
+            The axes, to go on with: ``history.plot().set_ylim(0, 1)``.
+
+        Raises:
+            InvalidSettingError: there is no such metric, or nothing to draw it against.
+            MissingDependencyError: matplotlib is not installed.
+        """
+        rows, along = self.table(), axis_of(against)
+        known = dict.fromkeys([*metrics_of(rows, "central"), *metrics_of(rows, "federated")])
+        metric = metric or ("accuracy" if "accuracy" in known else next(iter(known), ""))
+        central = curve(rows, f"central.{metric}", along)
+        mean = curve(rows, f"federated.{metric}.mean", along)
+        if not central and not mean:
+            got = f"no values of {metric!r:.80}" if metric in known else f"no metric {metric!r:.80}"
+            raise InvalidSettingError(
+                f"Expected a metric with values {along.phrase} to plot, got {got}.",
+                hint=f"This history has {', '.join(known)}." if known else "Nothing was evaluated.",
+            )
+        with needing(Part("edgefl_simulation", "simulate")):
+            if axes is None:
+                from matplotlib import pyplot
+
+                axes = pyplot.subplots(layout="constrained")[1]
+        low, high = (curve(rows, f"federated.{metric}.quantiles.{share}", along) for share in ("0.1", "0.9"))
+        unit, name = scale(along.column, max([*central.x, *mean.x]))
+        shown, place = central if central else mean, len(axes.lines)
+        bands = (Band("", [x / unit for x in low.x], low.y, high.y, place),) if low and low.x == high.x else ()
+        lines = (Line(label, [x / unit for x in shown.x], shown.y, place, place),)
+        across = f"{along.label} ({name})" if name else along.label
+        draw(Picture(metric, f"{metric} {along.phrase}", across, metric, lines, bands), axes)
+        if label:
+            axes.lines[-1].set_label(label)
+            axes.legend()
+        return axes
+
     def metric(self, name: str = "accuracy") -> list[float]:
         """One metric on the held-out rows, of each round that has it."""
         return [row["central"][name] for row in self.rounds if name in row.get("central", {})]
@@ -54,6 +153,11 @@ class History:
         found = [row["central"] for row in [self.initial, *self.rounds] if row.get("central")]
         return found[-1] if found else {}
 
+    def _latest(self, what: str) -> Row:
+        """A part of the evaluation after the latest round that has it."""
+        found: Row = next((row[what] for row in reversed(self.rounds) if row.get(what)), {})
+        return found
+
     def summary(self) -> Row:
         """The result as plain values."""
         return {
@@ -62,7 +166,8 @@ class History:
             "simulated_seconds": self.rounds[-1]["clock"] if self.rounds else 0.0,
             "initial": self.initial,
             "central": dict(self.final),
-            "federated": next((row["federated"] for row in reversed(self.rounds) if row.get("federated")), {}),
+            "federated": self._latest("federated"),
+            **({"personalised": found} if (found := self._latest("personalised")) else {}),
             "stopped": self.stopped,
             "devices_per_second": round(self.devices_per_second, 1),
         }
@@ -78,9 +183,10 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         seconds: that it really took.
 
     Returns:
-        ``round``, ``version``, ``state``, ``clock`` (simulated seconds), ``seconds``, ``outcomes`` by how they ended,
-        ``num_examples``, ``training`` (metrics of the devices while they trained), ``central`` and ``federated`` (see
-        `Evaluation`), ``diagnostics``, ``why`` and ``errors``.
+        ``round``, ``version``, ``state``, ``clock`` (simulated seconds; None where time was real), ``seconds``,
+        ``outcomes`` by how they ended, ``num_examples``, ``training`` (metrics of the devices while they trained),
+        ``central``, ``federated`` and ``personalised`` (see `Evaluation`), ``diagnostics``, ``why`` and ``errors``,
+        and what `edgefl_simulation.plans.Costs` says.
     """
     folded = done.folded
     row: Row = {
@@ -93,6 +199,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         "num_examples": 0 if folded is None else folded.num_examples,
         "training": {} if folded is None else finalise(folded.metric_sums, manifest.metrics),
         "diagnostics": {} if folded is None else dict(folded.diagnostics),
+        **({} if done.costs is None else done.costs.plain()),
     }
     if any(done.staleness):
         row["staleness"] = list(done.staleness)
@@ -109,8 +216,16 @@ def evaluated(evaluation: Evaluation | None) -> Row:
         return {}
     row: Row = {"central": dict(evaluation.central)} if evaluation.central else {}
     if evaluation.federated:
-        spread = {name: asdict(each) for name, each in evaluation.federated.items()}
-        for each in spread.values():
-            each["quantiles"] = {f"{share:g}": value for share, value in each["quantiles"].items()}
-        row["federated"] = {"devices": evaluation.devices, **spread}
+        row["federated"] = {"devices": evaluation.devices, **_plain(evaluation.federated)}
+    if evaluation.personalised is not None:
+        found = evaluation.personalised
+        row["personalised"] = {"devices": found.devices, "before": _plain(found.before), "after": _plain(found.after)}
     return row
+
+
+def _plain(spreads: Mapping[str, Spread]) -> Row:
+    """Each metric's spread over devices as plain values, its quantiles by their share as text."""
+    return {
+        name: {**asdict(each), "quantiles": {f"{share:g}": value for share, value in each.quantiles.items()}}
+        for name, each in spreads.items()
+    }

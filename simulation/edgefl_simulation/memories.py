@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Memories:
         Raises:
             StorageError: it cannot be written.
         """
-        arrays = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
+        arrays: dict[str, Any] = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
         if memory.control is not None:
             arrays[_CONTROL] = memory.control
         path = self._path(task.task_id)
@@ -65,6 +66,42 @@ class Memories:
             self._folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 np.savez(file, **arrays)
+            temporary.replace(path)
+        except OSError as error:
+            raise storage_error(error, "write", path) from error
+
+    def packed(self, task_id: str) -> bytes | None:
+        """A memory as bytes, to be put into another folder; None where nothing was kept.
+
+        Args:
+            task_id: the id of the task at whose end it was kept; empty: of none.
+
+        Raises:
+            StorageError: it is there and cannot be read.
+        """
+        path = self._path(task_id)
+        try:
+            return path.read_bytes() if task_id else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+
+    def put(self, task_id: str, packed: bytes) -> None:
+        """Writes a memory that comes from another folder.
+
+        Args:
+            task_id: the id of the task at whose end it was kept.
+            packed: see `packed`.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self._path(task_id)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".part")
+            temporary.write_bytes(packed)
             temporary.replace(path)
         except OSError as error:
             raise storage_error(error, "write", path) from error

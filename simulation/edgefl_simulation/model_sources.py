@@ -19,7 +19,7 @@ from edgefl.algorithms import ALGORITHMS
 from edgefl.atomic import write_bytes
 from edgefl.child_processes import ChildFailedError, run_child
 from edgefl.errors import EdgeflError, InvalidSettingError, RuntimeFailure, StorageError, storage_error
-from edgefl.hashing import canonical_json, new_sha256, sha256
+from edgefl.hashing import canonical_json, sha256
 from edgefl.parts import FACADE, load
 from edgefl.version import __version__
 
@@ -104,7 +104,7 @@ def converted_in_cache(model: Any, wanted: Wanted, tell: Callable[[str], None]) 
     """
     converters = load(FACADE["convert"])
     loaded = converters.load_model(model)
-    out = _cache() / f"{_key(wanted, _content(loaded))}.tflite"
+    out = _cache() / f"{_key(wanted, converters.fingerprint(loaded))}.tflite"
     if not out.exists():
         tell("Converting the model; the next time it is there already.")
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -114,16 +114,6 @@ def converted_in_cache(model: Any, wanted: Wanted, tell: Callable[[str], None]) 
 
 def _converted(model: Any, wanted: Wanted, tell: Callable[[str], None]) -> bytes:
     return _read(converted_in_cache(model, wanted, tell))
-
-
-def _content(model: Any) -> str:
-    """A hash of all that a Keras model is: layers, how it is compiled, weights."""
-    digest = new_sha256()
-    parts = [model.to_json(), str(getattr(model, "get_compile_config", dict)())]
-    digest.update("\n".join(parts).encode())
-    for array in model.get_weights():
-        digest.update(array.tobytes())
-    return str(digest.hexdigest())
 
 
 def _key(wanted: Wanted, content: str) -> str:

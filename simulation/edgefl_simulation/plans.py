@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
 from edgefl_server.aggregation import Blob, Folded, RunSettings, StrategyState
+from edgefl_simulation.attacks import Attack
 from edgefl_simulation.fleet import Fleet
 from edgefl_simulation.pace import Pace
 
-__all__ = ["Checkpoint", "Plan", "Round"]
+__all__ = ["Checkpoint", "Costs", "Plan", "Round"]
+
+
+def _honest(device: int) -> Attack | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,11 @@ class Plan:
         model: the file as tasks name it.
         settings: of the run, settled.
         fleet: who takes part.
-        pace: how long they take.
+        pace: when they are there, and how long they take.
         minimum_examples: a device with fewer takes no part.
         population: as tasks name it.
         run: likewise.
+        attack: says what a device does that it should not; None: nothing.
     """
 
     manifest: ModelManifest
@@ -36,6 +44,7 @@ class Plan:
     minimum_examples: int = MINIMUM_EXAMPLES
     population: str = "fleet"
     run: str = "simulated"
+    attack: Callable[[int], Attack | None] = _honest
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Checkpoint:
         accepted: updates that were accepted so far.
         folded: each device's latest task that is part of the weights, where devices remember something of the run.
         late: how often each device was out of time, and when last.
+        fetched: which devices have the model file: a bit each, as hexadecimal digits.
     """
 
     state: StrategyState
@@ -63,6 +73,51 @@ class Checkpoint:
     accepted: int = 0
     folded: dict[str, str] = field(default_factory=dict)
     late: dict[str, tuple[int, float]] = field(default_factory=dict)
+    fetched: str = ""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The cost of a round.
+
+    The round lasts as long as the device that closed it takes. What of that time it did not fetch, train or send is
+    waiting: for devices that are there, for others, or for a deadline.
+
+    Attributes:
+        seconds: that the round took.
+        phases: of these, seconds of ``download``, ``compute``, ``upload`` and ``waiting``; they add up to all.
+        bytes_down: that devices fetched, for whatever became of their tasks.
+        bytes_up: that they sent, accepted or not.
+        device_seconds: for which devices were at tasks, all together.
+        joules: that they spent on it; 0: not known.
+        profiles: how many updates are from devices of which kind; nothing where there are no profiles.
+        attackers: how many updates are from attackers.
+    """
+
+    seconds: float
+    phases: dict[str, float]
+    bytes_down: int
+    bytes_up: int
+    device_seconds: float
+    joules: float = 0.0
+    profiles: dict[str, int] = field(default_factory=dict)
+    attackers: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """The same as plain values for a round's row; what there is none of is left out."""
+        row: dict[str, Any] = {
+            "bytes_down": self.bytes_down,
+            "bytes_up": self.bytes_up,
+            "simulated": {"seconds": self.seconds, **self.phases},
+            "device_seconds": self.device_seconds,
+        }
+        if self.joules:
+            row["energy_joules"] = self.joules
+        if self.profiles:
+            row["profiles"] = dict(sorted(self.profiles.items()))
+        if self.attackers:
+            row["attackers"] = self.attackers
+        return row
 
 
 @dataclass(frozen=True)
@@ -72,23 +127,25 @@ class Round:
     Attributes:
         fold: its number.
         version: of the weights after it.
-        clock: simulated seconds since the beginning.
+        clock: simulated seconds since the beginning; None: time was real.
         folded: what it left; None: it failed.
         outcomes: how many tasks ended how: ``done``, ``declined``, ``failed``.
         staleness: of each update that was folded, in versions.
         why: what ended it, when that was not simply enough outcomes.
         errors: what single devices said, each text once.
+        costs: time, bytes and what devices spent; None: time was real.
         over: the run is over with it.
         failed: why the run failed; empty otherwise.
     """
 
     fold: int
     version: int
-    clock: float
+    clock: float | None
     folded: Folded | None
     outcomes: dict[str, int]
     staleness: tuple[int, ...]
     why: str
     errors: tuple[str, ...]
+    costs: Costs | None
     over: bool
     failed: str = ""

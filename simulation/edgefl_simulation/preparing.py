@@ -16,14 +16,14 @@ from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.tasks import arrange
 from edgefl_device_runtime.training.data import Dataset, prepare
 from edgefl_server.aggregation import SettingError
-from edgefl_simulation.data import DataSet
+from edgefl_simulation.data import DataSet, fitted_to
 from edgefl_simulation.draws import stream
-from edgefl_simulation.fleet import Fleet
-from edgefl_simulation.partitioning import Partitioner, Rows, partition
-from edgefl_simulation.partitioning.base import shuffled
+from edgefl_simulation.fleet import Fleet, device_ids
+from edgefl_simulation.partitioning import Partitioner, Parts, Rows, partition
+from edgefl_simulation.partitioning.base import Indices, shuffled
 from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
 
-__all__ = ["Division", "Prepared", "fingerprint", "prepare_fleet"]
+__all__ = ["Divided", "Division", "Prepared", "check_fit", "divide", "fingerprint", "labels_of", "prepare_fleet"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,21 @@ class Division:
 
 
 @dataclass(frozen=True)
+class Divided:
+    """The rows of each device.
+
+    Attributes:
+        names: the devices' ids.
+        parts: their rows, ascending.
+        held_out: rows that no device has, where the data set has no rows for tests itself.
+    """
+
+    names: Sequence[str]
+    parts: Parts
+    held_out: Indices
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A fleet whose rows lie in tables.
 
@@ -79,42 +94,101 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
         InvalidSettingError: it cannot be divided so.
         StorageError: the tables cannot be written.
     """
-    (spec, *others) = [each for each in manifest.signatures["train"].inputs if each.name in manifest.inputs]
-    if not others:
-        data = data.fitted("x", tuple(spec.shape[1:]))
-    whole = _fit(data.arrays, manifest, "The data")
-    test = _fit(data.held_out, manifest, "The held-out data") if data.held_out else None
-    own, held_out = np.arange(whole.rows), np.empty(0, np.intp)
-    if test is None and division.held_out:
+    data = fitted_to(data, manifest)
+    whole, test = check_fit(data, manifest)
+    target = np.asarray(whole.columns[-1].data) if len(manifest.targets) == 1 else None
+    divided = divide(data, division, labels_of(data, division.label, target))
+    parts, tests = _with_tests(divided.parts, division)
+    write_table(tables / DEVICES, _arrays(whole), np.concatenate(parts))
+    if test is not None:
+        write_table(tables / HELD_OUT, _arrays(test), np.arange(test.rows))
+    elif divided.held_out.size:
+        write_table(tables / HELD_OUT, _arrays(whole), divided.held_out)
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    return Prepared(
+        Fleet(device_ids(divided.names), offsets, tests), len(divided.held_out) if test is None else test.rows
+    )
+
+
+def divide(data: DataSet, division: Division, labels: NDArray[Any] | None) -> Divided:
+    """Says which rows fall on which device, and which on none.
+
+    Args:
+        data: all rows.
+        division: how.
+        labels: the class of each row, ``[rows]``; None: there are none.
+
+    Raises:
+        DataError: the rows lack what the partition goes by.
+        InvalidSettingError: they cannot be divided so.
+    """
+    own, held_out = np.arange(data.rows), np.empty(0, np.intp)
+    if not data.held_out and division.held_out:
         order = shuffled(own, np.random.Generator(stream(division.seed, "held-out")))
-        count = round(division.held_out * whole.rows)
+        count = round(division.held_out * data.rows)
         held_out, own = np.sort(order[:count]), np.sort(order[count:])
-    labels = _labels(data, whole, manifest, division.label)
     rows = Rows(
         len(own),
         None if labels is None else labels[own],
         None if data.owners is None else np.asarray(data.owners)[own],
+        data.owner_names,
+        own,
     )
     names, parts = partition(rows, division.partition, division.devices, division.seed)
-    parts, tests = _with_tests(parts, division)
-    write_table(tables / DEVICES, _arrays(whole), own[np.concatenate(parts)])
-    if test is not None:
-        write_table(tables / HELD_OUT, _arrays(test), np.arange(test.rows))
-    elif held_out.size:
-        write_table(tables / HELD_OUT, _arrays(whole), held_out)
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    return Prepared(Fleet(names, offsets, tests), len(held_out) if test is None else test.rows)
+    return Divided(names, [own[part] for part in parts], held_out)
+
+
+def labels_of(data: DataSet, label: str, target: NDArray[Any] | None) -> NDArray[Any] | None:
+    """The class of each row, ``[rows]``; None: there is none.
+
+    Args:
+        data: all rows.
+        label: the array that holds it; empty: the target.
+        target: the target, ``[rows]``, ``[rows, 1]`` or one-hot ``[rows, classes]``; None: there is no single one.
+
+    Raises:
+        DataError: there is no such array, or its rows are no classes.
+    """
+    if label and label not in data.arrays:
+        raise DataError(f"There is no array {label!r} to take the label from; the data holds {', '.join(data.arrays)}.")
+    found = np.asarray(data.arrays[label]) if label else target
+    if found is None:
+        return None
+    found = found[..., 0] if found.ndim == 2 and found.shape[1] == 1 else found
+    if found.ndim == 2:  # one-hot
+        found = found.argmax(axis=1)
+    if found.ndim != 1 or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+        if label:
+            raise DataError(f"The array {label!r} expects one class for each row, got shape {found.shape} or NaN.")
+        return None
+    return found
 
 
 def fingerprint(data: DataSet) -> dict[str, Any]:
     """Computes what tells one data set from another: shapes, types and checksums."""
-    owners = {} if data.owners is None else {"owners": data.owners}
+    owners = {} if data.owners is None else {"owners": np.asarray(data.owners)}
+    if data.owner_names is not None:
+        owners["names"] = data.owner_names.astype(np.str_)
     groups: dict[str, Mapping[str, NDArray[Any]]] = {"": data.arrays, "held_out ": data.held_out, "whose ": owners}
     return {
         prefix + name: [list(array.shape), array.dtype.str, _checksum(array)]
         for prefix, arrays in groups.items()
         for name, array in sorted(arrays.items())
     }
+
+
+def check_fit(data: DataSet, manifest: ModelManifest) -> tuple[Dataset, Dataset | None]:
+    """All rows as the model takes them, and those that are held out, where there are any.
+
+    Args:
+        data: as `fitted_to` leaves it.
+        manifest: of the model.
+
+    Raises:
+        DataError: the data does not fit the model.
+    """
+    test = _fit(data.held_out, manifest, "The held-out data") if data.held_out else None
+    return _fit(data.arrays, manifest, "The data"), test
 
 
 def _fit(arrays: Mapping[str, NDArray[Any]], manifest: ModelManifest, title: str) -> Dataset:
@@ -132,24 +206,6 @@ def _arrays(data: Dataset) -> dict[str, tuple[NDArray[Any], np.dtype[Any]]]:
     if data.sample_weight is not None:
         found["sample_weight"] = data.sample_weight, data.sample_weight.dtype
     return found  # type: ignore[return-value]  # nothing here stays in a device's file
-
-
-def _labels(data: DataSet, whole: Dataset, manifest: ModelManifest, label: str) -> NDArray[Any] | None:
-    """The class of each row; None: there is none."""
-    if label:
-        if label not in data.arrays:
-            raise DataError(
-                f"There is no array {label!r} to take the label from; the data holds {', '.join(data.arrays)}."
-            )
-        found = np.asarray(data.arrays[label])
-    elif len(manifest.targets) == 1:
-        found = np.asarray(whole.columns[-1].data)
-    else:
-        return None
-    found = found[..., 0] if found.ndim == 2 and found.shape[1] == 1 else found
-    if found.ndim == 2:  # one-hot
-        found = found.argmax(axis=1)
-    return found if found.ndim == 1 else None
 
 
 def _with_tests(parts: Sequence[NDArray[np.intp]], division: Division) -> tuple[list[NDArray[np.intp]], NDArray[Any]]:

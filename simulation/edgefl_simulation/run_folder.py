@@ -7,12 +7,15 @@ nothing of what it wrote, and after a power cut a checkpoint that is no whole fi
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
+import os
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +26,23 @@ from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
 from edgefl_server.aggregation import SettingError, StrategyState
 from edgefl_simulation.plans import Checkpoint
+from edgefl_simulation.round_table import parquet
 
 __all__ = ["RunFolder"]
 
 _SETTINGS, _ROUNDS, _WEIGHTS, _CHECKPOINT = "settings.json", "rounds.jsonl", "weights.npy", "checkpoint.npz"
-_SUMMARY, _MODEL = "summary.json", "model.tflite"
+_SUMMARY, _MODEL, _TABLE = "summary.json", "model.tflite", "rounds.parquet"
 _PAUSE = 1.0
 """Seconds between two checkpoints: what is lost with the process is computed again, to the same bits."""
 _SLOT, _PROGRESS = "slot/", "progress"
 
 
+_PATIENCE, _LOOK = 1.0, 0.05
+"""Seconds for which whoever only looks whether the folder is written to may hold it, and between two tries."""
+
+
 class RunFolder:
-    """A folder that a simulation writes to.
+    """A folder that a simulation writes to. While it does, no other one may: `close` lets go of it.
 
     Args:
         folder: where.
@@ -42,7 +50,7 @@ class RunFolder:
         resume: go on where the folder is; else it must be new.
 
     Raises:
-        InvalidSettingError: the folder is there already, or of other settings.
+        InvalidSettingError: the folder is there already, or of other settings, or another process writes to it.
         StorageError: it cannot be written or read.
     """
 
@@ -50,6 +58,7 @@ class RunFolder:
         self.folder = folder
         self._settings = json.loads(json.dumps(settings))
         self._latest = 0.0
+        self._lock = -1
         there = (folder / _SETTINGS).exists()
         if there and not resume:
             raise SettingError(
@@ -65,8 +74,15 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, "make the folder", folder) from error
+        self._hold()
         if not there:
             write_text(folder / _SETTINGS, json.dumps(self._settings, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Lets another process write to the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     @property
     def model(self) -> Path:
@@ -150,14 +166,21 @@ class RunFolder:
         plain = replace(checkpoint, state=StrategyState(np.empty(0, np.float32), 0))
         progress = {name: value for name, value in vars(plain).items() if name != "state"}
         buffer = io.BytesIO()
-        arrays = {f"{_SLOT}{name}": vector for name, vector in checkpoint.state.slots.items()}
-        text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
-        np.savez(buffer, weights=checkpoint.state.weights, **arrays, **{_PROGRESS: text})
+        arrays: dict[str, Any] = {f"{_SLOT}{name}": vector for name, vector in checkpoint.state.slots.items()}
+        arrays[_PROGRESS] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+        np.savez(buffer, weights=checkpoint.state.weights, **arrays)
         write_bytes(self.folder / _CHECKPOINT, buffer.getvalue())
         return True
 
-    def finish(self, weights: np.ndarray[Any, Any], summary: Mapping[str, Any]) -> None:
+    def finish(
+        self, weights: np.ndarray[Any, Any], summary: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Writes what is left of the run.
+
+        Args:
+            weights: the newest.
+            summary: plain values.
+            rounds: the same as the lines, which are written as a table where pyarrow is installed.
 
         Raises:
             StorageError: it cannot be written.
@@ -166,10 +189,37 @@ class RunFolder:
         np.save(buffer, weights)
         write_bytes(self.folder / _WEIGHTS, buffer.getvalue())
         write_text(self.folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
+        table = parquet(rounds)
+        if table is not None:
+            write_bytes(self.folder / _TABLE, table)
 
     def clear_rows(self) -> None:
         """Deletes what is made anew at every start."""
         shutil.rmtree(self.tables, ignore_errors=True)
+
+    def _hold(self) -> None:
+        """Locks the folder itself, so that nothing is left of it when this process dies.
+
+        Raises:
+            InvalidSettingError: another process writes to it.
+        """
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    break  # a file system without locks
+                if time.monotonic() < until:
+                    time.sleep(_LOOK)
+                    continue
+                os.close(descriptor)
+                raise InvalidSettingError(
+                    f"Another process writes to {self.folder}.", hint="Wait until it is done, or choose another folder."
+                ) from None
+            break
+        self._lock = descriptor
 
     def _check_settings(self) -> None:
         path = self.folder / _SETTINGS
@@ -196,4 +246,5 @@ class RunFolder:
         return rounds
 
     def _write_rounds(self, rounds: list[dict[str, Any]]) -> None:
+        (self.folder / _TABLE).unlink(missing_ok=True)  # it is of all rounds, and there will be others
         write_text(self.folder / _ROUNDS, "".join(json.dumps(row) + "\n" for row in rounds))

@@ -19,6 +19,7 @@ from edgefl.errors import DataError, storage_error
 __all__ = ["DEVICES", "HELD_OUT", "Rows", "Tables", "write_table"]
 
 DEVICES, HELD_OUT = "devices", "held_out"
+_FORMAT: Any = np.lib.format
 _PIECE = 16 << 20
 """Bytes that are gathered at a time when a table is written."""
 _AROUND = 1 << 20
@@ -62,11 +63,11 @@ def write_table(folder: Path, arrays: Mapping[str, tuple[NDArray[Any], np.dtype[
         folder.mkdir(parents=True, exist_ok=True)
         for name, (array, dtype) in arrays.items():
             shape = (len(rows), *array.shape[1:])
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}  # type: ignore[no-untyped-call]
+            header = {"descr": _FORMAT.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             at_once = max(1, _PIECE // max(1, array.nbytes // max(1, len(array))))
             # Written, not mapped: pages of a mapped file would be this process's memory until they are on the disk.
             with (folder / f"{name}.npy").open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+                _FORMAT.write_array_header_1_0(file, header)
                 for start in range(0, len(rows), at_once):
                     piece = array[rows[start : start + at_once]].astype(dtype, copy=False)
                     file.write(np.ascontiguousarray(piece).data)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
+from edgefl.cli.output import progress
 from edgefl_simulation.history import History, Row
 
-__all__ = ["Silent", "Terminal", "Watcher", "watcher_for"]
+__all__ = ["Lines", "Silent", "Terminal", "Watcher", "watcher_for"]
 
+_Column = tuple[str, Callable[[Row], float | None]]
 _ROWS = 12
 """Rounds that the table shows: the first, the last, and evenly between."""
+_TENTHS = 10
 
 
 class Watcher(Protocol):
@@ -97,9 +101,7 @@ class Terminal(Silent):
     def round(self, row: Row) -> None:
         """See `Watcher`."""
         super().round(row)
-        values = row.get("central") or row["training"]
-        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or row["state"]
-        self._bar.update(self._task, completed=row["round"], description=f"round {row['round']}: {text}")
+        self._bar.update(self._task, completed=row["round"], description=f"round {row['round']}: {_values(row)}")
 
     def end(self, history: History) -> None:
         """See `Watcher`."""
@@ -112,15 +114,57 @@ class Terminal(Silent):
         self._bar.stop()
 
 
-def watcher_for(verbose: bool | None, on_round: Callable[[Row], None] | None) -> Watcher:
+class Lines(Silent):
+    """A line after each tenth of the rounds, and a table at the end: for notebooks and logs, where no bar can move.
+
+    Args:
+        on_round: called with the row of each round.
+    """
+
+    def __init__(self, on_round: Callable[[Row], None] | None = None) -> None:
+        super().__init__(on_round)
+        self._rounds, self._tenths = 1, 0
+
+    def say(self, line: str) -> None:
+        """See `Watcher`."""
+        progress(line)
+
+    def begin(self, devices: int, rounds: int, done: int) -> None:
+        """See `Watcher`."""
+        self._rounds, self._tenths = max(1, rounds), done * _TENTHS // max(1, rounds)
+        progress(f"{devices:,} devices, {rounds} rounds" + (f", of which {done} are done" if done else ""))
+
+    def round(self, row: Row) -> None:
+        """See `Watcher`."""
+        super().round(row)
+        tenths = row["round"] * _TENTHS // self._rounds
+        if tenths > self._tenths:
+            self._tenths = tenths
+            progress(f"Round {row['round']} of {self._rounds}: {_values(row)}")
+
+    def end(self, history: History) -> None:
+        """See `Watcher`."""
+        from rich.console import Console
+
+        Console(stderr=True).print(table(history))
+
+
+def watcher_for(verbose: bool | None, on_round: Callable[[Row], None] | None = None) -> Watcher:
     """Whoever is to be told.
 
     Args:
-        verbose: None: where standard error is a terminal.
+        verbose: None: where standard error is a terminal, which it is in no notebook.
         on_round: called with the row of each round.
     """
-    shown = verbose if verbose is not None else bool(sys.stderr and sys.stderr.isatty())
-    return Terminal(on_round) if shown else Silent(on_round)
+    terminal = bool(sys.stderr and sys.stderr.isatty())
+    if verbose or (verbose is None and terminal):
+        return Terminal(on_round) if terminal else Lines(on_round)
+    return Silent(on_round)
+
+
+def _values(row: Row) -> str:
+    values = row.get("central") or row["training"]
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or str(row["state"])
 
 
 def table(history: History) -> Any:
@@ -128,20 +172,23 @@ def table(history: History) -> Any:
     from rich.table import Table
 
     names = list(history.final) or list(history.rounds[-1]["training"] if history.rounds else ())
-    federated: Row = next((row["federated"] for row in reversed(history.rounds) if row.get("federated")), {})
+    columns = [(name, partial(_central, name=name)) for name in names] + _over_devices(history, names)
     found = Table(title=_title(history), title_justify="left")
-    for column in ("round", "simulated s", "outcomes", *names):
+    clock = "seconds" if history.rounds and history.rounds[-1]["clock"] is None else "simulated s"
+    for column in ("round", clock, "outcomes", *(title for title, _ in columns)):
         found.add_column(column, justify="right")
-    spread = [name for name in names if name in federated]
-    for name in spread:
-        found.add_column(f"worst tenth: {name}", justify="right")
+
+    def add(number: object, clock: str, outcomes: str, row: Row) -> None:
+        values = (value(row) for _, value in columns)
+        found.add_row(str(number), clock, outcomes, *("" if each is None else f"{each:.4f}" for each in values))
+
     if history.initial:
-        found.add_row("0", "0", "", *_cells(history.initial, names, spread))
+        add(0, "0", "", history.initial)
     shown = {round(place * (len(history.rounds) - 1) / (_ROWS - 1)) for place in range(_ROWS)}
     for number, row in enumerate(history.rounds):
         if number in shown:
             outcomes = str(row["outcomes"].get("done", 0)) if row["state"] == "done" else "failed"
-            found.add_row(str(row["round"]), f"{row['clock']:,.0f}", outcomes, *_cells(row, names, spread))
+            add(row["round"], _seconds(row), outcomes, row)
     return found
 
 
@@ -151,9 +198,41 @@ def _title(history: History) -> str:
     return "; ".join(filter(None, (history.stopped, speed, kept)))
 
 
-def _cells(row: Row, names: list[str], spread: list[str]) -> list[str]:
-    central = row.get("central") or row.get("training", {})
-    federated = row.get("federated", {})
-    return [f"{central[name]:.4f}" if name in central else "" for name in names] + [
-        f"{federated[name]['worst_tenth']:.4f}" if name in federated else "" for name in spread
+def _seconds(row: Row) -> str:
+    """Simulated ones since the beginning; where time was real, those of the round."""
+    return f"{row['seconds']:,.2f}" if row["clock"] is None else f"{row['clock']:,.0f}"
+
+
+def _over_devices(history: History, names: list[str]) -> list[_Column]:
+    """Columns with metrics over devices: the worst tenth; where devices train for themselves, before and after that."""
+
+    def asked(part: str) -> list[str]:
+        return [name for name in names if any(name in _part(row, part) for row in history.rounds)]
+
+    tuned = asked("after")
+    if not tuned:
+        return [
+            (f"worst tenth: {name}", partial(_spread, "federated", name, "worst_tenth")) for name in asked("federated")
+        ]
+    tuned = [name for name in tuned if name != "loss"] or tuned  # there is no room for all of it
+    return [
+        (f"{when} local training: {name}", partial(_spread, when, name, "mean"))
+        for name in tuned
+        for when in ("before", "after")
     ]
+
+
+def _central(row: Row, name: str) -> float | None:
+    found: float | None = (row.get("central") or row.get("training", {})).get(name)
+    return found
+
+
+def _spread(part: str, name: str, what: str, row: Row) -> float | None:
+    found: float | None = _part(row, part).get(name, {}).get(what)
+    return found
+
+
+def _part(row: Row, part: str) -> Row:
+    """Metrics over devices: ``federated``, or ``before`` and ``after`` local training."""
+    found: Row = row.get(part) or row.get("personalised", {}).get(part, {})
+    return found

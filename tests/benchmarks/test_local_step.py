@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from interpreters import EXPECTED
+
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "local_step.py"
 
 
@@ -29,13 +31,13 @@ def quick_rows(tmp_path: Path, *contenders: str) -> dict[str, Any]:
 
 
 def test_a_quick_run_gives_rows(tmp_path: Path) -> None:
-    assert list(quick_rows(tmp_path, "edgefl")) == ["edgefl ai-edge-litert", "edgefl tflite-runtime"]
+    assert list(quick_rows(tmp_path, "edgefl")) == [f"edgefl {name}" for name in EXPECTED]
 
 
 @pytest.mark.slow
 def test_a_quick_run_beside_a_peer_gives_rows_with_ratios(tmp_path: Path) -> None:
     rows = quick_rows(tmp_path, "edgefl", "tf.function graph")
-    assert list(rows) == ["edgefl ai-edge-litert", "edgefl tflite-runtime", "tf.function graph"]
+    assert list(rows) == [*(f"edgefl {name}" for name in EXPECTED), "tf.function graph"]
     assert all(row["ratios"]["tf.function"] > 0 for row in rows.values())
     assert rows["tf.function graph"]["ratios"]["tf.function"] == 1.0
 

@@ -33,3 +33,11 @@ def test_a_target_covers_its_runtime_from_its_version_on(
     target: str, runtime: str, version: str | None, covered: bool
 ) -> None:
     assert TARGETS[target].covers(runtime, version) is covered
+
+
+def test_a_runtime_that_is_not_there_is_said_to_have_no_wheel_where_that_is_so() -> None:
+    old, new = TARGETS["tflite-2.14"], TARGETS["litert-2"]
+    assert [old.has_wheel((3, 11)), old.has_wheel((3, 12)), new.has_wheel((3, 13))] == [True, False, True]
+    assert old.absence((3, 11)) == "tflite-runtime 2.14 or newer is not installed"
+    assert old.absence((3, 13)).endswith("is not installed, and has no wheel for a Python newer than 3.11")
+    assert new.absence((3, 13)) == "ai-edge-litert 2.3 or newer is not installed"

@@ -1,6 +1,7 @@
 """The Python in the documentation runs, block after block, as a reader would paste it; so do blocks marked sh."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -8,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from edgefl_simulation import History
+from server_process import edgefl
 
 ROOT = Path(__file__).parents[2]
 TESTED_ELSEWHERE = {"docs/training.md"}  # by the trainer's tests, with the model and the data that it speaks of
@@ -25,6 +30,22 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
     run([sys.executable, "-c", blocks(page, "python")], tmp_path)
     if commands := blocks(page, "sh"):
         run(["sh", "-e", "-c", commands], tmp_path)
+
+
+def test_the_commands_of_a_new_project_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They simulate a fleet, and train with a server and devices, as its README has them."""
+    monkeypatch.chdir(tmp_path)
+    made = edgefl("new", "pumps", "--format", "json")
+    folder = tmp_path / "pumps"
+    run(["sh", "-e", "-c", "\n".join(json.loads(made.stdout)["commands"])], folder)
+    history = History.load(folder / "simulated")
+    assert len(history.rounds) == 15
+    assert history.final["accuracy"] > history.initial["central"]["accuracy"] + 0.2
+    assert (folder / "report.html").stat().st_size > 50_000
+    trained = np.load(folder / "trained.npy")
+    assert trained.shape == history.weights.shape
+    assert not np.array_equal(trained, history.weights)
+    assert (folder / "trained.keras").exists()
 
 
 def blocks(page: str, language: str) -> str:

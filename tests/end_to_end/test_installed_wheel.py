@@ -1,13 +1,17 @@
-"""What a user gets from the wheel in an empty environment; needs a package registry."""
+"""What a user gets from the wheel in an empty environment, on every Python at hand; needs a package registry."""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from interpreters import EXPECTED
+from server_process import free_port
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 
@@ -73,8 +77,8 @@ def test_a_device_has_no_tensorflow_web_framework_or_database(device: Path, tmp_
     listing = json.loads(run(device / "pip", "list", "--format", "json", cwd=tmp_path).stdout)
     installed = {entry["name"].lower(): entry["version"] for entry in listing}
     assert not NOT_ON_A_DEVICE & set(installed)
-    assert "tflite-runtime" in installed
-    assert installed["numpy"].startswith("1.")
+    assert EXPECTED[-1] in installed
+    assert installed["numpy"].startswith("1." if EXPECTED[-1] == "tflite-runtime" else "2.")
 
 
 def test_a_device_has_its_verbs(device: Path, tmp_path: Path) -> None:
@@ -111,3 +115,93 @@ assert np.any(model.delta(before))
 assert "tensorflow" not in sys.modules
 """
     run(device / "python", "-c", step, cwd=tmp_path)
+
+
+MINORS = ("3.10", "3.11", "3.12", "3.13")
+"""The Pythons that edgefl promises to run on."""
+
+ABOUT = """
+import sys, importlib.metadata, importlib.util
+found = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions()}
+print("tflite-runtime" in found, "ai-edge-litert" in found, found.get("numpy", "").split(".")[0])
+"""
+
+STEP = """
+import numpy as np, edgefl
+model = edgefl.TrainableModel("model.tflite")
+x, y = np.random.default_rng(0).normal(size=(32, 4)).astype("float32"), np.arange(32) % 3
+losses = model.fit(x, y, epochs=20, learning_rate=0.5).history["loss"]
+assert losses[-1] < losses[0], losses
+"""
+
+SIMULATE = "--data rows.npz --devices 4 --cohort 2 --rounds 2 --batch-size 8 --workers 1"
+
+
+def at_hand() -> dict[str, str]:
+    """The Pythons that are installed here: on the path, or among those of pyenv."""
+    found = {}
+    for minor in MINORS:
+        named = [shutil.which(f"python{minor}"), *Path.home().glob(f".pyenv/versions/{minor}.*/bin/python")]
+        check = f"import ensurepip, sys; sys.exit('%d.%d' % sys.version_info[:2] != '{minor}')"
+        for each in filter(None, named):
+            if subprocess.run([each, "-c", check], capture_output=True, check=False).returncode == 0:
+                found[minor] = str(each)
+                break
+    return found
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory, keras_file: Path) -> Path:
+    path = tmp_path_factory.mktemp("converted") / "model.tflite"
+    run(sys.executable, "-m", "edgefl", "convert", keras_file, "-o", path, "--batch-size", "8", cwd=path.parent)
+    return path
+
+
+@pytest.mark.parametrize("extra", ["convert", "device", "server", "simulate", "examples", "all"])
+@pytest.mark.parametrize("minor", MINORS)
+def test_each_extra_can_be_installed_and_does_its_work(
+    minor: str, extra: str, wheels: Path, keras_file: Path, model_file: Path, tmp_path: Path
+) -> None:
+    python = at_hand().get(minor)
+    if python is None:
+        pytest.skip(f"Python {minor} is not installed here")
+    run(python, "-m", "venv", "env", cwd=tmp_path)
+    try:
+        # Without constraints: whatever is newest today is what a user gets.
+        install = [tmp_path / "env/bin/pip", "install", "-q", "--find-links", wheels, f"edgefl-toolkit[{extra}]"]
+        run(*install, cwd=tmp_path, PIP_CONSTRAINT="")
+        _does_its_work(tmp_path / "env/bin", extra, minor in ("3.10", "3.11"), keras_file, model_file, tmp_path)
+    finally:
+        shutil.rmtree(tmp_path / "env")  # gigabytes, of which a test keeps three folders
+
+
+def _does_its_work(bin: Path, extra: str, both: bool, keras_file: Path, model_file: Path, folder: Path) -> None:
+    shutil.copy(model_file, folder / "model.tflite")
+    write = "import numpy as np; r = np.random.default_rng(0); "
+    write += "np.savez('rows.npz', x=r.normal(size=(80, 4)).astype('float32'), y=np.arange(80) % 3)"
+    run(bin / "python", "-c", write, cwd=folder)
+    if extra in ("convert", "device", "simulate", "all"):
+        has_old, has_new, numpy = run(bin / "python", "-c", ABOUT, cwd=folder).stdout.split()
+        assert has_old == str(both)
+        assert has_new == str(not both or extra in ("convert", "all"))
+        assert numpy == ("1" if both else "2")
+        run(bin / "python", "-c", STEP, cwd=folder)
+    if extra in ("convert", "all"):
+        told = run(bin / "edgefl", "convert", keras_file, "-o", "converted.tflite", cwd=folder).stdout
+        assert "target litert-2: ran on ai-edge-litert" in told
+        assert ("target tflite-2.14: ran on tflite-runtime 2.14.0" in told) == both
+        told = run(bin / "edgefl", "inspect", "converted.tflite", cwd=folder).stdout
+        assert ("not run for tflite-2.14: tflite-runtime 2.14 or newer is not installed, and" in told) == (not both)
+    if extra == "server":
+        start = [bin / "edgefl", "server", "start", "--state", "state", "--port", str(free_port()), "--format", "json"]
+        server = subprocess.Popen(start, cwd=folder, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        assert "url" in json.loads(server.stdout.readline() or "{}")
+        run(bin / "edgefl", "server", "invite", "--state", "state", "--population", "pumps", cwd=folder)
+        server.terminate()
+        server.communicate()
+    if extra in ("simulate", "all"):
+        source = keras_file if extra == "all" else "model.tflite"
+        run(bin / "edgefl", "simulate", source, *SIMULATE.split(), cwd=folder)
+    if extra in ("examples", "all"):
+        run(bin / "python", "-c", "import edgefl, matplotlib.pyplot", cwd=folder, MPLBACKEND="agg")

@@ -12,10 +12,11 @@ import typer
 
 from edgefl_device_runtime.agent.cli import device
 from edgefl_server.cli import run, server
+from edgefl_simulation.data_verbs import data
 from server_process import edgefl
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
-GROUPS = {"server": server, "run": run, "device": device}
+GROUPS = {"server": server, "run": run, "device": device, "data": data}
 
 
 def commands() -> Iterator[Any]:

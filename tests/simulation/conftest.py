@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from real_processes import device_id
 Owned = dict[str, Any]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def owned() -> Callable[..., Owned]:
     """Rows for the models of 20 numbers and 5 classes, each with the id of a device that owns it."""
 
@@ -29,3 +29,26 @@ def owned() -> Callable[..., Owned]:
         return {"x": x[order], "y": y[order], "id": owner[order]}
 
     return owned
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """A Ray cluster of two nodes with a processor each, all on 127.0.0.1; what a test adds to it is the test's."""
+    pytest.importorskip("ray")
+    from ray._private import ray_constants
+    from ray.cluster_utils import Cluster
+
+    ray_constants.ENABLE_RAY_CLUSTER = False  # this machine's address is then 127.0.0.1
+    node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster.add_node(**node)
+    yield cluster
+    cluster.shutdown()
+    ray_constants.ENABLE_RAY_CLUSTER = True
+
+
+@pytest.fixture(scope="session")
+def owned_once(owned: Callable[..., Owned]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Rows and their classes, for a fleet that is divided at random."""
+    found = owned(3, 40)
+    return found["x"], found["y"]

@@ -3,86 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 
 from edgefl.errors import RunError
-from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
-from edgefl_server.aggregation import Blob, RunSettings, StrategyState, Update, task_seed
+from edgefl.wire.messages import Reason
+from edgefl_server.aggregation import task_seed
 from edgefl_server.aggregation.schedules import SCHEDULES
-from edgefl_simulation.coordinator import Coordinator
-from edgefl_simulation.engines import Worked
-from edgefl_simulation.fleet import Fleet, device_names
-from edgefl_simulation.plans import Checkpoint, Plan
 from extension.toy_schedule import Buffered
-from quadratic_trainer import quadratic_manifest
-
-MANIFEST = quadratic_manifest(algorithms=False)
-START = StrategyState(np.zeros(4, np.float32), 4)
-
-
-@dataclass
-class FakeEngine:
-    """Moves the weights by what a device's number says, at once."""
-
-    refuse: dict[str, Reason] = field(default_factory=dict)
-    bases: dict[int, np.ndarray] = field(default_factory=dict)
-    jobs: dict[int, object] = field(default_factory=dict)
-    tasks: list = field(default_factory=list)
-    done: int = 0
-    numbers: itertools.count = field(default_factory=itertools.count)
-
-    def publish(self, vectors):
-        base = next(self.numbers)
-        self.bases[base] = vectors["weights"].copy()
-        return base
-
-    def retire(self, base):
-        del self.bases[base]
-
-    def submit(self, job):
-        ticket = next(self.numbers)
-        self.jobs[ticket] = job
-        self.tasks.append(job.task)
-        assert job.base in self.bases
-        return ticket
-
-    def result(self, ticket):
-        task = self.jobs[ticket].task
-        self.done += 1
-        device = task.task_id.split("-")[3]
-        named = {"task_id": task.task_id, "base_weights_hash": task.base_weights_hash, "layout_hash": task.layout_hash}
-        if reason := self.refuse.get(device):
-            return Worked(Outcome(status=OutcomeStatus.DECLINED, reason=reason, **named), None, f"{reason.name}")
-        delta = np.full(4, 1 + int(device), np.float32)
-        return Worked(Outcome(num_examples=8, **named), Update(task.task_id, 8, {"delta": delta}))
-
-    def release(self, ticket):
-        del self.jobs[ticket]
-
-
-@dataclass(frozen=True)
-class ByNumber:
-    """Device n takes n + 1 seconds, some for ever."""
-
-    silent: tuple[int, ...] = ()
-    times: float = 1.0
-
-    def seconds(self, seed, task_id, device, steps):
-        return None if device in self.silent else self.times * (device + 1)
-
-
-def coordinator(engine, devices=6, pace=None, checkpoint=None, **settings):
-    given = RunSettings.of(**{"rounds": 3, "target": 3, "seed": 7, **settings})
-    fleet = Fleet(device_names(devices), np.arange(devices + 1) * 8, np.zeros(devices, np.int64))
-    plan = Plan(MANIFEST, Blob("a" * 64, 1), given, fleet, pace or ByNumber())
-    return Coordinator(plan, engine, checkpoint or Checkpoint(START))
-
-
-def device_of(task):
-    return int(task.task_id.split("-")[3])
+from simulated_runs import ByNumber, FakeEngine, coordinator, device_of
 
 
 def test_a_round_lasts_as_long_as_its_slowest_device_and_its_weights_are_the_mean():
@@ -230,7 +159,7 @@ def test_a_buffered_schedule_folds_what_began_from_older_versions(monkeypatch):
 
 def test_a_hundred_thousand_devices_cost_a_round_no_more_than_a_thousand(monkeypatch):
     drawn = []
-    monkeypatch.setattr("edgefl_simulation.coordinator.drawn_order", _counting(drawn))
+    monkeypatch.setattr("edgefl_simulation.draws.drawn_order", _counting(drawn))
     for devices in (1_000, 100_000):
         drawn.clear()
         run = coordinator(FakeEngine(), devices=devices, pace=ByNumber(times=1e-5), target=100)

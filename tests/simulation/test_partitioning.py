@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.errors import DataError, EdgeflError, InvalidSettingError
-from edgefl_simulation.partitioning import PARTITIONERS, Rows, partition
+from edgefl_simulation.partitioning import PARTITIONERS, Distribution, IdToSizeFnc, Rows, partition
 
 LABELS = np.random.default_rng(1).integers(0, 10, 600)
 OWNERS = np.array([f"person-{number % 12:02d}" for number in range(600)])
@@ -24,6 +24,7 @@ SPECS = [
     "shard",
     "shard:3",
     "continuous:0.5",
+    "distribution:2,1,3",
     "natural-id",
 ]
 
@@ -64,6 +65,7 @@ GOLDEN = {
     "shard": [45186, 47381, 42611, 44522],
     "shard:3": [45852, 43772, 44390, 45686],
     "continuous:0.5": [45085, 44545, 44864, 45206],
+    "distribution:2,1,3": [24987, 20657, 23344, 21195],
 }
 
 
@@ -118,7 +120,7 @@ def test_a_natural_device_is_called_like_its_owner_and_holds_just_his_rows():
 
 def test_so_many_owners_share_a_device():
     _, parts = cut("grouped-natural-id:5", 0)
-    assert sorted(len(set(OWNERS[part])) for part in parts) == [4, 4, 4]
+    assert sorted(len(set(OWNERS[part])) for part in parts) == [2, 5, 5]
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(600))
 
 
@@ -176,12 +178,51 @@ def test_a_partition_either_gives_each_row_to_one_device_or_is_refused(text, dev
         return
     held = np.concatenate(parts)
     assert len(parts) == devices
-    assert len(held) == len(set(held.tolist())) == count or text == "pathological:2"
+    assert len(held) == len(set(held.tolist())) == count or text.startswith(("pathological", "distribution"))
     assert min(map(len, parts)) > 0
 
 
-def test_flwr_datasets_names_are_all_there_but_for_those_of_columns():
+def test_flwr_datasets_names_are_all_there_but_for_those_that_cut_columns_or_take_functions():
     assert {
         *("iid", "dirichlet", "inner-dirichlet", "pathological", "shard", "size", "linear", "square", "exponential"),
-        *("natural-id", "grouped-natural-id", "continuous"),
+        *("natural-id", "grouped-natural-id", "continuous", "distribution"),
     } <= set(PARTITIONERS.names())
+
+
+def test_device_k_has_class_k_and_the_next_ones_in_given_shares():
+    shares = np.random.default_rng(3).integers(1, 9, (10, 4))
+    parts = partition(ROWS, Distribution(2, shares=shares, least=2), 20, 1)[1]
+    counts = np.array([np.bincount(LABELS[part], minlength=10) for part in parts])
+    for device, own in enumerate(counts):
+        assert set(np.flatnonzero(own)) == {device % 10, (device + 1) % 10}
+    for kind, of_class in enumerate(counts.T):
+        got = of_class[of_class > 0] - 2
+        exact = got.sum() * shares[kind] / shares[kind].sum()
+        assert np.abs(got - exact).max() < 1
+
+
+def test_sizes_may_follow_from_a_function_of_the_devices_number():
+    def steps(numbers):
+        return (numbers + 1) // 2
+
+    given = IdToSizeFnc(steps)
+    assert [len(part) for part in partition(ROWS, given, 5, 1)[1]] == [67, 67, 133, 133, 200]
+    assert str(given) == f"IdToSizeFnc({__name__}.{steps.__qualname__})", "the same in every process"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (IdToSizeFnc(lambda numbers: numbers[:2]), "expects 3 finite shares"),
+        (IdToSizeFnc(lambda numbers: numbers - 2), "finite shares of at least 0"),
+        (IdToSizeFnc(lambda numbers: numbers - 1), "leaves 1 of 3 devices with no rows"),
+        (Distribution(2, shares=np.ones((3, 1))), "expects shares for 10 classes"),
+        (Distribution(2, shares=np.ones((10, 7))), "of class number 0 for 1 devices, got 10 rows and 7 shares"),
+        (Distribution(11), "1 to 10 classes"),
+        (Distribution(1, sigma=-1), "at least 0"),
+        (Distribution(2, least=90), r"Take fewer devices, or distribution:2,2,\d+"),
+    ],
+)
+def test_shares_that_are_none_are_refused(given, message):
+    with pytest.raises(InvalidSettingError, match=message):
+        partition(ROWS, given, 3, 1)

@@ -49,12 +49,25 @@ def run_for_real(fleet, model, data, **settings):
     ],
     ids=["fedavg", "scaffold", "dropout"],
 )
-def test_real_devices_and_a_real_server_end_with_the_weights_of_the_simulation(request, fleet, owned, name, settings):
+def test_every_engine_and_real_devices_of_a_real_server_end_with_the_same_bits(
+    request, fleet, owned, ray_cluster, name, settings
+):
     model, data = request.getfixturevalue(f"{name}_file"), owned(DEVICES)
-    history = simulated(model, data, **settings)
-    assert [row["outcomes"] for row in history.rounds] == [{"done": DEVICES}] * ROUNDS
-    real = run_for_real(fleet, model, data, **settings)
-    assert weights_hash(real) == weights_hash(history.weights)
+    engines = {
+        "in process": {"workers": 1},
+        "two workers": {"workers": 2},
+        "ray": {"engine": "ray", "ray_address": ray_cluster.address},
+        "http": {"engine": "http"},
+    }
+    histories = {engine: simulated(model, data, **settings, **more) for engine, more in engines.items()}
+    rows = {
+        engine: [{**row, "seconds": 0, "clock": 0} for row in history.rounds] for engine, history in histories.items()
+    }
+    weights = {engine: weights_hash(history.weights) for engine, history in histories.items()}
+    weights["real devices"] = weights_hash(run_for_real(fleet, model, data, **settings))
+    assert weights == dict.fromkeys(weights, weights["in process"])
+    assert rows == dict.fromkeys(rows, rows["in process"])
+    assert [row["outcomes"] for row in rows["in process"]] == [{"done": DEVICES}] * ROUNDS
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from edgefl.manifest import Signature, TensorSpec
 from edgefl_converters.blame.attribution import explain_conversion, explain_emission
 from edgefl_converters.emission.micro_batches import emit_parts
 from edgefl_converters.emission.walk import EmissionError, Origins, Walk
+from edgefl_converters.flatbuffer.quiet import without_remarks
 from edgefl_converters.flatbuffer.saved_model import ConverterError, convert_saved_model
 from edgefl_converters.models.naming import signature_keys
 from edgefl_converters.training_step.specification import Port, Specification
@@ -246,7 +247,8 @@ def _signature(inputs: Sequence[Port], body: Callable[..., Mapping[str, tf.Tenso
 
 def _convert(holder: _Holder, functions: Mapping[str, Any], traces: Traces, origins: Origins) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(holder, folder, signatures=dict(functions))
+        with without_remarks():  # of where the temporary folder is
+            tf.saved_model.save(holder, folder, signatures=dict(functions))
         try:
             return convert_saved_model(folder, list(functions))
         except ConverterError as error:

@@ -62,7 +62,8 @@ def read_weights(source: ModelFile, weights: Weights, *, frozen: Collection[str]
 def npz_bytes(arrays: NamedArrays) -> bytes:
     """The content of an ``.npz`` file; the same arrays give the same bytes."""
     stream = io.BytesIO()
-    np.savez(stream, **arrays)
+    named: Mapping[str, Any] = arrays
+    np.savez(stream, **named)
     return stream.getvalue()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from edgefl.errors import EdgeflError
 
-__all__ = ["quiet_tensorflow"]
+__all__ = ["quiet_tensorflow", "without_remarks"]
 
 _VERBOSITY = "TF_CPP_MIN_LOG_LEVEL"
 
@@ -38,6 +38,18 @@ def quiet_tensorflow() -> Iterator[None]:
     with _native_stderr_held():
         _import()
         yield
+
+
+@contextlib.contextmanager
+def without_remarks() -> Iterator[None]:
+    """Holds back what TensorFlow remarks on its own files, which in a notebook stands on the page; not its warnings."""
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(max(logging.WARNING, before))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _import() -> None:

@@ -189,7 +189,7 @@ def entry(model: keras.Model, adapters: list[Adapter], trained: list[str]) -> by
     described = {"adapters": [vars(each) for each in adapters], "trained": trained}
     names = [name for each in adapters for name in (each.weight, each.a, each.b)]
     # Numbered, because numpy's names of arrays become names of files in the archive.
-    arrays = {str(index): np.asarray(variables[name]) for index, name in enumerate(names)}
+    arrays: dict[str, Any] = {str(index): np.asarray(variables[name]) for index, name in enumerate(names)}
     stream = io.BytesIO()
     np.savez(stream, description=np.frombuffer(json.dumps(described).encode(), np.uint8), **arrays)
     return stream.getvalue()

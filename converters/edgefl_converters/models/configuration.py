@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from edgefl.hashing import new_sha256
 from edgefl_converters.models.naming import PathNames, snake_case
 
-__all__ = ["Configuration", "configuration"]
+__all__ = ["Configuration", "configuration", "fingerprint"]
 
 _REFERENCES = ("input_layers", "output_layers", "keras_history")
 _BY_OUTPUT = ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -54,6 +56,20 @@ def configuration(model: keras.Model, optimizer: Any, names: PathNames) -> Confi
         _rename((model.get_compile_config() or {}).get("loss"), renamed, "loss"),
         _rename(keras.optimizers.serialize(optimizer), renamed, ""),
     )
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Hashes all that a compiled model is: layers, how it is compiled, weights. Names that Keras gave do not count.
+
+    Args:
+        model: built and compiled. Of one that cannot say how it was made, no two fingerprints are the same.
+    """
+    found = configuration(model, model.optimizer, PathNames(model))
+    digest = new_sha256()
+    digest.update((secrets.token_hex() if found.model is None else str(found)).encode())
+    for array in model.get_weights():
+        digest.update(array.tobytes())
+    return str(digest.hexdigest())
 
 
 def _rename(value: Any, names: Mapping[str, str], key: str) -> Any:

@@ -65,5 +65,4 @@ def _evidence(target: TargetRuntime, tried: Sequence[Tried] | None) -> Evidence:
             if each.ran:
                 return Evidence(target.name, f"{each.name} {each.version}", "")
             return Evidence(target.name, "", each.reason.rstrip("."))
-    version = ".".join(map(str, target.version))
-    return Evidence(target.name, "", f"{target.runtime} {version} or newer is not installed")
+    return Evidence(target.name, "", target.absence())

@@ -127,10 +127,14 @@ class VerificationReport:
                 )
         if not any(report.ran for report in self.runtimes):
             reasons = " ".join(report.reason for report in self.runtimes) or "None is installed."
-            wanted = " or ".join(each.runtime for each in included(self.target))
+            targets = included(self.target)
+            wanted = " or ".join(each.runtime for each in targets)
             raise MissingDependencyError(
                 f"No TFLite runtime is here to verify the model on, expected {wanted}. {reasons}",
-                hint=f"Install one with: {install_line('convert')}",
+                hint=f"Install one with: {install_line('convert')}"
+                if any(each.has_wheel() for each in targets)
+                else f"Convert with another Python, or with `target='{ALL}'`, of which what is here is run: "
+                f"{'; '.join(each.absence() for each in targets)}.",
             )
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ def runtimes_for(target: str) -> list[Runtime]:
 
 
 def _write_job(path: Path, calls: Sequence[Call]) -> None:
-    arrays: dict[str, NDArray[np.generic]] = {}
+    arrays: dict[str, Any] = {}
     names: dict[int, str] = {}
 
     def store(array: NDArray[np.generic]) -> str:

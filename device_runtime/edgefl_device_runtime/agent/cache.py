@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import stat
 from pathlib import Path
 
 from edgefl.errors import HashMismatchError, storage_error
@@ -47,8 +49,8 @@ class Cache:
         return self.folder / check_hash(content_hash, "a hash")
 
     def part(self, content_hash: str) -> Path:
-        """The file in which its download is collected; see `path`."""
-        return self.folder / f"{check_hash(content_hash, 'a hash')}.part"
+        """The file in which its download is collected; see `path`. What else lies in its place is removed."""
+        return self._only_a_file(self.folder / f"{check_hash(content_hash, 'a hash')}.part")
 
     def find(self, content_hash: str) -> Path | None:
         """The file with that content, or None. Its content is hashed once in a process.
@@ -56,7 +58,7 @@ class Cache:
         Raises:
             StorageError: it is there and cannot be read.
         """
-        path = self.path(content_hash)
+        path = self._only_a_file(self.path(content_hash))
         try:
             if content_hash not in self._verified:
                 if file_hash(path) != content_hash:
@@ -114,6 +116,20 @@ class Cache:
                 if entry.name.partition(".")[0] != wanted:
                     self._verified.discard(entry.name)
                     entry.unlink()
+
+    def _only_a_file(self, path: Path) -> Path:
+        """Removes what is none: a folder could not be replaced by a download, and a pipe would be waited for."""
+        try:
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                shutil.rmtree(path)
+            elif not stat.S_ISREG(mode):
+                path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise storage_error(error, "delete", path) from error
+        return path
 
     def _remove_old(self, newest: str) -> None:
         # Nothing is lost when a file cannot be removed: the next adoption tries again.

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefl.atomic import write_text
+from edgefl.atomic import read_bytes, write_text
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.words import is_hash, is_random_id
@@ -52,7 +52,7 @@ class Identity:
         """
         path = folder / _FILE
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_bytes(path).decode()
         except FileNotFoundError:
             identity = cls(secrets.token_hex(16), secrets.token_hex(32))
             content = json.dumps({"device_id": identity.device_id, "secret": identity.secret})

@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from edgefl.atomic import write_text
+from edgefl.atomic import read_bytes, write_text
 from edgefl.errors import StorageError
 from edgefl.version import __version__
 from edgefl.wire.messages import Task
@@ -193,7 +193,7 @@ def _finite(value: float | None) -> float | None:
 def read_journal(path: Path) -> dict[str, Any]:
     """Reads what a journal says; empty when there is none, or it is damaged."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_bytes(path).decode())
     except (OSError, ValueError, RecursionError):
         return {}  # only its owner misses it, until the device writes it again
     return document if isinstance(document, dict) else {}

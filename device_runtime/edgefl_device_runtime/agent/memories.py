@@ -11,17 +11,18 @@ import contextlib
 import io
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgefl.atomic import write_bytes
+from edgefl.atomic import read_bytes, write_bytes
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.calls import LONGEST_ASKED
 from edgefl.wire.words import check_name, is_name
-from edgefl_device_runtime.agent.damaged_arrays import DAMAGED
 from edgefl_device_runtime.agent.downloads import free_bytes, no_room
 from edgefl_device_runtime.tasks import RunMemory
+from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 
 __all__ = ["Memories"]
 
@@ -81,7 +82,7 @@ class Memories:
         if not task_id:
             return RunMemory()
         try:
-            data = wanted.read_bytes()
+            data = read_bytes(wanted)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -139,7 +140,7 @@ def _name(word: str) -> str:
 
 
 def _pack(memory: RunMemory) -> bytes:
-    arrays = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
+    arrays: dict[str, Any] = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
     if memory.control is not None:
         arrays[_CONTROL] = memory.control
     buffer = io.BytesIO()

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, DataNotReadyError
-from edgefl_device_runtime.agent.damaged_arrays import DAMAGED
 from edgefl_device_runtime.tasks import Arrays
+from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
 __all__ = ["Source", "open_source", "wrong_or_unfinished"]
@@ -210,7 +210,8 @@ class _Stored:
         if self.fortran_order and rest:
             columns = FileRows(self._file, self._offset, (math.prod(rest), rows), self.dtype)
             for number, place in enumerate(np.ndindex(*reversed(rest))):
-                result[(slice(None), *reversed(place))] = columns[number : number + 1][0]
+                column = (slice(None), *reversed(place))
+                result[column] = columns[number : number + 1][0]
         else:
             result[...] = FileRows(self._file, self._offset, (rows, *rest), self.dtype)[:].reshape(self.shape)
         self._file.check()

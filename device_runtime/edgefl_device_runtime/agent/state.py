@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgefl.atomic import sync_folder, write_bytes, write_text
+from edgefl.atomic import read_bytes, sync_folder, write_bytes, write_text
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.own_folder import require_own_folder
@@ -81,7 +81,7 @@ class StateFolder:
             raise storage_error(error, "make the folder", self.folder) from error
         require_own_folder(self.folder, (_IDENTITY,), _OWN)
         try:
-            self._lock = (self.folder / "lock").open("w")
+            self._lock = (self.folder / "lock").open("a+b", buffering=0)  # a pipe is not waited for
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(
@@ -186,7 +186,7 @@ class StateFolder:
             StorageError: it is there and cannot be read.
         """
         try:
-            message = self._outcome.read_bytes()
+            message = read_bytes(self._outcome)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -207,7 +207,7 @@ class StateFolder:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_bytes(path).decode())
     except (OSError, ValueError, RecursionError):
         return {}  # as if it had never been written: the device then asks for what it held
     return document if isinstance(document, dict) else {}

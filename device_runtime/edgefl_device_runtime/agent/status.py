@@ -62,7 +62,7 @@ def status_text(status: dict[str, Any]) -> str:
         lines.append("running: no")
     task = status["task"]
     if isinstance(task, dict):
-        step = f", step {task['step']} of about {task['steps']}" if "step" in task else ""
+        step = f", step {task['step']} of about {task.get('steps')}" if "step" in task else ""
         loss = f", loss {task['loss']:#.4g}" if isinstance(task.get("loss"), float) else ""
         lines.append(f"task: round {task.get('round')} of {task.get('run')}{step}{loss}")
     lines.append(f"last contact: {_ago(status['last_contact'], '{}') or 'none'}")
@@ -76,7 +76,9 @@ def status_text(status: dict[str, Any]) -> str:
     lines.append(f"unsent task: {status['unsent_task'] or 'none'}")
     lines.append(f"cache: {status['cache_bytes'] / 1e6:.1f} MB")
     for entry in status["history"]:
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # written by another version: one line less
+        with contextlib.suppress(
+            KeyError, TypeError, ValueError, OverflowError
+        ):  # written by another version: one line less
             loss = "" if entry["loss"] is None else f"loss {entry['loss']:#.4g}, "
             lines.append(
                 f"  {_ago(entry['at'], '{}')}  round {entry['round']} of {entry['run'] or entry['task_id']}: "

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgefl.atomic import write_text
+from edgefl.atomic import read_bytes, write_text
 from edgefl.errors import RuntimeFailure, StorageError
 from edgefl.version import __version__
 
@@ -83,7 +83,7 @@ class Trials:
     def _read(self) -> dict[str, dict[str, Any]]:
         """Reads what was tried within a day by this version; on a clock that was set back, too."""
         try:
-            document = json.loads(self._path.read_text(encoding="utf-8"))
+            document = json.loads(read_bytes(self._path).decode())
             if document["edgefl"] != __version__:
                 return {}
             return {
@@ -91,7 +91,7 @@ class Trials:
                 for key, entry in document["tried"].items()
                 if abs(self._now() - entry["at"]) < _SECONDS
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return {}
 
     def _write(self, noted: dict[str, dict[str, Any]], *, durable: bool) -> None:

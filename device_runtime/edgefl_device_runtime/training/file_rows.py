@@ -230,4 +230,4 @@ def _are_consecutive(rows: NDArray[np.intp]) -> bool:
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]  # numpy's stubs for Python 3.11
+    return array.reshape(-1).view(np.uint8).data

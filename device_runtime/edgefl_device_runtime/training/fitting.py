@@ -45,7 +45,7 @@ def check_learning_rate(manifest: ModelManifest, value: float | None) -> float:
     """
     if value is None:
         return manifest.learning_rate
-    if isinstance(value, (bool, str)) or not math.isfinite(value) or value < 0:
+    if isinstance(value, (bool, str)) or not 0 <= value < math.inf:  # also whole numbers that no float holds
         raise InvalidSettingError(
             f"The learning rate must be a finite number of at least 0, got {value!r}.",
             hint=f"Leave it out for the compiled one, {manifest.learning_rate:g}.",
@@ -62,7 +62,7 @@ def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) 
     """
     if value is None:
         return 0.0
-    if isinstance(value, (bool, str)) or not math.isfinite(value) or value < 0:
+    if isinstance(value, (bool, str)) or not 0 <= value < math.inf:  # also whole numbers that no float holds
         raise InvalidSettingError(f"mu must be a finite number of at least 0, got {value!r}.")
     if value > 0 and not manifest.has_proximal_term:
         raise InvalidSettingError(

@@ -284,7 +284,9 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
     if excluded and not reasons and target is not None:
         raise RuntimeFailure(
             f"The model was made for the target {target}, here is {' and '.join(excluded)}.",
-            hint=f"Install {target.runtime}, or convert the model again for the target {ALL} (or this runtime's).",
+            hint=f"Install {target.runtime}, or convert the model again for the target {ALL} (or this runtime's)."
+            if target.has_wheel()
+            else f"Convert the model again for the target {ALL} (or this runtime's): {target.absence()}.",
         )
     if not reasons:
         raise _missing(str(target or " or ".join(wanted)))

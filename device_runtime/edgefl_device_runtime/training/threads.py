@@ -147,11 +147,11 @@ def _made_up(manifest: ModelManifest) -> list[list[Any]]:
 def _read(file: Path) -> dict[str, Any]:
     """The answers in a file; none if it is missing or damaged."""
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return {
             str(key): answer
             for key, answer in document.items()
             if isinstance(answer["threads"], int) and answer["threads"] >= 1
         }
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return {}

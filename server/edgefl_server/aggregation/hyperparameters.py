@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -121,15 +120,23 @@ class Setting:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise SettingError(f"{{{self.name}}} expects a number, got {value!r:.80}.")
-        if not math.isnan(value) and allowed.lowest <= value <= allowed.highest:
+        if allowed.lowest <= value <= allowed.highest:  # which no NaN is
             return
         hint = allowed.hint or (None if self.off is None else f"Or {self.off:g}: none.")
         if allowed.lowest == SMALLEST and 0 <= value < SMALLEST:
             raise SettingError(f"{{{self.name}}} expects a number above 0, got {value:g}.", hint=hint)
         raise SettingError(
-            f"{{{self.name}}} expects a number from {allowed.lowest:g} to {allowed.highest:g}, got {value:g}.",
+            f"{{{self.name}}} expects a number from {allowed.lowest:g} to {allowed.highest:g}, got {_shown(value)}.",
             hint=hint,
         )
+
+
+def _shown(value: float) -> str:
+    """A number, also one that is too long to be any."""
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return "one of more than 300 digits"
 
 
 def setting(

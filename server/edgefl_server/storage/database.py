@@ -32,6 +32,11 @@ _CHECKPOINT_MILLISECONDS = 1000
 """A checkpoint waits so long for those who read; the next one copies what this one could not."""
 
 
+_LONGEST_TURN_SECONDS = 10.0
+"""A call that has waited so long for the writer waits no longer, nor does any after it until one comes through: the
+threads that wait are missing to those who only read."""
+
+
 class ReplacedDatabaseError(StorageError):
     """The file under the database's name is gone or is another one: what is written would be lost."""
 
@@ -120,6 +125,7 @@ class Database:
         self._path = path
         # SQLite has one writer; waiting here in order is fairer and faster than its busy handler.
         self._writing = threading.Lock()
+        self._stuck = False
         self._engine = sqlalchemy.create_engine(
             sqlalchemy.URL.create("sqlite", database=str(path)),
             connect_args={"timeout": 30},
@@ -146,15 +152,19 @@ class Database:
 
         Raises:
             ReplacedDatabaseError: see `require_own_file`.
+            StorageError: no space; or whoever writes now takes too long, be it another program.
         """
         self.require_own_file()
         with (
-            self._writing,
+            self._turn(),
             self._explained("write"),
             closing(Session(self._engine, "BEGIN IMMEDIATE")) as session,
         ):
-            yield session
-            session.commit()
+            try:
+                yield session
+                session.commit()
+            finally:
+                self._stuck = False
         self.require_own_file()
 
     def require_own_file(self) -> None:
@@ -179,7 +189,7 @@ class Database:
             StorageError: no space.
         """
         self.require_own_file()
-        with self._writing, self._explained("write"):
+        with self._turn(), self._explained("write"):
             try:
                 with closing(self._engine.raw_connection()) as connection:
                     cursor = connection.cursor()
@@ -203,6 +213,20 @@ class Database:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Waits for the writer; not for long, and not at all behind those who have waited in vain."""
+        if not self._writing.acquire(timeout=0.0 if self._stuck else _LONGEST_TURN_SECONDS):
+            self._stuck = True
+            raise StorageError(
+                f"Could not write the database {self._path}: whoever writes to it takes too long.",
+                hint="Another program may hold it: end that one. Or the disk is very slow.",
+            )
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     @contextmanager
     def _explained(self, action: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgefl.atomic import write_text
+from edgefl.atomic import read_bytes, write_text
 from edgefl.errors import StorageError, storage_error
 from edgefl.own_folder import require_own_folder
 from edgefl.wire.words import is_random_id
@@ -81,13 +81,13 @@ def read_mark(folder: Path) -> Mark | None:
     """
     path = folder / _NAME
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path))
         mark = Mark(document["id"], document.get("generation", 0))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise storage_error(error, "read", path) from error
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         mark = None
     if mark is None or not _is_valid(mark):
         raise StorageError(f"{path} is damaged.", hint="Put it back from a backup. Nothing was touched.")

@@ -160,8 +160,12 @@ def settle_folds(state: ServerState) -> None:
     state.keep_generation()
     # Nothing needs them any more, and they say more about single devices than the weights do.
     for _ in range(count):
+        try:
+            digest = state.folded.popleft()
+        except IndexError:  # a stop settles while the last settling is still under way
+            return
         with contextlib.suppress(EdgeflError):  # the next tidying does it
-            state.outcomes.delete(state.folded.popleft())
+            state.outcomes.delete(digest)
 
 
 def _note(state: ServerState, run_id: str, action: str, error: Exception) -> None:

@@ -7,6 +7,7 @@ import logging
 
 from sqlalchemy import func, select
 
+from edgefl.atomic import read_bytes
 from edgefl.errors import OutcomeRefusedError, storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.messages import OutcomeStatus
@@ -65,7 +66,7 @@ def find_unrecorded(state: ServerState) -> None:
     paths = sorted(state.orphans.iterdir()) if state.orphans.is_dir() else []
     for path in paths:
         try:
-            data = path.read_bytes()
+            data = read_bytes(path)
             outcome = decode_outcome(data)
         except (OSError, OutcomeRefusedError):
             continue

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from sqlalchemy import insert, select
 
-from edgefl.errors import EdgeflError, OutcomeRefusedError
+from edgefl.errors import EdgeflError, OutcomeRefusedError, StorageError
 from edgefl.wire.messages import Outcome, OutcomeStatus
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
@@ -184,6 +185,12 @@ def accept_upload(
         except (NotWantedError, OutcomeRefusedError):
             # The round closed, or another outcome came, while this one was checked: no row names the file.
             state.outcomes.delete(digest)
+            raise
+        except StorageError as error:
+            # Of another failure it is not certain that the row is not there.
+            if error.full:
+                with contextlib.suppress(EdgeflError):  # a start puts it aside
+                    state.outcomes.delete(digest)
             raise
         if accepted.failed:
             state.keep_generation()

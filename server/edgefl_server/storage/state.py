@@ -84,7 +84,7 @@ class ServerState:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             require_own(folder)
-            self._lock = (folder / "lock").open("ab")
+            self._lock = (folder / "lock").open("a+b", buffering=0)  # a pipe is not waited for
         except OSError as error:
             raise storage_error(error, "open", folder) from error
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DataSet"]
+__all__ = ["Arrays", "DataSet"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -19,21 +19,28 @@ class DataSet:
     """Rows by name, before they are given to devices.
 
     Attributes:
-        arrays: ``[examples, …]`` each, as a device's local data: ``x`` and ``y``, or as the model calls them.
+        arrays: ``[examples, …]`` each, as a device's local data: ``x`` and ``y``, or as the model calls them. They may
+            be mapped files, and larger than memory.
         owners: whose each row is, ``[examples]``; None: nobody knows.
         held_out: further rows that no device holds, for tests; without any, some are taken from the others.
         reshapes: rows may be given another shape of as many numbers, to fit the model: pixels are pixels.
+        owner_names: what the numbers in `owners` stand for, sorted; None: they are themselves.
     """
 
     arrays: Arrays
     owners: NDArray[Any] | None = None
     held_out: Arrays = field(default_factory=dict)
     reshapes: bool = False
+    owner_names: NDArray[Any] | None = None
 
     @property
     def rows(self) -> int:
         """Number of examples that devices can hold."""
         return len(next(iter(self.arrays.values())))
+
+    def with_arrays(self, arrays: Arrays, held_out: Arrays) -> DataSet:
+        """The same rows under other names, or in other shapes."""
+        return replace(self, arrays=arrays, held_out=held_out)
 
     def fitted(self, name: str, shape: tuple[int, ...]) -> DataSet:
         """The same with the rows of an array in another shape, where they may be and have as many numbers."""
@@ -47,4 +54,4 @@ class DataSet:
                 found[name] = found[name].reshape(-1, *shape)
             return found
 
-        return DataSet(fit(self.arrays), self.owners, fit(self.held_out), True)
+        return self.with_arrays(fit(self.arrays), fit(self.held_out))

@@ -12,14 +12,28 @@ from numpy.typing import NDArray
 
 from edgefl.wire.messages import Outcome, Task
 from edgefl_server.aggregation import Expectation, Update
+from edgefl_simulation.attacks import Attack
 from edgefl_simulation.tables import Rows
 
-__all__ = ["WEIGHTS", "Engine", "Job", "Setup", "Vectors", "Worked"]
+__all__ = ["WEIGHTS", "Engine", "Job", "Setup", "Tuning", "Vectors", "Worked"]
 
 WEIGHTS = "weights"
 """The name of the base weights among published vectors; the others have the names of a strategy's slots."""
 
 Vectors = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Training that comes before a job's own task, which starts from what it leaves; nothing else is kept of it.
+
+    Attributes:
+        task: of kind ``TRAIN``, from the same weights.
+        rows: that it trains on.
+    """
+
+    task: Task
+    rows: Rows
 
 
 @dataclass(frozen=True)
@@ -31,12 +45,16 @@ class Job:
         base: the number of the published vectors that it starts from.
         rows: the device's.
         minimum_examples: a task with fewer is declined.
+        tuning: what the device trains before; None: nothing.
+        attack: the device does not do what it should; None: it does.
     """
 
     task: Task
     base: int
     rows: Rows
     minimum_examples: int
+    tuning: Tuning | None = None
+    attack: Attack | None = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +66,13 @@ class Worked:
         update: what a server would accept of it, with vectors that are valid until they are released; None where the
             device declined or failed.
         error: why it declined or failed; empty otherwise.
+        bytes_up: of all vectors as the device sends them.
     """
 
     outcome: Outcome
     update: Update | None = None
     error: str = ""
+    bytes_up: int = 0
 
 
 @dataclass(frozen=True)

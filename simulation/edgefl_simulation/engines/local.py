@@ -216,7 +216,7 @@ class Local:
                     self._tell(worker, [self._queue.popleft() for _ in range(self._at_once())])
 
     def _at_once(self) -> int:
-        """How many jobs go into one message: of short ones so many that all workers still get some at the end."""
+        """The number of jobs in one message: of short ones so many that all workers still get some at the end."""
         share = len(self._queue) // (2 * len(self._workers))
         return max(1, min(share, int(_MESSAGE / self._seconds)))
 

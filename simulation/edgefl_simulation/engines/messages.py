@@ -41,7 +41,7 @@ class Order:
 
 
 Orders = Sequence[Order]
-"""What a worker is told at once: jobs that are short come together, as a message costs as much as one of them."""
+"""The orders that a worker gets at once: jobs that are short come together, as a message costs as much as one of them."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Answers:
-    """What is left of the jobs of one message, in their order, and the seconds that they took together."""
+    """The results of the jobs of one message, in their order, and the seconds that they took together."""
 
     each: Sequence[Reply | Failure]
     seconds: float

@@ -8,8 +8,21 @@ from edgefl.errors import InvalidSettingError
 from edgefl_simulation.fleet import device_names
 from edgefl_simulation.partitioning import by_label, by_owner, by_size
 from edgefl_simulation.partitioning.base import PARTITIONERS, Partitioner, Parts, Rows, check, generator, parse
+from edgefl_simulation.partitioning.by_label import Distribution
+from edgefl_simulation.partitioning.by_size import IdToSizeFnc
 
-__all__ = ["PARTITIONERS", "Partitioner", "Parts", "Rows", "by_label", "by_owner", "by_size", "partition"]
+__all__ = [
+    "PARTITIONERS",
+    "Distribution",
+    "IdToSizeFnc",
+    "Partitioner",
+    "Parts",
+    "Rows",
+    "by_label",
+    "by_owner",
+    "by_size",
+    "partition",
+]
 
 
 def partition(rows: Rows, text: str | Partitioner, devices: int, seed: int) -> tuple[Sequence[str], Parts]:

@@ -22,6 +22,8 @@ from edgefl_simulation.draws import stream
 
 __all__ = ["PARTITIONERS", "Indices", "Partitioner", "Parts", "Rows", "check", "cut_at", "parse", "shuffled"]
 
+_SPELT = ("int", "float", "tuple[int, ...]")
+"""Types of a partitioner's fields that can stand behind its name."""
 Indices = NDArray[np.intp]
 Parts = list[Indices]
 """The rows of each device, ascending."""
@@ -35,11 +37,15 @@ class Rows:
         count: how many rows.
         labels: the class of each, ``[count]``; None: there are none.
         owners: whose each is, ``[count]``; None: nobody knows.
+        owner_names: what the numbers in `owners` stand for, sorted; None: they are themselves.
+        numbers: which rows of the data these are, ``[count]``, for errors; None: just these.
     """
 
     count: int
     labels: NDArray[Any] | None = None
     owners: NDArray[Any] | None = None
+    owner_names: NDArray[Any] | None = None
+    numbers: Indices | None = None
 
     def classes(self, title: str) -> list[Indices]:
         """The rows of each class, in the order of classes.
@@ -54,18 +60,31 @@ class Rows:
             )
         return _groups(self.labels)
 
-    def people(self, title: str) -> tuple[NDArray[Any], list[Indices]]:
-        """The owners, sorted, and the rows of each.
+    def people(self, title: str) -> tuple[list[str], list[Indices]]:
+        """The owners, sorted, as text, and the rows of each.
 
         Raises:
-            DataError: nobody knows whose the rows are.
+            DataError: nobody knows whose the rows are, also of some of them, or what should say it are measurements.
         """
         if self.owners is None:
             raise DataError(
                 f"The partition {title} needs to know whose each row is, and the data does not say.",
                 hint="Add an array or a column 'id', or say which one it is (the owner).",
             )
-        return np.unique(self.owners), _groups(self.owners)
+        found, groups = np.unique(self.owners), _groups(self.owners)
+        raw = found if self.owner_names is None else self.owner_names[found]
+        names = [_id_text(value) for value in raw.tolist()]
+        for name, group in zip(names, groups, strict=True):
+            if name and not _is_fraction(name, raw):
+                continue
+            row = int(group[0] if self.numbers is None else self.numbers[group[0]])
+            got = f"{name}, which is a quantity," if name else "none"
+            raise DataError(
+                f"The partition {title} expects an id of a person or a device for each row, got {got} in row {row}"
+                + (f" and in {len(group) - 1} more." if len(group) > 1 else "."),
+                hint="Fill it in or remove such rows, or say which array or column holds the ids (the owner).",
+            )
+        return names, groups
 
 
 class Partitioner(ABC):
@@ -113,7 +132,8 @@ def parse(text: str) -> Partitioner:
     """
     name, colon, rest = text.partition(":")
     chosen = PARTITIONERS.get(name)
-    fields = [each for each in dataclasses.fields(chosen) if each.init]  # type: ignore[arg-type]
+    # What is no number is for Python only.
+    fields = [each for each in dataclasses.fields(chosen) if each.type in _SPELT]  # type: ignore[arg-type]
     words = [word.strip() for word in rest.split(",")] if colon else []
     shown = ",".join(each.name.upper() for each in fields)
     expected = InvalidSettingError(
@@ -179,6 +199,12 @@ def cut_at(rows: Indices, sizes: Sequence[int]) -> Parts:
     return [np.sort(rows[end - size : end]) for size, end in zip(sizes, ends.tolist(), strict=True)]
 
 
+def dealt(groups: Sequence[Indices], sizes: NDArray[np.int64], random: np.random.Generator) -> Parts:
+    """Deals the rows of each class at random: ``sizes[class, device]`` of them to each device."""
+    pieces = [cut_at(shuffled(own, random), size.tolist()) for own, size in zip(groups, sizes)]
+    return [np.sort(np.concatenate(own)) for own in zip(*pieces, strict=True)]
+
+
 def even_sizes(count: int, parts: int) -> list[int]:
     """Whole numbers that differ by at most 1 and add up, the larger ones first."""
     least, more = divmod(count, parts)
@@ -204,6 +230,17 @@ def need_devices(devices: int, text: str) -> int:
     if devices < 1:
         raise SettingError(f"The partition {text} needs to know how many devices there are.", hint="Give {devices}.")
     return devices
+
+
+def _id_text(value: Any) -> str:
+    """An id as text; whole numbers that became fractions on the way, as in tables with gaps, are whole again."""
+    if isinstance(value, float):
+        return "" if value != value else str(int(value)) if value.is_integer() else str(value)
+    return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
+
+
+def _is_fraction(name: str, raw: NDArray[Any]) -> bool:
+    return raw.dtype.kind == "f" and not name.lstrip("-").isdigit()
 
 
 def _groups(values: NDArray[Any]) -> list[Indices]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,14 @@ from edgefl_simulation.partitioning.base import (
     Parts,
     Rows,
     cut_at,
+    dealt,
     even_sizes,
     need_devices,
     proportional_sizes,
     shuffled,
 )
 
-__all__ = ["Continuous", "Dirichlet", "InnerDirichlet", "Pathological", "Shard"]
+__all__ = ["Continuous", "Dirichlet", "Distribution", "InnerDirichlet", "Pathological", "Shard"]
 
 _ATTEMPTS = 100
 """Draws of a Dirichlet partition until every device has enough."""
@@ -60,7 +61,7 @@ class Dirichlet(Partitioner):
             shares = random.dirichlet(np.full(count, self.alpha), len(classes))
             sizes = np.array([proportional_sizes(len(own), share) for own, share in zip(classes, shares)])
             if sizes.sum(axis=0).min() >= self.least:
-                return _dealt(classes, sizes, random)
+                return dealt(classes, sizes, random)
         raise InvalidSettingError(
             f"Of {_ATTEMPTS} draws of dirichlet:{self.alpha:g}, none gave each of {count} devices {self.least} rows.",
             hint="Take fewer devices or a larger alpha"
@@ -139,7 +140,7 @@ class Pathological(Partitioner):
             having = np.flatnonzero(holds[kind])
             if having.size:
                 sizes[kind, having] = even_sizes(len(own), having.size)
-        return _dealt(groups, sizes, random)
+        return dealt(groups, sizes, random)
 
 
 @PARTITIONERS.register("shard")
@@ -169,6 +170,83 @@ class Shard(Partitioner):
         return [np.sort(np.concatenate([pieces[number] for number in own])) for own in dealt]
 
 
+@PARTITIONERS.register("distribution")
+@dataclass(frozen=True)
+class Distribution(Partitioner):
+    """Device k has the classes k, k + 1, … (counted round), and of each a share of its own.
+
+    The scheme of Li et al. 2020, "Federated Optimization in Heterogeneous Networks" (MNIST and its power law), in the
+    form that flwr-datasets gives it: each device first gets `least` rows of each of its classes, and what is left of a
+    class is divided in proportion to the shares, which are drawn from a log-normal distribution or given.
+
+    Attributes:
+        classes: of each device.
+        sigma: of the log-normal distribution (its mu is 0), where no shares are given.
+        least: rows of each of its classes that every device has.
+        shares: in Python only, ``[classes of the data, devices that have a class]``: a row for each class, in their
+            order, with a share for each device that has it, in theirs. None: they are drawn.
+    """
+
+    summary: ClassVar[str] = "device k with classes k, k + 1, …, in amounts of a power law (Li et al. 2020)"
+    classes: int
+    sigma: float = 2.0
+    least: int = 5
+    shares: Any = None
+
+    def __post_init__(self) -> None:
+        if self.shares is not None:  # plain numbers, so that a run folder's settings hold all of them
+            shares = tuple(tuple(map(float, row)) for row in np.atleast_2d(np.asarray(self.shares, np.float64)))
+            object.__setattr__(self, "shares", shares)
+
+    def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
+        """See `Partitioner`."""
+        count, groups = need_devices(devices, "distribution"), rows.classes("distribution")
+        if not 1 <= self.classes <= len(groups):
+            raise InvalidSettingError(
+                f"The partition distribution expects 1 to {len(groups)} classes for each device, got {self.classes}."
+            )
+        if self.least < 0 or not 0 <= self.sigma < np.inf:
+            raise InvalidSettingError(
+                f"The partition distribution expects a sigma and a least number of at least 0, got {self.sigma:g} and "
+                f"{self.least}."
+            )
+        sizes = np.zeros((len(groups), count), np.int64)
+        numbers = np.arange(count)
+        for kind, own in enumerate(groups):
+            having = np.flatnonzero((kind - numbers) % len(groups) < self.classes)
+            shares = self._shares(kind, len(groups), having.size, random)
+            if not having.size:
+                continue
+            left = len(own) - self.least * having.size
+            if left < 0:
+                fewer = f"distribution:{self.classes},{self.sigma:g},{len(own) // having.size}"
+                raise InvalidSettingError(
+                    f"The partition distribution gives each device {self.least} rows of its classes at least, and "
+                    f"class number {kind} has {len(own)} rows for {having.size} devices.",
+                    hint=f"Take fewer devices, or {fewer}.",
+                )
+            sizes[kind, having] = self.least + np.array(proportional_sizes(left, shares), np.int64)
+        return dealt(groups, sizes, random)
+
+    def _shares(self, kind: int, kinds: int, having: int, random: np.random.Generator) -> NDArray[np.float64]:
+        """The shares of one class, ``[devices that have it]``."""
+        if self.shares is None:
+            drawn: NDArray[np.float64] = np.exp(self.sigma * random.standard_normal(having))
+            return drawn
+        if len(self.shares) != kinds or len(self.shares[kind]) != having:
+            raise InvalidSettingError(
+                f"The partition distribution expects shares for {kinds} classes, of class number {kind} for {having} "
+                f"devices, got {len(self.shares)} rows and {len(self.shares[min(kind, len(self.shares) - 1)])} shares."
+            )
+        shares = np.array(self.shares[kind])
+        if not np.isfinite(shares).all() or shares.min() < 0 or not shares.any():
+            raise InvalidSettingError(
+                f"The partition distribution expects finite shares of at least 0, not all of them 0, got "
+                f"{self.shares[kind]!r:.80} for class number {kind}."
+            )
+        return shares
+
+
 @PARTITIONERS.register("continuous")
 @dataclass(frozen=True)
 class Continuous(Partitioner):
@@ -194,9 +272,3 @@ class Continuous(Partitioner):
         noise = (chance - chance.mean()) / (chance.std() or 1.0)
         mixed = self.strictness * (values - values.mean()) / spread + (1 - self.strictness) * noise
         return cut_at(np.argsort(mixed, kind="stable"), even_sizes(rows.count, count))
-
-
-def _dealt(groups: list[Indices], sizes: NDArray[np.int64], random: np.random.Generator) -> Parts:
-    """Deals the rows of each class: ``sizes[class, device]`` of them to each device."""
-    pieces = [cut_at(shuffled(own, random), size.tolist()) for own, size in zip(groups, sizes)]
-    return [np.sort(np.concatenate(own)) for own in zip(*pieces, strict=True)]

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
 from edgefl.wire.words import is_name
 from edgefl_server.aggregation import SettingError
-from edgefl_simulation.partitioning.base import PARTITIONERS, Partitioner, Parts, Rows, cut_at, even_sizes, shuffled
+from edgefl_simulation.partitioning.base import PARTITIONERS, Partitioner, Parts, Rows, cut_at, shuffled
 
-__all__ = ["GroupedNaturalId", "NaturalId"]
+__all__ = ["GroupedNaturalId", "NaturalId", "name_of"]
+
+
+_LONGEST = 48
+"""Letters of an owner's name that a device keeps of it, where it cannot keep all."""
+
+
+def name_of(owner: str) -> str:
+    """The id of an owner's device: its own where that can be one, else its letters and digits with a short hash.
+
+    Ids become names of files and parts of paths, so that ``Zoë`` becomes ``Zo_-c6a12698``.
+    """
+    if is_name(owner):
+        return owner
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", owner)[:_LONGEST].lstrip("._-")
+    return f"{plain or 'owner'}-{hashlib.sha256(owner.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 @PARTITIONERS.register("natural-id")
 @dataclass(frozen=True)
 class NaturalId(Partitioner):
-    """A device for each owner, called like it where that can be an id; of more owners than devices, some are drawn."""
+    """A device for each owner, called as `name_of` says; of more owners than devices, some are drawn."""
 
     summary: ClassVar[str] = "a device for each owner that the data names"
 
@@ -31,10 +47,9 @@ class NaturalId(Partitioner):
     def names(self, rows: Rows, devices: int) -> Sequence[str] | None:
         """See `Partitioner`."""
         owners, _ = rows.people("natural-id")
-        names = [str(each) for each in owners]
-        return names if devices in (0, len(names)) and all(map(is_name, names)) else None
+        return [name_of(each) for each in owners] if devices in (0, len(owners)) else None
 
-    def _chosen(self, rows: Rows, devices: int, random: np.random.Generator) -> tuple[NDArray[Any], Parts]:
+    def _chosen(self, rows: Rows, devices: int, random: np.random.Generator) -> tuple[Sequence[str], Parts]:
         owners, groups = rows.people("natural-id")
         if devices > len(owners):
             raise SettingError(
@@ -44,7 +59,7 @@ class NaturalId(Partitioner):
         if not devices or devices == len(owners):
             return owners, groups
         drawn = np.sort(shuffled(np.arange(len(owners)), random)[:devices])
-        return owners[drawn], [groups[number] for number in drawn]
+        return [owners[number] for number in drawn], [groups[number] for number in drawn]
 
 
 @PARTITIONERS.register("grouped-natural-id")
@@ -72,5 +87,6 @@ class GroupedNaturalId(Partitioner):
                 f"{len(owners)} owners in groups of {self.group_size} make {count} devices, got {devices}.",
                 hint="Leave {devices} out.",
             )
-        drawn = cut_at(shuffled(np.arange(len(owners)), random), even_sizes(len(owners), count))
+        sizes = [self.group_size] * (count - 1) + [len(owners) - self.group_size * (count - 1)]
+        drawn = cut_at(shuffled(np.arange(len(owners)), random), sizes)
         return [np.sort(np.concatenate([groups[number] for number in own])) for own in drawn]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from edgefl_simulation.partitioning.base import (
     shuffled,
 )
 
-__all__ = ["Exponential", "Iid", "Linear", "Size", "Square"]
+__all__ = ["Exponential", "IdToSizeFnc", "Iid", "Linear", "Size", "Square"]
 
 
 @PARTITIONERS.register("iid")
@@ -59,6 +60,33 @@ class Size(Partitioner):
         return cut_at(shuffled(np.arange(rows.count), random), self.sizes)
 
 
+@dataclass(frozen=True)
+class IdToSizeFnc(Partitioner):
+    """Rows fall at random, on each device in proportion to a function of its number. In Python only.
+
+    Attributes:
+        size: from the devices' numbers, float64 from 1 ``[devices]``, to their shares, ``[devices]``.
+    """
+
+    summary: ClassVar[str] = "at random, in proportion to a function of the device's number"
+    size: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+    def __repr__(self) -> str:
+        # The same in every process, since a run folder's settings hold it.
+        return f"IdToSizeFnc({getattr(self.size, '__module__', '')}.{getattr(self.size, '__qualname__', self.size)})"
+
+    def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
+        """See `Partitioner`."""
+        count = need_devices(devices, "id-to-size-fnc")
+        shares = np.asarray(self.size(np.arange(1, count + 1, dtype=np.float64)), np.float64)
+        if shares.shape != (count,) or not np.isfinite(shares).all() or shares.min() < 0 or not shares.any():
+            raise InvalidSettingError(
+                f"The partition id-to-size-fnc expects {count} finite shares of at least 0, not all of them 0, got "
+                f"shape {shares.shape} from {shares.min() if shares.size else 'nothing'}."
+            )
+        return cut_at(shuffled(np.arange(rows.count), random), proportional_sizes(rows.count, shares))
+
+
 class _Growing(Partitioner):
     """Rows fall at random, on each device more than on the one before."""
 
@@ -68,9 +96,8 @@ class _Growing(Partitioner):
 
     def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
         """See `Partitioner`."""
-        count = need_devices(devices, type(self).__name__.lower())
-        shares = self.shares(np.arange(1, count + 1, dtype=np.float64))
-        return cut_at(shuffled(np.arange(rows.count), random), proportional_sizes(rows.count, shares))
+        need_devices(devices, type(self).__name__.lower())
+        return IdToSizeFnc(self.shares).cut(rows, devices, random)
 
 
 @PARTITIONERS.register("linear")

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from edgefl.targets import TARGETS
+from edgefl.targets import RUNTIMES
 from edgefl_converters.targets import op_tables
+from interpreters import each_interpreter
 
 ASK = """
 import importlib, json, sys
@@ -41,18 +42,15 @@ print(json.dumps(newest))
 """
 
 
-MODULES = {"tflite-2.14": "tflite_runtime.interpreter", "litert-2": "ai_edge_litert.interpreter"}
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_the_runtime_registers_exactly_the_versions_of_its_table(target):
-    done = subprocess.run([sys.executable, "-c", ASK, MODULES[target]], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("runtime", each_interpreter())
+def test_the_runtime_registers_exactly_the_versions_of_its_table(runtime):
+    done = subprocess.run([sys.executable, "-c", ASK, RUNTIMES[runtime]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
-    (table,) = op_tables(target)
+    (table,) = (each for each in op_tables("all") if each.target.runtime == runtime)
 
     assert json.loads(done.stdout) == table.versions
-    assert TARGETS[target].runtime in table.source
+    assert runtime in table.source
 
 
 def test_a_later_runtime_knows_all_that_an_earlier_one_knows():

@@ -15,18 +15,9 @@ from edgefl_converters.models.local_variables import local_variables
 from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.settings.options import options_of
 from edgefl_converters.training_step.selection import fine_tuned
+from keras_models import nested_head
 
 NORM = [f"norm/{name}" for name in ("gamma", "beta", "moving_mean", "moving_variance")]
-
-
-def network():
-    """A head, and within another model a layer of the same name."""
-    keras.utils.set_random_seed(1)
-    block = keras.Sequential([keras.Input((6,)), layers.Dense(6, activation="tanh", name="head")], name="block")
-    stack = [keras.Input((6,)), block, layers.BatchNormalization(name="norm"), layers.Dense(3, name="head")]
-    model = keras.Sequential(stack)
-    model.compile("sgd", "mse")
-    return model
 
 
 def local(model, *patterns):
@@ -46,7 +37,7 @@ def local(model, *patterns):
     ],
 )
 def test_patterns_choose_weights_and_statistics(patterns, expected):
-    assert local(network(), *patterns) == expected
+    assert local(nested_head(), *patterns) == expected
 
 
 @pytest.mark.parametrize(
@@ -62,14 +53,14 @@ def test_patterns_choose_weights_and_statistics(patterns, expected):
     ],
 )
 def test_what_would_leave_nothing_to_share_or_is_not_trained_is_refused(tuning, pattern, message):
-    with fine_tuned(network(), tuning, own=True) as model, pytest.raises(InvalidSettingError, match=message):
+    with fine_tuned(nested_head(), tuning, own=True) as model, pytest.raises(InvalidSettingError, match=message):
         local(model, pattern)
 
 
 @pytest.fixture(scope="module")
 def personal(tmp_path_factory):
     path = tmp_path_factory.mktemp("local") / "personal.tflite"
-    return edgefl.convert(network(), path, batch_size=4, local=["/head", "norm"], algorithms="feddyn")
+    return edgefl.convert(nested_head(), path, batch_size=4, local=["/head", "norm"], algorithms="feddyn")
 
 
 def test_local_parameters_are_trained_but_not_in_the_layout(personal):
@@ -77,7 +68,7 @@ def test_local_parameters_are_trained_but_not_in_the_layout(personal):
     assert list(manifest.layout.names) == ["block/head/kernel", "block/head/bias"]
     assert [each.name for each in manifest.local_parameters] == [*NORM, "head/kernel", "head/bias"]
     assert personal.report["verification"]["passed"]
-    plain = ModelFile(build(network(), batch_size=4).data).manifest
+    plain = ModelFile(build(nested_head(), batch_size=4).data).manifest
     assert {each.name for each in plain.parameters} == {each.name for each in manifest.parameters}
     assert plain.layout_hash != manifest.layout_hash
     # What an algorithm does to shared weights it does not do to these.
@@ -86,12 +77,12 @@ def test_local_parameters_are_trained_but_not_in_the_layout(personal):
 
 def test_the_options_of_a_file_choose_the_same_parameters_again(personal):
     options = options_of(personal.manifest)
-    assert local(network(), *options.local) == sorted([*NORM, "head/kernel", "head/bias"])
-    assert build(network(), batch_size=4, options=options).data == personal.path.read_bytes()
+    assert local(nested_head(), *options.local) == sorted([*NORM, "head/kernel", "head/bias"])
+    assert build(nested_head(), batch_size=4, options=options).data == personal.path.read_bytes()
 
 
 def test_a_file_with_local_parameters_is_verified_against_its_model_and_no_other(personal):
-    assert all(each.passed for each in edgefl.verify(personal.path, network()).runtimes)
+    assert all(each.passed for each in edgefl.verify(personal.path, nested_head()).runtimes)
     stack = [keras.Input((6,)), layers.Dense(6, name="other"), layers.Dense(3, name="head")]
     other = keras.Sequential(stack)
     other.compile("sgd", "mse")

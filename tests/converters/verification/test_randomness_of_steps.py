@@ -12,6 +12,7 @@ from keras import layers
 from edgefl_converters.building.building import build
 from edgefl_converters.verification.runtimes import Call, installed_runtimes
 from edgefl_device_runtime.training.randomness import step_seeds
+from interpreters import EXPECTED, needs_tflite_runtime
 
 ELEMENTS, RATE, STEPS = 4096, 0.3, 6
 DEVICES = (1, 2, 12345)
@@ -59,6 +60,7 @@ def masks(tmp_path_factory):
     return found
 
 
+@needs_tflite_runtime
 def test_both_runtimes_draw_the_same_masks_and_scale_them_alike(masks):
     (kept, kernels), (other_kept, other_kernels) = masks.values()
     assert np.array_equal(kept, other_kept)
@@ -66,7 +68,7 @@ def test_both_runtimes_draw_the_same_masks_and_scale_them_alike(masks):
 
 
 def test_elements_are_dropped_at_the_rate(masks):
-    kept, _ = masks["tflite-runtime"]
+    kept, _ = masks[EXPECTED[-1]]
     deviation = (RATE * (1 - RATE) / ELEMENTS) ** 0.5
     # 18 masks: five standard deviations happen by chance once in a hundred thousand such tests.
     assert np.abs(1 - kept.mean(axis=2) - RATE).max() < 5 * deviation
@@ -74,7 +76,7 @@ def test_elements_are_dropped_at_the_rate(masks):
 
 
 def test_masks_of_different_steps_and_devices_are_unrelated(masks):
-    kept, _ = masks["tflite-runtime"]
+    kept, _ = masks[EXPECTED[-1]]
     flat = kept.reshape(-1, ELEMENTS)
     correlations = np.corrcoef(flat)[np.triu_indices(len(flat), 1)]
     assert np.abs(correlations).max() < 5 / ELEMENTS**0.5
@@ -82,7 +84,7 @@ def test_masks_of_different_steps_and_devices_are_unrelated(masks):
 
 
 def test_neighbouring_elements_are_unrelated(masks):
-    kept, _ = masks["tflite-runtime"]
+    kept, _ = masks[EXPECTED[-1]]
     centred = kept - kept.mean()
     for lag in (1, 2, 7, 64):
         correlation = (centred * np.roll(centred, lag, axis=2)).mean() / centred.var()

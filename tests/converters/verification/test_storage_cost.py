@@ -11,14 +11,15 @@ from keras import layers
 import edgefl
 import keras_models
 from edgefl.errors import InvalidSettingError, VerificationError
+from edgefl.inspecting.reports import report_path
 from edgefl_converters import FineTuning
-from edgefl_converters.converting import report_path
 from edgefl_converters.flatbuffer import frozen_storage
 from edgefl_converters.flatbuffer.passes import frozen_constants
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.specification import specify
 from edgefl_converters.verification import storage_cost as module
 from edgefl_converters.verification.storage_cost import storage_cost
+from interpreters import EXPECTED
 
 HEAD = FineTuning(trainable="head")
 
@@ -59,7 +60,7 @@ def test_the_report_says_what_it_saves_and_what_it_costs_on_each_runtime(convert
     per_value, per_scale = {"int8": (3, 12), "float16": (2, 0)}[storage]
     # Scales lie in the file once, though three signatures know the weights.
     assert per_value * 64 * 48 - 64 * per_scale - 1000 < saved_bytes < per_value * 64 * 48
-    assert [each["runtime"].split()[0] for each in told["runtimes"]] == ["ai-edge-litert", "tflite-runtime"]
+    assert [each["runtime"].split()[0] for each in told["runtimes"]] == list(EXPECTED)
     for each in told["runtimes"]:
         assert 0 < each["output_error"] < {"int8": 0.02, "float16": 1e-3}[storage]
         assert each["stored_loss"] == pytest.approx(each["loss"], rel=0.02)

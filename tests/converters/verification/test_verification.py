@@ -14,6 +14,7 @@ from keras import layers
 import keras_models
 from edgefl.errors import MissingDependencyError, RuntimeFailure, UnsupportedModelError, VerificationError
 from edgefl.model_file import ModelFile
+from edgefl.targets import TargetRuntime
 from edgefl_converters.building.building import build
 from edgefl_converters.training_step.specification import specify
 from edgefl_converters.verification import agreement as verifying
@@ -222,6 +223,15 @@ def test_a_verification_without_any_runtime_does_not_pass():
         report(RuntimeReport("tflite-runtime", "2.14.0", False, "It does not work with numpy 2.", (), ())).require()
     with pytest.raises(MissingDependencyError, match="None is installed"):
         report().require()
+
+
+@pytest.mark.parametrize("has_wheel", [True, False])
+def test_a_runtime_that_has_no_wheel_for_this_python_is_not_to_be_installed(monkeypatch, has_wheel):
+    monkeypatch.setattr(TargetRuntime, "has_wheel", lambda self, python=None: has_wheel)
+    with pytest.raises(MissingDependencyError, match="expected tflite-runtime") as refused:
+        VerificationReport("float64", 0.1, 10, 3, (), target="tflite-2.14").require()
+    assert ("Install one with" in refused.value.hint) == has_wheel
+    assert ("Convert with another Python, or with `target='all'`" in refused.value.hint) != has_wheel
 
 
 def test_the_complaint_names_the_failed_parameter_closest_to_the_output():

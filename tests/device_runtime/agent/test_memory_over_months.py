@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefl_device_runtime.training import RUNTIMES, TrainableModel, installed_runtimes
+from edgefl_device_runtime.training import TrainableModel
+from interpreters import each_interpreter
 
 CHILD = Path(__file__).parents[2] / "rounds_in_a_child.py"
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=each_interpreter())
 def any_runtime(request: pytest.FixtureRequest) -> str:
     """Each interpreter in turn, also beside TensorFlow: nothing of it runs in this process."""
-    if request.param not in installed_runtimes():
-        pytest.skip("is not installed")
     return str(request.param)
 
 

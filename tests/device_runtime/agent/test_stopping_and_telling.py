@@ -264,7 +264,14 @@ def test_the_last_error_is_kept_for_the_owner(rig):
     assert "last error: " in status_text(found)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[" * 100000, b'{"history": 3, "task": 5}', b"\xff\xfe"])
+_ENTRY = {"at": 1, "task_id": "t", "run": "r", "round": 1, "status": "done", "result": "accepted"}
+_ENTRY |= {"loss": 10**400, "examples": 3, "steps": 2, "seconds": 1.0}
+_NO_NUMBERS = json.dumps({"history": [_ENTRY], "task": {"step": 1}}).encode()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"[" * 100000, b'{"history": 3, "task": 5}', b"\xff\xfe", _NO_NUMBERS]
+)
 def test_a_damaged_status_file_is_no_trouble(rig, content):
     rig.device().step()
     (rig.folder / "state" / "status.json").write_bytes(content)

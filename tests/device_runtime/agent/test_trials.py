@@ -51,6 +51,17 @@ def test_one_power_cut_costs_nothing(tmp_path):
     assert not path.exists()
 
 
+NO_NUMBER = [f'{{"edgefl": "{trials.__version__}", "tried": {{"load {MODEL}": {entry}}}}}' for entry in (
+    '{"attempts": 1e999, "at": 1e6}', '{"attempts": 2, "at": 1' + "0" * 400 + "}", "[]", "null")]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", NO_NUMBER)
+def test_a_number_that_is_none_counts_as_never_tried(tmp_path, content):
+    path = tmp_path / "trials.json"
+    path.write_text(content)
+    tried(path, now=lambda: 1e6)
+
+
 @pytest.mark.parametrize("change", ["a day", "a clock that was set back", "another edgefl", "a damaged file"])
 def test_a_model_is_not_left_alone_for_ever(tmp_path, monkeypatch, change):
     path = tmp_path / "trials.json"

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure
-from edgefl_device_runtime.training import RUNTIMES, installed_runtimes
+from edgefl.targets import TargetRuntime
+from edgefl_device_runtime.training import installed_runtimes
 from edgefl_device_runtime.training.interpreter import Interpreter
+from interpreters import EXPECTED, needs_tflite_runtime
 
 
 class FakeInterpreter:
@@ -61,12 +63,26 @@ def test_auto_takes_the_runtime_that_the_file_was_made_for(monkeypatch: pytest.M
 
 def test_a_runtime_that_the_file_was_not_made_for_is_refused_with_both_names(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ai_edge_litert=FakeInterpreter, tflite_runtime=FakeInterpreter)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.14.0")
     with pytest.raises(RuntimeFailure, match=r"target litert-2 \(ai-edge-litert .*here is tflite-runtime 2\.14\.0"):
         Interpreter("m", runtime="tflite-runtime", target="litert-2")
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.4.0")
     with pytest.raises(RuntimeFailure, match=r"here is ai-edge-litert 1\.4\.0 and tflite-runtime 1\.4\.0"):
         Interpreter("m", target="litert-2")
     assert Interpreter("m", target="all").runtime == "ai-edge-litert"
+
+
+@pytest.mark.parametrize("has_wheel", [True, False])
+def test_another_runtime_is_only_asked_for_where_there_is_a_wheel_of_it(
+    monkeypatch: pytest.MonkeyPatch, has_wheel: bool
+) -> None:
+    install(monkeypatch, ai_edge_litert=FakeInterpreter)
+    monkeypatch.setattr(TargetRuntime, "has_wheel", lambda self, python=None: has_wheel)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.3.0")
+    with pytest.raises(RuntimeFailure) as refused:
+        Interpreter("m", target="tflite-2.14", runtime="ai-edge-litert")
+    assert ("Install tflite-runtime, or convert" in str(refused.value)) == has_wheel
+    assert ("has no wheel for a Python newer than 3.11" in str(refused.value)) != has_wheel
 
 
 @pytest.mark.parametrize(
@@ -127,8 +143,8 @@ def test_whatever_the_bindings_raise_becomes_one_error(monkeypatch: pytest.Monke
         Interpreter("m")
 
 
+@needs_tflite_runtime
 def test_tflite_runtime_beside_tensorflow_says_what_to_do(mlp_file: Path) -> None:
-    pytest.importorskip("tflite_runtime")
     code = (
         "import sys, tensorflow; from edgefl_device_runtime.training.interpreter import Interpreter; "
         "Interpreter(sys.argv[1], runtime='tflite-runtime')"
@@ -160,4 +176,4 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
 
 
 def test_both_runtimes_are_found_where_they_are_installed() -> None:
-    assert installed_runtimes() == RUNTIMES
+    assert installed_runtimes() == EXPECTED

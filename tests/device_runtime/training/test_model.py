@@ -16,6 +16,7 @@ from edgefl.errors import DataError, InvalidSettingError, ModelFileError, Storag
 from edgefl.metrics import finalise
 from edgefl.model_file import ModelFile
 from edgefl_device_runtime.training import Callback, TrainableModel
+from interpreters import needs_tflite_runtime
 
 KERAS = ["mlp", "mlp_adam", "cnn", "conv1d", "frozen", "two_inputs"]
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
@@ -463,6 +464,7 @@ def test_what_is_no_model_file_is_refused(tmp_path: Path, runtime: str) -> None:
         TrainableModel(empty, runtime=runtime)
 
 
+@needs_tflite_runtime
 @pytest.mark.parametrize("name", ["mlp_adam", "conv1d", "dropout"])
 def test_both_interpreters_come_to_nearly_the_same_weights(request: pytest.FixtureRequest, name: str) -> None:
     if "tensorflow" in sys.modules:  # looked for now, as a test before may have imported it
@@ -478,6 +480,7 @@ def test_both_interpreters_come_to_nearly_the_same_weights(request: pytest.Fixtu
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-4)
 
 
+@needs_tflite_runtime
 def test_what_tensorflow_in_this_process_forbids_passes_in_another(model_folder: Path) -> None:
     if "tensorflow" not in sys.modules:
         pytest.skip("nothing was left out: TensorFlow is not loaded here")

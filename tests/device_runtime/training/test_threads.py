@@ -136,7 +136,8 @@ def test_the_answer_is_remembered_for_model_runtime_and_cores(model: ModelFile, 
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[1]", '{"a": 3}', '{"KEY": {"threads": "2"}}', '{"KEY": {"threads": 0}}', "\0\xff"]
+    "content",
+    ["", "{", "[1]", '{"a": 3}', '{"KEY": {"threads": "2"}}', '{"KEY": {"threads": 0}}', "\0\xff", "[" * 9**5],
 )
 def test_a_damaged_file_is_measured_again_and_replaced(model: ModelFile, tmp_path: Path, content: str) -> None:
     asked, file = Asked(), tmp_path / "threads.json"

@@ -34,6 +34,9 @@ from edgefl_server.aggregation import RunSettings, SettingError, run_settings, t
         ("max_weight_ratio", math.nan, "max_weight_ratio"),
         ("max_examples", 0, "max_examples"),
         ("seed", -1, "seed"),
+        ("rounds", 10**400, "rounds expects a number from 1 to 1e.06, got one of more than 300 digits"),
+        ("seed", -(10**4000), "seed"),
+        ("learning_rate", 10**400, "learning_rate"),
     ],
 )
 def test_a_setting_outside_its_range_is_refused_by_its_option(name: str, value: float, option: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -398,7 +400,17 @@ def test_a_new_folder_whose_first_start_was_killed_is_taken_into_use(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"id": 7}', '{"id": "%s", "generation": "9"}' % ("a" * 32), '{"id": "../x"}', "\udcff"]
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"id": 7}',
+        '{"id": "%s", "generation": "9"}' % ("a" * 32),
+        '{"id": "../x"}',
+        "\udcff",
+        "[" * 100000,
+    ],
 )
 def test_a_damaged_id_is_one_clear_line(used: Path, text: str) -> None:
     (used / "folder.json").write_bytes(text.encode(errors="surrogateescape"))
@@ -406,6 +418,28 @@ def test_a_damaged_id_is_one_clear_line(used: Path, text: str) -> None:
     with pytest.raises(StorageError, match=r"folder\.json is damaged"):
         ServerState(used)
     assert content(used) == before
+
+
+@pytest.mark.parametrize("name", ["folder.json", "lock", f"orphans/{'a' * 64}"])
+def test_no_start_waits_for_a_pipe_in_the_place_of_a_file(used: Path, name: str) -> None:
+    (used / name).parent.mkdir(exist_ok=True)
+    (used / name).unlink(missing_ok=True)
+    os.mkfifo(used / name)
+    said: list[str] = []
+
+    def start() -> None:
+        try:
+            state = ServerState(used)
+            sweep_outcomes(state)
+            state.close()
+            said.append("started")
+        except StorageError as error:
+            said.append(error.message)
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert said == [f"Could not read {used / name}: it is no file." if name == "folder.json" else "started"]
 
 
 def test_a_newer_database_is_one_clear_line_and_stays_as_it_is(used: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from edgefl.errors import OutcomeRefusedError, StorageError
 from edgefl.wire.messages import OutcomeStatus, Reason
@@ -16,7 +18,10 @@ from edgefl_server.storage import (
     next_task,
     run_status,
     stop_run,
+    sweep_outcomes,
+    warnings,
 )
+from edgefl_server.storage.sessions import Session
 
 
 def counts(fleet, run: str, number: int = 1) -> dict[str, int]:
@@ -240,6 +245,28 @@ def test_one_device_with_wrong_data_costs_a_short_run_nothing_but_its_own_place(
     fleet.finish(good)
     fleet.fold()
     assert run_status(fleet.state, run)["state"] == "done"
+
+
+def test_a_disk_that_is_full_when_the_row_is_written_keeps_no_file_of_which_a_start_would_warn(
+    fleet, monkeypatch
+) -> None:
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=2)
+    outcome = fleet.outcome(fleet.task(device))
+
+    def full(session: Session) -> None:
+        raise DBAPIError.instance(None, None, sqlite3.OperationalError("database or disk is full"), sqlite3.Error)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "commit", full)
+        with pytest.raises(StorageError) as raised:
+            fleet.accept(device, outcome)
+    assert raised.value.full
+    assert list(fleet.state.outcomes) == []
+    assert sweep_outcomes(fleet.state).orphans == 0
+    assert warnings(fleet.state) == []
+    fleet.accept(device, outcome)
+    assert len(list(fleet.state.outcomes)) == 1
 
 
 def test_a_full_disk_accepts_nothing_and_keeps_nothing(fleet, monkeypatch) -> None:

@@ -13,9 +13,12 @@ from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason
 from edgefl_server.storage import (
     ServerState,
     close_due_rounds,
+    fold_round,
+    pending_folds,
     prune_rows,
     renew_lease,
     run_status,
+    settle_folds,
     stop_run,
     sweep_outcomes,
 )
@@ -199,3 +202,23 @@ def test_tasks_that_took_too_long_are_still_counted_when_their_rows_are_gone(fle
     assert rows(fleet) == (0, 0)
     after = run_status(fleet.state, run)["history"][0]
     assert (after["reasons"], after["outcomes"]) == (before["reasons"], before["outcomes"])
+
+
+def test_a_stop_may_settle_folds_while_they_are_being_settled(fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = fleet.add_devices(2)
+    fleet.create_run(target=2)
+    for device in devices:
+        fleet.finish(device)
+    ((run, number),) = pending_folds(fleet.state)
+    assert fold_round(fleet.state, run, number)
+    assert len(fleet.state.folded) == 2
+    keep = fleet.state.keep_generation
+
+    def meanwhile() -> None:
+        monkeypatch.setattr(fleet.state, "keep_generation", keep)
+        settle_folds(fleet.state)
+
+    monkeypatch.setattr(fleet.state, "keep_generation", meanwhile)
+    settle_folds(fleet.state)
+    assert not fleet.state.folded
+    assert list(fleet.state.outcomes) == []

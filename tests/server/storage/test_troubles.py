@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
+import threading
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 from sqlalchemy import update
@@ -18,11 +20,13 @@ from edgefl_server.storage import (
     may_fetch,
     next_task,
     prune_rows,
+    renew_lease,
     run_status,
     runs_summary,
     stop_run,
     sweep_outcomes,
 )
+from edgefl_server.storage import database as database_module
 from edgefl_server.storage import folding as folding_module
 from edgefl_server.storage.tables import RunRow
 from edgefl_server.storage.troubles import Troubles
@@ -171,3 +175,30 @@ def test_a_database_that_is_damaged_as_a_whole_is_everybodys_trouble(make_fleet:
     for call in (lambda: next_task(fleet.state, device), lambda: close_due_rounds(fleet.state)):
         with pytest.raises(StorageError, match="is damaged"):
             call()
+
+
+def test_while_another_program_holds_the_writer_one_call_waits_for_it_and_no_others(
+    fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_LONGEST_TURN_SECONDS", 0.05)
+    first, second = fleet.add_devices(2)
+    fleet.create_run(target=2)
+    held, task = fleet.task(first), fleet.task(second)
+    renewed: list[float | None] = []
+    with closing(sqlite3.connect(fleet.state.folder / "server.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = threading.Thread(
+            target=lambda: renewed.append(renew_lease(fleet.state, first.device, held.task_id)), daemon=True
+        )
+        waiting.start()
+        while fleet.state.database._writing.acquire(blocking=False):  # until it has its turn
+            fleet.state.database._writing.release()
+        for _ in range(3):
+            with pytest.raises(StorageError, match="takes too long"):
+                renew_lease(fleet.state, second.device, task.task_id)
+        assert may_fetch(fleet.state, second.device, task.base_weights_hash)
+        assert waiting.is_alive()
+        other.execute("ROLLBACK")
+    waiting.join()
+    assert renewed[0]
+    assert renew_lease(fleet.state, second.device, task.task_id)

@@ -1,0 +1,113 @@
+"""``edgefl data``: look at data, and at who holds what of it, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefl.cli.output import Format, FormatOption, emit
+from edgefl.model_file import ModelFile
+from edgefl_server.aggregation import SettingError
+from edgefl_server.option_names import option_of
+from edgefl_simulation.column_options import FeatureColumns, TargetColumn, listed
+from edgefl_simulation.data import KINDS, NAMED, OWNER
+from edgefl_simulation.holdings.device_files import HELD_OUT, PARTITION
+from edgefl_simulation.holdings.picture import FORMATS, write_picture
+from edgefl_simulation.holdings.text import as_text
+from edgefl_simulation.partitioned import Partitioned, partition_data
+from edgefl_simulation.partitioning import PARTITIONERS
+
+__all__ = ["data"]
+
+data = typer.Typer(
+    help="Divide data among devices, and see who holds what.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@data.callback()
+def _data() -> None:
+    # One command alone would be the whole verb.
+    pass
+
+
+@data.command("partition")
+def partition_verb(
+    source: Annotated[str, typer.Argument(metavar="DATA", help=f"{', '.join(NAMED)}; or {KINDS}.")],
+    partition: Annotated[
+        str, typer.Option(help=f"Who holds what: {', '.join(PARTITIONERS.names())}; as in dirichlet:0.5.")
+    ] = "iid",
+    devices: Annotated[
+        int, typer.Option(help="How many there are.", min=0, show_default="as many as the partition says")
+    ] = 0,
+    plot: Annotated[Path | None, typer.Option(help=f"Draw it: .{', .'.join(FORMATS)}.", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="A file for each device, for `edgefl device run --data`."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .tflite that all rows have to fit.", show_default=False)
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option(help="Share of rows for tests, where the data set has none.", min=0, max=1)
+    ] = 0.1,
+    owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
+    feature_columns: FeatureColumns = "",
+    target_column: TargetColumn = "",
+    label: Annotated[
+        str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of every choice; that of `edgefl simulate` gives its partition.")] = 1,
+    format: FormatOption = Format.text,
+) -> None:
+    """Divide a data set among devices as `edgefl simulate` does: a table, a picture, a file for each device."""
+    try:
+        found = partition_data(
+            source,
+            devices=devices,
+            partition=partition,
+            seed=seed,
+            held_out=held_out,
+            label=label,
+            owner=owner,
+            feature_columns=listed(feature_columns),
+            target_column=target_column,
+            manifest=None if model is None else ModelFile.read(model).manifest,
+        )
+    except SettingError as error:
+        raise error.naming(option_of) from error
+    if plot is not None:
+        write_picture(found.holdings, f"{source}: {partition}, {len(found.divided.names):,} devices", plot)
+    files = [] if out is None else found.write(out)
+    emit(_result(found, plot, files), format, lambda: _text(found, plot, out, files))
+
+
+def _result(found: Partitioned, plot: Path | None, files: list[Path]) -> dict[str, Any]:
+    holdings = found.holdings
+    classes = holdings.classes
+    return {
+        "figures": holdings.figures(),
+        "held_out": found.held_out,
+        "devices": {
+            name: {"rows": int(size)} | ({"classes": dict(zip(classes, row, strict=True))} if classes else {})
+            for name, size, row in zip(holdings.names, holdings.sizes, holdings.counts.tolist(), strict=True)
+        },
+        "picture": None if plot is None else str(plot),
+        "files": [str(file) for file in files],
+    }
+
+
+def _text(found: Partitioned, plot: Path | None, out: Path | None, files: list[Path]) -> str:
+    lines = [as_text(found.holdings), f"held out        {found.held_out:,} rows that no device holds"]
+    if plot is not None:
+        lines.append(f"drawn           {plot}")
+    if out is not None:
+        tests = f", {HELD_OUT}" if found.held_out else ""
+        lines.append(f"written         {len(files):,} files of devices{tests}, {PARTITION} in {out}")
+        lines.append(f"next            edgefl device run --data {files[0]} …")
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""Emulated devices as a coordinator meets them: they are there or not, begin tasks, and send what comes of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edgefl.wire.messages import OutcomeStatus, Reason, Task
+from edgefl_device_runtime.tasks import unfinished
+from edgefl_simulation.cohorts import Flight
+from edgefl_simulation.engines import Engine, Job, Worked
+from edgefl_simulation.pace import Work
+from edgefl_simulation.plans import Plan
+from edgefl_simulation.versions import Version
+
+__all__ = ["Devices"]
+
+_ASKED_AT_ONCE = 1_000
+"""Devices that ask for work in one moment, beside four for each place: a round must not cost more in a larger fleet."""
+_ASKED_AGAIN = 60.0
+"""Simulated seconds after which others ask, where not all could."""
+
+
+class Devices:
+    """The devices of a plan.
+
+    Args:
+        plan: what is simulated.
+        engine: does their work.
+        fetched: which of them have the model file already, as `fetched` says it.
+    """
+
+    def __init__(self, plan: Plan, engine: Engine, fetched: str) -> None:
+        self._plan, self._engine = plan, engine
+        self._has_model = np.zeros(len(plan.fleet), bool)
+        if fetched:
+            bits = np.unpackbits(np.frombuffer(bytes.fromhex(fetched), np.uint8))
+            self._has_model[:] = bits[: len(plan.fleet)]
+
+    @property
+    def fetched(self) -> str:
+        """The devices that have the model file: a bit each, as hexadecimal digits."""
+        return np.packbits(self._has_model).tobytes().hex() if self._has_model.any() else ""
+
+    def asking(self, now: float) -> tuple[int, float]:
+        """Says how many devices ask for work at most in one moment, and when others do; infinity: there are none."""
+        count, most = len(self._plan.fleet), _ASKED_AT_ONCE + 4 * self._plan.settings.cohort_size
+        return (count, math.inf) if count <= most else (most, now + _ASKED_AGAIN)
+
+    def back(self, device: int, now: float) -> float:
+        """Says when a device is there: now, or else when next; infinity: never."""
+        return self._plan.pace.back(self._plan.settings.seed, device, now)
+
+    def begin(self, task: Task, device: int, name: str, version: Version, now: float) -> Flight:
+        """Lets a device begin a task, and the engine what will come of it."""
+        plan = self._plan
+        rows = plan.fleet.rows(device)
+        steps = task.epochs * math.ceil(len(rows) / (task.batch_size or plan.manifest.batch_size))
+        steps = min(steps, task.max_steps) if task.max_steps else steps
+        fetched = task.base_weights_bytes + sum(each.bytes for each in task.extra_vectors)
+        if not self._has_model[device]:
+            fetched += task.model_bytes
+        course = plan.pace.course(Work(plan.settings.seed, task.task_id, device, now, steps, fetched))
+        self._has_model[device] |= course.received <= course.gone
+        attack = plan.attack(device)
+        flight = Flight(name, task.task_id, None, version, course, fetched, attack is not None)
+        if course.failure:
+            flight.worked = _without_memory(task, course.failure)
+        elif course.is_computed:
+            flight.ticket = self._engine.submit(Job(task, version.base, rows, plan.minimum_examples, attack=attack))
+        return flight
+
+    def work_of(self, flight: Flight) -> tuple[Worked, float]:
+        """Waits for what comes of a task, and says when it arrives; infinity: its device is gone before.
+
+        Raises:
+            RuntimeFailure: a worker has died.
+        """
+        if flight.worked is None:
+            assert flight.ticket is not None
+            flight.worked = self._engine.result(flight.ticket)
+        sent = flight.course.sent(flight.worked.bytes_up)
+        return flight.worked, sent if sent <= flight.course.gone else math.inf
+
+
+def _without_memory(task: Task, why: str) -> Worked:
+    """The result of a task that its device has no memory for."""
+    return Worked(unfinished(task, OutcomeStatus.FAILED, Reason.OUT_OF_MEMORY, "edgefl simulate"), None, why)

@@ -1,0 +1,180 @@
+"""Tables of a report: runs beside each other, the settings in which they differ, and what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgefl_simulation.curves import flat, flat_rows, metrics_of, numbers, scale
+from edgefl_simulation.evaluating import is_loss
+from edgefl_simulation.picture import one_line
+from edgefl_simulation.recorded import RecordedRun, RunState
+
+__all__ = ["Compared", "Table", "all_settings", "differing_settings", "failed_rounds", "names_of", "overview"]
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_LONGEST = 160
+_MISSING = "–"
+_ERRORS = 3
+"""Texts of devices that are shown of a failed round."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run of a report.
+
+    Attributes:
+        name: no other run of the report has it.
+        run: as recorded.
+        rows: its rounds with flat columns, see `flat_rows`.
+    """
+
+    name: str
+    run: RecordedRun
+    rows: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, runs: Sequence[RecordedRun]) -> list[Compared]:
+        """Gives each run a name."""
+        names = names_of([os.path.abspath(run.folder) for run in runs])  # noqa: PTH100 - links keep their names
+        return [cls(name, run, flat_rows(run.initial, run.rounds)) for name, run in zip(names, runs, strict=True)]
+
+    @property
+    def standing(self) -> str:
+        """The state of the run in words."""
+        state: str = self.run.state.value
+        if self.run.state is RunState.DONE:
+            return state
+        if self.run.state is RunState.REACHED:
+            return f"{state}: {one_line(self.run.stopped, _LONGEST)}"
+        return f"{state} after {len(self.run.rounds)} of {self.run.wanted_rounds} rounds"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        header: a name for each column.
+        rows: as many texts each.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+    """Names for folders: the last part of each path, and as many before it as tell it from the others."""
+    parts = [Path(path).parts[1:] or (path,) for path in paths]
+    longest = max(map(len, parts), default=0)
+    for count in range(1, longest + 1):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return [one_line(name, 60) for name in names] if paths else []
+
+
+def overview(runs: Sequence[Compared]) -> Table:
+    """A line for each run: how far it is, and how good."""
+    metrics = list(dict.fromkeys(name for each in runs for name in metrics_of(each.rows, "central")))
+    spread = list(dict.fromkeys(name for each in runs for name in metrics_of(each.rows, "federated")))
+    training = (
+        []
+        if metrics or spread
+        else list(dict.fromkeys(name for each in runs for name in metrics_of(each.rows, "training")))
+    )
+    columns = [(name, f"central.{name}") for name in metrics]
+    columns += [(f"{name}, worst tenth", f"federated.{name}.worst_tenth") for name in spread]
+    columns += [(f"{name}, in training", f"training.{name}") for name in training]
+    with_bytes = any(numbers(each.rows, "bytes_so_far") for each in runs)
+    lines = []
+    for each in runs:
+        rounds = each.run.rounds
+        failed = sum(row.get("state") == "failed" for row in rounds)
+        line = [each.name, each.standing, f"{len(rounds)}" + (f", {failed} failed" if failed else "")]
+        line.append(_quantity("clock", each.rows))
+        if with_bytes:
+            line.append(_quantity("bytes_so_far", each.rows))
+        lines.append((*line, *(_latest_and_best(name, column, each.rows) for name, column in columns)))
+    header = ["run", "how it stands", "rounds", "simulated time", *(["up and down"] if with_bytes else [])]
+    return Table((*header, *(name for name, _ in columns)), tuple(lines))
+
+
+def differing_settings(runs: Sequence[Compared]) -> Table:
+    """The settings that are not the same in all runs; no rows for a single one."""
+    settings = [_settings(each) for each in runs]
+    names = sorted({name for each in settings for name in each})
+    lines = [(name, *(each.get(name, _MISSING) for each in settings)) for name in names]
+    return Table(_header(runs), tuple(line for line in lines if len(set(line[1:])) > 1))
+
+
+def all_settings(runs: Sequence[Compared]) -> Table:
+    """Every setting of every run."""
+    settings = [_settings(each) for each in runs]
+    names = sorted({name for each in settings for name in each})
+    return Table(_header(runs), tuple((name, *(each.get(name, _MISSING) for each in settings)) for name in names))
+
+
+def failed_rounds(runs: Sequence[Compared]) -> Table:
+    """The rounds of which nothing came, with what is known of the reason."""
+    lines = []
+    for each in runs:
+        for row in each.run.rounds:
+            if row.get("state") == "failed":
+                outcomes = ", ".join(f"{count} {how}" for how, count in _object(row.get("outcomes")).items())
+                said = " / ".join(map(str, _list(row.get("errors"))[:_ERRORS]))
+                why = one_line(str(row.get("why") or _MISSING), _LONGEST)
+                lines.append((each.name, str(row["round"]), why, outcomes or _MISSING, one_line(said, 400) or _MISSING))
+    return Table(("run", "round", "why", "outcomes", "devices said"), tuple(lines))
+
+
+def shown(value: Any) -> str:
+    """A plain value as people read it."""
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, str):
+        return f"{value[:12]}…" if _HASH.fullmatch(value) else one_line(value, _LONGEST) or _MISSING
+    return one_line(json.dumps(value), _LONGEST)
+
+
+def _settings(each: Compared) -> dict[str, str]:
+    return {one_line(name, _LONGEST): shown(value) for name, value in flat(each.run.settings).items()}
+
+
+def _header(runs: Iterable[Compared]) -> tuple[str, ...]:
+    return ("setting", *(each.name for each in runs))
+
+
+def _quantity(column: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    found = numbers(rows, column)
+    if not found:
+        return _MISSING
+    unit, name = scale(column, max(found))
+    return f"{found[-1] / unit:,.4g} {name}"
+
+
+def _latest_and_best(name: str, column: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The latest value; the best one and its round where that is another; and where a metric stopped to be a number."""
+    found = [row for row in rows if row.get(column) is not None]
+    finite = [row for row in found if numbers([row], column)]
+    if not finite:
+        return _MISSING if not found else "not a number"
+    latest = finite[-1]
+    best = (min if is_loss(name) else max)(finite, key=lambda row: float(row[column]))
+    text = f"{latest[column]:.4f}"
+    if found[-1] is not latest:
+        text += f", then not a number (round {found[found.index(latest) + 1]['round']})"
+    return text if best[column] == latest[column] else f"{text} (best {best[column]:.4f}, round {best['round']})"
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,134 @@
+"""The settings of a simulation, and what they must not contradict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from edgefl.errors import InvalidSettingError
+from edgefl.manifest import ModelManifest
+from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
+from edgefl_server.aggregation import RunSettings, SettingError
+from edgefl_simulation.data import OWNER
+from edgefl_simulation.evaluating import Personalisation
+from edgefl_simulation.pace import Pace, Steady
+from edgefl_simulation.preparing import Division
+from edgefl_simulation.profiles import FleetProfile
+
+__all__ = [
+    "DEFAULT_SEED",
+    "Simulation",
+    "check_cohort",
+    "check_personalised",
+    "check_profile",
+    "check_until",
+    "written_down",
+]
+
+DEFAULT_SEED = 1
+"""A simulation repeats itself unless it is told another one."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The settings of a simulation, beside the run's own settings.
+
+    Attributes:
+        model: as `model_file` takes it.
+        data: as `load_data` takes it.
+        settings: of the run and of its strategy, as `RunSettings.of` takes them; ``target`` is the cohort.
+        division: how rows fall on devices.
+        pace: when devices are there, and how long they take, in simulated seconds, where no profile says it.
+        owner: the array, or column, that says whose each row is.
+        minimum_examples: a device with fewer takes no part.
+        evaluate_every: so many rounds; the last one is evaluated in any case.
+        evaluate_devices: how many devices are asked how good the weights are for them; None: as many as a cohort has.
+        personalise: what they train before they are asked once more; None: nothing.
+        until: metrics on the held-out rows that end the run once one of them is reached.
+        workers: processes that train; 0: one for each core. One is this process itself.
+        runtime: the interpreter, as `TrainableModel` takes it.
+        features: the arrays, or columns, that are the model's input; none: all but the target.
+        target: the array, or column, that is the model's target; empty: as `load_data` finds it.
+        engine: where devices work, a name of `ENGINES`.
+        ray_address: of the cluster, for the engine ray; empty: as `RayConnection` finds it.
+        profile: what kinds of devices there are, and attackers among them.
+    """
+
+    model: Any
+    data: Any
+    settings: Mapping[str, Any]
+    division: Division = field(default_factory=Division)
+    pace: Pace = field(default_factory=Steady)
+    owner: str = OWNER
+    minimum_examples: int = MINIMUM_EXAMPLES
+    evaluate_every: int = 1
+    evaluate_devices: int | None = None
+    personalise: Personalisation | None = None
+    until: Mapping[str, float] = field(default_factory=dict)
+    workers: int = 0
+    runtime: str = "auto"
+    features: tuple[str, ...] = ()
+    target: str = ""
+    engine: str = "local"
+    ray_address: str = ""
+    profile: FleetProfile | None = None
+
+
+def check_cohort(settings: RunSettings, devices: int) -> None:
+    """Makes sure that there are enough devices."""
+    if settings.target > devices:
+        raise InvalidSettingError(
+            f"The cohort has {settings.target} devices, and the fleet {devices}.",
+            hint="Take a smaller cohort, or more devices.",
+        )
+
+
+def check_personalised(wanted: Simulation) -> None:
+    """Makes sure that devices keep rows to be tested on."""
+    if wanted.personalise is not None and not wanted.division.local_test:
+        raise SettingError(
+            "{personalise} tests devices on rows that they did not train on, and {local_test} is 0.",
+            hint="Give a {local_test}, as 0.2.",
+        )
+
+
+def check_profile(wanted: Simulation) -> None:
+    """Makes sure that one thing only says how long devices take."""
+    if wanted.profile is not None and wanted.profile.devices and wanted.pace != Steady():
+        raise SettingError(
+            "{profile} says how long devices take, and so do {step_seconds}, {overhead_seconds} and {drop_out} (in "
+            "Python: a pace).",
+            hint="Give one of them.",
+        )
+
+
+def check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
+    """Makes sure that the model has the metrics that end a run."""
+    known = ["loss", *(metric.name for metric in manifest.metrics)]
+    for name in until:
+        if name not in known:
+            raise InvalidSettingError(f"The model has no metric {name!r} to reach a value; it has {', '.join(known)}.")
+
+
+def written_down(wanted: Simulation, settings: RunSettings, model: str) -> dict[str, Any]:
+    """All that the results follow from, as plain values, but for the data itself."""
+    division, run = asdict(replace(wanted.division, partition="")), settings.to_json()
+    return {
+        **run,
+        "cohort": run["target"],
+        "model": model,
+        **division,
+        "partition": str(wanted.division.partition),
+        "pace": str(wanted.pace),
+        "profile": None if wanted.profile is None else wanted.profile.to_json(),
+        "owner": wanted.owner,
+        "feature_columns": list(wanted.features),
+        "target_column": wanted.target,
+        "minimum_examples": wanted.minimum_examples,
+        "evaluate_every": wanted.evaluate_every,
+        "evaluate_devices": wanted.evaluate_devices,
+        **({} if wanted.personalise is None else {"personalise": asdict(wanted.personalise)}),
+        "until": dict(wanted.until),
+        "engine": "http" if wanted.engine == "http" else "local or ray",
+    }

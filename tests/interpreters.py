@@ -1,0 +1,24 @@
+"""Which TFLite interpreters must be there when the tests run: both, or what there are wheels of for this Python."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from edgefl_device_runtime.training import RUNTIMES
+
+__all__ = ["EXPECTED", "NO_WHEEL", "ONLY_ONE", "each_interpreter", "needs_tflite_runtime"]
+
+ONLY_ONE = sys.version_info >= (3, 12)
+NO_WHEEL = "tflite-runtime has no wheel for Python 3.12 and newer"
+
+EXPECTED = RUNTIMES[:1] if ONLY_ONE else RUNTIMES
+"""Distributions, the faster one first. They follow from the Python, not from what is found: one must not be missing."""
+
+needs_tflite_runtime = pytest.mark.skipif(ONLY_ONE, reason=NO_WHEEL)
+
+
+def each_interpreter() -> list[object]:
+    """All of `RUNTIMES` as a test's parameters; what this Python has no wheel of is skipped, and counted at the end."""
+    return [pytest.param(name, marks=() if name in EXPECTED else needs_tflite_runtime) for name in RUNTIMES]
