@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import edgefl
 from fleets.job import COHORT, EVALUATED, read_job, watched
 
 
 def main() -> None:
     job = read_job()
-    settings = {"partition": "natural-id", "cohort": COHORT, "workers": job.workers, "seed": job.seed}
-    settings["evaluate_devices"] = 0
     with watched() as watch:
-        watch.accuracy = edgefl.simulate(
-            job.file, job.data, rounds=EVALUATED, evaluate_every=EVALUATED, **settings
-        ).final["accuracy"]
+
+        def after(row: dict[str, Any]) -> None:
+            watch.round(row["outcomes"]["done"])
+            if row["round"] == EVALUATED:
+                watch.accuracy = row["central"]["accuracy"]
+
         edgefl.simulate(
             job.file,
             job.data,
+            partition="natural-id",
             rounds=job.rounds,
-            evaluate_every=0,
-            on_round=lambda row: watch.round(row["outcomes"]["done"]),
-            **settings,
+            cohort=COHORT,
+            workers=job.workers,
+            seed=job.seed,
+            evaluate_every=EVALUATED,
+            evaluate_devices=0,
+            on_round=after,
         )
     watch.finish()
 
