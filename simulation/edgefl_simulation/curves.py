@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefl.errors import InvalidSettingError
-from edgefl_simulation.round_table import flat
 
-__all__ = ["AXES", "Axis", "Curve", "axis_of", "cells", "curve", "flat_rows", "metrics_of", "numbers"]
+__all__ = ["AXES", "Axis", "Curve", "axis_of", "curve", "flat", "flat_rows", "metrics_of", "numbers"]
 
 Row = Mapping[str, Any]
 _TOTAL = "bytes_so_far"
@@ -60,20 +59,25 @@ class Curve:
         return len(self.x)
 
 
-def cells(row: Row) -> dict[str, Any]:
-    """A row as a line of a table: as `flat`, a list of numbers as its mean and its maximum, any other as one text.
+def flat(row: Row) -> dict[str, Any]:
+    """A row without rows in it: ``{"central": {"loss": 1.0}}`` becomes ``{"central.loss": 1.0}``.
+
+    A list of numbers becomes its mean and its maximum, any other list its texts in one.
 
     Args:
         row: plain values.
     """
     found: dict[str, Any] = {}
-    for name, value in flat(row).items():
-        if not isinstance(value, (list, tuple)):
-            found[name] = value
-        elif value and all(_is_number(each) for each in value):
-            found |= {f"{name}.mean": sum(value) / len(value), f"{name}.max": max(value)}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{rest}": each for rest, each in flat(value).items()}
+        elif isinstance(value, (list, tuple)):
+            if value and all(_is_number(each) for each in value):
+                found |= {f"{name}.mean": sum(value) / len(value), f"{name}.max": max(value)}
+            else:
+                found[name] = "; ".join(map(str, value))
         else:
-            found[name] = "; ".join(map(str, value))
+            found[name] = value
     return found
 
 
@@ -91,7 +95,7 @@ def flat_rows(initial: Row, rounds: Sequence[Row]) -> list[dict[str, Any]]:
     # Where real devices worked there is no simulated time, not even its beginning.
     clock = 0.0 if any(_is_number(row.get("clock")) for row in rounds) else None
     first = [{"round": 0, "version": 0, "state": "initial", "clock": clock, **initial}] if initial else []
-    rows = [cells(row) for row in [*first, *rounds]]
+    rows = [flat(row) for row in [*first, *rounds]]
     if any(_is_number(row.get(name)) for row in rows for name in ("bytes_up", "bytes_down")):
         total = 0.0
         for row in rows:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefl_simulation.curves import cells, flat_rows, metrics_of, numbers, scale
+from edgefl_simulation.curves import flat, flat_rows, metrics_of, numbers, scale
 from edgefl_simulation.evaluating import is_loss
 from edgefl_simulation.picture import one_line
 from edgefl_simulation.recorded import RecordedRun, RunState
@@ -143,7 +143,7 @@ def shown(value: Any) -> str:
 
 
 def _settings(each: Compared) -> dict[str, str]:
-    return {one_line(name, _LONGEST): shown(value) for name, value in cells(each.run.settings).items()}
+    return {one_line(name, _LONGEST): shown(value) for name, value in flat(each.run.settings).items()}
 
 
 def _header(runs: Iterable[Compared]) -> tuple[str, ...]:
