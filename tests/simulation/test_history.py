@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import edgefl
 from edgefl.errors import InvalidSettingError, RunError, StorageError
 from edgefl_simulation import History
-from edgefl_simulation.curves import cells, flat_rows
+from edgefl_simulation.curves import flat, flat_rows
 from edgefl_simulation.recorded import RunState, read_run
 from edgefl_simulation.run_folder import RunFolder
 
@@ -59,7 +59,7 @@ def test_the_table_has_the_same_flat_columns_in_each_row(kept):
 
 def test_lists_become_numbers_or_one_text_and_bytes_are_added_up():
     row = {"staleness": [0, 1, 2], "errors": ["out of memory", "no data"], "central": {"loss": 0.5}, "late": []}
-    assert cells(row) == {
+    assert flat(row) == {
         "staleness.mean": 1.0,
         "staleness.max": 2,
         "errors": "out of memory; no data",
