@@ -125,7 +125,8 @@ def test_after_a_kill_nothing_goes_on_alone_and_the_same_line_with_resume_ends_w
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"engine": "http", "pace": Steady(drop_out=0.1)}, "time is real"),
+        ({"engine": "http", "pace": Steady(drop_out=0.1)}, "time and devices are real"),
+        ({"engine": "http", "profile": "pi4"}, "time and devices are real"),
         ({"engine": "htp"}, "Did you mean http"),
         ({"ray_address": "auto"}, "no meaning with the engine local"),
     ],
