@@ -179,6 +179,7 @@ class _Running:
 
     def _go_on(self, coordinator: Leader, history: History) -> str:
         """Simulates round after round; why the run failed, empty where it did not."""
+        coordinator.begin()
         began = time.monotonic()
         for done in coordinator.rounds():
             seconds = time.monotonic() - began

@@ -30,7 +30,7 @@ def rows_and_weights(history):
 def test_the_server_is_asked_by_those_whom_simulated_time_would_have_ask_and_all_is_evaluated_alike(
     personal_file, owned
 ):
-    data, settings = owned(7), {**SETTINGS, "strategy": "scaffold", "local_test": 0.2}
+    data, settings = owned(7), {**SETTINGS, "strategy": "scaffold", "local_test": 0.2, "personalise": 1}
     data["id"] = np.array([f"ward-{name[:6]}" for name in data["id"]])  # a name that no real device could have
     alone = edgefl.simulate(personal_file, data, workers=1, **settings)
     served = edgefl.simulate(personal_file, data, engine="http", **settings)
