@@ -104,7 +104,8 @@ class ServedRun:
         """
         self.begin()
         server, fleet = self._server, self._fleet
-        assert server is not None and fleet is not None
+        assert server is not None
+        assert fleet is not None
         ended = False
         while True:
             status = server.status(self._run)
