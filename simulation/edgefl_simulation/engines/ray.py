@@ -17,7 +17,7 @@ from edgefl.atomic import write_text
 from edgefl.errors import InvalidSettingError, RuntimeFailure, first_line
 from edgefl_simulation.engines.base import Job, Setup, Vectors, Worked
 from edgefl_simulation.engines.ray_connection import RayConnection
-from edgefl_simulation.engines.ray_site import MARK, Done, Failed, Loaded, Site, pieces_of
+from edgefl_simulation.engines.ray_site import MARK, Done, Failed, Loaded, Site, continued, pieces_of
 from edgefl_simulation.memories import Memories
 
 __all__ = ["Ray"]
@@ -191,7 +191,7 @@ class Ray:
     def _tell(self, worker: _Worker, ticket: int) -> None:
         known = self._tickets[ticket]
         known.told = True
-        memory = self._memories.packed(known.job.task.continues or "")
+        memory = self._memories.packed(continued(known.job))
         order = worker.actor.do.remote(known.job, self._bases[known.job.base], memory)
         worker.orders[order] = ticket
 
