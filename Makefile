@@ -52,9 +52,9 @@ endif
 
 $(STAMP): pyproject.toml constraints.txt
 	$(check-python)
-	@echo "Setting up $(VENV) with $$($(PYTHON) --version): TensorFlow, the TFLite runtimes, the server and the tools." \
-	      "This takes about two minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) with $$($(BIN)/python --version): TensorFlow, the TFLite runtimes, the server and the tools." \
+	      "This takes about two minutes."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@# Only seglearn's recordings and scikit-learn's digits are used; what their code needs (SciPy, pandas) is not.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps seglearn scikit-learn

@@ -85,7 +85,7 @@ class Course:
     def active_seconds(self, until: float) -> float:
         """The seconds up to a time in which the device was switched on and at it."""
         end = min(until, self.gone)
-        silent = sum(max(0.0, min(stop, end) - start) for start, stop in self.silences)
+        silent = math.fsum(max(0.0, min(stop, end) - start) for start, stop in self.silences)
         return max(0.0, end - self.began - silent)
 
 

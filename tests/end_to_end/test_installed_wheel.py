@@ -157,7 +157,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory, keras_file: Path) -> Pa
     return path
 
 
-@pytest.mark.parametrize("extra", ["convert", "device", "server", "simulate", "examples", "all"])
+@pytest.mark.parametrize("extra", ["convert", "device", "server", "simulate", "tables", "ray", "examples", "all"])
 @pytest.mark.parametrize("minor", MINORS)
 def test_each_extra_can_be_installed_and_does_its_work(
     minor: str, extra: str, wheels: Path, keras_file: Path, model_file: Path, tmp_path: Path
@@ -183,7 +183,7 @@ def _does_its_work(bin: Path, extra: str, both: bool, keras_file: Path, model_fi
     write = "import numpy as np; r = np.random.default_rng(0); "
     write += "np.savez('rows.npz', x=r.normal(size=(80, 4)).astype('float32'), y=np.arange(80) % 3)"
     own(bin / "python", "-c", write)
-    if extra in ("convert", "device", "simulate", "all"):
+    if extra in ("convert", "device", "simulate", "ray", "all"):
         has_old, has_new, numpy = own(bin / "python", "-c", ABOUT).split()
         assert has_old == str(both)
         assert has_new == str(not both or extra in ("convert", "all"))
@@ -207,8 +207,12 @@ def _does_its_work(bin: Path, extra: str, both: bool, keras_file: Path, model_fi
         finally:
             server.terminate()
             server.communicate()
-    if extra in ("simulate", "all"):
+    if extra in ("simulate", "ray", "all"):
         source = keras_file if extra == "all" else "model.tflite"
         own(bin / "edgefl", "simulate", source, *SIMULATE.split())
+    if extra in ("tables", "all"):
+        own(bin / "python", "-c", "import edgefl, pyarrow.parquet")
+    if extra in ("ray", "all"):
+        own(bin / "python", "-c", "import edgefl, ray")
     if extra in ("examples", "all"):
         own(bin / "python", "-c", "import edgefl, matplotlib.pyplot", MPLBACKEND="agg")

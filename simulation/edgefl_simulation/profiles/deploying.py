@@ -48,7 +48,7 @@ class Deployment:
         self._profile, self._names, self._seed, self._cost = profile, names, seed, cost
         self._steady = steady or Steady()
         shares = [each.share for each in profile.devices]
-        self._kinds = _dealt(len(names), [share / sum(shares) for share in shares], stream(seed, "profiles"))
+        self._kinds = _dealt(len(names), [share / math.fsum(shares) for share in shares], stream(seed, "profiles"))
         self._attackers = np.full(len(names), -1, np.int16)
         free = np.ones(len(names), bool)
         for number, each in enumerate(profile.attackers):
