@@ -122,7 +122,7 @@ def look(page: Path, width: int, *, dark: bool = False, screenshot: Path | None 
                 f"http://127.0.0.1:{port}/",
             ]
             environment = {**os.environ, "HOME": folder, "XDG_CACHE_HOME": folder, "XDG_CONFIG_HOME": folder}
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
     finally:
         server.shutdown()
         server.server_close()

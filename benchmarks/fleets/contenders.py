@@ -45,12 +45,12 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = {
-    OWN: Contender("with_edgefl.py", "", {"2nn": 120, "fedavg_cnn": 6}),
-    "naive loop": Contender("naive_loop.py", "", {"2nn": 90, "fedavg_cnn": 6}),
-    YARDSTICK: Contender("with_fedjax.py", "fedjax", {"2nn": 60, "fedavg_cnn": 5}),
-    "pfl-research": Contender("with_pfl.py", "pfl", {"2nn": 25, "fedavg_cnn": 5}),
-    "Flower, PyTorch": Contender("with_flower.py pytorch", "flower-pytorch", {"2nn": 20, "fedavg_cnn": 5}),
-    "Flower, Keras": Contender("with_flower.py keras", "flower-keras", {"2nn": 10, "fedavg_cnn": 5}),
+    OWN: Contender("with_edgefl.py", "", {"2nn": 120, "fedavg_cnn": 7}),
+    "naive loop": Contender("naive_loop.py", "", {"2nn": 90, "fedavg_cnn": 7}),
+    YARDSTICK: Contender("with_fedjax.py", "fedjax", {"2nn": 60, "fedavg_cnn": 7}),
+    "pfl-research": Contender("with_pfl.py", "pfl", {"2nn": 25, "fedavg_cnn": 7}),
+    "Flower, PyTorch": Contender("with_flower.py pytorch", "flower-pytorch", {"2nn": 20, "fedavg_cnn": 7}),
+    "Flower, Keras": Contender("with_flower.py keras", "flower-keras", {"2nn": 10, "fedavg_cnn": 7}),
 }
 """With the slower ones a turn of few rounds takes as long as one of many with the others."""
 

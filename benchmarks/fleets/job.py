@@ -24,6 +24,7 @@ __all__ = [
     "BATCH",
     "COHORT",
     "DEVICES",
+    "EVALUATED",
     "LEARNING_RATE",
     "Job",
     "Watch",
@@ -34,7 +35,9 @@ __all__ = [
 ]
 
 DEVICES, COHORT, BATCH, LEARNING_RATE = 100, 10, 10, 0.05
-_PAUSE = 0.5
+EVALUATED = 5
+"""The rounds after which accuracies are compared."""
+_PAUSE = 1.0
 """Seconds between two looks at the memory of all processes."""
 _VARIABLE = "EDGEFL_BENCHMARK_JOB"
 
@@ -47,7 +50,7 @@ class Job:
         model: ``2nn`` or ``fedavg_cnn``, both of McMahan et al. 2017.
         folder: with ``model.tflite``, the weights that all begin with as ``weights.npz``, in Keras's order, and
             ``data``: ``x``, ``y`` and ``id`` of all rows, and ``test_x``, ``test_y``.
-        rounds: of which the first is not timed, nor the last, with which the weights are evaluated.
+        rounds: more than `EVALUATED`; the first one is not timed.
         workers: processes that train, where a contender has such.
         seed: of what is drawn.
     """
@@ -113,12 +116,14 @@ class Watch:
 
     Attributes:
         rounds: when each was over, the processor time until then, and how many devices trained in it.
+        accuracy: on the rows that no device has, after `EVALUATED` rounds.
         peak_pss_mb: the most memory, also while data is prepared.
         training_pss_mb: the most memory after the first round.
         without: a process whose own memory does not count, as it only watches; 0: all count.
     """
 
     rounds: list[tuple[float, float, int]] = field(default_factory=list)
+    accuracy: float = math.nan
     peak_pss_mb: float = 0.0
     training_pss_mb: float = 0.0
     without: int = 0
@@ -134,33 +139,30 @@ class Watch:
         if self.rounds:
             self.training_pss_mb = max(self.training_pss_mb, memory)
 
-    def figures(self, accuracy: float) -> dict[str, float]:
-        """Says what came out of all rounds but the first, in which processes start, and the last one.
+    def figures(self) -> dict[str, float]:
+        """Says what came out of all rounds but the first, in which processes start.
 
-        Devices per second are those of the round that took the median time: on a machine that does other things too, a
-        mean would tell of these.
+        It is that of the round that took the median time: a mean would tell of the one that is followed by an
+        evaluation, and of what else the machine does.
         """
-        (began, cpu_began, _), *timed = self.rounds[:-1]
-        devices = sum(count for _, _, count in timed)
-        cpu_over = timed[-1][1]
-        ends = [began, *(over for over, _, _ in timed)]
-        took = statistics.median(after - before for before, after in itertools.pairwise(ends))
+        pairs = list(itertools.pairwise(self.rounds))
+        seconds = statistics.median((after[0] - before[0]) / after[2] for before, after in pairs)
+        cpu = statistics.median((after[1] - before[1]) / after[2] for before, after in pairs)
         return {
-            "devices_per_second": devices / len(timed) / took,
-            "cpu_ms_a_device": 1000 * (cpu_over - cpu_began) / devices,
+            "devices_per_second": 1 / seconds,
+            "cpu_ms_a_device": 1000 * cpu,
             "training_pss_mb": self.training_pss_mb,
             "peak_pss_mb": self.peak_pss_mb,
-            "accuracy": float(accuracy),
+            "accuracy": self.accuracy,
         }
 
-    def finish(self, accuracy: float) -> None:
+    def finish(self) -> None:
         """Prints the figures."""
-        print(json.dumps(self.figures(accuracy)), flush=True)
+        print(json.dumps(self.figures()), flush=True)
 
 
 def watch_program(command: list[str], job: Job) -> None:
     """Watches a program that gets the job by its environment and says ``round`` and ``accuracy NUMBER`` in lines."""
-    accuracy = math.nan
     with watched(without=os.getpid()) as watch:
         environment = job.to_environment()
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -170,15 +172,15 @@ def watch_program(command: list[str], job: Job) -> None:
                     case ["round"]:
                         watch.round(COHORT)
                     case ["accuracy", number]:
-                        accuracy = float(number)
+                        watch.accuracy = float(number)
     if process.returncode:
         raise SystemExit(f"It ended with {process.returncode}.")
-    watch.finish(accuracy)
+    watch.finish()
 
 
 @contextmanager
 def watched(without: int = 0) -> Iterator[Watch]:
-    """Looks at the memory twice a second."""
+    """Looks at the memory every second."""
     watch, over = Watch(without=without), threading.Event()
 
     def look() -> None:
@@ -195,15 +197,15 @@ def watched(without: int = 0) -> Iterator[Watch]:
 
 
 def _tree() -> set[int]:
-    """This process and its descendants."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError, ValueError):  # it has ended
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    tree = {os.getpid()}
-    while more := {child for child, parent in parents.items() if parent in tree} - tree:
-        tree |= more
+    """This process and its descendants, without a look at all others, which would take longer than a short round."""
+    tree, coming = set(), [os.getpid()]
+    while coming:
+        process = coming.pop()
+        tree.add(process)
+        with contextlib.suppress(OSError):  # it has ended
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    coming += [int(each) for each in (thread / "children").read_text().split()]
     return tree
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import edgefl
-from fleets.job import COHORT, DEVICES, Job, read_job, watched
+from fleets.job import COHORT, DEVICES, EVALUATED, Job, read_job, watched
 
 _state: dict[str, Any] = {}
 
@@ -34,22 +34,22 @@ def train(job: tuple[int, Any, int]) -> tuple[Any, int]:
 def main() -> None:
     job = read_job()
     random = np.random.default_rng(job.seed)
-    with watched() as watch:
-        with multiprocessing.get_context("spawn").Pool(job.workers, begin, (job,)) as pool:
-            model = edgefl.TrainableModel(job.file)
-            weights = model.weights
-            for number in range(job.rounds):
-                drawn = random.choice(DEVICES, COHORT, replace=False)
-                work = [(int(device), weights, 1000 * number + int(device)) for device in drawn]
-                total, examples = np.zeros(weights.size), 0
-                for delta, count in pool.imap(train, work):
-                    total += count * delta.astype(np.float64)
-                    examples += count
-                weights = (weights + total / examples).astype(np.float32)
-                watch.round(COHORT)
-        model.weights = weights
-        accuracy = model.evaluate(*job.tests())["accuracy"]
-    watch.finish(accuracy)
+    with watched() as watch, multiprocessing.get_context("spawn").Pool(job.workers, begin, (job,)) as pool:
+        model = edgefl.TrainableModel(job.file)
+        weights = model.weights
+        for number in range(job.rounds):
+            drawn = random.choice(DEVICES, COHORT, replace=False)
+            work = [(int(device), weights, 1000 * number + int(device)) for device in drawn]
+            total, examples = np.zeros(weights.size), 0
+            for delta, count in pool.imap(train, work):
+                total += count * delta.astype(np.float64)
+                examples += count
+            weights = (weights + total / examples).astype(np.float32)
+            watch.round(COHORT)
+            if number + 1 == EVALUATED:
+                model.weights = weights
+                watch.accuracy = model.evaluate(*job.tests())["accuracy"]
+    watch.finish()
 
 
 if __name__ == "__main__":

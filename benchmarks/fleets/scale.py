@@ -85,7 +85,7 @@ def _simulate(devices: int, model: str, folder: Path, rounds: int) -> None:
             evaluate_devices=0,
             on_round=lambda row: watch.round(COHORT),
         )
-    figures = watch.figures(0.0)
+    figures = watch.figures()
     a_round = {
         "ms_a_round": 1000 * COHORT / figures["devices_per_second"],
         "cpu_ms_a_round": COHORT * figures["cpu_ms_a_device"],

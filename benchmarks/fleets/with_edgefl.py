@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import edgefl
-from fleets.job import COHORT, read_job, watched
+from fleets.job import COHORT, EVALUATED, read_job, watched
 
 
 def main() -> None:
     job = read_job()
     with watched() as watch:
-        history = edgefl.simulate(
+
+        def after(row: dict[str, Any]) -> None:
+            watch.round(row["outcomes"]["done"])
+            if row["round"] == EVALUATED:
+                watch.accuracy = row["central"]["accuracy"]
+
+        edgefl.simulate(
             job.file,
             job.data,
             partition="natural-id",
@@ -17,11 +25,11 @@ def main() -> None:
             cohort=COHORT,
             workers=job.workers,
             seed=job.seed,
-            evaluate_every=job.rounds,
+            evaluate_every=EVALUATED,
             evaluate_devices=0,
-            on_round=lambda row: watch.round(row["outcomes"]["done"]),
+            on_round=after,
         )
-    watch.finish(history.final["accuracy"])
+    watch.finish()
 
 
 if __name__ == "__main__":

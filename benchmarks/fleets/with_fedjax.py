@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fleets.job import BATCH, COHORT, LEARNING_RATE, read_job, watched
+from fleets.job import BATCH, COHORT, EVALUATED, LEARNING_RATE, read_job, watched
 
 
 def forward_pass(name: str) -> hk.Transformed:
@@ -58,14 +58,15 @@ def main() -> None:
         assert jax.tree_util.tree_map(jnp.shape, params) == jax.tree_util.tree_map(jnp.shape, shapes)
         state = algorithm.init(params)
         sampler = fedjax.client_samplers.UniformGetClientSampler(data, COHORT, job.seed)
-        for _ in range(job.rounds):
+        x, y = job.tests()
+        batches = [{"x": x[at : at + 1000], "y": y[at : at + 1000]} for at in range(0, len(x), 1000)]
+        for number in range(job.rounds):
             state, _ = algorithm.apply(state, sampler.sample())
             jax.block_until_ready(state.params)
             watch.round(COHORT)
-        x, y = job.tests()
-        batches = [{"x": x[at : at + 1000], "y": y[at : at + 1000]} for at in range(0, len(x), 1000)]
-        accuracy = np.asarray(fedjax.evaluate_model(model, state.params, batches)["accuracy"])
-    watch.finish(float(accuracy))
+            if number + 1 == EVALUATED:
+                watch.accuracy = float(np.asarray(fedjax.evaluate_model(model, state.params, batches)["accuracy"]))
+    watch.finish()
 
 
 if __name__ == "__main__":

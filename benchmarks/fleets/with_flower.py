@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 
-from fleets.job import COHORT, DEVICES, Job, job_from_environment, read_job, watch_program
+from fleets.job import COHORT, DEVICES, EVALUATED, Job, job_from_environment, read_job, watch_program
 
 
 def simulate(job: Job, framework: str) -> None:
@@ -29,7 +29,7 @@ def simulate(job: Job, framework: str) -> None:
         def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord | None:
             if number:
                 print("round", flush=True)
-            if number == job.rounds:
+            if number == EVALUATED:
                 print("accuracy", clients.accuracy(arrays), flush=True)
             return None
 

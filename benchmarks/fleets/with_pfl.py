@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from fleets.job import BATCH, COHORT, LEARNING_RATE, Job, job_from_environment, read_job, watch_program
+from fleets.job import BATCH, COHORT, EVALUATED, LEARNING_RATE, Job, job_from_environment, read_job, watch_program
 
 
 def simulate(job: Job) -> None:
@@ -52,6 +52,10 @@ def simulate(job: Job) -> None:
         def after_central_iteration(self, aggregate_metrics, model, *, central_iteration):  # type: ignore[no-untyped-def]
             if main:
                 print("round", flush=True)
+            if main and central_iteration + 1 == EVALUATED:
+                x, y = tensors(*job.tests())
+                with torch.no_grad():
+                    print("accuracy", (net(x).argmax(1) == y).float().mean().item(), flush=True)
             return False, Metrics()
 
     main = os.environ["RANK"] == "0"
@@ -77,10 +81,6 @@ def simulate(job: Job) -> None:
         model_eval_params=NNEvalHyperParams(local_batch_size=None),
         callbacks=[Tell()],
     )
-    if main:
-        x, y = tensors(*job.tests())
-        with torch.no_grad():
-            print("accuracy", (net(x).argmax(1) == y).float().mean().item(), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,18 @@ where a profile knows it.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefl.errors import InvalidSettingError, StorageError
+from edgefl.errors import InvalidSettingError
+from edgefl_simulation import recorded
 from edgefl_simulation.evaluating import is_better
 
 __all__ = ["Budget", "Finished", "Point", "compare", "cost_to_target", "points", "quality_under_budget", "read_run"]
 
 Row = Mapping[str, Any]
-_SETTINGS, _ROUNDS, _SUMMARY = "settings.json", "rounds.jsonl", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -90,21 +89,8 @@ def read_run(folder: Path) -> Finished:
         InvalidSettingError: it is no such folder.
         StorageError: it cannot be read, or is damaged.
     """
-    if not (folder / _SETTINGS).is_file():
-        raise InvalidSettingError(
-            f"{folder} holds no simulation.", hint="Give the folder that `edgefl simulate` was given for its results."
-        )
-    try:
-        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        path = folder / _SUMMARY
-        summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        path = folder / _ROUNDS
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        # The last line of a run that is under way, or was broken off, may be cut short.
-        rounds = [json.loads(line) for line in lines if line.endswith("\n")]
-    except (OSError, ValueError) as error:
-        raise StorageError(f"The simulation in {folder} cannot be read: {error}.") from error
-    return Finished(str(folder), settings, summary.get("initial", {}), rounds)
+    found = recorded.read_run(folder)
+    return Finished(str(folder), found.settings, found.initial, found.rounds)
 
 
 def points(run: Finished, metric: str) -> list[Point]:
@@ -118,7 +104,7 @@ def points(run: Finished, metric: str) -> list[Point]:
         spent = Point(
             0.0,
             row["round"],
-            row.get("clock", 0.0),
+            row.get("clock") or 0.0,
             spent.bytes + row.get("bytes_down", 0) + row.get("bytes_up", 0),
             spent.joules + row.get("energy_joules", 0.0),
             spent.device_seconds + row.get("device_seconds", 0.0),

@@ -130,6 +130,9 @@ class Coordinator:
         """Each device's latest task that is part of the weights, where it remembers something of it."""
         return self._folded
 
+    def begin(self) -> None:
+        """Nothing is to be started."""
+
     def close(self) -> None:
         """Nothing was started."""
 

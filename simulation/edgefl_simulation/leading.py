@@ -11,6 +11,7 @@ from edgefl_simulation.coordinator import Coordinator
 from edgefl_simulation.engines import Engine, Setup
 from edgefl_simulation.pace import Pace, Steady
 from edgefl_simulation.plans import Checkpoint, Plan
+from edgefl_simulation.profiles import FleetProfile
 from edgefl_simulation.served import ServedRun
 
 __all__ = ["ENGINES", "Leader", "check_engine", "leader_of"]
@@ -20,13 +21,16 @@ ENGINES = ("local", "ray", "http")
 Leader = Coordinator | ServedRun
 
 
-def check_engine(engine: str, ray_address: str, pace: Pace, settings: RunSettings) -> None:
+def check_engine(
+    engine: str, ray_address: str, pace: Pace, profile: FleetProfile | None, settings: RunSettings
+) -> None:
     """Makes sure that an engine can do what is wanted.
 
     Args:
         engine: its name.
         ray_address: of the cluster; empty: not given.
         pace: how long devices take, in simulated seconds.
+        profile: what devices are like; None: it was not given.
         settings: of the run.
 
     Raises:
@@ -40,9 +44,10 @@ def check_engine(engine: str, ray_address: str, pace: Pace, settings: RunSetting
         )
     if ray_address and engine != "ray":
         raise InvalidSettingError(f"An address of Ray has no meaning with the engine {engine}.", hint="Leave it out.")
-    if engine == "http" and pace != Steady():
+    if engine == "http" and (pace != Steady() or profile is not None):
         raise InvalidSettingError(
-            "With the engine http time is real: how long a device takes, and whether it drops out, cannot be set.",
+            "With the engine http time and devices are real: how long they take, whether they drop out, and what they "
+            "are like, cannot be set.",
             hint="Leave it out, or take the engine local.",
         )
     if engine == "http" and settings.schedule != "synchronous":

@@ -146,7 +146,7 @@ def draw(picture: Picture, axes: Axes) -> None:
     """
     for band in picture.bands:
         colour = SERIES[band.colour % len(SERIES)]
-        axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.25, linewidth=0)
     for line in picture.lines:
         place = line.colour % len(SERIES)
         turn = line.dashes + line.colour // len(SERIES)

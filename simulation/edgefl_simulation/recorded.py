@@ -40,7 +40,7 @@ class RecordedRun:
         state: how it stands.
         settings: all that its results follow from.
         rounds: a row each.
-        summary: what came out; empty while nothing has.
+        summary: what came out; while nothing has, no more than how it began, where that is known.
     """
 
     folder: Path
@@ -90,8 +90,9 @@ def read_run(folder: str | os.PathLike[str]) -> RecordedRun:
     rounds = _read_rounds(folder / "rounds.jsonl")
     summary = _read_object(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     if busy or summary.get("rounds") != len(rounds):
-        # A summary of fewer rounds is that of an earlier end, after which the run went on.
-        return RecordedRun(folder, RunState.UNDER_WAY if busy else RunState.BROKEN_OFF, settings, rounds)
+        # A summary of other rounds is that of an earlier end, after which the run went on: from the same beginning.
+        began = {name: summary[name] for name in ("initial",) if name in summary}
+        return RecordedRun(folder, RunState.UNDER_WAY if busy else RunState.BROKEN_OFF, settings, rounds, began)
     found = RecordedRun(folder, RunState.DONE, settings, rounds, summary)
     state = RunState.DONE
     if found.stopped:

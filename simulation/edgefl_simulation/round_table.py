@@ -1,50 +1,30 @@
-"""The rounds of a run as a table of plain columns, and as Parquet, where pyarrow is installed."""
+"""The rounds of a run as Parquet, where pyarrow is installed."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["flat", "parquet"]
-
-
-def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A round with nothing nested in it: ``central.accuracy``, ``federated.loss.quantiles.0.5``, ``outcomes.done``.
-
-    Lists keep their elements; what tells something in words stays a list of text.
-
-    Args:
-        row: as `edgefl_simulation.history.row_of` makes it.
-    """
-    return dict(_leaves(row, ""))
+__all__ = ["parquet"]
 
 
 def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """A table with a row for each round; what a round does not have is null. None: there is no pyarrow to make it.
+    """A file with a row for each round; what a round does not have is null. None: there is no pyarrow to make it.
 
     Args:
-        rows: as in `flat`.
+        rows: plain values by the name of their column, as `History.table` gives them.
     """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:  # also where it does not go with the installed numpy
         return None
-    plain = [flat(row) for row in rows]
-    names = list(dict.fromkeys(name for row in plain for name in row))
-    columns = {name: _column([row.get(name) for row in plain]) for name in names}
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _column([row.get(name) for row in rows]) for name in names}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
-
-
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, each in value.items():
-        if isinstance(each, Mapping):
-            yield from _leaves(each, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", each
 
 
 def _column(values: list[Any]) -> Any:

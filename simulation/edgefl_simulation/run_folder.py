@@ -173,14 +173,14 @@ class RunFolder:
         return True
 
     def finish(
-        self, weights: np.ndarray[Any, Any], summary: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
+        self, weights: np.ndarray[Any, Any], summary: Mapping[str, Any], table: Sequence[Mapping[str, Any]]
     ) -> None:
         """Writes what is left of the run.
 
         Args:
             weights: the newest.
             summary: plain values.
-            rounds: the same as the lines, which are written as a table where pyarrow is installed.
+            table: a flat row for each round, for whoever reads Parquet; written where pyarrow is installed.
 
         Raises:
             StorageError: it cannot be written.
@@ -189,9 +189,9 @@ class RunFolder:
         np.save(buffer, weights)
         write_bytes(self.folder / _WEIGHTS, buffer.getvalue())
         write_text(self.folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
-        table = parquet(rounds)
-        if table is not None:
-            write_bytes(self.folder / _TABLE, table)
+        content = parquet(table)
+        if content is not None:
+            write_bytes(self.folder / _TABLE, content)
 
     def clear_rows(self) -> None:
         """Deletes what is made anew at every start."""

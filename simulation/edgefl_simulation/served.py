@@ -38,7 +38,7 @@ _ATTEMPTS = 9
 
 
 class ServedRun:
-    """A run on a server of its own; it starts when its rounds are asked for.
+    """A run on a server of its own; it starts when it is told to, or its rounds are asked for.
 
     Args:
         plan: what is run.
@@ -89,6 +89,11 @@ class ServedRun:
         number = self._rounds
         return Checkpoint(self.state, self._version.number, number, number, folded=dict(self.folded))
 
+    def begin(self) -> None:
+        """Starts server and devices, which join it; see `rounds`."""
+        if self._server is None:
+            self._start()
+
     def rounds(self) -> Iterator[Round]:
         """Goes on to the end of the run; yields each round once it is over.
 
@@ -97,7 +102,10 @@ class ServedRun:
             RuntimeFailure: the server, or a process with devices, has died.
             EdgeflError: what `edgefl.Device` raises.
         """
-        server, fleet = self._start()
+        self.begin()
+        server, fleet = self._server, self._fleet
+        assert server is not None
+        assert fleet is not None
         ended = False
         while True:
             status = server.status(self._run)
@@ -125,7 +133,7 @@ class ServedRun:
                 each.close()
         self._fleet = self._server = None
 
-    def _start(self) -> tuple[HttpServer, HttpFleet]:
+    def _start(self) -> None:
         plan = self._plan
         self._numbers = {name: number for number, name in enumerate(plan.fleet.names)}
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -154,7 +162,6 @@ class ServedRun:
             # The strategy's hyperparameters stand beside the others as well.
             settings = {name: each for name, each in plan.settings.to_json().items() if name != "hyperparameters"}
             self._run = server.create_run(plan.population, settings, model)
-        return server, fleet
 
     def _look_back(self, server: HttpServer, fleet: HttpFleet) -> None:
         """Finds which tasks were accepted since the checkpoint, where that has to be known."""

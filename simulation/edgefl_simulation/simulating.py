@@ -78,7 +78,7 @@ def run_simulation(
     file.verify()
     manifest = file.manifest
     settings = settle(settings, manifest)
-    check_engine(wanted.engine, wanted.ray_address, wanted.pace, settings)
+    check_engine(wanted.engine, wanted.ray_address, wanted.pace, wanted.profile, settings)
     check_personalised(wanted)
     check_until(wanted.until, manifest)
     data = load_data(wanted.data, wanted.owner, features=wanted.features, target=wanted.target)
@@ -170,7 +170,7 @@ class _Running:
         history.weights = coordinator.state.weights
         history.devices_per_second = self._trained / self._spent if self._spent else 0.0
         if self._kept:
-            self._kept.finish(history.weights, history.summary(), history.rounds)
+            self._kept.finish(history.weights, history.summary(), history.table())
         self._watcher.end(history)
         if failed:
             raise RunError(f"The run failed: {failed}.", hint=_errors(history.rounds))
@@ -179,6 +179,7 @@ class _Running:
 
     def _go_on(self, coordinator: Leader, history: History) -> str:
         """Simulates round after round; why the run failed, empty where it did not."""
+        coordinator.begin()
         began = time.monotonic()
         for done in coordinator.rounds():
             seconds = time.monotonic() - began

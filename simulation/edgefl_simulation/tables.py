@@ -22,8 +22,9 @@ DEVICES, HELD_OUT = "devices", "held_out"
 _FORMAT: Any = np.lib.format
 _PIECE = 16 << 20
 """Bytes that are gathered at a time when a table is written."""
-_AROUND = 64 << 10
-"""Linux maps so many bytes around a page that is asked for (fault_around_bytes), other devices' rows with them."""
+_AROUND = 1 << 20
+"""Linux maps more than the page that is asked for (64 KiB, and more where a file lies in large folios): other devices'
+rows, of which nothing is left mapped when so many bytes on either side are let go of, too."""
 _SMALL = 8 << 20
 """Bytes of a mapped array up to which its pages stay mapped: to fault them in again would only cost time."""
 

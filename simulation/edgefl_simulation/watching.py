@@ -193,7 +193,9 @@ def table(history: History) -> Any:
 
 
 def _title(history: History) -> str:
-    speed = f"{history.devices_per_second:,.0f} devices trained per second" if history.devices_per_second else ""
+    rate = history.devices_per_second
+    speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+    speed = f"{speed} devices trained per second" if rate else ""
     kept = f"kept in {history.folder}" if history.folder else ""
     return "; ".join(filter(None, (history.stopped, speed, kept)))
 

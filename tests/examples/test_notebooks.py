@@ -32,7 +32,7 @@ def test_the_first_federation_runs_and_is_quiet_unless_asked(tmp_path: Path, mon
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])))
     notebook = nbformat.read(ROOT / "examples" / "notebooks" / "first_federation.ipynb", as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(VERBOSE))
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = {cell.source: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     asked = outputs.pop(VERBOSE)
     quiet = [found for source, found in outputs.items() if "edgefl." in source]

@@ -39,9 +39,17 @@ def ray_cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     ray_constants.ENABLE_RAY_CLUSTER = False  # this machine's address is then 127.0.0.1
-    node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    cluster.add_node(**node)
+    node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False, "include_log_monitor": False}
+    for attempt in range(4):
+        cluster = Cluster(shutdown_at_exit=True)
+        try:
+            cluster.add_node(**node)
+            cluster.add_node(**node)
+            break
+        except Exception:  # Ray gives a node half a minute to start, which a busy machine may exceed
+            cluster.shutdown()
+            if attempt == 3:
+                raise
     yield cluster
     cluster.shutdown()
     ray_constants.ENABLE_RAY_CLUSTER = True

@@ -35,6 +35,7 @@ def test_a_diurnal_device_comes_at_its_hour_each_day():
     assert back_at(rule, who(), 12 * HOUR) == pytest.approx(22 * HOUR)
     assert back_at(rule, who(), 3 * DAY + 12 * HOUR) == pytest.approx(3 * DAY + 22 * HOUR)
     assert gone_at(Diurnal(hours=24), who(), 0.0) == math.inf
+    assert back_at(Diurnal(from_hour=5e-324, spread_hours=0), who(), 0.0) == pytest.approx(0.0)
     comes = [back_at(Diurnal(from_hour=12, hours=2, spread_hours=4), who(number), 0.0) for number in range(200)]
     assert 10 * HOUR <= min(comes) < 10.2 * HOUR
     assert 13.8 * HOUR < max(comes) <= 14 * HOUR

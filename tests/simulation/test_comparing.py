@@ -105,10 +105,10 @@ def test_a_run_that_is_under_way_is_read_and_a_folder_that_is_none_is_refused(tm
     (folder / "summary.json").unlink()
     (folder / "rounds.jsonl").open("a").write('{"round": 4, "cut sh')
     assert [each["round"] for each in read_run(folder).rounds] == [1, 2, 3]
-    with pytest.raises(InvalidSettingError, match="holds no simulation"):
+    with pytest.raises(InvalidSettingError, match="Expected the folder of a simulation"):
         read_run(tmp_path)
     (folder / "rounds.jsonl").write_text("nonsense\n")
-    with pytest.raises(StorageError, match="cannot be read"):
+    with pytest.raises(StorageError, match="damaged in line 1"):
         read_run(folder)
 
 

@@ -14,6 +14,7 @@ from edgefl_device_runtime.agent.sources import open_source
 from edgefl_device_runtime.tasks import arrange
 from edgefl_simulation import partition_data
 from edgefl_simulation.data import load_data
+from edgefl_simulation.fleet import device_ids
 from edgefl_simulation.preparing import Division, prepare_fleet
 from edgefl_simulation.tables import HELD_OUT, Tables
 from server_process import edgefl
@@ -35,7 +36,7 @@ def test_a_real_device_finds_the_rows_that_an_emulated_one_holds(plain_sgd_file,
         load_data(data_file), manifest, Division("dirichlet:0.7,3", 5, seed=4), tmp_path / "tables"
     )
     tables = Tables(tmp_path / "tables")
-    assert [file.stem for file in files] == list(prepared.fleet.names)
+    assert device_ids([file.stem for file in files]) == list(prepared.fleet.names)
     for number, file in enumerate(files):
         emulated = tables.read(prepared.fleet.rows(number))
         examples = arrange(open_source(str(file))(), manifest)

@@ -20,17 +20,19 @@ from edgefl_simulation.engines.http_fleet import HttpFleet
 from edgefl_simulation.engines.http_server import HttpServer
 from real_processes import device_id
 
+TIMES = {"seconds", "clock", "simulated", "device_seconds", "bytes_down", "bytes_up"}
 SETTINGS = {"partition": "natural-id", "rounds": 4, "cohort": 3, "seed": 11, "epochs": 2, "held_out": 0.2}
 
 
 def rows_and_weights(history):
-    return [{**row, "seconds": 0, "clock": 0} for row in history.rounds], history.initial, weights_hash(history.weights)
+    rows = [{name: value for name, value in row.items() if name not in TIMES} for row in history.rounds]
+    return rows, history.initial, weights_hash(history.weights)
 
 
 def test_the_server_is_asked_by_those_whom_simulated_time_would_have_ask_and_all_is_evaluated_alike(
     personal_file, owned
 ):
-    data, settings = owned(7), {**SETTINGS, "strategy": "scaffold", "local_test": 0.2}
+    data, settings = owned(7), {**SETTINGS, "strategy": "scaffold", "local_test": 0.2, "personalise": 1}
     data["id"] = np.array([f"ward-{name[:6]}" for name in data["id"]])  # a name that no real device could have
     alone = edgefl.simulate(personal_file, data, workers=1, **settings)
     served = edgefl.simulate(personal_file, data, engine="http", **settings)
@@ -125,7 +127,8 @@ def test_after_a_kill_nothing_goes_on_alone_and_the_same_line_with_resume_ends_w
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"engine": "http", "pace": Steady(drop_out=0.1)}, "time is real"),
+        ({"engine": "http", "pace": Steady(drop_out=0.1)}, "time and devices are real"),
+        ({"engine": "http", "profile": "pi4"}, "time and devices are real"),
         ({"engine": "htp"}, "Did you mean http"),
         ({"ray_address": "auto"}, "no meaning with the engine local"),
     ],

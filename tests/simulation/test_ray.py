@@ -69,7 +69,7 @@ def test_a_run_goes_on_without_a_node_that_is_killed_and_ends_with_the_same_bits
 def test_machines_that_do_not_see_the_folder_are_sent_the_rows_also_those_that_come_later(
     personal_file, data, ray_cluster, engines, monkeypatch
 ):
-    settings = {**SETTINGS, "strategy": "scaffold"}
+    settings = {**SETTINGS, "strategy": "scaffold", "personalise": 1}
     alone = edgefl.simulate(personal_file, data, workers=1, **settings)
     monkeypatch.setattr(ray_engine, "MARK", "another")  # the actors, in processes of their own, look for the first
     sent = []

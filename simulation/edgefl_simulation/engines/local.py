@@ -243,7 +243,7 @@ class Local:
             except (EOFError, ConnectionError):
                 raise worker.death() from None
             tickets = worker.orders.popleft()
-            self._seconds = answers.seconds / len(tickets)
+            self._seconds = max(1e-6, answers.seconds / len(tickets))
             for ticket, answer in zip(tickets, answers.each, strict=True):
                 self._take(ticket, answer)
         self._tell_workers()

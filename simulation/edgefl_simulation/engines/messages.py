@@ -41,7 +41,7 @@ class Order:
 
 
 Orders = Sequence[Order]
-"""The orders that a worker gets at once: jobs that are short come together, as a message costs as much as one of them."""
+"""The orders of one message: jobs that are short come together, as a message costs as much as one of them."""
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,15 @@ from edgefl.atomic import write_text
 from edgefl.errors import InvalidSettingError, RuntimeFailure, first_line
 from edgefl_simulation.engines.base import Job, Setup, Vectors, Worked
 from edgefl_simulation.engines.ray_connection import RayConnection
-from edgefl_simulation.engines.ray_site import MARK, Done, Failed, Loaded, Site, pieces_of
+from edgefl_simulation.engines.ray_site import MARK, Done, Failed, Loaded, Site, continued, pieces_of
 from edgefl_simulation.memories import Memories
 
 __all__ = ["Ray"]
 
 _PATIENCE = 120.0
 """Seconds that an actor may take to begin where there is no other one."""
-_LEAVE_SECONDS = 3.0
+_LEAVE_SECONDS = 0.5
+"""Seconds that actors may take to delete what they have written."""
 _DEATHS = 3
 """Actors that may be lost to one job."""
 _ORDERS = 2
@@ -160,11 +161,17 @@ class Ray:
         self._bases.clear()
         workers, self._workers = self._workers, []
         with contextlib.suppress(Exception):  # whatever has become of the cluster
-            self._ray.wait([each.actor.leave.remote() for each in workers], num_returns=len(workers), timeout=0.5)
+            leaving = [each.actor.leave.remote() for each in workers]
+            self._ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE_SECONDS)
         for worker in workers:
-            with contextlib.suppress(Exception):
-                self._ray.kill(worker.actor)
+            self._dismiss(worker)
         self._connection.close()
+
+    def _dismiss(self, worker: _Worker) -> None:
+        """Ends an actor, or what is left of it."""
+        with contextlib.suppress(Exception):
+            self._ray.kill(worker.actor)
+        worker.actor = None
 
     def _add(self) -> None:
         """Asks for an actor; it begins when the cluster has room for it."""
@@ -184,7 +191,7 @@ class Ray:
     def _tell(self, worker: _Worker, ticket: int) -> None:
         known = self._tickets[ticket]
         known.told = True
-        memory = self._memories.packed(known.job.task.continues or "")
+        memory = self._memories.packed(continued(known.job))
         order = worker.actor.do.remote(known.job, self._bases[known.job.base], memory)
         worker.orders[order] = ticket
 
@@ -237,8 +244,7 @@ class Ray:
     def _lose(self, worker: _Worker, error: Exception) -> None:
         """Has the jobs of an actor that is lost, or whose result is, done by others."""
         self._workers.remove(worker)
-        with contextlib.suppress(Exception):
-            self._ray.kill(worker.actor)
+        self._dismiss(worker)
         if worker.loading is not None:
             self._never_began += 1
             if self._never_began > 2 * self._wanted:
@@ -279,7 +285,7 @@ class Ray:
 
 
 def _cause(error: Exception) -> str:
-    """The line of Ray's many that tells the cause: the last one that is not empty, where it names an error."""
+    """The line of Ray's many that tells the cause: the last one that names an error, or says why an actor died."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "Error: " in line]
-    return named[-1][:300] if named else first_line(error)
+    telling = [line for line in lines if "Error: " in line or line.startswith("The actor died because")]
+    return telling[-1][:300] if telling else first_line(error)

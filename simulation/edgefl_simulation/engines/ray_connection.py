@@ -25,7 +25,7 @@ from edgefl.parts import install_line
 
 __all__ = ["RayConnection"]
 
-_ADDRESS = "RAY_ADDRESS"
+_ADDRESS, _TOKEN_MODE = "RAY_ADDRESS", "RAY_AUTH_MODE"
 _CONNECT_SECONDS = 5.0
 """Ray itself would try for two minutes, and then end this process."""
 _START = "Start one with `ray start --head`, or leave the address out: then one is started on this machine."
@@ -54,6 +54,7 @@ class RayConnection:
         self.ray = _package()
         self._connected = False
         self._folder: str | None = None
+        self._token_mode = os.environ.get(_TOKEN_MODE)
         address = address or os.environ.get(_ADDRESS, "")
         if self.ray.is_initialized():
             known = self.ray.get_runtime_context().gcs_address
@@ -75,7 +76,13 @@ class RayConnection:
             self.ray.shutdown()
             self.ray._private.worker._worker_logs_enabled = True
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            folder, self._folder = self._folder, None
+            shutil.rmtree(folder, ignore_errors=True)
+            if self._token_mode is None:
+                # A cluster of ours asks for a token, which others need not do.
+                os.environ.pop(_TOKEN_MODE, None)
+                self.ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+                self.ray._raylet.Config.initialize("")
 
     def _connect(self, address: str) -> None:
         if address != "auto":

@@ -21,7 +21,7 @@ from edgefl_simulation.engines.base import Job, Setup, Vectors, Worked
 from edgefl_simulation.engines.performing import Performer
 from edgefl_simulation.memories import Memories
 
-__all__ = ["MARK", "Done", "Failed", "Loaded", "Pieces", "Site", "pieces_of"]
+__all__ = ["MARK", "Done", "Failed", "Loaded", "Pieces", "Site", "continued", "pieces_of"]
 
 MARK = "mark"
 """A file among the tables that tells whether another machine sees the same folder."""
@@ -104,7 +104,7 @@ class Site:
         task = job.task
         try:
             if memory is not None:
-                self._memories.put(task.continues or "", memory)
+                self._memories.put(continued(job), memory)
             worked = self._performer.do(job, vectors)
             kept = self._memories.packed(task.task_id)
         except Exception as error:
@@ -149,6 +149,11 @@ class Site:
             except OSError:  # another one was faster
                 shutil.rmtree(whole, ignore_errors=True)
         return replace(self._setup, model=shared / self._setup.model.name, tables=shared / "tables")
+
+
+def continued(job: Job) -> str:
+    """The id of the task whose memory a job goes on from; empty: there is none."""
+    return (job.task if job.tuning is None else job.tuning.task).continues or ""
 
 
 def pieces_of(setup: Setup) -> list[tuple[str, NDArray[np.uint8]]]:

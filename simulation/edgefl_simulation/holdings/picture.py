@@ -58,7 +58,7 @@ def draw(holdings: Holdings, title: str) -> Any:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "A picture needs matplotlib, which is not installed.", hint=f"Install it with: {install_line('examples')}"
+            "A picture needs matplotlib, which is not installed.", hint=f"Install it with: {install_line('simulate')}"
         ) from error
     devices, classes = len(holdings.names), len(holdings.classes)
     named = devices <= _NAMED

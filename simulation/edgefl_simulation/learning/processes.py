@@ -122,6 +122,12 @@ class LearningProcess(ABC):
             raise DataError(
                 "The state is another model's.", hint="Begin with initialize(), or load a state of this one."
             )
+        other = state.keras.differs(self._models.keras)
+        if other:
+            raise DataError(
+                f"The weight {other!r} is not trained, and has another value than in the model that model_fn made.",
+                hint="Let model_fn make it with the same values each time, as by keras.utils.set_random_seed(1).",
+            )
         first = self._strategy.optimizer.init(self._weight_size)
         if {name: slot.shape for name, slot in first.items()} != {
             name: slot.shape for name, slot in state.strategy.slots.items()

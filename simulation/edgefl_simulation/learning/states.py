@@ -60,6 +60,15 @@ class KerasWeights:
             found.append(np.array(self.fixed[place.name] if place.start < 0 else part.reshape(place.shape)))
         return found
 
+    def differs(self, other: KerasWeights) -> str:
+        """The name of a weight that is not trained and is another one there; empty: there is none."""
+        if self.fixed is other.fixed:
+            return ""
+        return next((name for name in other.fixed if not self._has(name, other.fixed[name])), "")
+
+    def _has(self, name: str, array: NDArray[Any]) -> bool:
+        return name in self.fixed and np.array_equal(self.fixed[name], array)
+
     def vector(self, weights: Sequence[ArrayLike], size: int) -> NDArray[np.float32]:
         """The vector of weights as Keras has them.
 
@@ -79,7 +88,7 @@ class KerasWeights:
                 raise DataError(f"The weight {place.name!r} expects shape {place.shape}, got {array.shape}.")
             if place.start >= 0:
                 vector[place.start : place.start + array.size] = array.ravel()
-            elif not np.array_equal(array, self.fixed[place.name]):
+            elif not self._has(place.name, array):
                 raise DataError(
                     f"The weight {place.name!r} is not trained and has another value in the model.",
                     hint="Let model_fn return a model with these weights.",

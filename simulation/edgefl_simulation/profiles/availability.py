@@ -24,6 +24,8 @@ DAY = 86_400.0
 """Seconds; a simulation begins at midnight."""
 _CYCLES = 32
 """Mean stretches of being there and away after which a Markov chain's state is drawn anew."""
+_INSTANT = 1e-6
+"""Seconds that a stretch lasts at least, however it is rounded."""
 _STRETCHES = 10_000
 """So many stretches without being there are taken to last for ever."""
 
@@ -61,7 +63,7 @@ def back_at(rule: Availability, who: Member, now: float) -> float:
         there, end = rule.stretch(who, now)
         if there or end == math.inf:
             return now if there else math.inf
-        now = max(end, math.nextafter(now, math.inf))
+        now = max(end, now + _INSTANT)
     return math.inf
 
 
@@ -71,7 +73,7 @@ def gone_at(rule: Availability, who: Member, now: float) -> float:
         there, end = rule.stretch(who, now)
         if not there or end == math.inf:
             return end if there else now
-        now = max(end, math.nextafter(now, math.inf))
+        now = max(end, now + _INSTANT)
     return math.inf
 
 
@@ -106,11 +108,11 @@ class Diurnal:
 
     def stretch(self, who: Member, now: float) -> tuple[bool, float]:
         """See `Availability`."""
-        if self.hours >= 24:
+        stays = 3600 * self.hours
+        if stays > DAY - 1:  # no second of the day is left
             return True, math.inf
         own = (uniform(who.seed, "hours", who.device) - 0.5) * self.spread_hours
-        since = (now - 3600 * (self.from_hour + own)) % DAY
-        stays = 3600 * self.hours
+        since = (now - 3600 * (self.from_hour + own)) % DAY % DAY  # the first of a hair below 0 is a whole day
         return (True, now + stays - since) if since < stays else (False, now + DAY - since)
 
 

@@ -173,7 +173,8 @@ def _costs(runs: Sequence[Compared]) -> Iterable[Picture]:
         yield from _lines(runs, column, name, title, up, axis)
     kinds = [name.removeprefix("profiles.") for name in _names(runs, lambda each: _with_prefix(each.rows, "profiles."))]
     shares = {one_line(kind, _LABEL): f"profiles.{kind}" for kind in kinds}
-    yield from _several(runs, shares, "updates-by-profile", "updates by kind of device", "updates")
+    if len(shares) > 1:
+        yield from _several(runs, shares, "updates-by-profile", "updates by kind of device", "updates")
     for how in _changing(runs, "outcomes."):
         word = how.removeprefix("outcomes.")
         yield from _lines(runs, how, f"outcomes-{word}-by-round", f"outcomes {word}", "tasks", axis)

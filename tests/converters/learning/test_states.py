@@ -87,6 +87,15 @@ def test_weights_from_keras_can_be_gone_on_from(trained):
         process.set_model_weights(state, [weights[0] * np.nan, *weights[1:]])
 
 
+def test_a_state_whose_frozen_weights_are_others_than_the_model_s_is_refused(trained):
+    state, data = trained
+    arrays = {name: np.array(array) for name, array in state.to_arrays().items()}
+    (name,) = [name for name in arrays if name.startswith("fixed/") and name.endswith("kernel")]
+    arrays[name][0, 0] += 1
+    with pytest.raises(DataError, match="dense_1/kernel' is not trained, and has another value"):
+        trainer(rich).next(learning.ServerState.from_arrays(arrays), data)
+
+
 def test_what_is_no_state_is_refused(trained, tmp_path):
     state, _ = trained
     data = state.to_bytes()
