@@ -170,7 +170,7 @@ def test_each_extra_can_be_installed_and_does_its_work(
         # Without constraints: whatever is newest today is what a user gets.
         install = [tmp_path / "env/bin/pip", "install", "-q", "--find-links", wheels, f"edgefl-toolkit[{extra}]"]
         needs_newer = minor == "3.10" and extra in ("convert", "all")
-        done = run(*install, cwd=tmp_path, check=not needs_newer, PIP_CONSTRAINT="")
+        done = run(*install, cwd=tmp_path, check=not needs_newer, PIP_CONSTRAINT="", PYTHONPATH="")
         if needs_newer:  # refused at once, and not by a converter that fails later
             assert done.returncode != 0
             assert "keras>=3.15" in done.stderr

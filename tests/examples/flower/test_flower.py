@@ -22,7 +22,12 @@ pytestmark = [pytest.mark.network, pytest.mark.slow]
 ROOT = Path(__file__).parents[3]
 APP = ROOT / "examples" / "flower"
 DEVICES, ROUNDS = 10, 8
-QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+QUIET = {
+    "PYTHONPATH": "",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 def run(*command: object, **settings: str) -> str:
@@ -46,7 +51,7 @@ def flower(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flower") / "env"
     run(sys.executable, "-m", "venv", folder)
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder.parent, ROOT)
-    run(folder / "bin" / "pip", "install", "-q", "--find-links", folder.parent, APP)
+    run(folder / "bin" / "pip", "install", "-q", "--find-links", folder.parent, APP, **QUIET)
     assert "tensorflow" not in run(folder / "bin" / "pip", "list").lower()
     return folder / "bin"
 
