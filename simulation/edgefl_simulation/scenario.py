@@ -95,11 +95,6 @@ def check_personalised(wanted: Simulation) -> None:
 
 def check_profile(wanted: Simulation) -> None:
     """Makes sure that one thing only says how long devices take, and that there is an engine for it."""
-    if wanted.profile is not None and wanted.engine == "http":
-        raise SettingError(
-            "With the engine http devices and time are real: {profile} has no meaning.",
-            hint="Leave it out, or take another engine.",
-        )
     if wanted.profile is not None and wanted.profile.devices and wanted.pace != Steady():
         raise SettingError(
             "{profile} says how long devices take, and so do {step_seconds}, {overhead_seconds} and {drop_out} (in "
