@@ -94,7 +94,7 @@ def check_personalised(wanted: Simulation) -> None:
 
 
 def check_profile(wanted: Simulation) -> None:
-    """Makes sure that one thing only says how long devices take, and that there is an engine for it."""
+    """Makes sure that one thing only says how long devices take."""
     if wanted.profile is not None and wanted.profile.devices and wanted.pace != Steady():
         raise SettingError(
             "{profile} says how long devices take, and so do {step_seconds}, {overhead_seconds} and {drop_out} (in "
