@@ -34,6 +34,7 @@ flower-pytorch_NEEDS := torch flwr[simulation]
 flower-keras_NEEDS := tensorflow-cpu flwr[simulation]
 
 ONE_HALF := $(addprefix tests/converters/,blame building cli exporting flatbuffer training_step)
+NEITHER := tests/server tests/simulation
 
 # Where this is set, each of the hundreds of processes that the tests start would compile edgefl anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -65,17 +66,17 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (about half an hour on two free cores; the converter's and the server's beside the others, shown at the end)."
+	@echo "Running the tests (about 15 minutes on two free cores; three of four parts beside the first, shown at the end)."
 	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others.
-	@# They are halved so that all end at about the same time: the halves take some 850 and 1,150 s of a processor,
-	@# the server's tests 320 s and the rest 900 s.
+	@# They are halved so that all end at about the same time: the halves take some 300 and 380 s of a processor, the
+	@# server's and the simulation's tests 270 s and the rest 400 s.
 	@status=0; logs=$$(mktemp -d); \
 	  $(BIN)/python -m pytest -q $(ONE_HALF) >$$logs/one 2>&1 & one=$$!; \
 	  $(BIN)/python -m pytest -q tests/converters $(ONE_HALF:%=--ignore=%) >$$logs/other 2>&1 & other=$$!; \
-	  $(BIN)/python -m pytest -q tests/server >$$logs/server 2>&1 & server=$$!; \
-	  trap 'kill $$one $$other $$server 2>/dev/null; rm -rf $$logs' EXIT; \
-	  $(BIN)/python -m pytest -q --ignore=tests/converters --ignore=tests/server || status=1; \
-	  echo "The server's tests:"; wait $$server || status=1; cat $$logs/server; \
+	  $(BIN)/python -m pytest -q $(NEITHER) >$$logs/neither 2>&1 & neither=$$!; \
+	  trap 'kill $$one $$other $$neither 2>/dev/null; rm -rf $$logs' EXIT; \
+	  $(BIN)/python -m pytest -q --ignore=tests/converters $(NEITHER:%=--ignore=%) || status=1; \
+	  echo "The server's and the simulation's tests:"; wait $$neither || status=1; cat $$logs/neither; \
 	  echo "The converter's tests, one half:"; wait $$one || status=1; cat $$logs/one; \
 	  echo "The converter's tests, the other half, and what Keras has:"; wait $$other || status=1; cat $$logs/other; exit $$status
 

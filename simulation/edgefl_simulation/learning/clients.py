@@ -30,7 +30,7 @@ from edgefl_server.aggregation import (
 )
 from edgefl_simulation.engines.tuning import perform_tuned
 from edgefl_simulation.evaluating import Personalisation
-from edgefl_simulation.fleet import device_names
+from edgefl_simulation.fleet import device_ids, device_names
 from edgefl_simulation.learning.batches import ClientData, client_data
 from edgefl_simulation.learning.keras_models import Ready, ReadyModels
 
@@ -184,7 +184,7 @@ class Clients:
 
 
 def listed(given: Any, what: str) -> list[tuple[str, Any]]:
-    """Clients with their names, which are those of a simulated fleet.
+    """Clients with their ids, which are those of a simulated fleet.
 
     Raises:
         DataError: it is no list, or an empty one.
@@ -193,7 +193,7 @@ def listed(given: Any, what: str) -> list[tuple[str, Any]]:
         raise DataError(f"{what} expects a list with the data of each client, got {type(given).__name__}.")
     if not given:
         raise DataError(f"{what} expects the data of at least one client, got an empty list.")
-    return list(zip(device_names(len(given)), given, strict=True))
+    return list(zip(device_ids(device_names(len(given))), given, strict=True))
 
 
 def read(models: ReadyModels, given: Any, what: str = "data") -> ClientData | None:

