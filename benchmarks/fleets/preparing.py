@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,9 @@ def prepare(model: str, folder: Path) -> Path:
     if not (folder / "data" / "test_y.npy").exists():
         (folder / "data").mkdir(parents=True, exist_ok=True)
         # TensorFlow stays in a process of its own.
-        subprocess.run([sys.executable, __file__, model, folder], check=True, capture_output=True)
+        path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-m", "fleets.preparing", model, folder.resolve()]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": path})
         _write_data(model, folder / "data")
     return folder
 
