@@ -18,12 +18,15 @@ __all__ = ["with_settings"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def with_settings(command: Command, called: Mapping[str, str] = MappingProxyType({})) -> Command:
+def with_settings(
+    command: Command, called: Mapping[str, str] = MappingProxyType({}), shown: Mapping[str, str] = MappingProxyType({})
+) -> Command:
     """A decorator that gives a command an option for each setting of a run, also of strategies from elsewhere.
 
     Args:
         command: takes them as ``**settings``, in the place of which the options stand; typer reads the signature.
         called: other names for some of them, by their own.
+        shown: what help says of some defaults, by their own names, where that is another one than on a server.
     """
     signature = inspect.signature(command, eval_str=True)
     parameters: list[inspect.Parameter] = []
@@ -31,7 +34,10 @@ def with_settings(command: Command, called: Mapping[str, str] = MappingProxyType
         if each.kind is not inspect.Parameter.VAR_KEYWORD:
             parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     place = next(index for index, each in enumerate(parameters) if each.default is not inspect.Parameter.empty)
-    parameters[place:place] = (_option(replace(each, name=called.get(each.name, each.name))) for each in run_settings())
+    parameters[place:place] = (
+        _option(replace(each, name=called.get(each.name, each.name), shown=shown.get(each.name, each.shown)))
+        for each in run_settings()
+    )
     vars(command)["__signature__"] = signature.replace(parameters=parameters)
     return command
 

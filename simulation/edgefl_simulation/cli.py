@@ -139,7 +139,8 @@ def simulate(
     emit(result, format, lambda: _text(history))
 
 
-simulate = functools.partial(with_settings, called=_COHORT)(simulate)
+_SHOWN = {"minimum": "the cohort", "seed": str(DEFAULT_SEED)}
+simulate = functools.partial(with_settings, called=_COHORT, shown=_SHOWN)(simulate)
 
 
 def _personalisation(epochs: int, steps: int, learning_rate: float | None) -> Personalisation | None:

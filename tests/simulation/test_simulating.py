@@ -233,3 +233,11 @@ def test_the_command_prints_a_summary_and_leaves_a_folder(plain_sgd_file, data, 
     refused = subprocess.run([*command[:-6], "--cohort", "0"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--cohort expects a number from 1" in refused.stderr
+
+
+def test_help_tells_the_defaults_of_a_simulation_where_a_server_has_others():
+    command = [sys.executable, "-m", "edgefl.cli.main", "simulate", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"})
+    options = {line.split()[1]: line for line in told.stdout.splitlines() if line.startswith("│    --")}
+    assert "[default: (1)]" in options["--seed"]
+    assert "[default: (the cohort)]" in options["--minimum"]
