@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import secrets
 import socket
-import subprocess
-import sys
-import tempfile
 from collections import deque
 from multiprocessing import connection
-from typing import IO
 
 from edgefl.atomic import write_text
 from edgefl.errors import RuntimeFailure
 from edgefl.hashing import sha256
 from edgefl_simulation.engines.http_messages import Answer, Ask, Begin, Broken
+from edgefl_simulation.engines.own_process import SINGLE_THREADED, OwnProcess
 
 __all__ = ["HttpFleet"]
-
-_PATIENCE = 10.0
-"""Seconds that a process may take to end once nobody tells it anything any more."""
-_SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class _Process:
@@ -36,16 +27,13 @@ class _Process:
 
     def __init__(self, begin: Begin) -> None:
         ours, theirs = socket.socketpair()
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        path = os.pathsep.join(filter(None, sys.path))
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgefl_simulation.engines.http_devices", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, **_SINGLE_THREADED, "PYTHONPATH": path},
+            self._process = OwnProcess(
+                "A process with the simulation's devices",
+                "http_devices",
+                str(theirs.fileno()),
+                descriptors=(theirs.fileno(),),
+                environment=SINGLE_THREADED,
             )
         self.connection = connection.Connection(ours.detach())
         self.busy = True
@@ -53,25 +41,12 @@ class _Process:
 
     def death(self) -> RuntimeFailure:
         """Says how it ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        last = f": {lines[-1]}" if lines else "."
-        return RuntimeFailure(
-            f"A process with the simulation's devices ended with {self._process.returncode}{last}",
-            hint="-9 is often a lack of memory, of which fewer workers take less. What has a folder can be resumed.",
-        )
+        return self._process.death()
 
     def close(self) -> None:
         """Ends it."""
         self.connection.close()
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
+        self._process.close()
 
 
 class HttpFleet:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
 from edgefl.errors import EdgeflError, RunError, RuntimeFailure, StorageError
+from edgefl_simulation.engines.own_process import OwnProcess
 
 __all__ = ["HttpServer"]
 
@@ -39,20 +35,13 @@ class HttpServer:
     """
 
     def __init__(self, state: Path) -> None:
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
-        path = os.pathsep.join(filter(None, sys.path))
         # What devices keep is for the server at that address, and nobody else's.
         port = str(urlsplit(_operator(state)["url"]).port) if (state / _OPERATOR).exists() else "0"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgefl_simulation.engines.http_server_process", str(state), port],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, "PYTHONPATH": path},
+        self._process = OwnProcess(
+            "The simulation's server", "http_server_process", str(state), port, patience=_PATIENCE, piped=True
         )
         try:
-            assert self._process.stdout is not None
-            line = self._process.stdout.readline()
+            line = self._process.line()
             if not line:
                 raise self.death()
             self.url = str(json.loads(line)["url"])
@@ -92,27 +81,11 @@ class HttpServer:
 
     def death(self) -> RuntimeFailure:
         """Says how it ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        last = f": {lines[-1]}" if lines else "."
-        return RuntimeFailure(
-            f"The simulation's server ended with {self._process.returncode}{last}",
-            hint="What has a folder can be resumed.",
-        )
+        return self._process.death()
 
     def close(self) -> None:
         """Ends it."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
+        self._process.close()
 
     def _json(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self._call(method, path, body, kind))

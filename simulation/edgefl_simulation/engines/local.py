@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
 import socket
-import subprocess
-import sys
-import tempfile
 from collections import deque
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection
-from typing import IO
 
 from edgefl.errors import RuntimeFailure
 from edgefl_simulation.engines.arena import Arena
 from edgefl_simulation.engines.base import Job, Setup, Vectors, Worked
 from edgefl_simulation.engines.messages import Answers, Begin, Failure, Order, Places, Reply, put, views
+from edgefl_simulation.engines.own_process import SINGLE_THREADED, OwnProcess
 
 __all__ = ["Local"]
 
 _MESSAGE = 0.01
 """Seconds of work that go into one message where jobs are shorter: one costs about 0.3 ms on both sides together."""
-_PATIENCE = 10.0
-"""Seconds that a worker may take to end once nobody tells it anything any more; a job that it is at takes less."""
 _ENVIRONMENT = {
-    # There is a worker for each core: threads would only wait for each other.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
+    **SINGLE_THREADED,
     # A task makes and drops a dozen vectors as large as the weights. The C library would give each back to the system
     # at once, and the next one would be faulted in page by page: 2 of 17 ms with the 2NN (malloc(3), mallopt(3)).
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -48,16 +40,13 @@ class _Worker:
 
     def __init__(self, setup: Setup, arena: Arena) -> None:
         ours, theirs = socket.socketpair()
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the worker
-        path = os.pathsep.join(filter(None, sys.path))
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgefl_simulation.engines.worker", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=self._stderr,
-                stderr=self._stderr,
-                pass_fds=(theirs.fileno(), arena.descriptor),
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+            self._process = OwnProcess(
+                "A worker process of the simulation",
+                "worker",
+                str(theirs.fileno()),
+                descriptors=(theirs.fileno(), arena.descriptor),
+                environment=_ENVIRONMENT,
             )
         self.connection = connection.Connection(ours.detach())
         self.orders: deque[list[int]] = deque()
@@ -79,25 +68,12 @@ class _Worker:
 
     def death(self) -> RuntimeFailure:
         """Says how it ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        last = f": {lines[-1]}" if lines else "."
-        return RuntimeFailure(
-            f"A worker process of the simulation ended with {self._process.returncode}{last}",
-            hint="-9 is often a lack of memory, of which fewer workers take less. What has a folder can be resumed.",
-        )
+        return self._process.death()
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends it; a job that it is at takes no longer than its patience."""
         self.connection.close()
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._stderr.close()
+        self._process.close()
 
 
 @dataclass
