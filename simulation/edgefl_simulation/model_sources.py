@@ -79,7 +79,7 @@ def model_file(model: Any, wanted: Wanted, tell: Callable[[str], None] = lambda 
     tell(
         f"Converting {model}; the next time it is there already."
         if key
-        else f"Making the model of {model} with TensorFlow; it is converted, unless one of its content was before."
+        else f"Making {model}; it is converted unless it was before."
     )
     script = Path(__file__).with_name("converting_child.py")
     job = {"model": str(model), "algorithm": wanted.algorithm, "batch_size": wanted.batch_size, "path": sys.path}
