@@ -11,6 +11,7 @@ import typer
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
 from edgefl_simulation.comparing import Budget, Finished, compare, read_run
+from edgefl_simulation.curves import written
 
 __all__ = ["compare_runs"]
 
@@ -86,7 +87,7 @@ _COSTS = ("round", "seconds", "MB", "kJ", "device s")
 
 def _points(runs: dict[str, Any]) -> list[Cells]:
     return [
-        [name, *([_value(point["value"]), *_spent(point)] if point else ["not reached", *[""] * len(_COSTS)])]
+        [name, *([written(point["value"]), *_spent(point)] if point else ["not reached", *[""] * len(_COSTS)])]
         for name, point in runs.items()
     ]
 
@@ -106,17 +107,13 @@ def _beside(name: str, run: dict[str, Any]) -> Cells:
     differs = [each.rpartition(".")[2] if each.count(".") > 1 else each for each in run["differs_in"]]
     return [
         name,
-        _value(run["value"]),
+        written(run["value"]),
         f"{run['change']:+.4f}",
         f"× {run['seconds_ratio']:.2f}" if run["seconds_ratio"] else "",
         f"× {run['bytes_ratio']:.2f}" if run["bytes_ratio"] else "",
         attacks,
         ", ".join(dict.fromkeys(differs)),
     ]
-
-
-def _value(value: float) -> str:
-    return f"{value:.4f}"
 
 
 def _table(title: str, columns: tuple[str, ...], metric: str, rows: list[Cells]) -> str:

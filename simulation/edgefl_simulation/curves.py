@@ -9,10 +9,11 @@ from typing import Any
 
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["AXES", "Axis", "Curve", "axis_of", "curve", "flat", "flat_rows", "metrics_of", "numbers"]
+__all__ = ["AXES", "Axis", "Curve", "axis_of", "curve", "flat", "flat_rows", "metrics_of", "numbers", "written"]
 
 Row = Mapping[str, Any]
 _TOTAL = "bytes_so_far"
+_LARGE = 1e4
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ def curve(rows: Iterable[Row], column: str, axis: Axis) -> Curve:
 def numbers(rows: Iterable[Row], column: str) -> list[float]:
     """The finite numbers of a column."""
     return [float(row[column]) for row in rows if _has(row, column)]
+
+
+def written(value: float) -> str:
+    """A metric with four decimals; a large one, as of a loss that grows and grows, with four digits: ``2.162e+08``."""
+    return f"{value:.4f}" if abs(value) < _LARGE else f"{value:.3e}"
 
 
 def metrics_of(rows: Iterable[Row], kind: str) -> list[str]:

@@ -16,7 +16,7 @@ from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl.parts import Part, needing
 from edgefl_server.aggregation import finalise
-from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale
+from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale, written
 from edgefl_simulation.evaluating import Evaluation, Spread
 from edgefl_simulation.picture import Band, Line, Picture, draw
 from edgefl_simulation.plans import Round
@@ -85,7 +85,7 @@ class History:
         )
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name} {value:.4f}" for name, value in self.final.items()) or "not evaluated"
+        values = ", ".join(f"{name} {written(value)}" for name, value in self.final.items()) or "not evaluated"
         kept = f", kept in {self.folder}" if self.folder else ""
         return f"<History of {len(self.rounds)} rounds: {values}{kept}>"
 

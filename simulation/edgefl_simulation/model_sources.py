@@ -76,7 +76,11 @@ def model_file(model: Any, wanted: Wanted, tell: Callable[[str], None] = lambda 
         raise InvalidSettingError(
             f"Expected a .tflite, a .keras file or module:function as the model, got {str(model)!r}: no such file."
         )
-    tell(f"Converting {model}; the next time it is there already.")
+    tell(
+        f"Converting {model}; the next time it is there already."
+        if key
+        else f"Making {model}; it is converted unless it was before."
+    )
     script = Path(__file__).with_name("converting_child.py")
     job = {"model": str(model), "algorithm": wanted.algorithm, "batch_size": wanted.batch_size, "path": sys.path}
     try:

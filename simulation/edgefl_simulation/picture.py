@@ -113,6 +113,7 @@ class Picture:
         limits: of the vertical axis; None: as the curves need.
         span: of the horizontal axis; None: as the curves need.
         legend: whether there is one.
+        logarithmic: whether the vertical axis is; then all values are above 0.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Picture:
     limits: tuple[float, float] | None = None
     span: tuple[float, float] | None = None
     legend: bool = True
+    logarithmic: bool = False
 
     def told(self) -> str:
         """The picture in words, for those who do not see it."""
@@ -170,6 +172,8 @@ def draw(picture: Picture, axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    if picture.logarithmic:
+        axes.set_yscale("log")
     if picture.limits is not None:
         axes.set_ylim(*picture.limits)
     if picture.span is not None:

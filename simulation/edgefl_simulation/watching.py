@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from edgefl.cli.output import progress
+from edgefl_simulation.curves import written
 from edgefl_simulation.history import History, Row
 
 __all__ = ["Lines", "Silent", "Terminal", "Watcher", "watcher_for"]
@@ -180,7 +181,7 @@ def table(history: History) -> Any:
 
     def add(number: object, clock: str, outcomes: str, row: Row) -> None:
         values = (value(row) for _, value in columns)
-        found.add_row(str(number), clock, outcomes, *("" if each is None else f"{each:.4f}" for each in values))
+        found.add_row(str(number), clock, outcomes, *("" if each is None else written(each) for each in values))
 
     if history.initial:
         add(0, "0", "", history.initial)
@@ -197,7 +198,8 @@ def _title(history: History) -> str:
     speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
     speed = f"{speed} devices trained per second" if rate else ""
     kept = f"kept in {history.folder}" if history.folder else ""
-    return "; ".join(filter(None, (history.stopped, speed, kept)))
+    rounds = f"{_ROWS} of {len(history.rounds)} rounds" if len(history.rounds) > _ROWS else ""
+    return "; ".join(filter(None, (history.stopped, rounds, speed, kept)))
 
 
 def _seconds(row: Row) -> str:

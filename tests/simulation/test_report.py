@@ -178,6 +178,29 @@ def test_a_run_in_real_time_has_no_simulated_time(runs, tmp_path):
         edgefl.History.load(tmp_path / "real").plot("loss", against="time")
 
 
+def test_a_run_that_diverges_does_not_hide_the_others(runs, tmp_path):
+    shutil.copytree(runs / "plain", tmp_path / "tame")
+    shutil.copytree(runs / ROGUE, tmp_path / "wild")
+    path = tmp_path / "wild" / "rounds.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for place, row in enumerate(rows):
+        for value in (row["central"], row["federated"]["loss"]):
+            value.update(dict.fromkeys(("loss", "mean", "worst_tenth"), 10.0 ** (3 * place + 1)))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def scales(*names):
+        found = Compared.of([read_run(tmp_path / name) for name in names])
+        return {picture.name: picture.logarithmic for section in sections(found) for picture in section.pictures}
+
+    assert not any(scales("tame").values())
+    found = scales("tame", "wild")
+    wide = {"loss-by-round", "loss-by-time", "loss-over-devices-1", "loss-over-devices-2"}
+    assert all(found[name] for name in wide)
+    assert not any(logarithmic for name, logarithmic in found.items() if "accuracy" in name)
+    page = report([tmp_path / "tame", tmp_path / "wild"], tmp_path / "r.html").page.read_text()
+    assert "1.000e+10" in page
+
+
 def test_settings_that_differ_are_listed_and_only_those(runs):
     found = Compared.of([read_run(runs / name) for name in ("plain", ROGUE, "_failed")])
     table = differing_settings(found)

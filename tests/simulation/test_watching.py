@@ -5,8 +5,15 @@ from __future__ import annotations
 import io
 import sys
 
+import numpy as np
+from rich.console import Console
+
 import edgefl
-from edgefl_simulation.watching import Lines, Silent, Terminal, watcher_for
+from edgefl.model_file import ModelFile
+from edgefl_simulation.history import History
+from edgefl_simulation.watching import Lines, Silent, Terminal, table, watcher_for
+
+NAMES = ("loss", "accuracy")
 
 
 class Stream(io.StringIO):
@@ -37,6 +44,22 @@ def test_lines_are_no_more_than_tenths_and_a_table_ends_them(plain_sgd_file, own
     assert lines[0] == "6 devices, 30 rounds"
     assert [line.partition(":")[0] for line in lines[1:11]] == [f"Round {3 * tenth} of 30" for tenth in range(1, 11)]
     assert lines[1].startswith("Round 3 of 30: loss ")
+    assert lines[11].startswith("12 of 30 rounds; ")
     assert "accuracy" in "".join(lines[11:])
     assert "Round" not in "".join(lines[11:])
     assert max(map(len, lines)) <= 80
+
+
+def test_a_loss_without_bounds_is_not_cut_off(plain_sgd_file):
+    losses = (2.3455, 101281341.6, 63263967.6)
+    rounds = [
+        {"round": number, "clock": 1.0, "state": "done", "outcomes": {"done": 2}, "training": {}}
+        | {"central": {"loss": loss, "accuracy": 0.5}, "federated": {name: {"worst_tenth": loss} for name in NAMES}}
+        for number, loss in enumerate(losses, start=1)
+    ]
+    history = History(ModelFile(plain_sgd_file.read_bytes()).manifest, np.zeros(1, np.float32), b"", rounds)
+    told = io.StringIO()
+    Console(file=told, width=80).print(table(history))
+    assert "…" not in told.getvalue()
+    assert all(loss in told.getvalue() for loss in ("2.3455", "1.013e+08", "6.326e+07"))
+    assert "loss 6.326e+07, accuracy 0.5000" in repr(history)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefl_simulation.curves import flat, flat_rows, metrics_of, numbers, scale
+from edgefl_simulation.curves import flat, flat_rows, metrics_of, numbers, scale, written
 from edgefl_simulation.evaluating import is_loss
 from edgefl_simulation.picture import one_line
 from edgefl_simulation.recorded import RecordedRun, RunState
@@ -166,10 +166,10 @@ def _latest_and_best(name: str, column: str, rows: Sequence[Mapping[str, Any]]) 
         return _MISSING if not found else "not a number"
     latest = finite[-1]
     best = (min if is_loss(name) else max)(finite, key=lambda row: float(row[column]))
-    text = f"{latest[column]:.4f}"
+    text = written(latest[column])
     if found[-1] is not latest:
         text += f", then not a number (round {found[found.index(latest) + 1]['round']})"
-    return text if best[column] == latest[column] else f"{text} (best {best[column]:.4f}, round {best['round']})"
+    return text if best[column] == latest[column] else f"{text} (best {written(best[column])}, round {best['round']})"
 
 
 def _object(value: Any) -> Mapping[str, Any]:

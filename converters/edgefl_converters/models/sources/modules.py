@@ -157,13 +157,15 @@ def _import(name: str) -> ModuleType:
                 raise ModelError(
                     f"Importing {name} failed: {error}.", hint="Install what it needs, or correct its imports."
                 ) from error
-            file = f"{name.partition('.')[0]}.py"
-            near = difflib.get_close_matches(file, [each.name for each in Path.cwd().glob("*.py")], n=1)
+            first, package, _ = name.partition(".")
+            here = [each.stem for each in Path.cwd().iterdir() if each.suffix == ".py" or (package and each.is_dir())]
+            near = difflib.get_close_matches(first, [each for each in here if each != first], n=1)
+            what = f"the package {first}" if package else f"{first}.py"
             raise ModelError(
                 f"There is no Python module {name!r} to import.",
-                hint=f"Did you mean {Path(near[0]).stem!r}?"
+                hint=f"Did you mean {near[0]!r}?"
                 if near
-                else f"Run this in the folder that holds {file}, or correct the name.",
+                else f"Run this in the folder that holds {what}, or correct the name.",
             ) from error
         except Exception as error:
             raise ModelError(f"Importing {name} failed: {_where(error)}") from error

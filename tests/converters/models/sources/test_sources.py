@@ -222,6 +222,8 @@ def test_a_file_with_classes_of_ones_own_is_converted_verified_and_exported_with
     [
         ("own_layer", ModelError, "Did you mean 'own_layers'?"),
         ("nowhere_at_all", ModelError, "There is no Python module 'nowhere_at_all'"),
+        ("lanes", ModelError, "Run this in the folder that holds lanes.py"),
+        ("nowhere.at.all", ModelError, "Run this in the folder that holds the package nowhere"),
         ("own_layers.py:Scale", InvalidSettingError, "Expected the name of a Python module"),
         ([3], InvalidSettingError, "got 3"),
     ],
