@@ -90,6 +90,7 @@ def run_simulation(
         else:
             kept = place = RunFolder(folder, {**document, "data": fingerprint(data)}, resume)
         stack.callback(place.close)
+        stack.callback(place.abandon)
         place.keep_model(model)
         stack.callback(place.clear_rows)
         place.clear_rows()
@@ -151,7 +152,7 @@ class _Running:
     def run(self, initial: StrategyState, model: bytes, stack: contextlib.ExitStack) -> History:
         """Goes on to the end."""
         manifest, rounds = self._plan.manifest, self._plan.settings.rounds
-        restored = self._kept.restore(initial.weight_size) if self._kept else None
+        restored = self._kept.restore(initial) if self._kept else None
         checkpoint, rows = restored or (Checkpoint(initial), [])
         coordinator = self._lead(checkpoint)
         stack.callback(coordinator.close)

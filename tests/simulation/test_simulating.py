@@ -183,7 +183,61 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(
     with pytest.raises(InvalidSettingError) as caught:
         edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", **{**SETTINGS, **changes})
     assert message in str(caught.value)
-    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def _checkpoint(folder, leave_out=(), **changes):
+    """Writes another checkpoint: whole, but of something else."""
+    arrays = dict(np.load(folder / "checkpoint.npz"))
+    progress = json.loads(arrays["progress"].tobytes()) | changes
+    arrays["progress"] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+    np.savez(folder / "checkpoint.npz", **{name: each for name, each in arrays.items() if name not in leave_out})
+
+
+def _of_another_model(folder):
+    arrays = dict(np.load(folder / "checkpoint.npz"))
+    np.savez(folder / "checkpoint.npz", **arrays | {"weights": np.zeros(3, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "settings.json").write_text("[]"), "settings.json cannot be read, or is damaged"),
+        (lambda run: (run / "rounds.jsonl").write_text("5\n"), "line 1 of rounds.jsonl is no row of this round"),
+        (lambda run: (run / "checkpoint.npz").write_bytes((run / "weights.npy").read_bytes()), "not a zip file"),
+        (lambda run: _checkpoint(run, leave_out=["weights"]), "checkpoint.npz cannot be read, or is damaged"),
+        (lambda run: _checkpoint(run, fold=-1), "expected counts"),
+        (lambda run: _checkpoint(run, version="1"), "expected counts"),
+        (lambda run: _checkpoint(run, late={"a": 5}), "checkpoint.npz cannot be read, or is damaged"),
+        (lambda run: _checkpoint(run, fetched="zz"), "checkpoint.npz cannot be read, or is damaged"),
+        (lambda run: _checkpoint(run, unheard_of=5), "checkpoint.npz cannot be read, or is damaged"),
+        (_of_another_model, "expected weights float32"),
+    ],
+)
+def test_a_folder_that_is_damaged_anywhere_is_refused_and_left_as_it_is(plain_sgd_file, data, tmp_path, spoil, message):
+    settings = {**SETTINGS, "rounds": 1, "workers": 1, "out": tmp_path / "run"}
+    edgefl.simulate(plain_sgd_file, data, **settings)
+    spoil(tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(StorageError, match=message):
+        edgefl.simulate(plain_sgd_file, data, **{**settings, "resume": True})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_folder_that_was_there_and_empty_is_so_again_when_a_run_is_refused_and_takes_the_next(
+    plain_sgd_file, data, tmp_path
+):
+    for _ in range(2):
+        with pytest.raises(InvalidSettingError, match="The cohort has 7"):
+            edgefl.simulate(plain_sgd_file, data, out=tmp_path, **{**SETTINGS, "cohort": 7})
+        assert not any(tmp_path.iterdir())
+    edgefl.simulate(plain_sgd_file, data, out=tmp_path, **{**SETTINGS, "rounds": 1, "workers": 1})
+
+
+def test_a_file_in_the_folder_s_place_is_refused(plain_sgd_file, data, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InvalidSettingError, match="Expected a folder for the results"):
+        edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", **SETTINGS)
 
 
 def test_data_that_does_not_fit_is_named_with_its_array_and_row(plain_sgd_file, data):
