@@ -110,28 +110,28 @@ def simulate(
     cohort = settings.pop("cohort")
     given = {name: value for name, value in settings.items() if value is not None}
     seed = given.get("seed") or DEFAULT_SEED
-    wanted = Simulation(
-        model,
-        data,
-        settings={**given, "target": cohort, "seed": seed},
-        division=Division(partition, devices, held_out, local_test, label, seed),
-        pace=Steady(step_seconds, overhead_seconds, drop_out),
-        owner=owner,
-        minimum_examples=minimum_examples,
-        evaluate_every=evaluate_every,
-        evaluate_devices=evaluate_devices,
-        personalise=_personalisation(personalise, personalise_steps, personalise_rate),
-        until=dict(map(_bound, until or [])),
-        workers=workers,
-        runtime=runtime,
-        features=listed(feature_columns),
-        target=target_column,
-        engine=engine,
-        ray_address=ray_address,
-        profile=profile_of(profile) if profile else None,
-    )
     watcher = watcher_for(not quiet)
     try:
+        wanted = Simulation(
+            model,
+            data,
+            settings={**given, "target": cohort, "seed": seed},
+            division=Division(partition, devices, held_out, local_test, label, seed),
+            pace=Steady(step_seconds, overhead_seconds, drop_out),
+            owner=owner,
+            minimum_examples=minimum_examples,
+            evaluate_every=evaluate_every,
+            evaluate_devices=evaluate_devices,
+            personalise=_personalisation(personalise, personalise_steps, personalise_rate),
+            until=dict(map(_bound, until or [])),
+            workers=workers,
+            runtime=runtime,
+            features=listed(feature_columns),
+            target=target_column,
+            engine=engine,
+            ray_address=ray_address,
+            profile=profile_of(profile) if profile else None,
+        )
         history = run_simulation(wanted, out, resume=resume, watcher=watcher)
     except SettingError as error:
         raise error.naming(lambda name: option_of(_COHORT.get(name, name))) from error

@@ -18,6 +18,7 @@ from edgefl.errors import DataError, EdgeflError, InvalidSettingError, RunError,
 from edgefl.hashing import weights_hash
 from edgefl_simulation import run_folder
 from edgefl_simulation.engines.local import Local
+from edgefl_simulation.pace import Steady
 
 SETTINGS = {"devices": 6, "partition": "dirichlet:1,2", "rounds": 5, "cohort": 3, "workers": 1, "seed": 3}
 
@@ -173,7 +174,16 @@ def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, t
         ({"until": {"acuracy": 1}}, "no metric 'acuracy'"),
         ({"held_out": 1.0}, "held_out expects a share"),
         ({"batch_size": 9}, "batch_size expects at most the model's 8"),
-        ({"workers": -1}, "at least 0"),
+        ({"workers": -1}, "workers expects a whole number from 0 to 1024, got -1"),
+        ({"workers": 100_000}, "workers expects a whole number from 0 to 1024, got 100000"),
+        ({"workers": 1.5}, "workers expects a whole number"),
+        ({"evaluate_every": "often"}, "evaluate_every expects a whole number"),
+        ({"evaluate_devices": -1}, "evaluate_devices expects a whole number"),
+        ({"minimum_examples": 0}, "minimum_examples expects a whole number from 1"),
+        ({"devices": 10**20}, "number of devices expects a whole number"),
+        ({"devices": 2.5}, "number of devices expects a whole number"),
+        ({"until": {"accuracy": float("nan")}}, "expects a number, got nan"),
+        ({"partition": "dirichlet:1e308"}, "an alpha above 0 and up to 1e+09"),
         ({"devices": 500}, "500 devices have"),
     ],
 )
@@ -222,6 +232,12 @@ def test_a_folder_that_is_damaged_anywhere_is_refused_and_left_as_it_is(plain_sg
     with pytest.raises(StorageError, match=message):
         edgefl.simulate(plain_sgd_file, data, **{**settings, "resume": True})
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("seconds", [{"step_seconds": 1e308}, {"overhead_seconds": float("inf")}, {"step_seconds": -1}])
+def test_times_in_which_nothing_ever_comes_are_refused(seconds):
+    with pytest.raises(InvalidSettingError, match="expect seconds from 0 to"):
+        Steady(**seconds)
 
 
 def test_a_folder_that_was_there_and_empty_is_so_again_when_a_run_is_refused_and_takes_the_next(
@@ -287,6 +303,9 @@ def test_the_command_prints_a_summary_and_leaves_a_folder(plain_sgd_file, data, 
     refused = subprocess.run([*command[:-6], "--cohort", "0"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--cohort expects a number from 1" in refused.stderr
+    refused = subprocess.run([*command[:-4], "--held-out", "1"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 4
+    assert "--held-out expects a share" in refused.stderr
 
 
 def test_help_tells_the_defaults_of_a_simulation_where_a_server_has_others():
