@@ -61,8 +61,14 @@ class RunFolder:
         self._settings = json.loads(json.dumps(settings))
         self._latest = 0.0
         self._lock = -1
-        self._was_there = folder.exists()
-        there = (folder / _SETTINGS).exists()
+        try:
+            self._was_there = folder.exists()
+            there = (folder / _SETTINGS).exists()
+        except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
+            raise InvalidSettingError(
+                f"Expected a folder for the results, got {str(folder)!r:.80}: {error!s:.80}.",
+                hint="Choose another name.",
+            ) from error
         if self._was_there and not folder.is_dir():
             raise InvalidSettingError(
                 f"Expected a folder for the results, got {folder}, which is none.", hint="Choose another one."

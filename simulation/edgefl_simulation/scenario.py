@@ -126,6 +126,11 @@ def check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
     """Makes sure that the model has the metrics that end a run."""
     known = ["loss", *(metric.name for metric in manifest.metrics)]
     value: Any
+    whole: Any = until
+    if not isinstance(whole, Mapping):
+        raise SettingError(
+            f"{{until}} expects metrics and their values, got {whole!r:.80}.", hint="As {'accuracy': 0.9}."
+        )
     for name, value in until.items():
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InvalidSettingError(f"The value of {name!r:.80} that ends a run expects a number, got {value!r:.80}.")

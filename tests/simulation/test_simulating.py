@@ -181,6 +181,9 @@ def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, t
         ({"evaluate_devices": -1}, "evaluate_devices expects a whole number"),
         ({"minimum_examples": 0}, "minimum_examples expects a whole number from 1"),
         ({"devices": 10**20}, "number of devices expects a whole number"),
+        ({"partition": 5}, "Expected a partition's name, or a Partitioner, got 5"),
+        ({"held_out": "some"}, "held_out expects a share"),
+        ({"until": "accuracy"}, "until expects metrics and their values"),
         ({"devices": 2.5}, "number of devices expects a whole number"),
         ({"until": {"accuracy": float("nan")}}, "expects a number, got nan"),
         ({"partition": "dirichlet:1e308"}, "an alpha above 0 and up to 1e+09"),
@@ -254,6 +257,8 @@ def test_a_file_in_the_folder_s_place_is_refused(plain_sgd_file, data, tmp_path)
     (tmp_path / "run").write_text("mine")
     with pytest.raises(InvalidSettingError, match="Expected a folder for the results"):
         edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", **SETTINGS)
+    with pytest.raises(InvalidSettingError, match="File name too long"):
+        edgefl.simulate(plain_sgd_file, data, out=tmp_path / ("a" * 300), **SETTINGS)
 
 
 def test_data_that_does_not_fit_is_named_with_its_array_and_row(plain_sgd_file, data):

@@ -54,6 +54,11 @@ def partition(rows: Rows, text: str | Partitioner, devices: int, seed: int) -> t
             f"The number of devices expects a whole number from 1 to {_MOST_DEVICES:,}, got {devices!r:.80}."
         )
     chosen = parse(text) if isinstance(text, str) else text
+    kind: Any = chosen
+    if not isinstance(kind, Partitioner):
+        raise InvalidSettingError(
+            f"Expected a partition's name, or a Partitioner, got {text!r:.80}.", hint="As in iid."
+        )
     parts = chosen.cut(rows, devices, generator(seed))
     check(parts, text if isinstance(text, str) else type(text).__name__)
     return chosen.names(rows, devices) or device_names(len(parts)), parts
