@@ -144,6 +144,29 @@ def test_a_killed_worker_ends_the_simulation_with_a_message_and_it_can_be_resume
     assert rows_of(again) == rows_of(edgefl.simulate(plain_sgd_file, data, **settings))
 
 
+def test_a_terminated_simulation_ends_its_workers_and_leaves_no_temporary_files(plain_sgd_file, data, tmp_path):
+    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = ["--devices", "6", "--rounds", "100000", "--cohort", "3", "--workers", "2", "--quiet"]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "edgefl.cli.main", "simulate", plain_sgd_file, "--data", tmp_path / "data.npz"),
+            *words,
+        ],
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    try:
+        while not list(temporary.glob("edgefl-*/checkpoint.npz")) and not list(temporary.glob("edgefl-*/tables/*/*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert not list(temporary.glob("edgefl-*"))
+
+
 def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, tmp_path):
     settings = {**SETTINGS, "rounds": 1, "out": tmp_path / "run"}
     edgefl.simulate(plain_sgd_file, data, **settings)
