@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,29 +115,30 @@ def simulate(
     cohort = settings.pop("cohort")
     given = {name: value for name, value in settings.items() if value is not None}
     seed = given.get("seed") or DEFAULT_SEED
-    wanted = Simulation(
-        model,
-        data,
-        settings={**given, "target": cohort, "seed": seed},
-        division=Division(partition, devices, held_out, local_test, label, seed),
-        pace=Steady(step_seconds, overhead_seconds, drop_out),
-        owner=owner,
-        minimum_examples=minimum_examples,
-        evaluate_every=evaluate_every,
-        evaluate_devices=evaluate_devices,
-        personalise=_personalisation(personalise, personalise_steps, personalise_rate),
-        until=dict(map(_bound, until or [])),
-        workers=workers,
-        runtime=runtime,
-        features=listed(feature_columns),
-        target=target_column,
-        engine=engine,
-        ray_address=ray_address,
-        profile=profile_of(profile) if profile else None,
-    )
     watcher = watcher_for(not quiet)
     try:
-        history = run_simulation(wanted, out, resume=resume, watcher=watcher)
+        wanted = Simulation(
+            model,
+            data,
+            settings={**given, "target": cohort, "seed": seed},
+            division=Division(partition, devices, held_out, local_test, label, seed),
+            pace=Steady(step_seconds, overhead_seconds, drop_out),
+            owner=owner,
+            minimum_examples=minimum_examples,
+            evaluate_every=evaluate_every,
+            evaluate_devices=evaluate_devices,
+            personalise=_personalisation(personalise, personalise_steps, personalise_rate),
+            until=dict(map(_bound, until or [])),
+            workers=workers,
+            runtime=runtime,
+            features=listed(feature_columns),
+            target=target_column,
+            engine=engine,
+            ray_address=ray_address,
+            profile=profile_of(profile) if profile else None,
+        )
+        with _ended_by_signals():
+            history = run_simulation(wanted, out, resume=resume, watcher=watcher)
     except SettingError as error:
         raise error.naming(lambda name: option_of(_COHORT.get(name, name))) from error
     result = history.summary() | {"folder": None if out is None else str(out)}
@@ -142,6 +147,24 @@ def simulate(
 
 _SHOWN = {"minimum": "the cohort", "seed": str(DEFAULT_SEED)}
 simulate = functools.partial(with_settings, called=_COHORT, shown=_SHOWN)(simulate)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and a closed terminal end a simulation as Ctrl-C does: nothing is left in folders for a while."""
+    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) not in (signal.SIG_IGN, None)]
+
+    def end(number: int, _: object) -> None:
+        for each in heeded:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    before = {each: signal.signal(each, end) for each in heeded}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _personalisation(epochs: int, steps: int, learning_rate: float | None) -> Personalisation | None:

@@ -56,6 +56,11 @@ class Budget:
     joules: float | None = None
     rounds: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, most in asdict(self).items():
+            if most is not None and not most >= 0:
+                raise InvalidSettingError(f"A budget of {name} expects a number of at least 0, got {most:g}.")
+
     def allows(self, point: Point) -> bool:
         """Whether no more was spent."""
         return all(most is None or getattr(point, name) <= most for name, most in asdict(self).items())

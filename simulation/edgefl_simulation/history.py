@@ -73,6 +73,7 @@ class History:
         run = read_run(folder)
         file = ModelFile.read(run.folder / "model.tflite")
         weights = read_weights(run.folder, file.manifest.layout.size)
+        speed = run.summary.get("devices_per_second")
         return cls(
             file.manifest,
             file.initial_weights() if weights is None else weights,
@@ -81,7 +82,7 @@ class History:
             run.initial,
             run.folder,
             run.stopped,
-            float(run.summary.get("devices_per_second", 0.0)),
+            float(speed) if isinstance(speed, (int, float)) else 0.0,
         )
 
     def __repr__(self) -> str:
@@ -162,8 +163,8 @@ class History:
         """The result as plain values."""
         return {
             "rounds": len(self.rounds),
-            "failed_rounds": sum(row["state"] == "failed" for row in self.rounds),
-            "simulated_seconds": self.rounds[-1]["clock"] if self.rounds else 0.0,
+            "failed_rounds": sum(row.get("state") == "failed" for row in self.rounds),
+            "simulated_seconds": self.rounds[-1].get("clock") if self.rounds else 0.0,
             "initial": self.initial,
             "central": dict(self.final),
             "federated": self._latest("federated"),

@@ -107,6 +107,10 @@ class Pace(Protocol):
         ...
 
 
+_LONGEST = 1e9
+"""Seconds of a step: thirty years. Where times are infinite nothing ever comes, and nobody is told why."""
+
+
 @dataclass(frozen=True)
 class Steady:
     """Every device is always there, takes the same time for a step, and as long for all that is beside its steps.
@@ -126,8 +130,11 @@ class Steady:
             raise InvalidSettingError(
                 f"The drop-out expects a share from 0 up to but not including 1, got {self.drop_out}."
             )
-        if not (self.step_seconds >= 0 and self.overhead_seconds >= 0):
-            raise InvalidSettingError("A step, and all beside, expect seconds of at least 0.")
+        for seconds in (self.step_seconds, self.overhead_seconds):
+            if not 0 <= seconds <= _LONGEST:
+                raise InvalidSettingError(
+                    f"A step, and all beside, expect seconds from 0 to {_LONGEST:g}, got {seconds:g}."
+                )
 
     def back(self, seed: int, device: int, now: float) -> float:
         """See `Pace`."""

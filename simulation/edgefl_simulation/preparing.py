@@ -48,8 +48,9 @@ class Division:
 
     def __post_init__(self) -> None:
         for name, share in (("held_out", self.held_out), ("local_test", self.local_test)):
-            if not 0 <= share < 1:
-                raise SettingError(f"{{{name}}} expects a share from 0 up to but not including 1, got {share}.")
+            given: Any = share
+            if not isinstance(given, (int, float, np.number)) or not 0 <= given < 1:
+                raise SettingError(f"{{{name}}} expects a share from 0 up to but not including 1, got {share!r:.80}.")
 
 
 @dataclass(frozen=True)

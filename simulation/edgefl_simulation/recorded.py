@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
 
-__all__ = ["RecordedRun", "RunState", "read_run", "read_weights"]
+__all__ = ["RecordedRun", "RunState", "is_row", "read_run", "read_weights"]
 
 
 class RunState(str, Enum):
@@ -120,13 +120,27 @@ def read_weights(folder: Path, size: int) -> NDArray[np.float32] | None:
     try:
         found = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         weights = found if path == final else found["weights"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if not isinstance(weights, np.ndarray):
+            raise ValueError("it holds several arrays")
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
         raise StorageError(f"{path} cannot be read, or is damaged: {error}.") from error
     if weights.shape != (size,) or weights.dtype != np.float32:
         raise StorageError(
             f"Expected {size:,} float32 weights in {path}, as model.tflite has, got {weights.dtype} {weights.shape}."
         )
     return np.asarray(weights)
+
+
+def is_row(row: Any) -> bool:
+    """Whether that is what a simulation writes of a round, as far as everybody who reads it relies on."""
+    if not isinstance(row, dict) or not isinstance(row.get("round"), int):
+        return False
+    central = row.get("central", {})
+    return isinstance(central, dict) and all(map(_is_number, central.values()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _written(path: Path) -> int:
@@ -157,8 +171,8 @@ def _read_rounds(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError as error:
             raise StorageError(f"{path} is damaged in line {number}: {error}.") from error
-        if not isinstance(row, dict) or not isinstance(row.get("round"), int):
-            raise StorageError(f"{path} is damaged in line {number}: expected a row with a round, got {line!r:.80}.")
+        if not is_row(row):
+            raise StorageError(f"{path} is damaged in line {number}: expected the row of a round, got {line!r:.80}.")
         rows.append(row)
     return rows
 

@@ -7,6 +7,7 @@ nothing of what it wrote, and after a power cut a checkpoint that is no whole fi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -26,6 +27,7 @@ from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
 from edgefl_server.aggregation import SettingError, StrategyState
 from edgefl_simulation.plans import Checkpoint
+from edgefl_simulation.recorded import is_row
 from edgefl_simulation.round_table import parquet
 
 __all__ = ["RunFolder"]
@@ -59,7 +61,18 @@ class RunFolder:
         self._settings = json.loads(json.dumps(settings))
         self._latest = 0.0
         self._lock = -1
-        there = (folder / _SETTINGS).exists()
+        try:
+            self._was_there = folder.exists()
+            there = (folder / _SETTINGS).exists()
+        except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
+            raise InvalidSettingError(
+                f"Expected a folder for the results, got {str(folder)!r:.80}: {error!s:.80}.",
+                hint="Choose another name.",
+            ) from error
+        if self._was_there and not folder.is_dir():
+            raise InvalidSettingError(
+                f"Expected a folder for the results, got {folder}, which is none.", hint="Choose another one."
+            )
         if there and not resume:
             raise SettingError(
                 f"{folder} holds a simulation already.", hint="Go on with it ({resume}), or choose another folder."
@@ -70,13 +83,31 @@ class RunFolder:
             )
         if there:
             self._check_settings()
+        self._is_new = not there
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, "make the folder", folder) from error
         self._hold()
         if not there:
-            write_text(folder / _SETTINGS, json.dumps(self._settings, indent=2) + "\n")
+            try:
+                write_text(folder / _SETTINGS, json.dumps(self._settings, indent=2) + "\n")
+            except BaseException:
+                self.abandon()
+                self.close()
+                raise
+
+    def abandon(self) -> None:
+        """Takes back a new folder whose run was refused before it began: another try finds nothing in its way."""
+        if not self._is_new or (self.folder / _ROUNDS).exists():
+            return
+        for name in (_SETTINGS, _MODEL):
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink()
+        self.clear_rows()
+        if not self._was_there:
+            with contextlib.suppress(OSError):  # somebody has put something else there
+                self.folder.rmdir()
 
     def close(self) -> None:
         """Lets another process write to the folder."""
@@ -105,36 +136,39 @@ class RunFolder:
         Raises:
             StorageError: it cannot be written.
         """
-        if not self.model.exists() or self.model.read_bytes() != data:
-            write_bytes(self.model, data)
+        if self.model.is_file():
+            try:
+                if self.model.read_bytes() == data:
+                    return
+            except OSError as error:
+                raise storage_error(error, "read", self.model) from error
+        write_bytes(self.model, data)
 
-    def restore(self, weight_size: int) -> tuple[Checkpoint, list[dict[str, Any]]] | None:
+    def restore(self, initial: StrategyState) -> tuple[Checkpoint, list[dict[str, Any]]] | None:
         """Reads where to go on from, and forgets the rounds after it; None: from the beginning.
 
         Args:
-            weight_size: elements of the weight section.
+            initial: the state that the run began with.
 
         Raises:
-            StorageError: it cannot be read, or is damaged.
+            StorageError: it cannot be read, is damaged, or does not fit the model.
         """
         path = self.folder / _CHECKPOINT
         if not path.exists():
             self._write_rounds([])
             return None
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            with zipfile.ZipFile(path):  # a single array would be read, too
+                arrays = dict(np.load(path, allow_pickle=False))
             progress = json.loads(arrays.pop(_PROGRESS).tobytes())
-            rounds = self._read_rounds(progress["fold"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            checkpoint = _checkpoint(arrays, progress, initial)
+            rounds = self._read_rounds(checkpoint.fold)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise StorageError(
                 f"{path} cannot be read, or is damaged: {error}.", hint="Delete it to begin the run anew."
             ) from error
-        slots = {name[len(_SLOT) :]: array for name, array in arrays.items() if name.startswith(_SLOT)}
-        late = {name: (times, latest) for name, (times, latest) in progress.pop("late").items()}
-        state = StrategyState(arrays["weights"], weight_size, slots)
         self._write_rounds(rounds)
-        return Checkpoint(state=state, late=late, **progress), rounds
+        return checkpoint, rounds
 
     def add_round(self, row: Mapping[str, Any]) -> None:
         """Adds a line.
@@ -225,8 +259,10 @@ class RunFolder:
         path = self.folder / _SETTINGS
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError(f"expected names and values, got {before!r:.80}")
         except (OSError, ValueError) as error:
-            raise StorageError(f"{path} cannot be read: {error}.") from error
+            raise StorageError(f"{path} cannot be read, or is damaged: {error}.") from error
         changed = sorted(name for name in {*before, *self._settings} if before.get(name) != self._settings.get(name))
         if changed:
             name = changed[0]
@@ -239,8 +275,11 @@ class RunFolder:
     def _read_rounds(self, fold: int) -> list[dict[str, Any]]:
         lines = (self.folder / _ROUNDS).read_text(encoding="utf-8").splitlines()
         rounds = []
-        for line in lines[:fold]:  # the last line may have been cut short
-            rounds.append(json.loads(line))
+        for number, line in enumerate(lines[:fold], 1):  # the last line may have been cut short
+            row = json.loads(line)
+            if not is_row(row) or row["round"] != number:
+                raise ValueError(f"line {number} of {_ROUNDS} is no row of this round")
+            rounds.append(row)
         if len(rounds) < fold:
             raise ValueError(f"{_ROUNDS} has {len(rounds)} of {fold} rounds")
         return rounds
@@ -248,3 +287,23 @@ class RunFolder:
     def _write_rounds(self, rounds: list[dict[str, Any]]) -> None:
         (self.folder / _TABLE).unlink(missing_ok=True)  # it is of all rounds, and there will be others
         write_text(self.folder / _ROUNDS, "".join(json.dumps(row) + "\n" for row in rounds))
+
+
+def _checkpoint(arrays: Mapping[str, Any], progress: Mapping[str, Any], initial: StrategyState) -> Checkpoint:
+    """Puts together what a file says.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: it is no checkpoint of this run.
+    """
+    weights = arrays["weights"]
+    if weights.shape != initial.weights.shape or weights.dtype != initial.weights.dtype:
+        raise ValueError(
+            f"expected weights {initial.weights.dtype} {initial.weights.shape}, got {weights.dtype} {weights.shape}"
+        )
+    slots = {name[len(_SLOT) :]: array for name, array in arrays.items() if name.startswith(_SLOT)}
+    late = {name: (int(times), float(latest)) for name, (times, latest) in progress["late"].items()}
+    counts = [progress[name] for name in ("version", "cohort", "fold", "failed_in_a_row", "accepted")]
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError(f"expected counts, got {counts}")
+    float(progress["clock"]), bytes.fromhex(progress["fetched"]), progress["folded"].items()
+    return Checkpoint(**{**progress, "late": late}, state=StrategyState(weights, initial.weight_size, slots))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
@@ -20,12 +23,15 @@ __all__ = [
     "DEFAULT_SEED",
     "Simulation",
     "check_cohort",
+    "check_counts",
     "check_personalised",
     "check_profile",
     "check_until",
     "written_down",
 ]
 
+_MOST, _MOST_WORKERS = 2**53, 1024
+"""The largest numbers of anything, and of processes."""
 DEFAULT_SEED = 1
 """A simulation repeats itself unless it is told another one."""
 
@@ -84,6 +90,19 @@ def check_cohort(settings: RunSettings, devices: int) -> None:
         )
 
 
+def check_counts(wanted: Simulation) -> None:
+    """Makes sure that what is counted can be."""
+    counts: dict[str, tuple[Any, int, int]] = {
+        "workers": (wanted.workers, 0, _MOST_WORKERS),
+        "evaluate_every": (wanted.evaluate_every, 0, _MOST),
+        "evaluate_devices": (0 if wanted.evaluate_devices is None else wanted.evaluate_devices, 0, _MOST),
+        "minimum_examples": (wanted.minimum_examples, 1, _MOST),
+    }
+    for name, (count, least, most) in counts.items():
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not least <= count <= most:
+            raise SettingError(f"{{{name}}} expects a whole number from {least} to {most}, got {count!r:.80}.")
+
+
 def check_personalised(wanted: Simulation) -> None:
     """Makes sure that devices keep rows to be tested on."""
     if wanted.personalise is not None and not wanted.division.local_test:
@@ -106,7 +125,15 @@ def check_profile(wanted: Simulation) -> None:
 def check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
     """Makes sure that the model has the metrics that end a run."""
     known = ["loss", *(metric.name for metric in manifest.metrics)]
-    for name in until:
+    value: Any
+    whole: Any = until
+    if not isinstance(whole, Mapping):
+        raise SettingError(
+            f"{{until}} expects metrics and their values, got {whole!r:.80}.", hint="As {'accuracy': 0.9}."
+        )
+    for name, value in until.items():
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InvalidSettingError(f"The value of {name!r:.80} that ends a run expects a number, got {value!r:.80}.")
         if name not in known:
             raise InvalidSettingError(f"The model has no metric {name!r} to reach a value; it has {', '.join(known)}.")
 

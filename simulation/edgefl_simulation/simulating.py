@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgefl.errors import InvalidSettingError, RunError
+from edgefl.errors import RunError
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import (
@@ -40,6 +40,7 @@ from edgefl_simulation.scenario import (
     DEFAULT_SEED,
     Simulation,
     check_cohort,
+    check_counts,
     check_personalised,
     check_profile,
     check_until,
@@ -68,8 +69,7 @@ def run_simulation(
         EdgeflError: what the conversion, the model or a folder raises.
     """
     watcher = watcher or Silent()
-    if wanted.workers < 0 or wanted.evaluate_every < 0:
-        raise InvalidSettingError("The number of workers, and of rounds between evaluations, expects at least 0.")
+    check_counts(wanted)
     check_profile(wanted)
     settings = RunSettings.of(**wanted.settings)
     settings = settings if settings.seed else replace(settings, seed=DEFAULT_SEED)
@@ -90,6 +90,7 @@ def run_simulation(
         else:
             kept = place = RunFolder(folder, {**document, "data": fingerprint(data)}, resume)
         stack.callback(place.close)
+        stack.callback(place.abandon)
         place.keep_model(model)
         stack.callback(place.clear_rows)
         place.clear_rows()
@@ -151,7 +152,7 @@ class _Running:
     def run(self, initial: StrategyState, model: bytes, stack: contextlib.ExitStack) -> History:
         """Goes on to the end."""
         manifest, rounds = self._plan.manifest, self._plan.settings.rounds
-        restored = self._kept.restore(initial.weight_size) if self._kept else None
+        restored = self._kept.restore(initial) if self._kept else None
         checkpoint, rows = restored or (Checkpoint(initial), [])
         coordinator = self._lead(checkpoint)
         stack.callback(coordinator.close)

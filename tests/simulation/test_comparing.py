@@ -42,6 +42,11 @@ SLOW = Finished(
 )
 
 
+def test_a_budget_that_is_no_number_is_refused():
+    with pytest.raises(InvalidSettingError, match="A budget of seconds expects a number of at least 0, got nan"):
+        Budget(seconds=float("nan"))
+
+
 def test_spending_adds_up_over_rounds_that_were_not_evaluated_as_well():
     first, second, third = points(FAST, "accuracy")
     assert (first.value, first.rounds, first.bytes) == (0.1, 0, 0)

@@ -189,7 +189,9 @@ def test_what_is_no_run_or_is_damaged_is_named(kept, tmp_path):
     for number, (file, content, message) in enumerate(
         [
             ("rounds.jsonl", '{"round": 1}\nnonsense\n', r"rounds\.jsonl is damaged in line 2"),
-            ("rounds.jsonl", "[1]\n", "expected a row with a round"),
+            ("rounds.jsonl", "[1]\n", "expected the row of a round"),
+            ("rounds.jsonl", '{"round": 1, "central": 5}\n', "expected the row of a round"),
+            ("rounds.jsonl", '{"round": 1, "central": {"loss": "low"}}\n', "expected the row of a round"),
             ("rounds.jsonl", b"\xff\xfe\n", r"rounds\.jsonl is damaged"),
             ("settings.json", "[]", "expected names and values"),
             ("summary.json", "{", r"summary\.json is damaged"),
@@ -200,6 +202,15 @@ def test_what_is_no_run_or_is_damaged_is_named(kept, tmp_path):
         (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(StorageError, match=message):
             History.load(folder)
+    folder = copied(kept[1], tmp_path / "odd")
+    (folder / "summary.json").write_text(
+        (folder / "summary.json").read_text().replace('"devices_per_second": ', '"devices_per_second": null, "x": ')
+    )
+    (folder / "rounds.jsonl").write_text('{"round": 1}\n')
+    assert History.load(folder).summary()["devices_per_second"] == 0
+    (folder / "weights.npy").write_bytes((folder / "checkpoint.npz").read_bytes())
+    with pytest.raises(StorageError, match=r"weights\.npy cannot be read, or is damaged: it holds several arrays"):
+        History.load(folder)
     folder = copied(kept[1], tmp_path / "other")
     np.save(folder / "weights.npy", np.zeros(3, np.float32))
     with pytest.raises(StorageError, match=r"Expected [\d,]+ float32 weights .* got float32 \(3,\)"):

@@ -18,6 +18,7 @@ from edgefl.errors import DataError, EdgeflError, InvalidSettingError, RunError,
 from edgefl.hashing import weights_hash
 from edgefl_simulation import run_folder
 from edgefl_simulation.engines.local import Local
+from edgefl_simulation.pace import Steady
 
 SETTINGS = {"devices": 6, "partition": "dirichlet:1,2", "rounds": 5, "cohort": 3, "workers": 1, "seed": 3}
 
@@ -143,6 +144,29 @@ def test_a_killed_worker_ends_the_simulation_with_a_message_and_it_can_be_resume
     assert rows_of(again) == rows_of(edgefl.simulate(plain_sgd_file, data, **settings))
 
 
+def test_a_terminated_simulation_ends_its_workers_and_leaves_no_temporary_files(plain_sgd_file, data, tmp_path):
+    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = ["--devices", "6", "--rounds", "100000", "--cohort", "3", "--workers", "2", "--quiet"]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "edgefl.cli.main", "simulate", plain_sgd_file, "--data", tmp_path / "data.npz"),
+            *words,
+        ],
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    try:
+        while not list(temporary.glob("edgefl-*/checkpoint.npz")) and not list(temporary.glob("edgefl-*/tables/*/*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert not list(temporary.glob("edgefl-*"))
+
+
 def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, tmp_path):
     settings = {**SETTINGS, "rounds": 1, "out": tmp_path / "run"}
     edgefl.simulate(plain_sgd_file, data, **settings)
@@ -173,7 +197,19 @@ def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, t
         ({"until": {"acuracy": 1}}, "no metric 'acuracy'"),
         ({"held_out": 1.0}, "held_out expects a share"),
         ({"batch_size": 9}, "batch_size expects at most the model's 8"),
-        ({"workers": -1}, "at least 0"),
+        ({"workers": -1}, "workers expects a whole number from 0 to 1024, got -1"),
+        ({"workers": 100_000}, "workers expects a whole number from 0 to 1024, got 100000"),
+        ({"workers": 1.5}, "workers expects a whole number"),
+        ({"evaluate_every": "often"}, "evaluate_every expects a whole number"),
+        ({"evaluate_devices": -1}, "evaluate_devices expects a whole number"),
+        ({"minimum_examples": 0}, "minimum_examples expects a whole number from 1"),
+        ({"devices": 10**20}, "number of devices expects a whole number"),
+        ({"partition": 5}, "Expected a partition's name, or a Partitioner, got 5"),
+        ({"held_out": "some"}, "held_out expects a share"),
+        ({"until": "accuracy"}, "until expects metrics and their values"),
+        ({"devices": 2.5}, "number of devices expects a whole number"),
+        ({"until": {"accuracy": float("nan")}}, "expects a number, got nan"),
+        ({"partition": "dirichlet:1e308"}, "an alpha above 0 and up to 1e+09"),
         ({"devices": 500}, "500 devices have"),
     ],
 )
@@ -183,7 +219,69 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(
     with pytest.raises(InvalidSettingError) as caught:
         edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", **{**SETTINGS, **changes})
     assert message in str(caught.value)
-    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def _checkpoint(folder, leave_out=(), **changes):
+    """Writes another checkpoint: whole, but of something else."""
+    arrays = dict(np.load(folder / "checkpoint.npz"))
+    progress = json.loads(arrays["progress"].tobytes()) | changes
+    arrays["progress"] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+    np.savez(folder / "checkpoint.npz", **{name: each for name, each in arrays.items() if name not in leave_out})
+
+
+def _of_another_model(folder):
+    arrays = dict(np.load(folder / "checkpoint.npz"))
+    np.savez(folder / "checkpoint.npz", **arrays | {"weights": np.zeros(3, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "settings.json").write_text("[]"), "settings.json cannot be read, or is damaged"),
+        (lambda run: (run / "rounds.jsonl").write_text("5\n"), "line 1 of rounds.jsonl is no row of this round"),
+        (lambda run: (run / "checkpoint.npz").write_bytes((run / "weights.npy").read_bytes()), "not a zip file"),
+        (lambda run: _checkpoint(run, leave_out=["weights"]), "checkpoint.npz cannot be read, or is damaged"),
+        (lambda run: _checkpoint(run, fold=-1), "expected counts"),
+        (lambda run: _checkpoint(run, version="1"), "expected counts"),
+        (lambda run: _checkpoint(run, late={"a": 5}), "checkpoint.npz cannot be read, or is damaged"),
+        (lambda run: _checkpoint(run, fetched="zz"), "checkpoint.npz cannot be read, or is damaged"),
+        (lambda run: _checkpoint(run, unheard_of=5), "checkpoint.npz cannot be read, or is damaged"),
+        (_of_another_model, "expected weights float32"),
+    ],
+)
+def test_a_folder_that_is_damaged_anywhere_is_refused_and_left_as_it_is(plain_sgd_file, data, tmp_path, spoil, message):
+    settings = {**SETTINGS, "rounds": 1, "workers": 1, "out": tmp_path / "run"}
+    edgefl.simulate(plain_sgd_file, data, **settings)
+    spoil(tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(StorageError, match=message):
+        edgefl.simulate(plain_sgd_file, data, **{**settings, "resume": True})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("seconds", [{"step_seconds": 1e308}, {"overhead_seconds": float("inf")}, {"step_seconds": -1}])
+def test_times_in_which_nothing_ever_comes_are_refused(seconds):
+    with pytest.raises(InvalidSettingError, match="expect seconds from 0 to"):
+        Steady(**seconds)
+
+
+def test_a_folder_that_was_there_and_empty_is_so_again_when_a_run_is_refused_and_takes_the_next(
+    plain_sgd_file, data, tmp_path
+):
+    for _ in range(2):
+        with pytest.raises(InvalidSettingError, match="The cohort has 7"):
+            edgefl.simulate(plain_sgd_file, data, out=tmp_path, **{**SETTINGS, "cohort": 7})
+        assert not any(tmp_path.iterdir())
+    edgefl.simulate(plain_sgd_file, data, out=tmp_path, **{**SETTINGS, "rounds": 1, "workers": 1})
+
+
+def test_a_file_in_the_folder_s_place_is_refused(plain_sgd_file, data, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InvalidSettingError, match="Expected a folder for the results"):
+        edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", **SETTINGS)
+    with pytest.raises(InvalidSettingError, match="File name too long"):
+        edgefl.simulate(plain_sgd_file, data, out=tmp_path / ("a" * 300), **SETTINGS)
 
 
 def test_data_that_does_not_fit_is_named_with_its_array_and_row(plain_sgd_file, data):
@@ -233,6 +331,9 @@ def test_the_command_prints_a_summary_and_leaves_a_folder(plain_sgd_file, data, 
     refused = subprocess.run([*command[:-6], "--cohort", "0"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--cohort expects a number from 1" in refused.stderr
+    refused = subprocess.run([*command[:-4], "--held-out", "1"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 4
+    assert "--held-out expects a share" in refused.stderr
 
 
 def test_help_tells_the_defaults_of_a_simulation_where_a_server_has_others():

@@ -25,6 +25,8 @@ from edgefl_simulation.partitioning.base import (
 
 __all__ = ["Continuous", "Dirichlet", "Distribution", "InnerDirichlet", "Pathological", "Shard"]
 
+_LARGEST_ALPHA = 1e9
+"""All shares are alike far below; what is drawn of an alpha that sums to infinity is no share."""
 _ATTEMPTS = 100
 """Draws of a Dirichlet partition until every device has enough."""
 
@@ -49,8 +51,10 @@ class Dirichlet(Partitioner):
     def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
         """See `Partitioner`."""
         count, classes = need_devices(devices, "dirichlet"), rows.classes("dirichlet")
-        if not 0 < self.alpha < np.inf:
-            raise InvalidSettingError(f"The partition dirichlet expects an alpha above 0, got {self.alpha:g}.")
+        if not 0 < self.alpha <= _LARGEST_ALPHA:
+            raise InvalidSettingError(
+                f"The partition dirichlet expects an alpha above 0 and up to {_LARGEST_ALPHA:g}, got {self.alpha:g}."
+            )
         if self.least * count > rows.count:
             raise InvalidSettingError(
                 f"The partition dirichlet gives every device {self.least} rows at least, and {count} devices have "
@@ -87,8 +91,11 @@ class InnerDirichlet(Partitioner):
     def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
         """See `Partitioner`."""
         count = need_devices(devices, "inner-dirichlet")
-        if not 0 < self.alpha < np.inf:
-            raise InvalidSettingError(f"The partition inner-dirichlet expects an alpha above 0, got {self.alpha:g}.")
+        if not 0 < self.alpha <= _LARGEST_ALPHA:
+            raise InvalidSettingError(
+                f"The partition inner-dirichlet expects an alpha above 0 and up to {_LARGEST_ALPHA:g}, "
+                f"got {self.alpha:g}."
+            )
         left = [shuffled(own, random) for own in rows.classes("inner-dirichlet")]
         parts = []
         for size in even_sizes(rows.count, count):
