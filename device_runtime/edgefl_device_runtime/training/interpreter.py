@@ -275,6 +275,10 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
             if target is not None and not target.covers(name, version := _version(name)):
                 excluded += [f"{name} {version}"] if version else []
                 continue
+            if name == "tflite-runtime" and "tensorflow" in sys.modules:
+                # Its library beside TensorFlow's raises an error of C++, or ends the process: it is not even loaded.
+                reasons.append(f"{name} does not work in a process that has imported TensorFlow")
+                continue
             return name, importlib.import_module(_MODULES[name])
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != _MODULES[name].partition(".")[0]:
@@ -291,7 +295,9 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
     if not reasons:
         raise _missing(str(target or " or ".join(wanted)))
     hint = "Check that its wheel fits this Python, numpy and C library."
-    if any("tflite-runtime" in reason for reason in reasons) and int(np.__version__.partition(".")[0]) >= 2:
+    if any("TensorFlow" in reason for reason in reasons):
+        hint = "Use another process, without TensorFlow, or install ai-edge-litert beside it."
+    elif any("tflite-runtime" in reason for reason in reasons) and int(np.__version__.partition(".")[0]) >= 2:
         hint = f"tflite-runtime needs numpy < 2, this is {np.__version__}: {install_line('device')}"
     raise RuntimeFailure(f"No TFLite interpreter can be imported: {'; '.join(reasons)}.", hint=hint)
 
@@ -307,8 +313,6 @@ def _version(runtime: str) -> str | None:
 
 
 def _loading_hint(runtime: str) -> str:
-    if runtime == "tflite-runtime" and "tensorflow" in sys.modules:
-        return "tflite-runtime does not work in a process that has imported TensorFlow: use another process."
     if runtime == "tflite-runtime" and int(np.__version__.partition(".")[0]) >= 2:
         return f"tflite-runtime needs numpy < 2, this is {np.__version__}: {install_line('device')}"
     return "Convert the model again with `edgefl convert`, which runs it on every installed interpreter."

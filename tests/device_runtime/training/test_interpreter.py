@@ -152,7 +152,8 @@ def test_tflite_runtime_beside_tensorflow_says_what_to_do(mlp_file: Path) -> Non
     done = subprocess.run([sys.executable, "-c", code, mlp_file], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "RuntimeFailure" in done.stderr
-    assert "use another process" in done.stderr
+    assert "does not work in a process that has imported TensorFlow" in done.stderr
+    assert "Use another process" in done.stderr
 
 
 def test_a_model_that_the_runtime_refuses_and_a_signature_that_is_not_there_are_named(
