@@ -66,7 +66,7 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (about 15 minutes on two free cores; three of four parts beside the first, shown at the end)."
+	@echo "Running the tests (about 13 minutes on two free cores; three of four parts beside the first, shown at the end)."
 	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others.
 	@# They are halved so that all end at about the same time: the halves take some 300 and 380 s of a processor, the
 	@# server's and the simulation's tests 270 s and the rest 400 s.
