@@ -268,16 +268,17 @@ def _missing(expected: str) -> MissingDependencyError:
 def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
     """The chosen runtime's name and its module."""
     wanted = _wanted(runtime)
-    reasons, excluded = [], []
+    reasons, excluded, beside_tensorflow = [], [], False
     for name in wanted:
         try:
             # The version is looked up only where it matters: reading it costs time and memory at every start.
             if target is not None and not target.covers(name, version := _version(name)):
                 excluded += [f"{name} {version}"] if version else []
                 continue
-            if name == "tflite-runtime" and "tensorflow" in sys.modules:
+            if name == "tflite-runtime" and "tensorflow" in sys.modules and _version(name):
                 # Its library beside TensorFlow's raises an error of C++, or ends the process: it is not even loaded.
                 reasons.append(f"{name} does not work in a process that has imported TensorFlow")
+                beside_tensorflow = True
                 continue
             return name, importlib.import_module(_MODULES[name])
         except ModuleNotFoundError as error:
@@ -295,7 +296,7 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
     if not reasons:
         raise _missing(str(target or " or ".join(wanted)))
     hint = "Check that its wheel fits this Python, numpy and C library."
-    if any("TensorFlow" in reason for reason in reasons):
+    if beside_tensorflow:
         hint = "Use another process, without TensorFlow, or install ai-edge-litert beside it."
     elif any("tflite-runtime" in reason for reason in reasons) and int(np.__version__.partition(".")[0]) >= 2:
         hint = f"tflite-runtime needs numpy < 2, this is {np.__version__}: {install_line('device')}"
