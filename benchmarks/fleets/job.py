@@ -204,7 +204,7 @@ def _tree() -> set[int]:
         tree.add(process)
         with contextlib.suppress(OSError):  # it has ended
             for thread in Path(f"/proc/{process}/task").iterdir():
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # the thread has ended
                     coming += [int(each) for each in (thread / "children").read_text().split()]
     return tree
 

@@ -102,7 +102,7 @@ class RunFolder:
         if not self._is_new or (self.folder / _ROUNDS).exists():
             return
         for name in (_SETTINGS, _MODEL):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # what stays is named by the next start
                 (self.folder / name).unlink()
         self.clear_rows()
         if not self._was_there:
