@@ -106,7 +106,10 @@ class ModelManifest:
         targets: one per output that has a loss.
         batch_size: rows of every batch; static.
         micro_batch: rows that are computed at once where that is fewer than the batch; None for all.
-        mixes_rows: True when a row's result depends on the others (batch normalisation), so that padding is felt.
+        mixes_rows: True when a row's result depends on the others (batch normalisation, a loss that is one number for a
+            batch), so that padding is felt.
+        of_whole_batches: losses and metrics, in words, that are computed from all rows of a batch together, in
+            evaluation too.
         loss: the compiled loss as Keras serialises it.
         optimizer: the compiled optimizer as Keras serialises it.
         learning_rate: the compiled one, used when a caller gives none.
@@ -132,6 +135,7 @@ class ModelManifest:
     batch_size: int
     micro_batch: int | None = None
     mixes_rows: bool = False
+    of_whole_batches: tuple[str, ...] = ()
     loss: Any = None
     optimizer: Any = None
     learning_rate: float = 0.01
@@ -232,7 +236,7 @@ class ModelManifest:
             raise KeyError("signatures.train")
         for name, item in (("targets", Target), ("metrics", Metric), ("state", StateVariable)):
             known[name] = tuple(_read(item, each) for each in known.get(name, ()))
-        for name in ("inputs", "outputs", "frozen", "custom_objects"):
+        for name in ("inputs", "outputs", "frozen", "custom_objects", "of_whole_batches"):
             known[name] = tuple(str(each) for each in known.get(name, ()))
         known["batch_size"] = int(known["batch_size"])
         if known["batch_size"] < 1:

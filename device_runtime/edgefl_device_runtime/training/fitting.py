@@ -16,7 +16,7 @@ from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import finalise
 from edgefl.wire.vocabulary import BatchPolicy
-from edgefl_device_runtime.training.batches import BatchBuffers, batches, number_of_batches, resolve_policy
+from edgefl_device_runtime.training.batches import BatchBuffers, batches, mixing, number_of_batches, resolve_policy
 from edgefl_device_runtime.training.callbacks import Callback, overridden
 from edgefl_device_runtime.training.data import Dataset
 from edgefl_device_runtime.training.history import History
@@ -125,11 +125,12 @@ def resolve_plan_policy(
     manifest: ModelManifest, policy: BatchPolicy | str, rows: int, batch_size: int
 ) -> tuple[BatchPolicy, str | None]:
     """Returns the policy that applies, and what to tell the user where rows are left out or used twice."""
-    resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows)
+    why = mixing(manifest)
+    resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows, why=why)
     rest = rows % batch_size
     if not rest or not manifest.mixes_rows or resolved is BatchPolicy.PAD:
         return resolved, None
-    why = "a layer of this model (batch normalisation) mixes the rows of a batch, so that it cannot be padded"
+    why += ", so that it cannot be padded"
     if resolved is BatchPolicy.DROP:
         return resolved, f"The last {rest} of {rows} rows are left out of each epoch: {why}."
     return resolved, f"The last batch of {rest} rows is filled up to {batch_size} with rows used before: {why}."
