@@ -13,7 +13,7 @@ from edgefl_device_runtime.agent.replies import NotReachedError, Reply
 __all__ = ["LongPoll"]
 
 _OF_A_CUT_ONE = 0.8
-"""Of the seconds after which a silent connection was cut, so many are tried next."""
+"""The next poll waits for so much of what the way bore."""
 _GROWTH = 1.5
 """The way may be another one by now, so what it bears is found out anew."""
 
