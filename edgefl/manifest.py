@@ -28,6 +28,10 @@ FORMAT_VERSION = (1, 2)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
 
 
+_LINE = 160
+"""Characters of names that a manifest shows of itself."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a signature.
@@ -94,7 +98,7 @@ class StateVariable:
     dtype: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelManifest:
     """Everything that a trainer, a server or an exporter needs to know about a model file.
 
@@ -147,6 +151,14 @@ class ModelManifest:
     layout_hash: str = "0" * 64
     weights_hash: str = "0" * 64
     unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        layout, names = self.layout, ", ".join(f"{name} {getattr(self, name)}" for name in ("inputs", "outputs"))
+        return (
+            f"<ModelManifest: {len(self.parameters)} parameters ({layout.weight_size:,} weights and "
+            f"{layout.statistic_size:,} statistics travel), {_short(names)}, batch of {self.batch_size}, "
+            f"signatures {', '.join(self.signatures)}>"
+        )
 
     @cached_property
     def layout(self) -> ParameterLayout:
@@ -254,6 +266,11 @@ class ModelManifest:
 
 _DAMAGED = "The file is damaged or was not made by edgefl; make it again with `edgefl convert`."
 _FIELDS = tuple(name for name in ModelManifest.__dataclass_fields__ if name != "unknown" and not name.endswith("_hash"))
+
+
+def _short(text: str) -> str:
+    """A text that may be long, cut to a line."""
+    return text if len(text) <= _LINE else f"{text[:_LINE]}…"
 
 
 def _read(kind: type[Any], document: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from edgefl.hashing import weights_hash
 from edgefl_simulation import run_folder
 from edgefl_simulation.engines.local import Local
 from edgefl_simulation.pace import Steady
+from server_process import edgefl as command_line
 
 SETTINGS = {"devices": 6, "partition": "dirichlet:1,2", "rounds": 5, "cohort": 3, "workers": 1, "seed": 3}
 
@@ -334,6 +335,19 @@ def test_the_command_prints_a_summary_and_leaves_a_folder(plain_sgd_file, data, 
     refused = subprocess.run([*command[:-4], "--held-out", "1"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--held-out expects a share" in refused.stderr
+
+
+def test_zero_is_a_seed_like_any_other(plain_sgd_file, data, tmp_path):
+    np.savez(tmp_path / "rows.npz", x=data[0], y=data[1])
+    few = ["--devices", 6, "--rounds", 2, "--cohort", 3, "--workers", 1, "--quiet"]
+    files = ["simulate", plain_sgd_file, "--data", tmp_path / "rows.npz"]
+    done = command_line(*files, *few, "--seed", 0, "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["seed"] == 0
+    settings = {"devices": 6, "rounds": 2, "cohort": 3, "workers": 1}
+    by_seed = {seed: edgefl.simulate(plain_sgd_file, data, **settings, seed=seed).weights for seed in (0, 1)}
+    np.testing.assert_array_equal(by_seed[0], np.load(tmp_path / "run" / "weights.npy"))
+    assert not np.array_equal(by_seed[0], by_seed[1])
 
 
 def test_help_tells_the_defaults_of_a_simulation_where_a_server_has_others():
