@@ -28,6 +28,10 @@ FORMAT_VERSION = (1, 3)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
 
 
+_LINE = 160
+"""Characters of names that a manifest shows of itself."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a signature.
@@ -96,7 +100,7 @@ class StateVariable:
     dtype: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelManifest:
     """Everything that a trainer, a server or an exporter needs to know about a model file.
 
@@ -154,6 +158,14 @@ class ModelManifest:
     layout_hash: str = "0" * 64
     weights_hash: str = "0" * 64
     unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        layout, names = self.layout, ", ".join(f"{name} {getattr(self, name)}" for name in ("inputs", "outputs"))
+        return (
+            f"<ModelManifest: {len(self.parameters)} parameters ({layout.weight_size:,} weights and "
+            f"{layout.statistic_size:,} statistics travel), {_short(names)}, batch of {self.batch_size}, "
+            f"signatures {', '.join(self.signatures)}>"
+        )
 
     @cached_property
     def layout(self) -> ParameterLayout:
@@ -273,6 +285,11 @@ def _leaves(structure: Any) -> Iterator[int]:
             yield from _leaves(each)
     else:
         yield int(structure)
+
+
+def _short(text: str) -> str:
+    """A text that may be long, cut to a line."""
+    return text if len(text) <= _LINE else f"{text[:_LINE]}…"
 
 
 def _read(kind: type[Any], document: dict[str, Any]) -> Any:

@@ -37,16 +37,15 @@ server = typer.Typer(
     help="Hand out work and merge what comes back.",
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 run = typer.Typer(
     help="Create, watch and stop training runs.",
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_LISTENING = "Who can reach it"
+_LIMITS = "Limits"
 
 StateOption = Annotated[Path | None, typer.Option("--state", help="State folder of a server on this machine.")]
 ServerOption = Annotated[
@@ -58,17 +57,34 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id or
 @server.command()
 def start(
     state: Annotated[Path, typer.Option("--state", help="Folder for everything that the server keeps.")],
-    host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535)] = 8470,
-    certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
-    private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow other machines without TLS.")] = False,
-    max_outcome_bytes: Annotated[int, typer.Option(help="Larger outcomes are refused.", min=1)] = 256 << 20,
+    host: Annotated[str, typer.Option(help="Name or address to listen on.", rich_help_panel=_LISTENING)] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535, rich_help_panel=_LISTENING)
+    ] = 8470,
+    certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.", rich_help_panel=_LISTENING)] = None,
+    private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_LISTENING)] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow other machines without TLS.", rich_help_panel=_LISTENING)
+    ] = False,
+    max_outcome_bytes: Annotated[
+        int, typer.Option(help="Larger outcomes are refused.", min=1, rich_help_panel=_LIMITS)
+    ] = 256 << 20,
     max_connections: Annotated[
-        int, typer.Option(help="More are turned away.", min=0, show_default="half of the open files, at most 8192")
+        int,
+        typer.Option(
+            help="More are turned away.",
+            min=0,
+            show_default="half of the open files, at most 8192",
+            rich_help_panel=_LIMITS,
+        ),
     ] = 0,
     keep_days: Annotated[
-        float, typer.Option(help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.", min=0)
+        float,
+        typer.Option(
+            help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.",
+            min=0,
+            rich_help_panel=_LIMITS,
+        ),
     ] = 7.0,
     format: FormatOption = Format.text,
 ) -> None:

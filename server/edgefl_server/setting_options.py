@@ -15,6 +15,21 @@ from edgefl_server.aggregation import Setting, run_settings
 
 __all__ = ["with_settings"]
 
+_PANELS = {
+    "Rounds": ("rounds", "target", "minimum", "over_selection", "deadline_seconds", "max_failures", "schedule", "seed"),
+    "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
+    "What a device counts for, and sends": (
+        "codec",
+        "clip_norm",
+        "max_examples",
+        "max_weight_ratio",
+        "max_update_norm",
+    ),
+}
+_PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
+_STRATEGY_PANEL = "Strategy"
+"""Its name, and the hyperparameters of all that are registered."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -49,5 +64,12 @@ def _option(setting: Setting) -> inspect.Parameter:
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if setting.default is dataclasses.MISSING else setting.default,
-        annotation=Annotated[kind, typer.Option(help=setting.help, show_default=shown)],
+        annotation=Annotated[
+            kind,
+            typer.Option(
+                help=setting.help,
+                show_default=shown,
+                rich_help_panel=_PANEL_OF.get(setting.name, _STRATEGY_PANEL),
+            ),
+        ],
     )

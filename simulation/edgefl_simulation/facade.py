@@ -70,7 +70,7 @@ def simulate(
         devices: how many there are; 0: as many as the partition itself says (a natural one).
         partition: which rows fall on which device: ``iid``, ``dirichlet:0.5``, ``pathological:2``, ``natural-id``, ….
         strategy: as `edgefl run create` has it.
-        seed: of every choice; not 0.
+        seed: of every choice.
         held_out: the share of rows that no device gets, for tests, where the data set has no such rows itself.
         local_test: the share of its rows that each device keeps for tests.
         label: the array that a partition by class goes by; by default the model's target.

@@ -20,7 +20,7 @@ from edgefl_simulation.preparing import Divided, Division, check_fit, divide, la
 __all__ = ["Partitioned", "partition_data"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Partitioned:
     """A data set and who holds what of it.
 
@@ -35,6 +35,9 @@ class Partitioned:
     division: Division
     divided: Divided
     holdings: Holdings
+
+    def __repr__(self) -> str:
+        return f"<Partitioned {self.division.partition} on {len(self.divided.names):,} devices: {self.data}>"
 
     @property
     def held_out(self) -> int:

@@ -14,7 +14,7 @@ from edgefl.metrics import LOSS_STATES, finalise
 __all__ = ["History", "RunningLogs"]
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """The course of one call of `fit`.
 
@@ -37,6 +37,10 @@ class History:
     num_examples: int = 0
     states: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     stopped: str | None = None
+
+    def __repr__(self) -> str:
+        latest = "".join(f", {name} {values[-1]:.4f}" for name, values in self.history.items() if values)
+        return f"<History of {len(self.epoch)} epochs: {self.steps} steps{latest}>"
 
     def append(self, epoch: int, logs: dict[str, float]) -> None:
         """Adds one epoch's values."""
