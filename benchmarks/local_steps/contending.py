@@ -48,6 +48,7 @@ SLOW_XLA = dict.fromkeys(MOBILE, "XLA's convolutions on a CPU take about ten tim
 CONTENDERS = (
     Contender(OWN, "ai-edge-litert", "edgefl_runtimes", with_peers=True),
     Contender(OWN, "tflite-runtime", "edgefl_runtimes"),
+    Contender(OWN, "litert-compiled-model", "edgefl_runtimes", with_peers=True),
     Contender("ONNX Runtime", "", "onnx_runtime", elsewhere=True),
     Contender("PyTorch", "torch.optim.SGD", "pytorch", elsewhere=True),
     Contender("PyTorch", "hand-written", "pytorch", elsewhere=True),

@@ -14,7 +14,7 @@ import typer
 
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
-from edgefl.targets import RUNTIMES
+from edgefl.targets import CHOICES
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
@@ -106,7 +106,7 @@ def simulate(
     drop_out: Annotated[
         float, typer.Option(help="Share of tasks that are never heard of again, likewise.", min=0, max=1)
     ] = 0.0,
-    runtime: Annotated[str, typer.Option(help=f"The interpreter: auto, {' or '.join(RUNTIMES)}.")] = "auto",
+    runtime: Annotated[str, typer.Option(help=f"The interpreter: auto, {', '.join(CHOICES)}.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
     format: FormatOption = Format.text,
     **settings: Any,

@@ -14,7 +14,7 @@ import typer
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import InvalidSettingError, StorageError
 from edgefl.invitation import Invitation
-from edgefl.targets import RUNTIMES
+from edgefl.targets import CHOICES
 from edgefl_device_runtime.agent.device import Device
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of, status_text
@@ -63,7 +63,7 @@ def run(
     threads: Annotated[
         str, typer.Option(help="Threads of the interpreter; auto measures once for each model which number is fastest.")
     ] = "1",
-    runtime: Annotated[str, typer.Option(help=f"The interpreter: auto, {' or '.join(RUNTIMES)}.")] = "auto",
+    runtime: Annotated[str, typer.Option(help=f"The interpreter: auto, {', '.join(CHOICES)}.")] = "auto",
     format: FormatOption = Format.text,
 ) -> None:
     """Poll a server for work, train on local data, send what was learned; until SIGTERM or Ctrl-C."""
