@@ -3,8 +3,8 @@
 The runtimes add one number after the other, so that the error grows with their count; and where many of the numbers are
 equal, as behind a relu, every addition rounds to the same side. The variance of 8,000 values is off by 3e-5 then, of
 32,000 by 1e-4, four times as far as in TensorFlow, which moves activations across kinks. In stages, each of which adds
-up a few hundred numbers (pairwise summation; Higham 1993, "The accuracy of floating point summation"), it is off by 1e-6.
-Measured on both runtimes, stages along axes that are there already cost nothing.
+up a few hundred numbers (pairwise summation; Higham 1993, "The accuracy of floating point summation"), it is off by
+1e-6. Measured on both runtimes, stages along axes that are there already cost nothing.
 
 XNNPACK takes six dimensions at most.
 """
@@ -144,7 +144,7 @@ def _parts(size: int) -> list[int]:
 
 
 def _stages(shape: Sequence[int], axes: Sequence[int]) -> list[list[int]]:
-    """Which axes are reduced together: neighbours, as many as one stage can take."""
+    """Returns the axes that are reduced together: neighbours, as many as one stage can take."""
     stages: list[list[int]] = []
     for axis in axes:
         before = stages[-1] if stages else []
