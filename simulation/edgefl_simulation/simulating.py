@@ -154,6 +154,7 @@ class _Running:
         manifest, rounds = self._plan.manifest, self._plan.settings.rounds
         restored = self._kept.restore(initial) if self._kept else None
         checkpoint, rows = restored or (Checkpoint(initial), [])
+        Memories(self._place.memories).check(checkpoint.folded.values())
         coordinator = self._lead(checkpoint)
         stack.callback(coordinator.close)
         folder = self._kept.folder if self._kept else None

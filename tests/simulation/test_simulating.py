@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
 import edgefl
-from edgefl.errors import DataError, EdgeflError, InvalidSettingError, RunError, RuntimeFailure, StorageError
-from edgefl.hashing import weights_hash
-from edgefl_simulation import run_folder
-from edgefl_simulation.engines.local import Local
+from edgefl.errors import DataError, EdgeflError, InvalidSettingError, RunError, StorageError
 from edgefl_simulation.pace import Steady
 from server_process import edgefl as command_line
 
@@ -64,108 +58,6 @@ def test_a_run_ends_early_when_it_has_reached_what_was_wanted(plain_sgd_file, da
     assert history.stopped == "loss reached 1.55"
     losses = history.metric("loss")
     assert losses[-1] <= 1.55 < min(losses[:-1], default=9)
-
-
-def test_a_run_that_was_broken_off_goes_on_to_the_same_bits(federated_file, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "_PAUSE", 0.0)
-    settings = {**SETTINGS, "strategy": "scaffold", "held_out": 0.2}
-    whole = edgefl.simulate(federated_file, data, out=tmp_path / "whole", **settings)
-
-    def stop(row):
-        if row["round"] == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        edgefl.simulate(federated_file, data, out=tmp_path / "broken", on_round=stop, **settings)
-    (tmp_path / "broken" / "rounds.jsonl").open("a").write('{"round": 4, "cut sh')
-    told = []
-    again = edgefl.simulate(
-        federated_file, data, out=tmp_path / "broken", resume=True, on_round=told.append, **settings
-    )
-    assert [row["round"] for row in told] == [4, 5]
-    assert rows_of(again) == rows_of(whole)
-    assert again.initial == whole.initial
-    assert weights_hash(again.weights) == weights_hash(whole.weights)
-    lines = (tmp_path / "broken" / "rounds.jsonl").read_text().splitlines()
-    assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4, 5]
-    assert weights_hash(np.load(tmp_path / "broken" / "weights.npy")) == weights_hash(whole.weights)
-    finished = edgefl.simulate(federated_file, data, out=tmp_path / "broken", resume=True, **settings)
-    assert rows_of(finished) == rows_of(whole)
-    assert weights_hash(finished.weights) == weights_hash(whole.weights)
-
-
-def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(federated_file, data, tmp_path):
-    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
-    command = [
-        *(sys.executable, "-m", "edgefl.cli.main", "simulate", federated_file, "--data", tmp_path / "data.npz"),
-        *("--devices", 6, "--rounds", 400, "--cohort", 3, "--strategy", "scaffold", "--workers", 2, "--seed", 5),
-        *("--evaluate-devices", 0, "--quiet", "--format", "json"),
-    ]
-
-    def run(folder, *more):
-        words = [*map(str, command), "-o", str(tmp_path / folder), *more]
-        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-
-    killed = run("killed")
-    rounds = tmp_path / "killed" / "rounds.jsonl"
-    while not (rounds.exists() and len(rounds.read_bytes().splitlines()) > 20):
-        assert killed.poll() is None, killed.stderr.read()
-        time.sleep(0.01)
-    with contextlib.suppress(ProcessLookupError):  # it may have been fast
-        os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    whole, again = run("whole"), run("killed", "--resume")
-    assert [each.wait(300) for each in (whole, again)] == [0, 0]
-    assert json.loads(again.stdout.read())["rounds"] == 400
-    weights = [np.load(tmp_path / folder / "weights.npy") for folder in ("whole", "killed")]
-    assert weights_hash(weights[0]) == weights_hash(weights[1])
-    assert not (tmp_path / "killed" / "tables").exists()
-
-
-def test_a_killed_worker_ends_the_simulation_with_a_message_and_it_can_be_resumed(
-    plain_sgd_file, data, tmp_path, monkeypatch
-):
-    started = []
-    begin = Local.__init__
-
-    def noted(self, *arguments):
-        begin(self, *arguments)
-        started.append(self)
-
-    monkeypatch.setattr(Local, "__init__", noted)
-
-    def kill(row):
-        if row["round"] == 2:
-            os.kill(started[0]._workers[0]._process.pid, signal.SIGKILL)
-
-    settings = {**SETTINGS, "workers": 2}
-    with pytest.raises(RuntimeFailure, match="worker process of the simulation ended with -9"):
-        edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", on_round=kill, **settings)
-    again = edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", resume=True, **settings)
-    assert rows_of(again) == rows_of(edgefl.simulate(plain_sgd_file, data, **settings))
-
-
-def test_a_terminated_simulation_ends_its_workers_and_leaves_no_temporary_files(plain_sgd_file, data, tmp_path):
-    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    words = ["--devices", "6", "--rounds", "100000", "--cohort", "3", "--workers", "2", "--quiet"]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "edgefl.cli.main", "simulate", plain_sgd_file, "--data", tmp_path / "data.npz"),
-            *words,
-        ],
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )
-    try:
-        while not list(temporary.glob("edgefl-*/checkpoint.npz")) and not list(temporary.glob("edgefl-*/tables/*/*")):
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
-    finally:
-        process.kill()
-    assert not list(temporary.glob("edgefl-*"))
 
 
 def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, tmp_path):
@@ -221,44 +113,6 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(
         edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", **{**SETTINGS, **changes})
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
-
-
-def _checkpoint(folder, leave_out=(), **changes):
-    """Writes another checkpoint: whole, but of something else."""
-    arrays = dict(np.load(folder / "checkpoint.npz"))
-    progress = json.loads(arrays["progress"].tobytes()) | changes
-    arrays["progress"] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
-    np.savez(folder / "checkpoint.npz", **{name: each for name, each in arrays.items() if name not in leave_out})
-
-
-def _of_another_model(folder):
-    arrays = dict(np.load(folder / "checkpoint.npz"))
-    np.savez(folder / "checkpoint.npz", **arrays | {"weights": np.zeros(3, np.float32)})
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda run: (run / "settings.json").write_text("[]"), "settings.json cannot be read, or is damaged"),
-        (lambda run: (run / "rounds.jsonl").write_text("5\n"), "line 1 of rounds.jsonl is no row of this round"),
-        (lambda run: (run / "checkpoint.npz").write_bytes((run / "weights.npy").read_bytes()), "not a zip file"),
-        (lambda run: _checkpoint(run, leave_out=["weights"]), "checkpoint.npz cannot be read, or is damaged"),
-        (lambda run: _checkpoint(run, fold=-1), "expected counts"),
-        (lambda run: _checkpoint(run, version="1"), "expected counts"),
-        (lambda run: _checkpoint(run, late={"a": 5}), "checkpoint.npz cannot be read, or is damaged"),
-        (lambda run: _checkpoint(run, fetched="zz"), "checkpoint.npz cannot be read, or is damaged"),
-        (lambda run: _checkpoint(run, unheard_of=5), "checkpoint.npz cannot be read, or is damaged"),
-        (_of_another_model, "expected weights float32"),
-    ],
-)
-def test_a_folder_that_is_damaged_anywhere_is_refused_and_left_as_it_is(plain_sgd_file, data, tmp_path, spoil, message):
-    settings = {**SETTINGS, "rounds": 1, "workers": 1, "out": tmp_path / "run"}
-    edgefl.simulate(plain_sgd_file, data, **settings)
-    spoil(tmp_path / "run")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(StorageError, match=message):
-        edgefl.simulate(plain_sgd_file, data, **{**settings, "resume": True})
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 @pytest.mark.parametrize("seconds", [{"step_seconds": 1e308}, {"overhead_seconds": float("inf")}, {"step_seconds": -1}])
