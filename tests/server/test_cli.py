@@ -401,7 +401,7 @@ def test_help_and_wrong_options_name_the_options(tmp_path: Path) -> None:
     assert done.returncode == 0
     for option in ("--population", "--over-selection", "--deadline-seconds", "--clip-norm", "--format"):
         assert option in done.stdout
-    assert edgefl("server", "start").returncode == 2
+    assert edgefl("server", "invite").returncode == 2
 
 
 def test_tls_serves_devices_and_operators_that_pin_the_certificate(tmp_path: Path) -> None:
