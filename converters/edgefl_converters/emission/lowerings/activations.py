@@ -26,7 +26,7 @@ def positive(values: tf.Tensor) -> tf.Tensor:
 
 @lowering("Softplus")
 def softplus(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
-    """Softplus without the exponential of a large number: log(1 + exp(x)), the converter's own form, overflows at 89."""
+    """Softplus without the exponential of a large number: log(1 + exp(x)), as the converter has it, overflows at 89."""
     (features,) = inputs
     return [tf.maximum(features, 0.0) + tf.math.log(tf.exp(-tf.abs(features)) + 1.0)]
 
