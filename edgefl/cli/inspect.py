@@ -108,7 +108,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 def _class_name(serialised: Any) -> Any:
-    """The class of something that Keras serialised, the name of a function; what is not so serialised is shown as it is."""
+    """The class of what Keras serialised, the name of a function; what is not so serialised is shown as it is."""
     if isinstance(serialised, dict) and "class_name" in serialised:
         is_function = serialised["class_name"] == "function"
         return serialised["config"] if is_function else serialised["class_name"]
