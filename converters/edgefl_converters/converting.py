@@ -126,16 +126,14 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
         if failed.failures and all(map(_of_padding, failed.failures)):
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Only batches with padding differ, so something in the model makes rows feel "
-                "each other: a loss that a layer adds (add_loss) or a statistic over the batch. "
-                "Express it for each row, or as a regulariser of weights.",
+                hint="Nothing was written. Only batches with padding differ, so a layer makes rows feel each other, as "
+                "a statistic over the batch does. Express it for each row, or as a loss that it adds (add_loss).",
             ) from error
         if built.manifest.micro_batch is not None:
             raise VerificationError(
                 error.message,
                 hint="Nothing was written. Convert without `micro_batch`: if that agrees, something in the model looks "
-                "at several rows at once, such as a loss that a layer adds (add_loss) or a statistic over the batch, "
-                "and cannot be computed in parts.",
+                "at several rows at once, such as a statistic over the batch, and cannot be computed in parts.",
             ) from error
         maker = _maker(failed.first_failure.name, built) if failed.first_failure else None
         if maker is None:
