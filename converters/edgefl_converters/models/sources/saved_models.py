@@ -21,7 +21,7 @@ from keras.src.models.functional import Functional
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
 
-from edgefl.errors import ModelError
+from edgefl.errors import ModelError, listed
 from edgefl_converters.models.sources import legacy
 
 __all__ = ["read_saved_model"]
@@ -93,8 +93,8 @@ def _restore(model: keras.Model, folder: Path, names: dict[int, str]) -> None:
         if len(found) != len(wanted) or None in chosen or len(set(chosen)) < len(chosen):
             raise ModelError(
                 f"The variables of layer {layer.name!r} in {folder} are not those that Keras {keras.__version__} has: "
-                f"{', '.join(name for name, _ in found) or 'none'}; expected "
-                f"{', '.join(variable.path for variable in wanted) or 'none'}.",
+                f"{listed(name for name, _ in found)}; expected "
+                f"{listed(variable.path for variable in wanted)}.",
                 hint=_RESAVE,
             )
         for variable, place in zip(wanted, chosen, strict=True):
