@@ -50,6 +50,7 @@ CONTENDERS = (
     Contender(OWN, "ai-edge-litert", "edgefl_runtimes", with_peers=True),
     # It has no wheel for Python 3.12 and newer.
     *((Contender(OWN, "tflite-runtime", "edgefl_runtimes"),) if find_spec("tflite_runtime") else ()),
+    Contender(OWN, "litert-compiled-model", "edgefl_runtimes", with_peers=True),
     Contender("ONNX Runtime", "", "onnx_runtime", elsewhere=True),
     Contender("PyTorch", "torch.optim.SGD", "pytorch", elsewhere=True),
     Contender("PyTorch", "hand-written", "pytorch", elsewhere=True),

@@ -20,7 +20,10 @@ from edgefl.wire.vocabulary import BatchPolicy
 from edgefl_device_runtime.training.data import Column
 from edgefl_device_runtime.training.file_rows import FileRows
 
-__all__ = ["BatchBuffers", "batches", "number_of_batches", "resolve_policy"]
+__all__ = ["MIXED", "BatchBuffers", "batches", "number_of_batches", "resolve_policy"]
+
+MIXED = "a layer of this model (batch normalisation) mixes the rows of a batch, so that it cannot be padded"
+"""The reason for which rows are left out or used twice."""
 
 _Reader = Callable[[NDArray[np.intp]], object]
 _Move = tuple[_Reader, NDArray[Any], NDArray[Any] | None]

@@ -40,7 +40,7 @@ class Place:
     start: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KerasWeights:
     """All weights of a Keras model, in the order of its ``get_weights``, as places in one vector.
 
@@ -51,6 +51,9 @@ class KerasWeights:
 
     places: tuple[Place, ...]
     fixed: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<KerasWeights: {len(self.places)} arrays, {len(self.fixed)} of them not trained>"
 
     def arrays(self, vector: NDArray[np.float32]) -> list[NDArray[Any]]:
         """The weights as Keras takes them, as new arrays."""
