@@ -23,9 +23,9 @@ _FUNCTIONS = frozenset(
     re.findall(
         r"\w+",
         """abs acos acosh add add_n argmax argmin argsort asin asinh atan atan2 atanh batch_to_space bitcast
-    boolean_mask broadcast_dynamic_shape broadcast_static_shape broadcast_to cast clip_by_global_norm clip_by_norm clip_by_value
-    concat convert_to_tensor cos cosh cumsum div divide dynamic_partition dynamic_stitch einsum ensure_shape equal exp
-    expand_dims extract_volume_patches eye fill fingerprint floor floor_div floordiv floormod gather gather_nd greater
+    boolean_mask broadcast_dynamic_shape broadcast_static_shape broadcast_to cast clip_by_global_norm clip_by_norm
+    clip_by_value concat convert_to_tensor cos cosh cumsum div divide dynamic_partition dynamic_stitch einsum ensure_shape
+    equal exp expand_dims extract_volume_patches eye fill fingerprint floor floor_div floordiv floormod gather gather_nd greater
     greater_equal histogram_fixed_width identity identity_n less less_equal linspace log logical_and logical_not
     logical_or matmul matrix_square_root maximum meshgrid minimum mod multinomial multiply negative norm not_equal
     one_hot ones ones_like pad parallel_stack pow random_normal random_uniform range rank realdiv reduce_all reduce_any
@@ -82,7 +82,7 @@ def function_named(name: str) -> Callable[..., Any]:
 
 
 def index_of(described: Any) -> Any:
-    """What stands between brackets, with slices in the place of their descriptions: ``start``, ``stop``, ``step``."""
+    """Returns what stands between brackets, with slices in the place of their descriptions: ``start``, ``stop``, ``step``."""
     if isinstance(described, Mapping):
         return slice(described.get("start"), described.get("stop"), described.get("step"))
     if isinstance(described, (list, tuple)):
@@ -108,7 +108,7 @@ class TensorFlowOperation(keras.layers.Layer):  # type: ignore[misc]
 
     @staticmethod
     def place(index: int) -> dict[str, int]:
-        """What stands for a tensor."""
+        """Returns what stands for a tensor."""
         return {_PLACE: index}
 
     def call(self, tensors: Any) -> Any:
