@@ -74,7 +74,7 @@ def shape_of(tensor: Any) -> Any:
 
 
 def computed(function: Callable[..., Any], first: Any, arguments: dict[str, Any]) -> list[Any] | None:
-    """Returns what a function of TensorFlow makes of numbers: a constant where it is the same for any size of the batch.
+    """Returns what a TensorFlow function makes of numbers: a constant where it is the same for any size of the batch.
 
     Returns:
         A list of its results; None where one has more or fewer elements for another size of the batch.
