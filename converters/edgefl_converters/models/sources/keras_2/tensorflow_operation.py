@@ -23,15 +23,16 @@ _FUNCTIONS = frozenset(
     re.findall(
         r"\w+",
         """abs acos acosh add add_n argmax argmin argsort asin asinh atan atan2 atanh batch_to_space bitcast
-    boolean_mask broadcast_dynamic_shape broadcast_static_shape broadcast_to cast clip_by_global_norm clip_by_norm
-    clip_by_value concat convert_to_tensor cos cosh cumsum div divide dynamic_partition dynamic_stitch einsum ensure_shape
-    equal exp expand_dims extract_volume_patches eye fill fingerprint floor floor_div floordiv floormod gather gather_nd greater
-    greater_equal histogram_fixed_width identity identity_n less less_equal linspace log logical_and logical_not
-    logical_or matmul matrix_square_root maximum meshgrid minimum mod multinomial multiply negative norm not_equal
-    one_hot ones ones_like pad parallel_stack pow random_normal random_uniform range rank realdiv reduce_all reduce_any
-    reduce_logsumexp reduce_max reduce_mean reduce_min reduce_prod reduce_sum repeat reshape reverse reverse_sequence
-    roll round rsqrt saturate_cast scalar_mul scatter_nd searchsorted sequence_mask shape sigmoid sign sin sinh size
-    slice sort space_to_batch space_to_batch_nd split sqrt square squeeze stack stop_gradient strided_slice subtract
+    boolean_mask broadcast_dynamic_shape broadcast_static_shape broadcast_to cast clip_by_global_norm
+    clip_by_norm clip_by_value concat convert_to_tensor cos cosh cumsum div divide dynamic_partition
+    dynamic_stitch einsum ensure_shape equal exp expand_dims extract_volume_patches eye fill fingerprint floor
+    floor_div floordiv floormod gather gather_nd greater greater_equal histogram_fixed_width identity identity_n
+    less less_equal linspace log logical_and logical_not logical_or matmul matrix_square_root maximum meshgrid
+    minimum mod multinomial multiply negative norm not_equal one_hot ones ones_like pad parallel_stack pow
+    random_normal random_uniform range rank realdiv reduce_all reduce_any reduce_logsumexp reduce_max
+    reduce_mean reduce_min reduce_prod reduce_sum repeat reshape reverse reverse_sequence roll round rsqrt
+    saturate_cast scalar_mul scatter_nd searchsorted sequence_mask shape sigmoid sign sin sinh size slice sort
+    space_to_batch space_to_batch_nd split sqrt square squeeze stack stop_gradient strided_slice subtract
     switch_case tan tanh tensor_scatter_nd_add tensor_scatter_nd_max tensor_scatter_nd_min tensor_scatter_nd_sub
     tensor_scatter_nd_update tensordot tile transpose truediv truncatediv truncatemod unstack where zeros
     zeros_like""",
@@ -82,7 +83,7 @@ def function_named(name: str) -> Callable[..., Any]:
 
 
 def index_of(described: Any) -> Any:
-    """Returns what stands between brackets, with slices in the place of their descriptions: ``start``, ``stop``, ``step``."""
+    """Returns what stands between brackets, with slices for their descriptions: ``start``, ``stop``, ``step``."""
     if isinstance(described, Mapping):
         return slice(described.get("start"), described.get("stop"), described.get("step"))
     if isinstance(described, (list, tuple)):
