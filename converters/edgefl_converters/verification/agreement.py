@@ -138,7 +138,7 @@ def _last_line(error: Any) -> str:
 
 
 def _experiment(
-    specification: Specification, file: ModelFile, generator: np.random.Generator, *, whole: bool
+    specification: Specification, file: ModelFile, generator: np.random.Generator, *, whole: bool = False
 ) -> Experiment:
     manifest = file.manifest
     rows, weights = _rows(manifest, generator)
