@@ -37,6 +37,7 @@ MANIFEST = ModelManifest(
     batch_size=8,
     micro_batch=2,
     mixes_rows=True,
+    of_whole_batches=("the loss 'dice'",),
     loss={"class_name": "SparseCategoricalCrossentropy", "config": {"name": "loss"}},
     optimizer={"class_name": "SGD", "config": {"momentum": 0.5}},
     learning_rate=0.125,
@@ -57,6 +58,7 @@ THIRD = replace(
     MANIFEST,
     input_structure=None,
     output_structure=None,
+    of_whole_batches=(),
     metrics=tuple(replace(metric, direction="") for metric in MANIFEST.metrics),
 )
 

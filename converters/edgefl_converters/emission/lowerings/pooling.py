@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.emission.lowerings.activations import positive
-from edgefl_converters.emission.lowerings.windows import Window, gather_rows, pad_image
+from edgefl_converters.emission.lowerings.windows import Window, gather_rows, pad_image, part
 from edgefl_converters.emission.registry import Context, lowering
 from edgefl_converters.emission.traced_ops import constant, static_shape
 
@@ -84,8 +84,11 @@ def first_maximum(taps: Sequence[tf.Tensor], maximum: tf.Tensor, gradient: tf.Te
 def _tiled_max_grad(image: tf.Tensor, output: tf.Tensor, gradient: tf.Tensor, window: Window) -> tf.Tensor:
     batch, _, _, channels = static_shape(image)
     (down, across), (rows, columns) = window.kernel, window.positions
-    strips = tf.split(tf.reshape(image, [batch * rows, down, columns, across * channels]), down, axis=1)
-    taps = [tap for strip in strips for tap in tf.split(strip, across, axis=3)]
+    tiles = tf.reshape(image, [batch * rows, down, columns, across * channels])
+    # Cut out one by one: splitting rows, then columns, would copy all of it twice, and the last one is not looked at.
+    taps = [
+        part(tiles, {1: (row, 1), 3: (column * channels, channels)}) for row in range(down) for column in range(across)
+    ]
     shape = [batch * rows, 1, columns, channels]
     received = first_maximum(taps, tf.reshape(output, shape), tf.reshape(gradient, shape))
     return _untile([received[row * across : (row + 1) * across] for row in range(down)], window)
