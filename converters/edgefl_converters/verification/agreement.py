@@ -68,7 +68,7 @@ def compare(
     """Compares a model file with what it was made from; both begin from the file's weights.
 
     Args:
-        specification: of the model and the options.
+        specification: of the model and the options, with the batch size to look at of those that the file has.
         data: the model file.
         runtimes: as `check_agreement` takes them.
 
@@ -80,9 +80,9 @@ def compare(
         VerificationError: a runtime refuses the file, or file and model have different parameters.
     """
     file = ModelFile(data)
-    manifest = file.manifest
+    manifest = file.manifest.of_batch_size(specification.batch_size)
     generator = np.random.default_rng(_SEED)
-    experiment = _experiment(specification, file, generator)
+    experiment = _experiment(specification, file, manifest, generator)
     experiment, expectation = measure(specification, manifest, experiment, generator)
     programme = Programme(
         manifest,
@@ -93,6 +93,7 @@ def compare(
         experiment.row_weights,
         experiment.mu,
         experiment.correction,
+        "" if manifest is file.manifest else f"_{manifest.batch_size}",
     )
 
     @functools.cache
@@ -115,8 +116,9 @@ def compare(
     )
 
 
-def _experiment(specification: Specification, file: ModelFile, generator: np.random.Generator) -> Experiment:
-    manifest = file.manifest
+def _experiment(
+    specification: Specification, file: ModelFile, manifest: ModelManifest, generator: np.random.Generator
+) -> Experiment:
     rows = min(3, max(1, manifest.batch_size - 1))
     weights = generator.uniform(0.5, 2.0, rows).astype(np.float32)
     has_slots = any(each.dtype.startswith("float") for each in manifest.state)
