@@ -38,7 +38,7 @@ INK, GRID, BACKGROUND = "#1d2126", "#d8dce1", "#ffffff"
 _DASHES = ("solid", "dashed", "dashdot", "dotted")
 _MARKS = "os^Dvp"
 _SOFTWARE = "edgefl"
-"""What a picture says that it was made by."""
+"""The maker that a picture names."""
 _WIDTH, _HEIGHT, _LEGEND_LINE = 4.9, 2.9, 0.2
 """Inches: on a telephone a picture is as wide as the screen, and letters keep their size."""
 _MARKED = 15

@@ -72,7 +72,7 @@ def _more(had: int, rounds: int) -> int:
 
 
 def _kept_by_devices(state: ServerState, run: RunRow) -> str:
-    """What devices keep of a run as long as it is active; empty: nothing."""
+    """Names what devices keep of a run as long as it is active; empty: nothing."""
     if strategy_for(RunSettings.from_json(run.settings)).demand.correction is not Correction.NONE:
         return "their corrections"
     manifest = ModelFile(state.models.get(run.model_hash)).manifest

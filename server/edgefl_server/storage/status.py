@@ -235,7 +235,7 @@ def _started(session: Session, run: RunRow) -> list[tuple[int, float | None]]:
 
 
 def _seconds(row: FoldRow, started: list[tuple[int, float | None]], now: float) -> float:
-    """How long a round took from its first task on: while no device comes, none of its time is gone."""
+    """Returns the seconds that a round took from its first task on: while no device comes, none of its time is gone."""
     first = next((clock for number, clock in started if number <= row.number), None)
     if first is None:
         return 0.0

@@ -1,4 +1,4 @@
-"""How errors name the settings that say which column is what: as Python and as the command line have them."""
+"""The names, in errors, of the settings that say which column is what: as Python and as the command line have them."""
 
 __all__ = ["AS_OWNER", "FEATURES", "LEFT_OUT", "TARGET"]
 
