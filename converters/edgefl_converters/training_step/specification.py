@@ -16,7 +16,7 @@ from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.federated_terms import FederatedTerms, federated_terms_of, require_algorithms
 from edgefl_converters.training_step.learning_rates import compiled_learning_rate
 
-__all__ = ["Port", "Specification", "specify"]
+__all__ = ["Port", "Specification", "specify", "unscaled"]
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,16 @@ class Specification:
         return keras.tree.pack_sequence_as(self.output_structure, by_output)
 
 
-def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: Options | None = None) -> Specification:
+def specify(
+    model: keras.Model | NamedModel, *, batch_size: int = 32, options: Options | None = None, mixed: bool = False
+) -> Specification:
     """Derives what has to be converted from a compiled Keras model.
 
     Args:
         model: built and compiled with a loss and an optimizer; with its names where somebody has them already.
         batch_size: rows of every batch.
         options: what else the file is made for.
+        mixed: True for a model in mixed precision, of which only a copy is to be made.
 
     Raises:
         InvalidSettingError: the batch size is not positive, or an option is wrong.
@@ -124,7 +127,7 @@ def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: O
         )
     options = options or Options()
     options.require_equal_parts(batch_size)
-    _check_model(model.model if isinstance(model, NamedModel) else model)
+    _check_model(model.model if isinstance(model, NamedModel) else model, mixed=mixed)
     named = NamedModel.of(model)
     model, names = named.model, named.names
     input_structure, inputs = _inputs(model, batch_size, names)
@@ -141,7 +144,7 @@ def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: O
     outputs = _outputs(model, output_structure, names)
     optimizer = _fresh_optimizer(model)
     local = local_variables(named, options.local)
-    require_algorithms(options.algorithms, model.optimizer, local=bool(local))
+    require_algorithms(options.algorithms, unscaled(model.optimizer), local=bool(local))
     return Specification(
         named=named,
         batch_size=batch_size,
@@ -158,7 +161,7 @@ def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: O
     )
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: Any, *, mixed: bool) -> None:
     if not isinstance(model, keras.Model):
         raise ModelError(f"Expected a Keras model, got {type(model).__name__}.")
     if not model.compiled or getattr(model, "optimizer", None) is None or model._compile_loss is None:
@@ -186,7 +189,7 @@ def _check_model(model: Any) -> None:
                 "other.",
                 layer=layer.name,
             )
-        if layer.compute_dtype not in ("float32", None) and layer.weights:
+        if layer.compute_dtype not in ("float32", None) and layer.weights and not mixed:
             raise UnsupportedModelError(
                 f"Layer {layer.name!r} computes in {layer.compute_dtype}, only float32 can be trained on devices.",
                 hint="Build the model with the dtype policy 'float32'.",
@@ -319,13 +322,13 @@ def _takes_labels(loss: Any) -> bool:
     return "sparsecategorical" in plain or "categoricalgeneralized" in plain
 
 
+def unscaled(optimizer: Any) -> Any:
+    """The optimizer without what scales its loss for mixed precision: in float32 there is nothing to scale."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def _fresh_optimizer(model: Any) -> Any:
-    compiled = model.optimizer
-    if hasattr(compiled, "inner_optimizer"):
-        raise UnsupportedModelError(
-            "The optimizer scales its loss for mixed precision, devices train in float32.",
-            hint="Compile with the inner optimizer and the dtype policy 'float32'.",
-        )
+    compiled = unscaled(model.optimizer)
     try:
         fresh = type(compiled).from_config(compiled.get_config())
     except Exception as error:

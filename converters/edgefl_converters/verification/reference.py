@@ -17,7 +17,7 @@ from edgefl_converters.models.naming import slot_name, unique
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
 from edgefl_converters.training_step.rebuilding import rebuild
 from edgefl_converters.training_step.row_weights import expand
-from edgefl_converters.training_step.specification import Port, Specification
+from edgefl_converters.training_step.specification import Port, Specification, unscaled
 from edgefl_converters.verification.federated_losses import FederatedLoss
 from edgefl_converters.verification.made_up_batches import Batch
 from edgefl_converters.verification.seeded_random_ops import hashed_random_numbers
@@ -158,7 +158,8 @@ class Reference:
         )
 
     def _compile(self, original: Any) -> None:
-        optimizer = type(original.optimizer).from_config(original.optimizer.get_config())
+        compiled = unscaled(original.optimizer)
+        optimizer = type(compiled).from_config(compiled.get_config())
         loss, metrics = original._compile_loss, original._compile_metrics
         self._model.compile(
             optimizer=optimizer,

@@ -88,8 +88,8 @@ def _in_tensorflow(function: str, first: Any, named: dict[str, Any]) -> Any:
         reason = said.group(1).removesuffix("\x1b[0m") if said else first_line(error)
         raise ModelError(
             f"The model computes with tf.{function}, which fails with the arguments that are in the file: {reason}",
-            hint="Of `x == y`, `x != y` and tf.einsum Keras 2 saves only a part, and cannot load such a file itself. Use "
-            "tf.equal, tf.not_equal or tf.matmul in their place, and save the model again.",
+            hint="Of `x == y`, `x != y` and tf.einsum Keras 2 saves only a part, and cannot load such a file itself. "
+            "Use tf.equal, tf.not_equal or tf.matmul in their place, and save the model again.",
         ) from error
 
 
