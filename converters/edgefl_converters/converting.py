@@ -91,12 +91,18 @@ def _checked(
         "evidence": [asdict(each) for each in evidence(options.target, None)],
         "verification": None,
     }
+    further: dict[str, VerificationReport] = {}
     if verify:
         names = ", ".join(f"{each.name} {each.version}" for each in runtimes_for(options.target)) or "no runtime"
         tell(f"training beside Keras on {names}")
         try:
             verification = compare(specification, built.float32)
             _require(verification, built, specification)
+            for size in options.further_batch_sizes:
+                tell(f"training in batches of {size} beside Keras")
+                sized = specification.of_batch_size(size)
+                further[str(size)] = compare(sized, built.float32)
+                _require(further[str(size)], built, sized)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
             raise with_smallest_layer(
@@ -104,6 +110,8 @@ def _checked(
             ) from error
         report["verification"] = verification.as_json()
         report["evidence"] = report["verification"].pop("evidence")
+        if further:
+            report["further_batch_sizes"] = {size: each.as_json() for size, each in further.items()}
         if options.quantize_frozen is not None:
             costs = storage_cost(specification, built.manifest, built.float32, built.data)
             report["quantize_frozen"] = {

@@ -60,6 +60,7 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "sizes": sizes_by_role(model, graph),
         "target": manifest.target,
         "batch_size": manifest.batch_size,
+        "further_batch_sizes": list(manifest.further_batch_sizes),
         "micro_batch": manifest.micro_batch,
         "mixes_rows": manifest.mixes_rows,
         "of_whole_batches": list(manifest.of_whole_batches),

@@ -53,6 +53,8 @@ def _evidence(evidence: Sequence[Mapping[str, str]] | None) -> str:
 def _rows(result: Mapping[str, Any]) -> str:
     size, rows = result["batch_size"], result["micro_batch"]
     parts = "" if rows is None else f" ({size // rows} × {rows})"
+    if result["further_batch_sizes"]:
+        parts = f" (or {', '.join(map(str, result['further_batch_sizes']))})"
     return f"{size}{parts} {'row' if size == 1 else 'rows'}"
 
 
