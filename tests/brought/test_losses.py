@@ -250,7 +250,7 @@ def test_a_loss_that_takes_no_target_at_all_is_named():
     ("loss", "why"),
     [
         (dice, "computed from all rows of a batch together"),
-        (losses.Dice(), "computed from all rows of a batch together"),
+        (losses.Dice(), "a quotient of sums over the whole batch"),
         (losses.MeanSquaredError(reduction=None), "no reduction"),
     ],
 )
