@@ -94,7 +94,7 @@ strategies: setup ## Write the table of strategies in docs/operating.md
 	@python=$$(realpath -s $(BIN)/python) && cd server && "$$python" -m edgefl_server.strategy_table ../docs/operating.md
 
 coverage: setup ## Convert everything that Keras has, train it beside Keras, and write docs/coverage.md
-	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage
+	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage && "$$python" -m keras_coverage.pairwise
 
 lint: setup ## ruff (style and formatting), mypy --strict, import-linter (which part may import which)
 	@$(BIN)/ruff check .
@@ -131,9 +131,9 @@ bench-arm: setup ## Count instructions of the converter's forms on an emulated R
 	@mkdir -p bench
 	@python=$$(realpath -s $(BIN)/python) && cd benchmarks && "$$python" -m on_arm forms --json $(CURDIR)/bench/on_arm.json
 
-dist: setup ## Build the wheel into dist/
+dist: setup ## Build the wheel and the source distribution into dist/
 	@rm -rf dist build
-	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	@$(BIN)/python -m hatchling build -d dist >/dev/null
 	@ls dist
 
 messages: ## Generate the FlatBuffers readers again (needs flatc, Debian's flatbuffers-compiler)

@@ -121,7 +121,10 @@ class ModelManifest:
         batch_size: rows of every batch; static. Of a file with several sizes, the largest.
         further_batch_sizes: the smaller ones, ascending, for which there are signatures with the size in their names.
         micro_batch: rows that are computed at once where that is fewer than the batch; None for all.
-        mixes_rows: True when a row's result depends on the others (batch normalisation), so that padding is felt.
+        mixes_rows: True when a row's result depends on the others (batch normalisation, a loss that is one number for a
+            batch), so that padding is felt.
+        of_whole_batches: losses and metrics, in words, that are computed from all rows of a batch together, in
+            evaluation too.
         loss: the compiled loss as Keras serialises it.
         optimizer: the compiled optimizer as Keras serialises it.
         learning_rate: the compiled one, used when a caller gives none.
@@ -150,6 +153,7 @@ class ModelManifest:
     output_structure: Any = None
     micro_batch: int | None = None
     mixes_rows: bool = False
+    of_whole_batches: tuple[str, ...] = ()
     loss: Any = None
     optimizer: Any = None
     learning_rate: float = 0.01
@@ -273,7 +277,7 @@ class ModelManifest:
             raise KeyError("signatures.train")
         for name, item in (("targets", Target), ("metrics", Metric), ("state", StateVariable)):
             known[name] = tuple(_read(item, each) for each in known.get(name, ()))
-        for name in ("inputs", "outputs", "frozen", "custom_objects"):
+        for name in ("inputs", "outputs", "frozen", "custom_objects", "of_whole_batches"):
             known[name] = tuple(str(each) for each in known.get(name, ()))
         for structure, names in (("input_structure", known["inputs"]), ("output_structure", known["outputs"])):
             if known.get(structure) is not None and sorted(_leaves(known[structure])) != list(range(len(names))):

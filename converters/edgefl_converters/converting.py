@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,13 @@ def _checked(
     tell("tracing and converting")
     options = specification.options
     built = build_or_blame(specification, on_layers)
+    if built.manifest.of_whole_batches:
+        tell(f"devices train on full batches: {_listed(built.manifest.of_whole_batches)} of all rows together")
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
         "layers": as_json(built.layers),
+        "of_whole_batches": list(built.manifest.of_whole_batches),
         "target": options.target,
         "evidence": [asdict(each) for each in evidence(options.target, None)],
         "verification": None,
@@ -117,6 +120,12 @@ def _checked(
                 "runtimes": [each.as_json() for each in costs],
             }
     return built, report
+
+
+def _listed(whole: Sequence[str]) -> str:
+    """One or several things with the verb."""
+    *others, last = whole
+    return f"{', '.join(others)} and {last} are computed" if others else f"{last} is computed"
 
 
 def _verification_error(model: Any, batch_size: int, options: Options) -> Exception | None:

@@ -14,7 +14,7 @@ import typer
 
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
-from edgefl.targets import RUNTIMES
+from edgefl.targets import CHOICES
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
@@ -161,7 +161,7 @@ def simulate(
         ),
     ] = 0.0,
     runtime: Annotated[
-        str, typer.Option(help=f"The interpreter: auto, {' or '.join(RUNTIMES)}.", rich_help_panel=_WORK)
+        str, typer.Option(help=f"The interpreter: auto, {', '.join(CHOICES)}.", rich_help_panel=_WORK)
     ] = "auto",
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Show nothing but the result.", rich_help_panel=_RESULT)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgefl.manifest import ModelManifest
+from edgefl_simulation.argument_kinds import check_kinds
 from edgefl_simulation.data import OWNER, DataSet, conventional, fitted_to, load_data
 from edgefl_simulation.holdings.counting import Holdings, count
 from edgefl_simulation.holdings.device_files import HELD_OUT, write_files
@@ -114,6 +115,7 @@ def partition_data(
         DataError: the data cannot be read, lacks what the partition goes by, or does not fit the model.
         InvalidSettingError: it cannot be divided so.
     """
+    check_kinds(partition_data, locals())
     division = Division(partition, devices, held_out, 0.0, label, seed)
     found = load_data(data, owner, features=feature_columns, target=target_column)
     found = conventional(found) if manifest is None else fitted_to(found, manifest)

@@ -40,6 +40,7 @@ MANIFEST = ModelManifest(
     further_batch_sizes=(1, 4),
     micro_batch=2,
     mixes_rows=True,
+    of_whole_batches=("the loss 'dice'",),
     loss={"class_name": "SparseCategoricalCrossentropy", "config": {"name": "loss"}},
     optimizer={"class_name": "SGD", "config": {"momentum": 0.5}},
     learning_rate=0.125,
@@ -62,6 +63,7 @@ THIRD = replace(
     signatures={name: each for name, each in MANIFEST.signatures.items() if name not in ("train_1", "train_4")},
     input_structure=None,
     output_structure=None,
+    of_whole_batches=(),
     metrics=tuple(replace(metric, direction="") for metric in MANIFEST.metrics),
 )
 

@@ -97,10 +97,10 @@ def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, t
         ({"evaluate_devices": -1}, "evaluate_devices expects a whole number"),
         ({"minimum_examples": 0}, "minimum_examples expects a whole number from 1"),
         ({"devices": 10**20}, "number of devices expects a whole number"),
-        ({"partition": 5}, "Expected a partition's name, or a Partitioner, got 5"),
-        ({"held_out": "some"}, "held_out expects a share"),
-        ({"until": "accuracy"}, "until expects metrics and their values"),
-        ({"devices": 2.5}, "number of devices expects a whole number"),
+        ({"partition": 5}, "partition expects text or a Partitioner, got 5"),
+        ({"held_out": "some"}, "held_out expects a number"),
+        ({"until": "accuracy"}, "until expects a dict or None"),
+        ({"devices": 2.5}, "devices expects a whole number"),
         ({"until": {"accuracy": float("nan")}}, "expects a number, got nan"),
         ({"partition": "dirichlet:1e308"}, "an alpha above 0 and up to 1e+09"),
         ({"devices": 500}, "500 devices have"),
@@ -189,6 +189,43 @@ def test_the_command_prints_a_summary_and_leaves_a_folder(plain_sgd_file, data, 
     refused = subprocess.run([*command[:-4], "--held-out", "1"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--held-out expects a share" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("rounds", None, "rounds expects a whole number, got None"),
+        ("rounds", 2.5, "rounds expects a whole number, got 2.5"),
+        ("cohort", "3", "cohort expects a whole number, got '3'"),
+        ("devices", True, "devices expects a whole number, got True"),
+        ("partition", 3, "partition expects text or a Partitioner, got 3"),
+        ("strategy", None, "strategy expects text, got None"),
+        ("held_out", "0.1", "held_out expects a number, got '0.1'"),
+        ("feature_columns", 5, "feature_columns expects a list, got 5"),
+        ("pace", 0.5, "pace expects a Pace or None, got 0.5"),
+        ("profile", 5, "profile expects text, a path, a dict, a FleetProfile or None, got 5"),
+        ("until", 0.9, "until expects a dict or None, got 0.9"),
+        ("personalise", "1", "personalise expects a whole number or a Personalisation, got '1'"),
+        ("engine", None, "engine expects text, got None"),
+        ("out", 5, "out expects text, a path or None, got 5"),
+        ("resume", "yes", "resume expects True or False, got 'yes'"),
+        ("verbose", 1, "verbose expects True or False or None, got 1"),
+        ("on_round", "print", "on_round expects a function or None, got 'print'"),
+        ("workers", 1.0, "workers expects a whole number, got 1.0"),
+        ("epochs", 1.5, "epochs expects a whole number, got 1.5"),
+        ("learning_rate", "small", "learning_rate expects a number, got 'small'"),
+        ("codec", 16, "codec expects text, got 16"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named_with_what_it_expects(plain_sgd_file, data, name, value, said):
+    with pytest.raises(InvalidSettingError) as caught:
+        edgefl.simulate(plain_sgd_file, data, **{**SETTINGS, name: value})
+    assert said in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers(plain_sgd_file, data):
+    given = {**SETTINGS, "rounds": np.int64(1), "cohort": np.int32(3), "seed": np.uint8(3), "held_out": np.float32(0.1)}
+    assert len(edgefl.simulate(plain_sgd_file, data, **given).rounds) == 1
 
 
 def test_zero_is_a_seed_like_any_other(plain_sgd_file, data, tmp_path):

@@ -99,7 +99,7 @@ def _outputs(specification: Specification) -> tuple[list[str], Any]:
                 tensors.append(tensor)
     if not tensors:
         names = [f"the model {model.name!r}"] * len(specification.outputs)
-        return names, lambda inputs: _flat(model(specification.nest_inputs(list(inputs)), training=True))
+        return names, lambda inputs: _flat(model(specification.nesting.of_inputs(list(inputs)), training=True))
     watched = keras.Model(functional.inputs, tensors)
     return names, lambda inputs: _flat(watched(list(inputs), training=True))
 

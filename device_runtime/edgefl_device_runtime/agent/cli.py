@@ -15,7 +15,7 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import InvalidSettingError, StorageError
 from edgefl.invitation import Invitation
 from edgefl.native_stderr import native_stderr_held
-from edgefl.targets import RUNTIMES
+from edgefl.targets import CHOICES
 from edgefl_device_runtime.agent.device import Device
 from edgefl_device_runtime.agent.local_data import Fit, check_data
 from edgefl_device_runtime.agent.state import StateFolder
@@ -44,7 +44,7 @@ MinimumOption = Annotated[
     ),
 ]
 RuntimeOption = Annotated[
-    str, typer.Option(help=f"The interpreter: auto, {' or '.join(RUNTIMES)}.", rich_help_panel=_WORK)
+    str, typer.Option(help=f"The interpreter: auto, {', '.join(CHOICES)}.", rich_help_panel=_WORK)
 ]
 StateOption = Annotated[Path, typer.Option(help="Folder for identity, cache and unsent outcomes; one per device.")]
 

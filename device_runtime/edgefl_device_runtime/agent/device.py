@@ -19,6 +19,7 @@ from edgefl.errors import (
     MessageError,
     StorageError,
 )
+from edgefl.targets import distribution_of
 from edgefl.version import __version__
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 from edgefl.wire.refusals import Refusal
@@ -382,4 +383,4 @@ def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Call
 
 
 def _runtimes(runtime: str) -> tuple[str, ...]:
-    return installed_runtimes() if runtime == "auto" else (runtime,)
+    return installed_runtimes() if runtime == "auto" else (distribution_of(runtime),)

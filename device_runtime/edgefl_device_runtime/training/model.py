@@ -53,8 +53,8 @@ class TrainableModel(StatefulModel):
         source: path of the ``.tflite`` file, or its bytes.
         num_threads: how many threads a kernel may use. More than 1 seldom helps small models. ``auto`` takes the number
             with which training is fastest here, which is measured in a process of its own: see `choose_threads`.
-        runtime: ``ai-edge-litert``, ``tflite-runtime``, or ``auto`` for the faster one that is installed, of those that
-            the file was made for.
+        runtime: ``ai-edge-litert``, ``tflite-runtime``, ``litert-compiled-model``, or ``auto`` for the fastest that is
+            installed, of those that the file was made for.
         threads_file: where the answer of ``auto`` is remembered, so that it is measured once; None: at every load.
 
     Attributes:
