@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,20 +80,29 @@ def _checked(
     tell("tracing and converting")
     options = specification.options
     built = build_or_blame(specification, on_layers)
+    if built.manifest.of_whole_batches:
+        tell(f"devices train on full batches: {_listed(built.manifest.of_whole_batches)} of all rows together")
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
         "layers": as_json(built.layers),
+        "of_whole_batches": list(built.manifest.of_whole_batches),
         "target": options.target,
         "evidence": [asdict(each) for each in evidence(options.target, None)],
         "verification": None,
     }
+    further: dict[str, VerificationReport] = {}
     if verify:
         names = ", ".join(f"{each.name} {each.version}" for each in runtimes_for(options.target)) or "no runtime"
         tell(f"training beside Keras on {names}")
         try:
             verification = compare(specification, built.float32)
             _require(verification, built, specification)
+            for size in options.further_batch_sizes:
+                tell(f"training in batches of {size} beside Keras")
+                sized = specification.of_batch_size(size)
+                further[str(size)] = compare(sized, built.float32)
+                _require(further[str(size)], built, sized)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
             raise with_smallest_layer(
@@ -101,6 +110,8 @@ def _checked(
             ) from error
         report["verification"] = verification.as_json()
         report["evidence"] = report["verification"].pop("evidence")
+        if further:
+            report["further_batch_sizes"] = {size: each.as_json() for size, each in further.items()}
         if options.quantize_frozen is not None:
             costs = storage_cost(specification, built.manifest, built.float32, built.data)
             report["quantize_frozen"] = {
@@ -109,6 +120,12 @@ def _checked(
                 "runtimes": [each.as_json() for each in costs],
             }
     return built, report
+
+
+def _listed(whole: Sequence[str]) -> str:
+    """One or several things with the verb."""
+    *others, last = whole
+    return f"{', '.join(others)} and {last} are computed" if others else f"{last} is computed"
 
 
 def _verification_error(model: Any, batch_size: int, options: Options) -> Exception | None:

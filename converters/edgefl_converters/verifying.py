@@ -52,6 +52,8 @@ def _verify(source: ModelFile, specification: Specification, *, same_weights: bo
     report = compare(specification, _in_float32(source, specification))
     try:
         report.require()
+        for size in manifest.further_batch_sizes:
+            compare(specification.of_batch_size(size), _in_float32(source, specification)).require()
     except VerificationError as error:
         raise VerificationError(
             error.message, hint="If the file was made from this very model, please report it; otherwise convert again."

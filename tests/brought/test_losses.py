@@ -87,10 +87,10 @@ def rows(count=12, *, units=3):
     ("loss", "name"),
     [
         (dice, "dice"),
-        (rmse, "rmse"),
-        (contrastive, "contrastive"),
+        pytest.param(rmse, "rmse", marks=pytest.mark.slow),
+        pytest.param(contrastive, "contrastive", marks=pytest.mark.slow),
         (weighted_by_the_batch, "weighted_by_the_batch"),
-        (Tversky(), "Tversky"),
+        pytest.param(Tversky(), "Tversky", marks=pytest.mark.slow),
         (Tversky(reduction="sum"), "Tversky"),
         (OwnCall(), "OwnCall"),
     ],
@@ -106,9 +106,9 @@ def test_a_loss_of_the_whole_batch_trains_as_in_keras_on_full_batches(loss, name
     [
         squares,
         losses.MeanSquaredError(reduction=None),
-        losses.BinaryCrossentropy(reduction="none"),
+        pytest.param(losses.BinaryCrossentropy(reduction="none"), marks=pytest.mark.slow),
         losses.Dice(reduction="sum"),
-        losses.Dice(reduction=None),
+        pytest.param(losses.Dice(reduction=None), marks=pytest.mark.slow),
     ],
 )
 def test_other_losses_leave_batches_to_be_filled_up_and_train_as_in_keras(loss, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -60,6 +60,22 @@ class Specification:
     def parts(self) -> int:
         """Returns how many micro-batches a batch is cut into; 1 for none."""
         return self.batch_size // (self.options.micro_batch or self.batch_size)
+
+    def of_batch_size(self, size: int) -> Specification:
+        """The same for another batch size: the same model, variables and optimizer."""
+        if size == self.batch_size:
+            return self
+
+        def sized(ports: tuple[Port, ...]) -> tuple[Port, ...]:
+            return tuple(replace(port, shape=(size, *port.shape[1:])) for port in ports)
+
+        return replace(
+            self,
+            batch_size=size,
+            nesting=replace(self.nesting, inputs=sized(self.inputs), outputs=sized(self.outputs)),
+            targets=sized(self.targets),
+            options=replace(self.options, further_batch_sizes=()),
+        )
 
     @property
     def model(self) -> Any:

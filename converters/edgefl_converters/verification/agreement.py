@@ -68,7 +68,7 @@ def compare(
     """Compares a model file with what it was made from; both begin from the file's weights.
 
     Args:
-        specification: of the model and the options.
+        specification: of the model and the options, with the batch size to look at of those that the file has.
         data: the model file.
         runtimes: as `check_agreement` takes them.
 
@@ -80,9 +80,9 @@ def compare(
         VerificationError: a runtime refuses the file, or file and model have different parameters.
     """
     file = ModelFile(data)
-    manifest = file.manifest
+    manifest = file.manifest.of_batch_size(specification.batch_size)
     generator = np.random.default_rng(_SEED)
-    experiment, expectation = _measured_in_keras(specification, file, generator)
+    experiment, expectation = _measured_in_keras(specification, file, manifest, generator)
     programme = Programme(
         manifest,
         experiment.batches,
@@ -92,6 +92,7 @@ def compare(
         experiment.row_weights,
         experiment.mu,
         experiment.correction,
+        "" if manifest is file.manifest else f"_{manifest.batch_size}",
     )
 
     @functools.cache
@@ -115,14 +116,14 @@ def compare(
 
 
 def _measured_in_keras(
-    specification: Specification, file: ModelFile, generator: np.random.Generator
+    specification: Specification, file: ModelFile, manifest: ModelManifest, generator: np.random.Generator
 ) -> tuple[Experiment, Expectation]:
     """Computes in Keras what is expected, on whole numbers where it refuses others: an input may be labels."""
     refusal = None
     for whole in (False, True):
-        experiment = _experiment(specification, file, generator, whole=whole)
+        experiment = _experiment(specification, file, manifest, generator, whole=whole)
         try:
-            return measure(specification, file.manifest, experiment, generator)
+            return measure(specification, manifest, experiment, generator)
         except tf.errors.InvalidArgumentError as error:
             refusal = refusal or error
     raise VerificationError(
@@ -138,9 +139,13 @@ def _last_line(error: Any) -> str:
 
 
 def _experiment(
-    specification: Specification, file: ModelFile, generator: np.random.Generator, *, whole: bool
+    specification: Specification,
+    file: ModelFile,
+    manifest: ModelManifest,
+    generator: np.random.Generator,
+    *,
+    whole: bool = False,
 ) -> Experiment:
-    manifest = file.manifest
     rows, weights = _rows(manifest, generator)
     has_slots = any(each.dtype.startswith("float") for each in manifest.state)
     rate = _OTHER_RATE * specification.learning_rate
