@@ -33,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(ProcessorTime())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is known to be slow may take an hour; all others end after the time-out in pyproject.toml."""
+    for item in items:
+        if item.get_closest_marker("slow") or item.get_closest_marker("network"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Counts what a newer Python leaves out: `-q` says of skipped tests only how many there are in all."""
     skipped = terminalreporter.stats.get("skipped", [])

@@ -5,19 +5,21 @@ Needs the extra [convert]. Importing this package imports no TensorFlow; calling
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
 from edgefl.targets import ALL
+from edgefl_converters.flatbuffer.quiet import quiet_functions
 from edgefl_converters.models.sources.modules import CustomObjects, known_objects
 from edgefl_converters.results import ConversionResult, ExportResult
 from edgefl_converters.settings.fine_tuning import FineTuning
 from edgefl_converters.settings.input_shapes import InputShape
-from edgefl_converters.settings.options import Options
+from edgefl_converters.settings.options import BatchSizes, Options, batch_sizes
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +48,7 @@ def convert(
     loss: Any = None,
     optimizer: Any = None,
     metrics: Any = None,
-    batch_size: int = 32,
+    batch_size: BatchSizes = 32,
     input_shape: InputShape | None = None,
     fine_tuning: FineTuning | None = None,
     local: str | Sequence[str] = (),
@@ -71,7 +73,8 @@ def convert(
         loss: as `keras.Model.compile` takes it.
         optimizer: as `keras.Model.compile` takes it.
         metrics: as `keras.Model.compile` takes them; averages only.
-        batch_size: rows of every batch; fixed in the file.
+        batch_size: rows of every batch; fixed in the file. Several numbers: the file has signatures for each of them,
+            and training takes the smallest that fits.
         input_shape: for models with unknown dimensions, the shape without the batch: ``(100, 6)``, or a dictionary by
             input name. The model is made anew with it and keeps its weights.
         fine_tuning: what is trained; everything that the model itself trains if not given.
@@ -89,7 +92,7 @@ def convert(
         custom_objects: classes and functions of your own that a file refers to, by name; or names of modules that
             define them, whose code is run.
         verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
-        on_progress: called with one line at each stage.
+        on_progress: called with one line at each stage; without it, one sentence on standard error tells the result.
         on_layers: called with what became of each layer (as in the report), on failure with those until it failed.
 
     Raises:
@@ -100,25 +103,37 @@ def convert(
         InvalidSettingError: the batch size, a name that Keras does not know, or a pattern that matches nothing.
         StorageError: the file cannot be written.
     """
-    require_tensorflow()
-    from edgefl_converters import converting
+    largest, smaller = batch_sizes(batch_size)
+    with _tensorflow(custom_objects):
+        from edgefl_converters import converting
 
-    with known_objects(custom_objects):
-        return converting.convert(
+        result = converting.convert(
             model,
             out,
             loss=loss,
             optimizer=optimizer,
             metrics=metrics,
-            batch_size=batch_size,
+            batch_size=largest,
             input_shape=input_shape,
             options=Options(
-                fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch, without_passes
+                fine_tuning or FineTuning(),
+                local,
+                algorithms,
+                quantize_frozen,
+                target,
+                micro_batch,
+                without_passes,
+                smaller,
             ),
             verify=verify,
             on_progress=on_progress,
             on_layers=on_layers,
         )
+    if on_progress is None:
+        from edgefl.cli.output import progress
+
+        progress(str(result))
+    return result
 
 
 def explain(
@@ -127,7 +142,7 @@ def explain(
     loss: Any = None,
     optimizer: Any = None,
     metrics: Any = None,
-    batch_size: int = 32,
+    batch_size: BatchSizes = 32,
     input_shape: InputShape | None = None,
     fine_tuning: FineTuning | None = None,
     local: str | Sequence[str] = (),
@@ -146,7 +161,7 @@ def explain(
         loss: as `convert` takes it.
         optimizer: as `convert` takes it.
         metrics: as `convert` takes them.
-        batch_size: rows of every batch.
+        batch_size: rows of every batch, as `convert` takes them.
         input_shape: for models with unknown dimensions.
         fine_tuning: as `convert` takes it.
         local: as `convert` takes it.
@@ -165,19 +180,26 @@ def explain(
     Raises:
         EdgeflError: whatever `convert` raises before verification.
     """
-    require_tensorflow()
-    from edgefl_converters import explaining
+    largest, smaller = batch_sizes(batch_size)
+    with _tensorflow(custom_objects):
+        from edgefl_converters import explaining
 
-    with known_objects(custom_objects):
         return explaining.explain(
             model,
             loss=loss,
             optimizer=optimizer,
             metrics=metrics,
-            batch_size=batch_size,
+            batch_size=largest,
             input_shape=input_shape,
             options=Options(
-                fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch, without_passes
+                fine_tuning or FineTuning(),
+                local,
+                algorithms,
+                quantize_frozen,
+                target,
+                micro_batch,
+                without_passes,
+                smaller,
             ),
             on_layers=on_layers,
         )
@@ -201,10 +223,9 @@ def verify(file: str | os.PathLike[str], against: Any, *, custom_objects: Custom
         ModelError: ``against`` is not a Keras model.
         MissingDependencyError: TensorFlow or every runtime is missing.
     """
-    require_tensorflow()
-    from edgefl_converters import verifying
+    with _tensorflow(custom_objects):
+        from edgefl_converters import verifying
 
-    with known_objects(custom_objects):
         return verifying.verify(file, against)
 
 
@@ -248,10 +269,9 @@ def export(
         ModelFileError: the file is damaged or not a model file.
         StorageError: a file cannot be read or written.
     """
-    require_tensorflow()
-    from edgefl_converters import exporting
+    with _tensorflow(custom_objects):
+        from edgefl_converters import exporting
 
-    with known_objects(custom_objects):
         return exporting.export(
             file, weights, out, base=base, adapters=adapters, quantize=quantize, calibration=calibration
         )
@@ -269,10 +289,9 @@ def load_model(source: Any, *, custom_objects: CustomObjects = None) -> keras.Mo
         StorageError: the file cannot be read.
         MissingDependencyError: TensorFlow is not installed.
     """
-    require_tensorflow()
-    from edgefl_converters.models import loading
+    with _tensorflow(custom_objects):
+        from edgefl_converters.models import loading
 
-    with known_objects(custom_objects):
         return loading.load(source)
 
 
@@ -290,10 +309,10 @@ def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None
         ModelError: loss or optimizer is missing, or Keras cannot compile the model so.
         MissingDependencyError: TensorFlow is not installed.
     """
-    require_tensorflow()
-    from edgefl_converters.models import loading
+    with _tensorflow():
+        from edgefl_converters.models import loading
 
-    return loading.compile_model(loading.load(model), loss=loss, optimizer=optimizer, metrics=metrics)
+        return loading.compile_model(loading.load(model), loss=loss, optimizer=optimizer, metrics=metrics)
 
 
 def fingerprint(model: keras.Model) -> str:
@@ -306,10 +325,10 @@ def fingerprint(model: keras.Model) -> str:
         ModelError: it is none.
         MissingDependencyError: TensorFlow is not installed.
     """
-    require_tensorflow()
-    from edgefl_converters.models import configuration, loading
+    with _tensorflow():
+        from edgefl_converters.models import configuration, loading
 
-    return configuration.fingerprint(loading.compile_model(loading.load(model)))
+        return configuration.fingerprint(loading.compile_model(loading.load(model)))
 
 
 def names_of_weights(model: keras.Model) -> list[str]:
@@ -322,11 +341,19 @@ def names_of_weights(model: keras.Model) -> list[str]:
         ModelError: it is none.
         MissingDependencyError: TensorFlow is not installed.
     """
-    require_tensorflow()
-    from edgefl_converters.models import loading, named_model
+    with _tensorflow():
+        from edgefl_converters.models import loading, named_model
 
-    named = named_model.NamedModel(loading.load(model))
-    return [named.name_of(variable) for variable in named.model.weights]
+        named = named_model.NamedModel(loading.load(model))
+        return [named.name_of(variable) for variable in named.model.weights]
+
+
+@contextlib.contextmanager
+def _tensorflow(custom_objects: CustomObjects = None) -> Iterator[None]:
+    """Lets TensorFlow work in silence on models with a user's own objects; importing it is part of the work."""
+    require_tensorflow()
+    with quiet_functions(), known_objects(custom_objects):
+        yield
 
 
 def require_tensorflow() -> None:

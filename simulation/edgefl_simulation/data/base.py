@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "DataSet"]
+__all__ = ["Arrays", "DataSet", "first_value"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DataSet:
     """Rows by name, before they are given to devices.
 
@@ -32,6 +32,11 @@ class DataSet:
     held_out: Arrays = field(default_factory=dict)
     reshapes: bool = False
     owner_names: NDArray[Any] | None = None
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in self.arrays.items())
+        tests = len(next(iter(self.held_out.values()))) if self.held_out else 0
+        return f"<DataSet: {self.rows:,} rows: {arrays}; {tests:,} held out{'' if self.owners is None else '; owners'}>"
 
     @property
     def rows(self) -> int:
@@ -55,3 +60,8 @@ class DataSet:
             return found
 
         return self.with_arrays(fit(self.arrays), fit(self.held_out))
+
+
+def first_value(array: NDArray[Any]) -> str:
+    """The first value of an array that has one, as messages show it: numpy 2 would say ``np.str_('3')`` of ``'3'``."""
+    return f"{array.ravel()[:1].tolist()[0]!r:.60}"

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from edgefl_converters.emission.lowerings.reduction import staged_sum
 from edgefl_converters.emission.lowerings.windows import (
     Window,
     interleave,
@@ -55,8 +56,10 @@ def filter_gradient(
     sums: dict[int, tf.Tensor] = {}
     for seen, taps in zip(by_phase, _shifted_gradients(gradient, window, context)):
         for tap, shifted in taps:
-            sums[tap] = tf.reduce_sum(seen * shifted, axis=[0, 1, 2])
-    return tf.reshape(tf.stack([sums[tap] for tap in range(window.taps)]), [rows, columns, channels, multiplier])
+            sums[tap] = staged_sum(seen * shifted, [1, 2])
+    # Rows of the batch last, of all taps at once: two short sums are more exact than a long one.
+    total = tf.reduce_sum(tf.stack([sums[tap] for tap in range(window.taps)]), 1)
+    return tf.reshape(total, [rows, columns, channels, multiplier])
 
 
 def input_gradient(

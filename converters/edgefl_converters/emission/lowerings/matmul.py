@@ -7,6 +7,7 @@ so. The rank 3 form is also the faster one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,14 @@ _WORTH = 4
 """Numbers in a product for each one in its right factor from which a scalar is multiplied into the factor."""
 
 
+_LONG = 8192
+"""Numbers that are added up in a product from which it is one of parts, which are added up: the runtimes add one to the
+other, so that here they are ten times as far off as TensorFlow; at 65,536 it is also a third faster."""
+
+_PART = 512
+"""Numbers that are added up in a part, at least."""
+
+
 def matmul(left: tf.Tensor, right: tf.Tensor, *, transpose_left: bool = False) -> tf.Tensor:
     """The product of two matrices.
 
@@ -39,11 +48,31 @@ def matmul(left: tf.Tensor, right: tf.Tensor, *, transpose_left: bool = False) -
     Returns:
         ``[M, N]``, or ``[B, M, N]``.
     """
+    if transpose_left and _is_long(left):
+        return _in_stages(left, right)
     several = left.shape.rank == 3
     product = tf.raw_ops.BatchMatMulV2(
         x=left if several else tf.expand_dims(left, 0), y=tf.expand_dims(right, 0), adj_x=transpose_left
     )
     return product if several else tf.reshape(product, static_shape(product)[1:])
+
+
+def _is_long(left: tf.Tensor) -> bool:
+    return bool(left.shape.rank == 2 and left.shape.is_fully_defined() and left.shape[0] >= _LONG)
+
+
+def _in_stages(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """The product ``[K, M]^T [K, N]`` of a long K, as the gradient of a filter is one, as a sum of products."""
+    (length, rows), (_, columns) = static_shape(left), static_shape(right)
+    # The products together are not larger than what they are made of.
+    least = max(_PART, rows * columns // (rows + columns))
+    parts = max((each for each in range(2, length // least + 1) if length % each == 0), default=1)
+    if length // parts > 4 * least:  # hardly divisible: with zeros behind it
+        parts = math.ceil(length / least)
+        added = -length % parts
+        left, right = (tf.pad(each, [[0, added], [0, 0]]) for each in (left, right))
+    left, right = (tf.reshape(each, [parts, -1, each.shape[1]]) for each in (left, right))
+    return tf.reduce_sum(tf.raw_ops.BatchMatMulV2(x=left, y=right, adj_x=True), 0)
 
 
 @lowering("MatMul")

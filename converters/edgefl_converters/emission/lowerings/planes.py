@@ -1,7 +1,9 @@
 """Convolutions with strides of 1 on few channels: each tap of each channel is a plane, the shifted image.
 
-Windows as rows would be made of pieces of a few numbers each. Planes are made of whole rows of the image; they are the
-transposed matrix of windows, as the filter's gradient needs it, and the forward product transposes them in one go.
+Windows as rows would be made of pieces of a few numbers each. Planes are made of whole rows of the image. For each
+image of the batch they are the transposed matrix of its windows, as the filter's gradient needs it: a product for each
+image, whose sum is more exact than one product over the positions of all of them, and as fast. The forward product
+wants rows.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ def fits(window: Window) -> bool:
 def convolve(image: tf.Tensor, kernel: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
     """``[B, H, W, C]`` and a filter ``[h, w, C, F]`` to ``[B, *positions, F]``."""
     rows, columns, channels, filters = static_shape(kernel)
-    flat = tf.reshape(kernel, [rows * columns * channels, filters])
-    product = matmul(_planes(image, window, context), flat, transpose_left=True)
+    taps = rows * columns * channels
+    # Not one product for each image with the same filter: that is silently wrong on tflite-runtime 2.14.
+    seen = tf.reshape(tf.transpose(_planes(image, window, context), [0, 2, 1]), [-1, taps])
+    product = matmul(seen, tf.reshape(kernel, [taps, filters]))
     return tf.reshape(product, [static_shape(image)[0], *window.positions, filters])
 
 
@@ -35,21 +39,23 @@ def filter_gradient(
     image: tf.Tensor, gradient: tf.Tensor, shape: Sequence[int], window: Window, context: Context
 ) -> tf.Tensor:
     """The gradient of a filter of a shape ``[h, w, C, F]``, from the image and the output's gradient."""
-    return tf.reshape(matmul(_planes(image, window, context), tf.reshape(gradient, [-1, shape[3]])), shape)
+    received = tf.reshape(gradient, [static_shape(image)[0], window.count, shape[3]])
+    products = tf.raw_ops.BatchMatMulV2(x=_planes(image, window, context), y=received)
+    return tf.reshape(tf.reduce_sum(products, 0), shape)
 
 
 def _planes(image: tf.Tensor, window: Window, context: Context) -> tf.Tensor:
-    """``[h * w * C, B * positions]``."""
+    """``[B, h * w * C, positions]``."""
 
     def make() -> tf.Tensor:
         batch, height, width, channels = static_shape(image)
         # With one channel this is only another name for the same numbers.
-        planes = image if channels == 1 else tf.transpose(image, [3, 0, 1, 2])
-        planes = tf.reshape(planes, [channels, batch, height, width])
+        planes = image if channels == 1 else tf.transpose(image, [0, 3, 1, 2])
+        planes = tf.reshape(planes, [batch, channels, height, width])
         for axis in (1, 0):
             first = [tap * window.dilations[axis] - window.before[axis] for tap in range(window.kernel[axis])]
             copies = shifted(planes, 2 + axis, first, window.positions[axis])
-            planes = copies[0] if len(copies) == 1 else tf.concat(copies, axis=0)
-        return tf.reshape(planes, [window.taps * channels, batch * window.count])
+            planes = copies[0] if len(copies) == 1 else tf.concat(copies, axis=1)
+        return tf.reshape(planes, [batch, window.taps * channels, window.count])
 
     return context.shared(("planes", image.name, window), make)
