@@ -10,7 +10,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_converters.training_step.specification import Port, Specification
+from edgefl_converters.training_step.ports import Port
+from edgefl_converters.training_step.specification import Specification
 
 __all__ = ["Batch", "draw_batches", "federated_batches"]
 
@@ -36,18 +37,21 @@ class Batch:
         )
 
 
-def draw_batches(specification: Specification, count: int, generator: np.random.Generator) -> list[Batch]:
+def draw_batches(
+    specification: Specification, count: int, generator: np.random.Generator, *, whole: bool = False
+) -> list[Batch]:
     """Draws batches for a model.
 
-    Numbers are normal, tokens are drawn from the vocabulary, labels from the classes, and other targets from what
-    their loss is defined on.
+    Numbers are normal, or 0 and 1 where they are to be ``whole``; tokens are drawn from the vocabulary, labels from the
+    classes, and other targets from what their loss is defined on.
 
     Args:
         specification: of the model.
         count: how many.
         generator: where the numbers come from.
+        whole: for models of which an input is labels, whatever type it has.
     """
-    vocabularies = _vocabularies(specification)
+    vocabularies = [2 if size is None and whole else size for size in _vocabularies(specification)]
     kinds = [_target_kind(specification, port) for port in specification.targets]
     return [
         Batch(
@@ -73,8 +77,12 @@ def _input(port: Port, vocabulary: int | None, generator: np.random.Generator) -
 
 
 def _target(port: Port, kind: str, generator: np.random.Generator) -> NDArray[Any]:
+    if kind == "sequence":
+        return _sequences(port, generator)
     if port.classes is not None:
         return generator.integers(0, port.classes, port.shape).astype(port.dtype)
+    if port.dtype.startswith("int"):
+        return generator.integers(0, 2, port.shape).astype(port.dtype)
     if kind == "one-hot":
         classes = generator.integers(0, port.shape[-1], port.shape[:-1])
         return np.asarray(np.eye(port.shape[-1])[classes], port.dtype)
@@ -85,11 +93,20 @@ def _target(port: Port, kind: str, generator: np.random.Generator) -> NDArray[An
     return generator.standard_normal(port.shape).astype(port.dtype)
 
 
+def _sequences(port: Port, generator: np.random.Generator) -> NDArray[Any]:
+    """Labels of sequences, 0 behind their end: half as many as there could be, so that there is a way to align them."""
+    labels = generator.integers(1, max(2, port.classes or 2), port.shape)
+    lengths = generator.integers(1, max(2, port.shape[1] // 2 + 1), (len(labels), 1))
+    return np.asarray(np.where(np.arange(port.shape[1]) < lengths, labels, 0), port.dtype)
+
+
 def _target_kind(specification: Specification, port: Port) -> str:
     names = " ".join(_loss_names(specification.model.loss)).lower().replace("_", "")
     if "binary" in names or "hinge" in names:
         return "binary"
-    if "categorical" in names or names == "ctc":
+    if names == "ctc":
+        return "sequence"
+    if "categorical" in names:
         return "one-hot" if len(port.shape) > 1 else "binary"
     if any(word in names for word in ("kldivergence", "poisson", "logarithmic", "percentage", "dice", "tversky")):
         return "positive"

@@ -6,7 +6,8 @@ disturbed in their last bits. Networks with kinks (ReLU) amplify that by orders 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -144,13 +145,13 @@ def measure(
     Raises:
         UnsupportedModelError: Keras cannot rebuild the model from its configuration.
     """
-    plain_reference = Reference(specification, "float32")
-    side = _Side(plain_reference, manifest)
-    experiment = _with_fitting_rate(side, experiment)
-    plain = side.compute(experiment)
-    disturbed = [side.compute(_disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
+    with _side(specification, manifest, "float32") as side:
+        experiment = _with_fitting_rate(side, experiment)
+        plain = side.compute(experiment)
+        disturbed = [side.compute(_disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
     try:
-        exact = _Side(Reference(specification, "float64"), manifest).compute(experiment)
+        with _side(specification, manifest, "float64") as side:
+            exact = side.compute(experiment)
         reference = "float64"
     except Exception as error:  # any failure of a layer that insists on float32
         exact, reference = plain, f"float32, because the model does not run in float64: {first_line(error)}"
@@ -179,21 +180,30 @@ def look_closer(
     Returns:
         The expectation with further disturbed runs that differ in the training steps alone.
     """
-    side = _Side(Reference(specification, "float32"), manifest)
     runs = []
-    for _ in range(_CLOSER_RUNS):
-        disturbed = _disturb(experiment, generator, _ROUNDING_OF_A_STEP)
-        logs, after = side.train(disturbed)
-        logs = {**expectation.plain.logs, **logs}
-        runs.append(replace(expectation.plain, logs=logs, moved=side.moved(disturbed, after)))
+    with _side(specification, manifest, "float32") as side:
+        for _ in range(_CLOSER_RUNS):
+            disturbed = _disturb(experiment, generator, _ROUNDING_OF_A_STEP)
+            logs, after = side.train(disturbed)
+            logs = {**expectation.plain.logs, **logs}
+            runs.append(replace(expectation.plain, logs=logs, moved=side.moved(disturbed, after)))
     return replace(expectation, disturbed=(*expectation.disturbed, *runs))
+
+
+@contextlib.contextmanager
+def _side(specification: Specification, manifest: ModelManifest, dtype: str) -> Iterator[_Side]:
+    reference = Reference(specification, dtype, weighted=not manifest.of_whole_batches)
+    try:
+        yield _Side(reference, manifest, logs_may_lack=specification.own_step is not None)
+    finally:
+        reference.close()
 
 
 class _Side:
     """Runs experiments in one Keras copy of the model."""
 
-    def __init__(self, reference: Reference, manifest: ModelManifest) -> None:
-        self._reference = reference
+    def __init__(self, reference: Reference, manifest: ModelManifest, *, logs_may_lack: bool) -> None:
+        self._reference, self._logs_may_lack = reference, logs_may_lack
         self._outputs = manifest.outputs
         # Keras also logs a loss for each output, which a file does not return.
         self._logs = ("loss", *(metric.name for metric in manifest.metrics))
@@ -255,7 +265,9 @@ class _Side:
         return {name: _exact(_find(after.variables, name)) - experiment.initial[name] for name in self._parameters}
 
     def _numbers(self, log: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-        return {name: np.asarray(log.get(name, np.nan), np.float64) for name in self._logs}
+        # What a model's own step returns is not always what its evaluation does, nor need it be called a loss.
+        names = [name for name in self._logs if name in log] if self._logs_may_lack else self._logs
+        return {name: np.asarray(log.get(name, np.nan), np.float64) for name in names}
 
     def _probe(
         self, experiment: Experiment, batch: Batch, weight: NDArray[np.float32] | None
@@ -289,7 +301,7 @@ def _with_fitting_rate(side: _Side, experiment: Experiment) -> Experiment:
 def _try(side: _Side, experiment: Experiment) -> tuple[bool, bool]:
     """Tells whether the losses stay where they began, and whether every weight moves by more than rounding errors."""
     logs, after = side.train(experiment)
-    losses = [float(value) for name, value in logs.items() if name.endswith(" loss")]
+    losses = [float(value) for name, value in logs.items() if name.endswith(" loss")] or [0.0]
     stable = bool(np.all(np.isfinite(losses))) and max(losses) <= 10 * abs(losses[0]) + 10
     moved = side.moved(experiment, after)
     enough = all(
