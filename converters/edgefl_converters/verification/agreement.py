@@ -83,7 +83,8 @@ def compare(
     manifest = file.manifest
     generator = np.random.default_rng(_SEED)
     experiment = _experiment(specification, file, generator)
-    experiment, expectation = measure(specification, manifest, experiment, generator)
+    others = functools.partial(draw_batches, specification, _STEPS, generator, positive=True)
+    experiment, expectation = measure(specification, manifest, experiment, others, generator)
     programme = Programme(
         manifest,
         experiment.batches,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import UnsupportedModelError, first_line
+from edgefl.errors import ModelError, UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
 from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.verification.made_up_batches import Batch, federated_batches
@@ -30,7 +30,7 @@ _LAST_BITS = 2.0**-22
 _CLOSER_RUNS = 6
 _ROUNDING_OF_A_STEP = 2.0**-19
 """Relative size of what a runtime's own order of summation does to the gradient of a convolution."""
-_SLOWER, _FASTER = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0)
+_SLOWER, _FASTER = (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6), (10.0, 100.0)
 """Factors on the compiled learning rate, tried until training is stable and every weight moves far enough."""
 _ENOUGH_MOVED = 1e-4
 """The least movement, as a share of the largest weight: a thousand times its rounding error."""
@@ -128,6 +128,7 @@ def measure(
     specification: Specification,
     manifest: ModelManifest,
     experiment: Experiment,
+    otherwise: Callable[[], Sequence[Batch]],
     generator: np.random.Generator,
 ) -> tuple[Experiment, Expectation]:
     """Computes in Keras what a model file is to compute.
@@ -136,16 +137,19 @@ def measure(
         specification: of the Keras model.
         manifest: of the file; says which parameters and state there are.
         experiment: with the compiled learning rate.
+        otherwise: other batches, for a model that is not defined on those of the experiment.
         generator: for the disturbances.
 
     Returns:
-        The experiment with the learning rate that was used, and what Keras computes in it.
+        The experiment with the batches and the learning rate that were used, and what Keras computes in it.
 
     Raises:
         UnsupportedModelError: Keras cannot rebuild the model from its configuration.
+        ModelError: the model diverges in Keras itself.
     """
-    plain_reference = Reference(specification, "float32")
-    side = _Side(plain_reference, manifest)
+    side = _Side(Reference(specification, "float32"), manifest)
+    if not side.is_defined_on(experiment):
+        experiment = replace(experiment, batches=otherwise())
     experiment = _with_fitting_rate(side, experiment)
     plain = side.compute(experiment)
     disturbed = [side.compute(_disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
@@ -204,6 +208,11 @@ class _Side:
         self._counters = [each.name for each in manifest.state if each not in floats]
         self._gives_gradient = manifest.has_gradient
         self._pads_rows, self._batch_size = not manifest.mixes_rows, manifest.batch_size
+
+    def is_defined_on(self, experiment: Experiment) -> bool:
+        """Tells whether the loss of the first batch is a number, before anything is trained."""
+        self._reference.reset(experiment.initial)
+        return bool(np.isfinite(self._reference.evaluate(experiment.batches[0])["loss"]))
 
     def compute(self, experiment: Experiment) -> Measured:
         reference, first = self._reference, experiment.batches[0]
@@ -268,36 +277,79 @@ class _Side:
 
 
 def _with_fitting_rate(side: _Side, experiment: Experiment) -> Experiment:
-    """Changes the learning rate until training on made-up data is stable and weights move far enough to be compared."""
-    chosen = experiment
-    stable, enough = _try(side, experiment)
-    for factor in () if stable else _SLOWER:
-        chosen = replace(experiment, rate=experiment.rate * factor)
-        if _try(side, chosen)[0]:
-            return chosen
+    """Changes the learning rate until training on made-up data is stable and weights move far enough to be compared.
+
+    Raises:
+        ModelError: the loss does not stay a number at any rate.
+    """
+    tried = _try(side, experiment)
+    if not tried.stable:
+        return _slower(side, experiment, tried)
+    chosen, enough = experiment, tried.enough
     for factor in () if enough else _FASTER:
         faster = replace(experiment, rate=experiment.rate * factor)
-        stable, enough = _try(side, faster)
-        if not stable:
+        tried = _try(side, faster)
+        if not tried.stable:
             break
         chosen = faster
-        if enough:
+        if tried.enough:
             break
     return chosen
 
 
-def _try(side: _Side, experiment: Experiment) -> tuple[bool, bool]:
-    """Tells whether the losses stay where they began, and whether every weight moves by more than rounding errors."""
+def _slower(side: _Side, experiment: Experiment, first: _Trial) -> Experiment:
+    chosen = experiment if first.finite else None
+    for factor in _SLOWER:
+        slower = replace(experiment, rate=experiment.rate * factor)
+        tried = _try(side, slower)
+        chosen = slower if tried.finite else chosen
+        if tried.stable:
+            break
+    if chosen is None:
+        step = next((step for step, loss in enumerate(first.losses, 1) if not np.isfinite(loss)), 1)
+        raise ModelError(
+            f"The model diverges in Keras itself, so that nothing can be compared: on made-up data its loss is "
+            f"{first.losses[step - 1]} in step {step} of {len(first.losses)} with a learning rate of "
+            f"{experiment.rate:.3g}, and no number with {experiment.rate * _SLOWER[-1]:.3g} either.",
+            hint="Train a few steps in Keras on normally distributed numbers (on numbers between 0 and 1, if it is not "
+            "defined on those) and see which layer first returns what is no number: a logarithm, a root or a quotient "
+            "needs a bound. Or convert without verification (`verify=False`).",
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Holds how training went at one learning rate.
+
+    Attributes:
+        losses: of each step.
+        enough: every weight moves by more than rounding errors.
+    """
+
+    losses: Sequence[float]
+    enough: bool
+
+    @property
+    def finite(self) -> bool:
+        """True where every loss is a number."""
+        return bool(np.all(np.isfinite(self.losses)))
+
+    @property
+    def stable(self) -> bool:
+        """True where the losses stay where they began."""
+        return self.finite and max(self.losses) <= 10 * abs(self.losses[0]) + 10
+
+
+def _try(side: _Side, experiment: Experiment) -> _Trial:
     logs, after = side.train(experiment)
-    losses = [float(value) for name, value in logs.items() if name.endswith(" loss")]
-    stable = bool(np.all(np.isfinite(losses))) and max(losses) <= 10 * abs(losses[0]) + 10
     moved = side.moved(experiment, after)
     enough = all(
         np.max(np.abs(change)) >= _ENOUGH_MOVED * np.max(np.abs(experiment.initial[name]))
         for name, change in moved.items()
         if change.size
     )
-    return stable, enough
+    return _Trial([float(value) for name, value in logs.items() if name.endswith(" loss")], enough)
 
 
 def _disturb(experiment: Experiment, generator: np.random.Generator, size: float = _LAST_BITS) -> Experiment:

@@ -1,8 +1,9 @@
 """Convolutions with strides of 1 on few channels: each tap of each channel is a plane, the shifted image.
 
-Windows as rows would be made of pieces of a few numbers each. Planes are made of whole rows of the image. For each image
-of the batch they are the transposed matrix of its windows, as the filter's gradient needs it: a product for each image,
-whose sum is more exact than one product over the positions of all of them, and as fast. The forward product wants rows.
+Windows as rows would be made of pieces of a few numbers each. Planes are made of whole rows of the image. For each
+image of the batch they are the transposed matrix of its windows, as the filter's gradient needs it: a product for each
+image, whose sum is more exact than one product over the positions of all of them, and as fast. The forward product
+wants rows.
 """
 
 from __future__ import annotations
