@@ -72,10 +72,10 @@ test: setup ## The tests, without the slow ones and those that need a package re
 	@# server's and the simulation's tests 270 s and the rest 400 s.
 	@status=0; logs=$$(mktemp -d); \
 	  $(BIN)/python -m pytest -q $(ONE_HALF) >$$logs/one 2>&1 & one=$$!; \
-	  $(BIN)/python -m pytest -q tests/converters $(ONE_HALF:%=--ignore=%) >$$logs/other 2>&1 & other=$$!; \
+	  $(BIN)/python -m pytest -q tests/converters tests/brought $(ONE_HALF:%=--ignore=%) >$$logs/other 2>&1 & other=$$!; \
 	  $(BIN)/python -m pytest -q $(NEITHER) >$$logs/neither 2>&1 & neither=$$!; \
 	  trap 'kill $$one $$other $$neither 2>/dev/null; rm -rf $$logs' EXIT; \
-	  $(BIN)/python -m pytest -q --ignore=tests/converters $(NEITHER:%=--ignore=%) || status=1; \
+	  $(BIN)/python -m pytest -q --ignore=tests/converters --ignore=tests/brought $(NEITHER:%=--ignore=%) || status=1; \
 	  echo "The server's and the simulation's tests:"; wait $$neither || status=1; cat $$logs/neither; \
 	  echo "The converter's tests, one half:"; wait $$one || status=1; cat $$logs/one; \
 	  echo "The converter's tests, the other half, and what Keras has:"; wait $$other || status=1; cat $$logs/other; exit $$status
@@ -83,8 +83,8 @@ test: setup ## The tests, without the slow ones and those that need a package re
 test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST, the whole demo, all of docs/coverage.md
 	@test -d /usr/share/datasets/fashion-mnist || .ci/install dataset-fashion-mnist
 	@status=0; \
-	  $(BIN)/python -m pytest -q -m "slow and not network" --ignore=tests/converters || status=1; \
-	  $(BIN)/python -m pytest -q -m "slow and not network" tests/converters || status=1; \
+	  $(BIN)/python -m pytest -q -m "slow and not network" --ignore=tests/converters --ignore=tests/brought || status=1; \
+	  $(BIN)/python -m pytest -q -m "slow and not network" tests/converters tests/brought || status=1; \
 	  exit $$status
 
 test-network: setup ## The tests that install the wheel into an empty environment (needs a package registry)
@@ -94,7 +94,7 @@ strategies: setup ## Write the table of strategies in docs/operating.md
 	@python=$$(realpath -s $(BIN)/python) && cd server && "$$python" -m edgefl_server.strategy_table ../docs/operating.md
 
 coverage: setup ## Convert everything that Keras has, train it beside Keras, and write docs/coverage.md
-	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage
+	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage && "$$python" -m keras_coverage.pairwise
 
 lint: setup ## ruff (style and formatting), mypy --strict, import-linter (which part may import which)
 	@$(BIN)/ruff check .
@@ -131,9 +131,9 @@ bench-arm: setup ## Count instructions of the converter's forms on an emulated R
 	@mkdir -p bench
 	@python=$$(realpath -s $(BIN)/python) && cd benchmarks && "$$python" -m on_arm forms --json $(CURDIR)/bench/on_arm.json
 
-dist: setup ## Build the wheel into dist/
+dist: setup ## Build the wheel and the source distribution into dist/
 	@rm -rf dist build
-	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	@$(BIN)/python -m hatchling build -d dist >/dev/null
 	@ls dist
 
 messages: ## Generate the FlatBuffers readers again (needs flatc, Debian's flatbuffers-compiler)

@@ -52,11 +52,11 @@ class Stopwatch(Callback):
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Notes it."""
         self.ends.append(time.perf_counter())
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Notes it."""
         self.ends.append(time.perf_counter())
 
@@ -74,7 +74,7 @@ def one_by_one(step: Callable[[], Any]) -> list[float]:
 def of_fit(model: TrainableModel, x: Any, y: Any) -> list[float]:
     """Seconds of each step of `fit` for a while."""
     watch = Stopwatch()
-    model.fit(x, y, epochs=1_000_000, learning_rate=0.0, max_seconds=TURN_SECONDS, callbacks=[watch])
+    model.fit(x, y, epochs=1_000_000, learning_rate=0.0, max_seconds=TURN_SECONDS, callbacks=[watch], verbose=0)
     return np.diff(watch.ends).tolist()
 
 

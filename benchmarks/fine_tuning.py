@@ -1,4 +1,4 @@
-"""What choosing what is trained buys: MobileNetV2 (96 x 96, 10 classes, alpha 0.35, batch 8) on both runtimes.
+"""What choosing what is trained buys: MobileNetV2 (96 x 96, 10 classes, alpha 0.35, batch 8) on each runtime.
 
 Every variant is converted with the whole verification beside Keras, then all are timed side by side (interleaving.py);
 ratios are to training the whole network on the same runtime.
@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from edgefl_device_runtime.training import installed_runtimes
 from interleaving import Timing, measure
 from serving import serve
 
 SIDE, CLASSES, BATCH = 96, 10, 8
-RUNTIMES = ("ai-edge-litert", "tflite-runtime")
+RUNTIMES = installed_runtimes()
 WHOLE = "whole network"
 VARIANTS: dict[str, dict[str, Any]] = {
     WHOLE: {},

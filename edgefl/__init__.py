@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgefl import errors
 from edgefl.parts import FACADE, load
 from edgefl.version import __version__
 
@@ -34,6 +35,7 @@ __all__ = [
     "TrainableModel",
     "__version__",
     "convert",
+    "errors",
     "export",
     "learning",
     "load_model",
@@ -42,7 +44,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in FACADE:
-        return getattr(load(FACADE[name]), name)
-    raise AttributeError(f"module 'edgefl' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker takes a function of this name as leave for any attribute
+
+    def __getattr__(name: str) -> Any:
+        if name in FACADE:
+            return getattr(load(FACADE[name]), name)
+        raise AttributeError(f"module 'edgefl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names; without those that need what is not installed, over which `help` would stumble."""
+    return [name for name in __all__ if name not in FACADE or FACADE[name].is_there()]

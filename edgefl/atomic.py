@@ -11,7 +11,9 @@ from pathlib import Path
 
 from edgefl.errors import storage_error
 
-__all__ = ["read_bytes", "sync_folder", "write_bytes", "write_text"]
+__all__ = ["is_part_of", "read_bytes", "sync_folder", "write_bytes", "write_text"]
+
+_PART = ".part"
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -43,7 +45,7 @@ def write_bytes(
         StorageError: the disk is full, the folder is missing or may not be written. The old file is intact.
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}{_PART}"
     created = False
     try:
         # The kernel applies the umask: reading it would set it, for all threads of the process.
@@ -64,6 +66,16 @@ def write_bytes(
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 temporary.unlink()
         raise storage_error(error, "write", path) from error
+
+
+def is_part_of(name: str, found: str) -> bool:
+    """Whether a file in the same folder is what is left of a file of that name when its writer was killed.
+
+    Args:
+        name: of the whole file.
+        found: of the other one.
+    """
+    return found.startswith(f".{name}.") and found.endswith(_PART)
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = False, mode: int | None = None) -> None:

@@ -17,13 +17,15 @@ Array = NDArray[Any]
 Settings = Mapping[str, Any]
 _EPSILON = 1e-7
 """Keras adds it to denominators."""
+_NOTHING = 2.0**-90
+"""A sum of weights up to here is one of weights 0: each was passed as the smallest normal float32, 2 ** -126."""
 
 
 def _quotient(numerator: Any, denominator: Any) -> Array:
-    """0 where the denominator is."""
+    """0 where the denominator is, or is a sum of weights 0."""
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     quotient: Array = np.zeros_like(numerator + denominator)
-    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+    np.divide(numerator, denominator, out=quotient, where=np.abs(denominator) > _NOTHING)
     return quotient
 
 
@@ -34,7 +36,7 @@ def _sum(states: Sequence[Array], settings: Settings) -> float:
 
 def _mean(states: Sequence[Array], settings: Settings) -> float:
     total, count = (float(np.sum(state)) for state in states)
-    return total / count if count else 0.0
+    return float(_quotient(total, count))
 
 
 def _root_mean(states: Sequence[Array], settings: Settings) -> float:
@@ -44,7 +46,7 @@ def _root_mean(states: Sequence[Array], settings: Settings) -> float:
 def _share(states: Sequence[Array], settings: Settings) -> float:
     """The first state of both: precision, recall."""
     hits, misses = (float(np.sum(state)) for state in states)
-    return hits / (hits + misses) if hits + misses else 0.0
+    return float(_quotient(hits, hits + misses))
 
 
 def _rates(states: Sequence[Array]) -> dict[str, Array]:
@@ -68,7 +70,7 @@ def _best_at(states: Sequence[Array], settings: Settings) -> float:
 def _area_under_curve(states: Sequence[Array], settings: Settings) -> float:
     """Area under the ROC, precision-recall or precision-recall-gain curve, the mean over labels."""
     thresholds = int(settings["thresholds"])
-    counts = [np.asarray(state, np.float64).reshape(thresholds, -1) for state in states]
+    counts = [_without_nothing(state).reshape(thresholds, -1) for state in states]
     if settings["curve"] == "PR" and settings["summation"] == "interpolation":
         pieces = _interpolated(*counts)
     else:
@@ -133,16 +135,31 @@ def _intersection_over_union(states: Sequence[Array], settings: Settings) -> flo
 
 
 def _r_squared(states: Sequence[Array], settings: Settings) -> float:
-    """Coefficient of determination, adjusted for the number of regressors if it is given."""
-    samples, squares, total, residual, count = (np.asarray(state, np.float64) for state in states)
-    variation = squares - _quotient(total * total, count)
-    scores = np.where(variation == 0, 0.0, 1.0 - _quotient(residual, variation))
-    weights = variation if settings["aggregation"] == "variance_weighted_average" else None
-    score = float(np.average(scores, weights=weights)) if np.any(variation) else 0.0
-    rows, regressors = float(np.sum(samples)), int(settings["regressors"])
-    if regressors and rows - regressors - 1 > 0:
-        score = 1.0 - (1.0 - score) * (rows - 1.0) / (rows - regressors - 1.0)
-    return score
+    """Coefficient of determination, adjusted for the number of regressors if it is given.
+
+    In float32 and in the order of Keras's operations: of targets that are all alike nothing but rounding is left of the
+    variation, and Keras's value, 0 or not a number, depends on it being exactly 0.
+    """
+    samples = float(np.sum(states[0]))
+    squares, total, residual, count = (_without_nothing(state).astype(np.float32) for state in states[1:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variation = squares - total * (total / count)
+        scores = 1 - residual / variation
+        scores = np.where(np.isinf(scores), np.float32(0), scores)
+        if settings["aggregation"] == "variance_weighted_average":
+            score = np.sum(variation * scores) / np.sum(variation)
+        else:
+            score = np.mean(scores)
+    regressors = int(settings["regressors"])
+    if regressors and samples - regressors - 1 > 0:
+        score = 1.0 - (1.0 - score) * (samples - 1.0) / (samples - regressors - 1.0)
+    return float(score)
+
+
+def _without_nothing(state: Array) -> Array:
+    """A state with exactly 0 where it is a sum of weights 0 only."""
+    values = np.asarray(state, np.float64)
+    return np.where(np.abs(values) <= _NOTHING, 0.0, values)
 
 
 FINALISERS: dict[str, Callable[[Sequence[Array], Settings], float]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,8 +24,12 @@ __all__ = [
 ]
 
 FORMAT = "edgefl-model"
-FORMAT_VERSION = (1, 2)
+FORMAT_VERSION = (1, 3)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
+
+
+_LINE = 160
+"""Characters of names that a manifest shows of itself."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,14 @@ class Metric:
         finaliser: how the summed states become the value: a name in `edgefl.finalisers`.
         states: outputs of ``train`` and ``evaluate`` that hold this batch's states.
         settings: what the finaliser needs to know besides, as plain JSON values.
+        direction: ``up`` where more is better, ``down`` where less is, empty where Keras does not say.
     """
 
     name: str
     finaliser: str
     states: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    direction: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class StateVariable:
     dtype: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelManifest:
     """Everything that a trainer, a server or an exporter needs to know about a model file.
 
@@ -103,10 +109,16 @@ class ModelManifest:
         signatures: by name; see docs/model-file.md for what each does.
         inputs: the Keras model's inputs, in its order.
         outputs: the Keras model's outputs, in its order.
+        input_structure: how the model nests its inputs: lists and dicts with the position of an input in ``inputs`` at
+            each leaf; None for a plain list of them, as in older files.
+        output_structure: the same for the outputs.
         targets: one per output that has a loss.
         batch_size: rows of every batch; static.
         micro_batch: rows that are computed at once where that is fewer than the batch; None for all.
-        mixes_rows: True when a row's result depends on the others (batch normalisation), so that padding is felt.
+        mixes_rows: True when a row's result depends on the others (batch normalisation, a loss that is one number for a
+            batch), so that padding is felt.
+        of_whole_batches: losses and metrics, in words, that are computed from all rows of a batch together, in
+            evaluation too.
         loss: the compiled loss as Keras serialises it.
         optimizer: the compiled optimizer as Keras serialises it.
         learning_rate: the compiled one, used when a caller gives none.
@@ -130,8 +142,11 @@ class ModelManifest:
     outputs: tuple[str, ...]
     targets: tuple[Target, ...]
     batch_size: int
+    input_structure: Any = None
+    output_structure: Any = None
     micro_batch: int | None = None
     mixes_rows: bool = False
+    of_whole_batches: tuple[str, ...] = ()
     loss: Any = None
     optimizer: Any = None
     learning_rate: float = 0.01
@@ -147,6 +162,14 @@ class ModelManifest:
     layout_hash: str = "0" * 64
     weights_hash: str = "0" * 64
     unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        layout, names = self.layout, ", ".join(f"{name} {getattr(self, name)}" for name in ("inputs", "outputs"))
+        return (
+            f"<ModelManifest: {len(self.parameters)} parameters ({layout.weight_size:,} weights and "
+            f"{layout.statistic_size:,} statistics travel), {_short(names)}, batch of {self.batch_size}, "
+            f"signatures {', '.join(self.signatures)}>"
+        )
 
     @cached_property
     def layout(self) -> ParameterLayout:
@@ -232,8 +255,11 @@ class ModelManifest:
             raise KeyError("signatures.train")
         for name, item in (("targets", Target), ("metrics", Metric), ("state", StateVariable)):
             known[name] = tuple(_read(item, each) for each in known.get(name, ()))
-        for name in ("inputs", "outputs", "frozen", "custom_objects"):
+        for name in ("inputs", "outputs", "frozen", "custom_objects", "of_whole_batches"):
             known[name] = tuple(str(each) for each in known.get(name, ()))
+        for structure, names in (("input_structure", known["inputs"]), ("output_structure", known["outputs"])):
+            if known.get(structure) is not None and sorted(_leaves(known[structure])) != list(range(len(names))):
+                raise ValueError(f"{structure} {known[structure]!r:.40}")
         known["batch_size"] = int(known["batch_size"])
         if known["batch_size"] < 1:
             raise ValueError(f"batch_size {known['batch_size']}")
@@ -254,6 +280,20 @@ class ModelManifest:
 
 _DAMAGED = "The file is damaged or was not made by edgefl; make it again with `edgefl convert`."
 _FIELDS = tuple(name for name in ModelManifest.__dataclass_fields__ if name != "unknown" and not name.endswith("_hash"))
+
+
+def _leaves(structure: Any) -> Iterator[int]:
+    """The positions at the leaves of lists and dicts."""
+    if isinstance(structure, (list, dict)):
+        for each in structure.values() if isinstance(structure, dict) else structure:
+            yield from _leaves(each)
+    else:
+        yield int(structure)
+
+
+def _short(text: str) -> str:
+    """A text that may be long, cut to a line."""
+    return text if len(text) <= _LINE else f"{text[:_LINE]}…"
 
 
 def _read(kind: type[Any], document: dict[str, Any]) -> Any:

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["ALL", "RUNTIMES", "TARGETS", "TargetRuntime", "included"]
+__all__ = ["ALL", "CHOICES", "COMPILED_MODEL", "RUNTIMES", "TARGETS", "TargetRuntime", "distribution_of", "included"]
 
 RUNTIMES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 """The distributions of the interpreters that are known, the faster one first, and the module of each that holds it."""
+
+COMPILED_MODEL = "litert-compiled-model"
+"""LiteRT's CompiledModel, the other way into ai-edge-litert: the same kernels, hence the same bits."""
+
+CHOICES = (*RUNTIMES, COMPILED_MODEL)
+"""All that a device may be told to train with; ``auto`` is the first of `RUNTIMES` that there is."""
 
 ALL = "all"
 """The target that includes every other: such a file loads on each of them."""
@@ -62,10 +68,10 @@ class TargetRuntime:
         """Whether an interpreter belongs to this target; one whose version is not known does.
 
         Args:
-            runtime: its distribution.
-            version: of the distribution, such as ``2.14.0``.
+            runtime: one of `CHOICES`.
+            version: of its distribution, such as ``2.14.0``.
         """
-        if runtime != self.runtime:
+        if distribution_of(runtime) != self.runtime:
             return False
         return version is None or _numbers(version, len(self.version)) >= self.version
 
@@ -78,6 +84,15 @@ TARGETS = {
     )
 }
 """Every single target, the oldest first."""
+
+
+def distribution_of(runtime: str) -> str:
+    """The distribution that one of `CHOICES` is part of.
+
+    Args:
+        runtime: its name.
+    """
+    return "ai-edge-litert" if runtime == COMPILED_MODEL else runtime
 
 
 def included(target: str) -> tuple[TargetRuntime, ...]:

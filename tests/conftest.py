@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from interpreters import NO_WHEEL, each_interpreter
+from interpreters import NO_WHEEL, each_choice
 from processor_time import ProcessorTime
 
 # No test may depend on how fast the machine is, nor on chance.
@@ -31,6 +31,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--processor-time"):
         config.pluginmanager.register(ProcessorTime())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is known to be slow may take an hour; all others end after the time-out in pyproject.toml."""
+    for item in items:
+        if item.get_closest_marker("slow") or item.get_closest_marker("network"):
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -82,9 +89,9 @@ for _name in MODELS:
     globals()[f"{_name}_file"] = _file_fixture(_name)
 
 
-@pytest.fixture(params=each_interpreter())
+@pytest.fixture(params=each_choice())
 def runtime(request: pytest.FixtureRequest) -> str:
-    """Each interpreter in turn."""
+    """Each of what a device may train with, in turn."""
     if request.param == "tflite-runtime" and "tensorflow" in sys.modules:
         # test_model.py runs what is skipped here in a process of its own.
         pytest.skip("tflite-runtime cannot share a process with TensorFlow")

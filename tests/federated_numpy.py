@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgefl_device_runtime.training.randomness import row_order
 
-__all__ = ["BATCH", "RATE", "SIZE", "LocalData", "feddyn", "fedprox", "gradient", "scaffold"]
+__all__ = ["BATCH", "RATE", "SIZE", "LocalData", "feddyn", "fedprox", "gradient", "probabilities", "scaffold"]
 
 Vector = NDArray[np.float64]
 BATCH, RATE = 8, 0.1
@@ -40,15 +40,23 @@ class LocalData:
                 yield self.x[rows].astype(np.float64), self.y[rows]
 
 
+def _hidden(w: Vector, x: NDArray) -> Vector:
+    return np.tanh(x @ w[: INPUTS * HIDDEN].reshape(INPUTS, HIDDEN) + w[INPUTS * HIDDEN : BODY])
+
+
+def probabilities(w: Vector, x: NDArray) -> Vector:
+    """Of the classes, ``[rows, CLASSES]``."""
+    head = w[BODY:-CLASSES].reshape(HIDDEN, CLASSES)
+    scores = _hidden(w, x) @ head + w[-CLASSES:]
+    exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
 def gradient(w: Vector, x: NDArray, y: NDArray) -> Vector:
     """Of the mean loss over the rows."""
-    split = np.split(w, np.cumsum([INPUTS * HIDDEN, HIDDEN, HIDDEN * CLASSES]))
-    body, body_bias = split[0].reshape(INPUTS, HIDDEN), split[1]
-    head, head_bias = split[2].reshape(HIDDEN, CLASSES), split[3]
-    hidden = np.tanh(x @ body + body_bias)
-    scores = hidden @ head + head_bias
-    exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
-    error = (exponents / exponents.sum(axis=1, keepdims=True) - np.eye(CLASSES)[y]) / len(x)
+    head = w[BODY:-CLASSES].reshape(HIDDEN, CLASSES)
+    hidden = _hidden(w, x)
+    error = (probabilities(w, x) - np.eye(CLASSES)[y]) / len(x)
     back = (error @ head.T) * (1 - hidden**2)
     return np.concatenate([(x.T @ back).ravel(), back.sum(0), (hidden.T @ error).ravel(), error.sum(0)])
 

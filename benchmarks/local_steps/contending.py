@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,9 @@ MOBILE = ("mobilenet_v2_head", "mobilenet_v2")
 SLOW_XLA = dict.fromkeys(MOBILE, "XLA's convolutions on a CPU take about ten times as long as those of the graph")
 CONTENDERS = (
     Contender(OWN, "ai-edge-litert", "edgefl_runtimes", with_peers=True),
-    Contender(OWN, "tflite-runtime", "edgefl_runtimes"),
+    # It has no wheel for Python 3.12 and newer.
+    *((Contender(OWN, "tflite-runtime", "edgefl_runtimes"),) if find_spec("tflite_runtime") else ()),
+    Contender(OWN, "litert-compiled-model", "edgefl_runtimes", with_peers=True),
     Contender("ONNX Runtime", "", "onnx_runtime", elsewhere=True),
     Contender("PyTorch", "torch.optim.SGD", "pytorch", elsewhere=True),
     Contender("PyTorch", "hand-written", "pytorch", elsewhere=True),

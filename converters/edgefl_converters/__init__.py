@@ -5,14 +5,16 @@ Needs the extra [convert]. Importing this package imports no TensorFlow; calling
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import MissingDependencyError
 from edgefl.parts import install_line
 from edgefl.targets import ALL
+from edgefl_converters.flatbuffer.quiet import quiet_functions
 from edgefl_converters.models.sources.modules import CustomObjects, known_objects
 from edgefl_converters.results import ConversionResult, ExportResult
 from edgefl_converters.settings.fine_tuning import FineTuning
@@ -89,7 +91,7 @@ def convert(
         custom_objects: classes and functions of your own that a file refers to, by name; or names of modules that
             define them, whose code is run.
         verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
-        on_progress: called with one line at each stage.
+        on_progress: called with one line at each stage; without it, one sentence on standard error tells the result.
         on_layers: called with what became of each layer (as in the report), on failure with those until it failed.
 
     Raises:
@@ -100,11 +102,10 @@ def convert(
         InvalidSettingError: the batch size, a name that Keras does not know, or a pattern that matches nothing.
         StorageError: the file cannot be written.
     """
-    require_tensorflow()
-    from edgefl_converters import converting
+    with _tensorflow(custom_objects):
+        from edgefl_converters import converting
 
-    with known_objects(custom_objects):
-        return converting.convert(
+        result = converting.convert(
             model,
             out,
             loss=loss,
@@ -119,6 +120,11 @@ def convert(
             on_progress=on_progress,
             on_layers=on_layers,
         )
+    if on_progress is None:
+        from edgefl.cli.output import progress
+
+        progress(str(result))
+    return result
 
 
 def explain(
@@ -165,10 +171,9 @@ def explain(
     Raises:
         EdgeflError: whatever `convert` raises before verification.
     """
-    require_tensorflow()
-    from edgefl_converters import explaining
+    with _tensorflow(custom_objects):
+        from edgefl_converters import explaining
 
-    with known_objects(custom_objects):
         return explaining.explain(
             model,
             loss=loss,
@@ -201,10 +206,9 @@ def verify(file: str | os.PathLike[str], against: Any, *, custom_objects: Custom
         ModelError: ``against`` is not a Keras model.
         MissingDependencyError: TensorFlow or every runtime is missing.
     """
-    require_tensorflow()
-    from edgefl_converters import verifying
+    with _tensorflow(custom_objects):
+        from edgefl_converters import verifying
 
-    with known_objects(custom_objects):
         return verifying.verify(file, against)
 
 
@@ -248,10 +252,9 @@ def export(
         ModelFileError: the file is damaged or not a model file.
         StorageError: a file cannot be read or written.
     """
-    require_tensorflow()
-    from edgefl_converters import exporting
+    with _tensorflow(custom_objects):
+        from edgefl_converters import exporting
 
-    with known_objects(custom_objects):
         return exporting.export(
             file, weights, out, base=base, adapters=adapters, quantize=quantize, calibration=calibration
         )
@@ -269,10 +272,9 @@ def load_model(source: Any, *, custom_objects: CustomObjects = None) -> keras.Mo
         StorageError: the file cannot be read.
         MissingDependencyError: TensorFlow is not installed.
     """
-    require_tensorflow()
-    from edgefl_converters.models import loading
+    with _tensorflow(custom_objects):
+        from edgefl_converters.models import loading
 
-    with known_objects(custom_objects):
         return loading.load(source)
 
 
@@ -290,10 +292,10 @@ def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None
         ModelError: loss or optimizer is missing, or Keras cannot compile the model so.
         MissingDependencyError: TensorFlow is not installed.
     """
-    require_tensorflow()
-    from edgefl_converters.models import loading
+    with _tensorflow():
+        from edgefl_converters.models import loading
 
-    return loading.compile_model(loading.load(model), loss=loss, optimizer=optimizer, metrics=metrics)
+        return loading.compile_model(loading.load(model), loss=loss, optimizer=optimizer, metrics=metrics)
 
 
 def fingerprint(model: keras.Model) -> str:
@@ -306,10 +308,10 @@ def fingerprint(model: keras.Model) -> str:
         ModelError: it is none.
         MissingDependencyError: TensorFlow is not installed.
     """
-    require_tensorflow()
-    from edgefl_converters.models import configuration, loading
+    with _tensorflow():
+        from edgefl_converters.models import configuration, loading
 
-    return configuration.fingerprint(loading.compile_model(loading.load(model)))
+        return configuration.fingerprint(loading.compile_model(loading.load(model)))
 
 
 def names_of_weights(model: keras.Model) -> list[str]:
@@ -322,11 +324,19 @@ def names_of_weights(model: keras.Model) -> list[str]:
         ModelError: it is none.
         MissingDependencyError: TensorFlow is not installed.
     """
-    require_tensorflow()
-    from edgefl_converters.models import loading, named_model
+    with _tensorflow():
+        from edgefl_converters.models import loading, named_model
 
-    named = named_model.NamedModel(loading.load(model))
-    return [named.name_of(variable) for variable in named.model.weights]
+        named = named_model.NamedModel(loading.load(model))
+        return [named.name_of(variable) for variable in named.model.weights]
+
+
+@contextlib.contextmanager
+def _tensorflow(custom_objects: CustomObjects = None) -> Iterator[None]:
+    """Lets TensorFlow work in silence on models with a user's own objects; importing it is part of the work."""
+    require_tensorflow()
+    with quiet_functions(), known_objects(custom_objects):
+        yield
 
 
 def require_tensorflow() -> None:

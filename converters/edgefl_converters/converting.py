@@ -10,9 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, VerificationError, storage_error
 from edgefl.inspecting.reports import report_path
+from edgefl_converters.blame.checked_causes import Causes, checked_causes
 from edgefl_converters.blame.layer_reports import as_json
 from edgefl_converters.building.blaming import build_or_blame, options_of_a_piece, with_smallest_layer
 from edgefl_converters.building.building import BuiltModel, build
@@ -27,6 +30,7 @@ from edgefl_converters.training_step.specification import Specification, specify
 from edgefl_converters.verification.agreement import check_agreement, compare
 from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
+from edgefl_converters.verification.made_up_batches import draw_batches
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import runtimes_for
 from edgefl_converters.verification.storage_cost import storage_cost
@@ -89,7 +93,7 @@ def _checked(
         tell(f"training beside Keras on {names}")
         try:
             verification = compare(specification, built.float32)
-            _require(verification, built)
+            _require(verification, built, specification)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
             raise with_smallest_layer(
@@ -117,25 +121,30 @@ def _verification_error(model: Any, batch_size: int, options: Options) -> Except
     return None
 
 
-def _require(verification: VerificationReport, built: BuiltModel) -> None:
+def _require(verification: VerificationReport, built: BuiltModel, specification: Specification) -> None:
     """Raises if the verification failed, with the layer to look at."""
     try:
         verification.require()
     except VerificationError as error:
         failed = next(report for report in verification.runtimes if report.ran and not report.passed)
+        causes = _causes(specification, verification.partial_rows)
+        if causes.unsteady:
+            raise VerificationError(
+                error.message,
+                hint=f"Nothing was written. In Keras itself, {causes.unsteady} computes something else each time it is "
+                "called with the same rows: have it draw by keras.random with a SeedGenerator, or not at all.",
+            ) from error
         if failed.failures and all(map(_of_padding, failed.failures)):
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Only batches with padding differ, so something in the model makes rows feel "
-                "each other: a loss that a layer adds (add_loss) or a statistic over the batch. "
-                "Express it for each row, or as a regulariser of weights.",
+                hint="Nothing was written. Only batches that are not full differ, which are filled up with rows of "
+                f"weight 0. {causes.of_padding}",
             ) from error
         if built.manifest.micro_batch is not None:
+            found = f" {causes.of_padding}" if causes.mixing or causes.added else ""
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Convert without `micro_batch`: if that agrees, something in the model looks "
-                "at several rows at once, such as a loss that a layer adds (add_loss) or a statistic over the batch, "
-                "and cannot be computed in parts.",
+                hint=f"Nothing was written. Convert without `micro_batch`.{found}",
             ) from error
         maker = _maker(failed.first_failure.name, built) if failed.first_failure else None
         if maker is None:
@@ -147,6 +156,11 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
             "report the model, and replace that layer until then.",
             layer=built.layers[maker].layer,
         ) from error
+
+
+def _causes(specification: Specification, real: int | None) -> Causes:
+    (batch,) = draw_batches(specification, 1, np.random.default_rng(0))
+    return checked_causes(specification, batch.inputs, real or max(1, specification.batch_size // 2))
 
 
 def _of_padding(comparison: Comparison) -> bool:

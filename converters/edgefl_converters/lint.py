@@ -124,8 +124,8 @@ class _Graph:
     def __init__(self, model: Any, schema: Any) -> None:
         self.model = model
         self.subgraphs: Sequence[Any] = model.subgraphs or []
-        self.op_names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-        self.types = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+        self.op_names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+        self.types = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 
     def op(self, operator: Any) -> str:
         code = self.model.operatorCodes[operator.opcodeIndex]

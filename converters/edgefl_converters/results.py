@@ -12,9 +12,9 @@ from edgefl.manifest import ModelManifest
 __all__ = ["ConversionResult", "ExportResult"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ConversionResult:
-    """A converted model.
+    """A converted model; as text it is one sentence about it.
 
     Attributes:
         path: the model file.
@@ -26,8 +26,20 @@ class ConversionResult:
     manifest: ModelManifest
     report: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        layout, rows = self.manifest.layout, self.manifest.batch_size
+        ran = [each["ran_on"] for each in self.report["evidence"] if each["ran_on"]]
+        agrees = f"agrees with Keras on {' and '.join(ran)}" if ran else "was not compared with Keras"
+        return (
+            f"{self.path} ({self.report['bytes']:,} bytes) trains {layout.weight_size:,} weights in batches of "
+            f"{rows}, and {agrees}."
+        )
 
-@dataclass(frozen=True)
+    def __repr__(self) -> str:
+        return f"<ConversionResult: {self}>"
+
+
+@dataclass(frozen=True, repr=False)
 class ExportResult:
     """An exported model or its weights.
 
@@ -38,3 +50,6 @@ class ExportResult:
 
     path: Path
     report: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<ExportResult: {self.path} ({self.report['bytes']:,} bytes)>"

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edgefl.errors import InvalidSettingError, ModelError, VerificationError
+from edgefl.errors import InvalidSettingError, ModelError, VerificationError, listed
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build_specified
@@ -103,7 +103,7 @@ def _differences(specification: Specification, manifest: ModelManifest) -> Itera
         ("targets", tuple(each.name for each in manifest.targets), tuple(port.name for port in specification.targets)),
     ):
         if in_file != in_model:
-            yield f"its {what} are {', '.join(in_file)}, the model's {', '.join(in_model)}"
+            yield f"its {what} are {listed(in_file)}, the model's {listed(in_model)}"
     given = {spec.name: (spec.dtype, spec.shape) for spec in manifest.signatures["train"].inputs}
     for port in (*specification.inputs, *specification.targets):
         if given.get(port.name, (port.dtype, port.shape)) != (port.dtype, port.shape):

@@ -6,15 +6,16 @@ import itertools
 import json
 import signal
 import sys
-from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from edgefl.cli.namesake import namesake_warning
 from edgefl.cli.output import end_output, progress
-from edgefl.errors import EdgeflError
-from edgefl.parts import VERBS, load, needing
+from edgefl.errors import EdgeflError, MissingDependencyError
+from edgefl.parts import VERBS, Verb, load, needing
 from edgefl.version import __version__
 
 __all__ = ["main"]
@@ -24,8 +25,8 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="edgefl",
-    add_completion=False,
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -33,10 +34,37 @@ app = typer.Typer(
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"edgefl {__version__}")  # noqa: T201 - what was asked for
+        if warning := namesake_warning():
+            progress(warning)
         raise typer.Exit
 
 
-@app.callback()
+class _Verbs(TyperGroup):
+    """The table of verbs: one is imported when it is used or completed, none to list them."""
+
+    def resolve_command(self, ctx: Any, args: Any) -> Any:
+        """See click; the verb's own command takes the place of the line in the table."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        try:
+            found = _command(VERBS[str(name)])
+        except MissingDependencyError:
+            if ctx.resilient_parsing:  # somebody completes a word; an error would be printed into their line
+                return name, listed, rest
+            raise
+        if not ctx.resilient_parsing:
+            ctx.obj.expect()
+        return name, found, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """See click; what a verb imports only when it is used may be missing as well."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            with needing(VERBS[str(ctx.invoked_subcommand)].part):
+                raise
+
+
+@app.callback(cls=_Verbs)
 def _edgefl(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
@@ -45,30 +73,27 @@ def _edgefl(
     """Federated learning of Keras models on edge devices."""
 
 
-def _placeholder(name: str) -> Callable[[typer.Context], None]:
-    """A command that hands all its arguments, also ``--help``, to the verb's own command."""
+def _command(verb: Verb) -> Any:
+    """The command of a verb, of which its part is imported."""
+    found = getattr(load(verb.part), verb.attribute)
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False)
+        found.command()(function)
+    return typer.main.get_command(found)
 
-    def run(context: typer.Context) -> None:
-        verb = VERBS[name]
-        found = getattr(load(verb.part), verb.attribute)
-        if not isinstance(found, typer.Typer):
-            function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-            found.command(context_settings=app.info.context_settings)(function)
-        context.obj.expect()
-        # Some verbs import what they need only when they are used.
-        with needing(verb.part):
-            typer.main.get_command(found).main(args=context.args, prog_name=f"edgefl {name}")
 
-    return run
+def _listed() -> None:
+    """Stands in the table for a verb that is not imported."""
 
 
 for _name, _verb in VERBS.items():
     app.command(
         _name,
         help=_verb.summary,
+        rich_help_panel=_verb.panel,
         add_help_option=False,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )(_placeholder(_name))
+    )(_listed)
 
 
 class _Interruption:

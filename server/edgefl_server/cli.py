@@ -23,10 +23,12 @@ from edgefl.hashing import sha256
 from edgefl.invitation import Invitation
 from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
+from edgefl_server.continuing import More, continue_run, number_of_rounds
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
+from edgefl_server.state_folder import SHOWN, state_folder
 
 if TYPE_CHECKING:
     from edgefl_server.storage import ServerState
@@ -37,18 +39,21 @@ server = typer.Typer(
     help="Hand out work and merge what comes back.",
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 run = typer.Typer(
     help="Create, watch and stop training runs.",
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-StateOption = Annotated[Path | None, typer.Option("--state", help="State folder of a server on this machine.")]
+_LISTENING = "Who can reach it"
+_LIMITS = "Limits"
+
+_ROUNDS = "Rounds"
+
+StateOption = Annotated[
+    Path | None, typer.Option("--state", help="State folder of a server on this machine.", show_default=SHOWN)
+]
 ServerOption = Annotated[
     str | None, typer.Option("--server", help="URL of a server; the token is taken from EDGEFL_ADMIN_TOKEN.")
 ]
@@ -57,18 +62,37 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id or
 
 @server.command()
 def start(
-    state: Annotated[Path, typer.Option("--state", help="Folder for everything that the server keeps.")],
-    host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535)] = 8470,
-    certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
-    private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow other machines without TLS.")] = False,
-    max_outcome_bytes: Annotated[int, typer.Option(help="Larger outcomes are refused.", min=1)] = 256 << 20,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Folder for everything that the server keeps.", show_default=SHOWN)
+    ] = None,
+    host: Annotated[str, typer.Option(help="Name or address to listen on.", rich_help_panel=_LISTENING)] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535, rich_help_panel=_LISTENING)
+    ] = 8470,
+    certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.", rich_help_panel=_LISTENING)] = None,
+    private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_LISTENING)] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow other machines without TLS.", rich_help_panel=_LISTENING)
+    ] = False,
+    max_outcome_bytes: Annotated[
+        int, typer.Option(help="Larger outcomes are refused.", min=1, rich_help_panel=_LIMITS)
+    ] = 256 << 20,
     max_connections: Annotated[
-        int, typer.Option(help="More are turned away.", min=0, show_default="half of the open files, at most 8192")
+        int,
+        typer.Option(
+            help="More are turned away.",
+            min=0,
+            show_default="half of the open files, at most 8192",
+            rich_help_panel=_LIMITS,
+        ),
     ] = 0,
     keep_days: Annotated[
-        float, typer.Option(help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.", min=0)
+        float,
+        typer.Option(
+            help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.",
+            min=0,
+            rich_help_panel=_LIMITS,
+        ),
     ] = 7.0,
     format: FormatOption = Format.text,
 ) -> None:
@@ -78,6 +102,7 @@ def start(
     from edgefl_server.http.serving import listen
     from edgefl_server.storage import sweep_outcomes
 
+    state = state_folder(state)
     log_lines.start()
     address = Address(host, port, certificate, private_key, insecure)
     address.check()
@@ -222,7 +247,23 @@ def _for_devices(url: str, client: OperatorClient) -> str:
 @with_settings
 def create(
     model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="A file made by `edgefl convert`.")],
+    context: typer.Context,
     population: Annotated[str, typer.Option(help="Whose devices train.")],
+    rounds: Annotated[
+        int,
+        typer.Option(
+            parser=number_of_rounds,
+            metavar="N|+N",
+            help="How many rounds; +N: so many more for the run that this line has created, also when it is over.",
+            rich_help_panel=_ROUNDS,
+        ),
+    ],
+    target: Annotated[
+        int | None,
+        typer.Option(
+            help="Outcomes that close a round.", show_default="needed, but for --rounds +N", rich_help_panel=_ROUNDS
+        ),
+    ] = None,
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
     state: StateOption = None,
     server: ServerOption = None,
@@ -230,22 +271,36 @@ def create(
     **settings: Any,
 ) -> None:
     """Create a run: devices of the population begin at once, as far as older runs of it have no place for them."""
+    settings["target"] = target
+    if target is None and not isinstance(rounds, More):
+        raise typer.BadParameter("a new run needs it", param_hint="--target")
     try:
         data = model.read_bytes()
     except OSError as error:
         raise storage_error(error, "read", model) from error
-    query = {"population": population, "name": name, **settings}
-    status = OperatorClient.find(state, server).upload("/v1/runs", query, data)
+    client = OperatorClient.find(state, server)
+    if isinstance(rounds, More):
+        typed = {each: value for each, value in settings.items() if _is_typed(context, each)}
+        status = continue_run(client, data, population, name, rounds, typed)
+    else:
+        query = {"population": population, "name": name, "rounds": rounds, **settings}
+        status = client.upload("/v1/runs", query, data)
+    settled = status["settings"]
     for line in run_text.troubles(status):
         progress(line)
     emit(
         status,
         format,
         lambda: (
-            f"run {status['run']}: {run_text.counted(settings['rounds'], 'round')} of "
-            f"{run_text.counted(settings['target'], 'outcome')} from {population}"
+            f"run {status['run']}: {run_text.counted(settled['rounds'], 'round')} of "
+            f"{run_text.counted(settled['target'], 'outcome')} from {population}"
         ),
     )
+
+
+def _is_typed(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @run.command()

@@ -27,6 +27,7 @@ from edgefl.errors import (
 from edgefl.wire.refusals import Refusal
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.starting import operator_of
+from edgefl_server.state_folder import state_folder
 from edgefl_server.unreachable import unreachable
 
 __all__ = ["OperatorClient", "run_path"]
@@ -96,14 +97,16 @@ class OperatorClient:
     def find(cls, state: Path | None, server: str | None) -> OperatorClient:
         """A client for the server of a state folder, once it has started, or for a URL with EDGEFL_ADMIN_TOKEN.
 
+        Without either it is the folder that `edgefl server start` takes by itself.
+
         Raises:
-            InvalidSettingError: neither or both were given, or the token or the pin is missing or none.
+            InvalidSettingError: both were given, or the token or the pin is missing or none.
             StorageError: the state folder has no operator.json.
         """
-        if (state is None) == (server is None):
+        if state is not None and server is not None:
             raise InvalidSettingError("This expects one of --state and --server.", hint="On the server: --state DIR.")
-        if state is not None:
-            return cls(operator_of(state, progress))
+        if server is None:
+            return cls(operator_of(state_folder(state), progress))
         token = os.environ.get("EDGEFL_ADMIN_TOKEN", "")
         if not token:
             raise InvalidSettingError(

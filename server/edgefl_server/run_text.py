@@ -21,7 +21,7 @@ def waiting(result: dict[str, Any]) -> str:
     enrolled, target = result["devices_enrolled"], result["target"]
     if result["state"] != "active" or enrolled is None or target is None or enrolled >= target:
         return ""
-    return f"{counted(enrolled, 'device')} enrolled in {result['population']}, waiting for {target:,}"
+    return f"waiting: {enrolled:,} of {counted(target, 'device')} enrolled in {result['population']}"
 
 
 def status(result: dict[str, Any], *, rounds: bool = True) -> str:

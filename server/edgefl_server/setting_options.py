@@ -15,6 +15,21 @@ from edgefl_server.aggregation import Setting, run_settings
 
 __all__ = ["with_settings"]
 
+_PANELS = {
+    "Rounds": ("rounds", "target", "minimum", "over_selection", "deadline_seconds", "max_failures", "schedule", "seed"),
+    "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
+    "What a device counts for, and sends": (
+        "codec",
+        "clip_norm",
+        "max_examples",
+        "max_weight_ratio",
+        "max_update_norm",
+    ),
+}
+_PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
+_STRATEGY_PANEL = "Strategy"
+"""Its name, and the hyperparameters of all that are registered."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -24,7 +39,8 @@ def with_settings(
     """A decorator that gives a command an option for each setting of a run, also of strategies from elsewhere.
 
     Args:
-        command: takes them as ``**settings``, in the place of which the options stand; typer reads the signature.
+        command: takes them as ``**settings``, in the place of which the options stand; typer reads the signature. One
+            that it takes by its name has the option that is written there.
         called: other names for some of them, by their own.
         shown: what help says of some defaults, by their own names, where that is another one than on a server.
     """
@@ -33,10 +49,16 @@ def with_settings(
     for each in signature.parameters.values():
         if each.kind is not inspect.Parameter.VAR_KEYWORD:
             parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    place = next(index for index, each in enumerate(parameters) if each.default is not inspect.Parameter.empty)
+    settings = {each.name: each for each in run_settings()}
+    place = next(
+        index
+        for index, each in enumerate(parameters)
+        if each.default is not inspect.Parameter.empty and each.name not in settings
+    )
     parameters[place:place] = (
-        _option(replace(each, name=called.get(each.name, each.name), shown=shown.get(each.name, each.shown)))
-        for each in run_settings()
+        _option(replace(each, name=called.get(name, name), shown=shown.get(name, each.shown)))
+        for name, each in settings.items()
+        if name not in signature.parameters
     )
     vars(command)["__signature__"] = signature.replace(parameters=parameters)
     return command
@@ -49,5 +71,12 @@ def _option(setting: Setting) -> inspect.Parameter:
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if setting.default is dataclasses.MISSING else setting.default,
-        annotation=Annotated[kind, typer.Option(help=setting.help, show_default=shown)],
+        annotation=Annotated[
+            kind,
+            typer.Option(
+                help=setting.help,
+                show_default=shown,
+                rich_help_panel=_PANEL_OF.get(setting.name, _STRATEGY_PANEL),
+            ),
+        ],
     )

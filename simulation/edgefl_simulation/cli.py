@@ -14,11 +14,11 @@ import typer
 
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
-from edgefl.targets import RUNTIMES
+from edgefl.targets import CHOICES
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
-from edgefl_simulation.column_options import FeatureColumns, TargetColumn, listed
+from edgefl_simulation.column_options import DATA_PANEL, FeatureColumns, TargetColumn, listed
 from edgefl_simulation.curves import written
 from edgefl_simulation.data import KINDS, NAMED, OWNER
 from edgefl_simulation.evaluating import Personalisation
@@ -33,6 +33,10 @@ from edgefl_simulation.watching import watcher_for
 
 __all__ = ["simulate"]
 
+_EVALUATION = "Evaluation"
+_WORK = "Where the work is done"
+_DEVICES = "Devices and simulated time"
+_RESULT = "What is kept and shown"
 _COHORT = {"target": "cohort"}
 """A server's target is the number of devices of a cohort here: it waits for all that it wants."""
 
@@ -41,80 +45,134 @@ def simulate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A .tflite; or a .keras file or module:function to convert.")
     ],
-    data: Annotated[str, typer.Option(help=f"{', '.join(NAMED)}; or {KINDS}.")],
+    data: Annotated[str, typer.Option(help=f"{', '.join(NAMED)}; or {KINDS}.", rich_help_panel=DATA_PANEL)],
     devices: Annotated[
-        int, typer.Option(help="How many there are.", min=0, show_default="as many as the partition says")
+        int,
+        typer.Option(
+            help="How many there are.", min=0, show_default="as many as the partition says", rich_help_panel=DATA_PANEL
+        ),
     ] = 0,
     partition: Annotated[
-        str, typer.Option(help=f"Who holds what: {', '.join(PARTITIONERS.names())}; as in dirichlet:0.5.")
+        str,
+        typer.Option(
+            help=f"Who holds what: {', '.join(PARTITIONERS.names())}; as in dirichlet:0.5.", rich_help_panel=DATA_PANEL
+        ),
     ] = "iid",
     held_out: Annotated[
-        float, typer.Option(help="Share of rows for tests, where the data set has none.", min=0, max=1)
+        float,
+        typer.Option(
+            help="Share of rows for tests, where the data set has none.", min=0, max=1, rich_help_panel=DATA_PANEL
+        ),
     ] = 0.1,
     local_test: Annotated[
-        float, typer.Option(help="Share of its rows that each device keeps for tests.", min=0, max=1)
+        float,
+        typer.Option(
+            help="Share of its rows that each device keeps for tests.", min=0, max=1, rich_help_panel=DATA_PANEL
+        ),
     ] = 0.0,
-    owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
+    owner: Annotated[
+        str, typer.Option(help="The array or column that says whose each row is.", rich_help_panel=DATA_PANEL)
+    ] = OWNER,
     feature_columns: FeatureColumns = "",
     target_column: TargetColumn = "",
     label: Annotated[
-        str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")
+        str,
+        typer.Option(
+            help="The array that a partition by class goes by.", show_default="the target", rich_help_panel=DATA_PANEL
+        ),
     ] = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for settings, rounds and weights.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the folder is.")] = False,
-    until: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=VALUE", help="End once it is reached; may be repeated.")
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for settings, rounds and weights.", rich_help_panel=_RESULT),
     ] = None,
-    evaluate_every: Annotated[int, typer.Option(help="Rounds between evaluations; 0: never.", min=0)] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the folder is.", rich_help_panel=_RESULT)
+    ] = False,
+    until: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=VALUE", help="End once it is reached; may be repeated.", rich_help_panel=_EVALUATION
+        ),
+    ] = None,
+    evaluate_every: Annotated[
+        int, typer.Option(help="Rounds between evaluations; 0: never.", min=0, rich_help_panel=_EVALUATION)
+    ] = 1,
     evaluate_devices: Annotated[
-        int | None, typer.Option(help="Devices that are asked each time.", min=0, show_default="the cohort")
+        int | None,
+        typer.Option(
+            help="Devices that are asked each time.", min=0, show_default="the cohort", rich_help_panel=_EVALUATION
+        ),
     ] = None,
     personalise: Annotated[
-        int, typer.Option(help="Epochs of local training, to test devices before and after.", min=0)
+        int,
+        typer.Option(
+            help="Epochs of local training, to test devices before and after.", min=0, rich_help_panel=_EVALUATION
+        ),
     ] = 0,
-    personalise_steps: Annotated[int, typer.Option(help="Steps of it at most.", min=0, show_default="no limit")] = 0,
+    personalise_steps: Annotated[
+        int, typer.Option(help="Steps of it at most.", min=0, show_default="no limit", rich_help_panel=_EVALUATION)
+    ] = 0,
     personalise_rate: Annotated[
-        float | None, typer.Option(help="Learning rate of it.", show_default="the run's")
+        float | None, typer.Option(help="Learning rate of it.", show_default="the run's", rich_help_panel=_EVALUATION)
     ] = None,
     workers: Annotated[
         int,
         typer.Option(
-            help="Processes that train; 1: this one.",
-            min=0,
-            show_default="one for each core",
+            help="Processes that train; 1: this one.", min=0, show_default="one for each core", rich_help_panel=_WORK
         ),
     ] = 0,
     engine: Annotated[
-        str, typer.Option(help="local: this machine; ray: a Ray cluster; http: real devices of a real server, here.")
+        str,
+        typer.Option(
+            help="local: this machine; ray: a Ray cluster; http: real devices of a real server, here.",
+            rich_help_panel=_WORK,
+        ),
     ] = "local",
     ray_address: Annotated[
         str,
         typer.Option(
-            help="host:port of a cluster's head, or auto.", show_default="RAY_ADDRESS, else a new one on this machine"
+            help="host:port of a cluster's head, or auto.",
+            show_default="RAY_ADDRESS, else a new one on this machine",
+            rich_help_panel=_WORK,
         ),
     ] = "",
-    minimum_examples: Annotated[int, typer.Option(help="A device with fewer takes no part.", min=1)] = 2,
+    minimum_examples: Annotated[
+        int, typer.Option(help="A device with fewer takes no part.", min=1, rich_help_panel=_DEVICES)
+    ] = 2,
     profile: Annotated[
-        str, typer.Option(help=f"Kinds of devices: {', '.join(SHIPPED)}, or a .toml.", show_default="all alike")
+        str,
+        typer.Option(
+            help=f"Kinds of devices: {', '.join(SHIPPED)}, or a .toml.",
+            show_default="all alike",
+            rich_help_panel=_DEVICES,
+        ),
     ] = "",
     step_seconds: Annotated[
-        float, typer.Option(help="Simulated seconds of a step, without a profile.", min=0)
+        float, typer.Option(help="Simulated seconds of a step, without a profile.", min=0, rich_help_panel=_DEVICES)
     ] = Steady.step_seconds,
     overhead_seconds: Annotated[
-        float, typer.Option(help="Simulated seconds of a task beside its steps, likewise.", min=0)
+        float,
+        typer.Option(help="Simulated seconds of a task beside its steps, likewise.", min=0, rich_help_panel=_DEVICES),
     ] = Steady.overhead_seconds,
     drop_out: Annotated[
-        float, typer.Option(help="Share of tasks that are never heard of again, likewise.", min=0, max=1)
+        float,
+        typer.Option(
+            help="Share of tasks that are never heard of again, likewise.", min=0, max=1, rich_help_panel=_DEVICES
+        ),
     ] = 0.0,
-    runtime: Annotated[str, typer.Option(help=f"The interpreter: auto, {' or '.join(RUNTIMES)}.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the result.")] = False,
+    runtime: Annotated[
+        str, typer.Option(help=f"The interpreter: auto, {', '.join(CHOICES)}.", rich_help_panel=_WORK)
+    ] = "auto",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show nothing but the result.", rich_help_panel=_RESULT)
+    ] = False,
     format: FormatOption = Format.text,
     **settings: Any,
 ) -> None:
     """Train with a fleet of emulated devices on this machine, by the code that real devices and servers run."""
     cohort = settings.pop("cohort")
     given = {name: value for name, value in settings.items() if value is not None}
-    seed = given.get("seed") or DEFAULT_SEED
+    seed = given.get("seed", DEFAULT_SEED)
     watcher = watcher_for(not quiet)
     try:
         wanted = Simulation(

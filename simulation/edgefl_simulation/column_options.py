@@ -6,17 +6,28 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["FeatureColumns", "TargetColumn", "listed"]
+__all__ = ["DATA_PANEL", "FeatureColumns", "TargetColumn", "listed"]
+
+DATA_PANEL = "Data, and who holds what"
+"""The heading of options about data."""
 
 FeatureColumns = Annotated[
     str,
     typer.Option(
-        metavar="NAME,NAME", help="The columns or arrays of the model's input.", show_default="all but the target"
+        metavar="NAME,NAME",
+        help="The columns or arrays of the model's input.",
+        show_default="all but the target",
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 TargetColumn = Annotated[
     str,
-    typer.Option(metavar="NAME", help="The column or array of the target.", show_default="y, label or the last one"),
+    typer.Option(
+        metavar="NAME",
+        help="The column or array of the target.",
+        show_default="y, label or the last one",
+        rich_help_panel=DATA_PANEL,
+    ),
 ]
 
 

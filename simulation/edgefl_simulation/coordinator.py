@@ -175,7 +175,7 @@ class Coordinator:
         self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number)
         self._look_at = math.inf
         self._patience.renew(self._agenda.now)
-        self._line = line_of(len(self._plan.fleet), self._settings.seed, self._cohort)
+        self._line = line_of(len(self._plan.fleet), self._settings.effective_seed, self._cohort)
 
     def _gather(self) -> Round:
         """Hands out tasks and takes outcomes until a fold is over."""

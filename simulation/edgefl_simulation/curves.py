@@ -9,11 +9,26 @@ from typing import Any
 
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["AXES", "Axis", "Curve", "axis_of", "curve", "flat", "flat_rows", "metrics_of", "numbers", "written"]
+__all__ = [
+    "AXES",
+    "Axis",
+    "Curve",
+    "axis_of",
+    "curve",
+    "flat",
+    "flat_rows",
+    "metrics_of",
+    "numbers",
+    "scale",
+    "wide",
+    "written",
+]
 
 Row = Mapping[str, Any]
 _TOTAL = "bytes_so_far"
 _LARGE = 1e4
+_WIDE = 100.0
+"""Times the median that a value is which makes a scale logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,12 @@ def numbers(rows: Iterable[Row], column: str) -> list[float]:
 def written(value: float) -> str:
     """A metric with four decimals; a large one, as of a loss that grows and grows, with four digits: ``2.162e+08``."""
     return f"{value:.4f}" if abs(value) < _LARGE else f"{value:.3e}"
+
+
+def wide(values: Sequence[float]) -> bool:
+    """Whether a few values, as of a run that diverges, would hide all others on a scale that is not logarithmic."""
+    found = sorted(value for value in values if math.isfinite(value))
+    return bool(found) and found[0] > 0 and found[-1] > _WIDE * found[len(found) // 2]
 
 
 def metrics_of(rows: Iterable[Row], kind: str) -> list[str]:

@@ -25,8 +25,6 @@ data = typer.Typer(
     help="Divide data among devices, and see who holds what.",
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -50,7 +50,7 @@ class Devices:
 
     def back(self, device: int, now: float) -> float:
         """Says when a device is there: now, or else when next; infinity: never."""
-        return self._plan.pace.back(self._plan.settings.seed, device, now)
+        return self._plan.pace.back(self._plan.settings.effective_seed, device, now)
 
     def begin(self, task: Task, device: int, name: str, version: Version, now: float) -> Flight:
         """Lets a device begin a task, and the engine what will come of it."""
@@ -61,7 +61,7 @@ class Devices:
         fetched = task.base_weights_bytes + sum(each.bytes for each in task.extra_vectors)
         if not self._has_model[device]:
             fetched += task.model_bytes
-        course = plan.pace.course(Work(plan.settings.seed, task.task_id, device, now, steps, fetched))
+        course = plan.pace.course(Work(plan.settings.effective_seed, task.task_id, device, now, steps, fetched))
         self._has_model[device] |= course.received <= course.gone
         attack = plan.attack(device)
         flight = Flight(name, task.task_id, None, version, course, fetched, attack is not None)

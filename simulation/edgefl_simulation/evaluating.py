@@ -159,7 +159,7 @@ class Evaluator:
         """
         starts = range(0, self._held_out, self._rows)
         pieces = [Rows(HELD_OUT, start, min(start + self._rows, self._held_out)) for start in starts]
-        drawn = drawn_order(len(self._fleet), self._settings.seed, "evaluation", source.version)
+        drawn = drawn_order(len(self._fleet), self._settings.effective_seed, "evaluation", source.version)
         asked = sorted(itertools.islice(drawn, self._devices))
         tuned = [device for device in asked if self._fleet.tests[device]] if self._personalisation else []
         central = self._submit(_job(source, base, rows, f"held-out-{number:06d}") for number, rows in enumerate(pieces))
@@ -202,7 +202,7 @@ class Evaluator:
             job.task,
             task_id=f"{job.task.task_id}-training",
             kind=TaskKind.TRAIN,
-            seed=task_seed(self._settings.seed, source.version, f"{name} personalised"),
+            seed=task_seed(self._settings.effective_seed, source.version, f"{name} personalised"),
             epochs=personalisation.passes,
             max_steps=personalisation.max_steps,
             batch_size=self._settings.batch_size,

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
 from edgefl_server.aggregation import SettingError
+from edgefl_simulation.argument_kinds import check_kinds
 from edgefl_simulation.data import OWNER
 from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.history import History, Row
@@ -70,7 +71,7 @@ def simulate(
         devices: how many there are; 0: as many as the partition itself says (a natural one).
         partition: which rows fall on which device: ``iid``, ``dirichlet:0.5``, ``pathological:2``, ``natural-id``, ….
         strategy: as `edgefl run create` has it.
-        seed: of every choice; not 0.
+        seed: of every choice.
         held_out: the share of rows that no device gets, for tests, where the data set has no such rows itself.
         local_test: the share of its rows that each device keeps for tests.
         label: the array that a partition by class goes by; by default the model's target.
@@ -79,7 +80,6 @@ def simulate(
             target.
         target_column: the column, or array, that is the model's target; by default the one called ``y`` or ``label``,
             else the last column of a table.
-        pace: how long devices take, in simulated seconds.
         pace: when devices are there, and how long they take, in simulated seconds; an object like `Steady`.
         profile: the same, and attackers: ``"pi4"``, the path of a TOML file, or what would stand there.
         minimum_examples: a device with fewer takes no part.
@@ -101,11 +101,12 @@ def simulate(
     Raises:
         EdgeflError: see `run_simulation`.
     """
+    check_kinds(simulate, locals())
     tuning = Personalisation(personalise) if isinstance(personalise, int) and personalise else personalise
     wanted = Simulation(
         model,
         data,
-        settings={"rounds": rounds, "target": cohort, "strategy": strategy, "seed": seed, **settings},
+        settings={"rounds": int(rounds), "target": int(cohort), "strategy": strategy, "seed": int(seed), **settings},
         division=Division(partition, devices, held_out, local_test, label, seed),
         pace=pace or Steady(),
         owner=owner,

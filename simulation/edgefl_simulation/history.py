@@ -16,7 +16,7 @@ from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl.parts import Part, needing
 from edgefl_server.aggregation import finalise
-from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale, written
+from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale, wide, written
 from edgefl_simulation.evaluating import Evaluation, Spread
 from edgefl_simulation.picture import Band, Line, Picture, draw
 from edgefl_simulation.plans import Round
@@ -138,7 +138,11 @@ class History:
         bands = (Band("", [x / unit for x in low.x], low.y, high.y, place),) if low and low.x == high.x else ()
         lines = (Line(label, [x / unit for x in shown.x], shown.y, place, place),)
         across = f"{along.label} ({name})" if name else along.label
-        draw(Picture(metric, f"{metric} {along.phrase}", across, metric, lines, bands), axes)
+        values = [*shown.y, *(each for band in bands for each in (*band.low, *band.high))]
+        # Once logarithmic, axes that several histories share stay so.
+        logarithmic = wide(values) or axes.get_yscale() == "log"
+        title = f"{metric} {along.phrase}"
+        draw(Picture(metric, title, across, metric, lines, bands, logarithmic=logarithmic), axes)
         if label:
             axes.lines[-1].set_label(label)
             axes.legend()

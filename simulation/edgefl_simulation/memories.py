@@ -7,19 +7,23 @@ files that nobody asks for; a task that is computed again writes the same one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+import io
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgefl.atomic import write_bytes
 from edgefl.errors import StorageError, storage_error
 from edgefl.wire.messages import Task
 from edgefl_device_runtime.tasks import Remembered, RunMemory
+from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 
 __all__ = ["Memories"]
 
 _LOCAL, _CONTROL = "local/", "control"
+_ANEW = "Delete checkpoint.npz beside it to begin the run anew."
 
 
 class Memories:
@@ -33,10 +37,10 @@ class Memories:
         self._folder = folder
 
     def recall(self, task: Task) -> Remembered:
-        """Reads what the task goes on from; nothing where nothing was kept.
+        """Reads what the task goes on from; nothing where it goes on from none.
 
         Raises:
-            StorageError: it is there and cannot be read.
+            StorageError: it cannot be read. Without it the run would end with other bits, and nobody would know.
         """
         if not task.continues:
             return {}
@@ -44,12 +48,28 @@ class Memories:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise StorageError(f"Cannot read what a device remembers, {path}: {error}.") from error
+            if not all(name.startswith(_LOCAL) or name == _CONTROL for name in arrays):
+                raise ValueError(f"it has arrays {', '.join(arrays):.80}")
+        except (*DAMAGED, OSError, KeyError, AttributeError) as error:
+            raise StorageError(f"Cannot read what a device remembers, {path}: {error}.", hint=_ANEW) from error
         local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
         return {task.continues: RunMemory(local, arrays.get(_CONTROL))}
+
+    def check(self, tasks: Iterable[str]) -> None:
+        """Makes sure that what was kept is still there, before a run goes on from it.
+
+        Args:
+            tasks: the ids of tasks at whose end something was kept.
+
+        Raises:
+            StorageError: something is missing.
+        """
+        there = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
+        lost = sum(self._path(each).name not in there for each in tasks)
+        if lost:
+            raise StorageError(
+                f"{self._folder} lacks what {lost} devices remember of the run, which goes on from it.", hint=_ANEW
+            )
 
     def keep(self, task: Task, memory: RunMemory) -> None:
         """Writes what a device remembers at the end of a task.
@@ -60,15 +80,9 @@ class Memories:
         arrays: dict[str, Any] = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
         if memory.control is not None:
             arrays[_CONTROL] = memory.control
-        path = self._path(task.task_id)
-        temporary = path.with_suffix(".part")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-            temporary.replace(path)
-        except OSError as error:
-            raise storage_error(error, "write", path) from error
+        buffer = io.BytesIO()  # numpy would leave half a file on a disk that is full
+        np.savez(buffer, **arrays)
+        self.put(task.task_id, buffer.getbuffer())
 
     def packed(self, task_id: str) -> bytes | None:
         """A memory as bytes, to be put into another folder; None where nothing was kept.
@@ -87,8 +101,8 @@ class Memories:
         except OSError as error:
             raise storage_error(error, "read", path) from error
 
-    def put(self, task_id: str, packed: bytes) -> None:
-        """Writes a memory that comes from another folder.
+    def put(self, task_id: str, packed: bytes | memoryview) -> None:
+        """Writes a memory as bytes, as one that comes from another folder.
 
         Args:
             task_id: the id of the task at whose end it was kept.
@@ -97,14 +111,11 @@ class Memories:
         Raises:
             StorageError: it cannot be written.
         """
-        path = self._path(task_id)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".part")
-            temporary.write_bytes(packed)
-            temporary.replace(path)
         except OSError as error:
-            raise storage_error(error, "write", path) from error
+            raise storage_error(error, "make the folder", self._folder) from error
+        write_bytes(self._path(task_id), packed)
 
     def keep_only(self, tasks: Collection[str]) -> None:
         """Deletes what was kept of all other tasks."""

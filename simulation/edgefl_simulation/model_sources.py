@@ -112,7 +112,7 @@ def converted_in_cache(model: Any, wanted: Wanted, tell: Callable[[str], None]) 
     if not out.exists():
         tell("Converting the model; the next time it is there already.")
         out.parent.mkdir(parents=True, exist_ok=True)
-        converters.convert(loaded, out, **wanted.options())
+        converters.convert(loaded, out, **wanted.options(), on_progress=lambda line: None)
     return out
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgefl.manifest import ModelManifest
+from edgefl_simulation.argument_kinds import check_kinds
 from edgefl_simulation.data import OWNER, DataSet, conventional, fitted_to, load_data
 from edgefl_simulation.holdings.counting import Holdings, count
 from edgefl_simulation.holdings.device_files import HELD_OUT, write_files
@@ -20,7 +21,7 @@ from edgefl_simulation.preparing import Divided, Division, check_fit, divide, la
 __all__ = ["Partitioned", "partition_data"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Partitioned:
     """A data set and who holds what of it.
 
@@ -35,6 +36,9 @@ class Partitioned:
     division: Division
     divided: Divided
     holdings: Holdings
+
+    def __repr__(self) -> str:
+        return f"<Partitioned {self.division.partition} on {len(self.divided.names):,} devices: {self.data}>"
 
     @property
     def held_out(self) -> int:
@@ -111,6 +115,7 @@ def partition_data(
         DataError: the data cannot be read, lacks what the partition goes by, or does not fit the model.
         InvalidSettingError: it cannot be divided so.
     """
+    check_kinds(partition_data, locals())
     division = Division(partition, devices, held_out, 0.0, label, seed)
     found = load_data(data, owner, features=feature_columns, target=target_column)
     found = conventional(found) if manifest is None else fitted_to(found, manifest)

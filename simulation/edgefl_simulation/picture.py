@@ -18,12 +18,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["BACKGROUND", "GRID", "INK", "SERIES", "Band", "Line", "Picture", "draw", "one_line", "png", "svg"]
+__all__ = [
+    "BACKGROUND",
+    "GRID",
+    "INK",
+    "SERIES",
+    "Band",
+    "Line",
+    "Picture",
+    "draw",
+    "is_own_png",
+    "one_line",
+    "png",
+    "svg",
+]
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#2d1fc0")
 INK, GRID, BACKGROUND = "#1d2126", "#d8dce1", "#ffffff"
 _DASHES = ("solid", "dashed", "dashdot", "dotted")
 _MARKS = "os^Dvp"
+_SOFTWARE = "edgefl"
+"""The maker that a picture names."""
 _WIDTH, _HEIGHT, _LEGEND_LINE = 4.9, 2.9, 0.2
 """Inches: on a telephone a picture is as wide as the screen, and letters keep their size."""
 _MARKED = 15
@@ -195,7 +210,17 @@ def png(picture: Picture) -> bytes:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    return _saved(picture, format="png", dpi=150, metadata={"Title": picture.title, "Description": picture.told()})
+    said = {"Software": _SOFTWARE, "Title": picture.title, "Description": picture.told()}
+    return _saved(picture, format="png", dpi=150, metadata=said)
+
+
+def is_own_png(head: bytes) -> bool:
+    """Whether a file is a picture that `png` has made.
+
+    Args:
+        head: the first kilobyte of the file.
+    """
+    return head.startswith(b"\x89PNG") and b"tEXtSoftware\0" + _SOFTWARE.encode() in head
 
 
 def _saved(picture: Picture, **how: Any) -> bytes:

@@ -7,7 +7,6 @@ import fcntl
 import io
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
+from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 
 __all__ = ["RecordedRun", "RunState", "is_row", "read_run", "read_weights"]
 
@@ -122,7 +122,7 @@ def read_weights(folder: Path, size: int) -> NDArray[np.float32] | None:
         weights = found if path == final else found["weights"]
         if not isinstance(weights, np.ndarray):
             raise ValueError("it holds several arrays")
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, OSError, LookupError, AttributeError) as error:
         raise StorageError(f"{path} cannot be read, or is damaged: {error}.") from error
     if weights.shape != (size,) or weights.dtype != np.float32:
         raise StorageError(

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from edgefl.atomic import write_bytes, write_text
+from edgefl.atomic import is_part_of, write_bytes, write_text
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
+from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_server.aggregation import SettingError, StrategyState
 from edgefl_simulation.plans import Checkpoint
 from edgefl_simulation.recorded import is_row
@@ -77,7 +78,7 @@ class RunFolder:
             raise SettingError(
                 f"{folder} holds a simulation already.", hint="Go on with it ({resume}), or choose another folder."
             )
-        if not there and folder.exists() and any(folder.iterdir()):
+        if not there and folder.exists() and any(not _is_left_over(each.name) for each in folder.iterdir()):
             raise InvalidSettingError(
                 f"{folder} is not empty and holds no simulation.", hint="Choose another folder for the results."
             )
@@ -89,6 +90,7 @@ class RunFolder:
         except OSError as error:
             raise storage_error(error, "make the folder", folder) from error
         self._hold()
+        self._tidy()
         if not there:
             try:
                 write_text(folder / _SETTINGS, json.dumps(self._settings, indent=2) + "\n")
@@ -163,7 +165,7 @@ class RunFolder:
             progress = json.loads(arrays.pop(_PROGRESS).tobytes())
             checkpoint = _checkpoint(arrays, progress, initial)
             rounds = self._read_rounds(checkpoint.fold)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except (*DAMAGED, OSError, LookupError, TypeError, AttributeError) as error:
             raise StorageError(
                 f"{path} cannot be read, or is damaged: {error}.", hint="Delete it to begin the run anew."
             ) from error
@@ -231,13 +233,24 @@ class RunFolder:
         """Deletes what is made anew at every start."""
         shutil.rmtree(self.tables, ignore_errors=True)
 
+    def _tidy(self) -> None:
+        """Deletes what a process left that died while it wrote a file."""
+        for path in self.folder.iterdir():
+            if _is_left_over(path.name):
+                with contextlib.suppress(OSError):  # it is in nobody's way
+                    path.unlink()
+
     def _hold(self) -> None:
         """Locks the folder itself, so that nothing is left of it when this process dies.
 
         Raises:
             InvalidSettingError: another process writes to it.
+            StorageError: it cannot be opened.
         """
-        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            descriptor = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise storage_error(error, "open", self.folder) from error
         until = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -285,8 +298,17 @@ class RunFolder:
         return rounds
 
     def _write_rounds(self, rounds: list[dict[str, Any]]) -> None:
-        (self.folder / _TABLE).unlink(missing_ok=True)  # it is of all rounds, and there will be others
+        table = self.folder / _TABLE
+        try:
+            table.unlink(missing_ok=True)  # it is of all rounds, and there will be others
+        except OSError as error:
+            raise storage_error(error, "delete", table) from error
         write_text(self.folder / _ROUNDS, "".join(json.dumps(row) + "\n" for row in rounds))
+
+
+def _is_left_over(name: str) -> bool:
+    """Whether a file is one of the folder's own, of which a part was written."""
+    return any(is_part_of(each, name) for each in (_SETTINGS, _ROUNDS, _WEIGHTS, _CHECKPOINT, _SUMMARY, _MODEL, _TABLE))
 
 
 def _checkpoint(arrays: Mapping[str, Any], progress: Mapping[str, Any], initial: StrategyState) -> Checkpoint:

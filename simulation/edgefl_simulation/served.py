@@ -196,7 +196,7 @@ class ServedRun:
         done = self._accepted.setdefault(cohort, {})
         # Before this process began, which is not told by whom.
         before = max(0, status["history"][cohort - 1]["outcomes"]["accepted"] - len(done))
-        line = line_of(devices, settings.seed, cohort)
+        line = line_of(devices, settings.effective_seed, cohort)
         in_vain, heard, pause = 0, time.monotonic(), _FIRST_PAUSE
         while status["state"] == "active" and status["round"] == cohort:
             places = settings.cohort_size - before - len(done) - len(self._asked)

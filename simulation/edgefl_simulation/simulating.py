@@ -72,7 +72,7 @@ def run_simulation(
     check_counts(wanted)
     check_profile(wanted)
     settings = RunSettings.of(**wanted.settings)
-    settings = settings if settings.seed else replace(settings, seed=DEFAULT_SEED)
+    settings = settings if settings.seed is not None else replace(settings, seed=DEFAULT_SEED)
     model = model_file(wanted.model, Wanted(settings.strategy, settings.batch_size), watcher.say)
     file = ModelFile(model)
     file.verify()
@@ -118,7 +118,7 @@ def run_simulation(
         blob, pace = Blob(sha256(model), len(model)), wanted.pace
         plan = Plan(manifest, blob, settings, prepared.fleet, pace, wanted.minimum_examples)
         if wanted.profile is not None:
-            deployed = Deployment(wanted.profile, prepared.fleet.names, settings.seed, cost_of(file), pace)
+            deployed = Deployment(wanted.profile, prepared.fleet.names, settings.effective_seed, cost_of(file), pace)
             plan = replace(plan, pace=deployed, attack=deployed.attack)
         del file
         engine = start_engine(wanted.engine, setup, wanted.workers, settings.cohort_size, wanted.ray_address)
@@ -154,6 +154,7 @@ class _Running:
         manifest, rounds = self._plan.manifest, self._plan.settings.rounds
         restored = self._kept.restore(initial) if self._kept else None
         checkpoint, rows = restored or (Checkpoint(initial), [])
+        Memories(self._place.memories).check(checkpoint.folded.values())
         coordinator = self._lead(checkpoint)
         stack.callback(coordinator.close)
         folder = self._kept.folder if self._kept else None

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from edgefl.targets import COMPILED_MODEL
 from interpreters import EXPECTED
 
+OWN = [f"edgefl {name}" for name in (*EXPECTED, COMPILED_MODEL)]
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "local_step.py"
 
 
@@ -31,13 +33,13 @@ def quick_rows(tmp_path: Path, *contenders: str) -> dict[str, Any]:
 
 
 def test_a_quick_run_gives_rows(tmp_path: Path) -> None:
-    assert list(quick_rows(tmp_path, "edgefl")) == [f"edgefl {name}" for name in EXPECTED]
+    assert list(quick_rows(tmp_path, "edgefl")) == OWN
 
 
 @pytest.mark.slow
 def test_a_quick_run_beside_a_peer_gives_rows_with_ratios(tmp_path: Path) -> None:
     rows = quick_rows(tmp_path, "edgefl", "tf.function graph")
-    assert list(rows) == [*(f"edgefl {name}" for name in EXPECTED), "tf.function graph"]
+    assert list(rows) == [*OWN, "tf.function graph"]
     assert all(row["ratios"]["tf.function"] > 0 for row in rows.values())
     assert rows["tf.function graph"]["ratios"]["tf.function"] == 1.0
 

@@ -31,14 +31,17 @@ MANIFEST = ModelManifest(
     },
     inputs=("x",),
     outputs=("head",),
+    input_structure={"readings": 0},
+    output_structure={"kind": 0},
     targets=(Target("y", "head", classes=3),),
     batch_size=8,
     micro_batch=2,
     mixes_rows=True,
+    of_whole_batches=("the loss 'dice'",),
     loss={"class_name": "SparseCategoricalCrossentropy", "config": {"name": "loss"}},
     optimizer={"class_name": "SGD", "config": {"momentum": 0.5}},
     learning_rate=0.125,
-    metrics=(Metric("accuracy", "mean", ("accuracy/total", "accuracy/count"), {"curve": "ROC"}),),
+    metrics=(Metric("accuracy", "mean", ("accuracy/total", "accuracy/count"), {"curve": "ROC"}, "up"),),
     state=(StateVariable("sgd/momentum/dense/kernel", (4, 3), "float32"),),
     frozen=("sequential_3/base/kernel",),
     keras_config={"class_name": "Sequential", "config": {"layers": []}},
@@ -49,6 +52,14 @@ MANIFEST = ModelManifest(
     graph_hash="1a" * 32,
     layout_hash=ParameterLayout(PARAMETERS).hash,
     weights_hash="2b" * 32,
+)
+
+THIRD = replace(
+    MANIFEST,
+    input_structure=None,
+    output_structure=None,
+    of_whole_batches=(),
+    metrics=tuple(replace(metric, direction="") for metric in MANIFEST.metrics),
 )
 
 json_values = st.recursive(
@@ -74,12 +85,22 @@ def test_the_golden_manifest_is_read_and_written_to_the_byte() -> None:
 
 def test_a_manifest_of_the_first_version_is_read_with_defaults_for_what_came_later() -> None:
     first = ModelManifest.from_json(GOLDEN.with_name("manifest_1_0.json").read_bytes())
-    assert first == replace(MANIFEST, target="all", fine_tuning={}, micro_batch=None)
+    assert first == replace(THIRD, target="all", fine_tuning={}, micro_batch=None)
 
 
 def test_a_manifest_of_the_second_version_computes_all_rows_at_once() -> None:
     second = ModelManifest.from_json(GOLDEN.with_name("manifest_1_1.json").read_bytes())
-    assert second == replace(MANIFEST, micro_batch=None)
+    assert second == replace(THIRD, micro_batch=None)
+
+
+def test_a_manifest_of_the_third_version_has_plain_lists_and_metrics_without_a_direction() -> None:
+    assert ModelManifest.from_json(GOLDEN.with_name("manifest_1_2.json").read_bytes()) == THIRD
+
+
+@pytest.mark.parametrize("structure", [{"kind": 1}, [0, 0], [], "head", {"kind": None}])
+def test_a_structure_that_is_not_one_of_the_outputs_is_refused(structure: Any) -> None:
+    with pytest.raises(ModelFileError, match="lacks or mistypes"):
+        ModelManifest.from_json(json.dumps(document(output_structure=structure)))
 
 
 def test_every_field_is_in_the_golden_manifest_with_a_value_of_its_own() -> None:
@@ -110,6 +131,7 @@ def test_a_manifest_survives_its_json(
         mixes_rows=mixes_rows,
         learning_rate=learning_rate,
         inputs=names,
+        input_structure=None,
         keras_config=config,
         unknown=unknown,
     )

@@ -81,6 +81,15 @@ def test_a_device_has_no_tensorflow_web_framework_or_database(device: Path, tmp_
     assert installed["numpy"].startswith("1." if EXPECTED[-1] == "tflite-runtime" else "2.")
 
 
+def test_editors_and_type_checkers_find_an_editable_install(tmp_path: Path) -> None:
+    """They read the lines of a .pth file, and know nothing of import hooks."""
+    run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
+    run(tmp_path / "env" / "bin" / "pip", "install", "-q", "--no-deps", "-e", ROOT, cwd=tmp_path)
+    (pth,) = (tmp_path / "env" / "lib").glob("python*/site-packages/*edgefl*.pth")
+    folders = ("", "converters", "device_runtime", "server", "simulation")
+    assert pth.read_text().split() == [str(ROOT / folder) for folder in folders]
+
+
 def test_a_device_has_its_verbs(device: Path, tmp_path: Path) -> None:
     assert "device" in run(device / "edgefl", "--help", cwd=tmp_path).stdout
     assert "run" in run(device / "edgefl", "device", "--help", cwd=tmp_path).stdout

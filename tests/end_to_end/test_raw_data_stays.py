@@ -111,8 +111,8 @@ class Reader:
     def poll(self, request, names, reply):
         # A device that keeps a memory of the run also asks whether it is over.
         names = [json.dumps([run])[1:-1].encode() for run in {task.run for task in self.tasks.values()}]
-        remembers = [b', "remembers": [' + name + b"]" for name in names]
-        assert request.body in [b'{"wait": 25.0' + each + b"}" for each in (b"", *remembers)]
+        remembers = [b'"remembers": [' + name + b"], " for name in names]
+        assert request.body in [b"{" + each + b'"wait": 25.0}' for each in (b"", *remembers)]
         if reply is not None and reply.status == 200:
             task = Task.decode(reply.body)
             self.tasks[task.task_id] = task

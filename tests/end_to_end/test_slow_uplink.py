@@ -49,6 +49,32 @@ def test_an_outcome_of_3_4_mb_arrives_through_a_network_that_cuts_again_and_agai
     assert summary.bytes_up <= 1.3 * 4 * ELEMENTS
 
 
+def test_a_network_that_cuts_connections_on_which_nothing_is_said_is_not_taken_for_a_server_that_is_away(
+    fleet, tmp_path
+):
+    """A device would hold its polls for longer than the network does; it hears all the same that there is no work."""
+    fleet.start_server()
+    bad = BadNetwork(fleet.port, cut_every=0.5)
+    told: list[str] = []
+    device = Device(
+        f"http://127.0.0.1:{bad.port}",
+        "kitchen",
+        rows_of(40),
+        tmp_path / "device",
+        token=fleet.token("kitchen"),
+        load_trainer=MovingTrainer,
+        report=told.append,
+    )
+    try:
+        assert [device.step(wait=25.0) for _ in range(3)] == [None] * 3
+        assert device.active_runs == 0
+    finally:
+        device.close()
+        bad.close()
+    assert bad.cuts >= 1
+    assert not [line for line in told if "cannot be reached" in line]
+
+
 @pytest.mark.slow
 def test_at_25_kilobytes_a_second_it_arrives_at_the_first_attempt(fleet, tmp_path):
     summary, bad = sends_over(fleet, tmp_path, rate=25_000)

@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,9 @@ import urllib3
 from edgefl.errors import StorageError
 from edgefl.invitation import Invitation
 from edgefl.layout import Parameter
-from edgefl_server import cli
+from edgefl_server import cli, starting
 from edgefl_server.operator_file import OperatorFile
+from edgefl_server.state_folder import state_folder
 from fake_device import FakeDevice, Identity
 from model_files import make_model_file
 from server_process import ServerProcess, edgefl, free_port
@@ -90,8 +92,85 @@ def test_a_remote_operator_uses_url_and_token(server: ServerProcess) -> None:
     assert (code, error["error"]) == (41, "AuthenticationError")
     code, error = error_of("run", "list", "--server", server.url)
     assert (code, error["error"]) == (4, "InvalidSettingError")
-    code, error = error_of("run", "list")
+    code, error = error_of("run", "list", "--server", server.url, "--state", server.state)
     assert (code, error["error"]) == (4, "InvalidSettingError")
+
+
+def test_without_a_state_folder_it_is_that_of_the_variable_or_one_at_home(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "_LONGEST_SECONDS", 0.0)
+    assert edgefl("run", "list", EDGEFL_SERVER_STATE=str(server.state)).returncode == 0
+    token = json.loads((server.state / "operator.json").read_text())["admin_token"]
+    remote = {"EDGEFL_ADMIN_TOKEN": token, "EDGEFL_SERVER_STATE": str(tmp_path / "none")}
+    assert edgefl("run", "list", "--server", server.url, **remote).returncode == 0
+    assert edgefl("run", "list", "--state", server.state, **remote).returncode == 0
+    monkeypatch.delenv("EDGEFL_SERVER_STATE", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    code, error = error_of("run", "list")
+    assert (code, error["error"]) == (52, "StorageError")
+    assert f"{tmp_path}/home/edgefl/server/operator.json" in str(error["message"])
+    (tmp_path / "home" / "edgefl").mkdir(parents=True)
+    (tmp_path / "home" / "edgefl" / "server").symlink_to(server.state)
+    assert edgefl("run", "list").returncode == 0
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert state_folder() == tmp_path / ".local" / "state" / "edgefl" / "server"
+
+
+def test_a_server_starts_without_naming_a_folder_and_the_commands_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("EDGEFL_SERVER_STATE", raising=False)
+    command = [sys.executable, "-m", "edgefl", "server", "start", "--port", "0", "--format", "json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        started = json.loads(process.stdout.readline())
+        assert started["state"] == str(tmp_path / "edgefl" / "server")
+        assert edgefl("server", "invite", "--population", "people").returncode == 0
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def test_the_line_that_created_a_run_continues_it_with_more_rounds(
+    server: ServerProcess, model: Path, tmp_path: Path
+) -> None:
+    server.call("server", "invite", "--population", "again")
+    line = ["run", "create", model, "--population", "again", "--epochs", 2, "--state", server.state]
+    created = edgefl(*line, "--rounds", 5, "--target", 2, "--name", "more", "--format", "json")
+    run = json.loads(created.stdout)["run"]
+    done = edgefl(*line, "--rounds", "+10", "--target", 2, "--name", "more")
+    assert (done.returncode, done.stdout) == (0, f"run {run}: 15 rounds of 2 outcomes from again\n")
+    assert server.call("run", "status", "more")["settings"]["epochs"] == 2  # type: ignore[index]
+    server.call("run", "stop", "more")
+    done = edgefl("run", "create", model, "--population", "again", "--rounds", "+1", "--state", server.state)
+    assert (done.returncode, done.stdout) == (0, f"run {run}: 2 rounds of 2 outcomes from again\n")
+    assert server.call("run", "status", "more")["state"] == "active"
+
+    other = tmp_path / "other.tflite"
+    other.write_bytes(make_model_file(seed=5))
+    for change, said in [
+        ([model, "--population", "again", "--epochs", 3], "--epochs 3, and it has 2"),
+        ([model, "--population", "people"], "--population people, and it has again"),
+        ([other, "--population", "again"], "the model of another file"),
+    ]:
+        arguments = ["run", "create", *change, "--rounds", "+1", "--name", "more", "--state", server.state]
+        code, error = error_of(*arguments)
+        assert (code, error["error"]) == (4, "InvalidSettingError")
+        assert said in str(error["message"])
+    code, error = error_of("run", "create", other, "--population", "again", "--rounds", "+1", "--state", server.state)
+    assert (code, error["error"]) == (53, "RunError")
+    code, error = error_of(*line, "--rounds", "+0", "--name", "more")
+    assert (code, error["error"]) == (4, "InvalidSettingError")
+    for rounds in ("+", "ten", "1.5"):
+        refused = edgefl(*line, "--rounds", rounds, "--target", 2)
+        assert refused.returncode == 2
+        assert "expected a whole number" in " ".join(refused.stderr.split())
+    assert edgefl(*line, "--rounds", 3).returncode == 2
+    server.call("run", "stop", "more")
 
 
 @pytest.mark.parametrize("chunked", [True, False])
@@ -322,7 +401,7 @@ def test_help_and_wrong_options_name_the_options(tmp_path: Path) -> None:
     assert done.returncode == 0
     for option in ("--population", "--over-selection", "--deadline-seconds", "--clip-norm", "--format"):
         assert option in done.stdout
-    assert edgefl("server", "start").returncode == 2
+    assert edgefl("server", "invite").returncode == 2
 
 
 def test_tls_serves_devices_and_operators_that_pin_the_certificate(tmp_path: Path) -> None:

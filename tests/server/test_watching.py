@@ -74,7 +74,7 @@ def test_what_a_run_waits_for_is_told_once_until_it_changes() -> None:
     documents = [{**document("active"), "devices_enrolled": enrolled} for enrolled in (0, 0, 1, 2, 2)]
     answers = Answers(*documents, document("done"))
     watch(answers, "abc", told.append, sleep=lambda seconds: None)  # type: ignore[arg-type]
-    assert told[1:] == ["0 devices enrolled in people, waiting for 2", "1 device enrolled in people, waiting for 2"]
+    assert told[1:] == ["waiting: 0 of 2 devices enrolled in people", "waiting: 1 of 2 devices enrolled in people"]
 
 
 def test_who_has_watched_the_rounds_is_not_told_them_again() -> None:

@@ -99,6 +99,18 @@ def test_a_plot_is_of_accuracy_unless_asked_and_several_go_into_the_same_axes(ke
     axes.figure.canvas.draw()
 
 
+def test_a_plot_of_a_run_that_diverges_is_logarithmic_and_one_that_does_not_is_none():
+    def history(losses):
+        return History(None, None, b"", [{"round": n, "central": {"loss": x}} for n, x in enumerate(losses, start=1)])
+
+    tame, wild = history([2.3, 1.9, 1.2, 0.7]), history([2.3, 40.0, 9e6, 1e13])
+    axes = tame.plot("loss", axes=Figure().subplots())
+    assert axes.get_yscale() == "linear"
+    assert wild.plot("loss", axes=axes).get_yscale() == "log"
+    assert tame.plot("loss", axes=axes).get_yscale() == "log"
+    assert list(axes.lines[1].get_ydata()) == [2.3, 40.0, 9e6, 1e13]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -16,9 +16,17 @@ import edgefl
 from browser import CHROMIUM, look
 from edgefl.errors import InvalidSettingError, RunError, StorageError
 from edgefl_simulation.picture import SERIES, Line, Picture, one_line, svg
+from edgefl_simulation.profiles import profile_of
 from edgefl_simulation.recorded import read_run
 from edgefl_simulation.report import report
-from edgefl_simulation.report.comparing import Compared, differing_settings, failed_rounds, names_of, overview
+from edgefl_simulation.report.comparing import (
+    Compared,
+    all_settings,
+    differing_settings,
+    failed_rounds,
+    names_of,
+    overview,
+)
 from edgefl_simulation.report.page import _DARK_SERIES
 from edgefl_simulation.report.pictures import sections
 from server_process import edgefl as command
@@ -211,6 +219,32 @@ def test_settings_that_differ_are_listed_and_only_those(runs):
         "partition": ("iid", "dirichlet:1,2", "iid"),
     }
     assert differing_settings(found[:1]).rows == ()
+
+
+def test_kinds_of_devices_and_attackers_are_settings_one_by_one(runs, tmp_path):
+    shutil.copytree(runs / "plain", tmp_path / "attacked")
+    path = tmp_path / "attacked" / "settings.json"
+    profile = profile_of(
+        {"devices": [{"like": "pi4", "share": 1.0}], "attackers": [{"kind": "sign-flip", "share": 0.25}]}
+    )
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"profile": profile.to_json()}))
+    table = all_settings(Compared.of([read_run(tmp_path / "attacked")]))
+    found = dict(table.rows)
+    assert found["profile.attackers.1.kind"] == "sign-flip"
+    assert found["profile.attackers.1.share"] == "0.25"
+    assert "profile.devices.pi4.compute.gflops" in found
+    assert not any("{" in value for value in found.values())
+
+
+def test_pictures_of_an_earlier_report_are_replaced_and_those_of_others_stay(runs, tmp_path):
+    folder = tmp_path / "png"
+    report([runs / "plain", runs / ROGUE], tmp_path / "r.html", folder)
+    (folder / "mine.png").write_bytes(b"\x89PNG my own")
+    before = {path.name for path in folder.iterdir()}
+    done = report([runs / "plain"], tmp_path / "r.html", folder)
+    after = {path.name for path in folder.iterdir()}
+    assert after == {"mine.png", *(path.name for path in done.pictures)}
+    assert before - after
 
 
 def test_failed_rounds_say_why(runs, page):

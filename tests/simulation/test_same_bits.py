@@ -7,6 +7,7 @@ import pytest
 
 import edgefl
 from edgefl.hashing import weights_hash
+from edgefl.targets import COMPILED_MODEL
 from real_processes import Fleet, device_id, write_identity
 
 ROUNDS, SEED, DEVICES, EPOCHS = 3, 11, 3, 2
@@ -62,6 +63,7 @@ def test_every_engine_and_real_devices_of_a_real_server_end_with_the_same_bits(
     engines = {
         "in process": {"workers": 1},
         "two workers": {"workers": 2},
+        "compiled model": {"workers": 1, "runtime": COMPILED_MODEL},
         "ray": {"engine": "ray", "ray_address": ray_cluster.address},
         "http": {"engine": "http"},
     }

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
 import edgefl
-from edgefl.errors import DataError, EdgeflError, InvalidSettingError, RunError, RuntimeFailure, StorageError
-from edgefl.hashing import weights_hash
-from edgefl_simulation import run_folder
-from edgefl_simulation.engines.local import Local
+from edgefl.errors import DataError, EdgeflError, InvalidSettingError, RunError, StorageError
 from edgefl_simulation.pace import Steady
+from server_process import edgefl as command_line
 
 SETTINGS = {"devices": 6, "partition": "dirichlet:1,2", "rounds": 5, "cohort": 3, "workers": 1, "seed": 3}
 
@@ -65,108 +60,6 @@ def test_a_run_ends_early_when_it_has_reached_what_was_wanted(plain_sgd_file, da
     assert losses[-1] <= 1.55 < min(losses[:-1], default=9)
 
 
-def test_a_run_that_was_broken_off_goes_on_to_the_same_bits(federated_file, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "_PAUSE", 0.0)
-    settings = {**SETTINGS, "strategy": "scaffold", "held_out": 0.2}
-    whole = edgefl.simulate(federated_file, data, out=tmp_path / "whole", **settings)
-
-    def stop(row):
-        if row["round"] == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        edgefl.simulate(federated_file, data, out=tmp_path / "broken", on_round=stop, **settings)
-    (tmp_path / "broken" / "rounds.jsonl").open("a").write('{"round": 4, "cut sh')
-    told = []
-    again = edgefl.simulate(
-        federated_file, data, out=tmp_path / "broken", resume=True, on_round=told.append, **settings
-    )
-    assert [row["round"] for row in told] == [4, 5]
-    assert rows_of(again) == rows_of(whole)
-    assert again.initial == whole.initial
-    assert weights_hash(again.weights) == weights_hash(whole.weights)
-    lines = (tmp_path / "broken" / "rounds.jsonl").read_text().splitlines()
-    assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4, 5]
-    assert weights_hash(np.load(tmp_path / "broken" / "weights.npy")) == weights_hash(whole.weights)
-    finished = edgefl.simulate(federated_file, data, out=tmp_path / "broken", resume=True, **settings)
-    assert rows_of(finished) == rows_of(whole)
-    assert weights_hash(finished.weights) == weights_hash(whole.weights)
-
-
-def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(federated_file, data, tmp_path):
-    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
-    command = [
-        *(sys.executable, "-m", "edgefl.cli.main", "simulate", federated_file, "--data", tmp_path / "data.npz"),
-        *("--devices", 6, "--rounds", 400, "--cohort", 3, "--strategy", "scaffold", "--workers", 2, "--seed", 5),
-        *("--evaluate-devices", 0, "--quiet", "--format", "json"),
-    ]
-
-    def run(folder, *more):
-        words = [*map(str, command), "-o", str(tmp_path / folder), *more]
-        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-
-    killed = run("killed")
-    rounds = tmp_path / "killed" / "rounds.jsonl"
-    while not (rounds.exists() and len(rounds.read_bytes().splitlines()) > 20):
-        assert killed.poll() is None, killed.stderr.read()
-        time.sleep(0.01)
-    with contextlib.suppress(ProcessLookupError):  # it may have been fast
-        os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    whole, again = run("whole"), run("killed", "--resume")
-    assert [each.wait(300) for each in (whole, again)] == [0, 0]
-    assert json.loads(again.stdout.read())["rounds"] == 400
-    weights = [np.load(tmp_path / folder / "weights.npy") for folder in ("whole", "killed")]
-    assert weights_hash(weights[0]) == weights_hash(weights[1])
-    assert not (tmp_path / "killed" / "tables").exists()
-
-
-def test_a_killed_worker_ends_the_simulation_with_a_message_and_it_can_be_resumed(
-    plain_sgd_file, data, tmp_path, monkeypatch
-):
-    started = []
-    begin = Local.__init__
-
-    def noted(self, *arguments):
-        begin(self, *arguments)
-        started.append(self)
-
-    monkeypatch.setattr(Local, "__init__", noted)
-
-    def kill(row):
-        if row["round"] == 2:
-            os.kill(started[0]._workers[0]._process.pid, signal.SIGKILL)
-
-    settings = {**SETTINGS, "workers": 2}
-    with pytest.raises(RuntimeFailure, match="worker process of the simulation ended with -9"):
-        edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", on_round=kill, **settings)
-    again = edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", resume=True, **settings)
-    assert rows_of(again) == rows_of(edgefl.simulate(plain_sgd_file, data, **settings))
-
-
-def test_a_terminated_simulation_ends_its_workers_and_leaves_no_temporary_files(plain_sgd_file, data, tmp_path):
-    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    words = ["--devices", "6", "--rounds", "100000", "--cohort", "3", "--workers", "2", "--quiet"]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "edgefl.cli.main", "simulate", plain_sgd_file, "--data", tmp_path / "data.npz"),
-            *words,
-        ],
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )
-    try:
-        while not list(temporary.glob("edgefl-*/checkpoint.npz")) and not list(temporary.glob("edgefl-*/tables/*/*")):
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
-    finally:
-        process.kill()
-    assert not list(temporary.glob("edgefl-*"))
-
-
 def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, tmp_path):
     settings = {**SETTINGS, "rounds": 1, "out": tmp_path / "run"}
     edgefl.simulate(plain_sgd_file, data, **settings)
@@ -204,10 +97,10 @@ def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, t
         ({"evaluate_devices": -1}, "evaluate_devices expects a whole number"),
         ({"minimum_examples": 0}, "minimum_examples expects a whole number from 1"),
         ({"devices": 10**20}, "number of devices expects a whole number"),
-        ({"partition": 5}, "Expected a partition's name, or a Partitioner, got 5"),
-        ({"held_out": "some"}, "held_out expects a share"),
-        ({"until": "accuracy"}, "until expects metrics and their values"),
-        ({"devices": 2.5}, "number of devices expects a whole number"),
+        ({"partition": 5}, "partition expects text or a Partitioner, got 5"),
+        ({"held_out": "some"}, "held_out expects a number"),
+        ({"until": "accuracy"}, "until expects a dict or None"),
+        ({"devices": 2.5}, "devices expects a whole number"),
         ({"until": {"accuracy": float("nan")}}, "expects a number, got nan"),
         ({"partition": "dirichlet:1e308"}, "an alpha above 0 and up to 1e+09"),
         ({"devices": 500}, "500 devices have"),
@@ -220,44 +113,6 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(
         edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", **{**SETTINGS, **changes})
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
-
-
-def _checkpoint(folder, leave_out=(), **changes):
-    """Writes another checkpoint: whole, but of something else."""
-    arrays = dict(np.load(folder / "checkpoint.npz"))
-    progress = json.loads(arrays["progress"].tobytes()) | changes
-    arrays["progress"] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
-    np.savez(folder / "checkpoint.npz", **{name: each for name, each in arrays.items() if name not in leave_out})
-
-
-def _of_another_model(folder):
-    arrays = dict(np.load(folder / "checkpoint.npz"))
-    np.savez(folder / "checkpoint.npz", **arrays | {"weights": np.zeros(3, np.float32)})
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda run: (run / "settings.json").write_text("[]"), "settings.json cannot be read, or is damaged"),
-        (lambda run: (run / "rounds.jsonl").write_text("5\n"), "line 1 of rounds.jsonl is no row of this round"),
-        (lambda run: (run / "checkpoint.npz").write_bytes((run / "weights.npy").read_bytes()), "not a zip file"),
-        (lambda run: _checkpoint(run, leave_out=["weights"]), "checkpoint.npz cannot be read, or is damaged"),
-        (lambda run: _checkpoint(run, fold=-1), "expected counts"),
-        (lambda run: _checkpoint(run, version="1"), "expected counts"),
-        (lambda run: _checkpoint(run, late={"a": 5}), "checkpoint.npz cannot be read, or is damaged"),
-        (lambda run: _checkpoint(run, fetched="zz"), "checkpoint.npz cannot be read, or is damaged"),
-        (lambda run: _checkpoint(run, unheard_of=5), "checkpoint.npz cannot be read, or is damaged"),
-        (_of_another_model, "expected weights float32"),
-    ],
-)
-def test_a_folder_that_is_damaged_anywhere_is_refused_and_left_as_it_is(plain_sgd_file, data, tmp_path, spoil, message):
-    settings = {**SETTINGS, "rounds": 1, "workers": 1, "out": tmp_path / "run"}
-    edgefl.simulate(plain_sgd_file, data, **settings)
-    spoil(tmp_path / "run")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(StorageError, match=message):
-        edgefl.simulate(plain_sgd_file, data, **{**settings, "resume": True})
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 @pytest.mark.parametrize("seconds", [{"step_seconds": 1e308}, {"overhead_seconds": float("inf")}, {"step_seconds": -1}])
@@ -334,6 +189,56 @@ def test_the_command_prints_a_summary_and_leaves_a_folder(plain_sgd_file, data, 
     refused = subprocess.run([*command[:-4], "--held-out", "1"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--held-out expects a share" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("rounds", None, "rounds expects a whole number, got None"),
+        ("rounds", 2.5, "rounds expects a whole number, got 2.5"),
+        ("cohort", "3", "cohort expects a whole number, got '3'"),
+        ("devices", True, "devices expects a whole number, got True"),
+        ("partition", 3, "partition expects text or a Partitioner, got 3"),
+        ("strategy", None, "strategy expects text, got None"),
+        ("held_out", "0.1", "held_out expects a number, got '0.1'"),
+        ("feature_columns", 5, "feature_columns expects a list, got 5"),
+        ("pace", 0.5, "pace expects a Pace or None, got 0.5"),
+        ("profile", 5, "profile expects text, a path, a dict, a FleetProfile or None, got 5"),
+        ("until", 0.9, "until expects a dict or None, got 0.9"),
+        ("personalise", "1", "personalise expects a whole number or a Personalisation, got '1'"),
+        ("engine", None, "engine expects text, got None"),
+        ("out", 5, "out expects text, a path or None, got 5"),
+        ("resume", "yes", "resume expects True or False, got 'yes'"),
+        ("verbose", 1, "verbose expects True or False or None, got 1"),
+        ("on_round", "print", "on_round expects a function or None, got 'print'"),
+        ("workers", 1.0, "workers expects a whole number, got 1.0"),
+        ("epochs", 1.5, "epochs expects a whole number, got 1.5"),
+        ("learning_rate", "small", "learning_rate expects a number, got 'small'"),
+        ("codec", 16, "codec expects text, got 16"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named_with_what_it_expects(plain_sgd_file, data, name, value, said):
+    with pytest.raises(InvalidSettingError) as caught:
+        edgefl.simulate(plain_sgd_file, data, **{**SETTINGS, name: value})
+    assert said in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers(plain_sgd_file, data):
+    given = {**SETTINGS, "rounds": np.int64(1), "cohort": np.int32(3), "seed": np.uint8(3), "held_out": np.float32(0.1)}
+    assert len(edgefl.simulate(plain_sgd_file, data, **given).rounds) == 1
+
+
+def test_zero_is_a_seed_like_any_other(plain_sgd_file, data, tmp_path):
+    np.savez(tmp_path / "rows.npz", x=data[0], y=data[1])
+    few = ["--devices", 6, "--rounds", 2, "--cohort", 3, "--workers", 1, "--quiet"]
+    files = ["simulate", plain_sgd_file, "--data", tmp_path / "rows.npz"]
+    done = command_line(*files, *few, "--seed", 0, "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["seed"] == 0
+    settings = {"devices": 6, "rounds": 2, "cohort": 3, "workers": 1}
+    by_seed = {seed: edgefl.simulate(plain_sgd_file, data, **settings, seed=seed).weights for seed in (0, 1)}
+    np.testing.assert_array_equal(by_seed[0], np.load(tmp_path / "run" / "weights.npy"))
+    assert not np.array_equal(by_seed[0], by_seed[1])
 
 
 def test_help_tells_the_defaults_of_a_simulation_where_a_server_has_others():

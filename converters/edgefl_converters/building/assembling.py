@@ -18,12 +18,14 @@ from edgefl_converters.emission.walk import EmissionError, Origins, Walk
 from edgefl_converters.flatbuffer.quiet import without_remarks
 from edgefl_converters.flatbuffer.saved_model import ConverterError, convert_saved_model
 from edgefl_converters.models.naming import signature_keys
-from edgefl_converters.training_step.specification import Port, Specification
+from edgefl_converters.training_step.ports import Port
+from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.training_step.traced_graphs import RANDOM, reachable_op_types
 from edgefl_converters.training_step.tracing import Trace, Traces
 from edgefl_converters.training_step.variables import (
     CORRECTION,
     FROZEN,
+    METRIC,
     REFERENCE,
     SEED,
     STATE,
@@ -162,7 +164,7 @@ class _Emitter:
         self._origins = origins
 
     def body(self, name: str, traces: Traces) -> Callable[..., Mapping[str, tf.Tensor]]:
-        """A traced function over the holder's variables; only ``train`` assigns any, though ``gradient`` would."""
+        """A traced function over the holder's variables; only ``train`` assigns any, whatever others would."""
         trace = traces.functions[name]
 
         def run(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
@@ -174,8 +176,8 @@ class _Emitter:
                 return self._emit(walk, trace, given)
 
             results = emit_parts(name, traces, walk, emit, given) if traces.parts else emit(trace, given)
-            for variable in walk.assigned if name != "gradient" else ():
-                if variable.role != SEED:
+            for variable in walk.assigned if name == "train" else ():
+                if variable.role not in (SEED, METRIC):
                     self._holder.assign(variable, walk.values[variable])
             return {output: results[output] for output in trace.outputs}
 
@@ -201,7 +203,7 @@ class _Emitter:
         return variable
 
     def _read(self, variable: Variable) -> tf.Tensor:
-        if variable.role == SEED:
+        if variable.role in (SEED, METRIC):
             return tf.zeros(variable.initial.shape, variable.initial.dtype)
         if variable.role == FROZEN:
             return tf.constant(variable.initial)

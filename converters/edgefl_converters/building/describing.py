@@ -60,14 +60,22 @@ def describe(
         signatures=dict(signatures),
         inputs=tuple(port.name for port in specification.inputs),
         outputs=tuple(port.name for port in outputs),
+        input_structure=_positions(specification.nesting.input_structure, len(specification.inputs)),
+        output_structure=_positions(specification.nesting.output_structure, len(outputs)),
         targets=tuple(Target(port.name, outputs[port.output].name, port.classes) for port in specification.targets),
         batch_size=specification.batch_size,
         micro_batch=specification.options.micro_batch if specification.parts > 1 else None,
-        mixes_rows=bool(row_mixing_layers(traces, variables)),
+        mixes_rows=bool(row_mixing_layers(traces, variables) or traces.of_whole_batches),
+        of_whole_batches=traces.of_whole_batches,
         loss=_plain(config.loss),
         optimizer=_plain(config.optimizer),
         learning_rate=specification.learning_rate,
-        metrics=tuple(Metric(each.name, each.finaliser, each.states, each.settings) for each in traces.metrics),
+        metrics=tuple(
+            Metric(
+                each.name, each.finaliser, each.states, each.settings, getattr(each.metric, "_direction", None) or ""
+            )
+            for each in traces.metrics
+        ),
         state=tuple(
             StateVariable(each.name, tuple(each.initial.shape), each.initial.dtype.name)
             for each in variables.of_role(STATE)
@@ -81,6 +89,16 @@ def describe(
         layout_hash=layout.hash,
         weights_hash=weights_hash(layout.pack(initial)),
     )
+
+
+def _positions(structure: Any, count: int) -> Any:
+    """The nesting as plain lists and dicts of positions; None where it is one tensor or a list of them."""
+    positions = keras.tree.pack_sequence_as(structure, list(range(count)))
+    if not isinstance(positions, Mapping) and list(keras.tree.flatten(positions)) == list(
+        positions if isinstance(positions, (list, tuple)) else [positions]
+    ):
+        return None
+    return json.loads(json.dumps(positions))
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,9 @@ from edgefl_converters.cli.spelling import spelled_as_options
 
 __all__ = ["export"]
 
+_KERAS = "The Keras model"
+_INFERENCE = "Inference models"
+
 
 @spelled_as_options()
 def export(
@@ -32,16 +35,26 @@ def export(
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="The Keras model that the file was made from; for frozen or custom layers.")
+        str | None,
+        typer.Option(
+            help="The Keras model that the file was made from; for frozen or custom layers.", rich_help_panel=_KERAS
+        ),
     ] = None,
     adapters: Annotated[
-        str, typer.Option(help="LoRA adapters in a .keras file: merged into the weights, or kept.")
+        str,
+        typer.Option(help="LoRA adapters in a .keras file: merged into the weights, or kept.", rich_help_panel=_KERAS),
     ] = "merged",
     quantize: Annotated[
-        str, typer.Option(help="Inference model: none, float16, dynamic (int8 weights) or int8.")
+        str,
+        typer.Option(
+            help="Inference model: none, float16, dynamic (int8 weights) or int8.", rich_help_panel=_INFERENCE
+        ),
     ] = "none",
     calibration: Annotated[
-        str | None, typer.Option(help="For int8: rows of the inputs, as .npz, .npy or module:function.")
+        str | None,
+        typer.Option(
+            help="For int8: rows of the inputs, as .npz, .npy or module:function.", rich_help_panel=_INFERENCE
+        ),
     ] = None,
     custom_objects: CustomObjectsOption = None,
     format: FormatOption = Format.text,

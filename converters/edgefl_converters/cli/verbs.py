@@ -21,6 +21,12 @@ from edgefl_converters.verification.storage_report import StorageCost
 
 __all__ = ["convert", "verify"]
 
+_COMPILED = "How the model is compiled"
+_SHAPES = "Batches and shapes"
+_TRAINED = "What is trained"
+_FEDERATED = "Federated learning"
+_CHECKED = "Checks"
+
 
 @spelled_as_options()
 def convert(
@@ -28,52 +34,101 @@ def convert(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The .tflite file to write; may be left out with --explain.")
     ] = None,
-    loss: Annotated[str | None, typer.Option(help="Keras loss by name; default: as the model is compiled.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Keras optimizer by name; default: as compiled.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Keras metric by name; may be repeated.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows of every batch; fixed in the file.")] = 32,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="Keras loss by name; default: as the model is compiled.", rich_help_panel=_COMPILED),
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="Keras optimizer by name; default: as compiled.", rich_help_panel=_COMPILED)
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Keras metric by name; may be repeated.", rich_help_panel=_COMPILED)
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(help="Rows of every batch; fixed in the file.", rich_help_panel=_SHAPES)
+    ] = 32,
     micro_batch: Annotated[
         int | None,
-        typer.Option(help="Compute so many rows of a batch at a time: the same step in less memory."),
+        typer.Option(
+            help="Compute so many rows of a batch at a time: the same step in less memory.", rich_help_panel=_SHAPES
+        ),
     ] = None,
     input_shape: Annotated[
         list[str] | None,
-        typer.Option(help="Shape of an input without the batch, where the model leaves it open: 100,6 or name=100,6."),
+        typer.Option(
+            help="Shape of an input without the batch, where the model leaves it open: 100,6 or name=100,6.",
+            rich_help_panel=_SHAPES,
+        ),
     ] = None,
     trainable: Annotated[
         list[str] | None,
-        typer.Option(help="Train only what this pattern matches: a layer, its class or a weight; may be repeated."),
+        typer.Option(
+            help="Train only what this pattern matches: a layer, its class or a weight; may be repeated.",
+            rich_help_panel=_TRAINED,
+        ),
     ] = None,
     frozen: Annotated[
-        list[str] | None, typer.Option(help="Do not train what this pattern matches; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Do not train what this pattern matches; may be repeated.", rich_help_panel=_TRAINED),
     ] = None,
-    last_layers: Annotated[int | None, typer.Option(help="Train only so many layers, counted from the output.")] = None,
-    biases_only: Annotated[bool, typer.Option("--biases-only", help="Train only biases.")] = False,
+    last_layers: Annotated[
+        int | None, typer.Option(help="Train only so many layers, counted from the output.", rich_help_panel=_TRAINED)
+    ] = None,
+    biases_only: Annotated[
+        bool, typer.Option("--biases-only", help="Train only biases.", rich_help_panel=_TRAINED)
+    ] = False,
     lora_rank: Annotated[
-        int | None, typer.Option(help="Train low-rank adapters of this rank instead of the weights.")
+        int | None,
+        typer.Option(help="Train low-rank adapters of this rank instead of the weights.", rich_help_panel=_TRAINED),
     ] = None,
     lora_target: Annotated[
-        list[str] | None, typer.Option(help="Only layers that this pattern matches get adapters; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Only layers that this pattern matches get adapters; may be repeated.", rich_help_panel=_TRAINED
+        ),
     ] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="Adapters count alpha / rank times; default: once.")] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Adapters count alpha / rank times; default: once.", rich_help_panel=_TRAINED)
+    ] = None,
     local: Annotated[
-        list[str] | None, typer.Option(help="What this pattern matches never leaves a device; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="What this pattern matches never leaves a device; may be repeated.", rich_help_panel=_FEDERATED
+        ),
     ] = None,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help=f"Support {', '.join(ALGORITHMS[:-1])} or {ALGORITHMS[-1]}; may be repeated."),
+        typer.Option(
+            help=f"Support {', '.join(ALGORITHMS[:-1])} or {ALGORITHMS[-1]}; may be repeated.",
+            rich_help_panel=_FEDERATED,
+        ),
     ] = None,
     quantize_frozen: Annotated[
-        str | None, typer.Option(help="Store large frozen weights as float16 or int8; what is trained stays float32.")
+        str | None,
+        typer.Option(
+            help="Store large frozen weights as float16 or int8; what is trained stays float32.",
+            rich_help_panel=_TRAINED,
+        ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help=f"Runtimes that must be able to run the file: {', '.join(TARGETS)} or {ALL}.")
+        str,
+        typer.Option(
+            help=f"Runtimes that must be able to run the file: {', '.join(TARGETS)} or {ALL}.", rich_help_panel=_CHECKED
+        ),
     ] = ALL,
     verify: Annotated[
-        bool, typer.Option(help="Train the file beside Keras on every installed runtime before writing it.")
+        bool,
+        typer.Option(
+            help="Train the file beside Keras on every installed runtime before writing it.", rich_help_panel=_CHECKED
+        ),
     ] = True,
     explain: Annotated[
-        bool, typer.Option("--explain", help="List what each layer was lowered to; without -o nothing is written.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="List what each layer was lowered to; without -o nothing is written.",
+            rich_help_panel=_CHECKED,
+        ),
     ] = False,
     custom_objects: CustomObjectsOption = None,
     format: FormatOption = Format.text,

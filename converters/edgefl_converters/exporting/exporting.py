@@ -13,6 +13,13 @@ import numpy as np
 from edgefl.atomic import write_bytes
 from edgefl.errors import InvalidSettingError, UnsupportedModelError, storage_error
 from edgefl.model_file import ModelFile
+from edgefl.weight_files import (
+    NamedArrays,
+    Weights,
+    npz_bytes,
+    read_weights,
+    safetensors_bytes,
+)
 from edgefl_converters.exporting.function_of_file import require_same_function
 from edgefl_converters.exporting.inference_agreement import compare_with_keras
 from edgefl_converters.exporting.keras_files import keras_bytes, keras_bytes_with_adapters
@@ -25,13 +32,6 @@ from edgefl_converters.exporting.original_models import (
 )
 from edgefl_converters.exporting.rows import calibration_rows, made_up_rows
 from edgefl_converters.exporting.tflite_files import QUANTIZATIONS, tflite_bytes
-from edgefl_converters.exporting.weight_files import (
-    NamedArrays,
-    Weights,
-    npz_bytes,
-    read_weights,
-    safetensors_bytes,
-)
 from edgefl_converters.models.adapter_layers import merge
 from edgefl_converters.results import ExportResult
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from edgefl.errors import VerificationError
 from edgefl.model_file import ModelFile
+from edgefl.weight_files import NamedArrays
 from edgefl_converters.exporting.inference_agreement import keras_outputs
 from edgefl_converters.exporting.original_models import BASE
 from edgefl_converters.exporting.rows import made_up_rows
-from edgefl_converters.exporting.weight_files import NamedArrays
 from edgefl_converters.verification.runtimes import Call, UnusableRuntimeError, installed_runtimes
 
 __all__ = ["require_same_function"]

@@ -10,8 +10,8 @@ import keras
 
 from edgefl.errors import storage_error
 from edgefl.manifest import ModelManifest
+from edgefl.weight_files import NamedArrays
 from edgefl_converters.exporting.original_models import Original, copy_without_adapters, weights_by_name
-from edgefl_converters.exporting.weight_files import NamedArrays
 from edgefl_converters.models.adapter_layers import ENTRY, enable, entry, train_only
 
 __all__ = ["keras_bytes", "keras_bytes_with_adapters"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.manifest import ModelManifest, TensorSpec
-from edgefl_converters.exporting.numpy_files import read_arrays
+from edgefl.numpy_files import read_arrays
 from edgefl_converters.models.sources.modules import attribute, call, is_reference
 
 if TYPE_CHECKING:

@@ -6,15 +6,11 @@ import contextlib
 import importlib
 import logging
 import os
-import sys
-import tempfile
 from collections.abc import Iterator
 
-from edgefl.errors import EdgeflError
+from edgefl.native_stderr import VERBOSITY, native_stderr_held
 
-__all__ = ["quiet_tensorflow", "without_remarks"]
-
-_VERBOSITY = "TF_CPP_MIN_LOG_LEVEL"
+__all__ = ["quiet_functions", "quiet_tensorflow", "without_remarks"]
 
 
 @contextlib.contextmanager
@@ -28,15 +24,22 @@ def quiet_tensorflow() -> Iterator[None]:
     # Devices compute in float32 on CPUs; a GPU would be the wrong thing to compare with, and slower to start.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    if _VERBOSITY in os.environ:
+    if VERBOSITY in os.environ:
         _import()
         yield
         return
-    os.environ[_VERBOSITY] = "2"
+    os.environ[VERBOSITY] = "2"
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _native_stderr_held():
+    with native_stderr_held():
         _import()
+        yield
+
+
+@contextlib.contextmanager
+def quiet_functions() -> Iterator[None]:
+    """Holds the same back while a function of the converter is at work in somebody's own program; see there."""
+    with contextlib.nullcontext() if VERBOSITY in os.environ else native_stderr_held():
         yield
 
 
@@ -56,27 +59,3 @@ def _import() -> None:
     tensorflow = importlib.import_module("tensorflow")
     importlib.import_module("keras")
     tensorflow.config.list_physical_devices()  # looks for GPUs now, not in the middle of the work
-
-
-@contextlib.contextmanager
-def _native_stderr_held() -> Iterator[None]:
-    before = sys.stderr
-    with tempfile.TemporaryFile() as held:
-        real = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        sys.stderr = os.fdopen(os.dup(real), "w", buffering=1)
-        show = True
-        try:
-            yield
-            show = False
-        except EdgeflError:
-            show = False
-            raise
-        finally:
-            sys.stderr.close()
-            sys.stderr = before
-            os.dup2(real, 2)
-            os.close(real)
-            if show:
-                held.seek(0)
-                os.write(2, held.read())

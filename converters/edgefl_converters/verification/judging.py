@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.manifest import ModelManifest
-from edgefl_converters.verification.measuring import Expectation, Experiment, Measured
+from edgefl_converters.verification.experiment import Experiment
+from edgefl_converters.verification.measuring import Expectation, Measured
 
 __all__ = ["Comparison", "judge"]
 

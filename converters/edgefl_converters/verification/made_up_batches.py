@@ -1,22 +1,26 @@
-"""Made-up data that fits a model: verification compares arithmetic, so what the data means does not matter.
-
-Numbers are normal; where an input goes to a layer that says what its values lie between, as image augmentation does,
-they lie there.
-"""
+"""Made-up data that fits a model: verification compares arithmetic, so what the data means does not matter."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_converters.training_step.specification import Port, Specification
+from edgefl_converters.training_step.ports import Port
+from edgefl_converters.training_step.specification import Specification
 
-__all__ = ["Batch", "draw_batches", "federated_batches"]
+__all__ = ["NUMBERS", "Batch", "Numbers", "draw_batches", "federated_batches"]
+
+Numbers = Literal["normal", "positive", "whole"]
+NUMBERS: tuple[Numbers, ...] = get_args(Numbers)
+"""Kinds of numbers, in the order in which they are tried: normal ones; between 0 and 1, for a model that takes their
+logarithm; 0 and 1, for one of which an input is labels, whatever type it has."""
+
+_Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -40,25 +44,23 @@ class Batch:
         )
 
 
-Range = tuple[float, float]
-
-
 def draw_batches(
-    specification: Specification, count: int, generator: np.random.Generator, *, positive: bool = False
+    specification: Specification, count: int, generator: np.random.Generator, *, numbers: Numbers = "normal"
 ) -> list[Batch]:
     """Draws batches for a model.
 
-    Numbers are normal, or lie in the range that a layer asks for; tokens are drawn from the vocabulary, labels from the
-    classes, and other targets from what their loss is defined on.
+    Numbers of inputs lie in the range that a layer asks for (``value_range``, as augmentation has it), or are what
+    is asked for; tokens are drawn from the vocabulary, labels from the classes, and other targets from what their loss
+    is defined on.
 
     Args:
         specification: of the model.
         count: how many.
         generator: where the numbers come from.
-        positive: numbers of inputs between 0 and 1 instead of normal ones, for models that take their logarithm.
+        numbers: one of `NUMBERS`.
     """
-    vocabularies = _vocabularies(specification)
-    ranges = [each or ((0.0, 1.0) if positive else None) for each in value_ranges(specification)]
+    vocabularies = [2 if size is None and numbers == "whole" else size for size in _vocabularies(specification)]
+    ranges = [each or ((0.0, 1.0) if numbers == "positive" else None) for each in _value_ranges(specification)]
     kinds = [_target_kind(specification, port) for port in specification.targets]
     return [
         Batch(
@@ -78,7 +80,7 @@ def federated_batches(batches: Sequence[Batch]) -> Sequence[Batch]:
     return batches[:3]
 
 
-def value_ranges(specification: Specification) -> list[Range | None]:
+def _value_ranges(specification: Specification) -> list[_Range | None]:
     """Returns for each input what its numbers must lie between; None where no layer says it."""
     layers = [each for each in specification.model._flatten_layers() if _range_of(each) is not None]
     if not layers:
@@ -92,14 +94,14 @@ def value_ranges(specification: Specification) -> list[Range | None]:
     ]
 
 
-def _range_of(layer: Any) -> Range | None:
+def _range_of(layer: Any) -> _Range | None:
     bounds = getattr(layer, "value_range", None)
     if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
         return None
     return float(bounds[0]), float(bounds[1])
 
 
-def _before(scales: Sequence[Any], layer: Any, bounds: Range | None) -> Range | None:
+def _before(scales: Sequence[Any], layer: Any, bounds: _Range | None) -> _Range | None:
     """What becomes the range of a layer in a Rescaling right before it."""
     made = {id(tensor) for tensor in _direct_inputs(layer)}
     for each in scales:
@@ -110,7 +112,7 @@ def _before(scales: Sequence[Any], layer: Any, bounds: Range | None) -> Range | 
     return bounds
 
 
-def _input(port: Port, vocabulary: int | None, bounds: Range | None, generator: np.random.Generator) -> NDArray[Any]:
+def _input(port: Port, vocabulary: int | None, bounds: _Range | None, generator: np.random.Generator) -> NDArray[Any]:
     if vocabulary is not None:
         return generator.integers(0, vocabulary, port.shape).astype(port.dtype)
     if bounds is not None and port.dtype.startswith("float"):
@@ -123,8 +125,12 @@ def _input(port: Port, vocabulary: int | None, bounds: Range | None, generator: 
 
 
 def _target(port: Port, kind: str, generator: np.random.Generator) -> NDArray[Any]:
+    if kind == "sequence":
+        return _sequences(port, generator)
     if port.classes is not None:
         return generator.integers(0, port.classes, port.shape).astype(port.dtype)
+    if port.dtype.startswith("int"):
+        return generator.integers(0, 2, port.shape).astype(port.dtype)
     if kind == "one-hot":
         classes = generator.integers(0, port.shape[-1], port.shape[:-1])
         return np.asarray(np.eye(port.shape[-1])[classes], port.dtype)
@@ -135,11 +141,20 @@ def _target(port: Port, kind: str, generator: np.random.Generator) -> NDArray[An
     return generator.standard_normal(port.shape).astype(port.dtype)
 
 
+def _sequences(port: Port, generator: np.random.Generator) -> NDArray[Any]:
+    """Labels of sequences, 0 behind their end: half as many as there could be, so that there is a way to align them."""
+    labels = generator.integers(1, max(2, port.classes or 2), port.shape)
+    lengths = generator.integers(1, max(2, port.shape[1] // 2 + 1), (len(labels), 1))
+    return np.asarray(np.where(np.arange(port.shape[1]) < lengths, labels, 0), port.dtype)
+
+
 def _target_kind(specification: Specification, port: Port) -> str:
     names = " ".join(_loss_names(specification.model.loss)).lower().replace("_", "")
     if "binary" in names or "hinge" in names:
         return "binary"
-    if "categorical" in names or names == "ctc":
+    if names == "ctc":
+        return "sequence"
+    if "categorical" in names:
         return "one-hot" if len(port.shape) > 1 else "binary"
     if any(word in names for word in ("kldivergence", "poisson", "logarithmic", "percentage", "dice", "tversky")):
         return "positive"

@@ -6,7 +6,8 @@ disturbed in their last bits. Networks with kinks (ReLU) amplify that by orders 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,17 +17,15 @@ from numpy.typing import NDArray
 from edgefl.errors import ModelError, UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
 from edgefl_converters.training_step.specification import Specification
+from edgefl_converters.verification.experiment import Experiment, disturb
 from edgefl_converters.verification.made_up_batches import Batch, federated_batches
-from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference, Snapshot
 
-__all__ = ["Expectation", "Experiment", "Measured", "look_closer", "measure"]
+__all__ = ["Expectation", "Measured", "UndefinedLossError", "look_closer", "measure"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _DISTURBED_RUNS = 3
-_LAST_BITS = 2.0**-22
-"""Relative size of the disturbance: about two units in the last place of a float32."""
 _CLOSER_RUNS = 6
 _ROUNDING_OF_A_STEP = 2.0**-19
 """Relative size of what a runtime's own order of summation does to the gradient of a convolution."""
@@ -36,43 +35,8 @@ _ENOUGH_MOVED = 1e-4
 """The least movement, as a share of the largest weight: a thousand times its rounding error."""
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Says what both sides compute.
-
-    Attributes:
-        initial: the weights that they begin from, by stable name.
-        batches: one for each training step; the first one also serves for everything else.
-        rows: real rows of the partial batch.
-        row_weights: the user's weights of these rows.
-        probe: how the gradient is read off.
-        rate: learning rate of the training steps.
-        proximal_weight: weight of the proximal term times the learning rate, in the steps that have one; 0 where the
-            file has none.
-        correction: what is added to the gradient in the same steps, by weight; empty where the file adds nothing.
-    """
-
-    initial: Mapping[str, NDArray[np.float32]]
-    batches: Sequence[Batch]
-    rows: int
-    row_weights: NDArray[np.float32]
-    probe: Probe
-    rate: float
-    proximal_weight: float = 0.0
-    correction: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-
-    @property
-    def mu(self) -> float:
-        """The weight of the proximal term.
-
-        Steps are short, so a weight of ordinary size would hardly be felt after a few.
-        """
-        return float(np.float32(self.proximal_weight / self.rate))
-
-    @property
-    def is_federated(self) -> bool:
-        """Tells whether the file can change the gradient for federated algorithms."""
-        return bool(self.proximal_weight or self.correction)
+class UndefinedLossError(ModelError):
+    """A model has no loss on the data that was made up for it."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +92,6 @@ def measure(
     specification: Specification,
     manifest: ModelManifest,
     experiment: Experiment,
-    otherwise: Callable[[], Sequence[Batch]],
     generator: np.random.Generator,
 ) -> tuple[Experiment, Expectation]:
     """Computes in Keras what a model file is to compute.
@@ -137,24 +100,24 @@ def measure(
         specification: of the Keras model.
         manifest: of the file; says which parameters and state there are.
         experiment: with the compiled learning rate.
-        otherwise: other batches, for a model that is not defined on those of the experiment.
         generator: for the disturbances.
 
     Returns:
-        The experiment with the batches and the learning rate that were used, and what Keras computes in it.
+        The experiment with the learning rate that was used, and what Keras computes in it.
 
     Raises:
         UnsupportedModelError: Keras cannot rebuild the model from its configuration.
-        ModelError: the model diverges in Keras itself.
+        UndefinedLossError: its loss is no number on the made-up data, before anything is trained.
+        ModelError: it diverges in Keras itself.
     """
-    side = _Side(Reference(specification, "float32"), manifest)
-    if not side.is_defined_on(experiment):
-        experiment = replace(experiment, batches=otherwise())
-    experiment = _with_fitting_rate(side, experiment)
-    plain = side.compute(experiment)
-    disturbed = [side.compute(_disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
+    with _side(specification, manifest, "float32") as side:
+        side.require_defined_on(experiment)
+        experiment = _with_fitting_rate(side, experiment)
+        plain = side.compute(experiment)
+        disturbed = [side.compute(disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
     try:
-        exact = _Side(Reference(specification, "float64"), manifest).compute(experiment)
+        with _side(specification, manifest, "float64") as side:
+            exact = side.compute(experiment)
         reference = "float64"
     except Exception as error:  # any failure of a layer that insists on float32
         exact, reference = plain, f"float32, because the model does not run in float64: {first_line(error)}"
@@ -183,21 +146,30 @@ def look_closer(
     Returns:
         The expectation with further disturbed runs that differ in the training steps alone.
     """
-    side = _Side(Reference(specification, "float32"), manifest)
     runs = []
-    for _ in range(_CLOSER_RUNS):
-        disturbed = _disturb(experiment, generator, _ROUNDING_OF_A_STEP)
-        logs, after = side.train(disturbed)
-        logs = {**expectation.plain.logs, **logs}
-        runs.append(replace(expectation.plain, logs=logs, moved=side.moved(disturbed, after)))
+    with _side(specification, manifest, "float32") as side:
+        for _ in range(_CLOSER_RUNS):
+            disturbed = disturb(experiment, generator, _ROUNDING_OF_A_STEP)
+            logs, after = side.train(disturbed)
+            logs = {**expectation.plain.logs, **logs}
+            runs.append(replace(expectation.plain, logs=logs, moved=side.moved(disturbed, after)))
     return replace(expectation, disturbed=(*expectation.disturbed, *runs))
+
+
+@contextlib.contextmanager
+def _side(specification: Specification, manifest: ModelManifest, dtype: str) -> Iterator[_Side]:
+    reference = Reference(specification, dtype, weighted=not manifest.of_whole_batches)
+    try:
+        yield _Side(reference, manifest, logs_may_lack=specification.own_step is not None)
+    finally:
+        reference.close()
 
 
 class _Side:
     """Runs experiments in one Keras copy of the model."""
 
-    def __init__(self, reference: Reference, manifest: ModelManifest) -> None:
-        self._reference = reference
+    def __init__(self, reference: Reference, manifest: ModelManifest, *, logs_may_lack: bool) -> None:
+        self._reference, self._logs_may_lack = reference, logs_may_lack
         self._outputs = manifest.outputs
         # Keras also logs a loss for each output, which a file does not return.
         self._logs = ("loss", *(metric.name for metric in manifest.metrics))
@@ -209,10 +181,16 @@ class _Side:
         self._gives_gradient = manifest.has_gradient
         self._pads_rows, self._batch_size = not manifest.mixes_rows, manifest.batch_size
 
-    def is_defined_on(self, experiment: Experiment) -> bool:
-        """Tells whether the loss of the first batch is a number, before anything is trained."""
+    def require_defined_on(self, experiment: Experiment) -> None:
         self._reference.reset(experiment.initial)
-        return bool(np.isfinite(self._reference.evaluate(experiment.batches[0])["loss"]))
+        loss = self._reference.evaluate(experiment.batches[0]).get("loss", 0.0)
+        if not np.isfinite(loss):
+            raise UndefinedLossError(
+                f"In Keras itself the model's loss is {loss} on made-up data, before anything is trained, so that "
+                "nothing can be compared; the data was normally distributed, between 0 and 1, and 0 or 1.",
+                hint="See which layer first returns what is no number: a logarithm, a root or a quotient needs a "
+                "bound. If the loss is a number on your own data, convert without verification (`verify=False`).",
+            )
 
     def compute(self, experiment: Experiment) -> Measured:
         reference, first = self._reference, experiment.batches[0]
@@ -264,7 +242,9 @@ class _Side:
         return {name: _exact(_find(after.variables, name)) - experiment.initial[name] for name in self._parameters}
 
     def _numbers(self, log: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-        return {name: np.asarray(log.get(name, np.nan), np.float64) for name in self._logs}
+        # What a model's own step returns is not always what its evaluation does, nor need it be called a loss.
+        names = [name for name in self._logs if name in log] if self._logs_may_lack else self._logs
+        return {name: np.asarray(log.get(name, np.nan), np.float64) for name in names}
 
     def _probe(
         self, experiment: Experiment, batch: Batch, weight: NDArray[np.float32] | None
@@ -306,14 +286,14 @@ def _slower(side: _Side, experiment: Experiment, first: _Trial) -> Experiment:
         if tried.stable:
             break
     if chosen is None:
-        step = next((step for step, loss in enumerate(first.losses, 1) if not np.isfinite(loss)), 1)
+        step, loss = next((step, loss) for step, loss in enumerate(first.losses, 1) if not np.isfinite(loss))
         raise ModelError(
-            f"The model diverges in Keras itself, so that nothing can be compared: on made-up data its loss is "
-            f"{first.losses[step - 1]} in step {step} of {len(first.losses)} with a learning rate of "
-            f"{experiment.rate:.3g}, and no number with {experiment.rate * _SLOWER[-1]:.3g} either.",
-            hint="Train a few steps in Keras on normally distributed numbers (on numbers between 0 and 1, if it is not "
-            "defined on those) and see which layer first returns what is no number: a logarithm, a root or a quotient "
-            "needs a bound. Or convert without verification (`verify=False`).",
+            f"The model diverges in Keras itself, so that nothing can be compared: trained on made-up data, its loss "
+            f"is {loss} in step {step} of {len(first.losses)} with a learning rate of {experiment.rate:.3g}, and no "
+            f"number with {experiment.rate * _SLOWER[-1]:.3g} either.",
+            hint="Bound what grows: a smaller learning rate, `clipnorm` of the optimizer, a normalization, a bound of "
+            "a logarithm, root or quotient. If it trains on your own data, convert without verification "
+            "(`verify=False`).",
         )
     return chosen
 
@@ -349,28 +329,8 @@ def _try(side: _Side, experiment: Experiment) -> _Trial:
         for name, change in moved.items()
         if change.size
     )
-    return _Trial([float(value) for name, value in logs.items() if name.endswith(" loss")], enough)
-
-
-def _disturb(experiment: Experiment, generator: np.random.Generator, size: float = _LAST_BITS) -> Experiment:
-    def last_bits(array: NDArray[Any]) -> NDArray[Any]:
-        if array.dtype != np.float32:
-            return array
-        return np.asarray(array * (1.0 + size * generator.uniform(-1.0, 1.0, array.shape)), np.float32)
-
-    return replace(
-        experiment,
-        initial={name: last_bits(value) for name, value in experiment.initial.items()},
-        batches=[
-            Batch(tuple(_unless_whole(each, last_bits) for each in batch.inputs), batch.targets, batch.seed)
-            for batch in experiment.batches
-        ],
-    )
-
-
-def _unless_whole(array: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-    """Leaves tokens alone that a model takes as floats."""
-    return array if np.array_equal(array, np.round(array)) else change(array)
+    losses = [float(value) for name, value in logs.items() if name.endswith(" loss")] or [0.0]
+    return _Trial(losses, enough)
 
 
 def _exact(array: NDArray[Any]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ __all__ = ["REPORT_IT", "RuntimeReport", "VerificationReport"]
 REPORT_IT = "Please report the model; until then, replace the layer that is named or the one after it."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RuntimeReport:
     """Holds what one runtime did.
 
@@ -36,6 +36,12 @@ class RuntimeReport:
     reason: str
     comparisons: Sequence[Comparison]
     broken_laws: Sequence[str]
+
+    def __repr__(self) -> str:
+        if not self.ran:
+            return f"<RuntimeReport: {self.name} {self.version} did not run>"
+        found = f"{len(self.comparisons)} figures agree" if self.passed else _complaint(self)
+        return f"<RuntimeReport: {self.name} {self.version}: {found}>"
 
     @property
     def passed(self) -> bool:
@@ -57,7 +63,7 @@ class RuntimeReport:
         return min(reversed(self.failures), key=lambda each: order.get(each.kind, len(order)), default=None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VerificationReport:
     """The whole verification of a file.
 
@@ -76,6 +82,9 @@ class VerificationReport:
     partial_rows: int | None
     runtimes: Sequence[RuntimeReport]
     target: str = ALL
+
+    def __repr__(self) -> str:
+        return f"<VerificationReport: {'passed' if self.passed else 'not passed'}, {list(self.runtimes)}>"
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:

@@ -14,8 +14,10 @@ import typer
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import InvalidSettingError, StorageError
 from edgefl.invitation import Invitation
-from edgefl.targets import RUNTIMES
+from edgefl.native_stderr import native_stderr_held
+from edgefl.targets import CHOICES
 from edgefl_device_runtime.agent.device import Device
+from edgefl_device_runtime.agent.local_data import Fit, check_data
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of, status_text
 from edgefl_device_runtime.agent.stopping import Stop, StopSignals
@@ -27,10 +29,23 @@ device = typer.Typer(
     help="Take part with this device.",
     add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_WHERE = "Where to take part, the first time"
+_WORK = "How to work"
+
+DataOption = Annotated[str, typer.Option(help="An .npz file, a folder of .npy files, a .csv file, or module:function.")]
+MinimumOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Decline tasks that would be done with fewer: one alone can be read from an update.",
+        rich_help_panel=_WORK,
+    ),
+]
+RuntimeOption = Annotated[
+    str, typer.Option(help=f"The interpreter: auto, {', '.join(CHOICES)}.", rich_help_panel=_WORK)
+]
 StateOption = Annotated[Path, typer.Option(help="Folder for identity, cache and unsent outcomes; one per device.")]
 
 
@@ -39,37 +54,58 @@ _M_MMAP_THRESHOLD = -3
 
 @device.command()
 def run(
-    data: Annotated[str, typer.Option(help="An .npz file, a folder of .npy files, a .csv file, or module:function.")],
+    data: DataOption,
     state: StateOption,
-    server: Annotated[str, typer.Option(help="URL of the server; by default the one of last time.")] = "",
-    population: Annotated[str, typer.Option(help="Whose work to do; by default the one of last time.")] = "",
+    server: Annotated[
+        str, typer.Option(help="URL of the server; by default the one of last time.", rich_help_panel=_WHERE)
+    ] = "",
+    population: Annotated[
+        str, typer.Option(help="Whose work to do; by default the one of last time.", rich_help_panel=_WHERE)
+    ] = "",
     token: Annotated[
-        str, typer.Option(envvar="EDGEFL_TOKEN", help="From the operator; needed the first time only.")
+        str,
+        typer.Option(
+            envvar="EDGEFL_TOKEN", help="From the operator; needed the first time only.", rich_help_panel=_WHERE
+        ),
     ] = "",
     invitation: Annotated[
-        str, typer.Option(envvar="EDGEFL_INVITATION", help="From the operator: server, population, token, pins in one.")
+        str,
+        typer.Option(
+            envvar="EDGEFL_INVITATION",
+            help="From the operator: server, population, token, pins in one.",
+            rich_help_panel=_WHERE,
+        ),
     ] = "",
     certificate_pin: Annotated[
-        str, typer.Option(help="SHA-256 of the server's certificate; this one and no other is accepted.")
+        str,
+        typer.Option(
+            help="SHA-256 of the server's certificate; this one and no other is accepted.", rich_help_panel=_WHERE
+        ),
     ] = "",
     public_key_pin: Annotated[
-        str, typer.Option(help="sha256//BASE64 of the server's public key; any certificate of this key is accepted.")
+        str,
+        typer.Option(
+            help="sha256//BASE64 of the server's public key; any certificate of this key is accepted.",
+            rich_help_panel=_WHERE,
+        ),
     ] = "",
-    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when no run is active any more.")] = False,
-    minimum_examples: Annotated[
-        int,
-        typer.Option(min=1, help="Decline tasks that would be done with fewer: one alone can be read from an update."),
-    ] = MINIMUM_EXAMPLES,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when no run is active any more.", rich_help_panel=_WORK)
+    ] = False,
+    minimum_examples: MinimumOption = MINIMUM_EXAMPLES,
     threads: Annotated[
-        str, typer.Option(help="Threads of the interpreter; auto measures once for each model which number is fastest.")
+        str,
+        typer.Option(
+            help="Threads of the interpreter; auto measures once for each model which number is fastest.",
+            rich_help_panel=_WORK,
+        ),
     ] = "1",
-    runtime: Annotated[str, typer.Option(help=f"The interpreter: auto, {' or '.join(RUNTIMES)}.")] = "auto",
+    runtime: RuntimeOption = "auto",
     format: FormatOption = Format.text,
 ) -> None:
     """Poll a server for work, train on local data, send what was learned; until SIGTERM or Ctrl-C."""
     _return_freed_memory()
-    # What the trainer remarks (rows that are left out) is one line here, without the place in the source.
-    warnings.showwarning = lambda message, *place: progress(f"Note: {message}")
+    _show_remarks()
     agent: Device | None = None
     signals = StopSignals()
     try:
@@ -116,6 +152,38 @@ def run(
 
 
 @device.command()
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The .tflite file that the fleet is to train.")],
+    data: DataOption,
+    minimum_examples: MinimumOption = MINIMUM_EXAMPLES,
+    runtime: RuntimeOption = "auto",
+    format: FormatOption = Format.text,
+) -> None:
+    """Try whether data fits a model, by a few steps of training, before a round is spent on it; sends nothing."""
+    _show_remarks()
+    with native_stderr_held():
+        found = check_data(model, data, minimum_examples=minimum_examples, runtime=runtime)
+    emit({"model": str(model), "data": data, **asdict(found)}, format, lambda: _checked(model, data, found))
+
+
+def _checked(model: Path, data: str, found: Fit) -> str:
+    weightless = found.examples - found.counting
+    arrays = [
+        *(("input", *each) for each in found.inputs.items()),
+        *(("target", *each) for each in found.targets.items()),
+    ]
+    return "\n".join(
+        [
+            f"{data} fits {model}: {found.examples:,} examples"
+            + (f", {weightless:,} of weight 0" if weightless else ""),
+            *(f"  {what} {name!r}: {dtype}, a row {shape}" for what, name, (dtype, shape) in arrays),
+            f"  {found.runtime}: loss {found.loss:.4f} before training, {1000 * found.seconds_per_step:.1f} ms a step, "
+            f"{found.steps_per_epoch:,} steps an epoch",
+        ]
+    )
+
+
+@device.command()
 def status(state: StateOption, format: FormatOption = Format.text) -> None:
     """Say who this device is, where it takes part, what it is doing, what it did, and what it still has to send."""
     if not (state / "identity.json").exists():
@@ -136,6 +204,11 @@ def _threads(text: str) -> int | str:
 def _enrolment(invitation: str, state: Path) -> dict[str, Any]:
     """Finds where to take part: the invitation says so, else the state folder remembers."""
     return asdict(Invitation.parse(invitation)) if invitation else StateFolder(state).enrolment()
+
+
+def _show_remarks() -> None:
+    """Shows what the trainer remarks (rows that are left out) as one line, without the place in the source."""
+    warnings.showwarning = lambda message, *place: progress(f"Note: {message}")
 
 
 def _return_freed_memory() -> None:

@@ -19,15 +19,17 @@ from edgefl.errors import (
     MessageError,
     StorageError,
 )
+from edgefl.targets import distribution_of
 from edgefl.version import __version__
-from edgefl.wire.messages import CONTENT_TYPE, Outcome, OutcomeStatus, Reason, Task
+from edgefl.wire.messages import Outcome, OutcomeStatus, Reason, Task
 from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import is_name
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.enrolment import Enrolment, device_capabilities
 from edgefl_device_runtime.agent.journal import Journal
 from edgefl_device_runtime.agent.lease import AbandonedError, Lease
-from edgefl_device_runtime.agent.replies import GONE, Reply, plain
+from edgefl_device_runtime.agent.long_poll import LongPoll
+from edgefl_device_runtime.agent.replies import GONE, plain
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import open_source
 from edgefl_device_runtime.agent.state import StateFolder
@@ -137,6 +139,7 @@ class Device:
         }
         told = device_capabilities(_runtimes(runtime) if load_trainer is None else None)
         self._enrolment = Enrolment(self._connection, self._state, self._identity, where, token, told)
+        self._long_poll = LongPoll(self._connection, self._settings.longest_task)
         self._open: Task | None = None
         self._rest = 0.0
         self._troubles = 0
@@ -250,23 +253,14 @@ class Device:
     def _poll(self, wait: float) -> tuple[Task | None, int]:
         """A task and the bytes of its message, or None."""
         asked = self._worker.memories.to_ask_about(self._settings.runs_asked)
-        document: dict[str, Any] = {"wait": wait}
+        document: dict[str, Any] = {}
         if not self._until_idle:
             document["until_idle"] = False  # the server may hold the poll until there is a next run
         if asked:
             document["remembers"] = asked
         if self._enrolment.untold:
             document["capabilities"] = self._enrolment.capabilities
-        reply = self._enrolment.patiently(
-            lambda: self._connection.attempt_json(
-                "POST",
-                "/v1/tasks/next",
-                document,
-                wait=wait,
-                longest=self._settings.longest_task,
-                shows=_answers_a_poll,
-            )
-        )
+        reply = self._enrolment.patiently(lambda: self._long_poll.ask(document, wait))
         if reply.status < 400:
             self._enrolment.untold = False
         for run in reply.ended_runs(asked):
@@ -389,10 +383,4 @@ def _load_with(num_threads: int | str, runtime: str, threads_file: Path) -> Call
 
 
 def _runtimes(runtime: str) -> tuple[str, ...]:
-    return installed_runtimes() if runtime == "auto" else (runtime,)
-
-
-def _answers_a_poll(reply: Reply) -> bool:
-    return (reply.status == 200 and reply.content_type == CONTENT_TYPE) or (
-        reply.status == 204 and reply.active_runs is not None
-    )
+    return installed_runtimes() if runtime == "auto" else (distribution_of(runtime),)

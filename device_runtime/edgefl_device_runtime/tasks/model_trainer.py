@@ -25,7 +25,7 @@ class ModelTrainer:
         model: just loaded: the values that its local parameters have now are those with which a run begins.
 
     Attributes:
-        latest_loss: of the last step.
+        latest_loss: the mean over the epoch's rows so far.
     """
 
     def __init__(self, model: TrainableModel) -> None:
@@ -88,7 +88,8 @@ class ModelTrainer:
             max_steps=task.max_steps or None,
             max_seconds=task.max_seconds or None,
             batch_policy=task.batch_policy,  # type: ignore[arg-type]  # `check_supported` has seen to it
-            callbacks=(_Hook(self, progress),),
+            verbose=0,
+            callbacks=[_Hook(self, progress)],
         )
         return Training(history.num_examples, history.steps, _plain(history.states))
 
@@ -110,8 +111,8 @@ class _Hook(Callback):
         self._trainer = trainer
         self._progress = progress
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
-        self._trainer.latest_loss = logs.get("loss")
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._trainer.latest_loss = logs["loss"] if logs else None
         self._progress()
 
 

@@ -39,7 +39,7 @@ class Trainer(Protocol):
     """A loaded model, as a task needs it.
 
     Attributes:
-        latest_loss: of the last step; None when nobody knows.
+        latest_loss: lately; None when nobody knows.
     """
 
     latest_loss: float | None

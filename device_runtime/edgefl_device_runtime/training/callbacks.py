@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgefl.manifest import ModelManifest
+from edgefl_device_runtime.training.keras_callbacks import check_callback, choose_direction
+from edgefl_device_runtime.training.optimizer import Optimizer
 
-__all__ = ["Callback", "ModelInTraining", "overridden"]
+__all__ = ["Callback", "Callbacks", "ModelInTraining"]
+
+Logs = Mapping[str, float]
 
 
 class ModelInTraining(Protocol):
@@ -23,6 +28,10 @@ class ModelInTraining(Protocol):
 
     manifest: ModelManifest
     stop_training: bool
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer, whose learning rate can be set."""
 
     @property
     def weights(self) -> NDArray[np.float32]:
@@ -47,7 +56,13 @@ class ModelInTraining(Protocol):
     def set_state(self, state: Mapping[str, ArrayLike]) -> None:
         """Restores it."""
 
-    def evaluate(self, x: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> dict[str, float]:
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+        """Writes them to a `.npz` file."""
+
+    def load_weights(self, filepath: str | os.PathLike[str]) -> None:
+        """Reads them from one."""
+
+    def evaluate(self, x: Any, y: Any = None) -> Any:
         """Computes loss and metrics over any number of rows."""
 
     def predict(self, x: Any) -> Any:
@@ -55,28 +70,103 @@ class ModelInTraining(Protocol):
 
 
 class Callback:
-    """Base of callbacks; override what you need. An exception ends `fit` and reaches its caller.
+    """Base of callbacks, with the methods of Keras's; override what you need. An exception reaches the caller.
 
     Attributes:
         model: the model being trained. Set ``model.stop_training = True`` to end after the current step.
+        params: ``epochs``, ``steps`` of an epoch where they are known, and ``verbose``.
     """
 
     model: ModelInTraining
+    params: Mapping[str, Any]
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        """Called before anything else."""
+        self.params = params
 
     def set_model(self, model: ModelInTraining) -> None:
-        """Called by `fit` before anything else."""
+        """Called before anything else."""
         self.model = model
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Called by `fit` before the first epoch."""
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Called by `fit` at its end with the last epoch's values; not after an exception."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Called before an epoch."""
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
-        """Called after each step with the step's number within the epoch and its ``loss``."""
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Called after an epoch, also one that was cut short, with a dict; what is added goes into the history."""
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
-        """Called after an epoch, also one that was cut short, with what goes into the history."""
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before each step with its number within the epoch."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after each step, with loss and metrics of the epoch up to here."""
+
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before each batch of an evaluation."""
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after it, with loss and metrics up to here."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before each batch of `predict`."""
+
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after it."""
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Called before an evaluation, also one of validation data."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """Called after it, with its values."""
+
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
+        """Called by `predict` before the first batch."""
+
+    def on_predict_end(self, logs: Logs | None = None) -> None:
+        """Called by `predict` after the last one."""
 
 
-def overridden(callbacks: Sequence[Callback], name: str) -> list[Callable[..., None]]:
-    """Returns the callbacks' methods of this name, without those that `Callback` leaves empty."""
-    return [getattr(each, name) for each in callbacks if getattr(type(each), name, None) is not getattr(Callback, name)]
+class Callbacks:
+    """The callbacks of one call, told in their order.
+
+    Args:
+        callbacks: one, several or none; also Keras's own, of which those that cannot work here are refused.
+        model: the model.
+        params: see `Callback`.
+        last: edgefl's own, told after all others.
+
+    Raises:
+        InvalidSettingError: one of them cannot work with a model file, or is no callback.
+    """
+
+    def __init__(
+        self,
+        callbacks: Iterable[Any] | Any | None,
+        model: ModelInTraining,
+        params: Mapping[str, Any],
+        last: Callback | None = None,
+    ) -> None:
+        several = callbacks if isinstance(callbacks, (list, tuple)) else () if callbacks is None else (callbacks,)
+        self._all = [*several, *([] if last is None else [last])]
+        for each in self._all:
+            check_callback(each)
+        for each in self._all:
+            choose_direction(each, model.manifest.metrics)
+            each.set_model(model)
+            if hasattr(each, "set_params"):
+                each.set_params(dict(params))
+
+    def hooks(self, name: str) -> list[Callable[..., None]]:
+        """The methods of this name, without those that `Callback` leaves empty."""
+        own = getattr(Callback, name)
+        return [getattr(each, name) for each in self._all if getattr(type(each), name, own) is not own]
+
+    def tell(self, name: str, *arguments: Any) -> None:
+        """Calls all methods of a name."""
+        for hook in self.hooks(name):
+            hook(*arguments)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import DataError
+from edgefl.errors import DataError, listed
 from edgefl.manifest import ModelManifest, TensorSpec
 from edgefl_device_runtime.training.file_rows import FileRows
+from edgefl_device_runtime.training.structures import flatten, keys
 
 __all__ = ["Column", "Dataset", "Intake", "prepare"]
 
@@ -51,6 +52,12 @@ class Dataset:
     sample_weight: NDArray[np.float32] | None
     rows: int
 
+    def part(self, start: int, stop: int) -> Dataset:
+        """Some of the rows; those in files are read."""
+        columns = tuple(replace(column, data=column.data[start:stop]) for column in self.columns)
+        weights = None if self.sample_weight is None else self.sample_weight[start:stop]
+        return Dataset(columns, weights, stop - start)
+
 
 def prepare(
     manifest: ModelManifest,
@@ -80,6 +87,12 @@ class Intake:
         self._inputs = {name: _Expected("input", specs[name]) for name in manifest.inputs}
         self._targets = {each.name: _Expected("target", specs[each.name], each.classes) for each in targets}
         self._aliases = {target.output: target.name for target in targets}
+        self._of_inputs = _Nesting(manifest.input_structure, dict(enumerate(manifest.inputs)))
+        named = {target.output: target.name for target in targets}
+        self._of_targets = _Nesting(
+            manifest.output_structure,
+            {index: named[output] for index, output in enumerate(manifest.outputs) if output in named},
+        )
         both = (*self._inputs.values(), *self._targets.values())
         self._pair = (both[0], both[1]) if len(self._inputs) == len(self._targets) == 1 else None
 
@@ -106,12 +119,16 @@ class Intake:
         Raises:
             DataError: a name, shape, type, length, label or number does not fit.
         """
-        columns = [_column(self._inputs[name], array) for name, array in _by_name("input", self._inputs, x)]
+        columns = [
+            _column(self._inputs[name], array)
+            for name, array in _by_name("input", self._inputs, self._of_inputs.named(x))
+        ]
         if self._targets:
             if y is None:
-                names = ", ".join(self._targets)
+                names = listed(self._targets)
                 raise DataError(f"Targets are missing: the model is trained towards {names}.", hint="Give y.")
-            given = _by_name("target", self._targets, y, self._aliases)
+            self._of_targets.require_keys(y)
+            given = _by_name("target", self._targets, self._of_targets.named(y), self._aliases)
             columns += [_column(self._targets[name], array) for name, array in given]
         rows = len(columns[0].data)
         if any(len(column.data) != rows for column in columns):
@@ -123,6 +140,41 @@ class Intake:
         if rows == 0:
             raise DataError("The data has no rows.", hint="Give at least one example.")
         return Dataset(tuple(columns), _row_weights(sample_weight, rows), rows)
+
+
+class _Nesting:
+    """The way in which a model nests its inputs or its targets, for whoever gives them as Keras takes them.
+
+    Args:
+        structure: of the manifest.
+        names: of the signature's inputs by position.
+    """
+
+    def __init__(self, structure: Any, names: Mapping[int, str]) -> None:
+        self._structure, self._names = structure, names
+
+    def named(self, given: Any) -> Any:
+        """The arrays by name where they are nested as the model nests them; else what was given."""
+        if self._structure is None or isinstance(given, (np.ndarray, FileRows)):
+            return given
+        found = flatten(self._structure, given)
+        if found is None:
+            return given
+        # What belongs to no target is left out, as Keras leaves it out.
+        return {self._names[position]: value for position, value in found.items() if position in self._names}
+
+    def require_keys(self, given: Any) -> None:
+        """Refuses a list where a dict tells what belongs to which output.
+
+        Raises:
+            DataError: names the keys.
+        """
+        wanted = keys(self._structure) if len(self._names) > 1 else ()
+        if wanted and not isinstance(given, Mapping):
+            raise DataError(
+                f"The model's outputs are a dict of {listed(wanted)}; y is a {type(given).__name__}.",
+                hint="Give y as a dict with these keys.",
+            )
 
 
 class _Expected:
@@ -165,7 +217,7 @@ def _by_name(
     if len(names) == 1 and isinstance(given, (np.ndarray, FileRows)):
         yield next(iter(names)), given
         return
-    expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({', '.join(names)})"
+    expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({listed(names)})"
     if isinstance(given, Mapping):
         renamed = {
             (aliases or {}).get(name, name) if name not in names else name: value for name, value in given.items()
@@ -174,13 +226,13 @@ def _by_name(
         unknown = [name for name in renamed if name not in names]
         if missing or unknown or len(renamed) != len(given):
             raise DataError(
-                f"{expected}; got {', '.join(map(repr, given)) or 'none'}.",
+                f"{expected}; got {listed(map(repr, given))}.",
                 hint="Use these names as the keys of the dict.",
             )
         values = [renamed[name] for name in names]
     elif len(names) == 1:
-        listed = isinstance(given, (list, tuple)) and len(given) == 1 and isinstance(given[0], np.ndarray)
-        values = [given[0] if listed and given[0].ndim > 0 else given]
+        alone = isinstance(given, (list, tuple)) and len(given) == 1 and isinstance(given[0], np.ndarray)
+        values = [given[0] if alone and given[0].ndim > 0 else given]
     else:
         if not isinstance(given, (list, tuple)) or len(given) != len(names):
             count = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
@@ -300,7 +352,7 @@ def _row_weights(sample_weight: Any, rows: int) -> NDArray[np.float32] | None:
     if array.shape != (rows,) or array.dtype.kind not in "biuf":
         raise DataError(
             f"sample_weight expects one number per row, shape ({rows},), got {array.dtype} {array.shape}.",
-            hint="Give one weight for each example.",
+            hint="Give one weight for each example." if array.ndim else "A number of rows is `batch_size=`.",
         )
     _check_finite("sample_weight", array, np.dtype(np.float32))
     weights = array.astype(np.float32)
@@ -318,7 +370,7 @@ def _rows(shape: tuple[int, ...]) -> str:
 
 
 def _listed(lengths: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {length}" for name, length in lengths.items())
+    return listed(f"{name}: {length}" for name, length in lengths.items())
 
 
 _NUMBERS = "Give a numpy array of numbers; turn text and categories into numbers first."

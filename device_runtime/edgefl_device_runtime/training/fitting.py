@@ -4,94 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgefl.algorithms import conversion_hint
-from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import finalise
 from edgefl.wire.vocabulary import BatchPolicy
-from edgefl_device_runtime.training.batches import BatchBuffers, batches, number_of_batches, resolve_policy
-from edgefl_device_runtime.training.callbacks import Callback, overridden
-from edgefl_device_runtime.training.data import Dataset
-from edgefl_device_runtime.training.history import History
-from edgefl_device_runtime.training.randomness import row_order, step_seeds
+from edgefl_device_runtime.training.batches import mixing, resolve_policy
+from edgefl_device_runtime.training.callbacks import Callbacks
+from edgefl_device_runtime.training.feeding import Feed
+from edgefl_device_runtime.training.history import History, RunningLogs
+from edgefl_device_runtime.training.randomness import step_seeds
 from edgefl_device_runtime.training.train_signature import TrainSignature
 
-__all__ = ["Plan", "check_batch_size", "check_count", "check_learning_rate", "check_mu", "fit"]
+__all__ = ["Plan", "fit", "resolve_plan_policy"]
 
-
-def check_count(name: str, value: Any) -> int:
-    """Returns a whole number of at least 1.
-
-    Raises:
-        InvalidSettingError: it is something else.
-    """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InvalidSettingError(f"{name} must be a whole number of at least 1, got {value!r}.")
-    return int(value)
-
-
-def check_learning_rate(manifest: ModelManifest, value: float | None) -> float:
-    """Returns the learning rate to use: the caller's, else the compiled one.
-
-    Raises:
-        InvalidSettingError: it is negative or not finite.
-    """
-    if value is None:
-        return manifest.learning_rate
-    if isinstance(value, (bool, str)) or not 0 <= value < math.inf:  # also whole numbers that no float holds
-        raise InvalidSettingError(
-            f"The learning rate must be a finite number of at least 0, got {value!r}.",
-            hint=f"Leave it out for the compiled one, {manifest.learning_rate:g}.",
-        )
-    return float(value)
-
-
-def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) -> float:
-    """Returns the proximal term's factor: the caller's, else 0.
-
-    Raises:
-        InvalidSettingError: it is negative or not finite, or above 0 and the file has no such term or no reference was
-            set.
-    """
-    if value is None:
-        return 0.0
-    if isinstance(value, (bool, str)) or not 0 <= value < math.inf:  # also whole numbers that no float holds
-        raise InvalidSettingError(f"mu must be a finite number of at least 0, got {value!r}.")
-    if value > 0 and not manifest.has_proximal_term:
-        raise InvalidSettingError(
-            f"The model file has no proximal term, got mu {value:g}.", hint=conversion_hint("fedprox")
-        )
-    if value > 0 and not has_reference:
-        raise InvalidSettingError(
-            f"There is no reference yet to which mu {value:g} could pull.",
-            hint="Call set_reference() once the weights are those to stay near.",
-        )
-    return float(value)
-
-
-def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
-    """Returns the real rows of a full batch: the caller's number, else the file's.
-
-    Raises:
-        InvalidSettingError: it is more than the file's, or less where rows are mixed.
-    """
-    if value is None:
-        return manifest.batch_size
-    size = check_count("batch_size", value)
-    if size > manifest.batch_size or (size < manifest.batch_size and manifest.mixes_rows):
-        limit = "exactly" if manifest.mixes_rows else "at most"
-        raise InvalidSettingError(
-            f"batch_size must be {limit} {manifest.batch_size} with this model file, got {size}.",
-            hint=f"Leave it out, or convert the model with `batch_size={size}`.",
-        )
-    return size
+_SEEDS = 1024
+"""Seeds that are drawn at a time where nobody knows how many steps an epoch has."""
 
 
 @dataclass(frozen=True)
@@ -102,34 +34,31 @@ class Plan:
         epochs: number of the epoch to stop before.
         initial_epoch: number of the first one.
         batch_size: real rows of a full batch.
-        shuffle: whether each epoch has an order of its own.
-        seed: of orders and of the model's own random numbers.
-        learning_rate: of every step.
+        seed: of the model's own random numbers.
         max_steps: None: no limit.
         max_seconds: None: no limit. At least one step is taken.
-        policy: ``PAD``, ``DROP`` or ``REFILL``.
+        steps_per_epoch: where the caller said it.
     """
 
     epochs: int
     initial_epoch: int
     batch_size: int
-    shuffle: bool
     seed: int
-    learning_rate: float
     max_steps: int | None
     max_seconds: float | None
-    policy: BatchPolicy
+    steps_per_epoch: int | None = None
 
 
 def resolve_plan_policy(
     manifest: ModelManifest, policy: BatchPolicy | str, rows: int, batch_size: int
 ) -> tuple[BatchPolicy, str | None]:
     """Returns the policy that applies, and what to tell the user where rows are left out or used twice."""
-    resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows)
+    why = mixing(manifest)
+    resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows, why=why)
     rest = rows % batch_size
     if not rest or not manifest.mixes_rows or resolved is BatchPolicy.PAD:
         return resolved, None
-    why = "a layer of this model (batch normalisation) mixes the rows of a batch, so that it cannot be padded"
+    why += ", so that it cannot be padded"
     if resolved is BatchPolicy.DROP:
         return resolved, f"The last {rest} of {rows} rows are left out of each epoch: {why}."
     return resolved, f"The last batch of {rest} rows is filled up to {batch_size} with rows used before: {why}."
@@ -138,11 +67,11 @@ def resolve_plan_policy(
 def fit(
     train: TrainSignature,
     manifest: ModelManifest,
-    data: Dataset,
+    feed: Feed,
     plan: Plan,
+    callbacks: Callbacks,
     *,
-    validate: Callable[[], Mapping[str, float]] | None = None,
-    callbacks: Sequence[Callback] = (),
+    validate: Callable[[int], Mapping[str, float] | None] = lambda epoch: None,
     stop_requested: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
@@ -151,40 +80,37 @@ def fit(
     Args:
         train: takes the steps; it has been told their learning rate.
         manifest: the model's.
-        data: prepared for it.
+        feed: brings the batches.
         plan: what to do.
-        validate: returns the validation metrics; called after every epoch.
         callbacks: told of steps and epochs.
+        validate: returns the validation metrics after an epoch, or None for none.
         stop_requested: asked after every step.
         clock: seconds that only grow.
     """
-    history, rows, size = History(), data.rows, manifest.batch_size
-    tensors = {spec.name: spec.tensor for spec in manifest.signatures["train"].inputs}
-    buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=True)
-    arrays, weights, take_step = tuple(buffers.arrays.values()), buffers.weights, train.step
-    begin, step_end, end = (
-        overridden(callbacks, name) for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end")
-    )
+    history, take_step = History(), train.step
+    step_begin, step_end = callbacks.hooks("on_train_batch_begin"), callbacks.hooks("on_train_batch_end")
     deadline = None if plan.max_seconds is None else clock() + plan.max_seconds
     steps_left = math.inf if plan.max_steps is None else plan.max_steps
-    steps_per_epoch = number_of_batches(rows, plan.batch_size, plan.policy)
+    longest = 0.0
+    logs: dict[str, float] = {}
+    callbacks.tell("on_train_begin", {})
     for epoch in range(plan.initial_epoch, plan.epochs):
-        for hook in begin:
-            hook(epoch)
-        order = row_order(rows, plan.seed, epoch) if plan.shuffle else np.arange(rows)
-        seeds = step_seeds(steps_per_epoch, plan.seed, epoch)
+        callbacks.tell("on_epoch_begin", epoch, {})
+        seeds = _seeds(feed.steps, plan.seed, epoch)
         loss_sum = rows_seen = 0.0
-        step = 0
-        cut = batches(order, plan.batch_size, size, plan.policy)
-        if plan.max_steps is not None:
-            cut = islice(cut, plan.max_steps - history.steps)  # no rows are read for steps that are not taken
-        for step, real in enumerate(buffers.fill(cut)):
-            loss = take_step(arrays, weights, seeds[step])
+        step = -1
+        most = None if plan.max_steps is None else plan.max_steps - history.steps
+        for step, (arrays, weights, real) in enumerate(feed.epoch(epoch, most)):
+            for hook in step_begin:
+                hook(step, {})
+            loss = take_step(arrays, weights, next(seeds))
             # As in Keras, an epoch's loss is the mean over rows of what each batch had before its step.
             loss_sum += loss * real
             rows_seen += real
-            for hook in step_end:
-                hook(step, {"loss": loss})
+            if step_end:
+                running = RunningLogs(manifest.metrics, loss_sum, rows_seen, train.states())
+                for hook in step_end:
+                    hook(step, running)
             steps_left -= 1
             if stop_requested():
                 history.stopped = "callback"
@@ -194,21 +120,36 @@ def fit(
                 history.stopped = "max_seconds"
             if history.stopped:
                 break
+        if step < 0:  # a generator ran out before this epoch
+            history.stopped = "data"
+            break
         history.steps += step + 1
-        if history.stopped and step + 1 == steps_per_epoch and epoch + 1 == plan.epochs:
+        longest = max(longest, rows_seen)
+        if history.stopped and step + 1 == feed.steps and epoch + 1 == plan.epochs:
             history.stopped = None  # the limit fell together with the end
         history.states = {"loss_sum": np.array(loss_sum), "rows": np.array(rows_seen), **train.take_states()}
         logs = finalise(manifest.metrics, history.states)
-        if validate is not None:
-            logs.update({f"val_{name}": value for name, value in validate().items()})
-        history.append(epoch, logs)
-        for hook in end:
-            hook(epoch, logs)
-        if history.stopped is None and stop_requested() and epoch + 1 < plan.epochs:
-            history.stopped = "callback"
+        logs.update({f"val_{name}": value for name, value in (validate(epoch) or {}).items()})
+        callbacks.tell("on_epoch_end", epoch, logs)
+        history.append(epoch, logs)  # with what callbacks have put into it, as Keras's do
+        if history.stopped is None and epoch + 1 < plan.epochs:
+            history.stopped = "callback" if stop_requested() else "data" if feed.exhausted else None
         if history.stopped:
             break
     # Not the rows that were really seen: where a rest is dropped, how many they are changes with the shuffle, and with
     # it what a device would weigh in an average.
-    history.num_examples = min(rows, history.steps * plan.batch_size) if history.stopped else rows
+    rows = int(longest) if feed.rows is None else feed.rows
+    limited = history.stopped or plan.steps_per_epoch is not None
+    history.num_examples = min(rows, history.steps * plan.batch_size) if limited else rows
+    callbacks.tell("on_train_end", logs)
     return history
+
+
+def _seeds(steps: int | None, seed: int, epoch: int) -> Iterator[np.int32]:
+    """One seed after the other, without an end: a longer sequence begins with a shorter one."""
+    drawn: NDArray[np.int32] = step_seeds(steps or _SEEDS, seed, epoch)
+    yield from drawn
+    while True:
+        begun = len(drawn)
+        drawn = step_seeds(2 * begun, seed, epoch)
+        yield from drawn[begun:]

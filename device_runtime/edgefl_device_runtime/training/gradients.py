@@ -24,7 +24,7 @@ __all__ = ["Gradient", "compute_gradient", "correction_inputs"]
 _PREFIX = "gradient/"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gradient:
     """A gradient with what was computed beside it, as `TrainableModel.gradient` returns it.
 
@@ -39,6 +39,10 @@ class Gradient:
     metrics: Mapping[str, float]
     states: Mapping[str, NDArray[np.float64]]
     num_examples: int
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+        return f"<Gradient: {self.vector.size:,} elements over {self.num_examples:,} examples, {values}>"
 
 
 def compute_gradient(

@@ -1,4 +1,4 @@
-"""One face for the two TFLite interpreters that a device may have: ai-edge-litert and tflite-runtime."""
+"""One face for what may run a model file on a device: two TFLite interpreters, and LiteRT's CompiledModel."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFailure, first_line
 from edgefl.parts import install_line
-from edgefl.targets import ALL, TARGETS, TargetRuntime
-from edgefl.targets import RUNTIMES as _MODULES
+from edgefl.targets import ALL, CHOICES, COMPILED_MODEL, TARGETS, TargetRuntime, distribution_of
+from edgefl.targets import RUNTIMES as _DISTRIBUTIONS
 from edgefl_device_runtime.training.signature_lists import LEAKING, without_leak
 
 __all__ = [
@@ -30,17 +30,20 @@ __all__ = [
     "runtime_version",
 ]
 
-RUNTIMES = tuple(_MODULES)
-"""The interpreters that are known, the faster one first."""
+RUNTIMES = CHOICES
+"""The interpreters that are known. ``auto`` takes the first that there is, but CompiledModel only by its name: nothing
+is faster with it, it takes 6 MB more, and no other thread of Python runs during a step (docs/performance.md)."""
+
+_MODULES = {**_DISTRIBUTIONS, COMPILED_MODEL: "edgefl_device_runtime.training.compiled_model"}
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 def installed_runtimes() -> tuple[str, ...]:
-    """Finds those of `RUNTIMES` that are installed here, the faster one first; none is imported."""
+    """Finds the distributions of interpreters that are installed here, the faster one first; none is imported."""
     return tuple(
         runtime
-        for runtime, module in _MODULES.items()
+        for runtime, module in _DISTRIBUTIONS.items()
         if importlib.util.find_spec(module.partition(".")[0]) is not None
     )
 
@@ -53,8 +56,8 @@ def check_installed(runtime: str) -> None:
         MissingDependencyError: no interpreter is installed, or not the wanted one.
     """
     wanted = _wanted(runtime)
-    if not set(wanted) & set(installed_runtimes()):
-        raise _missing(" or ".join(wanted))
+    if not {distribution_of(each) for each in wanted} & set(installed_runtimes()):
+        raise _missing(wanted)
 
 
 def runtime_module(runtime: str) -> str:
@@ -65,7 +68,8 @@ def runtime_module(runtime: str) -> str:
 def runtime_version(runtime: str) -> str:
     """Returns the version of one of `RUNTIMES` that this process has imported; ``unknown`` if it has none."""
     # importlib.metadata would cost 3 MB of memory.
-    return str(getattr(sys.modules.get(_MODULES[runtime].partition(".")[0]), "__version__", "unknown"))
+    package = _package(runtime)
+    return str(getattr(sys.modules.get(package), "__version__", "unknown"))
 
 
 def choose_runtime(runtime: str, target: str) -> str:
@@ -254,11 +258,12 @@ def _failure(runtime: str, signature: str, error: Exception) -> RuntimeFailure:
 def _wanted(runtime: str) -> tuple[str, ...]:
     """Lists those of `RUNTIMES` that may be chosen."""
     if runtime != "auto" and runtime not in _MODULES:
-        raise InvalidSettingError(f"Unknown runtime {runtime!r}, expected auto, {' or '.join(RUNTIMES)}.")
-    return RUNTIMES if runtime == "auto" else (runtime,)
+        raise InvalidSettingError(f"Unknown runtime {runtime!r}, expected one of auto, {', '.join(RUNTIMES)}.")
+    return tuple(_DISTRIBUTIONS) if runtime == "auto" else (runtime,)
 
 
-def _missing(expected: str) -> MissingDependencyError:
+def _missing(wanted: tuple[str, ...], target: TargetRuntime | None = None) -> MissingDependencyError:
+    expected = target or " or ".join(map(distribution_of, wanted))
     return MissingDependencyError(
         f"No TFLite interpreter is installed; expected {expected}.",
         hint=f"Install one with: {install_line('device')}",
@@ -280,9 +285,10 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
                 reasons.append(f"{name} does not work in a process that has imported TensorFlow")
                 beside_tensorflow = True
                 continue
+            importlib.import_module(_DISTRIBUTIONS[distribution_of(name)])  # which says whether it is there
             return name, importlib.import_module(_MODULES[name])
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != _MODULES[name].partition(".")[0]:
+            if error.name != _package(name):
                 reasons.append(f"{name}: {_told_by(error)}")
         except Exception as error:  # a wheel for another numpy, Python or C library fails in its own way
             reasons.append(f"{name}: {_told_by(error)}")
@@ -294,7 +300,7 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
             else f"Convert the model again for the target {ALL} (or this runtime's): {target.absence()}.",
         )
     if not reasons:
-        raise _missing(str(target or " or ".join(wanted)))
+        raise _missing(wanted, target)
     hint = "Check that its wheel fits this Python, numpy and C library."
     if beside_tensorflow:
         hint = "Use another process, without TensorFlow, or install ai-edge-litert beside it."
@@ -303,12 +309,17 @@ def _load(runtime: str, target: TargetRuntime | None) -> tuple[str, Any]:
     raise RuntimeFailure(f"No TFLite interpreter can be imported: {'; '.join(reasons)}.", hint=hint)
 
 
+def _package(runtime: str) -> str:
+    """The import package of a runtime's distribution."""
+    return _DISTRIBUTIONS[distribution_of(runtime)].partition(".")[0]
+
+
 def _version(runtime: str) -> str | None:
     """The installed version of a runtime's distribution; None if it is not installed as one."""
     import importlib.metadata
 
     try:
-        return importlib.metadata.version(runtime)
+        return importlib.metadata.version(distribution_of(runtime))
     except importlib.metadata.PackageNotFoundError:
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.training.batches import BatchBuffers
-from edgefl_device_runtime.training.data import Intake
+from edgefl_device_runtime.training.class_weights import row_weights
+from edgefl_device_runtime.training.data import Dataset, Intake
 
 __all__ = ["SingleBatch"]
 
@@ -29,7 +30,9 @@ class SingleBatch:
         self._tensors = {spec.name: spec.tensor for spec in manifest.signatures["train"].inputs}
         self._ones = np.ones(manifest.batch_size, np.float32)
 
-    def fill(self, x: Any, y: Any, sample_weight: Any) -> tuple[Sequence[NDArray[Any]], NDArray[np.float32]]:
+    def fill(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[int, float] | None = None
+    ) -> tuple[Sequence[NDArray[Any]], NDArray[np.float32]]:
         """Returns what `TrainSignature.step` takes.
 
         Returns:
@@ -39,10 +42,25 @@ class SingleBatch:
             DataError: the data does not fit the model, or has too many rows, or too few where they are mixed.
         """
         size = self._size
+        if class_weight is not None:
+            sample_weight = row_weights(y, class_weight, sample_weight)
         if sample_weight is None and (ready := self._intake.take_batch(x, y, size)) is not None:
             return ready, self._ones
-        data = self._intake.prepare(x, y, sample_weight)
-        if data.rows > size or (self._mixes_rows and data.rows < size):
+        return self.fit_size(self._intake.prepare(x, y, sample_weight))
+
+    def prepare(self, x: Any, y: Any, sample_weight: Any) -> Dataset:
+        """Checks a batch of any number of rows."""
+        return self._intake.prepare(x, y, sample_weight)
+
+    def fit_size(self, data: Dataset, *, refill: bool = False) -> tuple[Sequence[NDArray[Any]], NDArray[np.float32]]:
+        """Makes checked rows a batch of the model's size; see `fill`.
+
+        Args:
+            data: at most so many.
+            refill: fill up with the same rows, which then count again.
+        """
+        size = self._size
+        if data.rows > size or (self._mixes_rows and data.rows < size and not refill):
             limit = "exactly" if self._mixes_rows else "at most"
             raise DataError(
                 f"A batch has {limit} {size} rows with this model file, got {data.rows}.",
@@ -57,5 +75,5 @@ class SingleBatch:
         if data.rows == size and data.sample_weight is None and len(ready_arrays) == len(data.columns):
             return ready_arrays, self._ones
         buffers = BatchBuffers(data.columns, self._tensors, size, data.sample_weight, divides=True)
-        next(buffers.fill(iter([(np.resize(np.arange(data.rows), size), data.rows)])))
+        next(buffers.fill(iter([(np.resize(np.arange(data.rows), size), size if refill else data.rows)])))
         return list(buffers.arrays.values()), buffers.weights

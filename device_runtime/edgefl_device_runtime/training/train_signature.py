@@ -32,7 +32,8 @@ class TrainSignature:
         self._seed_input = inputs.get("seed")
         self._seed = np.zeros(1, np.int32)
         self._loss = outputs["loss"]
-        self._given: tuple[float, float] | None = None
+        self._given_rate: float | None = None
+        self._given_mu: float | None = None
         self._sums = {name: np.zeros(shapes[name]) for metric in manifest.metrics for name in metric.states}
         self._added = [(outputs[name], sums) for name, sums in self._sums.items()]
 
@@ -43,13 +44,18 @@ class TrainSignature:
             learning_rate: of every step.
             mu: factor of the proximal term, where the file has one.
         """
-        if (learning_rate, mu) != self._given:
-            self._feed(self._rate, np.full(1, learning_rate, np.float32))
-            if self._mu is not None:
-                self._feed(self._mu, np.full(1, mu, np.float32))
-            self._given = (learning_rate, mu)
+        self.set_learning_rate(learning_rate)
+        if self._mu is not None and mu != self._given_mu:
+            self._feed(self._mu, np.full(1, mu, np.float32))
+            self._given_mu = mu
         for sums in self._sums.values():
             sums.fill(0.0)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Sets it for all following steps."""
+        if learning_rate != self._given_rate:
+            self._feed(self._rate, np.full(1, learning_rate, np.float32))
+            self._given_rate = learning_rate
 
     def step(
         self, data: Iterable[NDArray[np.generic]], row_weights: NDArray[np.float32], seed: int | np.int32
@@ -77,9 +83,13 @@ class TrainSignature:
             np.add(sums, self._fetch(index), sums)
         return self._fetch(self._loss).item()  # type: ignore[no-any-return]
 
+    def states(self) -> dict[str, NDArray[np.float64]]:
+        """The metrics' states, summed over all steps since they were last taken, by name, as new arrays."""
+        return {name: sums.copy() for name, sums in self._sums.items()}
+
     def take_states(self) -> dict[str, NDArray[np.float64]]:
-        """The metrics' states, summed over all steps since they were last taken, by name."""
-        states = {name: sums.copy() for name, sums in self._sums.items()}
+        """The same, and forgets them."""
+        states = self.states()
         for sums in self._sums.values():
             sums.fill(0.0)
         return states

@@ -116,10 +116,14 @@ class Setting:
         Raises:
             SettingError: it is.
         """
+        if self.kind is str and value is not None and not isinstance(value, str):
+            raise SettingError(f"{{{self.name}}} expects text, got {value!r:.80}.")
         if allowed is None or value is None or (self.off is not None and value == self.off):
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise SettingError(f"{{{self.name}}} expects a number, got {value!r:.80}.")
+        if self.kind is int and not isinstance(value, int):
+            raise SettingError(f"{{{self.name}}} expects a whole number, got {_shown(value)}.")
         if allowed.lowest <= value <= allowed.highest:  # which no NaN is
             return
         hint = allowed.hint or (None if self.off is None else f"Or {self.off:g}: none.")

@@ -78,7 +78,7 @@ class RunSettings:
             0: neither.
         max_update_norm: an outcome whose weight section has a larger L2 norm is refused. The default only stops
             what no training produces.
-        seed: all randomness of the run derives from it.
+        seed: all randomness of the run derives from it; None: whoever creates the run draws one.
         schedule: who gets which task when, by the name under which it is registered.
     """
 
@@ -167,9 +167,7 @@ class RunSettings:
         usual=(_SMALLEST_NORM, LARGEST),
         why=_NORM_HINT,
     )
-    seed: int = setting(
-        0, help="Makes the run repeatable; 0 counts as not given.", shown="drawn", lowest=0, highest=2**63 - 1
-    )
+    seed: int | None = setting(None, help="Makes the run repeatable.", shown="drawn", lowest=0, highest=2**63 - 1)
     schedule: str = setting("synchronous", help="Who gets which task when: {names}.")
 
     def __post_init__(self) -> None:
@@ -267,6 +265,11 @@ class RunSettings:
     def effective_max_failures(self) -> int:
         """Failed devices at which a round gives up."""
         return self.max_failures or max(self.cohort_size, _SMALLEST_FAILURES)
+
+    @property
+    def effective_seed(self) -> int:
+        """The seed; 0 where nobody has drawn one."""
+        return self.seed or 0
 
     @property
     def effective_task_seconds(self) -> float:

@@ -86,7 +86,7 @@ def task_for(
         continues: the device's latest task of the run that is accepted; empty: none is.
         outstanding: its earlier ones that are not part of the weights yet, and the latest that is, newest first.
     """
-    seed = task_seed(settings.seed, source.cohort, assignment.device, assignment.turn)
+    seed = task_seed(settings.effective_seed, source.cohort, assignment.device, assignment.turn)
     return Task(
         population=source.population,
         run=source.run,

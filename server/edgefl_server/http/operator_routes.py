@@ -17,6 +17,7 @@ from edgefl_server.http.context import Operator, Shared
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
 from edgefl_server.storage import (
+    continue_run,
     create_run,
     invite,
     populations,
@@ -120,6 +121,15 @@ async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
     if not await run_in_threadpool(stop_run, context.state, run_id):
         raise RequestError(409, Refusal.ENDED, f"Run {run_id} had ended before.")
     status = await run_in_threadpool(run_status, context.state, run_id)
+    context.changed(status["population"])
+    return status
+
+
+@router.post("/runs/{run_id}/continue", summary="Give a run more rounds")
+async def post_continue(run_id: RunId, rounds: Annotated[int, Query()], context: Shared) -> dict[str, Any]:
+    """So many more; one that is over goes on from its newest weights, unless devices have forgotten what it needs."""
+    run = await run_in_threadpool(continue_run, context.state, run_id, rounds)
+    status = await run_in_threadpool(run_status, context.state, run)
     context.changed(status["population"])
     return status
 

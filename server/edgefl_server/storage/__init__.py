@@ -1,5 +1,6 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
+from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
@@ -65,6 +66,7 @@ __all__ = [
     "authenticate",
     "check_invitation",
     "close_due_rounds",
+    "continue_run",
     "create_run",
     "devices_with_tasks",
     "ended_runs",

@@ -222,7 +222,7 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
         _mark(session, merged.lost)
         finish_fold(session, reached, of.schedule.folded(merged.change.standing), figures, now)
         add_version(session, of.run, work.run.version + 1, of.fold, weights_hash, slots)
-        move_on(session, of.run, after_fold(of.fold, of.settings.rounds, gathering=not reached.latest), now)
+        move_on(session, of.run, after_fold(of.fold, reached.settings.rounds, gathering=not reached.latest), now)
     state.folded.extend(each.digest for each in merged.intact)
     _log.info("run %s: round %d done, %d outcomes folded", of.run, of.fold, len(merged.intact))
     return True
@@ -237,7 +237,7 @@ def _give_up(state: ServerState, of: Gathering, merged: Merged) -> None:
         now = state.now()
         _mark(session, merged.lost)
         apply(session, reached, merged.change, now)
-        after_failed_fold(session, of.run, of.fold, of.settings.rounds, now)
+        after_failed_fold(session, of.run, of.fold, reached.settings.rounds, now)
     state.keep_generation()
 
 

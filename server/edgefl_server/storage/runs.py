@@ -75,7 +75,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         state: the server's.
         model: the file's bytes.
         population: whose devices train.
-        settings: with seed 0 a random one is drawn and kept.
+        settings: without a seed, a random one is drawn and kept.
         name: for people, who may use it instead of the id. Runs that are over do not keep theirs from a new one.
 
     Returns:
@@ -104,8 +104,8 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
             "The model's initial weights hold NaN or infinity: no device would take them.",
             hint="Convert it again from weights that are finite.",
         )
-    if settings.seed == 0:
-        settings = replace(settings, seed=1 + secrets.randbelow(2**62))
+    if settings.seed is None:
+        settings = replace(settings, seed=secrets.randbelow(2**62))
     model_hash = state.models.put(model)
     first = strategy_for(settings).init(initial, manifest.layout.weight_size)
     weights_hash = put_vector(state, first.weights)

@@ -99,7 +99,7 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
     versions = session.scalars(select(VersionRow).where(VersionRow.run == run.run)).all()
     hashes = {version.number: version.weights_hash for version in versions}
     made = {version.fold: version.weights_hash for version in versions}
-    outcomes = _outcome_counts(session, run)
+    outcomes, started = _outcome_counts(session, run), _started(session, run)
     devices = session.scalar(select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population))
     cohort = session.get_one(CohortRow, (run.run, run.cohort))
     return {
@@ -113,7 +113,10 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "devices_enrolled": devices,
         "tasks_open": cohort.open,
         "history": [
-            _round(run, row, (hashes[row.version], made.get(row.number)), outcomes.get(row.number, {}), state.clock())
+            {
+                **_round(run, row, (hashes[row.version], made.get(row.number)), outcomes.get(row.number, {})),
+                "seconds": _seconds(row, started, state.clock()),
+            }
             for row in folds
         ],
     }
@@ -224,9 +227,22 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _round(
-    run: RunRow, row: FoldRow, weights: tuple[str, str | None], counts: dict[str, Any], now: float
-) -> dict[str, Any]:
+def _started(session: Session, run: RunRow) -> list[tuple[int, float | None]]:
+    """The number of each cohort and when its first task was handed out, the latest first."""
+    cohort = CohortRow.number, CohortRow.started_clock
+    found = session.execute(select(*cohort).where(CohortRow.run == run.run).order_by(CohortRow.number.desc()))
+    return [(number, clock) for number, clock in found]
+
+
+def _seconds(row: FoldRow, started: list[tuple[int, float | None]], now: float) -> float:
+    """Returns the seconds that a round took from its first task on: while no device comes, none of its time is gone."""
+    first = next((clock for number, clock in started if number <= row.number), None)
+    if first is None:
+        return 0.0
+    return max(0.0, (now if row.ended_clock is None else row.ended_clock) - max(first, row.opened_clock))
+
+
+def _round(run: RunRow, row: FoldRow, weights: tuple[str, str | None], counts: dict[str, Any]) -> dict[str, Any]:
     """A round, as people call a fold; `weights` are the hashes of those before it and after it."""
     names = ("accepted", "folded", "discarded", "damaged", "declined", "failed")
     values = finalise(row.metric_sums, metrics_of(run))
@@ -247,5 +263,4 @@ def _round(
         "base_weights_hash": weights[0],
         "weights_hash": weights[1],
         "opened_at": row.opened_at,
-        "seconds": (now if row.ended_clock is None else row.ended_clock) - row.opened_clock,
     }

@@ -14,7 +14,7 @@ __all__ = ["Arrays", "DataSet"]
 Arrays = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DataSet:
     """Rows by name, before they are given to devices.
 
@@ -32,6 +32,11 @@ class DataSet:
     held_out: Arrays = field(default_factory=dict)
     reshapes: bool = False
     owner_names: NDArray[Any] | None = None
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in self.arrays.items())
+        tests = len(next(iter(self.held_out.values()))) if self.held_out else 0
+        return f"<DataSet: {self.rows:,} rows: {arrays}; {tests:,} held out{'' if self.owners is None else '; owners'}>"
 
     @property
     def rows(self) -> int:

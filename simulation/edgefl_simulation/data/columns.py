@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest
+from edgefl_simulation.data.advice import FEATURES, TARGET
 from edgefl_simulation.data.base import Arrays, DataSet
 from edgefl_simulation.data.spool import ENOUGH, Spool
 
@@ -149,7 +150,7 @@ def _stacked(data: DataSet, shape: tuple[int, ...], dtype: np.dtype[np.generic],
         raise DataError(
             f"Input {name!r} expects {wanted} numbers a row, and the table has {len(columns)} columns beside the "
             f"target: {_listed(columns)}.",
-            hint="Say which columns are features and which one is the target.",
+            hint=f"Say which columns are features ({FEATURES}) and which one is the target ({TARGET}).",
         )
 
     def stacked(arrays: Arrays) -> dict[str, NDArray[np.generic]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError
+from edgefl_simulation.data.advice import AS_OWNER, LEFT_OUT
 from edgefl_simulation.data.arrays import from_arrays
 from edgefl_simulation.data.base import DataSet
 from edgefl_simulation.data.columns import WEIGHT, missing
@@ -92,8 +93,7 @@ def _numbers(
         got = f"{cell!r:.60}" if cell.strip() else "an empty cell"
         raise DataError(
             f"The column {name!r} of {path} expects numbers, got {got} in line {first + number}.",
-            hint="Fill in what is missing, write classes as 0, 1, 2, …, or leave the column out by naming the "
-            "features. If it says whose a row is, name it as the owner.",
+            hint=f"Fill in what is missing, write classes as 0, 1, 2, …, or {LEFT_OUT}. {AS_OWNER}",
         ) from None
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError, MissingDependencyError, first_line
 from edgefl.parts import install_line
+from edgefl_simulation.data.advice import AS_OWNER, LEFT_OUT
 from edgefl_simulation.data.arrays import from_arrays
 from edgefl_simulation.data.base import DataSet
 from edgefl_simulation.data.columns import WEIGHT, missing
@@ -98,7 +99,7 @@ def numbers_of(name: str, column: Any, origin: str, row: int) -> NDArray[Any]:
         place = row + column.is_null().to_numpy(zero_copy_only=False).argmax()
         raise DataError(
             f"The column {name!r} of {origin} expects numbers, got nothing (null) in row {place}.",
-            hint="Remove such rows or fill them in, or leave the column out by naming the features.",
+            hint=f"Remove such rows or fill them in, or {LEFT_OUT}.",
         )
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _lists(name, column, origin, row)
@@ -108,8 +109,7 @@ def numbers_of(name: str, column: Any, origin: str, row: int) -> NDArray[Any]:
         shown = f": {column[0].as_py()!r:.60} in row {row}" if len(column) else ""
         raise DataError(
             f"The column {name!r} of {origin} expects numbers, got {kind}{shown}.",
-            hint="Turn text and categories into numbers first (pandas.factorize, one-hot), or leave the column out by "
-            "naming the features; if it says whose a row is, name it as the owner.",
+            hint=f"Turn text and categories into numbers first (pandas.factorize, one-hot), or {LEFT_OUT}. {AS_OWNER}",
         )
     elif pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()

@@ -54,6 +54,7 @@ class BatchTrainer(ModelTrainer):
                 initial_epoch=number,
                 batch_size=None if self.manifest.mixes_rows else size,
                 shuffle=False,
+                verbose=0,
                 seed=task.seed,
                 learning_rate=task.learning_rate,
                 max_steps=task.max_steps - steps if task.max_steps else None,

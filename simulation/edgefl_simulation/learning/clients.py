@@ -123,7 +123,7 @@ class Clients:
             task,
             task_id=f"{task.task_id}-training",
             kind=TaskKind.TRAIN,
-            seed=task_seed(self.settings.seed, self.round, f"{name} personalised"),
+            seed=task_seed(self.settings.effective_seed, self.round, f"{name} personalised"),
             epochs=how.passes,
             max_steps=how.max_steps,
             learning_rate=self.settings.learning_rate if how.learning_rate is None else how.learning_rate,

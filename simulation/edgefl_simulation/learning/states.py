@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgefl.atomic import write_bytes
 from edgefl.errors import DataError, storage_error
+from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_server.aggregation import StrategyState
 
 __all__ = ["KerasWeights", "Place", "ServerState"]
@@ -40,7 +40,7 @@ class Place:
     start: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KerasWeights:
     """All weights of a Keras model, in the order of its ``get_weights``, as places in one vector.
 
@@ -51,6 +51,9 @@ class KerasWeights:
 
     places: tuple[Place, ...]
     fixed: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<KerasWeights: {len(self.places)} arrays, {len(self.fixed)} of them not trained>"
 
     def arrays(self, vector: NDArray[np.float32]) -> list[NDArray[Any]]:
         """The weights as Keras takes them, as new arrays."""
@@ -189,7 +192,7 @@ class ServerState:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        except (*DAMAGED, OSError, LookupError, AttributeError) as error:
             raise DataError(f"Expected the state of a learning process, got something else: {error}.") from error
         return cls.from_arrays(arrays)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefl_simulation.curves import flat, flat_rows, metrics_of, numbers, scale, written
+from edgefl_simulation.curves import flat_rows, metrics_of, numbers, scale, written
 from edgefl_simulation.evaluating import is_loss
 from edgefl_simulation.picture import one_line
 from edgefl_simulation.recorded import RecordedRun, RunState
@@ -143,7 +143,22 @@ def shown(value: Any) -> str:
 
 
 def _settings(each: Compared) -> dict[str, str]:
-    return {one_line(name, _LONGEST): shown(value) for name, value in flat(each.run.settings).items()}
+    return {one_line(name, _LONGEST): shown(value) for name, value in _entries("", each.run.settings)}
+
+
+def _entries(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The single settings in one that is made of several: kinds of devices and of attackers by name or number."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _entries(f"{name}.{key}" if name else str(key), each)
+    elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+        for number, each in enumerate(value, start=1):
+            named = isinstance(each, Mapping) and isinstance(each.get("name"), str)
+            yield from _entries(f"{name}.{each['name'] if named else number}", each)
+    elif isinstance(value, list):
+        yield name, ", ".join(map(shown, value))
+    else:
+        yield name, value
 
 
 def _header(runs: Iterable[Compared]) -> tuple[str, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgefl_simulation.curves import AXES, Axis, Curve, curve, metrics_of, numbers, scale
+from edgefl_simulation.curves import AXES, Axis, Curve, curve, metrics_of, numbers, scale, wide
 from edgefl_simulation.picture import Band, Line, Picture, one_line
 from edgefl_simulation.report.comparing import Compared
 
@@ -16,8 +15,6 @@ __all__ = ["Section", "sections"]
 
 _LABEL = 32
 _PHASES = ("download", "compute", "upload", "waiting")
-_WIDE = 100.0
-"""Times the median that a value is which makes a scale logarithmic."""
 _ROOM = 1.5
 """Times that a logarithmic scale goes beyond its values."""
 _DIAGNOSTICS = 24
@@ -105,9 +102,9 @@ def _lines(runs: Sequence[Compared], column: str, name: str, title: str, up: str
         for number, points in curves
         if points
     )
-    wide = _wide([y for line in lines for y in line.y])
+    logarithmic = wide([y for line in lines for y in line.y])
     title = f"{title} {axis.phrase}"
-    yield Picture(_file(name), title, across, up, lines, legend=len(runs) > 1, logarithmic=wide)
+    yield Picture(_file(name), title, across, up, lines, legend=len(runs) > 1, logarithmic=logarithmic)
 
 
 def _spreads(runs: Sequence[Compared]) -> Iterable[Picture]:
@@ -121,8 +118,8 @@ def _spreads(runs: Sequence[Compared]) -> Iterable[Picture]:
         values = [value for each in runs for name in names for value in numbers(each.rows, name)]
         if not values:
             continue
-        wide = _wide(values)
-        limits = (min(values) / _ROOM, max(values) * _ROOM) if wide else _with_room(values, 0.04)
+        logarithmic = wide(values)
+        limits = (min(values) / _ROOM, max(values) * _ROOM) if logarithmic else _with_room(values, 0.04)
         span = _with_room([value for each in runs for value in numbers(each.rows, axis.column)], 0.02)
         for number, each in enumerate(runs):
             mean, worst, median, low, high = (curve(each.rows, name, axis) for name in names)
@@ -133,7 +130,7 @@ def _spreads(runs: Sequence[Compared]) -> Iterable[Picture]:
             lines = tuple(Line(word, points.x, points.y, number, dashes) for word, points, dashes in found if points)
             title = f"{metric} over devices" + (f": {_label(each)}" if len(runs) > 1 else "")
             name = f"{metric}-over-devices" + (f"-{number + 1}" if len(runs) > 1 else "")
-            yield Picture(_file(name), title, axis.label, metric, lines, bands, limits, span, logarithmic=wide)
+            yield Picture(_file(name), title, axis.label, metric, lines, bands, limits, span, logarithmic=logarithmic)
 
 
 def _personalised(runs: Sequence[Compared]) -> Iterable[Picture]:
@@ -241,12 +238,6 @@ def _with_room(values: Sequence[float], share: float) -> tuple[float, float]:
     """From the lowest to the highest value, and a bit beyond."""
     room = share * (max(values) - min(values) or 1.0)
     return min(values) - room, max(values) + room
-
-
-def _wide(values: Sequence[float]) -> bool:
-    """Whether one run, as one that diverges, would hide all others on a scale that is not logarithmic."""
-    found = sorted(value for value in values if math.isfinite(value))
-    return bool(found) and found[0] > 0 and found[-1] > _WIDE * found[len(found) // 2]
 
 
 def _worth(runs: Sequence[Compared], axis: Axis) -> bool:

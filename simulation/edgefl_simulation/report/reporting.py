@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, storage_error
-from edgefl_simulation.picture import one_line, png
+from edgefl_simulation.picture import is_own_png, one_line, png
 from edgefl_simulation.recorded import read_run
 from edgefl_simulation.report.comparing import Compared, Table, overview
 from edgefl_simulation.report.page import GENERATOR, page
@@ -49,7 +49,8 @@ def report(
     Args:
         folders: as `edgefl simulate -o` leaves them; at least one, none twice.
         out: the HTML file; an earlier report is replaced.
-        pictures: a folder for the same pictures as PNGs; None: they are in the page only.
+        pictures: a folder for the same pictures as PNGs, in which those of an earlier report are replaced; None: they
+            are in the page only.
 
     Raises:
         InvalidSettingError: a folder is none, or given twice; or ``out`` is a file that is no report.
@@ -82,8 +83,25 @@ def report(
         for name, data in images:
             write_bytes(folder / name, data)
             written.append(folder / name)
+        _remove_pictures_of_before(folder, written)
     write_text(out, text)
     return Report(out, tuple(written), tuple(runs), overview(runs))
+
+
+def _remove_pictures_of_before(folder: Path, written: Sequence[Path]) -> None:
+    """Removes what an earlier report has left and this one has not written; other pictures stay.
+
+    Raises:
+        StorageError: one cannot be read or removed.
+    """
+    for path in sorted({*folder.glob("*.png")}.difference(written)):
+        try:
+            with path.open("rb") as file:
+                own = is_own_png(file.read(_HEAD))
+            if own:
+                path.unlink()
+        except OSError as error:
+            raise storage_error(error, "remove", path) from error
 
 
 def _check_replaceable(out: Path) -> None:

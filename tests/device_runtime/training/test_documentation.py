@@ -18,7 +18,7 @@ def test_every_snippet_of_the_page_runs(mlp_file: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(snippets) == 5
+    assert len(snippets) == 6
     for snippet in snippets:
         exec(compile(snippet, str(PAGE), "exec"), namespace)
     np.testing.assert_array_equal(namespace["model"].weights, namespace["received"])

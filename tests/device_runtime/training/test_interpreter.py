@@ -172,7 +172,7 @@ def test_a_wrong_number_of_threads_is_refused(threads: Any) -> None:
 
 
 def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidSettingError, match="auto, ai-edge-litert or tflite-runtime"):
+    with pytest.raises(InvalidSettingError, match="one of auto, ai-edge-litert, tflite-runtime, litert-compiled-model"):
         Interpreter("m", runtime="onnx")
 
 

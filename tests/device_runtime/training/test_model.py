@@ -346,14 +346,14 @@ def test_callbacks_hear_of_steps_and_epochs_and_can_end_the_training(case: Case)
     heard: list[tuple[str, int]] = []
 
     class Listener(Callback):
-        def on_epoch_begin(self, epoch: int) -> None:
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             heard.append(("begin", epoch))
 
-        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             heard.append(("step", batch))
             self.model.stop_training = logs["loss"] > 0 and len(heard) > 9
 
-        def on_epoch_end(self, epoch: int, logs: Any) -> None:
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             heard.append(("end", epoch))
 
     model = case.load()
@@ -367,7 +367,7 @@ def test_callbacks_hear_of_steps_and_epochs_and_can_end_the_training(case: Case)
 @cases("mlp")
 def test_an_exception_in_a_callback_ends_the_training(case: Case) -> None:
     class Abandon(Callback):
-        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             raise KeyboardInterrupt
 
     model = case.load()

@@ -36,7 +36,12 @@ def test_a_run_without_a_seed_draws_one_and_shows_it(fleet) -> None:
         run = create_run(fleet.state, make_model_file(), "people", SETTINGS)
         seeds.add(run_status(fleet.state, run)["settings"]["seed"])
     assert len(seeds) == 2
-    assert 0 not in seeds
+    assert None not in seeds
+
+
+def test_a_seed_of_zero_is_a_seed(fleet) -> None:
+    run = create_run(fleet.state, make_model_file(), "people", replace(SETTINGS, seed=0))
+    assert run_status(fleet.state, run)["settings"]["seed"] == 0
 
 
 @pytest.mark.parametrize("position", [3, 60, 600, -1])

@@ -58,7 +58,7 @@ def matmul(left: tf.Tensor, right: tf.Tensor, *, transpose_left: bool = False) -
 
 
 def _is_long(left: tf.Tensor) -> bool:
-    return left.shape.rank == 2 and static_shape(left)[0] >= _LONG
+    return bool(left.shape.rank == 2 and left.shape.is_fully_defined() and left.shape[0] >= _LONG)
 
 
 def _in_stages(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:

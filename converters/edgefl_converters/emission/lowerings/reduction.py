@@ -1,10 +1,10 @@
 """Sums and means: products where they are sums of products, and in stages where they are long.
 
-The runtimes add one number after the other, so that the error grows with their count; and where many of the numbers
-are equal, as behind a relu, every addition rounds to the same side. The variance of 8,000 values is off by 3e-5 then,
-of 32,000 by 1e-4, four times as far as in TensorFlow, which moves activations across kinks. In stages, each of which
-adds up a few hundred numbers (pairwise summation; Higham 1993, "The accuracy of floating point summation"), it is off
-by 1e-6. Measured on both runtimes, stages along axes that are there already cost nothing.
+The runtimes add one number after the other, so that the error grows with their count; and where many of the numbers are
+equal, as behind a relu, every addition rounds to the same side. The variance of 8,000 values is off by 3e-5 then, of
+32,000 by 1e-4, four times as far as in TensorFlow, which moves activations across kinks. In stages, each of which adds
+up a few hundred numbers (pairwise summation; Higham 1993, "The accuracy of floating point summation"), it is off by
+1e-6. Measured on both runtimes, stages along axes that are there already cost nothing.
 
 XNNPACK takes six dimensions at most.
 """
@@ -91,10 +91,12 @@ def _axes(op: Any) -> list[int]:
 
 
 def _is_long(value: tf.Tensor, shape: tf.TensorShape, axes: Sequence[int]) -> bool:
-    if value.dtype != tf.float32 or not shape.is_fully_defined() or shape.rank > _HIGHEST_RANK:
-        return False
-    sizes: list[int] = shape.as_list()
-    return math.prod(sizes[axis] for axis in axes) > _LONG
+    return bool(
+        value.dtype == tf.float32
+        and shape.is_fully_defined()
+        and shape.rank <= _HIGHEST_RANK
+        and math.prod(shape[axis] for axis in axes) > _LONG
+    )
 
 
 def _sum(value: tf.Tensor, axes: Sequence[int], keep: bool) -> tf.Tensor:
@@ -142,7 +144,7 @@ def _parts(size: int) -> list[int]:
 
 
 def _stages(shape: Sequence[int], axes: Sequence[int]) -> list[list[int]]:
-    """Which axes are reduced together: neighbours, as many as one stage can take."""
+    """Returns the axes that are reduced together: neighbours, as many as one stage can take."""
     stages: list[list[int]] = []
     for axis in axes:
         before = stages[-1] if stages else []

@@ -57,7 +57,10 @@ def _keras_file(path: Path) -> Any:
     import keras
 
     from edgefl_converters.models.adapter_layers import restore
+    from edgefl_converters.models.sources.keras_2.archives import is_of_keras_2, read_archive
 
+    if is_of_keras_2(path):
+        return read_archive(path)
     model = keras.saving.load_model(path)
     return restore(model, path) if isinstance(model, keras.Model) else model
 
@@ -104,11 +107,6 @@ def _kind(path: Path) -> str:
 
 def _refusal(path: Path, error: Exception) -> ModelError:
     unknown = unknown_name(error)
-    if unknown in ("TFOpLambda", "SlicingOpLambda"):
-        return ModelError(
-            f"{path} holds TensorFlow operations between its layers, which Keras 3 cannot rebuild.",
-            hint="Give module:function that builds the model with layers (Add, Multiply, …) and loads its weights.",
-        )
     if unknown is not None:
         near = nearest(unknown, classes(), cutoff=0.75)
         hint = f"Did you mean {near!r}? {_SOURCE_NEEDED}" if near else _SOURCE_NEEDED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["cause", "class_in_the_making", "unknown_name"]
+__all__ = ["UnknownNameError", "cause", "class_in_the_making", "unknown_name"]
 
 _LOOKUPS = {
     "get": "identifier",  # of keras.activations, initializers, losses, optimizers, …
@@ -17,6 +17,18 @@ _WRAPPERS = ("from_config", "deserialize_keras_object")
 """Functions of Keras that raise an error of their own of whatever a constructor raises."""
 
 
+class UnknownNameError(ValueError):
+    """A file names a class that neither Keras nor the user has.
+
+    Args:
+        name: of the class.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 def unknown_name(error: BaseException) -> str | None:
     """The name that Keras did not know while it built a model; None where it failed in another way.
 
@@ -24,6 +36,8 @@ def unknown_name(error: BaseException) -> str | None:
         error: raised by Keras, or by code that called it; what led to it is looked at too.
     """
     for each in _chain(error):
+        if isinstance(each, UnknownNameError):
+            return each.name
         if isinstance(each, AttributeError) and getattr(each.obj, "__name__", "").startswith("keras"):
             return str(each.name)
         frame = _raised_in(each)

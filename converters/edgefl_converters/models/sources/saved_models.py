@@ -8,13 +8,11 @@ configuration as in an HDF5 file), and the checkpoint holds the graph of objects
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from keras.src.models.functional import Functional
@@ -22,11 +20,12 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
 
 from edgefl.errors import ModelError
-from edgefl_converters.models.sources import legacy
+from edgefl_converters.models.sources.keras_2.compiling import compile_as_configured, decode
+from edgefl_converters.models.sources.keras_2.rebuilding import Rebuilt, rebuild
+from edgefl_converters.models.sources.keras_2.weights import give
 
 __all__ = ["read_saved_model"]
 
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 _NOT_WEIGHTS = ("keras_api", "optimizer", "signatures")
 _DAMAGED = "Copy the folder again, with all that is in it."
 _RESAVE = (
@@ -65,51 +64,56 @@ def read_saved_model(folder: Path) -> keras.Model:
             hint="Give module:function that builds the model, loads its weights and returns it.",
         )
     version = str(root.get("keras_version", "2."))
-    model = legacy.model_from(legacy.decode(json.dumps(root["model_config"])), version)
+    rebuilt = rebuild(decode(json.dumps(root["model_config"])))
+    model = rebuilt.model
     if not isinstance(model, (keras.Sequential, Functional)):
         raise ModelError(f"{folder} holds {type(model).__name__}, expected a Keras model.", hint=_RESAVE)
-    _restore(model, folder, {node: str(each.get("name")) for node, each in objects.items()})
+    _restore(rebuilt, folder, {node: str(each.get("name")) for node, each in objects.items()})
     if root.get("training_config") is not None:
-        legacy.compile_as_configured(model, legacy.decode(json.dumps(root["training_config"])), version)
+        compile_as_configured(model, decode(json.dumps(root["training_config"])), version)
     return model
 
 
-def _restore(model: keras.Model, folder: Path, names: dict[int, str]) -> None:
-    """Gives every layer its variables, by name and shape; what is not certain is refused."""
+def _restore(rebuilt: Rebuilt, folder: Path, names: dict[int, str]) -> None:
+    """Gives every layer its variables; what is not certain is refused."""
     try:
         checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
         graph = TrackableObjectGraph.FromString(checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
     except Exception as error:  # TensorFlow raises errors of its own for what is missing and what is damaged
         raise ModelError(f"The variables of {folder} cannot be read.", hint=_DAMAGED) from error
-    layers = {
-        names[child.node_id]: child.node_id
-        for child in graph.nodes[0].children
-        if child.local_name.startswith("layer") and child.node_id in names
-    }
-    for layer in model.layers:
-        wanted = [*layer.trainable_weights, *layer.non_trainable_weights]
-        found = _variables(graph, layers[layer.name]) if layer.name in layers else []
-        chosen = [_choose(variable.path, found, layer) for variable in wanted]
-        if len(found) != len(wanted) or None in chosen or len(set(chosen)) < len(chosen):
-            raise ModelError(
-                f"The variables of layer {layer.name!r} in {folder} are not those that Keras {keras.__version__} has: "
-                f"{', '.join(name for name, _ in found) or 'none'}; expected "
-                f"{', '.join(variable.path for variable in wanted) or 'none'}.",
-                hint=_RESAVE,
-            )
-        for variable, place in zip(wanted, chosen, strict=True):
-            name, key = found[place or 0]
-            value = np.asarray(checkpoint.get_tensor(key))
-            if value.shape != tuple(variable.shape):
-                raise ModelError(
-                    f"The variable {name!r} in {folder} has shape {value.shape}, expected {tuple(variable.shape)}.",
-                    hint=_RESAVE,
-                )
-            variable.assign(value)
+
+    def restore(model: Any, node: int) -> None:
+        layers = {
+            names[child.node_id]: child.node_id
+            for child in graph.nodes[node].children
+            if child.local_name.startswith("layer") and child.node_id in names
+        }
+        for name, layer in rebuilt.layers_of(model):
+            if rebuilt.is_model(layer) and name in layers:
+                restore(layer, layers[name])
+                continue
+            found = _variables(graph, layers[name]) if name in layers else []
+            give(rebuilt, layer, [(said, partial(checkpoint.get_tensor, key)) for said, key in found], str(folder))
+
+    restore(rebuilt.model, 0)
 
 
 def _variables(graph: TrackableObjectGraph, layer: int) -> list[tuple[str, str]]:
-    """Names and keys of the variables of a layer and of the layers in it, each once."""
+    """Names and keys of the variables of a layer and of those in it, each once; in their order if the file has it."""
+    nodes = graph.nodes
+    listed = [child.node_id for child in nodes[layer].children if child.local_name == "variables"]
+    if listed:
+        numbered = sorted((int(child.local_name), child.node_id) for child in nodes[listed[0]].children)
+        return [
+            (one.full_name, one.checkpoint_key)
+            for _, node in numbered
+            for one in nodes[node].attributes
+            if one.name == "VARIABLE_VALUE"
+        ]
+    return _variables_below(graph, layer)
+
+
+def _variables_below(graph: TrackableObjectGraph, layer: int) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     waiting, seen = [layer], {layer}
     while waiting:
@@ -122,19 +126,3 @@ def _variables(graph: TrackableObjectGraph, layer: int) -> list[tuple[str, str]]
                 seen.add(child.node_id)
                 waiting.append(child.node_id)
     return [(name, key) for key, name in found.items()]
-
-
-def _choose(path: str, found: list[tuple[str, str]], layer: Any) -> int | None:
-    """Tells which of the saved variables one of the rebuilt model is, by names; None where that is not certain."""
-    renamed = isinstance(layer, _DEPTHWISE)
-    names = [name.replace("/depthwise_kernel", "/kernel") if renamed else name for name, _ in found]
-    # First by the names as they are; Keras numbers the names that it gives, in each process anew.
-    plainer: tuple[Callable[[str], str], ...] = (lambda name: name, lambda name: re.sub(r"_\d+(?=/)", "", name))
-    for plain in plainer:
-        parts = plain(path).split("/")
-        for length in range(len(parts), 0, -1):
-            end = parts[-length:]
-            places = [place for place, name in enumerate(names) if plain(name).split("/")[-length:] == end]
-            if len(places) == 1:
-                return places[0]
-    return None

@@ -19,7 +19,7 @@ import edgefl_converters
 import keras_models
 from edgefl.errors import InvalidSettingError, ModelError
 from edgefl_converters.models.loading import load, load_compiled
-from edgefl_converters.models.sources.legacy import compile_as_configured
+from edgefl_converters.models.sources.keras_2.compiling import compile_as_configured
 from edgefl_converters.models.sources.modules import attribute, known_objects
 
 ARCHIVE = Path(__file__).parents[2] / "keras_2_models.zip"
@@ -128,22 +128,15 @@ def test_variables_of_another_model_are_refused(old, tmp_path):
     shutil.copytree(old / "saved_model", tmp_path / "mixed")
     shutil.rmtree(tmp_path / "mixed" / "variables")
     shutil.copytree(old / "subclassed" / "variables", tmp_path / "mixed" / "variables")
-    with pytest.raises(ModelError, match=r"variables of layer .* are not those"):
+    with pytest.raises(ModelError, match=r"weights of layer .* are not those"):
         load(tmp_path / "mixed")
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("Dence", r"uses Dence.*Did you mean 'Dense'"),
-        ("TFOpLambda", "holds TensorFlow operations between its layers, which Keras 3 cannot rebuild"),
-    ],
-)
-def test_an_hdf5_file_with_a_class_that_keras_does_not_know_is_refused_by_its_name(tmp_path, name, words):
+def test_an_hdf5_file_with_a_class_that_keras_does_not_know_is_refused_by_its_name(tmp_path):
     keras_models.mlp().save(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "a") as file:
-        file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', f'"{name}"')
-    with pytest.raises(ModelError, match=words):
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', '"Dence"')
+    with pytest.raises(ModelError, match=r"uses Dence.*Did you mean 'Dense'"):
         load(tmp_path / "model.h5")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgefl.errors import DataError
 from edgefl.model_file import ModelFile
-from edgefl_converters.exporting.numpy_files import read_arrays
+from edgefl.numpy_files import read_arrays
+from edgefl.parts import Part, needing
 
 __all__ = ["NamedArrays", "Weights", "npz_bytes", "read_weights", "safetensors_bytes"]
 
 Weights = str | os.PathLike[str] | Mapping[str, ArrayLike] | NDArray[np.float32] | None
 NamedArrays = dict[str, NDArray[np.float32]]
+
+_SAFETENSORS = Part("safetensors", "convert")
+"""A device that reads no such file does without."""
 
 
 def read_weights(source: ModelFile, weights: Weights, *, frozen: Collection[str] = ()) -> NamedArrays:
@@ -69,13 +74,18 @@ def npz_bytes(arrays: NamedArrays) -> bytes:
 
 def safetensors_bytes(arrays: NamedArrays) -> bytes:
     """The content of a ``.safetensors`` file."""
-    from safetensors.numpy import save
+    with needing(_SAFETENSORS):
+        from safetensors.numpy import save
 
     return bytes(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, {"format": "np"}))
 
 
 def _read_file(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
-    load = _load_safetensors if path.suffix == ".safetensors" else np.load
+    load: Callable[[Path], Any] = np.load
+    if path.suffix == ".safetensors":
+        with needing(_SAFETENSORS):
+            importlib.import_module("safetensors.numpy")
+        load = _load_safetensors
     return read_arrays(path, lambda error: _no_weights(path), load)
 
 

@@ -1,0 +1,87 @@
+"""More rounds for a run, also for one that is over."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from sqlalchemy import bindparam, select, update
+
+from edgefl.errors import InvalidSettingError
+from edgefl.model_file import ModelFile
+from edgefl.wire.messages import Correction
+from edgefl_server.aggregation import Next, Progress, RunSettings, strategy_for
+from edgefl_server.storage.runs import NameTakenError, get_run, move_on
+from edgefl_server.storage.sessions import Session
+from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.statements import Statement
+from edgefl_server.storage.tables import RunRow, RunState, runs
+
+__all__ = ["continue_run"]
+
+_log = logging.getLogger(__name__)
+_SET = Statement(update(runs).where(runs.c.run == bindparam("of")).values(settings=bindparam("settings")))
+_RESUME = Statement(
+    update(runs).where(runs.c.run == bindparam("of")).values(state=RunState.ACTIVE, why="", ended_at=None)
+)
+
+
+def continue_run(state: ServerState, run_id: str, rounds: int) -> str:
+    """Gives a run so many rounds more; one that is over goes on from its newest weights.
+
+    Args:
+        state: the server's.
+        run_id: its id or name.
+        rounds: beyond those that it was to have; of a run that ended earlier, beyond those that it had.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        RunError: there is no such run.
+        SettingError: there would be too many rounds, or fewer than one more.
+        InvalidSettingError: the run is over, and its devices have forgotten what they would need to go on with it.
+        NameTakenError: the run is over, and another one that is active has its name.
+    """
+    with state.database.read() as session:
+        run = get_run(session, run_id)
+        keeps = _kept_by_devices(state, run)
+    with state.database.write() as session:
+        run = get_run(session, run.run)
+        over, found = run.state != RunState.ACTIVE, run.run
+        if over:
+            if keeps:
+                raise InvalidSettingError(
+                    f"Run {found} is over, and its devices have forgotten {keeps}, without which they cannot go on.",
+                    hint="Give a run of this kind more rounds before it ends, or create a new one.",
+                )
+            _require_own_name(session, run.name)
+        settings = RunSettings.from_json(run.settings)
+        settings = replace(settings, rounds=_more(run.fold if over else settings.rounds, rounds))
+        session.execute(_SET, {"of": found, "settings": {**run.settings, "rounds": settings.rounds}})
+        if over:
+            session.execute(_RESUME, {"of": found})
+            move_on(session, found, Progress(Next.COHORT), state.now())
+    state.keep_generation()
+    _log.info("run %s goes on: %d rounds in all", found, settings.rounds)
+    return found
+
+
+def _more(had: int, rounds: int) -> int:
+    return had + rounds if rounds > 0 else rounds  # which the settings refuse
+
+
+def _kept_by_devices(state: ServerState, run: RunRow) -> str:
+    """Names what devices keep of a run as long as it is active; empty: nothing."""
+    if strategy_for(RunSettings.from_json(run.settings)).demand.correction is not Correction.NONE:
+        return "their corrections"
+    manifest = ModelFile(state.models.get(run.model_hash)).manifest
+    return "the parameters that are their own" if manifest.local_parameters else ""
+
+
+def _require_own_name(session: Session, name: str) -> None:
+    active = session.scalar(select(RunRow.run).where(RunRow.name == name, RunRow.state == RunState.ACTIVE))
+    if name and active is not None:
+        raise NameTakenError(
+            f"Run {active}, which is active, has the name {name!r} meanwhile.", hint="Stop that one first."
+        )

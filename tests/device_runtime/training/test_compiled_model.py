@@ -1,0 +1,118 @@
+"""LiteRT's CompiledModel behind the interpreter's face. What every runtime must do is in the tests beside this one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgefl.errors import RuntimeFailure
+from edgefl.model_file import ModelFile
+from edgefl.targets import COMPILED_MODEL
+from edgefl_device_runtime.agent.device import _runtimes
+from edgefl_device_runtime.tasks import ModelTrainer
+from edgefl_device_runtime.training import TrainableModel
+from edgefl_device_runtime.training.interpreter import Interpreter, runtime_version
+from edgefl_device_runtime.training.litert_log import quiet
+from edgefl_device_runtime.training.threads import time_threads
+
+
+def made_up(model: TrainableModel, rows: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    random = np.random.default_rng(0)
+    specs = {spec.name: spec for spec in model.manifest.signatures["train"].inputs}
+    x = [random.normal(size=(rows, *specs[name].shape[1:])).astype(specs[name].dtype) for name in model.manifest.inputs]
+    y = [
+        random.integers(0, target.classes or 2, (rows, *specs[target.name].shape[1:])).astype(specs[target.name].dtype)
+        for target in model.manifest.targets
+    ]
+    return x, y
+
+
+@pytest.mark.parametrize("name", ["mlp_adam", "cnn", "dropout", "batch_norm", "two_inputs", "personal"])
+def test_it_trains_and_evaluates_to_the_bits_of_the_interpreter(name: str, request: pytest.FixtureRequest) -> None:
+    found = []
+    for runtime in ("ai-edge-litert", COMPILED_MODEL):
+        model = TrainableModel(request.getfixturevalue(f"{name}_file"), runtime=runtime)
+        x, y = made_up(model, 3 * model.manifest.batch_size)
+        history = model.fit(x, y, epochs=2, seed=3)
+        found.append((history.history, model.evaluate(x, y), model.get_state()))
+    assert found[0][:2] == found[1][:2]
+    assert found[0][2].keys() == found[1][2].keys()
+    for tensor, values in found[0][2].items():
+        assert values.dtype == found[1][2][tensor].dtype
+        np.testing.assert_array_equal(values, found[1][2][tensor])
+
+
+def test_arrays_that_its_binding_would_take_for_others_are_refused(mlp_file: Path) -> None:
+    manifest = ModelFile.read(mlp_file).manifest
+    infer = Interpreter(mlp_file, runtime=COMPILED_MODEL).signature("infer")
+    [spec] = manifest.signatures["infer"].inputs
+    for wrong in (np.ones(3, np.float32), np.ones(spec.shape, np.int32), np.ones(spec.shape[::-1], np.float32)):
+        with pytest.raises(RuntimeFailure, match=r"expects float32 \(8, 20\), got"):
+            infer({spec.tensor: wrong})
+    with pytest.raises(RuntimeFailure, match=f"expected the inputs {spec.tensor}, got none"):
+        infer({})
+    assert infer({spec.tensor: np.ones(spec.shape, np.float32)})
+
+
+TRAIN = """
+import sys
+import numpy as np
+from edgefl_device_runtime.training import TrainableModel
+
+model = TrainableModel(sys.argv[1], runtime=sys.argv[2])
+rows = np.ones((8, 20), np.float32)
+model.train_on_batch(rows, np.ones(8, np.int32))
+second = TrainableModel(open(sys.argv[1], "rb").read(), runtime=sys.argv[2])
+del model
+second.evaluate(rows, np.ones(8, np.int32))
+"""
+
+
+def test_it_writes_nothing_to_standard_error_from_the_first_model_to_the_end_of_the_process(mlp_file: Path) -> None:
+    command = [sys.executable, "-c", TRAIN, mlp_file, COMPILED_MODEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_lines_of_others_are_passed_on_while_it_is_kept_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    def load() -> None:
+        with quiet():
+            os.write(
+                2, b"INFO: [environment.cc:36] Creating LiteRT environment with options\nWARNING: a disk is full\n"
+            )
+            os.write(
+                2, b"ERROR: [litert/compiler/plugin/compiler_plugin.cc:259]\n\xe2\x94\x94 Could not load\nand INFO\n"
+            )
+            raise ZeroDivisionError
+
+    with quiet(), pytest.raises(ZeroDivisionError):
+        load()
+    assert capfd.readouterr().err == "WARNING: a disk is full\nand INFO\n"
+
+
+def test_a_process_without_standard_error_trains(mlp_file: Path) -> None:
+    code = f"import os; os.close(2){TRAIN}print('done')"
+    command = [sys.executable, "-c", code, mlp_file, COMPILED_MODEL]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+
+
+def test_a_device_that_trains_with_it_says_so_and_counts_as_one_with_its_distribution(mlp_file: Path) -> None:
+    trainer = ModelTrainer(TrainableModel(mlp_file, runtime=COMPILED_MODEL))
+    assert trainer.version.endswith(f" {COMPILED_MODEL}/{runtime_version('ai-edge-litert')}")
+    assert runtime_version(COMPILED_MODEL)[0].isdigit()
+    assert _runtimes(COMPILED_MODEL) == ("ai-edge-litert",)
+    assert Interpreter(mlp_file, runtime=COMPILED_MODEL, target="litert-2").runtime == COMPILED_MODEL
+    with pytest.raises(RuntimeFailure, match=r"made for the target tflite-2\.14"):
+        Interpreter(mlp_file, runtime=COMPILED_MODEL, target="tflite-2.14")
+
+
+def test_threads_are_chosen_for_it_as_for_the_others(mlp_file: Path) -> None:
+    threads, seconds = time_threads(mlp_file, ModelFile.read(mlp_file).manifest, COMPILED_MODEL, [1, 2])
+    assert threads in (1, 2)
+    assert set(seconds) <= {1, 2}
