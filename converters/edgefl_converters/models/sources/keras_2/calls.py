@@ -1,4 +1,4 @@
-"""Which layer of a functional model calls which, as Keras 2 wrote it down: ``inbound_nodes``.
+"""Connects the layers of a functional model as Keras 2 wrote it down: ``inbound_nodes``.
 
 A call is a structure of references ``[layer, call, output, keyword arguments]``, see ``Node.serialize`` in
 github.com/keras-team/tf-keras. Keras 2 counts the calls of a model within a model from 1, those of a layer from 0.
