@@ -84,5 +84,5 @@ def test_what_differs_in_training_only_is_exported_in_every_precision(make, tmp_
 def test_a_model_that_draws_in_inference_is_refused_with_that_reason():
     model = compiled(keras.Sequential([keras.Input((3,)), Noise(), layers.Dense(2)]))
     manifest = build(compiled(keras.Sequential([keras.Input((3,)), layers.Dense(2)])), batch_size=2).manifest
-    with pytest.raises(UnsupportedModelError, match="draws random numbers also in inference.*noise"):
+    with pytest.raises(UnsupportedModelError, match=r"draws random numbers also in inference.*noise"):
         tflite_bytes(model, manifest, "none", None)
