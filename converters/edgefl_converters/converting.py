@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.settings.input_shapes import InputShape
 from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.precision import in_float32, mixed_layers
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.training_step.specification import Specification, specify
 from edgefl_converters.verification.agreement import check_agreement, compare
@@ -63,9 +64,17 @@ def convert(
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
     require_convertible(loaded)
     require_fitting_loss(loaded)
-    with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
+    halved = mixed_layers(loaded)
+    if halved:
+        names = " and ".join(sorted(set(halved.values())))
+        tell(f"what the model computes in {names} is computed in float32: devices train in float32")
+    with (
+        in_float32(loaded) as single,
+        fine_tuned(single, options.fine_tuning, own=single is not model) as wanted,
+    ):
         specification = specify(wanted, batch_size=batch_size, options=options)
         built, report = _checked(specification, verify, tell, on_layers)
+    report["mixed_precision"] = {"layers": halved, "trained_in": "float32"} if halved else None
     _write(path, built.data, report)
     return ConversionResult(path, built.manifest, report)
 
@@ -80,20 +89,29 @@ def _checked(
     tell("tracing and converting")
     options = specification.options
     built = build_or_blame(specification, on_layers)
+    if built.manifest.of_whole_batches:
+        tell(f"devices train on full batches: {_listed(built.manifest.of_whole_batches)} of all rows together")
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
         "layers": as_json(built.layers),
+        "of_whole_batches": list(built.manifest.of_whole_batches),
         "target": options.target,
         "evidence": [asdict(each) for each in evidence(options.target, None)],
         "verification": None,
     }
+    further: dict[str, VerificationReport] = {}
     if verify:
         names = ", ".join(f"{each.name} {each.version}" for each in runtimes_for(options.target)) or "no runtime"
         tell(f"training beside Keras on {names}")
         try:
             verification = compare(specification, built.float32)
             _require(verification, built, specification)
+            for size in options.further_batch_sizes:
+                tell(f"training in batches of {size} beside Keras")
+                sized = specification.of_batch_size(size)
+                further[str(size)] = compare(sized, built.float32)
+                _require(further[str(size)], built, sized)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
             raise with_smallest_layer(
@@ -101,6 +119,8 @@ def _checked(
             ) from error
         report["verification"] = verification.as_json()
         report["evidence"] = report["verification"].pop("evidence")
+        if further:
+            report["further_batch_sizes"] = {size: each.as_json() for size, each in further.items()}
         if options.quantize_frozen is not None:
             costs = storage_cost(specification, built.manifest, built.float32, built.data)
             report["quantize_frozen"] = {
@@ -109,6 +129,12 @@ def _checked(
                 "runtimes": [each.as_json() for each in costs],
             }
     return built, report
+
+
+def _listed(whole: Sequence[str]) -> str:
+    """One or several things with the verb."""
+    *others, last = whole
+    return f"{', '.join(others)} and {last} are computed" if others else f"{last} is computed"
 
 
 def _verification_error(model: Any, batch_size: int, options: Options) -> Exception | None:
@@ -137,8 +163,8 @@ def _require(verification: VerificationReport, built: BuiltModel, specification:
         if failed.failures and all(map(_of_padding, failed.failures)):
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Only batches that are not full differ, which are filled up with rows of "
-                f"weight 0. {causes.of_padding}",
+                hint="Nothing was written. Only batches with padding differ, those filled up with rows of weight 0. "
+                f"{causes.of_padding}",
             ) from error
         if built.manifest.micro_batch is not None:
             found = f" {causes.of_padding}" if causes.mixing or causes.added else ""

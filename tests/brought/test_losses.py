@@ -87,10 +87,10 @@ def rows(count=12, *, units=3):
     ("loss", "name"),
     [
         (dice, "dice"),
-        (rmse, "rmse"),
-        (contrastive, "contrastive"),
+        pytest.param(rmse, "rmse", marks=pytest.mark.slow),
+        pytest.param(contrastive, "contrastive", marks=pytest.mark.slow),
         (weighted_by_the_batch, "weighted_by_the_batch"),
-        (Tversky(), "Tversky"),
+        pytest.param(Tversky(), "Tversky", marks=pytest.mark.slow),
         (Tversky(reduction="sum"), "Tversky"),
         (OwnCall(), "OwnCall"),
     ],
@@ -106,9 +106,9 @@ def test_a_loss_of_the_whole_batch_trains_as_in_keras_on_full_batches(loss, name
     [
         squares,
         losses.MeanSquaredError(reduction=None),
-        losses.BinaryCrossentropy(reduction="none"),
+        pytest.param(losses.BinaryCrossentropy(reduction="none"), marks=pytest.mark.slow),
         losses.Dice(reduction="sum"),
-        losses.Dice(reduction=None),
+        pytest.param(losses.Dice(reduction=None), marks=pytest.mark.slow),
     ],
 )
 def test_other_losses_leave_batches_to_be_filled_up_and_train_as_in_keras(loss, tmp_path):
@@ -168,6 +168,17 @@ def test_metrics_of_the_whole_batch_have_keras_values(tmp_path):
     manifest = fits_alike(model, tmp_path, *rows())
     assert [each.name for each in manifest.metrics] == ["f1", "accuracy", "squares", "weighted_f1"]
     assert manifest.of_whole_batches == ("the metric 'f1'", "the metric 'weighted_f1'")
+
+
+def test_metrics_of_images_count_positions_of_real_rows_alone(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(1, 3, padding="same", activation="sigmoid")])
+    metrics = [keras.metrics.BinaryIoU(target_class_ids=[1]), keras.metrics.Precision(), "accuracy"]
+    model.compile("sgd", "binary_crossentropy", metrics=metrics)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(6, 4, 4, 1)).astype(np.float32)
+    manifest = fits_alike(model, tmp_path, x, (x > 0.3).astype(np.float32))
+    assert len(manifest.metrics) == 3
 
 
 def test_several_outputs_have_several_kinds_of_losses(tmp_path):
@@ -239,7 +250,7 @@ def test_a_loss_that_takes_no_target_at_all_is_named():
     ("loss", "why"),
     [
         (dice, "computed from all rows of a batch together"),
-        (losses.Dice(), "computed from all rows of a batch together"),
+        (losses.Dice(), "a quotient of sums over the whole batch"),
         (losses.MeanSquaredError(reduction=None), "no reduction"),
     ],
 )

@@ -209,7 +209,11 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+SLOW = {"own loss", "own step", "scaled loss"}
+"""Each of them does less than one of the others."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS])
 def test_a_model_with_a_loss_or_a_step_of_its_own_trains_as_in_keras(name, tmp_path):
     make, data, owner = MODELS[name]
     manifest = fits_alike(make(), tmp_path, *data())

@@ -56,7 +56,11 @@ class Assembled:
 
 
 def assemble(
-    specification: Specification, traces: Traces, variables: Variables, origins: Origins | None = None
+    specification: Specification,
+    traces: Traces,
+    variables: Variables,
+    origins: Origins | None = None,
+    further: Mapping[int, Traces] | None = None,
 ) -> Assembled:
     """Emits every signature over plain variables, and converts.
 
@@ -65,6 +69,7 @@ def assemble(
         traces: its functions.
         variables: its variables.
         origins: filled with what was emitted, up to a failure.
+        further: its functions for further batch sizes.
 
     Raises:
         UnsupportedModelError: an op has no builtin form and no lowering; the message names its layer.
@@ -80,12 +85,13 @@ def assemble(
 
     train = traces.functions["train"]
     draws = any(RANDOM.search(op_type) for op_type in reachable_op_types(train.graph, train.results))
-    for name, trace in traces.functions.items():
-        inputs = trace.inputs if draws else tuple(port for port in trace.inputs if port.name != "seed")
-        try:
-            add(name, inputs, emitter.body(name, traces))
-        except EmissionError as error:
-            raise explain_emission(error, traces) from error
+    for suffix, sized in {"": traces, **{f"_{size}": each for size, each in (further or {}).items()}}.items():
+        for name, trace in sized.functions.items():
+            inputs = trace.inputs if draws else tuple(port for port in trace.inputs if port.name != "seed")
+            try:
+                add(f"{name}{suffix}", inputs, emitter.body(name, sized))
+            except EmissionError as error:
+                raise explain_emission(error, sized) from error
     parameters, everything = variables.of_role(WEIGHT, STATISTIC), variables.of_role(WEIGHT, STATISTIC, STATE)
     add("get_weights", (), holder.reader(parameters))
     add("set_weights", _ports(parameters), holder.writer(parameters))

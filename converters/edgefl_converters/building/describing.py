@@ -64,6 +64,7 @@ def describe(
         output_structure=_positions(specification.nesting.output_structure, len(outputs)),
         targets=tuple(Target(port.name, outputs[port.output].name, port.classes) for port in specification.targets),
         batch_size=specification.batch_size,
+        further_batch_sizes=tuple(specification.options.further_batch_sizes),
         micro_batch=specification.options.micro_batch if specification.parts > 1 else None,
         mixes_rows=bool(row_mixing_layers(traces, variables) or traces.of_whole_batches),
         of_whole_batches=traces.of_whole_batches,

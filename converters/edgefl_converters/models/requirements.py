@@ -102,13 +102,14 @@ def _check_ranks(model: Any) -> None:
 
 
 def _nodes(model: Any) -> Iterator[Any]:
-    """The calls of the model's layers, also within layers that are models."""
+    """The calls of the model's layers in their order; those within a layer that is a model come before it."""
     functional = getattr(model, "_functional", None) or model
-    for nodes in (getattr(functional, "_nodes_by_depth", None) or {}).values():
-        for node in nodes:
-            yield node
+    by_depth = getattr(functional, "_nodes_by_depth", None) or {}
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
             if isinstance(node.operation, keras.Model):
                 yield from _nodes(node.operation)
+            yield node
 
 
 def _check_layer(layer: Any) -> None:

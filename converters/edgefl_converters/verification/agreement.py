@@ -69,7 +69,7 @@ def compare(
     """Compares a model file with what it was made from; both begin from the file's weights.
 
     Args:
-        specification: of the model and the options.
+        specification: of the model and the options, with the batch size to look at of those that the file has.
         data: the model file.
         runtimes: as `check_agreement` takes them.
 
@@ -81,9 +81,9 @@ def compare(
         VerificationError: a runtime refuses the file, or file and model have different parameters.
     """
     file = ModelFile(data)
-    manifest = file.manifest
+    manifest = file.manifest.of_batch_size(specification.batch_size)
     generator = np.random.default_rng(_SEED)
-    experiment, expectation = _measured_in_keras(specification, file, generator)
+    experiment, expectation = _measured_in_keras(specification, file, manifest, generator)
     programme = Programme(
         manifest,
         experiment.batches,
@@ -93,6 +93,7 @@ def compare(
         experiment.row_weights,
         experiment.mu,
         experiment.correction,
+        "" if manifest is file.manifest else f"_{manifest.batch_size}",
     )
 
     @functools.cache
@@ -116,15 +117,15 @@ def compare(
 
 
 def _measured_in_keras(
-    specification: Specification, file: ModelFile, generator: np.random.Generator
+    specification: Specification, file: ModelFile, manifest: ModelManifest, generator: np.random.Generator
 ) -> tuple[Experiment, Expectation]:
     """Computes in Keras what is expected, on other numbers where it refuses some or its loss is not defined on them."""
     refusal = None
     undefined = None
     for numbers in NUMBERS:
-        experiment = _experiment(specification, file, generator, numbers)
+        experiment = _experiment(specification, file, manifest, generator, numbers)
         try:
-            return measure(specification, file.manifest, experiment, generator)
+            return measure(specification, manifest, experiment, generator)
         except tf.errors.InvalidArgumentError as error:
             refusal = refusal or error
         except UndefinedLossError as error:
@@ -144,9 +145,12 @@ def _last_line(error: Any) -> str:
 
 
 def _experiment(
-    specification: Specification, file: ModelFile, generator: np.random.Generator, numbers: Numbers
+    specification: Specification,
+    file: ModelFile,
+    manifest: ModelManifest,
+    generator: np.random.Generator,
+    numbers: Numbers,
 ) -> Experiment:
-    manifest = file.manifest
     rows, weights = _rows(manifest, generator)
     has_slots = any(each.dtype.startswith("float") for each in manifest.state)
     rate = _OTHER_RATE * specification.learning_rate

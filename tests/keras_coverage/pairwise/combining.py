@@ -93,17 +93,22 @@ def _records(path: Path) -> tuple[Record, Record]:
     return Record(path, version_of([here])), Record(path, version_of([here, *converter]))
 
 
-def _covering(subject: Subject) -> list[dict[str, int]]:
-    """The cases as places of values, which JSON can hold whatever the values are."""
+def _covering(subject: Subject) -> dict[str, Any]:
+    """The cases as places of values, which JSON can hold whatever the values are, and what is tried once."""
     array = covering(subject.values, lambda settings: accepted_by_keras(Trial(subject, settings)))
-    return [{name: _place(subject.values[name], value) for name, value in settings.items()} for settings in array.cases]
+    once = [name for name in subject.once if accepted_by_keras(Trial(subject, _with(subject, name)))]
+    places = [{name: _place(subject.values[name], value) for name, value in each.items()} for each in array.cases]
+    return {"places": places, "once": once}
+
+
+def _with(subject: Subject, name: str) -> Settings:
+    return {**subject.usual, name: subject.once[name]}
 
 
 def _place(values: Sequence[Any], value: Any) -> int:
     return next(place for place, each in enumerate(values) if each is value)
 
 
-def _trials(subject: Subject, places: Sequence[dict[str, int]]) -> list[Trial]:
-    found: list[Settings] = [{name: subject.values[name][place] for name, place in each.items()} for each in places]
-    found += [{**subject.usual, name: value} for name, value in subject.once.items()]
-    return [Trial(subject, each) for each in found]
+def _trials(subject: Subject, found: dict[str, Any]) -> list[Trial]:
+    chosen = [{name: subject.values[name][place] for name, place in each.items()} for each in found["places"]]
+    return [Trial(subject, each) for each in (*chosen, *(_with(subject, name) for name in found["once"]))]

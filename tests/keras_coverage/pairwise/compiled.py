@@ -11,7 +11,7 @@ from keras import layers, losses, metrics, optimizers
 from keras_coverage.pairwise.subjects import Built, Settings, Subject, add
 from keras_coverage.pairwise.values import values_of
 
-_AROUND = ("rank", "output")
+_AROUND = ("rank", "embedding")
 Output = Callable[[], Any]
 
 
@@ -54,17 +54,25 @@ loss("Tversky", "sigmoid", axis=(None, -1, 1), alpha=(0.5, 0.7))
 
 
 def optimizer(name: str, rate: float, **values: Sequence[Any]) -> None:
-    """A subject for an optimizer, which trains a kernel, a bias and an embedding."""
+    """A subject for an optimizer, which trains kernels, biases and perhaps an embedding."""
     api = getattr(optimizers, name)
 
     def build(api: Any, settings: Settings) -> Built:
-        words = keras.Input((3,), dtype="int32")
-        features = layers.Flatten()(layers.Embedding(7, 2)(words))
+        given = keras.Input((3,), dtype="int32" if settings["embedding"] else "float32")
+        features = layers.Flatten()(layers.Embedding(7, 2)(given)) if settings["embedding"] else given
         outputs = layers.Dense(2)(layers.Dense(3, "tanh")(features))
-        return Built([words], [outputs], {"loss": "mse", "optimizer": api(**settings)})
+        return Built([given], [outputs], {"loss": "mse", "optimizer": api(**_own(settings))})
 
     schedule = optimizers.schedules.ExponentialDecay(rate, 3, 0.9)
-    add(Subject("optimizers", api, values_of(api, learning_rate=(rate, schedule), **values), build, alone=True))
+    add(
+        Subject(
+            "optimizers",
+            api,
+            values_of(api, learning_rate=(rate, schedule), embedding=(False, True), **values),
+            build,
+            alone=True,
+        )
+    )
 
 
 optimizer("SGD", 0.1)

@@ -103,7 +103,7 @@ def _images() -> None:
     layer("RandomShear", place, x_factor=(0.2, (0.1, 0.3)), y_factor=(0.0, 0.2))
     layer("RandomTranslation", place, height_factor=(0.3, (-0.2, 0.3)), width_factor=(0.2, 0.0))
     layer("RandomZoom", place, height_factor=(0.3, (-0.2, 0.3)), width_factor=(None, 0.2))
-    layer("RandomCrop", place, height=(4, 3), width=(4, 3))
+    layer("RandomCrop", _cropped, height=(4, 3), width=(4, 3))
     layer("AutoContrast", place)
     layer("Equalization", place, bins=(256, 64))
     layer("Solarization", place, addition_factor=(0.0, 0.2), threshold_factor=(0.0, 0.5))
@@ -120,6 +120,13 @@ def _pipeline(api: Any, settings: Settings) -> Built:
         [layers.RandomFlip(), layers.RandomContrast(0.3)] if "flip" in settings["layers"] else [layers.RandomZoom(0.2)]
     )
     return images()(api, {**settings, "layers": inner})
+
+
+def _cropped(api: Any, settings: Settings) -> Built:
+    """Keras crops in training only: what follows takes any size."""
+    given = keras.Input(first_channels((6, 5, 3), settings))
+    found = api(**own(settings))(given)
+    return Built([given], seen(layers.GlobalMaxPooling2D(settings["data_format"])(found)))
 
 
 def _recurrent_images(dimensions: int) -> Callable[[Any, Settings], Built]:

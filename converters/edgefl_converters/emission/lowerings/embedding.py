@@ -10,17 +10,18 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.emission.registry import Context, lowering
-from edgefl_converters.emission.traced_ops import folded, static_shape
+from edgefl_converters.emission.traced_ops import constant, folded, static_shape
 
 
 @lowering("UnsortedSegmentSum")
 def unsorted_segment_sum(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """SCATTER_ND sums duplicates on every runtime, several times faster than their own segment sums."""
     data, segments = inputs[0], inputs[1]
+    shape = (int(constant(op, 2)), *static_shape(data)[len(static_shape(segments)) :])
     known = folded(op.inputs[1])
     if known is not None and (known < 0).any():
-        return [_where_known(data, np.ravel(known), static_shape(op.outputs[0]))]
-    return [tf.scatter_nd(tf.expand_dims(segments, -1), data, static_shape(op.outputs[0]))]
+        return [_where_known(data, np.ravel(known), shape)]
+    return [tf.scatter_nd(tf.expand_dims(segments, -1), data, shape)]
 
 
 def _where_known(data: tf.Tensor, segments: NDArray[np.int64], shape: tuple[int, ...]) -> tf.Tensor:

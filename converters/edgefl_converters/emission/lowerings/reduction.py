@@ -34,7 +34,7 @@ _Reduce = Callable[[tf.Tensor, Sequence[int], bool], tf.Tensor]
 
 @lowering("Sum")
 def lower_sum(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
-    """In stages where it is long, over merged dimensions where there are many; any other stays as it is."""
+    """Adds up in stages where it is long, over merged dimensions where there are many; any other stays as it is."""
     product = summed_product(op, inputs)
     if product is not None:
         return [product]
