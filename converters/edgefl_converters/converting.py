@@ -25,6 +25,7 @@ from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.settings.input_shapes import InputShape
 from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.precision import in_float32, mixed_layers
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.training_step.specification import Specification, specify
 from edgefl_converters.verification.agreement import check_agreement, compare
@@ -63,9 +64,17 @@ def convert(
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
     require_convertible(loaded)
     require_fitting_loss(loaded)
-    with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
+    halved = mixed_layers(loaded)
+    if halved:
+        names = " and ".join(sorted(set(halved.values())))
+        tell(f"what the model computes in {names} is computed in float32: devices train in float32")
+    with (
+        in_float32(loaded) as single,
+        fine_tuned(single, options.fine_tuning, own=single is not model) as wanted,
+    ):
         specification = specify(wanted, batch_size=batch_size, options=options)
         built, report = _checked(specification, verify, tell, on_layers)
+    report["mixed_precision"] = {"layers": halved, "trained_in": "float32"} if halved else None
     _write(path, built.data, report)
     return ConversionResult(path, built.manifest, report)
 
@@ -154,8 +163,8 @@ def _require(verification: VerificationReport, built: BuiltModel, specification:
         if failed.failures and all(map(_of_padding, failed.failures)):
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Only batches that are not full differ, which are filled up with rows of "
-                f"weight 0. {causes.of_padding}",
+                hint="Nothing was written. Only batches with padding differ, those filled up with rows of weight 0. "
+                f"{causes.of_padding}",
             ) from error
         if built.manifest.micro_batch is not None:
             found = f" {causes.of_padding}" if causes.mixing or causes.added else ""

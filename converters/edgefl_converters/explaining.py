@@ -12,6 +12,7 @@ from edgefl_converters.models.loss_fit import require_fitting_loss
 from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.settings.input_shapes import InputShape
 from edgefl_converters.settings.options import Options
+from edgefl_converters.training_step.precision import in_float32
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.training_step.specification import specify
 
@@ -34,6 +35,9 @@ def explain(
     loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
     require_convertible(loaded)
     require_fitting_loss(loaded)
-    with fine_tuned(loaded, options.fine_tuning, own=loaded is not model) as wanted:
+    with (
+        in_float32(loaded) as single,
+        fine_tuned(single, options.fine_tuning, own=single is not model) as wanted,
+    ):
         specification = specify(wanted, batch_size=batch_size, options=options)
         return as_json(build_or_blame(specification, on_layers).layers)

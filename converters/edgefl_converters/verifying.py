@@ -16,6 +16,7 @@ from edgefl_converters.building.building import build_specified
 from edgefl_converters.lint import require_clean
 from edgefl_converters.models.loading import compile_model, load_source
 from edgefl_converters.settings.options import options_of
+from edgefl_converters.training_step.precision import in_float32
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.training_step.specification import Specification, specify
 from edgefl_converters.verification.agreement import compare
@@ -34,7 +35,10 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
     _compile_as_converted(model, manifest)
     options = options_of(manifest)
     try:
-        with fine_tuned(model, options.fine_tuning, own=model is not against) as wanted:
+        with (
+            in_float32(model) as single,
+            fine_tuned(single, options.fine_tuning, own=single is not against) as wanted,
+        ):
             specification = specify(wanted, batch_size=manifest.batch_size, options=options)
             return _verify(source, specification, same_weights=same_weights_every_time)
     except InvalidSettingError as error:

@@ -61,6 +61,17 @@ def mobilenet_partly_thawed():
     return model, [images(32)]
 
 
+def fine_tuned():
+    """A thawed base with statistics and dropout, called as at inference, and a layer called so."""
+    inner = keras.Input((6,))
+    body = layers.Dropout(0.5)(layers.BatchNormalization()(layers.Dense(5, activation="relu")(inner)))
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization()(keras.Model(inner, body, name="base")(inputs, training=False), training=False)
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    model.compile("sgd", "mse")
+    return model, [numbers(6)]
+
+
 def efficientnet_in_a_sequential():
     base = applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     base.trainable = False
@@ -273,6 +284,7 @@ def operations():
 MODELS = {
     "mobilenet_as_in_the_tutorial": (mobilenet_as_in_the_tutorial, ("h5", "folder")),
     "mobilenet_partly_thawed": (mobilenet_partly_thawed, ("h5", "keras")),
+    "fine_tuned": (fine_tuned, ("h5", "keras", "folder")),
     "efficientnet_in_a_sequential": (efficientnet_in_a_sequential, ("h5",)),
     "as_teachable_machine": (as_teachable_machine, ("h5", "keras")),
     "densenet_preprocessing": (densenet_preprocessing, ("h5", "folder")),

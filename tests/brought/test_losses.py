@@ -170,6 +170,17 @@ def test_metrics_of_the_whole_batch_have_keras_values(tmp_path):
     assert manifest.of_whole_batches == ("the metric 'f1'", "the metric 'weighted_f1'")
 
 
+def test_metrics_of_images_count_positions_of_real_rows_alone(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(1, 3, padding="same", activation="sigmoid")])
+    metrics = [keras.metrics.BinaryIoU(target_class_ids=[1]), keras.metrics.Precision(), "accuracy"]
+    model.compile("sgd", "binary_crossentropy", metrics=metrics)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(6, 4, 4, 1)).astype(np.float32)
+    manifest = fits_alike(model, tmp_path, x, (x > 0.3).astype(np.float32))
+    assert len(manifest.metrics) == 3
+
+
 def test_several_outputs_have_several_kinds_of_losses(tmp_path):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((5,))
@@ -239,7 +250,7 @@ def test_a_loss_that_takes_no_target_at_all_is_named():
     ("loss", "why"),
     [
         (dice, "computed from all rows of a batch together"),
-        (losses.Dice(), "computed from all rows of a batch together"),
+        (losses.Dice(), "a quotient of sums over the whole batch"),
         (losses.MeanSquaredError(reduction=None), "no reduction"),
     ],
 )

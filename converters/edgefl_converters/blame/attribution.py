@@ -34,12 +34,13 @@ def _layer_name(op_name: str, traces: Traces) -> str | None:
 def _advice(op_name: str, op_type: str, traces: Traces) -> str:
     maker = layer_of(op_name)
     layer = traces.layers[maker] if isinstance(maker, int) else None
-    inference = traces.functions["infer"].graph.get_operations() if "infer" in traces.functions else []
+    inference = getattr(traces, "functions", {}).get("infer")
     return replacement(
         describe_origin(op_name, traces),
         is_layer=layer is not None,
-        has_weights=layer is not None and bool(layer.weights),
-        in_inference=any(op.type == op_type and layer_of(op.name) == maker for op in inference),
+        has_weights=bool(getattr(layer, "weights", None)),
+        in_inference=inference is not None
+        and any(op.type == op_type and layer_of(op.name) == maker for op in inference.graph.get_operations()),
     )
 
 

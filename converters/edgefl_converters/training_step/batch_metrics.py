@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileMetrics
@@ -61,10 +62,18 @@ class BatchMetric:
         if self.together:
             weight = mean_weight(user_weight) if self.weighted else None
         else:
-            weight = expand(user_weight if self.weighted else real_rows(user_weight), self.rank)
+            weight = self._of_rows(user_weight if self.weighted else real_rows(user_weight), target)
         zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self.metric.variables]
         updated = self.metric.stateless_update_state(zeros, target, prediction, sample_weight=weight)
         return [tf.convert_to_tensor(updated[index]) for index in self.order]
+
+    def _of_rows(self, weight: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        if not isinstance(self.metric, keras.metrics.IoU):
+            return expand(weight, self.rank)
+        # It flattens positions and weights alike, and broadcasts none of them to the others.
+        positions = tf.shape(target) if self.metric.sparse_y_true else tf.shape(target)[:-1]
+        weight = tf.broadcast_to(expand(weight, len(target.shape) - (not self.metric.sparse_y_true)), positions)
+        return tf.cast(weight, tf.int32) if "int" in str(self.metric.dtype) else weight
 
 
 def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:

@@ -166,6 +166,8 @@ class Lent:
         return self._ran(self._model.test_step, data, [])
 
     def _ran(self, step: Callable[[Any], Any], data: Any, differentiated: list[Any]) -> Ran:
+        # A tf.function would be traced once and then repeat what it noted: its Python is called instead.
+        step = getattr(step, "python_function", step)
         with self.used(), noted_results(self.metrics) as results:
             begun(self.metrics)
             logs = flat_logs(step(data))

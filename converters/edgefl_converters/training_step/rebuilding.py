@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,19 +20,22 @@ __all__ = ["compiled_copy", "own_objects", "rebuild"]
 _LAMBDA = "OriginalLambda"
 
 
-def rebuild(specification: Specification, dtype: str) -> keras.Model:
+def rebuild(
+    specification: Specification, dtype: str, *, in_place_of: Collection[str] = frozenset({"float32"})
+) -> keras.Model:
     """Makes a copy of a model with other variables of the same names and values; not compiled.
 
     Args:
         specification: of the model.
         dtype: ``float32`` or ``float64``: what the copy computes in.
+        in_place_of: types, and policies, of which the model has that instead.
 
     Raises:
         Exception: of any kind, Keras's or the model's own: it cannot be rebuilt.
     """
     model = specification.model
     try:
-        copy = _from_config(model, dtype)
+        copy = _from_config(model, dtype, in_place_of)
     except Exception:
         if isinstance(model, (keras.Sequential, Functional)):
             raise
@@ -83,12 +86,14 @@ def own_objects(model: Any) -> dict[str, Any]:
     return own
 
 
-def _from_config(model: Any, dtype: str) -> Any:
+def _from_config(model: Any, dtype: str, in_place_of: Collection[str]) -> Any:
     own = own_objects(model)
     own[_LAMBDA] = _lambda_of({layer.name: layer for layer in model._flatten_layers()})
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
-    return keras.saving.deserialize_keras_object(_in_type(config, dtype), custom_objects=own, safe_mode=False)
+    return keras.saving.deserialize_keras_object(
+        _in_type(config, dtype, in_place_of), custom_objects=own, safe_mode=False
+    )
 
 
 def _functions(layer: Any) -> list[Any]:
@@ -131,18 +136,20 @@ def _from_constructor(specification: Specification, dtype: str) -> Any:
     return copy
 
 
-def _in_type(config: Any, dtype: str) -> Any:
-    """Replaces float32 by another type wherever a configuration names the type that a layer computes in."""
+def _in_type(config: Any, dtype: str, in_place_of: Collection[str]) -> Any:
+    """Replaces a type by another wherever a configuration names the type that a layer computes in."""
     if isinstance(config, Mapping):
         if config.get("class_name") == "DTypePolicy":
             name = config["config"]["name"]
-            return {**config, "config": {**config["config"], "name": dtype if name == "float32" else name}}
+            return {**config, "config": {**config["config"], "name": dtype if name in in_place_of else name}}
         if config.get("class_name") == "Lambda" and config.get("module") == "keras.layers":
             config = {**config, "module": None, "class_name": _LAMBDA, "registered_name": _LAMBDA}
         return {
-            key: dtype if key == "dtype" and value == "float32" else _in_type(value, dtype)
+            key: dtype
+            if key == "dtype" and isinstance(value, str) and value in in_place_of
+            else _in_type(value, dtype, in_place_of)
             for key, value in config.items()
         }
     if isinstance(config, Sequence) and not isinstance(config, (str, bytes)):
-        return type(config)(_in_type(each, dtype) for each in config)  # type: ignore[call-arg]
+        return type(config)(_in_type(each, dtype, in_place_of) for each in config)  # type: ignore[call-arg]
     return config

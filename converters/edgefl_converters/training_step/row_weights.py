@@ -86,8 +86,10 @@ class RowWeightedLoss:
 
     def _require_parts(self, mask: Any) -> None:
         hint = "Leave `micro_batch` out; a smaller `batch_size` needs less memory too."
-        if self._form.together or self._form.rank == 0:
+        if self._form.together:
             why = "it is computed from all rows of a batch together"
+        elif self._form.rank == 0:
+            why = "it is a quotient of sums over the whole batch"
         elif mask is not None or self._ignores_a_class():
             why = "it divides by the positions of the whole batch that are not masked"
         elif not self._reduces():

@@ -23,7 +23,7 @@ from edgefl_converters.training_step.own_step import OwnStep
 from edgefl_converters.training_step.own_steps import own_step_of
 from edgefl_converters.training_step.ports import Nesting, Port
 
-__all__ = ["Specification", "specify"]
+__all__ = ["Specification", "inner_optimizer", "specify"]
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,16 @@ class Specification:
         )
 
 
-def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: Options | None = None) -> Specification:
+def specify(
+    model: keras.Model | NamedModel, *, batch_size: int = 32, options: Options | None = None, mixed: bool = False
+) -> Specification:
     """Derives what has to be converted from a compiled Keras model.
 
     Args:
         model: built and compiled with a loss and an optimizer; with its names where somebody has them already.
         batch_size: rows of every batch.
         options: what else the file is made for.
+        mixed: True for a model in mixed precision, of which only a copy is to be made.
 
     Raises:
         InvalidSettingError: the batch size is not positive, or an option is wrong.
@@ -131,7 +134,7 @@ def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: O
         )
     options = options or Options()
     options.require_equal_parts(batch_size)
-    _check_model(model.model if isinstance(model, NamedModel) else model)
+    _check_model(model.model if isinstance(model, NamedModel) else model, mixed=mixed)
     named = NamedModel.of(model)
     model, names = named.model, named.names
     input_structure, inputs = _inputs(model, batch_size, names)
@@ -148,7 +151,7 @@ def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: O
     outputs = _outputs(model, output_structure, names)
     optimizer = _fresh_optimizer(model)
     local = local_variables(named, options.local)
-    require_algorithms(options.algorithms, model.optimizer, local=bool(local))
+    require_algorithms(options.algorithms, inner_optimizer(model.optimizer), local=bool(local))
     nesting = Nesting(inputs, outputs, input_structure, output_structure)
     taken = {port.name for port in inputs}
     targets, losses = _targets(model, output_structure, outputs, taken)
@@ -171,7 +174,7 @@ def specify(model: keras.Model | NamedModel, *, batch_size: int = 32, options: O
     )
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: Any, *, mixed: bool) -> None:
     if not isinstance(model, keras.Model):
         raise ModelError(f"Expected a Keras model, got {type(model).__name__}.")
     require_one_optimizer(model)
@@ -206,7 +209,7 @@ def _check_model(model: Any) -> None:
                 "other.",
                 layer=layer.name,
             )
-        if layer.compute_dtype not in ("float32", None) and layer.weights:
+        if layer.compute_dtype not in ("float32", None) and layer.weights and not mixed:
             raise UnsupportedModelError(
                 f"Layer {layer.name!r} computes in {layer.compute_dtype}, only float32 can be trained on devices.",
                 hint="Build the model with the dtype policy 'float32'.",
@@ -320,13 +323,13 @@ def _flat_keys(structure: Mapping[str, Any]) -> list[str]:
     return sorted(keys, key=lambda key: indexed[key])
 
 
+def inner_optimizer(optimizer: Any) -> Any:
+    """The optimizer without what scales its loss for mixed precision: in float32 there is nothing to scale."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def _fresh_optimizer(model: Any) -> Any:
-    compiled = model.optimizer
-    if hasattr(compiled, "inner_optimizer"):
-        raise UnsupportedModelError(
-            "The optimizer scales its loss for mixed precision, devices train in float32.",
-            hint="Compile with the inner optimizer and the dtype policy 'float32'.",
-        )
+    compiled = inner_optimizer(model.optimizer)
     try:
         fresh = type(compiled).from_config(compiled.get_config())
     except Exception as error:

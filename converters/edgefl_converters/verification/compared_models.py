@@ -18,7 +18,7 @@ from edgefl_converters.training_step.own_step import Lent, packed
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.rebuilding import rebuild
 from edgefl_converters.training_step.row_weights import expand, mean_weight
-from edgefl_converters.training_step.specification import Specification
+from edgefl_converters.training_step.specification import Specification, inner_optimizer
 from edgefl_converters.verification.federated_losses import FederatedLoss
 
 __all__ = ["ComparedModel", "compared_model"]
@@ -105,7 +105,8 @@ class _Copy:
         return row_weights(self._specification, weight) if self._weighted else None
 
     def _compile(self, original: Any) -> None:
-        optimizer = type(original.optimizer).from_config(original.optimizer.get_config())
+        compiled = inner_optimizer(original.optimizer)
+        optimizer = type(compiled).from_config(compiled.get_config())
         loss, metrics = original._compile_loss, original._compile_metrics
         self.model.compile(
             optimizer=optimizer,
@@ -142,7 +143,8 @@ class _Original:
     def __init__(self, specification: Specification, *, weighted: bool) -> None:
         self._specification, self._weighted = specification, weighted
         self.model = model = specification.model
-        self.optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        compiled = inner_optimizer(model.optimizer)
+        self.optimizer = type(compiled).from_config(compiled.get_config())
         self.optimizer.build(model.trainable_variables)
         targets = specification.nest_targets([port.symbolic for port in specification.targets])
         self._lent = Lent(model, self.optimizer, targets, specification.nesting.symbolic_outputs())

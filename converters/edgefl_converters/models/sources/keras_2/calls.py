@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from edgefl.errors import ModelError
+from edgefl_converters.models.sources.keras_2.fixed_training import FixedTraining, depends_on_training
 from edgefl_converters.models.sources.keras_2.operations import OPERATION_LAYERS, operation
 
 __all__ = ["Graph"]
@@ -56,15 +57,20 @@ class Graph:
 
     def add_layer(self, described: Mapping[str, Any], layer: Any) -> None:
         """Takes a layer for an entry among the layers."""
-        self._callers[described["name"]] = lambda first, **named: keras.tree.flatten(_called(layer, first, named))
+        fixed: dict[bool, Any] = {}
+        self._callers[described["name"]] = lambda first, **named: keras.tree.flatten(
+            _called(layer, first, named, fixed)
+        )
 
     def run(self) -> None:
-        """Makes all calls, each as soon as what it needs is there.
+        """Makes all calls of what was added, each as soon as what it needs is there.
 
         Raises:
             ModelError: some call needs what never comes.
             Exception: of any kind, Keras's own.
         """
+        for name in self._names - set(self._callers):
+            self._waiting[name].clear()
         while any(self._waiting.values()):
             moved = False
             for name, nodes in self._waiting.items():
@@ -162,10 +168,14 @@ class Graph:
             self._collect(each, found)
 
 
-def _called(layer: Any, first: Any, keywords: Mapping[str, Any]) -> Any:
+def _called(layer: Any, first: Any, keywords: Mapping[str, Any], fixed: dict[bool, Any]) -> Any:
     if isinstance(first, list) and len(first) == 1:
         first = first[0]
     named = {key: value for key, value in keywords.items() if value is not None}
+    if set(named) == {"training"} and isinstance(named["training"], (bool, int)) and depends_on_training(layer):
+        training = bool(named.pop("training"))
+        name = f"{layer.name}_in_{'training' if training else 'inference'}"
+        layer = fixed.setdefault(training, FixedTraining(layer, training, name=name))
     recurrent = isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional))
     if recurrent and isinstance(first, (list, tuple)):  # Keras 2 put the state beside the sequence
         mask = getattr(first[0], "_keras_mask", None)

@@ -15,6 +15,12 @@ __all__ = ["compile_as_configured", "decode"]
 
 _SCALING = ("LossScaleOptimizer", "LossScaleOptimizerV3", "LossScaleOptimizerV1")
 """Around the optimizer, for mixed precision. Devices train in float32, where there is nothing to scale."""
+_CHOSEN_BY_LOSS = {
+    f"{kind}_{metric}": metric
+    for kind in ("binary", "categorical", "sparse_categorical")
+    for metric in ("accuracy", "crossentropy")
+}
+"""Functions that Keras takes for ``accuracy`` and ``crossentropy``."""
 _GONE_FROM_OPTIMIZERS = ("jit_compile", "is_legacy_optimizer", "schedule_decay")
 
 
@@ -89,11 +95,17 @@ def _compiled(value: Any, module: Any) -> Any:
         if "class_name" in value:
             return module.deserialize(dict(value))
         return {name: _compiled(each, module) for name, each in value.items()}
-    return [_compiled(each, module) for each in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return [_compiled(each, module) for each in value if each is not None or len(value) > 1]
+    return value
 
 
 def _mean_of(config: Mapping[str, Any]) -> Any:
     """The mean of a function; Keras 3 itself would keep its name in the place of the function."""
+    own_name = str(config.get("name", "")).endswith(str(config["fn"]))
+    if not own_name and config["fn"] in _CHOSEN_BY_LOSS:
+        # Keras 2 chose among these by the loss, and chose wrong in a model that was saved before it was trained.
+        return _CHOSEN_BY_LOSS[config["fn"]]
     function = keras.saving.get_registered_object(config["fn"]) or keras.metrics.get(config["fn"])
     settings = {key: each for key, each in config.items() if key != "fn"}
     if isinstance(function, keras.metrics.Metric):

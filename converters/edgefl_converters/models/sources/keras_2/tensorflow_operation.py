@@ -23,28 +23,29 @@ _FUNCTIONS = frozenset(
     re.findall(
         r"\w+",
         """abs acos acosh add add_n argmax argmin argsort asin asinh atan atan2 atanh batch_to_space bitcast
-    boolean_mask broadcast_dynamic_shape broadcast_static_shape broadcast_to cast clip_by_global_norm
-    clip_by_norm clip_by_value concat convert_to_tensor cos cosh cumsum div divide dynamic_partition
-    dynamic_stitch einsum ensure_shape equal exp expand_dims extract_volume_patches eye fill fingerprint floor
-    floor_div floordiv floormod gather gather_nd greater greater_equal histogram_fixed_width identity identity_n
-    less less_equal linspace log logical_and logical_not logical_or matmul matrix_square_root maximum meshgrid
-    minimum mod multinomial multiply negative norm not_equal one_hot ones ones_like pad parallel_stack pow
-    random_normal random_uniform range rank realdiv reduce_all reduce_any reduce_logsumexp reduce_max
-    reduce_mean reduce_min reduce_prod reduce_sum repeat reshape reverse reverse_sequence roll round rsqrt
-    saturate_cast scalar_mul scatter_nd searchsorted sequence_mask shape sigmoid sign sin sinh size slice sort
-    space_to_batch space_to_batch_nd split sqrt square squeeze stack stop_gradient strided_slice subtract
-    switch_case tan tanh tensor_scatter_nd_add tensor_scatter_nd_max tensor_scatter_nd_min tensor_scatter_nd_sub
-    tensor_scatter_nd_update tensordot tile transpose truediv truncatediv truncatemod unstack where zeros
-    zeros_like""",
+        boolean_mask broadcast_dynamic_shape broadcast_static_shape broadcast_to cast clip_by_global_norm
+        clip_by_norm clip_by_value concat convert_to_tensor cos cosh cumsum div divide dynamic_partition
+        dynamic_stitch einsum ensure_shape equal exp expand_dims extract_volume_patches eye fill fingerprint
+        floor floor_div floordiv floormod gather gather_nd greater greater_equal histogram_fixed_width
+        identity identity_n less less_equal linspace log logical_and logical_not logical_or matmul
+        matrix_square_root maximum meshgrid minimum mod multinomial multiply negative norm not_equal one_hot
+        ones ones_like pad parallel_stack pow random_normal random_uniform range rank realdiv reduce_all
+        reduce_any reduce_logsumexp reduce_max reduce_mean reduce_min reduce_prod reduce_sum repeat reshape
+        reverse reverse_sequence roll round rsqrt saturate_cast scalar_mul scatter_nd searchsorted
+        sequence_mask shape sigmoid sign sin sinh size slice sort space_to_batch space_to_batch_nd split
+        sqrt square squeeze stack stop_gradient strided_slice subtract switch_case tan tanh
+        tensor_scatter_nd_add tensor_scatter_nd_max tensor_scatter_nd_min tensor_scatter_nd_sub
+        tensor_scatter_nd_update tensordot tile transpose truediv truncatediv truncatemod unstack where
+        zeros zeros_like""",
     )
 )
 """Those of the top level that only compute."""
 _WITH_EFFECTS = frozenset(
     re.findall(
         r"\w+",
-        """set_seed set_random_seed set_floatx set_epsilon set_image_data_format clear_session set_session get_session
-    set_value batch_set_value update update_add update_sub moving_average_update manual_variable_initialization
-    function variable set_learning_phase reset_uids print_tensor""",
+        """set_seed set_random_seed set_floatx set_epsilon set_image_data_format clear_session set_session
+        get_session set_value batch_set_value update update_add update_sub moving_average_update
+        manual_variable_initialization function variable set_learning_phase reset_uids print_tensor""",
     )
 )
 _OPERATORS: dict[str, Callable[..., Any]] = {
