@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-SHAPES = {1: (8, 4), 2: (7, 6, 4), 3: (5, 5, 6, 4)}
+SHAPES = {1: (11, 4), 2: (7, 6, 4), 3: (5, 5, 6, 4)}
 """Of a row, by the number of spatial dimensions."""
 
 
