@@ -163,8 +163,8 @@ def _require(verification: VerificationReport, built: BuiltModel, specification:
         if failed.failures and all(map(_of_padding, failed.failures)):
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Only batches that are not full differ, which are filled up with rows of "
-                f"weight 0. {causes.of_padding}",
+                hint="Nothing was written. Only batches with padding differ, those filled up with rows of weight 0. "
+                f"{causes.of_padding}",
             ) from error
         if built.manifest.micro_batch is not None:
             found = f" {causes.of_padding}" if causes.mixing or causes.added else ""

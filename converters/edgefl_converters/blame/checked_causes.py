@@ -42,8 +42,8 @@ class Causes:
         told = []
         if self.mixing:
             told.append(
-                f"In Keras too, {self.mixing} computes something else for the first rows when the other rows change: "
-                "have it compute each row by itself."
+                f"In Keras too, {self.mixing} computes something else for the first rows when the other rows change, "
+                "as a statistic over the batch does: have it compute each row by itself."
             )
         if self.added:
             told.append(

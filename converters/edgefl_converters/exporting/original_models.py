@@ -15,6 +15,7 @@ from edgefl.model_file import ModelFile
 from edgefl_converters.models.adapter_layers import Adapter, adaptable, adapters_of, alphas_of
 from edgefl_converters.models.loading import load
 from edgefl_converters.models.named_model import NamedModel
+from edgefl_converters.models.sources.keras_2.registered import REGISTERED
 from edgefl_converters.training_step.rebuilding import own_objects
 
 __all__ = [
@@ -154,7 +155,7 @@ def _from_manifest(source: ModelFile) -> keras.Model:
     config = _without_lora(dict(manifest.keras_config or {}))
     compiled = config.pop("compile_config", None)
     try:
-        model = keras.saving.deserialize_keras_object(config)
+        model = keras.saving.deserialize_keras_object(config, custom_objects=REGISTERED)
     except Exception as error:
         raise UnsupportedModelError(
             f"Keras {keras.__version__} cannot rebuild the model from {name} (made with Keras "

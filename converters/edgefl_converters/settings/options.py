@@ -101,8 +101,9 @@ def batch_sizes(given: BatchSizes) -> tuple[int, tuple[int, ...]]:
     wrong = [size for size in sizes if isinstance(size, bool) or not isinstance(size, int) or size < 1]
     if wrong or not sizes or len(set(sizes)) < len(sizes):
         raise InvalidSettingError(
-            f"The batch size must be a whole number of at least 1, or several different ones, got {given!r}.",
-            hint="Choose the number of rows that a device trains on at once, for example 32.",
+            f"The batch size must be a whole number of at least 1, got {given!r}.",
+            hint="Choose the number of rows that a device trains on at once, for example 32, or several different "
+            "ones: [1, 8, 32].",
         )
     *smaller, largest = sorted(sizes)
     return largest, tuple(smaller)

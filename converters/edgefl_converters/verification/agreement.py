@@ -18,9 +18,10 @@ from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.settings.options import options_of
 from edgefl_converters.training_step.specification import Specification, specify
+from edgefl_converters.verification.experiment import Experiment
 from edgefl_converters.verification.judging import Comparison, judge
-from edgefl_converters.verification.made_up_batches import draw_batches
-from edgefl_converters.verification.measuring import Expectation, Experiment, Measured, look_closer, measure
+from edgefl_converters.verification.made_up_batches import NUMBERS, Numbers, draw_batches
+from edgefl_converters.verification.measuring import Expectation, Measured, UndefinedLossError, look_closer, measure
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.programme import Answers, Programme, State
 from edgefl_converters.verification.report import REPORT_IT, RuntimeReport, VerificationReport
@@ -118,14 +119,19 @@ def compare(
 def _measured_in_keras(
     specification: Specification, file: ModelFile, manifest: ModelManifest, generator: np.random.Generator
 ) -> tuple[Experiment, Expectation]:
-    """Computes in Keras what is expected, on whole numbers where it refuses others: an input may be labels."""
+    """Computes in Keras what is expected, on other numbers where it refuses some or its loss is not defined on them."""
     refusal = None
-    for whole in (False, True):
-        experiment = _experiment(specification, file, manifest, generator, whole=whole)
+    undefined = None
+    for numbers in NUMBERS:
+        experiment = _experiment(specification, file, manifest, generator, numbers)
         try:
             return measure(specification, manifest, experiment, generator)
         except tf.errors.InvalidArgumentError as error:
             refusal = refusal or error
+        except UndefinedLossError as error:
+            undefined = undefined or error
+    if undefined is not None:
+        raise undefined
     raise VerificationError(
         f"Keras itself refuses the data that was made up to compare with: {_last_line(refusal)}.",
         hint="Convert it without verification (`verify=False`) if it trains on your own data in Keras.",
@@ -143,15 +149,14 @@ def _experiment(
     file: ModelFile,
     manifest: ModelManifest,
     generator: np.random.Generator,
-    *,
-    whole: bool = False,
+    numbers: Numbers,
 ) -> Experiment:
     rows, weights = _rows(manifest, generator)
     has_slots = any(each.dtype.startswith("float") for each in manifest.state)
     rate = _OTHER_RATE * specification.learning_rate
     probe = Probe.of(type(specification.optimizer).__name__, rate, has_slots)
     initial = {parameter.name: file.initial_value(parameter) for parameter in manifest.parameters}
-    batches = draw_batches(specification, _STEPS, generator, whole=whole)
+    batches = draw_batches(specification, _STEPS, generator, numbers=numbers)
     proximal_weight = _PROXIMAL_WEIGHT if manifest.has_proximal_term else 0.0
     return Experiment(initial, batches, rows, weights, probe, rate, proximal_weight, _correction(manifest, generator))
 

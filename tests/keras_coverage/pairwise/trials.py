@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -128,10 +127,8 @@ def complaints(trials: Sequence[Case]) -> Iterator[tuple[Case, str]]:
         trials: of one subject, or such as have compiled alike.
     """
     size = 1 if trials and trials[0].alone else _TOGETHER
-    shuffled = list(trials)
-    random.Random(1).shuffle(shuffled)
-    for start in range(0, len(shuffled), size):
-        yield from _halved(shuffled[start : start + size])
+    for start in range(0, len(trials), size):
+        yield from _halved(trials[start : start + size])
 
 
 def _halved(trials: Sequence[Case]) -> Iterator[tuple[Case, str]]:

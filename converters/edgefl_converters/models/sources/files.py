@@ -58,10 +58,11 @@ def _keras_file(path: Path) -> Any:
 
     from edgefl_converters.models.adapter_layers import restore
     from edgefl_converters.models.sources.keras_2.archives import is_of_keras_2, read_archive
+    from edgefl_converters.models.sources.keras_2.registered import REGISTERED
 
     if is_of_keras_2(path):
         return read_archive(path)
-    model = keras.saving.load_model(path)
+    model = keras.saving.load_model(path, custom_objects=REGISTERED)
     return restore(model, path) if isinstance(model, keras.Model) else model
 
 

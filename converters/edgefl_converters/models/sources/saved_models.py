@@ -1,8 +1,8 @@
 """SavedModel folders that Keras 2 wrote of a Keras model: its configuration, and its variables by object.
 
-The graph in the folder is not run. ``keras_metadata.pb`` holds what Keras knew of each object (for the root the same
-configuration as in an HDF5 file), and the checkpoint holds the graph of objects with the variables' keys: see
-``saving/legacy/saved_model`` in github.com/keras-team/tf-keras.
+The graph in the folder is not run. ``keras_metadata.pb``, before TensorFlow 2.5 the graph's objects, holds what Keras
+knew of each object (for the root the same configuration as in an HDF5 file), and the checkpoint holds the graph of
+objects with the variables' keys: see ``saving/legacy/saved_model`` in github.com/keras-team/tf-keras.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from keras.src.models.functional import Functional
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
 
@@ -44,19 +45,13 @@ def read_saved_model(folder: Path) -> keras.Model:
         ModelError: it holds no Keras model, a subclassed one, or variables that do not fit.
         Exception: of any kind, Keras's own: it cannot build the model.
     """
-    metadata = folder / "keras_metadata.pb"
-    if not metadata.exists():
+    objects = _described(folder)
+    if not objects:
         raise ModelError(
             f"{folder} is a SavedModel without a Keras model: model.export() of Keras 3, and TensorFlow without Keras, "
             "write the computation only.",
             hint=_RESAVE,
         )
-    saved = SavedMetadata()
-    try:
-        saved.ParseFromString(metadata.read_bytes())
-    except DecodeError as error:
-        raise ModelError(f"{metadata} is damaged: {error}.", hint=_DAMAGED) from error
-    objects = {node.node_id: json.loads(node.metadata) for node in saved.nodes}
     root: dict[str, Any] = objects.get(0, {})
     if not root.get("is_graph_network") or "model_config" not in root:
         raise ModelError(
@@ -72,6 +67,30 @@ def read_saved_model(folder: Path) -> keras.Model:
     if root.get("training_config") is not None:
         compile_as_configured(model, decode(json.dumps(root["training_config"])), version)
     return model
+
+
+def _described(folder: Path) -> dict[int, Any]:
+    """What Keras wrote of each object, by its number; in the graph itself before TensorFlow 2.5."""
+    metadata, graph = folder / "keras_metadata.pb", folder / "saved_model.pb"
+    source = metadata if metadata.exists() else graph
+    try:
+        if source == metadata:
+            nodes = [(node.node_id, node.metadata) for node in _parsed(SavedMetadata(), metadata).nodes]
+        else:
+            objects = _parsed(SavedModel(), graph).meta_graphs[0].object_graph_def.nodes
+            nodes = [
+                (index, node.user_object.metadata)
+                for index, node in enumerate(objects)
+                if node.user_object.identifier.startswith("_tf_keras") and node.user_object.metadata
+            ]
+        return {index: json.loads(text) for index, text in nodes}
+    except (DecodeError, IndexError, ValueError) as error:
+        raise ModelError(f"{source} is damaged: {error}.", hint=_DAMAGED) from error
+
+
+def _parsed(message: Any, path: Path) -> Any:
+    message.ParseFromString(path.read_bytes())
+    return message
 
 
 def _restore(rebuilt: Rebuilt, folder: Path, names: dict[int, str]) -> None:

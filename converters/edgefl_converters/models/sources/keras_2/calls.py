@@ -63,12 +63,14 @@ class Graph:
         )
 
     def run(self) -> None:
-        """Makes all calls, each as soon as what it needs is there.
+        """Makes all calls of what was added, each as soon as what it needs is there.
 
         Raises:
             ModelError: some call needs what never comes.
             Exception: of any kind, Keras's own.
         """
+        for name in self._names - set(self._callers):
+            self._waiting[name].clear()
         while any(self._waiting.values()):
             moved = False
             for name, nodes in self._waiting.items():

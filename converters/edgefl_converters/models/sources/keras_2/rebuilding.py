@@ -17,6 +17,8 @@ from edgefl_converters.models.sources.keras_2.spelling import arguments_of, clas
 __all__ = ["Rebuilt", "rebuild"]
 
 _GRAPHS = ("Functional", "Model")
+_METRIC = "AddMetric"
+"""It computes a figure and nothing of the model; metrics are given to compile."""
 _NESTED = ("layer", "forward_layer", "backward_layer", "cell")
 """Arguments of wrappers that are layers themselves."""
 
@@ -118,7 +120,7 @@ class _Layers:
         graph = Graph(config)
         order = []
         for described in config["layers"]:
-            if graph.is_operation(described):
+            if graph.is_operation(described) or described["class_name"] == _METRIC:
                 continue
             if described["class_name"] == "InputLayer":
                 graph.add_input(described, keras.Input(**_input(described["config"])))

@@ -71,6 +71,8 @@ _NO_COUNTERPART = {
     "LocallyConnected2D": "Build the model with Conv2D in its place, and train that.",
     "RandomHeight": "Build the model without it, or with RandomZoom, which keeps the size that devices need.",
     "RandomWidth": "Build the model without it, or with RandomZoom, which keeps the size that devices need.",
+    "AddLoss": "Give module:function that builds the model with a layer that calls self.add_loss in its place, calls "
+    "load_weights with this file, and returns it.",
     "CuDNNLSTM": "With Keras 2, build the model with LSTM in its place, call load_weights with this file, save that.",
     "CuDNNGRU": "With Keras 2, build the model with GRU(reset_after=True) in its place, call load_weights with this "
     "file, save that.",
