@@ -94,7 +94,7 @@ strategies: setup ## Write the table of strategies in docs/operating.md
 	@python=$$(realpath -s $(BIN)/python) && cd server && "$$python" -m edgefl_server.strategy_table ../docs/operating.md
 
 coverage: setup ## Convert everything that Keras has, train it beside Keras, and write docs/coverage.md
-	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage
+	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage && "$$python" -m keras_coverage.pairwise
 
 lint: setup ## ruff (style and formatting), mypy --strict, import-linter (which part may import which)
 	@$(BIN)/ruff check .

@@ -122,7 +122,8 @@ def supported(manifest: ModelManifest) -> tuple[str, ...]:
 
 def conversion_hint(*names: str) -> str:
     """Names the settings of a conversion that bring into a model's file what one of some algorithms needs of it."""
-    return f"Convert the model again with {' or '.join(f'`algorithms={name!r}`' for name in names)}."
+    settings = " or ".join(f"`algorithms={name!r}`" for name in names)
+    return f"Convert the model again with {settings} (edgefl convert {' or '.join(f'--algorithm {n}' for n in names)})."
 
 
 def check_supports(manifest: ModelManifest, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "AuthenticationError",
@@ -30,6 +30,7 @@ __all__ = [
     "UnsupportedModelError",
     "VerificationError",
     "first_line",
+    "listed",
     "storage_error",
 ]
 
@@ -45,6 +46,7 @@ class EdgeflError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        message = _sentence(message)
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -255,6 +257,22 @@ def storage_error(error: OSError, action: str, path: object) -> StorageError:
     hint = _STORAGE_HINTS.get(error.errno or 0, "Check the path and try again.")
     full = error.errno in _NO_SPACE
     return StorageError(f"Could not {action} {path}: {error.strerror or error}.", hint=hint, full=full)
+
+
+def _sentence(text: str) -> str:
+    """A text with one full stop at its end, whatever the one that it quotes last ended with."""
+    bare = text.rstrip()
+    if bare.endswith("..") and not bare.endswith("..."):
+        return bare[:-1]
+    return text if not bare or bare[-1] in ".:!?…" else f"{bare}."
+
+
+def listed(names: Iterable[str], most: int = 8, separator: str = ", ") -> str:
+    """Names for a message, cut where there are many; ``none`` where there is none."""
+    every = list(names)
+    shown = every if len(every) <= most + 1 else every[:most]
+    more = f" and {len(every) - len(shown)} more" if len(shown) < len(every) else ""
+    return f"{separator.join(shown)}{more}" or "none"
 
 
 def first_line(error: BaseException) -> str:

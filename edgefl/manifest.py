@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgefl.layout import Parameter, ParameterLayout
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
+    "ROW_SIGNATURES",
     "Metric",
     "ModelManifest",
     "Signature",
@@ -30,6 +31,10 @@ FORMAT_VERSION = (1, 3)
 
 _LINE = 160
 """Characters of names that a manifest shows of itself."""
+
+
+ROW_SIGNATURES = ("train", "evaluate", "infer", "gradient")
+"""The signatures that take rows, of which a file may have one for each of several batch sizes: ``train_8``."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,13 @@ class ModelManifest:
             each leaf; None for a plain list of them, as in older files.
         output_structure: the same for the outputs.
         targets: one per output that has a loss.
-        batch_size: rows of every batch; static.
+        batch_size: rows of every batch; static. Of a file with several sizes, the largest.
+        further_batch_sizes: the smaller ones, ascending, for which there are signatures with the size in their names.
         micro_batch: rows that are computed at once where that is fewer than the batch; None for all.
-        mixes_rows: True when a row's result depends on the others (batch normalisation), so that padding is felt.
+        mixes_rows: True when a row's result depends on the others (batch normalisation, a loss that is one number for a
+            batch), so that padding is felt.
+        of_whole_batches: losses and metrics, in words, that are computed from all rows of a batch together, in
+            evaluation too.
         loss: the compiled loss as Keras serialises it.
         optimizer: the compiled optimizer as Keras serialises it.
         learning_rate: the compiled one, used when a caller gives none.
@@ -139,10 +148,12 @@ class ModelManifest:
     outputs: tuple[str, ...]
     targets: tuple[Target, ...]
     batch_size: int
+    further_batch_sizes: tuple[int, ...] = ()
     input_structure: Any = None
     output_structure: Any = None
     micro_batch: int | None = None
     mixes_rows: bool = False
+    of_whole_batches: tuple[str, ...] = ()
     loss: Any = None
     optimizer: Any = None
     learning_rate: float = 0.01
@@ -196,6 +207,21 @@ class ModelManifest:
     def local_parameters(self) -> tuple[Parameter, ...]:
         """The parameters that never leave a device, in the manifest's order."""
         return tuple(parameter for parameter in self.parameters if not parameter.shared)
+
+    def of_batch_size(self, size: int) -> ModelManifest:
+        """The same file as one of another of its batch sizes: ``train`` is then what the file calls ``train_8``.
+
+        Args:
+            size: `batch_size` or one of `further_batch_sizes`.
+        """
+        if size == self.batch_size:
+            return self
+        sized = {name: self.signatures[f"{name}_{size}"] for name in ROW_SIGNATURES if name in self.signatures}
+        return replace(self, batch_size=size, further_batch_sizes=(), signatures={**self.signatures, **sized})
+
+    def batch_size_for(self, rows: int) -> int:
+        """The smallest of the file's batch sizes that holds so many rows; the largest where none does."""
+        return next((size for size in self.further_batch_sizes if size >= rows), self.batch_size)
 
     def to_json(self) -> bytes:
         """The manifest as canonical JSON; equal manifests give equal bytes."""
@@ -251,7 +277,7 @@ class ModelManifest:
             raise KeyError("signatures.train")
         for name, item in (("targets", Target), ("metrics", Metric), ("state", StateVariable)):
             known[name] = tuple(_read(item, each) for each in known.get(name, ()))
-        for name in ("inputs", "outputs", "frozen", "custom_objects"):
+        for name in ("inputs", "outputs", "frozen", "custom_objects", "of_whole_batches"):
             known[name] = tuple(str(each) for each in known.get(name, ()))
         for structure, names in (("input_structure", known["inputs"]), ("output_structure", known["outputs"])):
             if known.get(structure) is not None and sorted(_leaves(known[structure])) != list(range(len(names))):
@@ -259,6 +285,11 @@ class ModelManifest:
         known["batch_size"] = int(known["batch_size"])
         if known["batch_size"] < 1:
             raise ValueError(f"batch_size {known['batch_size']}")
+        sizes = known["further_batch_sizes"] = tuple(map(int, known.get("further_batch_sizes", ())))
+        if list(sizes) != sorted(set(sizes)) or not all(1 <= size < known["batch_size"] for size in sizes):
+            raise ValueError(f"further_batch_sizes {sizes!r:.40}")
+        for name in (f"{name}_{size}" for name in ROW_SIGNATURES for size in sizes if name in known["signatures"]):
+            known["signatures"][name]  # raises where one is missing
         rate = known.get("learning_rate", 0.0)
         if isinstance(rate, (bool, str)):
             raise ValueError(f"learning_rate {rate!r:.40}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgefl.errors import DataError, FormatVersionError
+from edgefl.errors import DataError, FormatVersionError, listed
 from edgefl.finalisers import FINALISERS
 from edgefl.manifest import Metric
 
@@ -78,7 +78,7 @@ def finalise(metrics: Iterable[Metric], states: Mapping[str, ArrayLike]) -> dict
     check_finalisers(metrics)
     missing = [name for metric in metrics for name in metric.states if name not in states]
     if missing:
-        raise DataError(f"Metric states are missing: {', '.join(missing)}; got {', '.join(states) or 'none'}.")
+        raise DataError(f"Metric states are missing: {listed(missing)}; got {listed(states)}.")
     values = {}
     if all(name in states for name in LOSS_STATES):
         values["loss"] = compute(_LOSS, [states[name] for name in LOSS_STATES])

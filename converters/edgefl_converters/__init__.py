@@ -19,7 +19,7 @@ from edgefl_converters.models.sources.modules import CustomObjects, known_object
 from edgefl_converters.results import ConversionResult, ExportResult
 from edgefl_converters.settings.fine_tuning import FineTuning
 from edgefl_converters.settings.input_shapes import InputShape
-from edgefl_converters.settings.options import Options
+from edgefl_converters.settings.options import BatchSizes, Options, batch_sizes
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +48,7 @@ def convert(
     loss: Any = None,
     optimizer: Any = None,
     metrics: Any = None,
-    batch_size: int = 32,
+    batch_size: BatchSizes = 32,
     input_shape: InputShape | None = None,
     fine_tuning: FineTuning | None = None,
     local: str | Sequence[str] = (),
@@ -73,7 +73,8 @@ def convert(
         loss: as `keras.Model.compile` takes it.
         optimizer: as `keras.Model.compile` takes it.
         metrics: as `keras.Model.compile` takes them; averages only.
-        batch_size: rows of every batch; fixed in the file.
+        batch_size: rows of every batch; fixed in the file. Several numbers: the file has signatures for each of them,
+            and training takes the smallest that fits.
         input_shape: for models with unknown dimensions, the shape without the batch: ``(100, 6)``, or a dictionary by
             input name. The model is made anew with it and keeps its weights.
         fine_tuning: what is trained; everything that the model itself trains if not given.
@@ -102,6 +103,7 @@ def convert(
         InvalidSettingError: the batch size, a name that Keras does not know, or a pattern that matches nothing.
         StorageError: the file cannot be written.
     """
+    largest, smaller = batch_sizes(batch_size)
     with _tensorflow(custom_objects):
         from edgefl_converters import converting
 
@@ -111,10 +113,17 @@ def convert(
             loss=loss,
             optimizer=optimizer,
             metrics=metrics,
-            batch_size=batch_size,
+            batch_size=largest,
             input_shape=input_shape,
             options=Options(
-                fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch, without_passes
+                fine_tuning or FineTuning(),
+                local,
+                algorithms,
+                quantize_frozen,
+                target,
+                micro_batch,
+                without_passes,
+                smaller,
             ),
             verify=verify,
             on_progress=on_progress,
@@ -133,7 +142,7 @@ def explain(
     loss: Any = None,
     optimizer: Any = None,
     metrics: Any = None,
-    batch_size: int = 32,
+    batch_size: BatchSizes = 32,
     input_shape: InputShape | None = None,
     fine_tuning: FineTuning | None = None,
     local: str | Sequence[str] = (),
@@ -152,7 +161,7 @@ def explain(
         loss: as `convert` takes it.
         optimizer: as `convert` takes it.
         metrics: as `convert` takes them.
-        batch_size: rows of every batch.
+        batch_size: rows of every batch, as `convert` takes them.
         input_shape: for models with unknown dimensions.
         fine_tuning: as `convert` takes it.
         local: as `convert` takes it.
@@ -171,6 +180,7 @@ def explain(
     Raises:
         EdgeflError: whatever `convert` raises before verification.
     """
+    largest, smaller = batch_sizes(batch_size)
     with _tensorflow(custom_objects):
         from edgefl_converters import explaining
 
@@ -179,10 +189,17 @@ def explain(
             loss=loss,
             optimizer=optimizer,
             metrics=metrics,
-            batch_size=batch_size,
+            batch_size=largest,
             input_shape=input_shape,
             options=Options(
-                fine_tuning or FineTuning(), local, algorithms, quantize_frozen, target, micro_batch, without_passes
+                fine_tuning or FineTuning(),
+                local,
+                algorithms,
+                quantize_frozen,
+                target,
+                micro_batch,
+                without_passes,
+                smaller,
             ),
             on_layers=on_layers,
         )

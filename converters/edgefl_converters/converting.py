@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgefl.atomic import write_bytes, write_text
 from edgefl.errors import InvalidSettingError, VerificationError, storage_error
 from edgefl.inspecting.reports import report_path
+from edgefl_converters.blame.checked_causes import Causes, checked_causes
 from edgefl_converters.blame.layer_reports import as_json
 from edgefl_converters.building.blaming import build_or_blame, options_of_a_piece, with_smallest_layer
 from edgefl_converters.building.building import BuiltModel, build
@@ -28,6 +31,7 @@ from edgefl_converters.training_step.specification import Specification, specify
 from edgefl_converters.verification.agreement import check_agreement, compare
 from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
+from edgefl_converters.verification.made_up_batches import draw_batches
 from edgefl_converters.verification.report import VerificationReport
 from edgefl_converters.verification.runtimes import runtimes_for
 from edgefl_converters.verification.storage_cost import storage_cost
@@ -85,20 +89,29 @@ def _checked(
     tell("tracing and converting")
     options = specification.options
     built = build_or_blame(specification, on_layers)
+    if built.manifest.of_whole_batches:
+        tell(f"devices train on full batches: {_listed(built.manifest.of_whole_batches)} of all rows together")
     report: dict[str, Any] = {
         "bytes": len(built.data),
         "graph_hash": built.manifest.graph_hash,
         "layers": as_json(built.layers),
+        "of_whole_batches": list(built.manifest.of_whole_batches),
         "target": options.target,
         "evidence": [asdict(each) for each in evidence(options.target, None)],
         "verification": None,
     }
+    further: dict[str, VerificationReport] = {}
     if verify:
         names = ", ".join(f"{each.name} {each.version}" for each in runtimes_for(options.target)) or "no runtime"
         tell(f"training beside Keras on {names}")
         try:
             verification = compare(specification, built.float32)
-            _require(verification, built)
+            _require(verification, built, specification)
+            for size in options.further_batch_sizes:
+                tell(f"training in batches of {size} beside Keras")
+                sized = specification.of_batch_size(size)
+                further[str(size)] = compare(sized, built.float32)
+                _require(further[str(size)], built, sized)
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
             raise with_smallest_layer(
@@ -106,6 +119,8 @@ def _checked(
             ) from error
         report["verification"] = verification.as_json()
         report["evidence"] = report["verification"].pop("evidence")
+        if further:
+            report["further_batch_sizes"] = {size: each.as_json() for size, each in further.items()}
         if options.quantize_frozen is not None:
             costs = storage_cost(specification, built.manifest, built.float32, built.data)
             report["quantize_frozen"] = {
@@ -114,6 +129,12 @@ def _checked(
                 "runtimes": [each.as_json() for each in costs],
             }
     return built, report
+
+
+def _listed(whole: Sequence[str]) -> str:
+    """One or several things with the verb."""
+    *others, last = whole
+    return f"{', '.join(others)} and {last} are computed" if others else f"{last} is computed"
 
 
 def _verification_error(model: Any, batch_size: int, options: Options) -> Exception | None:
@@ -126,25 +147,30 @@ def _verification_error(model: Any, batch_size: int, options: Options) -> Except
     return None
 
 
-def _require(verification: VerificationReport, built: BuiltModel) -> None:
+def _require(verification: VerificationReport, built: BuiltModel, specification: Specification) -> None:
     """Raises if the verification failed, with the layer to look at."""
     try:
         verification.require()
     except VerificationError as error:
         failed = next(report for report in verification.runtimes if report.ran and not report.passed)
+        causes = _causes(specification, verification.partial_rows)
+        if causes.unsteady:
+            raise VerificationError(
+                error.message,
+                hint=f"Nothing was written. In Keras itself, {causes.unsteady} computes something else each time it is "
+                "called with the same rows: have it draw by keras.random with a SeedGenerator, or not at all.",
+            ) from error
         if failed.failures and all(map(_of_padding, failed.failures)):
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Only batches with padding differ, so something in the model makes rows feel "
-                "each other: a loss that a layer adds (add_loss) or a statistic over the batch. "
-                "Express it for each row, or as a regulariser of weights.",
+                hint="Nothing was written. Only batches with padding differ, those filled up with rows of weight 0. "
+                f"{causes.of_padding}",
             ) from error
         if built.manifest.micro_batch is not None:
+            found = f" {causes.of_padding}" if causes.mixing or causes.added else ""
             raise VerificationError(
                 error.message,
-                hint="Nothing was written. Convert without `micro_batch`: if that agrees, something in the model looks "
-                "at several rows at once, such as a loss that a layer adds (add_loss) or a statistic over the batch, "
-                "and cannot be computed in parts.",
+                hint=f"Nothing was written. Convert without `micro_batch`.{found}",
             ) from error
         maker = _maker(failed.first_failure.name, built) if failed.first_failure else None
         if maker is None:
@@ -156,6 +182,11 @@ def _require(verification: VerificationReport, built: BuiltModel) -> None:
             "report the model, and replace that layer until then.",
             layer=built.layers[maker].layer,
         ) from error
+
+
+def _causes(specification: Specification, real: int | None) -> Causes:
+    (batch,) = draw_batches(specification, 1, np.random.default_rng(0))
+    return checked_causes(specification, batch.inputs, real or max(1, specification.batch_size // 2))
 
 
 def _of_padding(comparison: Comparison) -> bool:

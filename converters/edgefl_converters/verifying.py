@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edgefl.errors import InvalidSettingError, ModelError, VerificationError
+from edgefl.errors import InvalidSettingError, ModelError, VerificationError, listed
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build_specified
@@ -56,6 +56,8 @@ def _verify(source: ModelFile, specification: Specification, *, same_weights: bo
     report = compare(specification, _in_float32(source, specification))
     try:
         report.require()
+        for size in manifest.further_batch_sizes:
+            compare(specification.of_batch_size(size), _in_float32(source, specification)).require()
     except VerificationError as error:
         raise VerificationError(
             error.message, hint="If the file was made from this very model, please report it; otherwise convert again."
@@ -107,7 +109,7 @@ def _differences(specification: Specification, manifest: ModelManifest) -> Itera
         ("targets", tuple(each.name for each in manifest.targets), tuple(port.name for port in specification.targets)),
     ):
         if in_file != in_model:
-            yield f"its {what} are {', '.join(in_file)}, the model's {', '.join(in_model)}"
+            yield f"its {what} are {listed(in_file)}, the model's {listed(in_model)}"
     given = {spec.name: (spec.dtype, spec.shape) for spec in manifest.signatures["train"].inputs}
     for port in (*specification.inputs, *specification.targets):
         if given.get(port.name, (port.dtype, port.shape)) != (port.dtype, port.shape):

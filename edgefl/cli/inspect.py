@@ -60,8 +60,10 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "sizes": sizes_by_role(model, graph),
         "target": manifest.target,
         "batch_size": manifest.batch_size,
+        "further_batch_sizes": list(manifest.further_batch_sizes),
         "micro_batch": manifest.micro_batch,
         "mixes_rows": manifest.mixes_rows,
+        "of_whole_batches": list(manifest.of_whole_batches),
         "inputs": list(manifest.inputs),
         "outputs": list(manifest.outputs),
         "targets": [target.name for target in manifest.targets],
@@ -107,9 +109,10 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 def _class_name(serialised: Any) -> Any:
-    """The class of something that Keras serialised; what is not so serialised is shown as it is."""
+    """The class of what Keras serialised, the name of a function; what is not so serialised is shown as it is."""
     if isinstance(serialised, dict) and "class_name" in serialised:
-        return serialised["class_name"]
+        is_function = serialised["class_name"] == "function"
+        return serialised["config"] if is_function else serialised["class_name"]
     return serialised
 
 

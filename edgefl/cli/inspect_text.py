@@ -23,9 +23,10 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
             f"{file}: {result['bytes']:,} bytes, intact; made for target {result['target']}; "
             f"{_evidence(result['evidence'])}",
             f"  batch of {_rows(result)}; {', '.join(result['inputs'])} -> {', '.join(result['outputs'])}; "
-            f"targets: {', '.join(result['targets'])}",
-            f"  loss {result['loss']}, {result['optimizer']} at learning rate {result['learning_rate']:g}, "
-            f"metrics: {', '.join(result['metrics']) or 'none'}",
+            f"targets: {', '.join(result['targets']) or 'none'}",
+            *(f"  of all rows of a batch together: {each}" for each in result["of_whole_batches"]),
+            f"  loss {result['loss'] or 'of its own'}, {result['optimizer']} "
+            f"at learning rate {result['learning_rate']:g}, metrics: {', '.join(result['metrics']) or 'none'}",
             f"  bytes: {', '.join(f'{role} {size:,}' for role, size in result['sizes'].items())}",
             f"  {result['weight_elements']:,} weights and {result['statistic_elements']:,} statistics travel, "
             f"{result['bytes_that_travel']:,} bytes as float32; {result['local_elements']:,} values stay local; "
@@ -52,6 +53,8 @@ def _evidence(evidence: Sequence[Mapping[str, str]] | None) -> str:
 def _rows(result: Mapping[str, Any]) -> str:
     size, rows = result["batch_size"], result["micro_batch"]
     parts = "" if rows is None else f" ({size // rows} × {rows})"
+    if result["further_batch_sizes"]:
+        parts = f" (or {', '.join(map(str, result['further_batch_sizes']))})"
     return f"{size}{parts} {'row' if size == 1 else 'rows'}"
 
 

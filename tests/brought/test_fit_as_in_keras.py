@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import edgefl
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl_converters.building.building import build
+from edgefl_converters.cli.arguments import parse_batch_sizes
+from edgefl_converters.settings.options import Options
 from edgefl_device_runtime.training import Callback, TrainableModel
 from edgefl_device_runtime.training.progress import ProgressLine
 
@@ -29,9 +32,9 @@ CLOSE = {"rtol": 2e-4, "atol": 2e-6}
 class Pair:
     """A Keras model and the file made from it, both as they were when it was made."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, *further: int) -> None:
         self.keras, self.initial = model, model.get_weights()
-        self.file = build(model, batch_size=BATCH).data
+        self.file = build(model, batch_size=BATCH, options=Options(further_batch_sizes=further)).data
 
     def fresh(self) -> tuple[keras.Model, TrainableModel]:
         self.keras.set_weights(self.initial)
@@ -82,6 +85,12 @@ def pair() -> Pair:
 @pytest.fixture(scope="module")
 def mixing() -> Pair:
     return Pair(classifier(keras.layers.BatchNormalization()))
+
+
+@pytest.fixture(scope="module")
+def sized() -> Pair:
+    """A file of several batch sizes, of a model that could not be trained with fewer rows than one."""
+    return Pair(classifier(keras.layers.BatchNormalization()), 1, 5)
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +302,30 @@ def test_a_rest_that_cannot_be_padded_is_left_out_of_a_generator_and_said(mixing
         assert ours.fit(iter(batches()), batch_policy="refill").steps == 5
     with pytest.raises(DataError, match=r"no batch in epoch 1 that can be trained on.* of 8 rows"):
         ours.fit(iter(batches(3)))
+
+
+@pytest.mark.parametrize("size", [1, 5, BATCH])
+def test_a_file_of_several_batch_sizes_trains_with_each_as_keras_does(sized: Pair, size: int) -> None:
+    rows = size * (ROWS // size)
+    pair, callbacks = sized, lambda: [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)]
+    pair.fit(X[:rows], Y[:rows], batch_size=size, epochs=2, callbacks=callbacks, validation_data=(X[:1], Y[:1]))
+    model, ours = pair.fresh()
+    x, y = X[:size], Y[:size]
+    for _ in range(2):
+        logs = model.train_on_batch(x, y, return_dict=True)
+        assert ours.train_on_batch(x, y)["loss"] == pytest.approx(logs["loss"], rel=1e-4)
+        model.reset_metrics()
+    for one, other in zip(model.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_allclose(other, one, **CLOSE)
+    np.testing.assert_allclose(ours.predict(x), model.predict(x, verbose=0), **CLOSE)
+
+
+def test_other_batch_sizes_of_such_a_file_are_refused(sized: Pair) -> None:
+    _, ours = sized.fresh()
+    with pytest.raises(InvalidSettingError, match="exactly 1 or 5 or 8 with this model file, got 4"):
+        ours.fit(X, Y, batch_size=4)
+    with pytest.raises(DataError, match=r"exactly 5 .* got 4"):
+        ours.train_on_batch(X[:4], Y[:4])
 
 
 def test_keras_s_callbacks_see_and_do_what_they_see_and_do_in_keras(pair: Pair, tmp_path: Path) -> None:
@@ -599,3 +632,26 @@ def test_the_r2_score_of_targets_that_are_all_alike_is_keras_s(explained: Pair, 
         )
         found = ours.evaluate(X[:rows], y[:rows], weight)
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+def test_every_batch_size_is_verified_before_a_file_is_written(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    result = edgefl.convert(model, tmp_path / "m.tflite", batch_size=parse_batch_sizes("4, 1"))
+    assert (result.manifest.batch_size, result.manifest.further_batch_sizes) == (4, (1,))
+    assert set(result.manifest.signatures) >= {"train", "train_1", "evaluate_1", "infer_1"}
+    assert result.report["further_batch_sizes"]["1"]["passed"]
+    assert edgefl.verify(tmp_path / "m.tflite", against=model).passed
+
+
+@pytest.mark.parametrize("given", [[8, 8], [], [0, 4], ["8"], 0, True])
+def test_batch_sizes_that_make_no_sense_are_refused(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match=r"whole number of at least 1, got .* several different ones"):
+        edgefl.convert("model.keras", tmp_path / "m.tflite", batch_size=given)
+
+
+def test_several_batch_sizes_and_micro_batches_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match="`micro_batch` too"):
+        edgefl.convert("model.keras", tmp_path / "m.tflite", batch_size=[4, 8], micro_batch=2)
+    with pytest.raises(InvalidSettingError, match=r"such as 1,8,32, got '8;9'"):
+        parse_batch_sizes("8;9")

@@ -119,11 +119,25 @@ class ActivationLoss(layers.Layer):
         return x
 
 
-def test_a_loss_that_a_layer_adds_is_refused_because_padding_would_be_felt(tmp_path):
-    model = with_loss("mse", layers.Dense(3), ActivationLoss())
-    with pytest.raises(VerificationError, match=r"Only batches with padding differ.*add_loss"):
+class CentredByTheBatch(layers.Layer):
+    """Subtracts the mean of the batch: every row of it counts, padding too."""
+
+    def call(self, x):
+        return x - keras.ops.mean(x, axis=0)
+
+
+def test_a_layer_that_looks_at_the_whole_batch_is_refused_because_padding_would_be_felt(tmp_path):
+    model = with_loss("mse", layers.Dense(3), CentredByTheBatch())
+    with pytest.raises(VerificationError, match=r"Only batches with padding differ.*a statistic over the batch"):
         edgefl.convert(model, tmp_path / "model.tflite", batch_size=4)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_a_layer_adds_is_one_of_whole_batches(tmp_path):
+    model = with_loss("mse", layers.Dense(3), ActivationLoss())
+    manifest = edgefl.convert(model, tmp_path / "model.tflite", batch_size=4).manifest
+    assert manifest.mixes_rows
+    assert manifest.of_whole_batches == ("what layer 'activation_loss' (ActivationLoss) adds to the loss",)
 
 
 def test_a_regularizer_of_activations_feels_no_padding(tmp_path):

@@ -34,7 +34,8 @@ def test_a_file_takes_part_in_what_it_was_made_for_and_in_plain_training(algorit
     check_supports(manifest(), "fedavg")
     with pytest.raises(InvalidSettingError, match=f"not made for {algorithm}") as refused:
         check_supports(manifest(), algorithm)
-    assert refused.value.hint == f"Convert the model again with `algorithms={algorithm!r}`."
+    option = f"(edgefl convert --algorithm {algorithm})"
+    assert refused.value.hint == f"Convert the model again with `algorithms={algorithm!r}` {option}."
 
 
 @pytest.mark.parametrize(

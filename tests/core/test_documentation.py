@@ -56,8 +56,8 @@ def all_defined() -> frozenset[str]:
 
 
 def words(page: Path) -> list[str]:
-    """What a page names in its text: the words between backticks, without the indented examples."""
-    return re.findall(r"`([^`]+)`", re.sub(r"(?m)^    .*$", "", page.read_text()))
+    """What a page names in its text: the words between backticks, without the examples."""
+    return re.findall(r"`([^`]+)`", re.sub(r"(?ms)^```.*?^```$", "", page.read_text()))
 
 
 def is_path(word: str) -> bool:

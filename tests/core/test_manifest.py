@@ -27,6 +27,8 @@ MANIFEST = ModelManifest(
             inputs=(TensorSpec("x", "x", (8, 4), "float32"), TensorSpec("seed", "seed", (1,), "int32")),
             outputs=(TensorSpec("loss", "loss", (1,), "float32"),),
         ),
+        "train_1": Signature(inputs=(TensorSpec("x", "x", (1, 4), "float32"),)),
+        "train_4": Signature(inputs=(TensorSpec("x", "x", (4, 4), "float32"),)),
         "get_weights": Signature(outputs=(TensorSpec("dense/kernel", "dense_kernel", (4, 3), "float32"),)),
     },
     inputs=("x",),
@@ -35,8 +37,10 @@ MANIFEST = ModelManifest(
     output_structure={"kind": 0},
     targets=(Target("y", "head", classes=3),),
     batch_size=8,
+    further_batch_sizes=(1, 4),
     micro_batch=2,
     mixes_rows=True,
+    of_whole_batches=("the loss 'dice'",),
     loss={"class_name": "SparseCategoricalCrossentropy", "config": {"name": "loss"}},
     optimizer={"class_name": "SGD", "config": {"momentum": 0.5}},
     learning_rate=0.125,
@@ -55,8 +59,11 @@ MANIFEST = ModelManifest(
 
 THIRD = replace(
     MANIFEST,
+    further_batch_sizes=(),
+    signatures={name: each for name, each in MANIFEST.signatures.items() if name not in ("train_1", "train_4")},
     input_structure=None,
     output_structure=None,
+    of_whole_batches=(),
     metrics=tuple(replace(metric, direction="") for metric in MANIFEST.metrics),
 )
 
@@ -95,6 +102,20 @@ def test_a_manifest_of_the_third_version_has_plain_lists_and_metrics_without_a_d
     assert ModelManifest.from_json(GOLDEN.with_name("manifest_1_2.json").read_bytes()) == THIRD
 
 
+def test_a_file_of_several_batch_sizes_is_seen_as_one_of_each() -> None:
+    one = MANIFEST.of_batch_size(1)
+    assert (one.batch_size, one.further_batch_sizes) == (1, ())
+    assert one.signatures["train"] == MANIFEST.signatures["train_1"]
+    assert MANIFEST.of_batch_size(8) is MANIFEST
+    assert [MANIFEST.batch_size_for(rows) for rows in (1, 2, 4, 5, 8, 9)] == [1, 4, 4, 8, 8, 8]
+
+
+@pytest.mark.parametrize("sizes", [[4, 1], [8], [0], [2], ["a"], 3])
+def test_batch_sizes_that_the_file_has_not_are_refused(sizes: Any) -> None:
+    with pytest.raises(ModelFileError, match="lacks or mistypes"):
+        ModelManifest.from_json(json.dumps(document(further_batch_sizes=sizes)))
+
+
 @pytest.mark.parametrize("structure", [{"kind": 1}, [0, 0], [], "head", {"kind": None}])
 def test_a_structure_that_is_not_one_of_the_outputs_is_refused(structure: Any) -> None:
     with pytest.raises(ModelFileError, match="lacks or mistypes"):
@@ -126,6 +147,7 @@ def test_a_manifest_survives_its_json(
     manifest = replace(
         MANIFEST,
         batch_size=batch_size,
+        further_batch_sizes=(),
         mixes_rows=mixes_rows,
         learning_rate=learning_rate,
         inputs=names,

@@ -1,4 +1,4 @@
-"""The Python in the documentation runs, block after block, as a reader would paste it; so do blocks marked sh."""
+"""What the documentation says can be pasted, block after block; what it names is there."""
 
 import contextlib
 import json
@@ -7,29 +7,88 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
+from edgefl.parts import VERBS, load
 from edgefl_simulation import History
+from pasted_page import blocks
 from server_process import edgefl
+
+PASTED = Path(__file__).parents[1] / "pasted_page.py"
 
 ROOT = Path(__file__).parents[2]
 TESTED_ELSEWHERE = {"docs/training.md"}  # by the trainer's tests, with the model and the data that it speaks of
-PAGES = sorted(
-    page.relative_to(ROOT).as_posix()
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    if "```python" in page.read_text() and page.relative_to(ROOT).as_posix() not in TESTED_ELSEWHERE
-)
+LONG = {"docs/converting.md", "docs/operating.md", "docs/profiles.md", "docs/simulating.md"}
+ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN = {"python", "sh"}
+SHOWN = {"text", "ini", "toml", "python fragment"}
+"""Output, messages, files of other programs, and parts of programs that are not there as a whole."""
+TYPED_ELSEWHERE = {"sh checkout", "sh elsewhere"}
+"""Commands that need the repository and what it installs, or other machines, rights and certificates."""
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    """The Python first: what is typed into a shell uses files that it leaves."""
-    run([sys.executable, "-c", blocks(page, "python")], tmp_path)
-    if commands := blocks(page, "sh"):
-        run(["sh", "-e", "-c", commands], tmp_path)
+def pages() -> Iterator[Any]:
+    for page in ALL_PAGES:
+        name = page.relative_to(ROOT).as_posix()
+        if name not in TESTED_ELSEWHERE and RUN & {block.language for block in blocks(page)}:
+            yield pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_can_be_pasted_block_after_block_and_runs(page: str, tmp_path: Path) -> None:
+    run([sys.executable, PASTED, ROOT / page], tmp_path)
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """One that says nothing would be run by nobody, and neither would one that is only indented."""
+    unknown = [
+        (block.line, block.language)
+        for block in blocks(page)
+        if block.language not in RUN | SHOWN | TYPED_ELSEWHERE
+        and not re.fullmatch(r"toml [\w-]+\.toml", block.language)
+    ]
+    assert unknown == []
+    outside = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^\n    \S.*$", outside, re.MULTILINE) == []
+
+
+def typed_elsewhere() -> Iterator[Any]:
+    for page in ALL_PAGES:
+        for block in blocks(page):
+            if block.language in TYPED_ELSEWHERE:
+                for line in block.replace("\\\n", " ").splitlines():
+                    if words := line.partition("#")[0].split():
+                        yield pytest.param(words, id=f"{page.name}: {' '.join(words)[:60]}")
+
+
+@pytest.mark.parametrize("words", typed_elsewhere())
+def test_what_is_typed_elsewhere_names_targets_files_and_options_that_are_there(words: list[str]) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    if "make" in words:
+        wanted = [word for word in words[words.index("make") + 1 :] if re.fullmatch("[a-z-]+", word)]
+        assert set(wanted) <= set(targets)
+    assert [word for word in words if word.startswith("benchmarks/") and not (ROOT / word).exists()] == []
+    place = next((index for index, word in enumerate(words) if Path(word).name == "edgefl"), None)
+    if place is None or words[0] in ("git", "cd"):
+        return
+    verb = VERBS[words[place + 1]]
+    command = getattr(load(verb.part), verb.attribute)
+    if isinstance(command, typer.Typer):
+        found: Any = typer.main.get_command(command)
+        known = found.commands[words[place + 2]].params
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command()(command)
+        known = typer.main.get_command(single).params
+    options = {option for each in known for option in (*each.opts, *each.secondary_opts)}
+    assert [word for word in words[place:] if word.startswith("-") and word not in options] == []
 
 
 def test_the_commands_of_a_new_project_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,12 +107,7 @@ def test_the_commands_of_a_new_project_run_as_it_is(tmp_path: Path, monkeypatch:
     assert (folder / "trained.keras").exists()
 
 
-def blocks(page: str, language: str) -> str:
-    found = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    return "\n".join(found)
-
-
-def run(command: list[str], folder: Path) -> None:
+def run(command: list[Any], folder: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**os.environ, "PATH": path}
     with (folder / "printed.txt").open("w+") as printed:  # no pipe, which a server in the background would keep open
@@ -61,7 +115,7 @@ def run(command: list[str], folder: Path) -> None:
             command, cwd=folder, env=environment, stdout=printed, stderr=printed, start_new_session=True
         )
         try:
-            code = process.wait(300)
+            code = process.wait(600)
         finally:
             with contextlib.suppress(ProcessLookupError):  # whoever has pasted a page that failed still has a server
                 os.killpg(process.pid, signal.SIGKILL)

@@ -182,7 +182,8 @@ def test_each_extra_can_be_installed_and_does_its_work(
         done = run(*install, cwd=tmp_path, check=not needs_newer, PIP_CONSTRAINT="", PYTHONPATH="")
         if needs_newer:  # refused at once, and not by a converter that fails later
             assert done.returncode != 0
-            assert "keras>=3.15" in done.stderr
+            # As pip says it depends on whether it sees the versions that are for another Python.
+            assert re.search(r"keras>=3\.15|'keras' requires a different Python", done.stderr), done.stderr
             return
         _does_its_work(tmp_path / "env/bin", extra, minor in ("3.10", "3.11"), keras_file, model_file, tmp_path)
     finally:

@@ -14,6 +14,7 @@ from keras_coverage.families import ROWS
 from keras_coverage.public import SECTIONS, public
 from keras_coverage.report import render
 from keras_coverage.running import NETWORKS, run_all
+from keras_coverage.sections import kept_sections
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
 
@@ -35,11 +36,13 @@ def main(only: list[str]) -> int:
     print(f"{len(outcomes)} rows are as they say, {wrong} are not; without a row: {', '.join(missing) or 'none'}")
     if wrong or missing or only:
         return int(bool(wrong or missing))
+    kept = kept_sections(DOCUMENT.read_text())
     DOCUMENT.write_text(
         render(
             {api: outcomes[section, api.__name__] for section in SECTIONS for api in public(section)},
             {each.name: outcomes[NETWORKS, each.name] for each in ARCHITECTURES},
         )
+        + kept
     )
     print(f"wrote {DOCUMENT}")
     return 0

@@ -90,9 +90,17 @@ def test_a_url_that_is_not_http_is_refused(url: str) -> None:
 
 
 def test_state_or_server_but_not_both(tmp_path: Path) -> None:
-    for state, server in ((None, None), (tmp_path, "http://x")):
-        with pytest.raises(InvalidSettingError, match="one of --state and --server"):
-            OperatorClient.find(state, server)
+    with pytest.raises(InvalidSettingError, match="one of --state and --server"):
+        OperatorClient.find(tmp_path, "http://x")
+
+
+def test_without_either_it_is_the_folder_that_a_server_takes_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = OperatorFile("http://127.0.0.1:1", "secret-token", None)
+    file.write(tmp_path)
+    monkeypatch.setenv("EDGEFL_SERVER_STATE", str(tmp_path))
+    assert OperatorClient.find(None, None).url == file.url
 
 
 def test_the_operators_file_survives_a_round_trip_and_hides_its_token(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_restart_of_the_server_is_waited_for() -> None:
     answers = Answers(away, away, document("done", entry(1, "done")))
     told: list[str] = []
     assert watch(answers, "abc", told.append, sleep=lambda seconds: None)["state"] == "done"  # type: ignore[arg-type]
-    assert [line for line in told if "Trying again" in line] == ["away Trying again for a minute."]
+    assert [line for line in told if "Trying again" in line] == ["away. Trying again for a minute."]
 
 
 def test_a_server_that_stays_away_is_not_waited_for_for_ever() -> None:

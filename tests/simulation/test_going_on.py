@@ -106,7 +106,7 @@ def test_a_killed_worker_ends_the_simulation_with_a_message_and_it_can_be_resume
             os.kill(started[0]._workers[0]._process.pid, signal.SIGKILL)
 
     settings = {**SETTINGS, "workers": 2}
-    with pytest.raises(RuntimeFailure, match="worker process of the simulation ended with -9"):
+    with pytest.raises(RuntimeFailure, match=r"worker process of the simulation ended with -9\. -9 is often"):
         edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", on_round=kill, **settings)
     again = edgefl.simulate(plain_sgd_file, data, out=tmp_path / "run", resume=True, **settings)
     assert rows_of(again) == rows_of(edgefl.simulate(plain_sgd_file, data, **settings))

@@ -71,7 +71,7 @@ def test_a_killed_process_is_one_clear_error_and_the_run_goes_on_to_the_same_bit
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, "__init__", noted)
-        message = {"server": "simulation's server ended with -9", "devices": "devices ended with -9"}[victim]
+        message = {"server": r"simulation's server ended with -9\. ", "devices": r"devices ended with -9\. "}[victim]
         with pytest.raises(RuntimeFailure, match=message):
             edgefl.simulate(personal_file, data, engine="http", out=tmp_path / "run", on_round=kill, **settings)
     with pytest.raises(InvalidSettingError, match="engine is 'http' there, got 'local or ray'"):

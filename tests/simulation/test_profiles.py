@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -281,10 +281,10 @@ PAGE = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
 
 
 def block(beginning):
-    """An indented block of the page, from a line on that begins so."""
-    lines = PAGE[PAGE.index(f"    {beginning}") :].splitlines()
-    taken = itertools.takewhile(lambda line: not line or line.startswith("    "), lines)
-    return "\n".join(line[4:] for line in taken) + "\n"
+    """A fenced block of the page that begins with a line so."""
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (found,) = (block for block in blocks if block.startswith(beginning))
+    return found
 
 
 def test_the_page_s_profile_and_trace_can_be_read_and_its_table_says_what_is_shipped(tmp_path):

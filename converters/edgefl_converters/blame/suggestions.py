@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["GENERIC", "suggestion"]
+__all__ = ["replacement", "suggestion"]
 
-GENERIC = (
-    "Replace that layer by one that is supported, or freeze it (layer.trainable = False) and everything before it, "
-    "so that no gradient passes through it."
-)
 _BY_LAYER = {
     "Lambda": "Write it as a keras.layers.Layer with keras.ops, and avoid functions that look at values.",
     "StringLookup|TextVectorization|Hashing|HashedCrossing": "Do lookups before the model, and feed it numbers.",
@@ -29,8 +25,8 @@ _BY_OP = {
 }
 
 
-def suggestion(layer_class: str, op_types: Iterable[str] = ()) -> str:
-    """Returns what a user can do about a layer or an op that failed.
+def suggestion(layer_class: str, op_types: Iterable[str] = ()) -> str | None:
+    """Returns what a user can do about a certain layer or op that failed; None where nothing is known of it.
 
     Args:
         layer_class: name of the Keras class; empty when it is not known.
@@ -43,4 +39,25 @@ def suggestion(layer_class: str, op_types: Iterable[str] = ()) -> str:
     for pattern, text in _BY_LAYER.items():
         if re.fullmatch(pattern, layer_class):
             return text
-    return GENERIC
+    return None
+
+
+def replacement(maker: str, *, is_layer: bool, has_weights: bool, in_inference: bool) -> str:
+    """Returns what a user can do about anything that failed.
+
+    Args:
+        maker: what made the op, in words.
+        is_layer: whether that is a layer.
+        has_weights: whether the layer has some, so that it can be frozen.
+        in_inference: whether the op is also needed to infer: then nothing is gained by not training.
+    """
+    if not is_layer:
+        return f"Compile the model with another {maker.removeprefix('the ')}."
+    if in_inference:
+        return "Replace that layer by one that is supported."
+    frozen = (
+        "freeze it (layer.trainable = False) and everything before it"
+        if has_weights
+        else ("freeze the layers before it that have weights (layer.trainable = False)")
+    )
+    return f"Replace that layer by one that is supported, or {frozen}, so that no gradient passes through it."

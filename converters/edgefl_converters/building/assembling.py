@@ -18,12 +18,14 @@ from edgefl_converters.emission.walk import EmissionError, Origins, Walk
 from edgefl_converters.flatbuffer.quiet import without_remarks
 from edgefl_converters.flatbuffer.saved_model import ConverterError, convert_saved_model
 from edgefl_converters.models.naming import signature_keys
-from edgefl_converters.training_step.specification import Port, Specification
+from edgefl_converters.training_step.ports import Port
+from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.training_step.traced_graphs import RANDOM, reachable_op_types
 from edgefl_converters.training_step.tracing import Trace, Traces
 from edgefl_converters.training_step.variables import (
     CORRECTION,
     FROZEN,
+    METRIC,
     REFERENCE,
     SEED,
     STATE,
@@ -54,7 +56,11 @@ class Assembled:
 
 
 def assemble(
-    specification: Specification, traces: Traces, variables: Variables, origins: Origins | None = None
+    specification: Specification,
+    traces: Traces,
+    variables: Variables,
+    origins: Origins | None = None,
+    further: Mapping[int, Traces] | None = None,
 ) -> Assembled:
     """Emits every signature over plain variables, and converts.
 
@@ -63,6 +69,7 @@ def assemble(
         traces: its functions.
         variables: its variables.
         origins: filled with what was emitted, up to a failure.
+        further: its functions for further batch sizes.
 
     Raises:
         UnsupportedModelError: an op has no builtin form and no lowering; the message names its layer.
@@ -78,12 +85,13 @@ def assemble(
 
     train = traces.functions["train"]
     draws = any(RANDOM.search(op_type) for op_type in reachable_op_types(train.graph, train.results))
-    for name, trace in traces.functions.items():
-        inputs = trace.inputs if draws else tuple(port for port in trace.inputs if port.name != "seed")
-        try:
-            add(name, inputs, emitter.body(name, traces))
-        except EmissionError as error:
-            raise explain_emission(error, traces) from error
+    for suffix, sized in {"": traces, **{f"_{size}": each for size, each in (further or {}).items()}}.items():
+        for name, trace in sized.functions.items():
+            inputs = trace.inputs if draws else tuple(port for port in trace.inputs if port.name != "seed")
+            try:
+                add(f"{name}{suffix}", inputs, emitter.body(name, sized))
+            except EmissionError as error:
+                raise explain_emission(error, sized) from error
     parameters, everything = variables.of_role(WEIGHT, STATISTIC), variables.of_role(WEIGHT, STATISTIC, STATE)
     add("get_weights", (), holder.reader(parameters))
     add("set_weights", _ports(parameters), holder.writer(parameters))
@@ -162,7 +170,7 @@ class _Emitter:
         self._origins = origins
 
     def body(self, name: str, traces: Traces) -> Callable[..., Mapping[str, tf.Tensor]]:
-        """A traced function over the holder's variables; only ``train`` assigns any, though ``gradient`` would."""
+        """A traced function over the holder's variables; only ``train`` assigns any, whatever others would."""
         trace = traces.functions[name]
 
         def run(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
@@ -174,8 +182,8 @@ class _Emitter:
                 return self._emit(walk, trace, given)
 
             results = emit_parts(name, traces, walk, emit, given) if traces.parts else emit(trace, given)
-            for variable in walk.assigned if name != "gradient" else ():
-                if variable.role != SEED:
+            for variable in walk.assigned if name == "train" else ():
+                if variable.role not in (SEED, METRIC):
                     self._holder.assign(variable, walk.values[variable])
             return {output: results[output] for output in trace.outputs}
 
@@ -201,7 +209,7 @@ class _Emitter:
         return variable
 
     def _read(self, variable: Variable) -> tf.Tensor:
-        if variable.role == SEED:
+        if variable.role in (SEED, METRIC):
             return tf.zeros(variable.initial.shape, variable.initial.dtype)
         if variable.role == FROZEN:
             return tf.constant(variable.initial)

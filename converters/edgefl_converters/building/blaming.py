@@ -8,7 +8,7 @@ from typing import Any
 from edgefl.errors import EdgeflError, UnsupportedModelError, VerificationError
 from edgefl_converters.blame.layer_reports import LayerReport, as_json
 from edgefl_converters.blame.shrinking import shrink
-from edgefl_converters.blame.suggestions import GENERIC, suggestion
+from edgefl_converters.blame.suggestions import suggestion
 from edgefl_converters.building.building import BuiltModel, build, build_specified
 from edgefl_converters.lint import UnfitTargetError, require_clean
 from edgefl_converters.settings.options import Options
@@ -77,10 +77,8 @@ def with_smallest_layer(
         return error
     ops = piece.error.ops if isinstance(piece.error, UnsupportedModelError) else ()
     advice = suggestion(piece.kind, ops)
-    if advice == GENERIC and isinstance(error, UnsupportedModelError) and error.hint:
-        advice = error.hint
-    kept = f"{error.hint} " if isinstance(error, VerificationError) and error.hint else ""
-    message, hint = f"{error.message} It fails on its own too: {piece}.", f"{kept}{advice}"
+    kept = error.hint if isinstance(error, VerificationError) or advice is None else None
+    message, hint = f"{error.message} It fails on its own too: {piece}.", " ".join(filter(None, (kept, advice))) or None
     if isinstance(error, UnsupportedModelError):
         return type(error)(message, hint=hint, layer=piece.name, ops=ops or error.ops)
     return VerificationError(message, hint=hint, layer=piece.name)

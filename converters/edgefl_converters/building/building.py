@@ -92,8 +92,10 @@ def build_specified(
     variables = classify(specification, traces)
     require_separable_rows(traces, variables)
     origins, tell = Origins(), on_layers or (lambda layers: None)
+    sizes = specification.options.further_batch_sizes
     try:
-        assembled = assemble(specification, traces, variables, origins)
+        further = {size: trace(specification.of_batch_size(size)) for size in sizes}
+        assembled = assemble(specification, traces, variables, origins, further)
     except EdgeflError:
         tell(report_layers(origins, traces))
         raise

@@ -14,7 +14,7 @@ from edgefl.cli.output import progress
 from edgefl.errors import InvalidSettingError
 from edgefl_converters.flatbuffer.quiet import quiet_tensorflow
 
-__all__ = ["MODEL", "CustomObjectsOption", "announce", "parse_input_shapes", "tensorflow"]
+__all__ = ["MODEL", "CustomObjectsOption", "announce", "parse_batch_sizes", "parse_input_shapes", "tensorflow"]
 
 MODEL = "A .keras or .h5 file, a SavedModel folder of a Keras model, or module:function that returns a model."
 
@@ -25,6 +25,18 @@ CustomObjectsOption = Annotated[
         help="Python module with classes and functions that the model uses; runs its code; may be repeated.",
     ),
 ]
+
+
+def parse_batch_sizes(given: str) -> int | list[int]:
+    """Reads ``32``, or ``1,8,32`` for a file of several batch sizes.
+
+    Raises:
+        InvalidSettingError: it is neither.
+    """
+    if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*)*", given):
+        raise InvalidSettingError(f"Expected a batch size such as 32, or several such as 1,8,32, got {given!r}.")
+    sizes = [int(size) for size in given.split(",")]
+    return sizes[0] if len(sizes) == 1 else sizes
 
 
 def parse_input_shapes(given: Sequence[str]) -> tuple[int, ...] | dict[str, tuple[int, ...]]:

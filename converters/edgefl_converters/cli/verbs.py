@@ -13,7 +13,14 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.targets import ALL, TARGETS
 from edgefl_converters.blame.layer_tables import as_table
-from edgefl_converters.cli.arguments import MODEL, CustomObjectsOption, announce, parse_input_shapes, tensorflow
+from edgefl_converters.cli.arguments import (
+    MODEL,
+    CustomObjectsOption,
+    announce,
+    parse_batch_sizes,
+    parse_input_shapes,
+    tensorflow,
+)
 from edgefl_converters.cli.spelling import spelled_as_options
 from edgefl_converters.settings.fine_tuning import FineTuning
 from edgefl_converters.verification.evidence import Evidence
@@ -45,8 +52,12 @@ def convert(
         list[str] | None, typer.Option(help="Keras metric by name; may be repeated.", rich_help_panel=_COMPILED)
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(help="Rows of every batch; fixed in the file.", rich_help_panel=_SHAPES)
-    ] = 32,
+        str,
+        typer.Option(
+            help="Rows of every batch; fixed in the file. Several, 1,8,32: a device takes the smallest that fits.",
+            rich_help_panel=_SHAPES,
+        ),
+    ] = "32",
     micro_batch: Annotated[
         int | None,
         typer.Option(
@@ -143,7 +154,7 @@ def convert(
         "loss": loss,
         "optimizer": optimizer,
         "metrics": metric or None,
-        "batch_size": batch_size,
+        "batch_size": parse_batch_sizes(batch_size),
         "input_shape": shapes,
         "fine_tuning": FineTuning(
             trainable=trainable or (),

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from edgefl_converters.emission.registry import Emitter, lowering
+from edgefl_converters.emission.traced_ops import folded, know_inputs
 from edgefl_converters.emission.walk_values import Handle, OptionalValues
 from edgefl_converters.training_step.traced_graphs import assigned_inputs, function_graph
 
@@ -20,13 +21,20 @@ __all__: list[str] = []
 @lowering("PartitionedCall", "StatefulPartitionedCall")
 def _call(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
     inner = function_graph(op.get_attr("f").name)
-    return emitter.emit(inner, _bound(inner, inputs), inner.outputs)
+    bound = _bound(inner, inputs)
+    know_inputs(inner, bound)
+    return emitter.emit(inner, bound, inner.outputs)
 
 
 @lowering("If", "StatelessIf")
 def _conditional(op: Any, inputs: Sequence[Any], emitter: Emitter) -> Sequence[Any]:
     graphs = [function_graph(op.get_attr(name).name) for name in ("then_branch", "else_branch")]
     predicate, data = inputs[0], inputs[1:]
+    for graph in graphs:
+        know_inputs(graph, _bound(graph, data))
+    if (known := folded(op.inputs[0])) is not None:
+        chosen = graphs[0] if known else graphs[1]
+        return emitter.emit(chosen, _bound(chosen, data), chosen.outputs)
     if predicate.dtype != tf.bool:
         predicate = tf.not_equal(predicate, 0)
     keys: dict[Any, None] = {}

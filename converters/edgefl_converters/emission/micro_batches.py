@@ -21,7 +21,7 @@ from edgefl_converters.emission.traced_ops import static_shape
 from edgefl_converters.emission.walk import Walk
 from edgefl_converters.training_step.traced_graphs import RANDOM, assigned_inputs, in_order
 from edgefl_converters.training_step.tracing import BATCH_WEIGHT, GRADIENT, Trace, Traces, layer_of
-from edgefl_converters.training_step.variables import SEED, STATISTIC, Variables
+from edgefl_converters.training_step.variables import METRIC, SEED, STATISTIC, Variables
 
 __all__ = ["emit_parts", "require_separable_rows", "row_mixing_layers"]
 
@@ -52,6 +52,12 @@ def require_separable_rows(traces: Traces, variables: Variables) -> None:
     """
     if not traces.parts:
         return
+    if traces.of_whole_batches:
+        raise UnsupportedModelError(
+            f"Micro-batches would change what is trained: {traces.of_whole_batches[0]} is computed from all rows of a "
+            "batch together.",
+            hint=_ADVICE,
+        )
     mixing = row_mixing_layers(traces, variables)
     if mixing:
         raise UnsupportedModelError(
@@ -82,7 +88,7 @@ def require_separable_rows(traces: Traces, variables: Variables) -> None:
 def _changed_by(trace: Trace, variables: Variables) -> list[str]:
     assigned = assigned_inputs(trace.graph, trace.results)
     found = [variables.by_handle.get(id(outer)) for outer, inner in trace.graph.captures if inner.name in assigned]
-    return [each.keras_path for each in found if each is not None and each.role != SEED]
+    return [each.keras_path for each in found if each is not None and each.role not in (SEED, METRIC)]
 
 
 def emit_parts(

@@ -10,7 +10,16 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-__all__ = ["EMITTED_AS_THEY_ARE", "LOWERINGS", "Context", "Emitter", "Lowering", "lowering"]
+__all__ = [
+    "EMITTED_AS_THEY_ARE",
+    "LOWERINGS",
+    "Context",
+    "Emitter",
+    "Lowering",
+    "lowering",
+    "lowering_for",
+    "lowering_where",
+]
 
 
 class Context(Protocol):
@@ -64,6 +73,8 @@ Lowering = Callable[[Any, Sequence[Any], Emitter], "Sequence[Any] | None"]
 
 LOWERINGS: dict[str, Lowering] = {}
 
+_FORMS: list[tuple[Callable[[Any], bool], Lowering]] = []
+
 EMITTED_AS_THEY_ARE: set[str] = set()
 """Op types that stay what they are though a function emits them; reports count them as kept."""
 
@@ -86,3 +97,22 @@ def lowering(*op_types: str, as_they_are: bool = False) -> Callable[[Lowering], 
         return function
 
     return register
+
+
+def lowering_where(applies: Callable[[Any], bool]) -> Callable[[Lowering], Lowering]:
+    """Registers a function as the lowering of all ops of a form, of whatever type; it goes before theirs.
+
+    Args:
+        applies: tells whether a traced op is of the form.
+    """
+
+    def register(function: Lowering) -> Lowering:
+        _FORMS.append((applies, function))
+        return function
+
+    return register
+
+
+def lowering_for(op: Any) -> Lowering | None:
+    """The lowering of a traced op; None for one that is emitted as it is."""
+    return next((lower for applies, lower in _FORMS if applies(op)), LOWERINGS.get(op.type))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,10 @@ from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 
-__all__ = ["attribute", "constant", "constant_filter", "folded", "static_shape"]
+__all__ = ["attribute", "constant", "constant_filter", "folded", "know_inputs", "static_shape"]
+
+_KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+"""Graphs of functions to those of their inputs that are called with constants, by name."""
 
 
 def attribute(op: Any, name: str) -> Any:
@@ -54,6 +58,21 @@ def constant_filter(tensor: tf.Tensor) -> NDArray[np.float32] | None:
     return tf.make_ndarray(tensor.op.get_attr("value")) if tensor.op.type == "Const" else None
 
 
+def know_inputs(graph: Any, given: Mapping[str, Any]) -> None:
+    """Notes which inputs of a function are constants where it is called: sizes, axes and the like go in as arguments.
+
+    Args:
+        graph: of the function.
+        given: names of its inputs to what it is called with.
+    """
+    small = {name: each for name, each in given.items() if isinstance(each, tf.Tensor) and each.dtype.is_integer}
+    values = {name: folded(each) for name, each in small.items() if (each.shape.num_elements() or 0) <= _FEW}
+    _KNOWN[graph] = {name: value for name, value in values.items() if value is not None}
+
+
+_FEW = 64
+"""Elements that sizes, axes, paddings and the like have at most."""
+
 _MEASURES = ("Shape", "ShapeN", "Size", "Rank")
 
 
@@ -72,6 +91,8 @@ def _follows_from_shapes(tensor: tf.Tensor) -> bool:
         if op.name in seen or op.type == "Const":
             continue
         seen.add(op.name)
+        if _known(op) is not None:
+            continue
         if op.type in _MEASURES:
             if not all(each.shape.is_fully_defined() for each in op.inputs):
                 return False
@@ -82,11 +103,17 @@ def _follows_from_shapes(tensor: tf.Tensor) -> bool:
     return True
 
 
+def _known(op: Any) -> Any:
+    return _KNOWN.get(op.graph, {}).get(op.outputs[0].name) if op.type == "Placeholder" else None
+
+
 def _computed(tensor: tf.Tensor, known: dict[str, Any]) -> Any:
     """Runs the ops that lead to a tensor, by TensorFlow's own kernels."""
     if tensor.name not in known:
         op = tensor.op
-        if op.type == "Const":
+        if (value := _known(op)) is not None:
+            known[tensor.name] = value
+        elif op.type == "Const":
             known[tensor.name] = tf.make_ndarray(op.get_attr("value"))
         elif op.type in _MEASURES:
             shape = op.inputs[tensor.value_index].shape.as_list()

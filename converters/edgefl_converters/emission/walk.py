@@ -16,8 +16,8 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from edgefl.errors import EdgeflError, UnsupportedModelError
-from edgefl_converters.emission.registry import EMITTED_AS_THEY_ARE, LOWERINGS
-from edgefl_converters.emission.traced_ops import static_shape
+from edgefl_converters.emission.registry import EMITTED_AS_THEY_ARE, lowering_for
+from edgefl_converters.emission.traced_ops import folded, static_shape
 from edgefl_converters.emission.walk_values import Handle
 from edgefl_converters.training_step.traced_graphs import in_order
 
@@ -119,6 +119,8 @@ class Walk:
             New tensors for the results.
         """
         environment: dict[str, Any] = dict(bound)
+        for given in graph.inputs if hasattr(graph, "inputs") else ():
+            _learn_shape(given, bound.get(given.name))
         for op in in_order(graph, results):
             self._emit_op(op, environment)
         return [environment[result.name] for result in results]
@@ -144,7 +146,9 @@ class Walk:
             return
         inputs = [environment[tensor.name] for tensor in op.inputs]
         if op.type in ("Identity", "IdentityN"):
-            environment.update((old.name, new) for old, new in zip(op.outputs, inputs))
+            for old, new in zip(op.outputs, inputs):
+                environment[old.name] = new
+                _learn_shape(old, new)
             return
         try:
             outputs = self._lower_or_copy(op, inputs)
@@ -158,10 +162,11 @@ class Walk:
         for old, new in zip(op.outputs, outputs):
             if isinstance(new, tf.Tensor):
                 new = _same_shape(op, old, new)
+                _learn_shape(old, new)
             environment[old.name] = new
 
     def _lower_or_copy(self, op: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-        lower = LOWERINGS.get(op.type)
+        lower = lowering_for(op)
         if lower is not None:
             number = len(self._origins.all)
             name = self._origins.add(Origin(op.type, op.name, lowered=op.type not in EMITTED_AS_THEY_ARE))
@@ -171,7 +176,8 @@ class Walk:
                 return outputs
             self._origins.all[number] = Origin(op.type, op.name, lowered=False)
             return _copy(op, inputs, f"{name}kept")
-        return _copy(op, inputs, self._origins.add(Origin(op.type, op.name, lowered=False)))
+        name = self._origins.add(Origin(op.type, op.name, lowered=False))
+        return _copy(op, _with_known_sizes(op, inputs), name)
 
     def branch(self) -> Walk:
         """A walk for the body of a conditional, which starts from the values of this one."""
@@ -194,6 +200,20 @@ def _copy(op: Any, inputs: Sequence[tf.Tensor], name: str) -> Sequence[tf.Tensor
     types = [tensor.dtype for tensor in op.outputs]
     made = ops.get_default_graph()._create_op_internal(op.type, list(inputs), types, name=name, attrs=attributes)
     return tuple(made.outputs)
+
+
+def _learn_shape(old: tf.Tensor, new: Any) -> None:
+    """Tells the traced graph a shape that only shows where branches are chosen: sizes follow from it further on."""
+    if isinstance(new, tf.Tensor) and new.shape.is_fully_defined() and not old.shape.is_fully_defined():
+        old.set_shape(new.shape)
+
+
+def _with_known_sizes(op: Any, inputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """Constants for sizes and the like, where the traced graph computed them and lost what shape comes out."""
+    if all(each.shape.is_fully_defined() for each in op.outputs):
+        return inputs
+    known = [folded(own) if own.dtype.is_integer and own.shape.rank in (0, 1) else None for own in op.inputs]
+    return [new if value is None else tf.constant(value, new.dtype) for new, value in zip(inputs, known)]
 
 
 def _same_shape(op: Any, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Handle", "OptionalValues"]
+__all__ = ["ComplexValue", "Handle", "OptionalValues"]
+
+
+@dataclass(frozen=True)
+class ComplexValue:
+    """A complex tensor, of which TFLite's ops want to know nothing.
+
+    Attributes:
+        real: its real part.
+        imag: its imaginary part, of the same shape.
+    """
+
+    real: tf.Tensor
+    imag: tf.Tensor
 
 
 class Handle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
+from edgefl_converters.exporting.blended_masks import blended_masks
 from edgefl_converters.exporting.rows import Rows
 from edgefl_converters.lint import lint_inference
 from edgefl_converters.models.naming import signature_keys
@@ -42,7 +44,7 @@ def tflite_bytes(model: keras.Model, manifest: ModelManifest, quantize: str, row
     Raises:
         UnsupportedModelError: an op has no builtin form, or none in this quantization.
     """
-    function = _inference(model, manifest)
+    function = _inference(model, manifest, blended=quantize == "int8")
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], _Holder(model))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     # One scale for each column of a Dense kernel needs FULLY_CONNECTED 12, which tflite-runtime 2.14 does not know.
@@ -73,7 +75,7 @@ def tflite_bytes(model: keras.Model, manifest: ModelManifest, quantize: str, row
     return data
 
 
-def _inference(model: keras.Model, manifest: ModelManifest) -> Any:
+def _inference(model: keras.Model, manifest: ModelManifest, *, blended: bool) -> Any:
     specs = manifest.signatures["infer"].inputs
     keys = signature_keys(spec.name for spec in specs)
     outputs = signature_keys(manifest.outputs)
@@ -84,8 +86,23 @@ def _inference(model: keras.Model, manifest: ModelManifest) -> Any:
     signature = [
         tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, name=key) for spec, key in zip(specs, keys, strict=True)
     ]
-    with rewritten_keras("recurrence"):  # Keras's loop over time needs a batch of fixed size
-        return tf.function(infer, autograph=False).get_concrete_function(*signature)
+    # Keras's loop over time needs a batch of fixed size.
+    with rewritten_keras("recurrence"), blended_masks() if blended else contextlib.nullcontext():
+        whole = tf.compat.v1.wrap_function(infer, signature)
+    # Recurrent layers draw their dropout also where nothing is dropped, and change the seed's variable by it.
+    needed = whole.prune(whole.inputs[: len(signature)], whole.structured_outputs)
+    _require_determinate(needed)
+    return needed
+
+
+def _require_determinate(function: Any) -> None:
+    drawing = next((op for op in function.graph.get_operations() if "Random" in op.type), None)
+    if drawing is not None:
+        raise UnsupportedModelError(
+            f"The model draws random numbers also in inference ({drawing.type} in {drawing.name!r}): a .tflite file "
+            "would give other results than Keras.",
+            hint="Draw only where `training` is true, or export it as .keras instead.",
+        )
 
 
 def outputs_of(model: keras.Model, tensors: Any) -> list[Any]:

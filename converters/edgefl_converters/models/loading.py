@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import InvalidSettingError, ModelError, first_line
+from edgefl_converters.models.added_losses import adds_losses
+from edgefl_converters.models.own_training import brings_loss
 from edgefl_converters.models.sources.files import SOURCES, read_model
 from edgefl_converters.models.sources.modules import is_reference, model_of
 from edgefl_converters.models.sources.nearest_names import nearest, public
@@ -89,6 +91,8 @@ def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None
         before = compiled_with(model)
         given = {**before, **{name: value for name, value in given.items() if value is not None}}
     missing = [name for name in ("loss", "optimizer") if given[name] is None]
+    if "loss" in missing and (brings_loss(model) or adds_losses(model)):
+        missing.remove("loss")
     if missing:
         raise ModelError(
             f"The model is not compiled, and no {' and no '.join(missing)} was given.",
@@ -102,7 +106,7 @@ def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None
 
 
 def _require(model: keras.Model) -> None:
-    if not model.compiled or getattr(model, "optimizer", None) is None or getattr(model, "_compile_loss", None) is None:
+    if not model.compiled or getattr(model, "optimizer", None) is None:
         raise ModelError(
             "The model is not compiled with a loss and an optimizer.",
             hint="Give `loss` and `optimizer`, or compile the model before saving it.",

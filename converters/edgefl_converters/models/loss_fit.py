@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -78,6 +79,8 @@ def _check(tensor: Any, loss: Any, kind: str) -> None:
         raise ModelError(
             f"Output {name!r} is a softmax over one unit, which is always 1.", hint="Use activation='sigmoid'."
         )
+    if from_logits and activation in ("softmax", "sigmoid"):
+        _name_logits(tensor, name, loss_name, activation)
     if not from_logits and activation in _NOT_PROBABILITIES:
         probability = "sigmoid" if kind == "binary" else "softmax"
         raise ModelError(
@@ -85,6 +88,24 @@ def _check(tensor: Any, loss: Any, kind: str) -> None:
             "between 0 and 1.",
             hint=f"Use activation='{probability}' in the last layer, or the loss with from_logits=True.",
         )
+
+
+def _name_logits(tensor: Any, name: str, loss_name: str, activation: str) -> None:
+    """Says that a loss for scores is given probabilities, which Keras mends where the activation comes last."""
+    seen = (
+        f"Output {name!r} is a {activation}, and {loss_name} has from_logits=True, which expects no {activation} before"
+    )
+    last = next(_makers(tensor))
+    if type(last).__name__ in _PASS_ON:
+        raise ModelError(
+            f"{seen}: the {activation} would be applied twice.",
+            hint=f"Use the loss with from_logits=False, or leave the {activation} out.",
+        )
+    warnings.warn(
+        f"{seen}; as in Keras, the model is trained on what goes into the {activation}. Say from_logits=False.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _kind(loss: Any) -> str | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer import (
+    BaseImagePreprocessingLayer,
+)
 
 from edgefl.errors import ModelError, UnsupportedModelError
+from edgefl_converters.models.compile_arguments import require_sound_arguments
 
 __all__ = ["require_convertible"]
 
@@ -19,13 +24,17 @@ def require_convertible(model: keras.Model) -> None:
         model: as it was loaded.
 
     Raises:
-        ModelError: it is empty, or a layer has not seen its data, or a weight is not a number.
+        ModelError: it is empty, a layer has not seen its data, a tensor holds nothing, a weight is not a number, or an
+            argument of compile is none that can be meant.
         UnsupportedModelError: its inputs are text, sparse or ragged, or it is not float32.
     """
     if not model.layers and type(model) in (keras.Sequential, keras.Model):
         raise ModelError("The model is empty: it has no layers.", hint="Add layers, at least one with weights.")
     for tensor in keras.tree.flatten(getattr(model, "inputs", None) or []):
         _check_input(tensor)
+    require_sound_arguments(model)
+    _check_sizes(model)
+    _check_ranks(model)
     layers = list(model._flatten_layers(include_self=False, recursive=True))
     for layer in layers:
         _check_layer(layer)
@@ -56,6 +65,51 @@ def _check_input(tensor: Any) -> None:
                 f"Input {name!r} is {kind}, a model file takes dense arrays of fixed shape.",
                 hint=f"Build the model with keras.Input(..., {kind}=False) and pad or densify the data.",
             )
+
+
+def _check_sizes(model: Any) -> None:
+    """Refuses tensors that hold nothing: of some, oneDNN ends the whole process."""
+    for tensor in keras.tree.flatten(getattr(model, "inputs", None) or []):
+        if 0 in tensor.shape:
+            raise ModelError(
+                f"Input {tensor.name!r} has shape {tuple(tensor.shape)}: a dimension of 0 leaves nothing to learn.",
+                hint="Build the model with the shape of one example of your data.",
+            )
+    for node in _nodes(model):
+        for tensor in node.outputs:
+            if 0 in tensor.shape:
+                name, kind = node.operation.name, type(node.operation).__name__
+                raise ModelError(
+                    f"Layer {name!r} ({kind}) gives {tuple(tensor.shape)}: a dimension of 0 leaves nothing to learn.",
+                    hint="Give the layers before it larger inputs, or less cropping and smaller strides.",
+                    layer=name,
+                )
+
+
+def _check_ranks(model: Any) -> None:
+    """Refuses image layers that would take the rows of a batch for the rows of one image."""
+    for node in _nodes(model):
+        layer, shape = node.operation, tuple(node.input_tensors[0].shape) if node.input_tensors else ()
+        if isinstance(layer, BaseImagePreprocessingLayer) and len(shape) != 4:
+            raise ModelError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) takes images, rank 4 (rows, height, width, channels); "
+                f"it is given rank {len(shape)}, {shape}.",
+                hint="Give images their channels with keras.layers.Reshape((height, width, 1)) before it."
+                if len(shape) == 3
+                else "Put it where the model has images, or leave it out.",
+                layer=layer.name,
+            )
+
+
+def _nodes(model: Any) -> Iterator[Any]:
+    """The calls of the model's layers in their order; those within a layer that is a model come before it."""
+    functional = getattr(model, "_functional", None) or model
+    by_depth = getattr(functional, "_nodes_by_depth", None) or {}
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
+            if isinstance(node.operation, keras.Model):
+                yield from _nodes(node.operation)
+            yield node
 
 
 def _check_layer(layer: Any) -> None:

@@ -14,7 +14,10 @@ from edgefl.targets import ALL, included
 from edgefl_converters.flatbuffer.frozen_storage import FORMATS
 from edgefl_converters.settings.fine_tuning import FineTuning
 
-__all__ = ["Options", "fine_tuning_document", "options_of"]
+__all__ = ["BatchSizes", "Options", "batch_sizes", "fine_tuning_document", "options_of"]
+
+BatchSizes = int | Sequence[int]
+"""Rows of every batch, or several such numbers for a file with signatures for each of them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Options:
         target: the runtimes that the file is made for, a name of `edgefl.targets`; `lint` checks it.
         micro_batch: rows of a batch that are computed at once, one micro-batch after the other; None for all.
         without_passes: names of passes over the file that are left out, see `flatbuffer.pipeline`.
+        further_batch_sizes: smaller batch sizes that the file shall have signatures for too, ascending.
     """
 
     fine_tuning: FineTuning = field(default_factory=FineTuning)
@@ -39,6 +43,7 @@ class Options:
     target: str = ALL
     micro_batch: int | None = None
     without_passes: str | Sequence[str] = ()
+    further_batch_sizes: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         included(self.target)
@@ -47,6 +52,11 @@ class Options:
             raise InvalidSettingError(
                 f"A micro-batch must be a whole number of rows of at least 1, got {rows!r}.",
                 hint="Give a divisor of the batch size, for example 8 for a batch of 32.",
+            )
+        if rows is not None and self.further_batch_sizes:
+            raise InvalidSettingError(
+                "A file of several batch sizes computes each of them at once, got `micro_batch` too.",
+                hint="Leave `micro_batch` out, or give one `batch_size`.",
             )
         if self.quantize_frozen not in (None, *FORMATS):
             raise InvalidSettingError(
@@ -77,7 +87,26 @@ def options_of(manifest: ModelManifest) -> Options:
         manifest.fine_tuning.get("quantize_frozen"),
         manifest.target,
         manifest.micro_batch,
+        further_batch_sizes=manifest.further_batch_sizes,
     )
+
+
+def batch_sizes(given: BatchSizes) -> tuple[int, tuple[int, ...]]:
+    """Returns the largest of the wanted batch sizes, and the smaller ones, ascending.
+
+    Raises:
+        InvalidSettingError: one is no whole number of at least 1, or stands there twice.
+    """
+    sizes = [given] if isinstance(given, (int, str)) or not isinstance(given, Sequence) else list(given)
+    wrong = [size for size in sizes if isinstance(size, bool) or not isinstance(size, int) or size < 1]
+    if wrong or not sizes or len(set(sizes)) < len(sizes):
+        raise InvalidSettingError(
+            f"The batch size must be a whole number of at least 1, got {given!r}.",
+            hint="Choose the number of rows that a device trains on at once, for example 32, or several different "
+            "ones: [1, 8, 32].",
+        )
+    *smaller, largest = sorted(sizes)
+    return largest, tuple(smaller)
 
 
 def fine_tuning_document(options: Options) -> dict[str, Any]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileMetrics
 
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.models.naming import PathNames
 from edgefl_converters.training_step.finalising import finalisation_of
-from edgefl_converters.training_step.row_weights import expand, real_rows
+from edgefl_converters.training_step.loss_forms import close, is_of_keras, made_up_rows, some_of
+from edgefl_converters.training_step.ports import Port
+from edgefl_converters.training_step.row_weights import expand, mean_weight, real_rows
 from edgefl_converters.training_step.specification import Specification
 
 __all__ = ["BatchMetric", "batch_metrics"]
@@ -33,6 +36,8 @@ class BatchMetric:
         settings: what the finaliser needs to know.
         states: names of its states, in the finaliser's order.
         order: the Keras metric's variables, by position, in that order.
+        rank: of the weights that it takes.
+        together: whether it is computed from all rows of a batch together, so that Keras gives it no row weights.
     """
 
     name: str
@@ -43,6 +48,8 @@ class BatchMetric:
     settings: Mapping[str, Any]
     states: tuple[str, ...]
     order: tuple[int, ...]
+    rank: int
+    together: bool = False
 
     def update(self, target: tf.Tensor, prediction: tf.Tensor, user_weight: tf.Tensor) -> list[tf.Tensor]:
         """The states of one batch, from zeros.
@@ -52,12 +59,21 @@ class BatchMetric:
             prediction: the output.
             user_weight: shape ``[B]``, 0 on padding rows, the user's weights elsewhere.
         """
-        weight = user_weight if self.weighted else real_rows(user_weight)
+        if self.together:
+            weight = mean_weight(user_weight) if self.weighted else None
+        else:
+            weight = self._of_rows(user_weight if self.weighted else real_rows(user_weight), target)
         zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self.metric.variables]
-        updated = self.metric.stateless_update_state(
-            zeros, target, prediction, sample_weight=expand(weight, prediction)
-        )
+        updated = self.metric.stateless_update_state(zeros, target, prediction, sample_weight=weight)
         return [tf.convert_to_tensor(updated[index]) for index in self.order]
+
+    def _of_rows(self, weight: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        if not isinstance(self.metric, keras.metrics.IoU):
+            return expand(weight, self.rank)
+        # It flattens positions and weights alike, and broadcasts none of them to the others.
+        positions = tf.shape(target) if self.metric.sparse_y_true else tf.shape(target)[:-1]
+        weight = tf.broadcast_to(expand(weight, len(target.shape) - (not self.metric.sparse_y_true)), positions)
+        return tf.cast(weight, tf.int32) if "int" in str(self.metric.dtype) else weight
 
 
 def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
@@ -70,8 +86,7 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
     if compiled is None:
         return ()
     fresh = CompileMetrics(compiled._user_metrics, compiled._user_weighted_metrics, output_names=compiled.output_names)
-    symbolic = [port.symbolic for port in specification.outputs]
-    prediction = keras.tree.pack_sequence_as(specification.output_structure, symbolic)
+    prediction = specification.nesting.symbolic_outputs()
     target = specification.nest_targets([port.symbolic for port in specification.targets])
     fresh.build(target, prediction)
     with_target = {port.output for port in specification.targets}
@@ -93,10 +108,49 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
             )
         order = tuple(map(_position(metric), finalisation.states or metric.variables))
         states = tuple(f"{name}/{metric.variables[index].name}" for index in order)
-        result.append(
-            BatchMetric(name, metric, output, weighted, finalisation.finaliser, finalisation.settings, states, order)
+        found = BatchMetric(
+            name,
+            metric,
+            output,
+            weighted,
+            finalisation.finaliser,
+            finalisation.settings,
+            states,
+            order,
+            max(1, len(specification.outputs[output].shape) - 1),
         )
+        target = next(port for port in specification.targets if port.output == output)
+        of_keras = is_of_keras(metric, getattr(metric, "_fn", None))
+        result.append(found if of_keras else _tried(found, target, specification.outputs[output]))
     return tuple(result)
+
+
+def _tried(found: BatchMetric, target: Port, output: Port) -> BatchMetric:
+    """A metric of the user's own, after a look at whether it counts rows one by one: padding changes nothing then."""
+    function = getattr(found.metric, "_fn", None)
+    arrays = made_up_rows(target, output)
+    size = len(arrays[0])
+    rows = some_of(size)
+    if function is not None:
+        try:
+            values = np.asarray(function(*map(tf.constant, arrays)))
+        except Exception:  # tracing meets it again, and says what Keras says
+            return found
+        if values.shape[:1] != (size,):
+            return replace(found, together=True)
+        found = replace(found, rank=values.ndim)
+    real = (np.arange(size) < rows).astype(np.float32)
+    plain = replace(found, weighted=False)
+
+    def states(count: int, weight: Any) -> list[Any]:
+        target, prediction = (tf.constant(each[:count]) for each in arrays)
+        return [np.asarray(each) for each in plain.update(target, prediction, tf.constant(weight))]
+
+    try:
+        padded, alone = states(size, real), states(rows, np.ones(rows, np.float32))
+    except Exception:
+        return replace(found, together=True)
+    return replace(found, together=not all(map(close, padded, alone)))
 
 
 def _make_variables(metric: Any, specification: Specification, output: int) -> None:

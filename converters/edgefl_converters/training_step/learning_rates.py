@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["compiled_learning_rate", "is_factor", "learning_rate_of_steps"]
+__all__ = ["compiled_learning_rate", "is_factor", "learning_rate_of_steps", "unscaled"]
 
 
 def is_factor(optimizer: Any) -> bool:
@@ -46,6 +46,20 @@ def learning_rate_of_steps(optimizer: Any, rate: Any) -> Iterator[None]:
     finally:
         for each in inner:
             del each._get_current_learning_rate
+
+
+@contextlib.contextmanager
+def unscaled(optimizer: Any) -> Iterator[None]:
+    """Lets an optimizer take gradients as they are, also one that expects those of a scaled loss.
+
+    It would divide them by its ``loss_scale_factor`` again, which float32 has no need of.
+    """
+    factor = optimizer.loss_scale_factor
+    optimizer.loss_scale_factor = None
+    try:
+        yield
+    finally:
+        optimizer.loss_scale_factor = factor
 
 
 def _inner(optimizer: Any) -> Sequence[Any]:

@@ -15,7 +15,7 @@ from keras.src.models.functional import Functional
 from edgefl.errors import UnsupportedModelError, first_line
 from edgefl_converters.models.loading import compiled_with
 from edgefl_converters.training_step.rebuilding import rebuild
-from edgefl_converters.training_step.specification import specify, unscaled
+from edgefl_converters.training_step.specification import inner_optimizer, specify
 
 __all__ = ["in_float32", "mixed_layers"]
 
@@ -63,7 +63,7 @@ def _copy(model: keras.Model) -> keras.Model:
     specification = specify(model, batch_size=1, mixed=True)
     try:
         copy = rebuild(specification, "float32", in_place_of=_MIXED)
-        copy.compile(**{**compiled_with(model), "optimizer": unscaled(model.optimizer)})
+        copy.compile(**{**compiled_with(model), "optimizer": inner_optimizer(model.optimizer)})
     except Exception as error:
         raise UnsupportedModelError(
             f"The model computes in mixed precision, devices train in float32, and Keras cannot copy it: "

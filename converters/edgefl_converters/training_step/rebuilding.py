@@ -130,7 +130,7 @@ def _from_constructor(specification: Specification, dtype: str) -> Any:
     try:
         copy = type(model)(**arguments)
         ports = [(port.shape, dtype if port.dtype == "float32" else port.dtype) for port in specification.inputs]
-        copy(specification.nest_inputs([keras.ops.zeros(shape, own) for shape, own in ports]))
+        copy(specification.nesting.of_inputs([keras.ops.zeros(shape, own) for shape, own in ports]))
     finally:
         keras.config.set_dtype_policy(before)
     return copy

@@ -14,8 +14,9 @@ import tensorflow as tf
 from keras.src.backend import get_keras_mask, set_keras_mask
 
 from edgefl.errors import UnsupportedModelError
+from edgefl_converters.training_step.loss_forms import LossForm
 
-__all__ = ["RowWeightedLoss", "activity_of_real_rows", "expand", "real_rows"]
+__all__ = ["RowWeightedLoss", "activity_of_real_rows", "expand", "mean_weight", "real_rows", "reduced"]
 
 
 def real_rows(sample_weight: tf.Tensor) -> tf.Tensor:
@@ -23,10 +24,33 @@ def real_rows(sample_weight: tf.Tensor) -> tf.Tensor:
     return tf.cast(sample_weight > 0.0, tf.float32)
 
 
-def expand(sample_weight: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
-    """Gives row weights ``[B]`` the rank of a loss per position, so that they never broadcast along another axis."""
-    rank = max(1, len(prediction.shape) - 1)
-    return sample_weight if rank == 1 else tf.reshape(sample_weight, [-1] + [1] * (rank - 1))
+def mean_weight(sample_weight: tf.Tensor) -> tf.Tensor:
+    """The mean weight of the real rows, a scalar: what a value of a whole batch is multiplied with."""
+    return tf.math.divide_no_nan(tf.reduce_sum(sample_weight), tf.reduce_sum(real_rows(sample_weight)))
+
+
+def expand(sample_weight: tf.Tensor, rank: int) -> tf.Tensor:
+    """Gives row weights ``[B]`` the rank of what they multiply, so that they never broadcast along another axis."""
+    return sample_weight if rank <= 1 else tf.reshape(sample_weight, [-1] + [1] * (rank - 1))
+
+
+def reduced(loss: tf.Tensor, batch_weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The loss of real rows as what its gradient is taken of and as what Keras reports.
+
+    They differ where nothing reduced it (``reduction=None``): a gradient is that of the sum, reported is the mean.
+
+    Args:
+        loss: a scalar, or with a value for each row or position.
+        batch_weight: weights of all rows of the batch.
+    """
+    if not loss.shape.rank:
+        return loss, loss
+    share: tf.Tensor | float = 1.0
+    if loss.shape[0] == batch_weight.shape[0]:
+        real = real_rows(batch_weight)
+        loss, share = loss * _per_row(real, loss.shape.rank), tf.reduce_mean(real)
+    total = tf.reduce_sum(loss)
+    return total, tf.math.divide_no_nan(total, share * float(loss.shape.num_elements()))
 
 
 class RowWeightedLoss:
@@ -36,34 +60,51 @@ class RowWeightedLoss:
 
     Args:
         loss: the compiled ``keras.losses.Loss``.
+        form: what it is.
         parts: how many there are.
 
     Attributes:
         batch_weight: the row weights of the whole batch, to be set before the loss of a part is computed.
     """
 
-    def __init__(self, loss: Any, parts: int = 1) -> None:
+    def __init__(self, loss: Any, form: LossForm, parts: int = 1) -> None:
         self._loss = loss
+        self._form = form
         self._parts = parts
-        self.name = loss.name
+        self.name = form.name
         self.batch_weight: tf.Tensor | None = None
 
     def __call__(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor) -> tf.Tensor:
         """Computes the loss; ``sample_weight`` has shape ``[B]``, user weights times B / n."""
         mask = get_keras_mask(prediction)
-        if self._parts == 1:
-            return self._of_batch(target, prediction, sample_weight, mask)
-        if mask is not None or self._ignores_a_class() or self._is_of_the_whole_batch() or not self._reduces():
-            raise UnsupportedModelError(
-                f"The loss {self.name!r} cannot be computed for a part of a batch: {self._why_not(mask)}.",
-                hint="Leave `micro_batch` out; a smaller `batch_size` needs less memory too.",
-            )
-        return self._of_part(target, prediction, sample_weight)
+        if self._parts > 1:
+            self._require_parts(mask)
+            return self._of_part(target, prediction, sample_weight)
+        if self._form.together:
+            return self._of_all_rows(target, prediction, sample_weight)
+        return self._of_batch(target, prediction, sample_weight, mask)
+
+    def _require_parts(self, mask: Any) -> None:
+        hint = "Leave `micro_batch` out; a smaller `batch_size` needs less memory too."
+        if self._form.together:
+            why = "it is computed from all rows of a batch together"
+        elif self._form.rank == 0:
+            why = "it is a quotient of sums over the whole batch"
+        elif mask is not None or self._ignores_a_class():
+            why = "it divides by the positions of the whole batch that are not masked"
+        elif not self._reduces():
+            why = "it has no reduction"
+            hint = f"Compile it with reduction='sum', which trains the same. {hint}"
+        else:
+            return
+        raise UnsupportedModelError(
+            f"The loss {self.name!r} cannot be computed for a part of a batch: {why}.", hint=hint
+        )
 
     def _of_part(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor) -> tf.Tensor:
         """A part of a batch: what Keras divides by has to be the whole batch's."""
         batch_weight = self.batch_weight
-        weight = expand(sample_weight, prediction)
+        weight = expand(sample_weight, self._form.rank)
         if self._loss.reduction == "sum":
             return self._loss(target, prediction, weight * self._parts * tf.reduce_mean(real_rows(batch_weight)))
         loss = self._loss(target, prediction, weight)
@@ -72,16 +113,24 @@ class RowWeightedLoss:
             return loss * (self._parts * share)
         return loss
 
-    def _why_not(self, mask: Any) -> str:
-        if mask is not None or self._ignores_a_class():
-            return "it divides by the positions of the whole batch that are not masked"
-        return "it is a quotient of sums over the whole batch" if self._reduces() else "it has no reduction"
-
     def _reduces(self) -> bool:
         return self._loss.reduction not in (None, "none")
 
+    def _of_all_rows(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor) -> tf.Tensor:
+        """As Keras does it with a full batch; rows that fill one up weigh like the others."""
+        share = tf.reduce_mean(real_rows(sample_weight))
+        mean = mean_weight(sample_weight) * share
+        if self._form.rank == 0:
+            return self._loss(target, prediction, None) * mean
+        weight = tf.where(sample_weight > 0.0, sample_weight * share, mean)
+        return self._loss(target, prediction, expand(weight, self._form.rank))
+
     def _of_batch(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor, mask: Any) -> tf.Tensor:
         real = real_rows(sample_weight)
+        if self._form.rank == 0:
+            # A quotient of sums over everything, in which zeros do not count.
+            target, prediction = (each * _per_row(real, len(each.shape)) for each in (target, prediction))
+            return self._loss(target, prediction, mean_weight(sample_weight) * tf.reduce_mean(real))
         if mask is not None or self._ignores_a_class():
             # Keras divides by the positions that are not masked: those of padding must not count.
             positions = _per_row(real, len(prediction.shape) - 1) * tf.ones(prediction.shape[:-1])
@@ -89,24 +138,13 @@ class RowWeightedLoss:
             prediction = tf.identity(prediction)
             set_keras_mask(prediction, real_positions if mask is None else tf.logical_and(mask, real_positions))
             sample_weight *= tf.reduce_mean(real)
-        elif self._loss.reduction == "sum":
+        elif self._loss.reduction == "sum" or not self._reduces():
             # The factor B / n is for losses that divide by B; a sum does not divide.
             sample_weight *= tf.reduce_mean(real)
-        if self._is_of_the_whole_batch():
-            target = target * _per_row(real, len(target.shape))
-            prediction = prediction * _per_row(real, len(prediction.shape))
-        return self._loss(target, prediction, expand(sample_weight, prediction))
-
-    def _settings(self) -> dict[str, Any]:
-        return dict(getattr(self._loss, "_fn_kwargs", {}))
+        return self._loss(target, prediction, expand(sample_weight, self._form.rank))
 
     def _ignores_a_class(self) -> bool:
-        return self._settings().get("ignore_class") is not None
-
-    def _is_of_the_whole_batch(self) -> bool:
-        """Dice and Tversky without an axis: quotients of sums over everything, in which zeros do not count."""
-        name = getattr(getattr(self._loss, "fn", None), "__name__", "")
-        return name in ("dice", "tversky") and self._settings().get("axis") is None
+        return getattr(self._loss, "_fn_kwargs", {}).get("ignore_class") is not None
 
 
 @contextlib.contextmanager

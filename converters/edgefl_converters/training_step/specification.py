@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+from keras.src.trainers.compile_utils import get_loss
 
-from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError, first_line
+from edgefl.errors import InvalidSettingError, ModelError, UnsupportedModelError, first_line
+from edgefl_converters.models.added_losses import adds_losses
 from edgefl_converters.models.local_variables import local_variables
 from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.models.naming import PathNames, unique
+from edgefl_converters.models.own_training import brings_loss, kept_metrics, overridden, require_one_optimizer
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.federated_terms import FederatedTerms, federated_terms_of, require_algorithms
 from edgefl_converters.training_step.learning_rates import compiled_learning_rate
+from edgefl_converters.training_step.loss_forms import LossForm, form_of, target_of
+from edgefl_converters.training_step.own_step import OwnStep
+from edgefl_converters.training_step.own_steps import own_step_of
+from edgefl_converters.training_step.ports import Nesting, Port
 
-__all__ = ["Port", "Specification", "specify", "unscaled"]
-
-
-@dataclass(frozen=True)
-class Port:
-    """A tensor that a model takes or gives.
-
-    Attributes:
-        name: stable name.
-        shape: with the static batch first.
-        dtype: name of the type.
-        output: for a target, index of the model output that it is compared with.
-        classes: for a target of integer labels, their number; else None.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    output: int = 0
-    classes: int | None = None
-
-    @property
-    def symbolic(self) -> Any:
-        """A symbolic Keras tensor of this shape and type."""
-        return keras.KerasTensor(self.shape, self.dtype)
+__all__ = ["Specification", "inner_optimizer", "specify"]
 
 
 @dataclass(frozen=True)
@@ -52,33 +35,47 @@ class Specification:
         batch_size: rows of every batch.
         optimizer: a fresh copy of the compiled optimizer, built on the trainable variables, with initial slots.
         learning_rate: what trains as compiled; 1.0 where it multiplies, see `learning_rates`.
-        inputs: in the model's order.
-        outputs: in the model's order.
+        nesting: what it takes and gives.
         targets: one per output that has a loss.
-        input_structure: how the model's call nests its inputs.
-        output_structure: how the model nests its outputs.
+        losses: what the compiled loss of each target is; none where the model computes its own.
         options: what else the file is made for.
         local: identities of the model's variables that stay on the device.
         federated_terms: what the algorithms of the options need.
+        own_step: the model's own way to train; None where it trains as Keras does.
     """
 
     named: NamedModel
     batch_size: int
     optimizer: Any
     learning_rate: float
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    nesting: Nesting
     targets: tuple[Port, ...]
-    input_structure: Any
-    output_structure: Any
+    losses: tuple[LossForm, ...]
     options: Options
     local: frozenset[int]
     federated_terms: FederatedTerms
+    own_step: OwnStep | None = None
 
     @property
     def parts(self) -> int:
         """Returns how many micro-batches a batch is cut into; 1 for none."""
         return self.batch_size // (self.options.micro_batch or self.batch_size)
+
+    def of_batch_size(self, size: int) -> Specification:
+        """The same for another batch size: the same model, variables and optimizer."""
+        if size == self.batch_size:
+            return self
+
+        def sized(ports: tuple[Port, ...]) -> tuple[Port, ...]:
+            return tuple(replace(port, shape=(size, *port.shape[1:])) for port in ports)
+
+        return replace(
+            self,
+            batch_size=size,
+            nesting=replace(self.nesting, inputs=sized(self.inputs), outputs=sized(self.outputs)),
+            targets=sized(self.targets),
+            options=replace(self.options, further_batch_sizes=()),
+        )
 
     @property
     def model(self) -> Any:
@@ -90,18 +87,28 @@ class Specification:
         """Stable names of layers and of whatever else a path names."""
         return self.named.names
 
-    def nest_inputs(self, tensors: Sequence[Any]) -> Any:
-        """Gives flat inputs the nesting that the model's call takes."""
-        return keras.tree.pack_sequence_as(self.input_structure, list(tensors))
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """In the model's order."""
+        return self.nesting.inputs
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """In the model's order."""
+        return self.nesting.outputs
 
     def nest_targets(self, tensors: Sequence[Any]) -> Any:
         """Gives flat targets the nesting of the model's outputs; an output without a loss gets None."""
-        if not keras.tree.is_nested(self.output_structure):
-            return tensors[0]
-        by_output: list[Any] = [None] * len(self.outputs)
-        for target, tensor in zip(self.targets, tensors):
-            by_output[target.output] = tensor
-        return keras.tree.pack_sequence_as(self.output_structure, by_output)
+        return self.nesting.of_targets(self.targets, tensors)
+
+    def split(self, tensors: Sequence[Any]) -> tuple[Any, Any, Sequence[Any]]:
+        """Inputs and targets, nested, and what else a step is given."""
+        first, second = len(self.inputs), len(self.inputs) + len(self.targets)
+        return (
+            self.nesting.of_inputs(tensors[:first]),
+            self.nest_targets(tensors[first:second]),
+            tensors[second:],
+        )
 
 
 def specify(
@@ -144,27 +151,40 @@ def specify(
     outputs = _outputs(model, output_structure, names)
     optimizer = _fresh_optimizer(model)
     local = local_variables(named, options.local)
-    require_algorithms(options.algorithms, unscaled(model.optimizer), local=bool(local))
+    require_algorithms(options.algorithms, inner_optimizer(model.optimizer), local=bool(local))
+    nesting = Nesting(inputs, outputs, input_structure, output_structure)
+    taken = {port.name for port in inputs}
+    targets, losses = _targets(model, output_structure, outputs, taken)
+    own_step = None
+    if overridden(model) or kept_metrics(model):
+        targets, own_step = own_step_of(model, optimizer, nesting, targets, taken)
+        losses = ()
     return Specification(
         named=named,
         batch_size=batch_size,
         optimizer=optimizer,
         learning_rate=compiled_learning_rate(optimizer),
-        inputs=inputs,
-        outputs=outputs,
-        targets=_targets(model, output_structure, outputs, {port.name for port in inputs}),
-        input_structure=input_structure,
-        output_structure=output_structure,
+        nesting=nesting,
+        targets=targets,
+        losses=losses,
         options=options,
         local=frozenset(local),
         federated_terms=federated_terms_of(model, options.algorithms, local),
+        own_step=own_step,
     )
 
 
 def _check_model(model: Any, *, mixed: bool) -> None:
     if not isinstance(model, keras.Model):
         raise ModelError(f"Expected a Keras model, got {type(model).__name__}.")
-    if not model.compiled or getattr(model, "optimizer", None) is None or model._compile_loss is None:
+    require_one_optimizer(model)
+    if type(model).call is keras.Model.call:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no `call`, so that a device could not predict with it.",
+            hint="Give the class a call(self, inputs) that returns what it predicts, such as "
+            "`return self.decoder(self.encoder(inputs))`, and call the model once on data.",
+        )
+    if not model.compiled or getattr(model, "optimizer", None) is None:
         raise ModelError(
             "The model is not compiled with an optimizer and a loss.",
             hint="Call model.compile(optimizer=..., loss=...) first, or give `optimizer` and `loss` to convert.",
@@ -174,13 +194,13 @@ def _check_model(model: Any, *, mixed: bool) -> None:
             "The model has no weights yet: its input shape is not known.",
             hint="Give `input_shape`, begin it with keras.Input(shape), or call it once on data.",
         )
+    if model._compile_loss is None and not brings_loss(model) and not adds_losses(model):
+        raise ModelError(
+            "The model has no loss: it was compiled without one, and no layer adds one (add_loss).",
+            hint="Compile it with a loss, or give `loss` to convert.",
+        )
     if not model.trainable_variables:
         raise ModelError("The model has no trainable weights.", hint="Set layer.trainable = True where it shall learn.")
-    if type(model).train_step is not keras.Model.train_step:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} overrides train_step, which a model file cannot follow.",
-            hint="Express it as a loss (add_loss, compute_loss) or as layers, and leave train_step as it is.",
-        )
     for layer in model._flatten_layers():
         if getattr(layer, "stateful", False) is True:
             raise UnsupportedModelError(
@@ -260,31 +280,24 @@ def _outputs(model: Any, structure: Any, names: PathNames) -> tuple[Port, ...]:
     )
 
 
-def _targets(model: Any, output_structure: Any, outputs: Sequence[Port], taken: set[str]) -> tuple[Port, ...]:
-    losses = _losses_by_output(model, output_structure, outputs)
-    with_loss = [index for index, loss in enumerate(losses) if loss is not None]
-    if not with_loss:
-        raise ModelError("No output of the model has a loss.", hint="Compile the model with a loss.")
-    targets = []
-    for index in with_loss:
+def _targets(
+    model: Any, output_structure: Any, outputs: Sequence[Port], taken: set[str]
+) -> tuple[tuple[Port, ...], tuple[LossForm, ...]]:
+    """A target for each output that has a loss, and what that loss is."""
+    if model._compile_loss is None:
+        return (), ()
+    targets, forms = [], []
+    for index, loss in enumerate(_losses_by_output(model, output_structure, outputs)):
+        if loss is None:
+            continue
         output = outputs[index]
         name = "y" if len(outputs) == 1 else f"y_{output.name}"
         while name in taken:
             name = f"target_{name}"
-        if _takes_labels(losses[index]):
-            if len(output.shape) < 2:
-                raise _unfit(output, "class scores [batch, ..., classes]")
-            targets.append(Port(name, output.shape[:-1], "int32", index, output.shape[-1]))
-        else:
-            targets.append(Port(name, output.shape, "float32", index))
-    return tuple(targets)
-
-
-def _unfit(output: Port, expected: str) -> EdgeflError:
-    return ModelError(
-        f"The loss expects {expected}, but output {output.name!r} has shape {output.shape}.",
-        hint="Change the last layer or the loss so that they fit.",
-    )
+        made = get_loss(loss, output.symbolic, output.symbolic)
+        targets.append(target_of(made, output, index, name))
+        forms.append(form_of(made, targets[-1], output))
+    return tuple(targets), tuple(forms)
 
 
 def _losses_by_output(model: Any, structure: Any, outputs: Sequence[Port]) -> list[Any]:
@@ -310,25 +323,13 @@ def _flat_keys(structure: Mapping[str, Any]) -> list[str]:
     return sorted(keys, key=lambda key: indexed[key])
 
 
-def _takes_labels(loss: Any) -> bool:
-    """True for the losses whose target is a class number per row."""
-    if isinstance(loss, str):
-        name = loss
-    elif isinstance(loss, keras.losses.Loss):
-        name = getattr(getattr(loss, "fn", None), "__name__", type(loss).__name__)
-    else:
-        name = getattr(loss, "__name__", type(loss).__name__)
-    plain = name.lower().replace("_", "")
-    return "sparsecategorical" in plain or "categoricalgeneralized" in plain
-
-
-def unscaled(optimizer: Any) -> Any:
+def inner_optimizer(optimizer: Any) -> Any:
     """The optimizer without what scales its loss for mixed precision: in float32 there is nothing to scale."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _fresh_optimizer(model: Any) -> Any:
-    compiled = unscaled(model.optimizer)
+    compiled = inner_optimizer(model.optimizer)
     try:
         fresh = type(compiled).from_config(compiled.get_config())
     except Exception as error:

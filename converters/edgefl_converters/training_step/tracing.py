@@ -11,14 +11,18 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.trainers.compile_utils import CompileLoss
 
 from edgefl.errors import EdgeflError, ModelError, first_line
+from edgefl_converters.models.added_losses import added_losses
 from edgefl_converters.training_step.batch_metrics import BatchMetric, batch_metrics
+from edgefl_converters.training_step.compiled_losses import at, row_weighted_loss
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
-from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
-from edgefl_converters.training_step.row_weights import RowWeightedLoss, activity_of_real_rows, real_rows
-from edgefl_converters.training_step.specification import Port, Specification
+from edgefl_converters.training_step.learning_rates import learning_rate_of_steps, unscaled
+from edgefl_converters.training_step.own_metrics import OwnMetric
+from edgefl_converters.training_step.own_traces import OwnSteps
+from edgefl_converters.training_step.ports import Port
+from edgefl_converters.training_step.row_weights import activity_of_real_rows, real_rows, reduced
+from edgefl_converters.training_step.specification import Specification
 
 __all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "Trace", "Traces", "layer_of", "trace"]
 
@@ -61,13 +65,15 @@ class Traces:
         functions: ``train``, ``evaluate``, ``infer``, and ``gradient`` where an algorithm asks for it.
         metrics: the compiled metrics, whose states are outputs of ``train`` and ``evaluate``.
         layers: the model's layers; an index into it is part of the name of every op that a layer made.
+        of_whole_batches: what is computed from all rows of a batch together, in words: losses and metrics.
         parts: where a batch is cut into micro-batches, what happens to one of them: ``train`` (up to the gradient of
             every variable) and the others; and ``update``, what happens to the sum of the gradients.
     """
 
     functions: Mapping[str, Trace]
-    metrics: tuple[BatchMetric, ...]
+    metrics: tuple[BatchMetric | OwnMetric, ...]
     layers: tuple[Any, ...]
+    of_whole_batches: tuple[str, ...] = ()
     parts: Mapping[str, Trace] = field(default_factory=dict)
 
 
@@ -77,9 +83,11 @@ def trace(specification: Specification) -> Traces:
     Raises:
         ModelError: the model fails on inputs of its own shapes, or its outputs do not fit the loss.
     """
-    metrics = batch_metrics(specification)
     layers = tuple(specification.model._flatten_layers())
-    steps = _Steps(specification, metrics)
+    own = specification.own_step
+    compiled = batch_metrics(specification) if own is None else ()
+    metrics = compiled if own is None else own.metrics
+    steps = _Steps(specification, compiled) if own is None else OwnSteps(specification, own, GRADIENT, _stage)
     batch = specification.batch_size
     weights = Port("sample_weight", (batch,), "float32")
     rate, mu = Port("learning_rate", (1,), "float32"), Port("mu", (1,), "float32")
@@ -94,11 +102,11 @@ def trace(specification: Specification) -> Traces:
     if specification.federated_terms.gradient:
         signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
     functions, parts = {}, {}
-    with _attributed(layers), rewritten_keras():
+    with _attributed(layers), rewritten_keras(), added_losses() as added:
         for name, step, inputs in signatures:
             functions[name] = _trace_one(name, step, inputs)
         if specification.parts > 1:
-            of_part = _Steps(specification, metrics, specification.parts)
+            of_part = _Steps(specification, compiled, specification.parts)
             rows = tuple(_of_part(specification, port) for port in (*data, weights))
             whole = replace(weights, name=BATCH_WEIGHT)
             parts["train"] = _trace_one("train", of_part.gradient_part, (*rows, whole, seed))
@@ -110,7 +118,19 @@ def trace(specification: Specification) -> Traces:
             found = tuple(_gradients_found(parts["train"], specification.parts))
             update = functools.partial(of_part.update, [port.name for port in found])
             parts["update"] = _trace_one("train", update, (*found, *settings))
-    return Traces(functions, metrics, layers, parts)
+    return Traces(functions, metrics, layers, tuple(_of_whole_batches(specification, metrics, added.layers)), parts)
+
+
+def _of_whole_batches(
+    specification: Specification, metrics: Sequence[BatchMetric | OwnMetric], adding: Sequence[Any]
+) -> Iterator[str]:
+    if specification.own_step is not None:
+        yield specification.own_step.owner
+        return
+    yield from (f"the loss {each.name!r}" for each in specification.losses if each.together)
+    named = specification.names
+    yield from (f"what layer {named(each.name)!r} ({type(each).__name__}) adds to the loss" for each in adding)
+    yield from (f"the metric {each.name!r}" for each in metrics if each.together)
 
 
 def layer_of(operation_name: str) -> int | str | None:
@@ -120,6 +140,10 @@ def layer_of(operation_name: str) -> int | str | None:
         return int(layers[-1])
     stages = re.findall(rf"{_STAGE}([a-z]+)", operation_name)
     return stages[-1] if stages else None
+
+
+def _stage(name: str) -> Any:
+    return tf.name_scope(f"{_STAGE}{name}")
 
 
 def _of_part(specification: Specification, port: Port) -> Port:
@@ -173,12 +197,12 @@ class _Steps:
         self._specification = specification
         self._metrics = metrics
         self._parts = parts
-        self._compile_loss = _row_weighted_loss(specification, parts)
+        self._compile_loss = row_weighted_loss(specification, parts)
         self._layers = tuple(specification.model._flatten_layers())
 
     def train(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Forward, loss, gradient, optimizer; returns the loss and the metrics' states."""
-        inputs, targets, (weight, rate, *mu, _seed) = self._split(tensors)
+        inputs, targets, (weight, rate, *mu, _seed) = self._specification.split(tensors)
         outputs, gradients = self._gradients(inputs, targets, weight, weight)
         self._apply(gradients, rate, mu)
         return outputs
@@ -186,7 +210,7 @@ class _Steps:
     def _apply(self, gradients: Sequence[Any], rate: tf.Tensor, mu: Sequence[tf.Tensor]) -> None:
         specification = self._specification
         variables, optimizer = specification.model.trainable_variables, specification.optimizer
-        with learning_rate_of_steps(optimizer, rate[0]), tf.name_scope(f"{_STAGE}optimizer"):
+        with learning_rate_of_steps(optimizer, rate[0]), unscaled(optimizer), _stage("optimizer"):
             gradients = specification.federated_terms.added_to(gradients, variables, mu[0][0] if mu else None)
             optimizer.apply(gradients, variables)
 
@@ -210,7 +234,7 @@ class _Steps:
         The gradient of looking up rows of a table stays ``sparse``, rows and their indices: optimizers square each row
         by itself, even where one is looked up twice.
         """
-        inputs, targets, (weight, whole, _seed) = self._split(tensors)
+        inputs, targets, (weight, whole, _seed) = self._specification.split(tensors)
         outputs, gradients = self._gradients(inputs, targets, weight, whole)
         for name, gradient in zip(self._variable_names(), gradients):
             if sparse and isinstance(gradient, tf.IndexedSlices):
@@ -222,7 +246,7 @@ class _Steps:
     def gradient(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Like a training step, but returns the gradients of the shared weights and moves nothing."""
         specification = self._specification
-        inputs, targets, (weight, _seed) = self._split(tensors)
+        inputs, targets, (weight, _seed) = self._specification.split(tensors)
         outputs, gradients = self._gradients(inputs, targets, weight, weight)
         shared = {id(each) for each in specification.federated_terms.weights}
         for variable, gradient in zip(specification.model.trainable_variables, gradients):
@@ -245,95 +269,69 @@ class _Steps:
             tape.watch(variables)
             with activity_of_real_rows(self._layers, weight, whole):
                 predictions = _call(model, inputs, training=True)
-            with tf.name_scope(f"{_STAGE}loss"):
-                loss = self._loss(inputs, targets, predictions, weight, whole, training=True)
-        gradients = tape.gradient(loss, variables)
+            with _stage("loss"):
+                total, loss = self._loss(inputs, targets, predictions, weight, whole, training=True)
+        gradients = tape.gradient(total, variables)
         if all(gradient is None for gradient in gradients):
             raise ModelError(
                 "The loss does not depend on any trainable weight.", hint="Check that the output uses the layers."
             )
-        with tf.name_scope(f"{_STAGE}metrics"):
+        with _stage("metrics"):
             user_weight = weight * tf.reduce_mean(real_rows(whole))
         return {"loss": loss, **self._states(targets, predictions, user_weight)}, gradients
 
     def evaluate(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Forward and loss; everything that it returns adds up over batches."""
-        inputs, targets, (weight,) = self._split(tensors)
+        inputs, targets, (weight,) = self._specification.split(tensors)
         return self._evaluate(inputs, targets, weight, weight)
 
     def evaluate_part(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes what a part of a batch adds to what `evaluate` returns."""
-        inputs, targets, (weight, whole) = self._split(tensors)
+        inputs, targets, (weight, whole) = self._specification.split(tensors)
         return self._evaluate(inputs, targets, weight, whole)
 
     def _evaluate(self, inputs: Any, targets: Any, weight: tf.Tensor, whole: tf.Tensor) -> dict[str, tf.Tensor]:
         with activity_of_real_rows(self._layers, weight, whole):
             predictions = _call(self._specification.model, inputs, training=False)
-        with tf.name_scope(f"{_STAGE}loss"):
+        with _stage("loss"):
             rows = tf.reduce_sum(real_rows(whole))
             scale = float(self._specification.batch_size) / tf.maximum(rows, 1.0)
-            loss = self._loss(inputs, targets, predictions, weight * scale, whole * scale, training=False)
+            _, loss = self._loss(inputs, targets, predictions, weight * scale, whole * scale, training=False)
             own_rows = tf.reduce_sum(real_rows(weight))
         return {"loss_sum": loss * rows, "rows": own_rows, **self._states(targets, predictions, weight)}
 
     def infer(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """The model's outputs."""
-        predictions = _call(self._specification.model, self._specification.nest_inputs(tensors), training=False)
+        predictions = _call(self._specification.model, self._specification.nesting.of_inputs(tensors), training=False)
         flat = keras.tree.flatten(predictions)
         return {port.name: tf.identity(each) for port, each in zip(self._specification.outputs, flat)}
 
-    def _split(self, tensors: Sequence[tf.Tensor]) -> tuple[Any, Any, Sequence[tf.Tensor]]:
-        specification = self._specification
-        first, second = len(specification.inputs), len(specification.inputs) + len(specification.targets)
-        return (
-            specification.nest_inputs(tensors[:first]),
-            specification.nest_targets(tensors[first:second]),
-            tensors[second:],
-        )
-
     def _loss(
         self, inputs: Any, targets: Any, predictions: Any, weight: tf.Tensor, whole: tf.Tensor, training: bool
-    ) -> tf.Tensor:
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss as what its gradient is taken of, and as what is reported."""
         model = self._specification.model
         compiled = model._compile_loss
         model._compile_loss = self._compile_loss
-        for each in self._compile_loss._flat_losses:
+        for each in self._compile_loss._flat_losses if self._compile_loss is not None else ():
             each.loss.batch_weight = whole
         try:
             loss = model._compute_loss(inputs, targets, predictions, sample_weight=weight, training=training)
         finally:
             model._compile_loss = compiled
-        return loss if self._parts == 1 else loss / float(self._parts)
+        total, reported = reduced(loss, whole)
+        return (total, reported) if self._parts == 1 else (total / float(self._parts), reported / float(self._parts))
 
     def _states(self, targets: Any, predictions: Any, user_weight: tf.Tensor) -> dict[str, tf.Tensor]:
-        structure = self._specification.output_structure
+        structure = self._specification.nesting.output_structure
         flat_predictions = keras.tree.flatten(predictions)
         flat_targets = [targets] if not keras.tree.is_nested(structure) else _flatten_up_to(structure, targets)
         states: dict[str, tf.Tensor] = {}
-        with tf.name_scope(f"{_STAGE}metrics"):
+        with _stage("metrics"):
             for metric in self._metrics:
                 values = metric.update(flat_targets[metric.output], flat_predictions[metric.output], user_weight)
                 states.update(zip(metric.states, values))
         return states
-
-
-def _row_weighted_loss(specification: Specification, parts: int) -> CompileLoss:
-    compiled = specification.model._compile_loss
-    fresh = CompileLoss(compiled._user_loss, compiled._user_loss_weights, output_names=compiled.output_names)
-    predictions = keras.tree.pack_sequence_as(
-        specification.output_structure, [port.symbolic for port in specification.outputs]
-    )
-    try:
-        fresh.build(specification.nest_targets([port.symbolic for port in specification.targets]), predictions)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"The compiled loss does not fit the model's outputs: {error}",
-            hint="Give one loss, or one per output by the outputs' names.",
-        ) from error
-    fresh._flat_losses = [each._replace(loss=RowWeightedLoss(each.loss, parts)) for each in fresh._flat_losses]
-    # With several losses Keras tracks each in a metric of its own, whose variables must not become part of the graph.
-    fresh._metrics = [None] * len(fresh._flat_losses)
-    return fresh
 
 
 def _call(model: Any, inputs: Any, *, training: bool) -> Any:
@@ -342,13 +340,7 @@ def _call(model: Any, inputs: Any, *, training: bool) -> Any:
 
 def _flatten_up_to(structure: Any, targets: Any) -> list[Any]:
     paths = [path for path, _ in keras.tree.flatten_with_path(structure)]
-    flat = []
-    for path in paths:
-        value = targets
-        for key in path:
-            value = value[key]
-        flat.append(value)
-    return flat
+    return [at(path, targets) for path in paths]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from edgefl_converters.training_step.tracing import Traces
 __all__ = ["Variable", "Variables", "classify"]
 
 WEIGHT, STATISTIC, STATE, FROZEN, SEED = "weight", "statistic", "state", "frozen", "seed"
-REFERENCE, CORRECTION = "reference", "correction"
+REFERENCE, CORRECTION, METRIC = "reference", "correction", "metric"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,8 @@ class Variable:
         keras_path: as Keras calls it.
         role: ``weight`` (the gradient changes it), ``statistic`` (the forward pass does), ``state`` (the optimizer's
             own), ``frozen`` (nothing changes it: a constant), ``seed`` (Keras's random state: an input instead),
-            ``reference`` and ``correction`` (set by signatures of their own, for federated algorithms).
+            ``reference`` and ``correction`` (set by signatures of their own, for federated algorithms), ``metric``
+            (begins at zero in every call and is no part of the file).
         initial: its value.
         shared: False if it never leaves the device.
     """
@@ -85,7 +86,10 @@ def classify(specification: Specification, traces: Traces) -> Variables:
     seeds = {id(generator.state.value.handle) for layer in traces.layers for generator in _seed_generators(layer)}
     local = {id(variable.value.handle) for variable in model.variables if id(variable) in specification.local}
     model_variables = [(id(each.value.handle), each.value, each.path) for each in model.variables]
+    step = specification.own_step
+    metrics = [] if step is None else [each for metric in step.lent.metrics for each in metric.variables]
     known = {handle for handle, _, _ in model_variables} | slots | beside
+    known |= {id(each.value.handle) for each in metrics}
     watched = itertools.chain.from_iterable(trace.graph.variables for trace in traces.functions.values())
     raw = {id(each.handle): (id(each.handle), each, each.name.split(":")[0]) for each in watched}
     others = [entry for handle, entry in raw.items() if handle not in known]
@@ -106,6 +110,8 @@ def classify(specification: Specification, traces: Traces) -> Variables:
     for role, variables in ((REFERENCE, federated_terms.reference), (CORRECTION, federated_terms.correction)):
         for weight, variable in zip(federated_terms.weights, variables):
             add(id(variable.handle), f"{role}/{specification.named.name_of(weight)}", weight.path, role, variable)
+    for each in metrics:
+        add(id(each.value.handle), f"metric/{each.path}", each.path, METRIC, each.value)
     unambiguous = unique(variable.name for _, variable in found)
     all_variables = [replace(variable, name=name) for name, (_, variable) in zip(unambiguous, found)]
     return Variables(tuple(all_variables), {handle: each for (handle, _), each in zip(found, all_variables)})

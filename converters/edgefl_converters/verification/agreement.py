@@ -18,9 +18,10 @@ from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.settings.options import options_of
 from edgefl_converters.training_step.specification import Specification, specify
+from edgefl_converters.verification.experiment import Experiment
 from edgefl_converters.verification.judging import Comparison, judge
-from edgefl_converters.verification.made_up_batches import draw_batches
-from edgefl_converters.verification.measuring import Expectation, Experiment, Measured, look_closer, measure
+from edgefl_converters.verification.made_up_batches import NUMBERS, Numbers, draw_batches
+from edgefl_converters.verification.measuring import Expectation, Measured, UndefinedLossError, look_closer, measure
 from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.programme import Answers, Programme, State
 from edgefl_converters.verification.report import REPORT_IT, RuntimeReport, VerificationReport
@@ -68,7 +69,7 @@ def compare(
     """Compares a model file with what it was made from; both begin from the file's weights.
 
     Args:
-        specification: of the model and the options.
+        specification: of the model and the options, with the batch size to look at of those that the file has.
         data: the model file.
         runtimes: as `check_agreement` takes them.
 
@@ -80,10 +81,9 @@ def compare(
         VerificationError: a runtime refuses the file, or file and model have different parameters.
     """
     file = ModelFile(data)
-    manifest = file.manifest
+    manifest = file.manifest.of_batch_size(specification.batch_size)
     generator = np.random.default_rng(_SEED)
-    experiment = _experiment(specification, file, generator)
-    experiment, expectation = measure(specification, manifest, experiment, generator)
+    experiment, expectation = _measured_in_keras(specification, file, manifest, generator)
     programme = Programme(
         manifest,
         experiment.batches,
@@ -93,6 +93,7 @@ def compare(
         experiment.row_weights,
         experiment.mu,
         experiment.correction,
+        "" if manifest is file.manifest else f"_{manifest.batch_size}",
     )
 
     @functools.cache
@@ -115,17 +116,57 @@ def compare(
     )
 
 
-def _experiment(specification: Specification, file: ModelFile, generator: np.random.Generator) -> Experiment:
-    manifest = file.manifest
-    rows = min(3, max(1, manifest.batch_size - 1))
-    weights = generator.uniform(0.5, 2.0, rows).astype(np.float32)
+def _measured_in_keras(
+    specification: Specification, file: ModelFile, manifest: ModelManifest, generator: np.random.Generator
+) -> tuple[Experiment, Expectation]:
+    """Computes in Keras what is expected, on other numbers where it refuses some or its loss is not defined on them."""
+    refusal = None
+    undefined = None
+    for numbers in NUMBERS:
+        experiment = _experiment(specification, file, manifest, generator, numbers)
+        try:
+            return measure(specification, manifest, experiment, generator)
+        except tf.errors.InvalidArgumentError as error:
+            refusal = refusal or error
+        except UndefinedLossError as error:
+            undefined = undefined or error
+    if undefined is not None:
+        raise undefined
+    raise VerificationError(
+        f"Keras itself refuses the data that was made up to compare with: {_last_line(refusal)}.",
+        hint="Convert it without verification (`verify=False`) if it trains on your own data in Keras.",
+    ) from refusal
+
+
+def _last_line(error: Any) -> str:
+    """The words of TensorFlow, behind the lines of code that it lists."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if not line.startswith("[[")), "nothing more is known").rstrip(".")
+
+
+def _experiment(
+    specification: Specification,
+    file: ModelFile,
+    manifest: ModelManifest,
+    generator: np.random.Generator,
+    numbers: Numbers,
+) -> Experiment:
+    rows, weights = _rows(manifest, generator)
     has_slots = any(each.dtype.startswith("float") for each in manifest.state)
     rate = _OTHER_RATE * specification.learning_rate
     probe = Probe.of(type(specification.optimizer).__name__, rate, has_slots)
     initial = {parameter.name: file.initial_value(parameter) for parameter in manifest.parameters}
-    batches = draw_batches(specification, _STEPS, generator)
+    batches = draw_batches(specification, _STEPS, generator, numbers=numbers)
     proximal_weight = _PROXIMAL_WEIGHT if manifest.has_proximal_term else 0.0
     return Experiment(initial, batches, rows, weights, probe, rate, proximal_weight, _correction(manifest, generator))
+
+
+def _rows(manifest: ModelManifest, generator: np.random.Generator) -> tuple[int, NDArray[np.float32]]:
+    """Rows of a batch that is not full, and their weights; where it has to be full, all of them, without weights."""
+    if manifest.of_whole_batches:
+        return manifest.batch_size, np.ones(manifest.batch_size, np.float32)
+    rows = min(3, max(1, manifest.batch_size - 1))
+    return rows, generator.uniform(0.5, 2.0, rows).astype(np.float32)
 
 
 def _correction(manifest: ModelManifest, generator: np.random.Generator) -> dict[str, NDArray[np.float32]]:

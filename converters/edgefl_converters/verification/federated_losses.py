@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,34 @@ class FederatedLoss:
             yield
         finally:
             del model._compute_loss
+
+    @contextlib.contextmanager
+    def in_steps_of(self, optimizer: Any) -> Iterator[None]:
+        """Adds its gradient to those that an optimizer applies, where the loss itself cannot be reached."""
+        if not self._weights:
+            yield
+            return
+        places = {id(weight): name for name, weight in self._weights.items()}
+
+        def apply(gradients: Sequence[Any], variables: Sequence[Any] | None = None) -> None:
+            known = list(optimizer._trainable_variables if variables is None else variables)
+            scale = optimizer.loss_scale_factor or 1.0
+            added = [
+                gradient
+                if gradient is None or id(variable) not in places
+                else tf.convert_to_tensor(gradient) + scale * self._gradient(places[id(variable)])
+                for gradient, variable in zip(gradients, known)
+            ]
+            type(optimizer).apply(optimizer, added, known)
+
+        vars(optimizer)["apply"] = apply
+        try:
+            yield
+        finally:
+            del vars(optimizer)["apply"]
+
+    def _gradient(self, name: str) -> tf.Tensor:
+        return self._mu * (self._weights[name].value - self._references[name]) + self._corrections[name]
 
     def _value(self) -> tf.Tensor:
         terms = []

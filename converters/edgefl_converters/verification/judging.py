@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.manifest import ModelManifest
-from edgefl_converters.verification.measuring import Expectation, Experiment, Measured
+from edgefl_converters.verification.experiment import Experiment
+from edgefl_converters.verification.measuring import Expectation, Measured
 
 __all__ = ["Comparison", "judge"]
 
@@ -135,7 +136,14 @@ def _movement(
 def _figures(kind: str, attribute: str, expectation: Expectation, actual: Measured) -> list[Comparison]:
     comparisons = []
     for name, value in getattr(expectation.exact, attribute).items():
-        found = getattr(actual, attribute).get(name, np.float64("nan"))
+        found = getattr(actual, attribute).get(name)
+        if found is not None and not np.isfinite(value):
+            # A quotient of nothing, as some metrics are: no number on either side.
+            comparisons.append(
+                Comparison(kind, name, 0.0 if np.array_equal(found, value, equal_nan=True) else 1.0, 0.0)
+            )
+            continue
+        found = np.float64("nan") if found is None else found
         own = expectation.spread(attribute, name, _largest)
         limit = _MULTIPLE * own + _RELATIVE * abs(float(value)) + 1e-6
         comparisons.append(_relative(kind, name, _largest(found - value), limit, own, abs(float(value))))

@@ -6,73 +6,37 @@ disturbed in their last bits. Networks with kinks (ReLU) amplify that by orders 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import UnsupportedModelError, first_line
+from edgefl.errors import ModelError, UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
 from edgefl_converters.training_step.specification import Specification
+from edgefl_converters.verification.experiment import Experiment, disturb
 from edgefl_converters.verification.made_up_batches import Batch, federated_batches
-from edgefl_converters.verification.probing import Probe
 from edgefl_converters.verification.reference import Reference, Snapshot
 
-__all__ = ["Expectation", "Experiment", "Measured", "look_closer", "measure"]
+__all__ = ["Expectation", "Measured", "UndefinedLossError", "look_closer", "measure"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _DISTURBED_RUNS = 3
-_LAST_BITS = 2.0**-22
-"""Relative size of the disturbance: about two units in the last place of a float32."""
 _CLOSER_RUNS = 6
 _ROUNDING_OF_A_STEP = 2.0**-19
 """Relative size of what a runtime's own order of summation does to the gradient of a convolution."""
-_SLOWER, _FASTER = (0.1, 0.01, 1e-3, 1e-4), (10.0, 100.0)
+_SLOWER, _FASTER = (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6), (10.0, 100.0)
 """Factors on the compiled learning rate, tried until training is stable and every weight moves far enough."""
 _ENOUGH_MOVED = 1e-4
 """The least movement, as a share of the largest weight: a thousand times its rounding error."""
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Says what both sides compute.
-
-    Attributes:
-        initial: the weights that they begin from, by stable name.
-        batches: one for each training step; the first one also serves for everything else.
-        rows: real rows of the partial batch.
-        row_weights: the user's weights of these rows.
-        probe: how the gradient is read off.
-        rate: learning rate of the training steps.
-        proximal_weight: weight of the proximal term times the learning rate, in the steps that have one; 0 where the
-            file has none.
-        correction: what is added to the gradient in the same steps, by weight; empty where the file adds nothing.
-    """
-
-    initial: Mapping[str, NDArray[np.float32]]
-    batches: Sequence[Batch]
-    rows: int
-    row_weights: NDArray[np.float32]
-    probe: Probe
-    rate: float
-    proximal_weight: float = 0.0
-    correction: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-
-    @property
-    def mu(self) -> float:
-        """The weight of the proximal term.
-
-        Steps are short, so a weight of ordinary size would hardly be felt after a few.
-        """
-        return float(np.float32(self.proximal_weight / self.rate))
-
-    @property
-    def is_federated(self) -> bool:
-        """Tells whether the file can change the gradient for federated algorithms."""
-        return bool(self.proximal_weight or self.correction)
+class UndefinedLossError(ModelError):
+    """A model has no loss on the data that was made up for it."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +107,17 @@ def measure(
 
     Raises:
         UnsupportedModelError: Keras cannot rebuild the model from its configuration.
+        UndefinedLossError: its loss is no number on the made-up data, before anything is trained.
+        ModelError: it diverges in Keras itself.
     """
-    plain_reference = Reference(specification, "float32")
-    side = _Side(plain_reference, manifest)
-    experiment = _with_fitting_rate(side, experiment)
-    plain = side.compute(experiment)
-    disturbed = [side.compute(_disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
+    with _side(specification, manifest, "float32") as side:
+        side.require_defined_on(experiment)
+        experiment = _with_fitting_rate(side, experiment)
+        plain = side.compute(experiment)
+        disturbed = [side.compute(disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
     try:
-        exact = _Side(Reference(specification, "float64"), manifest).compute(experiment)
+        with _side(specification, manifest, "float64") as side:
+            exact = side.compute(experiment)
         reference = "float64"
     except Exception as error:  # any failure of a layer that insists on float32
         exact, reference = plain, f"float32, because the model does not run in float64: {first_line(error)}"
@@ -179,21 +146,30 @@ def look_closer(
     Returns:
         The expectation with further disturbed runs that differ in the training steps alone.
     """
-    side = _Side(Reference(specification, "float32"), manifest)
     runs = []
-    for _ in range(_CLOSER_RUNS):
-        disturbed = _disturb(experiment, generator, _ROUNDING_OF_A_STEP)
-        logs, after = side.train(disturbed)
-        logs = {**expectation.plain.logs, **logs}
-        runs.append(replace(expectation.plain, logs=logs, moved=side.moved(disturbed, after)))
+    with _side(specification, manifest, "float32") as side:
+        for _ in range(_CLOSER_RUNS):
+            disturbed = disturb(experiment, generator, _ROUNDING_OF_A_STEP)
+            logs, after = side.train(disturbed)
+            logs = {**expectation.plain.logs, **logs}
+            runs.append(replace(expectation.plain, logs=logs, moved=side.moved(disturbed, after)))
     return replace(expectation, disturbed=(*expectation.disturbed, *runs))
+
+
+@contextlib.contextmanager
+def _side(specification: Specification, manifest: ModelManifest, dtype: str) -> Iterator[_Side]:
+    reference = Reference(specification, dtype, weighted=not manifest.of_whole_batches)
+    try:
+        yield _Side(reference, manifest, logs_may_lack=specification.own_step is not None)
+    finally:
+        reference.close()
 
 
 class _Side:
     """Runs experiments in one Keras copy of the model."""
 
-    def __init__(self, reference: Reference, manifest: ModelManifest) -> None:
-        self._reference = reference
+    def __init__(self, reference: Reference, manifest: ModelManifest, *, logs_may_lack: bool) -> None:
+        self._reference, self._logs_may_lack = reference, logs_may_lack
         self._outputs = manifest.outputs
         # Keras also logs a loss for each output, which a file does not return.
         self._logs = ("loss", *(metric.name for metric in manifest.metrics))
@@ -204,6 +180,17 @@ class _Side:
         self._counters = [each.name for each in manifest.state if each not in floats]
         self._gives_gradient = manifest.has_gradient
         self._pads_rows, self._batch_size = not manifest.mixes_rows, manifest.batch_size
+
+    def require_defined_on(self, experiment: Experiment) -> None:
+        self._reference.reset(experiment.initial)
+        loss = self._reference.evaluate(experiment.batches[0]).get("loss", 0.0)
+        if not np.isfinite(loss):
+            raise UndefinedLossError(
+                f"In Keras itself the model's loss is {loss} on made-up data, before anything is trained, so that "
+                "nothing can be compared; the data was normally distributed, between 0 and 1, and 0 or 1.",
+                hint="See which layer first returns what is no number: a logarithm, a root or a quotient needs a "
+                "bound. If the loss is a number on your own data, convert without verification (`verify=False`).",
+            )
 
     def compute(self, experiment: Experiment) -> Measured:
         reference, first = self._reference, experiment.batches[0]
@@ -255,7 +242,9 @@ class _Side:
         return {name: _exact(_find(after.variables, name)) - experiment.initial[name] for name in self._parameters}
 
     def _numbers(self, log: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-        return {name: np.asarray(log.get(name, np.nan), np.float64) for name in self._logs}
+        # What a model's own step returns is not always what its evaluation does, nor need it be called a loss.
+        names = [name for name in self._logs if name in log] if self._logs_may_lack else self._logs
+        return {name: np.asarray(log.get(name, np.nan), np.float64) for name in names}
 
     def _probe(
         self, experiment: Experiment, batch: Batch, weight: NDArray[np.float32] | None
@@ -268,57 +257,80 @@ class _Side:
 
 
 def _with_fitting_rate(side: _Side, experiment: Experiment) -> Experiment:
-    """Changes the learning rate until training on made-up data is stable and weights move far enough to be compared."""
-    chosen = experiment
-    stable, enough = _try(side, experiment)
-    for factor in () if stable else _SLOWER:
-        chosen = replace(experiment, rate=experiment.rate * factor)
-        if _try(side, chosen)[0]:
-            return chosen
+    """Changes the learning rate until training on made-up data is stable and weights move far enough to be compared.
+
+    Raises:
+        ModelError: the loss does not stay a number at any rate.
+    """
+    tried = _try(side, experiment)
+    if not tried.stable:
+        return _slower(side, experiment, tried)
+    chosen, enough = experiment, tried.enough
     for factor in () if enough else _FASTER:
         faster = replace(experiment, rate=experiment.rate * factor)
-        stable, enough = _try(side, faster)
-        if not stable:
+        tried = _try(side, faster)
+        if not tried.stable:
             break
         chosen = faster
-        if enough:
+        if tried.enough:
             break
     return chosen
 
 
-def _try(side: _Side, experiment: Experiment) -> tuple[bool, bool]:
-    """Tells whether the losses stay where they began, and whether every weight moves by more than rounding errors."""
+def _slower(side: _Side, experiment: Experiment, first: _Trial) -> Experiment:
+    chosen = experiment if first.finite else None
+    for factor in _SLOWER:
+        slower = replace(experiment, rate=experiment.rate * factor)
+        tried = _try(side, slower)
+        chosen = slower if tried.finite else chosen
+        if tried.stable:
+            break
+    if chosen is None:
+        step, loss = next((step, loss) for step, loss in enumerate(first.losses, 1) if not np.isfinite(loss))
+        raise ModelError(
+            f"The model diverges in Keras itself, so that nothing can be compared: trained on made-up data, its loss "
+            f"is {loss} in step {step} of {len(first.losses)} with a learning rate of {experiment.rate:.3g}, and no "
+            f"number with {experiment.rate * _SLOWER[-1]:.3g} either.",
+            hint="Bound what grows: a smaller learning rate, `clipnorm` of the optimizer, a normalization, a bound of "
+            "a logarithm, root or quotient. If it trains on your own data, convert without verification "
+            "(`verify=False`).",
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Holds how training went at one learning rate.
+
+    Attributes:
+        losses: of each step.
+        enough: every weight moves by more than rounding errors.
+    """
+
+    losses: Sequence[float]
+    enough: bool
+
+    @property
+    def finite(self) -> bool:
+        """True where every loss is a number."""
+        return bool(np.all(np.isfinite(self.losses)))
+
+    @property
+    def stable(self) -> bool:
+        """True where the losses stay where they began."""
+        return self.finite and max(self.losses) <= 10 * abs(self.losses[0]) + 10
+
+
+def _try(side: _Side, experiment: Experiment) -> _Trial:
     logs, after = side.train(experiment)
-    losses = [float(value) for name, value in logs.items() if name.endswith(" loss")]
-    stable = bool(np.all(np.isfinite(losses))) and max(losses) <= 10 * abs(losses[0]) + 10
     moved = side.moved(experiment, after)
     enough = all(
         np.max(np.abs(change)) >= _ENOUGH_MOVED * np.max(np.abs(experiment.initial[name]))
         for name, change in moved.items()
         if change.size
     )
-    return stable, enough
-
-
-def _disturb(experiment: Experiment, generator: np.random.Generator, size: float = _LAST_BITS) -> Experiment:
-    def last_bits(array: NDArray[Any]) -> NDArray[Any]:
-        if array.dtype != np.float32:
-            return array
-        return np.asarray(array * (1.0 + size * generator.uniform(-1.0, 1.0, array.shape)), np.float32)
-
-    return replace(
-        experiment,
-        initial={name: last_bits(value) for name, value in experiment.initial.items()},
-        batches=[
-            Batch(tuple(_unless_whole(each, last_bits) for each in batch.inputs), batch.targets, batch.seed)
-            for batch in experiment.batches
-        ],
-    )
-
-
-def _unless_whole(array: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-    """Leaves tokens alone that a model takes as floats."""
-    return array if np.array_equal(array, np.round(array)) else change(array)
+    losses = [float(value) for name, value in logs.items() if name.endswith(" loss")] or [0.0]
+    return _Trial(losses, enough)
 
 
 def _exact(array: NDArray[Any]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import ModelFileError
-from edgefl.manifest import ModelManifest
+from edgefl.manifest import ROW_SIGNATURES, ModelManifest
 from edgefl.metrics import finalise
 from edgefl_converters.verification.made_up_batches import Batch, federated_batches
 from edgefl_converters.verification.runtimes import Call
@@ -77,6 +77,7 @@ class Programme:
         partial_weight: the user's weights of these rows.
         mu: of the proximal term, where the file has one.
         correction: by weight, where the file takes one.
+        suffix: of the names of the signatures that take rows, where the manifest is that of a further batch size.
     """
 
     manifest: ModelManifest
@@ -87,6 +88,7 @@ class Programme:
     partial_weight: NDArray[np.float32]
     mu: float = 0.0
     correction: Arrays = field(default_factory=dict)
+    suffix: str = ""
     calls: list[Call] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -188,6 +190,7 @@ class Programme:
 
     def _add(self, signature: str, named: Arrays | None = None, *, fresh: bool = False) -> int:
         keys = {spec.name: spec.tensor for spec in self._specs(signature)}
+        signature = f"{signature}{self.suffix}" if signature in ROW_SIGNATURES else signature
         self.calls.append(Call(signature, {keys[name]: array for name, array in (named or {}).items()}, fresh=fresh))
         return len(self.calls) - 1
 

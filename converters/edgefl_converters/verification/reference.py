@@ -1,10 +1,10 @@
-"""A copy of a Keras model that takes Keras's own training steps in TensorFlow, in float32 or float64."""
+"""A Keras model that takes Keras's own training steps in TensorFlow, in float32 or float64."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -12,12 +12,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl.errors import UnsupportedModelError, first_line
 from edgefl_converters.models.naming import slot_name, unique
-from edgefl_converters.training_step.learning_rates import learning_rate_of_steps
-from edgefl_converters.training_step.rebuilding import rebuild
-from edgefl_converters.training_step.row_weights import expand
-from edgefl_converters.training_step.specification import Port, Specification, unscaled
+from edgefl_converters.training_step.ports import Port
+from edgefl_converters.training_step.specification import Specification
+from edgefl_converters.verification.compared_models import compared_model
 from edgefl_converters.verification.federated_losses import FederatedLoss
 from edgefl_converters.verification.made_up_batches import Batch
 from edgefl_converters.verification.seeded_random_ops import hashed_random_numbers
@@ -25,6 +23,9 @@ from edgefl_converters.verification.seeded_random_ops import hashed_random_numbe
 __all__ = ["Reference", "Snapshot"]
 
 Arrays = dict[str, NDArray[Any]]
+
+_OF_EVALUATION = 0
+"""The seed by which a file draws where it takes none."""
 
 
 @dataclass(frozen=True)
@@ -44,34 +45,28 @@ class Reference:
     """A model to compare with.
 
     Args:
-        specification: of the original model, which is left as it is.
-        dtype: ``float32`` or ``float64``: what the copy computes in.
+        specification: of the original model, which is as it was when this has been closed.
+        dtype: ``float32`` or ``float64``: what it computes in.
+        weighted: whether Keras is given weights of rows, which has other values for some where they are all 1.
 
     Raises:
-        UnsupportedModelError: Keras cannot rebuild the model from its own configuration, or not in this type.
+        UnsupportedModelError: there is no such model in this type.
     """
 
-    def __init__(self, specification: Specification, dtype: str) -> None:
+    def __init__(self, specification: Specification, dtype: str, *, weighted: bool = True) -> None:
         self.dtype = dtype
         self._specification = specification
-        original = specification.model
-        try:
-            with self._floatx():
-                self._model = rebuild(specification, dtype)
-                self._compile(original)
-        except Exception as error:
-            raise UnsupportedModelError(
-                f"Keras cannot rebuild the model in {dtype} to compare with: {first_line(error)}",
-                hint="Give custom classes a get_config(), or convert without verification (`verify=False`).",
-            ) from error
+        with self._floatx():
+            self._compared = compared_model(specification, dtype, weighted=weighted)
+        self._model, self._optimizer = self._compared.model, self._compared.optimizer
         self._names = list(specification.named.variables)
-        self._initial = [np.asarray(variable) for variable in original.variables]
-        self._optimizer_initial = [np.asarray(variable) for variable in self._model.optimizer.variables]
+        self._initial = [np.array(variable) for variable in specification.model.variables]
+        self._optimizer_initial = [np.array(variable) for variable in self._optimizer.variables]
         self._slot_names = self._name_slots()
         self._rate = tf.Variable(0.0, dtype=dtype, trainable=False)
         self._federated_loss = self._make_federated_loss()
         self._train = self._function(self._train_step)
-        self._test = self._function(self._model.test_step)
+        self._test = self._function(self._compared.test)
         self._infer: Any = None
         self._gradient: Any = None
 
@@ -81,7 +76,7 @@ class Reference:
         for name, variable, value in zip(self._names, self._model.variables, self._initial, strict=True):
             if variable.dtype.startswith("float"):
                 variable.assign(np.asarray(initial.get(name, value), self.dtype))
-        for variable, value in zip(self._model.optimizer.variables, self._optimizer_initial, strict=True):
+        for variable, value in zip(self._optimizer.variables, self._optimizer_initial, strict=True):
             variable.assign(value)
         self.add_federated_terms(0.0, {})
 
@@ -104,7 +99,7 @@ class Reference:
 
     def evaluate(self, batch: Batch, sample_weight: NDArray[np.float32] | None = None) -> dict[str, float]:
         """Keras's loss and metrics of a batch, not training."""
-        return self._call(self._test, batch, sample_weight)
+        return self._call(self._test, replace(batch, seed=_OF_EVALUATION), sample_weight)
 
     def gradient(self, batch: Batch) -> dict[str, NDArray[Any]]:
         """The gradient of Keras's loss of a batch in training, by the stable names of the weights that travel."""
@@ -128,24 +123,20 @@ class Reference:
             {name: np.array(variable) for name, variable in zip(self._names, self._model.variables, strict=True)},
             {
                 name: np.array(variable)
-                for name, variable in zip(self._slot_names, self._model.optimizer.variables, strict=True)
+                for name, variable in zip(self._slot_names, self._optimizer.variables, strict=True)
             },
         )
 
-    def _train_step(self, data: Any) -> Any:
-        optimizer = self._model.optimizer
-        with learning_rate_of_steps(optimizer, self._rate), self._federated_loss.in_loss_of(self._model):
-            return self._model.train_step(data)
+    def close(self) -> None:
+        """Puts the original model back."""
+        self._compared.close()
 
-    def _gradient_step(self, data: Any) -> Any:
-        inputs, targets, weights = data
-        model, own = self._model, self._shared_weights()
-        with tf.GradientTape() as tape:
-            predictions = model(inputs, training=True) if model._call_has_training_arg else model(inputs)
-            loss = model._compute_loss(inputs, targets, predictions, sample_weight=weights, training=True)
-        values = [variable.value for variable in own.values()]
-        gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return dict(zip(own, map(tf.convert_to_tensor, gradients)))
+    def _train_step(self, inputs: Any, targets: Any, weight: tf.Tensor) -> Any:
+        return self._compared.train(inputs, targets, weight, self._rate, self._federated_loss)
+
+    def _gradient_step(self, inputs: Any, targets: Any, weight: tf.Tensor) -> Any:
+        own = self._shared_weights()
+        return dict(zip(own, self._compared.gradient(inputs, targets, weight, list(own.values()))))
 
     def _shared_weights(self) -> dict[str, Any]:
         shared = set(map(self._specification.named.name_of, self._specification.federated_terms.weights))
@@ -157,58 +148,22 @@ class Reference:
             self._shared_weights() if federated_terms.reference or federated_terms.correction else {}, self.dtype
         )
 
-    def _compile(self, original: Any) -> None:
-        compiled = unscaled(original.optimizer)
-        optimizer = type(compiled).from_config(compiled.get_config())
-        loss, metrics = original._compile_loss, original._compile_metrics
-        self._model.compile(
-            optimizer=optimizer,
-            loss=keras.tree.map_structure(_fresh, loss._user_loss),
-            loss_weights=loss._user_loss_weights,
-            metrics=None if metrics is None else keras.tree.map_structure(_fresh, metrics._user_metrics),
-            weighted_metrics=None
-            if metrics is None
-            else keras.tree.map_structure(_fresh, metrics._user_weighted_metrics),
-            jit_compile=False,
-        )
-        optimizer.build(self._model.trainable_variables)
-        self._build_loss_and_metrics()
-
-    def _build_loss_and_metrics(self) -> None:
-        """Makes the variables of losses and metrics now: a function that makes some is traced twice."""
-        specification = self._specification
-
-        def symbolic(port: Port) -> keras.KerasTensor:
-            return keras.KerasTensor((None, *port.shape[1:]), self._own_type(port.dtype))
-
-        predictions = keras.tree.pack_sequence_as(
-            specification.output_structure, [symbolic(port) for port in specification.outputs]
-        )
-        targets = specification.nest_targets([symbolic(port) for port in specification.targets])
-        for each in (self._model._compile_loss, self._model._compile_metrics):
-            if each is not None:
-                each.build(targets, predictions)
-
     def _name_slots(self) -> list[str]:
         """The names that a model file gives to optimizer state."""
         stable = {id(variable): name for variable, name in zip(self._model.variables, self._names, strict=True)}
         weights = [(variable, stable[id(variable)]) for variable in self._model.trainable_variables]
-        return unique(slot_name(slot, weights) for slot in self._model.optimizer.variables)
+        return unique(slot_name(slot, weights) for slot in self._optimizer.variables)
 
     def _function(self, step: Any) -> Any:
         specification = self._specification
         first, last = len(specification.inputs), len(specification.inputs) + len(specification.targets)
 
         def run(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-            inputs = specification.nest_inputs(tensors[:first])
+            inputs = specification.nesting.of_inputs(tensors[:first])
             targets = specification.nest_targets(tensors[first:last])
             weight, seed = tensors[last:]
-            # Keras broadcasts one weight a row over a loss for each position only if it has the loss's rank.
-            predictions = [specification.outputs[port.output] for port in specification.targets]
-            weights = specification.nest_targets([expand(weight, prediction) for prediction in predictions])
-            self._model.reset_metrics()
             with hashed_random_numbers(seed, specification.batch_size):
-                return dict(step((inputs, targets, weights)))
+                return dict(step(inputs, targets, weight))
 
         signature = self._signature((*specification.inputs, *specification.targets))
         signature += [tf.TensorSpec([None], self.dtype), tf.TensorSpec([1], tf.int32)]
@@ -218,8 +173,9 @@ class Reference:
         specification, model = self._specification, self._model
 
         def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
-            inputs = specification.nest_inputs(tensors)
-            outputs = model(inputs, training=False) if model._call_has_training_arg else model(inputs)
+            inputs = specification.nesting.of_inputs(tensors)
+            with hashed_random_numbers(tf.constant([_OF_EVALUATION]), specification.batch_size):
+                outputs = model(inputs, training=False) if model._call_has_training_arg else model(inputs)
             return [tf.identity(each) for each in keras.tree.flatten(outputs)]
 
         return tf.function(run, autograph=False).get_concrete_function(*self._signature(specification.inputs))
@@ -259,21 +215,3 @@ class Reference:
             yield
         finally:
             keras.config.set_floatx(before)
-
-
-def _fresh(compiled: Any) -> Any:
-    """A loss or metric anew, so that it computes in the present float type and shares no state with the original."""
-    if isinstance(compiled, keras.losses.Loss):
-        # Not by its configuration, which lacks settings: the delta of Huber (Keras 3.15).
-        fresh = object.__new__(type(compiled))
-        fresh.__dict__.update(vars(compiled))
-        fresh._dtype_policy = keras.dtype_policies.get(keras.config.floatx())
-        fresh._dtype = fresh._dtype_policy.compute_dtype
-        return fresh
-    if isinstance(compiled, keras.metrics.Metric):
-        function = getattr(compiled, "_fn", None)
-        own = {type(compiled).__name__: type(compiled), getattr(function, "__name__", ""): function}
-        config = {name: value for name, value in compiled.get_config().items() if name != "dtype"}
-        with keras.saving.custom_object_scope(own):
-            return type(compiled).from_config(config)
-    return compiled

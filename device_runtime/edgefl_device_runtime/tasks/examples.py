@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import DataError
+from edgefl.errors import DataError, listed
 from edgefl.manifest import ModelManifest, Target
 from edgefl_device_runtime.training.file_rows import FileRows
 
@@ -113,6 +113,6 @@ def _table(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> NDArray[
 
 def _missing(name: str, arrays: Arrays) -> DataError:
     return DataError(
-        f"The model expects an array {name!r}; the data holds {', '.join(map(repr, arrays)) or 'nothing'}.",
+        f"The model expects an array {name!r}; the data holds {listed(map(repr, arrays))}.",
         hint="Name the arrays x and y, or like the model's inputs and targets (`edgefl inspect` lists them).",
     )

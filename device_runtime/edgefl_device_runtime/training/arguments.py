@@ -75,7 +75,7 @@ def check_mu(manifest: ModelManifest, value: float | None, has_reference: bool) 
 
 
 def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
-    """Returns the real rows of a full batch: the caller's number, else the file's.
+    """Returns the real rows of a full batch: the caller's number, else the file's largest.
 
     Raises:
         InvalidSettingError: it is more than the file's, or less where rows are mixed.
@@ -83,10 +83,11 @@ def check_batch_size(manifest: ModelManifest, value: int | None) -> int:
     if value is None:
         return manifest.batch_size
     size = check_count("batch_size", value)
-    if size > manifest.batch_size or (size < manifest.batch_size and manifest.mixes_rows):
-        limit = "exactly" if manifest.mixes_rows else "at most"
+    sizes = (*manifest.further_batch_sizes, manifest.batch_size)
+    if size > manifest.batch_size or (size not in sizes and manifest.mixes_rows):
+        limit = f"exactly {' or '.join(map(str, sizes))}" if manifest.mixes_rows else f"at most {manifest.batch_size}"
         raise InvalidSettingError(
-            f"batch_size must be {limit} {manifest.batch_size} with this model file, got {size}.",
+            f"batch_size must be {limit} with this model file, got {size}.",
             hint=f"Leave it out, or convert the model with `batch_size={size}`.",
         )
     return size

@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, InvalidSettingError
+from edgefl.manifest import ModelManifest
 from edgefl.wire.vocabulary import BatchPolicy
 from edgefl_device_runtime.training.data import Column
 from edgefl_device_runtime.training.file_rows import FileRows
 
-__all__ = ["MIXED", "BatchBuffers", "batches", "number_of_batches", "resolve_policy"]
-
-MIXED = "a layer of this model (batch normalisation) mixes the rows of a batch, so that it cannot be padded"
-"""The reason for which rows are left out or used twice."""
+__all__ = ["BatchBuffers", "batches", "mixing", "number_of_batches", "resolve_policy"]
 
 _Reader = Callable[[NDArray[np.intp]], object]
 _Move = tuple[_Reader, NDArray[Any], NDArray[Any] | None]
@@ -34,7 +32,18 @@ _SINGLY = 64
 """Batches before that: what is read ahead for thousands costs about as much as so many, row by row."""
 
 
-def resolve_policy(policy: BatchPolicy | str, *, rows: int, batch_size: int, mixes_rows: bool) -> BatchPolicy:
+def mixing(manifest: ModelManifest) -> str:
+    """Says in words what mixes the rows of a batch."""
+    if not manifest.of_whole_batches:
+        return "a layer of this model (batch normalisation) mixes the rows of a batch"
+    first, *others = manifest.of_whole_batches
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{first}{more} is computed from all rows of a batch together"
+
+
+def resolve_policy(
+    policy: BatchPolicy | str, *, rows: int, batch_size: int, mixes_rows: bool, why: str = "the model mixes its rows"
+) -> BatchPolicy:
     """Says what is done with the rows left over after the last full batch.
 
     Args:
@@ -43,6 +52,7 @@ def resolve_policy(policy: BatchPolicy | str, *, rows: int, batch_size: int, mix
         rows: how many there are.
         batch_size: real rows of a full batch.
         mixes_rows: whether padding would be felt by the real rows.
+        why: in words.
 
     Returns:
         ``PAD``, ``DROP`` or ``REFILL``.
@@ -62,7 +72,7 @@ def resolve_policy(policy: BatchPolicy | str, *, rows: int, batch_size: int, mix
         return BatchPolicy.DROP if rows >= batch_size else BatchPolicy.REFILL
     if policy is BatchPolicy.PAD and mixes_rows:
         raise InvalidSettingError(
-            "The batch policy 'pad' cannot be used: a layer of this model (batch normalisation) mixes a batch's rows.",
+            f"The batch policy 'pad' cannot be used: {why}.",
             hint="Use 'drop' or 'refill'.",
         )
     if policy is BatchPolicy.DROP and rows < batch_size:

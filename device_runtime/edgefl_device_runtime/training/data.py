@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.errors import DataError
+from edgefl.errors import DataError, listed
 from edgefl.manifest import ModelManifest, TensorSpec
 from edgefl_device_runtime.training.file_rows import FileRows
 from edgefl_device_runtime.training.structures import flatten, keys
@@ -125,7 +125,7 @@ class Intake:
         ]
         if self._targets:
             if y is None:
-                names = ", ".join(self._targets)
+                names = listed(self._targets)
                 raise DataError(f"Targets are missing: the model is trained towards {names}.", hint="Give y.")
             self._of_targets.require_keys(y)
             given = _by_name("target", self._targets, self._of_targets.named(y), self._aliases)
@@ -172,7 +172,7 @@ class _Nesting:
         wanted = keys(self._structure) if len(self._names) > 1 else ()
         if wanted and not isinstance(given, Mapping):
             raise DataError(
-                f"The model's outputs are a dict of {', '.join(wanted)}; y is a {type(given).__name__}.",
+                f"The model's outputs are a dict of {listed(wanted)}; y is a {type(given).__name__}.",
                 hint="Give y as a dict with these keys.",
             )
 
@@ -217,7 +217,7 @@ def _by_name(
     if len(names) == 1 and isinstance(given, (np.ndarray, FileRows)):
         yield next(iter(names)), given
         return
-    expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({', '.join(names)})"
+    expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({listed(names)})"
     if isinstance(given, Mapping):
         renamed = {
             (aliases or {}).get(name, name) if name not in names else name: value for name, value in given.items()
@@ -226,13 +226,13 @@ def _by_name(
         unknown = [name for name in renamed if name not in names]
         if missing or unknown or len(renamed) != len(given):
             raise DataError(
-                f"{expected}; got {', '.join(map(repr, given)) or 'none'}.",
+                f"{expected}; got {listed(map(repr, given))}.",
                 hint="Use these names as the keys of the dict.",
             )
         values = [renamed[name] for name in names]
     elif len(names) == 1:
-        listed = isinstance(given, (list, tuple)) and len(given) == 1 and isinstance(given[0], np.ndarray)
-        values = [given[0] if listed and given[0].ndim > 0 else given]
+        alone = isinstance(given, (list, tuple)) and len(given) == 1 and isinstance(given[0], np.ndarray)
+        values = [given[0] if alone and given[0].ndim > 0 else given]
     else:
         if not isinstance(given, (list, tuple)) or len(given) != len(names):
             count = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
@@ -370,7 +370,7 @@ def _rows(shape: tuple[int, ...]) -> str:
 
 
 def _listed(lengths: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {length}" for name, length in lengths.items())
+    return listed(f"{name}: {length}" for name, length in lengths.items())
 
 
 _NUMBERS = "Give a numpy array of numbers; turn text and categories into numbers first."

@@ -104,11 +104,12 @@ def run_batches(
     Yields:
         The outputs by tensor, and how many of their rows are real: those at the beginning.
     """
-    tensors = {spec.name: spec.tensor for spec in manifest.signatures[rows.signature].inputs}
-    size = manifest.batch_size
-    call = interpreter.signature(rows.signature)
     number = 0
     for data, wanted in rows.parts():
+        size = manifest.batch_size_for(wanted)
+        name = rows.signature if size == manifest.batch_size else f"{rows.signature}_{size}"
+        tensors = {spec.name: spec.tensor for spec in manifest.signatures[name].inputs}
+        call = interpreter.signature(name)
         buffers = BatchBuffers(data.columns, tensors, size, data.sample_weight, divides=False)
         inputs = dict(buffers.arrays)
         if "sample_weight" in tensors:

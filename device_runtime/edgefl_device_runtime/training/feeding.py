@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.vocabulary import BatchPolicy
-from edgefl_device_runtime.training.batches import MIXED, BatchBuffers, batches, number_of_batches
+from edgefl_device_runtime.training.batches import BatchBuffers, batches, mixing, number_of_batches
 from edgefl_device_runtime.training.class_weights import row_weights
 from edgefl_device_runtime.training.data import Dataset
 from edgefl_device_runtime.training.randomness import row_order
@@ -122,6 +122,7 @@ class SourceFeed:
         say: Callable[[str], None] = lambda remark: None,
     ) -> None:
         self._size, self._source, self._batch = manifest.batch_size, source, batch
+        self._mixing = mixing(manifest)
         self._policy, self._seed, self._class_weight, self._say = policy, seed, class_weight, say
         self._wanted = steps
         self._going: Iterator[Any] | None = None
@@ -176,10 +177,11 @@ class SourceFeed:
         self._check(data.rows)
         if data.rows == self._size or self._policy is BatchPolicy.PAD:
             return (*self._batch.fit_size(data), data.rows)
+        why = f"{self._mixing}, so that it cannot be padded"
         if self._policy is BatchPolicy.DROP:
-            self._say(f"Batches of fewer than {self._size} rows are left out: {MIXED}.")
+            self._say(f"Batches of fewer than {self._size} rows are left out: {why}.")
             return None
-        self._say(f"Batches of fewer than {self._size} rows are filled up with their own rows: {MIXED}.")
+        self._say(f"Batches of fewer than {self._size} rows are filled up with their own rows: {why}.")
         return (*self._batch.fit_size(data, refill=True), self._size)
 
     def _check(self, rows: int) -> None:

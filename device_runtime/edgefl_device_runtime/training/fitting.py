@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import finalise
 from edgefl.wire.vocabulary import BatchPolicy
-from edgefl_device_runtime.training.batches import MIXED, resolve_policy
+from edgefl_device_runtime.training.batches import mixing, resolve_policy
 from edgefl_device_runtime.training.callbacks import Callbacks
 from edgefl_device_runtime.training.feeding import Feed
 from edgefl_device_runtime.training.history import History, RunningLogs
@@ -53,13 +53,15 @@ def resolve_plan_policy(
     manifest: ModelManifest, policy: BatchPolicy | str, rows: int, batch_size: int
 ) -> tuple[BatchPolicy, str | None]:
     """Returns the policy that applies, and what to tell the user where rows are left out or used twice."""
-    resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows)
+    why = mixing(manifest)
+    resolved = resolve_policy(policy, rows=rows, batch_size=batch_size, mixes_rows=manifest.mixes_rows, why=why)
     rest = rows % batch_size
     if not rest or not manifest.mixes_rows or resolved is BatchPolicy.PAD:
         return resolved, None
+    why += ", so that it cannot be padded"
     if resolved is BatchPolicy.DROP:
-        return resolved, f"The last {rest} of {rows} rows are left out of each epoch: {MIXED}."
-    return resolved, f"The last batch of {rest} rows is filled up to {batch_size} with rows used before: {MIXED}."
+        return resolved, f"The last {rest} of {rows} rows are left out of each epoch: {why}."
+    return resolved, f"The last batch of {rest} rows is filled up to {batch_size} with rows used before: {why}."
 
 
 def fit(

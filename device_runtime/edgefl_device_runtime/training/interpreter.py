@@ -32,7 +32,7 @@ __all__ = [
 
 RUNTIMES = CHOICES
 """The interpreters that are known. ``auto`` takes the first that there is, but CompiledModel only by its name: nothing
-is faster with it, it takes 6 MB more, and no other thread of Python runs during a step (docs/performance.md)."""
+is faster with it, it takes 7 to 14 MB more, and no other thread of Python runs during a step (docs/performance.md)."""
 
 _MODULES = {**_DISTRIBUTIONS, COMPILED_MODEL: "edgefl_device_runtime.training.compiled_model"}
 

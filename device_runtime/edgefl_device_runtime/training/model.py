@@ -38,7 +38,6 @@ from edgefl_device_runtime.training.interpreter import Interpreter, choose_runti
 from edgefl_device_runtime.training.keras_names import refusal
 from edgefl_device_runtime.training.progress import ProgressLine, resolve_verbose
 from edgefl_device_runtime.training.randomness import check_seed, step_seeds
-from edgefl_device_runtime.training.single_batch import SingleBatch
 from edgefl_device_runtime.training.sources import require_alone, source_of
 from edgefl_device_runtime.training.stateful_model import StatefulModel
 from edgefl_device_runtime.training.threads import check_threads, choose_threads
@@ -94,7 +93,6 @@ class TrainableModel(StatefulModel):
         interpreter = Interpreter(source, num_threads, runtime, manifest.target, manifest.graph_hash)
         self.runtime = interpreter.runtime
         super().__init__(interpreter, manifest, None if isinstance(source, bytes) else source)
-        self._batch = SingleBatch(manifest)
         self._random = manifest.draws_random_numbers
         self.stop_training = False
         self._said: set[str] = set()
@@ -178,6 +176,7 @@ class TrainableModel(StatefulModel):
             RuntimeFailure: the interpreter failed.
         """
         proximal, size = self._check_mu(mu), check_batch_size(self.manifest, batch_size)
+        sized = self._sizes.of_rows(size)
         plan = Plan(
             epochs=check_count("epochs", epochs),
             initial_epoch=check_first_epoch(initial_epoch),
@@ -200,7 +199,7 @@ class TrainableModel(StatefulModel):
                 )
             policy, remark = resolve_plan_policy(self.manifest, batch_policy, size, size)
             feed: Feed = SourceFeed(
-                self.manifest, source, self._batch, policy, order, plan.steps_per_epoch, classes, self._say_once
+                sized.manifest, source, sized.batch, policy, order, plan.steps_per_epoch, classes, self._say_once
             )
         else:
             weights = sample_weight if classes is None else row_weights(y, classes, sample_weight)
@@ -210,7 +209,7 @@ class TrainableModel(StatefulModel):
                 if classes is not None:  # they are for training only
                     validation_data = replace(validation_data, sample_weight=None)
             policy, remark = resolve_plan_policy(self.manifest, batch_policy, data.rows, size)
-            feed = ArrayFeed(self.manifest, data, size, policy, order, plan.steps_per_epoch, self._say_once)
+            feed = ArrayFeed(sized.manifest, data, size, policy, order, plan.steps_per_epoch, self._say_once)
         validation = Validation.of(
             self.manifest, validation_data, validation_batch_size or batch_size, validation_steps, validation_freq
         )
@@ -219,10 +218,10 @@ class TrainableModel(StatefulModel):
         told = self._told(callbacks, verbose, epochs=plan.epochs, steps=feed.steps)
         self.stop_training = False
         with self.optimizer.during(learning_rate) as rate:
-            self._train.begin(rate, proximal)
+            sized.train.begin(rate, proximal)
             return fit(
-                self._train,
-                self.manifest,
+                sized.train,
+                sized.manifest,
                 feed,
                 plan,
                 told,
@@ -264,12 +263,14 @@ class TrainableModel(StatefulModel):
         proximal = self._check_mu(mu)
         seed = self._calls if seed is None else check_seed(seed)
         classes = None if class_weight is None else check_class_weight(self.manifest, class_weight)
-        batch = self._batch.fill(x, y, sample_weight, classes)
+        rows = len(x) if isinstance(x, np.ndarray) and x.ndim else self.manifest.batch_size
+        sized = self._sizes.of_rows(rows)
+        batch = sized.batch.fill(x, y, sample_weight, classes)
         with self.optimizer.during(learning_rate) as rate:
-            self._train.begin(rate, proximal)
-        loss = self._train.step(*batch, step_seeds(1, seed, 0)[0] if self._random else 0)
+            sized.train.begin(rate, proximal)
+        loss = sized.train.step(*batch, step_seeds(1, seed, 0)[0] if self._random else 0)
         self._calls += 1
-        values = {"loss": loss, **finalise(self.manifest.metrics, self._train.take_states())}
+        values = {"loss": loss, **finalise(self.manifest.metrics, sized.train.take_states())}
         return values if return_dict else as_list(self.manifest, values)
 
     def evaluate(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgefl.errors import DataError
+from edgefl.errors import DataError, listed
 from edgefl.manifest import ModelManifest, TensorSpec
 from edgefl_device_runtime.training.interpreter import Arrays, Interpreter
 
@@ -45,8 +45,7 @@ class _Exchange:
         unknown = [name for name in arrays if name not in self._written]
         if missing or unknown:
             raise DataError(
-                f"Expected {len(self._written)} named arrays; missing: {', '.join(missing) or 'none'}, "
-                f"unknown: {', '.join(unknown) or 'none'}.",
+                f"Expected {len(self._written)} named arrays; missing: {listed(missing)}, unknown: {listed(unknown)}.",
                 hint=f"Take them from {self._get}() of the same model; `edgefl inspect` lists the names.",
             )
         inputs = {spec.tensor: _fit(spec, arrays[name]) for name, spec in self._written.items()}
@@ -76,7 +75,7 @@ class Parameters(_Exchange):
         if isinstance(weights, np.ndarray) or len(weights) != len(self._names):
             got = f"one array of shape {weights.shape}" if isinstance(weights, np.ndarray) else f"{len(weights)} arrays"
             raise DataError(
-                f"Expected a list of {len(self._names)} arrays, one for each of {', '.join(self._names)}; got {got}.",
+                f"Expected a list of {len(self._names)} arrays, one for each of {listed(self._names)}; got {got}.",
                 hint="Frozen variables are constants of the graph, not in the list. A flat vector goes to `weights`.",
             )
         self.set(dict(zip(self._names, weights, strict=True)))
@@ -112,7 +111,7 @@ class Parameters(_Exchange):
         if missing or unknown:
             raise DataError(
                 f"Expected the {len(self._local)} parameters that stay on the device; missing: "
-                f"{', '.join(missing) or 'none'}, unknown: {', '.join(unknown) or 'none'}.",
+                f"{listed(missing)}, unknown: {listed(unknown)}.",
                 hint="Take them from `local_parameters` of the same model.",
             )
         if self._local:

@@ -15,8 +15,8 @@ from edgefl_device_runtime.training.interpreter import Interpreter
 from edgefl_device_runtime.training.optimizer import Optimizer
 from edgefl_device_runtime.training.pages import release_pages
 from edgefl_device_runtime.training.parameters import Parameters, State
+from edgefl_device_runtime.training.sizes import Sizes
 from edgefl_device_runtime.training.summary import summary_of
-from edgefl_device_runtime.training.train_signature import TrainSignature
 from edgefl_device_runtime.training.weight_files import read_weights, write_weights
 
 __all__ = ["StatefulModel"]
@@ -47,8 +47,8 @@ class StatefulModel:
         self._interpreter = interpreter
         self._parameters = Parameters(interpreter, manifest)
         self._state = State(interpreter, manifest)
-        self._train = TrainSignature(interpreter, manifest)
-        self.optimizer = Optimizer(manifest, self._train.set_learning_rate)
+        self._sizes = Sizes(interpreter, manifest)
+        self.optimizer = Optimizer(manifest, self._sizes.set_learning_rate)
         self._calls = 0
         self._unread = unread
         if sum(math.prod(each.shape) for each in manifest.state) < _SMALL_STATE:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.manifest import ModelManifest
+from edgefl.manifest import ModelManifest, Signature
 from edgefl_device_runtime.training.interpreter import Interpreter
 
 __all__ = ["TrainSignature"]
+
+
+class _AnySignature:
+    """A signature that is not the first one of the file, with the face of one that is; each call costs some µs more."""
+
+    def __init__(self, interpreter: Interpreter, name: str, signature: Signature) -> None:
+        self.inputs = {spec.tensor: spec.tensor for spec in signature.inputs}
+        self.outputs = {spec.tensor: spec.tensor for spec in signature.outputs}
+        self._call = interpreter.signature(name)
+        self._given: dict[str, NDArray[Any]] = {}
+        self._found: Mapping[str, NDArray[Any]] = {}
+        self.feed = self._given.__setitem__
+
+    def fetch(self, tensor: str) -> NDArray[Any]:
+        return self._found[tensor]
+
+    def run(self) -> None:
+        self._found = self._call(self._given)
 
 
 class TrainSignature:
@@ -18,11 +37,14 @@ class TrainSignature:
 
     Args:
         interpreter: the loaded model.
-        manifest: its manifest.
+        manifest: its manifest, or what it is for one of the file's further batch sizes.
+        name: what the file calls the signature.
     """
 
-    def __init__(self, interpreter: Interpreter, manifest: ModelManifest) -> None:
-        train, signature = interpreter.first_signature("train"), manifest.signatures["train"]
+    def __init__(self, interpreter: Interpreter, manifest: ModelManifest, name: str = "train") -> None:
+        signature = manifest.signatures["train"]
+        first = name == "train"
+        train: Any = interpreter.first_signature(name) if first else _AnySignature(interpreter, name, signature)
         inputs = {spec.name: train.inputs[spec.tensor] for spec in signature.inputs}
         outputs = {spec.name: train.outputs[spec.tensor] for spec in signature.outputs}
         shapes = {spec.name: spec.shape for spec in signature.outputs}

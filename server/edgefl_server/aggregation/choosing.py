@@ -57,9 +57,9 @@ def _check_batch_size(size: int, manifest: ModelManifest) -> None:
             f"{{batch_size}} expects at most the model's {manifest.batch_size}, got {size}.",
             hint="Convert the model again with a larger `batch_size`.",
         )
-    if manifest.mixes_rows and size not in (0, manifest.batch_size):
+    if manifest.mixes_rows and size not in (0, manifest.batch_size, *manifest.further_batch_sizes):
         raise SettingError(
             f"{{batch_size}} expects the model's {manifest.batch_size}, got {size}: a layer of it (batch "
-            "normalisation) mixes the rows of a batch, so that a smaller one cannot be filled up.",
+            "normalisation) or its loss mixes the rows of a batch, so that a smaller one cannot be filled up.",
             hint=f"Leave it out, or convert the model again with `batch_size={size}`.",
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError
-from edgefl_simulation.data.base import DataSet
+from edgefl_simulation.data.base import DataSet, first_value
 
 __all__ = ["TEST", "as_array", "from_arrays"]
 
@@ -75,7 +75,7 @@ def as_array(name: str, value: Any, origin: str, owner: str, row: int = 0) -> ND
         return array
     if array.dtype.kind not in "biuf":
         kind = "text" if array.dtype.kind in "US" else str(array.dtype)
-        shown = f": {array.flat[0]!r:.60} in row {row}" if array.size else ""
+        shown = f": {first_value(array)} in row {row}" if array.size else ""
         raise DataError(f"The array {name!r} of {origin} expects numbers, got {kind}{shown}.", hint=_NUMBERS)
     return array
 

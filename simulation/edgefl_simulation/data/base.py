@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "DataSet"]
+__all__ = ["Arrays", "DataSet", "first_value"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -60,3 +60,8 @@ class DataSet:
             return found
 
         return self.with_arrays(fit(self.arrays), fit(self.held_out))
+
+
+def first_value(array: NDArray[Any]) -> str:
+    """The first value of an array that has one, as messages show it: numpy 2 would say ``np.str_('3')`` of ``'3'``."""
+    return f"{array.ravel()[:1].tolist()[0]!r:.60}"

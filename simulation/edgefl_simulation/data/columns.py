@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest
 from edgefl_simulation.data.advice import FEATURES, TARGET
-from edgefl_simulation.data.base import Arrays, DataSet
+from edgefl_simulation.data.base import Arrays, DataSet, first_value
 from edgefl_simulation.data.spool import ENOUGH, Spool
 
 __all__ = ["TARGETS", "WEIGHT", "chosen", "conventional", "fitted_to", "missing", "target_of"]
@@ -176,7 +176,7 @@ def _numbers(name: str, values: NDArray[np.generic], dtype: np.dtype[np.generic]
     if values.dtype.kind not in "biuf":
         kind = "text" if values.dtype.kind in "US" else str(values.dtype)
         raise DataError(
-            f"The column {name!r} expects numbers, got {kind}: {values[0]!r:.60} in row {start}.",
+            f"The column {name!r} expects numbers, got {kind}: {first_value(values)} in row {start}.",
             hint="Turn text and categories into numbers first (one-hot, or one number each), or leave the column out.",
         )
     with np.errstate(over="ignore", invalid="ignore"):

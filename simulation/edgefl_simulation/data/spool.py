@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, storage_error
+from edgefl_simulation.data.base import first_value
 
 __all__ = ["ENOUGH", "Gathering", "Spool"]
 
@@ -154,5 +155,5 @@ def _told() -> Iterator[None]:
 def _kind(array: NDArray[Any]) -> str:
     if array.ndim == 0:
         return "a single value"
-    first = f": {array.flat[0]!r:.60} in row 0" if array.size else ""
+    first = f": {first_value(array)} in row 0" if array.size else ""
     return ("text" if array.dtype.kind in "US" else str(array.dtype)) + first

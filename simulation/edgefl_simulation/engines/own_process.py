@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,9 @@ __all__ = ["SINGLE_THREADED", "OwnProcess"]
 
 SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """The environment of a process that there is one of for each core: threads would only wait for each other."""
+
+_OF_NO_IMPORTANCE = "INFO: "
+"""With that the interpreters begin lines that tell of their delegates."""
 
 
 class OwnProcess:
@@ -65,8 +69,11 @@ class OwnProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(self._patience)
         self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        last = f": {lines[-1]}" if lines else "."
+        said = self._log.read().decode(errors="replace").strip().splitlines()
+        # Whoever is killed has no time for a last word: what it said before is of something else.
+        killed = self._process.returncode == -signal.SIGKILL
+        telling = [line for line in said if not killed and not line.startswith(_OF_NO_IMPORTANCE)]
+        last = f": {telling[-1]}" if telling else "."
         return RuntimeFailure(
             f"{self._what} ended with {self._process.returncode}{last}",
             hint="-9 is often a lack of memory, of which fewer workers take less. What has a folder can be resumed.",

@@ -16,7 +16,7 @@ class Conv:
 
 @pytest.fixture
 def traces():
-    return SimpleNamespace(layers=[Conv()])
+    return SimpleNamespace(layers=[Conv()], functions={})
 
 
 def test_an_op_that_cannot_be_emitted_is_named_with_its_layer(traces):

@@ -191,7 +191,7 @@ def test_a_subclassed_model_is_rebuilt_by_its_constructor():
     np.testing.assert_allclose(output, expected, atol=1e-6)
 
 
-def test_a_model_that_keras_cannot_rebuild_is_said_to_be_so():
+def test_a_model_that_keras_cannot_rebuild_is_compared_with_itself_and_put_back():
     class Needy(layers.Layer):
         def __init__(self, needed, **options):
             super().__init__(**options)
@@ -203,8 +203,17 @@ def test_a_model_that_keras_cannot_rebuild_is_said_to_be_so():
     model = keras.Sequential([keras.Input((2,)), Needy(3)])
     model.compile("sgd", "mse")
     Needy.get_config = lambda self: {"name": self.name}
-    with pytest.raises(UnsupportedModelError, match=r"cannot rebuild.*get_config"):
-        Reference(specify(model, batch_size=4), "float64")
+    specification = specify(model, batch_size=4)
+    with pytest.raises(UnsupportedModelError, match="Keras cannot rebuild the model in float64"):
+        Reference(specification, "float64")
+    before = [np.array(variable) for variable in model.variables]
+    reference = Reference(specification, "float32")
+    batch = Batch((np.ones((4, 2), np.float32),), (np.zeros((4, 3), np.float32),), seed=1)
+    reference.train(batch, 0.1)
+    assert not np.array_equal(before[0], model.variables[0])
+    reference.close()
+    for old, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, variable)
 
 
 @pytest.mark.parametrize(

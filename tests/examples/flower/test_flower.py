@@ -127,7 +127,7 @@ def by_edgefl(model: Path) -> float:
 
 def test_flower_trains_with_edgefl_as_well_as_edgefl_itself(flower: Path, model: Path, tmp_path: Path) -> None:
     told = simulated(flower, tmp_path / "run", model=str(model), **{"num-server-rounds": ROUNDS})
-    assert told.count(f"aggregate_train: Received {DEVICES} results and 0 failures") == ROUNDS
+    assert told.count(f"aggregate_train: Received {DEVICES} results and 0 failures") == ROUNDS, told[-4000:]
     rounds = json.loads((tmp_path / "run" / "out" / "accuracy.json").read_text())
     assert list(rounds) == [str(number) for number in range(ROUNDS + 1)]
     ours = by_edgefl(model)

@@ -11,10 +11,11 @@ import pytest
 from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.manifest import Metric, ModelManifest
+from edgefl.metrics import finalise
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import ExtraVector, SectionCodec, Task
 from edgefl_device_runtime import tasks
-from edgefl_device_runtime.training import fitting
+from edgefl_device_runtime.training import arguments
 from edgefl_server.aggregation import RunSettings, settle, strategy_for
 from model_files import default_parameters, make_model_file
 
@@ -75,13 +76,13 @@ def device_takes(task: Task, manifest: ModelManifest) -> None:
     """Every check that a device makes before its first step and that does not depend on its data."""
     tasks.check_supported(task)
     tasks.check_fits(task, manifest)
-    fitting.check_count("epochs", task.epochs)
-    fitting.check_learning_rate(manifest, task.learning_rate)
-    fitting.check_mu(manifest, task.mu, has_reference=True)
-    fitting.check_batch_size(manifest, task.batch_size or None)
+    arguments.check_count("epochs", task.epochs)
+    arguments.check_learning_rate(manifest, task.learning_rate)
+    arguments.check_mu(manifest, task.mu, has_reference=True)
+    arguments.check_batch_size(manifest, task.batch_size or None)
     if task.max_steps:
-        fitting.check_count("max_steps", task.max_steps)
-    fitting.finalise(manifest.metrics, {name: [1.0] for metric in manifest.metrics for name in metric.states})
+        arguments.check_count("max_steps", task.max_steps)
+    finalise(manifest.metrics, {name: [1.0] for metric in manifest.metrics for name in metric.states})
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)

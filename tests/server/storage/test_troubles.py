@@ -148,8 +148,8 @@ def test_a_trouble_is_logged_again_only_when_it_changes(caplog: pytest.LogCaptur
     troubles = Troubles()
     for second in range(100):
         troubles.note("abc", "fold", StorageError("full" if second < 50 else "gone"), second)
-    assert [record.getMessage().rpartition(" ")[2] for record in caplog.records] == ["full", "gone"]
-    assert troubles.of("abc") == ["cannot fold: gone"]
+    assert [record.getMessage().rpartition(" ")[2] for record in caplog.records] == ["full.", "gone."]
+    assert troubles.of("abc") == ["cannot fold: gone."]
     assert troubles.of("other") == []
     troubles.clear("abc", "fold")
     assert troubles.of("abc") == []
@@ -159,8 +159,8 @@ def test_a_trouble_that_changes_all_the_time_is_logged_now_and_then(caplog: pyte
     troubles = Troubles()
     for call in range(1000):
         troubles.note("", "store or read", StorageError(f"no space for uploads/{call}"), 30 + call / 50)
-    assert [record.getMessage().rpartition("/")[2] for record in caplog.records] == ["0", "500"]
-    assert troubles.of("") == ["cannot store or read: no space for uploads/999"]
+    assert [record.getMessage().rpartition("/")[2] for record in caplog.records] == ["0.", "500."]
+    assert troubles.of("") == ["cannot store or read: no space for uploads/999."]
 
 
 def test_a_database_that_is_damaged_as_a_whole_is_everybodys_trouble(make_fleet: Callable, tmp_path) -> None:

@@ -24,6 +24,13 @@ def positive(values: tf.Tensor) -> tf.Tensor:
     return tf.minimum(tf.maximum(values * _HUGE, -1.0), 1.0)
 
 
+@lowering("Softplus")
+def softplus(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Softplus without the exponential of a large number: log(1 + exp(x)), as the converter has it, overflows at 89."""
+    (features,) = inputs
+    return [tf.maximum(features, 0.0) + tf.math.log(tf.exp(-tf.abs(features)) + 1.0)]
+
+
 @lowering("ReluGrad")
 def relu_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """The gradient passes where the input (or the output) is above 0."""

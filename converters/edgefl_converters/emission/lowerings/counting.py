@@ -35,6 +35,15 @@ def _size(op: Any) -> int:
     return int(constant(op, 1))
 
 
+@lowering("FloorDiv")
+def floor_division(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """Steps that were counted in 64 bits are divided in 32, which the runtimes can: for 2^31 steps."""
+    if inputs[0].dtype != tf.int64:
+        return None
+    left, right = (tf.cast(each, tf.int32) for each in inputs)
+    return [tf.cast(tf.math.floordiv(left, right), tf.int64)]
+
+
 @lowering("Bucketize")
 def bucketize(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """The number of boundaries that a number has reached."""

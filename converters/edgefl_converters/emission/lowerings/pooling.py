@@ -10,11 +10,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.emission.lowerings.activations import positive
-from edgefl_converters.emission.lowerings.windows import Window, gather_rows, pad_image
+from edgefl_converters.emission.lowerings.windows import Window, gather_rows, pad_image, part
 from edgefl_converters.emission.registry import Context, lowering
 from edgefl_converters.emission.traced_ops import constant, static_shape
 
-_LOWEST = float(np.finfo(np.float32).min)
+__all__ = ["LOWEST", "first_maximum", "reaching", "sum_back"]
+
+LOWEST = float(np.finfo(np.float32).min)
 
 
 @lowering("MaxPoolGrad")
@@ -26,11 +28,11 @@ def max_pool_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Seq
     if _tiles(window):
         return [_tiled_max_grad(image, output, gradient, window)]
     shape = [batch, window.count, 1, channels]
-    seen = gather_rows(pad_image(image, window, _LOWEST), window.axis_indices(0), window.axis_indices(1))
+    seen = gather_rows(pad_image(image, window, LOWEST), window.axis_indices(0), window.axis_indices(1))
     taps = tf.split(seen, window.taps, axis=2)
-    received = _first_maximum(taps, tf.reshape(output, shape), tf.reshape(gradient, shape))
+    received = first_maximum(taps, tf.reshape(output, shape), tf.reshape(gradient, shape))
     flat = tf.reshape(tf.concat(received, axis=2), [batch, window.count * window.taps, channels])
-    return [_sum_back(flat, _reaching(window, per_tap=True), window)]
+    return [sum_back(flat, reaching(window, per_tap=True), window)]
 
 
 @lowering("AvgPoolGrad")
@@ -45,7 +47,7 @@ def avg_pool_grad(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Seq
     inside = _inside(window, 0)[:, None] * _inside(window, 1)[None, :]
     share = gradient * (1.0 / inside).astype(np.float32)[None, :, :, None]
     flat = tf.reshape(share, [batch, window.count, channels])
-    return [_sum_back(flat, _reaching(window, per_tap=False), window)]
+    return [sum_back(flat, reaching(window, per_tap=False), window)]
 
 
 def _window(op: Any, image: tuple[int, int]) -> Window:
@@ -62,8 +64,14 @@ def _tiles(window: Window) -> bool:
     )
 
 
-def _first_maximum(taps: Sequence[tf.Tensor], maximum: tf.Tensor, gradient: tf.Tensor) -> list[tf.Tensor]:
-    """Gives each tap the gradient where it is the first that equals the maximum."""
+def first_maximum(taps: Sequence[tf.Tensor], maximum: tf.Tensor, gradient: tf.Tensor) -> list[tf.Tensor]:
+    """Gives each tap the gradient where it is the first that equals the maximum.
+
+    Args:
+        taps: of each window, each of one shape.
+        maximum: of each window.
+        gradient: of each maximum.
+    """
     received, rest = [], gradient
     for tap in taps[:-1]:
         left = rest * positive(maximum - tap)
@@ -76,10 +84,13 @@ def _first_maximum(taps: Sequence[tf.Tensor], maximum: tf.Tensor, gradient: tf.T
 def _tiled_max_grad(image: tf.Tensor, output: tf.Tensor, gradient: tf.Tensor, window: Window) -> tf.Tensor:
     batch, _, _, channels = static_shape(image)
     (down, across), (rows, columns) = window.kernel, window.positions
-    strips = tf.split(tf.reshape(image, [batch * rows, down, columns, across * channels]), down, axis=1)
-    taps = [tap for strip in strips for tap in tf.split(strip, across, axis=3)]
+    tiles = tf.reshape(image, [batch * rows, down, columns, across * channels])
+    # Cut out one by one: splitting rows, then columns, would copy all of it twice, and the last one is not looked at.
+    taps = [
+        part(tiles, {1: (row, 1), 3: (column * channels, channels)}) for row in range(down) for column in range(across)
+    ]
     shape = [batch * rows, 1, columns, channels]
-    received = _first_maximum(taps, tf.reshape(output, shape), tf.reshape(gradient, shape))
+    received = first_maximum(taps, tf.reshape(output, shape), tf.reshape(gradient, shape))
     return _untile([received[row * across : (row + 1) * across] for row in range(down)], window)
 
 
@@ -95,8 +106,14 @@ def _untile(tiles: Sequence[Sequence[tf.Tensor]], window: Window) -> tf.Tensor:
     return tf.reshape(whole, [batch, rows * down, columns * across, channels])
 
 
-def _sum_back(flat: tf.Tensor, table: NDArray[np.int32], window: Window) -> tf.Tensor:
-    """Adds up for every element of the image the entries of the table; an index one past the end counts nothing."""
+def sum_back(flat: tf.Tensor, table: NDArray[np.int32], window: Window) -> tf.Tensor:
+    """Adds up for every element of the image the entries of the table; an index one past the end counts nothing.
+
+    Args:
+        flat: what there is to add up, ``[B, entries, C]``.
+        table: as `reaching` makes it.
+        window: how the image was looked at.
+    """
     batch, count, channels = static_shape(flat)
     if (table == count).any():
         flat = tf.pad(flat, [[0, 0], [0, 1], [0, 0]])
@@ -105,8 +122,13 @@ def _sum_back(flat: tf.Tensor, table: NDArray[np.int32], window: Window) -> tf.T
     return tf.reshape(summed, [batch, *window.image, channels])
 
 
-def _reaching(window: Window, *, per_tap: bool) -> NDArray[np.int32]:
-    """Returns for every element of the image the windows (or their taps) that see it; ``[H * W, most]``, padded."""
+def reaching(window: Window, *, per_tap: bool) -> NDArray[np.int32]:
+    """Returns for every element of the image the windows (or their taps) that see it; ``[H * W, most]``, padded.
+
+    Args:
+        window: how the image is looked at.
+        per_tap: count taps of windows, not windows.
+    """
     reaching: list[list[int]] = [[] for _ in range(window.image[0] * window.image[1])]
     rows, columns = (window.axis_indices(axis) - window.before[axis] for axis in (0, 1))
     for (down, across), _ in np.ndenumerate(np.empty(window.positions)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from edgefl_converters.emission.registry import Context, lowering
@@ -75,12 +76,23 @@ def _round(values: tf.Tensor) -> tf.Tensor:
 
 @lowering("MatrixSolve")
 def matrix_solve(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Solves equations for several right sides."""
+    return [_solved(op, *inputs)]
+
+
+@lowering("MatrixInverse")
+def matrix_inverse(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Solves equations for the unit vectors."""
+    *before, size, _ = static_shape(inputs[0])
+    return [_solved(op, inputs[0], tf.constant(np.broadcast_to(np.eye(size, dtype=np.float32), [*before, size, size])))]
+
+
+def _solved(op: Any, matrix: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """Gauss and Jordan's elimination, with the largest element of a column as the pivot."""
-    matrix, right = inputs
     size = static_shape(matrix)[-1]
     rest = tf.reshape(tf.concat([matrix, right], axis=-1), [-1, size, size + static_shape(right)[-1]])
     if op.get_attr("adjoint"):
-        raise ValueError("equations with the adjoint matrix")
+        raise ValueError("the adjoint matrix")
     for step in range(size):
         column = tf.abs(rest[:, step:, step])
         pivot = tf.one_hot(tf.argmax(column, axis=1, output_type=tf.int32) + step, size)[:, :, None]
@@ -90,4 +102,4 @@ def matrix_solve(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
         row = chosen / chosen[:, step : step + 1]
         factors = rest[:, :, step : step + 1] * (1.0 - here)
         rest = rest * (1.0 - here) + here * row[:, None, :] - factors * row[:, None, :]
-    return [tf.reshape(rest[:, :, size:], static_shape(op.outputs[0]))]
+    return tf.reshape(rest[:, :, size:], static_shape(right))

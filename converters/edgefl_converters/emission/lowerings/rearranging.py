@@ -11,7 +11,8 @@ import tensorflow as tf
 from edgefl_converters.emission.registry import Context, lowering
 from edgefl_converters.emission.traced_ops import constant, folded, static_shape
 
-_BUILTIN_RANKS = (3, 4)
+_BUILTIN = ((3, 1), (4, 2))
+"""Dimensions of a tensor, and of them those with blocks, that the runtimes take."""
 
 
 @lowering("ReverseV2")
@@ -28,10 +29,10 @@ def reverse(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[
 
 @lowering("SpaceToBatchND")
 def space_to_batch(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
-    """Emits what has more dimensions than the runtimes take (a dilated Conv3D), the last dimension first."""
-    if len(static_shape(inputs[0])) in _BUILTIN_RANKS:
-        return None
+    """Emits what has other dimensions than the runtimes take (a dilated Conv3D, channels first), the last one first."""
     blocks, paddings = constant(op, 1), constant(op, 2)
+    if (len(static_shape(inputs[0])), len(blocks)) in _BUILTIN:
+        return None
     rank = len(static_shape(inputs[0]))
     around = [[0, 0], *paddings.tolist(), *[[0, 0]] * (rank - 1 - len(blocks))]
     moved = tf.pad(inputs[0], around)
@@ -49,9 +50,9 @@ def space_to_batch(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Se
 @lowering("BatchToSpaceND")
 def batch_to_space(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
     """The way back, the first dimension first."""
-    if len(static_shape(inputs[0])) in _BUILTIN_RANKS:
-        return None
     blocks, crops = constant(op, 1), constant(op, 2)
+    if (len(static_shape(inputs[0])), len(blocks)) in _BUILTIN:
+        return None
     moved = inputs[0]
     for axis in range(1, len(blocks) + 1):
         block, shape = int(blocks[axis - 1]), static_shape(moved)

@@ -27,6 +27,62 @@ def bicubic(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[
     return [_apply(inputs[0], *_matrices(_kernel(op, tf.raw_ops.ResizeBicubic), static_shape(inputs[0])[1:3], size))]
 
 
+@lowering("ResizeArea")
+def area(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """The mean of what a new pixel covers."""
+    size = [int(each) for each in constant(op, 1)]
+    settings = {"align_corners": op.get_attr("align_corners")}
+
+    def resize(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+        return tf.raw_ops.ResizeArea(images=images, size=list(size), **settings)
+
+    return [_apply(inputs[0], *_matrices(resize, static_shape(inputs[0])[1:3], size))]
+
+
+@lowering("CropAndResize")
+def crop_and_resize(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Products with two matrices for each box, which may depend on the data."""
+    images, boxes, places = inputs[:3]
+    _, height, width, channels = static_shape(images)
+    size = [int(each) for each in constant(op, 3)]
+    count = static_shape(boxes)[0]
+    down, across = (_crops(boxes, axis, length, size[axis]) for axis, length in enumerate((height, width)))
+    rows = tf.matmul(down, tf.reshape(tf.gather(images, places), [count, height, width * channels]))
+    columns = tf.transpose(tf.reshape(rows, [count, size[0], width, channels]), [0, 2, 1, 3])
+    columns = tf.matmul(across, tf.reshape(columns, [count, width, size[0] * channels]))
+    found = tf.transpose(tf.reshape(columns, [count, size[1], size[0], channels]), [0, 2, 1, 3])
+    outside = float(op.get_attr("extrapolation_value"))
+    if outside:
+        inside = [tf.reduce_sum(each, axis=2) for each in (down, across)]
+        found = found + outside * (1.0 - inside[0][:, :, None, None] * inside[1][:, None, :, None])
+    return [found]
+
+
+@lowering("CropAndResizeGradImage")
+def crop_and_resize_gradient(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """The same matrices, transposed; what several boxes give to one image is added up."""
+    gradient, boxes, places = inputs[:3]
+    shape = [int(each) for each in constant(op, 3)]
+    count, rows, columns, channels = static_shape(gradient)
+    down, across = (_crops(boxes, axis, shape[1 + axis], size) for axis, size in enumerate((rows, columns)))
+    back = tf.transpose(gradient, [0, 2, 1, 3])
+    back = tf.matmul(tf.transpose(across, [0, 2, 1]), tf.reshape(back, [count, columns, rows * channels]))
+    back = tf.transpose(tf.reshape(back, [count, shape[2], rows, channels]), [0, 2, 1, 3])
+    back = tf.matmul(tf.transpose(down, [0, 2, 1]), tf.reshape(back, [count, rows, shape[2] * channels]))
+    flat = tf.scatter_nd(places[:, None], tf.reshape(back, [count, -1]), [shape[0], int(np.prod(shape[1:]))])
+    return [tf.reshape(flat, shape)]
+
+
+def _crops(boxes: tf.Tensor, axis: int, length: int, size: int) -> tf.Tensor:
+    """One matrix for each box, ``[boxes, size, length]``: linear between pixels, and nothing outside."""
+    first, last = boxes[:, axis : axis + 1] * (length - 1), boxes[:, axis + 2 : axis + 3] * (length - 1)
+    steps = np.arange(size, dtype=np.float32)[None] / max(size - 1, 1)
+    seen = first + (last - first) * steps if size > 1 else (first + last) * 0.5
+    inside = tf.cast(seen >= 0.0, tf.float32) * tf.cast(seen <= length - 1.0, tf.float32)
+    near = tf.maximum(1.0 - tf.abs(seen[:, :, None] - np.arange(length, dtype=np.float32)), 0.0)
+    return near * inside[:, :, None]
+
+
 @lowering("ResizeBilinearGrad")
 def bilinear_gradient(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
     """Linear in both directions."""

@@ -17,11 +17,19 @@ def to_scalar(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequenc
     """A scalar is taken out by a slice.
 
     A RESHAPE to no dimensions has an empty shape tensor, which tflite-runtime 2.14 does not recognise as a constant: it
-    expects the shape to change at every step and leaves the whole subgraph to its slow kernels.
+    expects the shape to change at every step and leaves the whole subgraph to its slow kernels. What is squeezed after
+    a transposition is reshaped: the converter of TensorFlow 2.21 makes one of the two, and refuses what it made.
     """
+    if op.type == "Squeeze" and inputs[0].op.type == "Transpose":
+        return [tf.reshape(inputs[0], _squeezed(op, static_shape(inputs[0])))]
     if op.outputs[0].shape.rank != 0 or inputs[0].shape.rank == 0:
         return None
     return [tf.reshape(inputs[0], [1])[0]]
+
+
+def _squeezed(op: Any, shape: Sequence[int]) -> list[int]:
+    axes = [int(axis) % len(shape) for axis in op.get_attr("squeeze_dims")]
+    return [size for axis, size in enumerate(shape) if (axis not in axes if axes else size != 1)]
 
 
 @lowering("Slice")

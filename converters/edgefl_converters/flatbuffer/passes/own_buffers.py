@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from edgefl.errors import UnsupportedModelError
+from edgefl.errors import UnsupportedModelError, listed
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.object_form import append, text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
@@ -36,7 +36,7 @@ def give_own_buffers(context: PassContext) -> None:
         context.buffers[name] = tensor.buffer
     missing = sorted(set(values) - set(context.buffers))
     if missing:
-        raise UnsupportedModelError(f"The converted file does not initialise the variables {', '.join(missing)}.")
+        raise UnsupportedModelError(f"The converted file does not initialise the variables {listed(missing)}.")
 
 
 def _initialisers(file: FlatModel) -> Iterator[tuple[Any, Any, str]]:

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
+from edgefl_converters.emission.lowerings import axiswise
 from sampling import sampled
 
 
@@ -97,3 +98,48 @@ def test_forward_and_both_gradients_equal_the_kernels(kernel_parity):
 @pytest.mark.slow
 def test_forward_and_both_gradients_equal_the_kernels_in_many_more_cases(kernel_parity):
     check(kernel_parity, sampled(convolutions(), 200))
+
+
+SHIFTED = {
+    # places, blocks, the first offset, from one to the next, length; whether TensorFlow's padding fits
+    "same, rows": (12, 3, -1, 1, 12, True),
+    "same, columns of a gradient": (12, 3, 1, -1, 12, True),
+    "same, long": (28, 5, -8, 4, 28, True),
+    "same, long, of a gradient": (28, 5, 8, -4, 28, True),
+    "same, wider than all": (3, 7, -3, 1, 3, True),
+    "valid": (14, 4, 0, 2, 8, True),
+    "full": (8, 3, 0, -1, 10, False),
+    "an even filter": (9, 4, -1, 1, 9, False),
+    "two": (9, 2, 0, 1, 8, False),
+    "cut off": (9, 3, -1, 1, 7, False),
+}
+
+
+def slices_added_up(terms, offsets, length):
+    """The sum of shifted blocks, place by place."""
+    around = max(*map(abs, offsets), length) + length
+    padded = tf.pad(terms, [[0, 0], [around, around], [0, 0]])
+    channels = terms.shape[-1] // len(offsets)
+    blocks = [
+        padded[:, around + offset : around + offset + length, block * channels : (block + 1) * channels]
+        for block, offset in enumerate(offsets)
+    ]
+    return tf.add_n(blocks)
+
+
+def test_evenly_shifted_terms_are_added_up_by_one_convolution_with_ones(kernel_parity):
+    random = np.random.default_rng(4)
+    for name, (places, blocks, first, step, length, at_once) in SHIFTED.items():
+        offsets = [first + block * step for block in range(blocks)]
+        terms = random.normal(size=(2, places, blocks * 5)).astype(np.float32)
+
+        def summed(x, offsets=offsets, length=length):
+            return axiswise._shifted_sum(x, 1, offsets, length)
+
+        def plain(x, offsets=offsets, length=length):
+            return slices_added_up(x, offsets, length)
+
+        ops = [op.type for op in tf.function(summed).get_concrete_function(tf.constant(terms)).graph.get_operations()]
+        assert ("DepthwiseConv2dNative" in ops, "AddV2" in ops) == (at_once, not at_once), name
+        kernel_parity.add(name, summed, terms, reference=plain)
+    kernel_parity.check()

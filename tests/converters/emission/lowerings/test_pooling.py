@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from hypothesis import strategies as st
 
 from sampling import sampled
@@ -49,6 +50,15 @@ def test_gradient_equals_the_kernel(kernel_parity, kind):
     for image, options, tied in sampled(pools(), 25):
         add(kernel_parity, kind, image, options, tied=tied)
     kernel_parity.check()
+
+
+def test_windows_that_tile_an_image_are_read_by_one_slice_for_each_tap_but_the_last(kernel_parity, tmp_path):
+    options = {"ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "padding": "VALID"}
+    add(kernel_parity, "MaxPool", (6, 8), options, tied=True)
+    kernel_parity.check()
+    ops = [each["op_name"] for each in Interpreter(str(tmp_path / "model.tflite"))._get_ops_details()]
+    assert ops.count("SLICE") == 3
+    assert "SPLIT" not in ops
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ def test_each_is_found_in_the_folder_and_replaces_what_no_other_does():
     assert sorted(REWRITES) == [
         "addition",
         "batch_normalization",
+        "ctc",
+        "ctc_of_sparse_labels",
         "gelu",
         "layer_normalization",
         "lstm",

@@ -1,0 +1,31 @@
+"""Writes the part of docs/coverage.md about Keras's own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keras_coverage.own_tests.running import OwnTest
+from keras_coverage.pairwise.share import reasons
+from keras_coverage.sections import with_section
+
+__all__ = ["with_own_tests"]
+
+
+def with_own_tests(document: str, found: Sequence[OwnTest]) -> str:
+    """A document with the part about Keras's own tests written anew.
+
+    Args:
+        document: all of it.
+        found: what became of each case.
+    """
+    wrong = [case for case in found if case.complaint]
+    share = f"{100 * (len(found) - len(wrong)) / len(found):.1f} %" if found else "none"
+    lines = [
+        "Keras's tests call each layer with settings and inputs of their own. Of the calls that have a gradient and",
+        f"that Keras itself trains, {len(found) - len(wrong)} of {len(found)} convert and train as in",
+        f"Keras ({share}). `python -m keras_coverage.own_tests CHECKOUT`, in `tests/`, reads them from a checkout.",
+    ]
+    if wrong:
+        lines += ["", "| | why not |", "|---|---|"]
+        lines += [f"| `{case.key}` | {reasons({case.key: case.complaint})} |" for case in wrong]
+    return with_section(document, "Keras's own tests", lines)
