@@ -25,8 +25,8 @@ NOT_COMBINED = {
     *("LossScaleOptimizer", "MultiOptimizer"),
     *("CTC", "Circle"),
 }
-"""Base classes, whose subclasses are combined; containers of what is combined by itself; and losses that want targets or
-outputs of a kind of their own, which are converted as they are only."""
+"""Base classes, whose subclasses are combined; containers of what is combined by itself; and losses that want targets
+or outputs of a kind of their own, which are converted as they are only."""
 
 SAMPLE = {
     "layers.Conv3D": [
