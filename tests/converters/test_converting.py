@@ -78,7 +78,7 @@ def with_loss(loss, *stack, shape=(6,)):
     [
         (lambda: "nowhere.keras", {}, ModelError, "no file"),
         (lambda: keras.Sequential([keras.Input((3,)), layers.Dense(1)]), {}, ModelError, "not compiled"),
-        (keras_models.mlp, {"batch_size": 0}, InvalidSettingError, "at least 1, got 0"),
+        (keras_models.mlp, {"batch_size": 0}, InvalidSettingError, "at least 1, .*got 0"),
         (keras_models.mlp, {"optimizer": "sdg"}, InvalidSettingError, "Did you mean 'sgd'"),
         (lambda: with_loss("categorical_crossentropy", layers.Dense(1)), {}, ModelError, "two classes"),
         (
@@ -128,7 +128,7 @@ class CentredByTheBatch(layers.Layer):
 
 def test_a_layer_that_looks_at_the_whole_batch_is_refused_because_padding_would_be_felt(tmp_path):
     model = with_loss("mse", layers.Dense(3), CentredByTheBatch())
-    with pytest.raises(VerificationError, match=r"Only batches with padding differ.*a statistic over the batch"):
+    with pytest.raises(VerificationError, match=r"Only batches that are not full differ.*\(CentredByTheBatch\)"):
         edgefl.convert(model, tmp_path / "model.tflite", batch_size=4)
     assert list(tmp_path.iterdir()) == []
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgefl.hashing import sha256, weights_hash
 from edgefl.model_file import ModelFile
+from edgefl.targets import distribution_of
 from edgefl.wire.messages import Correction, ExtraVector, Outcome, SectionCodec, Task, TaskKind, Weighting
 from edgefl_device_runtime.tasks import ModelTrainer, Received, Remembered, perform
 from edgefl_device_runtime.training import TrainableModel
@@ -130,8 +131,8 @@ def architecture() -> str:
 
 
 def outcome_file(name: str, runtime: str, where: str) -> Path:
-    """Where the outcome of a case lies, as a runtime computed it on an architecture."""
-    return HERE / f"{name}.outcome.{where}.{runtime}.eflm"
+    """Where the outcome of a case lies, as a runtime computed it on an architecture; one library has the same bits."""
+    return HERE / f"{name}.outcome.{where}.{distribution_of(runtime)}.eflm"
 
 
 def vectors_text() -> str:

@@ -37,5 +37,5 @@ class _Blending:
         return getattr(tf, name)
 
     def where(self, condition: tf.Tensor, now: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
-        """What `tf.where` returns, to rounding."""
+        """Returns what `tf.where` does, to rounding."""
         return before + tf.cast(condition, now.dtype) * (now - before)

@@ -1,4 +1,4 @@
-"""What both sides of a verification compute, as data, and the same with other last bits."""
+"""Holds what both sides of a verification compute, and the same with other last bits."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _range_of(layer: Any) -> _Range | None:
 
 
 def _before(scales: Sequence[Any], layer: Any, bounds: _Range | None) -> _Range | None:
-    """What becomes the range of a layer in a Rescaling right before it."""
+    """Takes the range of a layer back through a Rescaling right before it."""
     made = {id(tensor) for tensor in _direct_inputs(layer)}
     for each in scales:
         if bounds is not None and any(id(node.output_tensors[0]) in made for node in each._inbound_nodes):

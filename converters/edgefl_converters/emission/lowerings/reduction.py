@@ -34,13 +34,13 @@ _Reduce = Callable[[tf.Tensor, Sequence[int], bool], tf.Tensor]
 
 @lowering("Sum")
 def lower_sum(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
-    """In stages where it is long, over merged dimensions where there are many; any other stays as it is."""
+    """Adds up in stages where it is long, over merged dimensions where there are many; any other stays as it is."""
     product = summed_product(op, inputs)
     if product is not None:
         return [product]
     shape, axes = op.inputs[0].shape, _axes(op)
     if shape.is_fully_defined() and shape.rank > _HIGHEST_RANK:
-        return [tf.reshape(_sum_of_merged(inputs[0], axes), static_shape(op.outputs[0]))]
+        return [tf.reshape(_in_stages(*_merged(inputs[0], axes), _sum, keep=False), static_shape(op.outputs[0]))]
     if not _is_long(inputs[0], shape, axes):
         return None
     return [_in_stages(inputs[0], axes, _sum, bool(attribute(op, "keep_dims")))]
@@ -52,6 +52,8 @@ def lower_mean(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequen
     shape, axes = op.inputs[0].shape, _axes(op)
     if not _is_long(inputs[0], shape, axes):
         return None
+    if shape.rank > _HIGHEST_RANK:
+        return [tf.reshape(_in_stages(*_merged(inputs[0], axes), _mean, keep=False), static_shape(op.outputs[0]))]
     return [_in_stages(inputs[0], axes, _mean, bool(attribute(op, "keep_dims")))]
 
 
@@ -77,11 +79,13 @@ def staged_sum(value: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
     """The sum over some axes of a tensor of known shape, in stages if it is long.
 
     Args:
-        value: of four dimensions at most.
-        axes: not negative.
+        value: float32.
+        axes: not negative; all but the last where there are more than four dimensions.
     """
     if not _is_long(value, value.shape, axes):
         return tf.reduce_sum(value, axes)
+    if value.shape.rank > _HIGHEST_RANK:
+        value, axes = _merged(value, axes)
     return _in_stages(value, axes, _sum, keep=False)
 
 
@@ -92,10 +96,7 @@ def _axes(op: Any) -> list[int]:
 
 def _is_long(value: tf.Tensor, shape: tf.TensorShape, axes: Sequence[int]) -> bool:
     return bool(
-        value.dtype == tf.float32
-        and shape.is_fully_defined()
-        and shape.rank <= _HIGHEST_RANK
-        and math.prod(shape[axis] for axis in axes) > _LONG
+        value.dtype == tf.float32 and shape.is_fully_defined() and math.prod(shape[axis] for axis in axes) > _LONG
     )
 
 
@@ -155,19 +156,16 @@ def _stages(shape: Sequence[int], axes: Sequence[int]) -> list[list[int]]:
     return stages
 
 
-def _sum_of_merged(value: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
-    """Merges neighbouring dimensions that are summed alike, then sums, one axis at a time."""
-    merged: list[list[int]] = []  # size, and whether it is summed
+def _merged(value: tf.Tensor, axes: Sequence[int]) -> tuple[tf.Tensor, list[int]]:
+    """Merges neighbouring dimensions that are reduced alike; returns which of the new ones are to be reduced."""
+    merged: list[list[int]] = []  # size, and whether it is reduced
     for axis, size in enumerate(static_shape(value)):
-        summed = int(axis in axes)
+        reduced = int(axis in axes)
         if size == 1:
             continue
-        if merged and merged[-1][1] == summed:
+        if merged and merged[-1][1] == reduced:
             merged[-1][0] *= size
         else:
-            merged.append([size, summed])
-    value = tf.reshape(value, [size for size, _ in merged])
-    for axis in reversed(range(len(merged))):
-        if merged[axis][1]:
-            value = tf.reduce_sum(value, axis)
-    return value
+            merged.append([size, reduced])
+    shape = [size for size, _ in merged]
+    return tf.reshape(value, shape), [axis for axis, (_, reduced) in enumerate(merged) if reduced]

@@ -70,7 +70,7 @@ def read_saved_model(folder: Path) -> keras.Model:
 
 
 def _described(folder: Path) -> dict[int, Any]:
-    """What Keras wrote of each object, by its number; in the graph itself before TensorFlow 2.5."""
+    """Reads what Keras wrote of each object, by its number; in the graph itself before TensorFlow 2.5."""
     metadata, graph = folder / "keras_metadata.pb", folder / "saved_model.pb"
     source = metadata if metadata.exists() else graph
     try:

@@ -67,6 +67,7 @@ def test_long_reductions_are_as_exact_as_tensorflow(kernel_parity):
     cases = {
         "variance": (variance, (32, 256, 4)),
         "variance of images": (variance, (8, 48, 48, 4)),
+        "variance of volumes": (variance, (4, 16, 16, 16, 3)),
         "variance of a prime length": (variance, (2, 4099, 3)),
         "sum of all": (lambda x: tf.reduce_sum(tf.square(x)), (3, 3, 64, 64)),
         "half of squares": (lambda x: tf.raw_ops.L2Loss(t=x), (200, 300)),

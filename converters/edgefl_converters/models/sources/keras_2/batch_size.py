@@ -74,7 +74,7 @@ def shape_of(tensor: Any) -> Any:
 
 
 def computed(function: Callable[..., Any], first: Any, arguments: dict[str, Any]) -> list[Any] | None:
-    """Returns what a TensorFlow function makes of numbers: a constant where it is the same for any size of the batch.
+    """Calls a function of TensorFlow with numbers: a result is a constant where it is the same for any batch size.
 
     Returns:
         A list of its results; None where one has more or fewer elements for another size of the batch.

@@ -1,4 +1,4 @@
-"""The calls of layers in a functional model, as Keras 2 wrote them down: ``inbound_nodes``.
+"""Connects the layers of a functional model as Keras 2 wrote it down: ``inbound_nodes``.
 
 A call is a structure of references ``[layer, call, output, keyword arguments]``, see ``Node.serialize`` in
 github.com/keras-team/tf-keras. Keras 2 counts the calls of a model within a model from 1, those of a layer from 0.

@@ -1,4 +1,4 @@
-"""The compilation of a model, as Keras 2 wrote it down (Keras 3 writes the same into HDF5 files)."""
+"""Compiles a model as it was, as Keras 2 wrote it (Keras 3 writes the same into HDF5 files)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _MODULES = ("compat.v1.", "__operators__.", "math.", "nn.", "linalg.", "keras.ba
 
 
 def operation(described: Mapping[str, Any]) -> Callable[..., list[Any]]:
-    """Returns what an entry among a model's layers does: a function of its first argument and of arguments by name.
+    """Makes of an entry among a model's layers what it does: a function of its first argument and of arguments by name.
 
     It returns a list of results: tensors, and numbers that are known or depend on nothing but the batch size.
 

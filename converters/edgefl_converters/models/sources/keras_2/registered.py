@@ -1,4 +1,4 @@
-"""What Keras finds in files of models that came from Keras 2 and does not have itself."""
+"""Names what Keras finds in files of models that came from Keras 2 and does not have itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names that Keras 2 gave its layers and their arguments, in the words of Keras 3.
+"""Says what Keras 2 called its layers and their arguments, in the words of Keras 3.
 
 Names of arguments and their defaults are those of ``get_config`` in github.com/keras-team/tf-keras and of Keras 2.2.
 """
@@ -54,7 +54,7 @@ _GONE: dict[str, dict[str, Any]] = {
 """Arguments that Keras 2 wrote and Keras 3 refuses, with the value at which they meant nothing."""
 _NEVER_MEANT = ("batch_input_shape", "batch_size", "rng_type")
 _NOT_YET: dict[str, dict[str, Any]] = {"GRU": {"reset_after": False}, "GRUCell": {"reset_after": False}}
-"""The values of arguments that a file does not have: the Keras that wrote it had none."""
+"""Values that an argument had in a file that does not have it: the Keras that wrote it had none."""
 _RENAMED = {("LeakyReLU", "alpha"): "negative_slope", ("ThresholdedReLU", "theta"): "threshold"}
 _CLASSES = {
     "BatchNormalizationV1": "BatchNormalization",
@@ -112,7 +112,7 @@ def class_of(kind: str) -> type:
 
 
 def arguments_of(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments with which Keras 3 makes a layer.
+    """Returns what a layer is made with in Keras 3.
 
     Args:
         kind: the class, as Keras 2 called it.

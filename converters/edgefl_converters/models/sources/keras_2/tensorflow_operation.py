@@ -84,7 +84,7 @@ def function_named(name: str) -> Callable[..., Any]:
 
 
 def index_of(described: Any) -> Any:
-    """Returns what stands between brackets, with slices for their descriptions: ``start``, ``stop``, ``step``."""
+    """Makes an index of what a file says of it: slices are written as ``start``, ``stop`` and ``step``."""
     if isinstance(described, Mapping):
         return slice(described.get("start"), described.get("stop"), described.get("step"))
     if isinstance(described, (list, tuple)):
@@ -110,7 +110,7 @@ class TensorFlowOperation(keras.layers.Layer):  # type: ignore[misc]
 
     @staticmethod
     def place(index: int) -> dict[str, int]:
-        """Returns what stands for a tensor."""
+        """Stands for a tensor."""
         return {_PLACE: index}
 
     def call(self, tensors: Any) -> Any:
