@@ -87,7 +87,7 @@ def with_loss(loss, *stack, shape=(6,)):
             UnsupportedModelError,
             r"`input_shape=\(100, 4\)`",
         ),
-        (lambda: with_loss("mse", layers.Dense(2, dtype="mixed_float16")), {}, UnsupportedModelError, "float16"),
+        (lambda: with_loss("mse", layers.Dense(2, dtype="float16")), {}, UnsupportedModelError, "float16"),
         (lambda: with_loss("mse", Decomposing()), {}, UnsupportedModelError, r"'decomposing' \(Decomposing\): Cholesky"),
     ],
 )
@@ -128,7 +128,7 @@ class CentredByTheBatch(layers.Layer):
 
 def test_a_layer_that_looks_at_the_whole_batch_is_refused_because_padding_would_be_felt(tmp_path):
     model = with_loss("mse", layers.Dense(3), CentredByTheBatch())
-    with pytest.raises(VerificationError, match=r"Only batches that are not full differ.*\(CentredByTheBatch\)"):
+    with pytest.raises(VerificationError, match=r"Only batches with padding differ.*\(CentredByTheBatch\)"):
         edgefl.convert(model, tmp_path / "model.tflite", batch_size=4)
     assert list(tmp_path.iterdir()) == []
 

@@ -58,8 +58,10 @@ def test_the_cnn_of_the_fedavg_paper():
 
     train, infer, parameters = counted(stack, (28, 28, 1))
 
-    assert train["matrix products"] + train["convolutions"] == step(products)
-    assert infer["matrix products"] + infer["convolutions"] == 2 * ROWS * sum(products)
+    # What convolutions shift along an axis is added up by convolutions with ones: a few thousandths.
+    summed = train["matrix products"] + train["convolutions"], infer["matrix products"] + infer["convolutions"]
+    for found, expected in zip(summed, (step(products), 2 * ROWS * sum(products)), strict=True):
+        assert expected <= found < 1.006 * expected
     assert train["total"] == pytest.approx(step(products) + parameters, rel=0.02)
 
 

@@ -7,6 +7,7 @@ import textwrap
 
 import keras
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_models
@@ -101,9 +102,11 @@ def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, name, content, w
 
 
 def test_folders_without_a_keras_model_are_refused_with_the_way_to_a_keras_file(tmp_path):
-    (tmp_path / "saved").mkdir()
-    (tmp_path / "saved" / "saved_model.pb").touch()
+    tf.saved_model.save(tf.Module(), str(tmp_path / "saved"))
     with pytest.raises(ModelError, match=r"SavedModel without a Keras model.*model\.save"):
+        load(tmp_path / "saved")
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"saved_model\.pb is damaged.*Copy the folder again"):
         load(tmp_path / "saved")
     with pytest.raises(ModelError, match=r"is a folder.*model\.save"):
         load(tmp_path)

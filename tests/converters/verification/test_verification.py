@@ -118,7 +118,7 @@ def training_spread(activation, pool):
     model.compile(keras.optimizers.SGD(0.2), "sparse_categorical_crossentropy")
     file = ModelFile(build(model, batch_size=32).data)
     specification, generator = specify(model, batch_size=32), np.random.default_rng(3)
-    experiment = verifying._experiment(specification, file, generator)
+    experiment = verifying._experiment(specification, file, file.manifest, generator, "normal")
     experiment, expectation = measure(specification, file.manifest, experiment, generator)
     closer = look_closer(specification, file.manifest, experiment, expectation, generator)
 
