@@ -88,7 +88,12 @@ def with_loss(loss, *stack, shape=(6,)):
             r"`input_shape=\(100, 4\)`",
         ),
         (lambda: with_loss("mse", layers.Dense(2, dtype="float16")), {}, UnsupportedModelError, "float16"),
-        (lambda: with_loss("mse", Decomposing()), {}, UnsupportedModelError, r"'decomposing' \(Decomposing\): Cholesky"),
+        (
+            lambda: with_loss("mse", Decomposing()),
+            {},
+            UnsupportedModelError,
+            r"'decomposing' \(Decomposing\): Cholesky",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_converted_leaves_no_file(tmp_path, make, options, error, words):

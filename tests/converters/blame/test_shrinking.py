@@ -65,9 +65,7 @@ def test_nothing_is_found_when_no_layer_fails_or_time_is_over():
 def test_the_error_names_layer_op_configuration_and_what_to_do(tmp_path):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(3), Decomposing(rows=2, name="strange")])
     model.compile("sgd", "mse")
-    with pytest.raises(
-        UnsupportedModelError, match=r"Cholesky.*layer 'strange' \(Decomposing\) with rows=2"
-    ) as told:
+    with pytest.raises(UnsupportedModelError, match=r"Cholesky.*layer 'strange' \(Decomposing\) with rows=2") as told:
         edgefl.convert(model, tmp_path / "m.tflite", batch_size=4)
     assert "linear algebra" in told.value.hint
     assert list(tmp_path.iterdir()) == []
