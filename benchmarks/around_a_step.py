@@ -83,15 +83,16 @@ def measure(model: TrainableModel) -> dict[str, float]:
     size = model.manifest.batch_size
     x, y = made_up(model, ROWS * size)
     batch = first(x, size), first(y, size)
+    train = model._sizes.of_rows(size).train
     kinds: dict[str, Callable[[], list[float]]] = {
-        "the interpreter's call": lambda: one_by_one(model._train._run),
+        "the interpreter's call": lambda: one_by_one(train._run),
         "train_on_batch": lambda: one_by_one(lambda: model.train_on_batch(*batch, learning_rate=0.0)),
         "a step of fit": lambda: of_fit(model, x, y),
     }
     model.train_on_batch(*batch, learning_rate=0.0)  # feeds what the interpreter's call alone goes on with
     turns = [{name: 1e6 * statistics.median(take()) for name, take in kinds.items()} for _ in range(TURNS)]
     found = {name: statistics.median(each[name] for each in turns) for name in kinds}
-    model._train._run = lambda: None
+    train._run = lambda: None
     for name in ("train_on_batch", "a step of fit"):
         found[f"{name}, Python alone"] = 1e6 * statistics.median(kinds[name]())
     return found
