@@ -12,6 +12,8 @@ from edgefl_device_runtime.agent.replies import NotReachedError, Reply
 
 __all__ = ["LongPoll"]
 
+_CUT = ("away", "status 504")
+"""The looks of a poll that was cut while it waited: no answer at all, or a proxy's own after its time-out."""
 _OF_A_CUT_ONE = 0.8
 """The next poll waits for so much of what the way bore."""
 _GROWTH = 1.5
@@ -49,8 +51,8 @@ class LongPoll:
         began = self._clock()
         try:
             reply = self._attempt(document, wait)
-        except NotReachedError:
-            if wait == 0:
+        except NotReachedError as error:
+            if wait == 0 or error.kind not in _CUT:
                 raise
             cut_after = self._clock() - began
             self._most = _OF_A_CUT_ONE * cut_after if cut_after < wait else wait / 2

@@ -62,3 +62,16 @@ def test_a_server_that_is_away_is_not_reached_and_answers_polls_of_any_length_wh
     for _ in range(5):
         poll.ask({}, 25.0)
     assert way.waits[-1] == 25.0
+
+
+def test_somebody_else_who_answers_is_told_at_once():
+    way = Way(bears=60)
+
+    def attempt_json(*_, **__):
+        way.waits.append(0.0)
+        raise NotReachedError("portal 302", "Somebody else answers.")
+
+    way.attempt_json = attempt_json
+    with pytest.raises(NotReachedError, match="Somebody else"):
+        LongPoll(way, 100, clock=lambda: way.now).ask({}, 25.0)
+    assert way.waits == [0.0]
