@@ -14,20 +14,24 @@ from moving_trainer import MovingTrainer, model_of, rows_of
 ELEMENTS = 850_000
 
 
-def sends_over(fleet, tmp_path, **network):
-    """A device's whole part in a run of one round; the bytes of the outcome and the network."""
-    fleet.start_server()
-    run = fleet.create_run(model_of(tmp_path, ELEMENTS), "kitchen", rounds=1, target=1, lease_seconds=30, seed=1)
-    bad = BadNetwork(fleet.port, **network)
-    device = Device(
-        f"http://127.0.0.1:{bad.port}",
+def device_behind(network, fleet, tmp_path, report):
+    return Device(
+        f"http://127.0.0.1:{network.port}",
         "kitchen",
         rows_of(40),
         tmp_path / "device",
         token=fleet.token("kitchen"),
         load_trainer=MovingTrainer,
-        report=lambda line: print(line, file=sys.stderr),  # noqa: T201
+        report=report,
     )
+
+
+def sends_over(fleet, tmp_path, **network):
+    """A device's whole part in a run of one round; the bytes of the outcome and the network."""
+    fleet.start_server()
+    run = fleet.create_run(model_of(tmp_path, ELEMENTS), "kitchen", rounds=1, target=1, lease_seconds=30, seed=1)
+    bad = BadNetwork(fleet.port, **network)
+    device = device_behind(bad, fleet, tmp_path, lambda line: print(line, file=sys.stderr))  # noqa: T201
     try:
         summary = device.run(until_idle=True)
     finally:
@@ -56,15 +60,7 @@ def test_a_network_that_cuts_connections_on_which_nothing_is_said_is_not_taken_f
     fleet.start_server()
     bad = BadNetwork(fleet.port, cut_every=0.5)
     told: list[str] = []
-    device = Device(
-        f"http://127.0.0.1:{bad.port}",
-        "kitchen",
-        rows_of(40),
-        tmp_path / "device",
-        token=fleet.token("kitchen"),
-        load_trainer=MovingTrainer,
-        report=told.append,
-    )
+    device = device_behind(bad, fleet, tmp_path, told.append)
     try:
         assert [device.step(wait=25.0) for _ in range(3)] == [None] * 3
         assert device.active_runs == 0

@@ -148,7 +148,7 @@ def _tried(found: BatchMetric, target: Port, output: Port) -> BatchMetric:
 
     try:
         padded, alone = states(size, real), states(rows, np.ones(rows, np.float32))
-    except Exception:
+    except Exception:  # of any kind, and not shown to go row by row: on full batches it is right either way
         return replace(found, together=True)
     return replace(found, together=not all(map(close, padded, alone)))
 

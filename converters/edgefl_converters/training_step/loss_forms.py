@@ -120,7 +120,7 @@ def _form_of_own_call(loss: Any, output: int, rank: int, arrays: Sequence[NDArra
     def valued(count: int, weight: Any) -> NDArray[Any] | None:
         try:
             return np.asarray(loss(*(tf.constant(each[:count]) for each in arrays), weight))
-        except Exception:
+        except Exception:  # of any kind: it is the user's code, which may take no weights of this rank
             return None
 
     plain, weighted = valued(size, None), valued(size, tf.ones([size] + [1] * (rank - 1)))
@@ -140,7 +140,7 @@ def _feels_other_rows(function: Callable[..., Any], arrays: Sequence[NDArray[Any
     rows = some_of(size)
     try:
         whole, alone = np.asarray(function(*arrays)), np.asarray(function(*(each[:rows] for each in arrays)))
-    except Exception:
+    except Exception:  # of any kind, and not shown to go row by row: on full batches it is right either way
         return True
     return rows < size and not close(whole[:rows], alone)
 

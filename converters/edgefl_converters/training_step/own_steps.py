@@ -88,7 +88,7 @@ def _or(found: _Tried, other: Callable[[], _Tried]) -> _Tried:
     """Another way to call the step, if there is one."""
     try:
         return other()
-    except Exception:
+    except Exception:  # of any kind: it is the user's code, and the way that was found already stays
         return found
 
 
