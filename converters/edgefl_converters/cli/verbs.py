@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +25,7 @@ from edgefl_converters.cli.arguments import (
 )
 from edgefl_converters.cli.spelling import spelled_as_options
 from edgefl_converters.settings.fine_tuning import FineTuning
+from edgefl_converters.stages import OTHER, measured_stages, stage
 from edgefl_converters.verification.evidence import Evidence
 from edgefl_converters.verification.storage_report import StorageCost
 
@@ -141,6 +144,10 @@ def convert(
             rich_help_panel=_CHECKED,
         ),
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="Say how many seconds each stage took, also where the model is refused."),
+    ] = False,
     custom_objects: CustomObjectsOption = None,
     format: FormatOption = Format.text,
 ) -> None:
@@ -174,7 +181,9 @@ def convert(
     }
     layers: dict[str, Any] = {}
     try:
-        with tensorflow():
+        with _told_seconds(verbose), ExitStack() as stack:
+            with stage("importing TensorFlow"):
+                stack.enter_context(tensorflow())
             if out is None:
                 edgefl_converters.explain(model, **given, on_layers=layers.update)
             else:
@@ -220,6 +229,19 @@ def verify(
         format,
         lambda: "\n".join([f"{file} agrees with {against}", *_figures(report), *_evidence(report["evidence"])]),
     )
+
+
+@contextmanager
+def _told_seconds(verbose: bool) -> Iterator[None]:
+    """Says at the end how long each stage of what runs inside took, if that is wanted."""
+    with measured_stages() as stages:
+        try:
+            yield
+        finally:
+            stages.enter(OTHER)
+            if verbose:
+                for line in (f"took {sum(stages.seconds.values()):.1f} s", *str(stages).splitlines()):
+                    progress(line)
 
 
 def _emit_layers(layers: dict[str, Any], format: Format, *, converted: bool) -> None:
