@@ -44,8 +44,12 @@ _CURRENT: ContextVar[Stages | None] = ContextVar("edgefl_conversion_stages", def
 
 
 @contextmanager
-def measured_stages() -> Iterator[Stages]:
-    """Measures what runs inside; where somebody outside measures already, it is counted there, and theirs is given."""
+def measured_stages(clock: Callable[[], float] = time.monotonic) -> Iterator[Stages]:
+    """Measures what runs inside; where somebody outside measures already, it is counted there, and theirs is given.
+
+    Args:
+        clock: as `Stages` takes it.
+    """
     outer = _CURRENT.get()
     if outer is not None:
         try:
@@ -53,7 +57,7 @@ def measured_stages() -> Iterator[Stages]:
         finally:
             outer.enter(outer.enter(OTHER))  # what has passed until now is counted
         return
-    stages = Stages()
+    stages = Stages(clock)
     token = _CURRENT.set(stages)
     try:
         yield stages

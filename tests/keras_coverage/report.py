@@ -101,8 +101,8 @@ def render(outcomes: Mapping[Any, Outcome], networks: Mapping[str, ArchitectureO
     named = {f"{section}.{api.__name__}": outcomes[api] for section in SECTIONS for api in public(section)}
     lines += ["", "## Time", ""]
     lines += [
-        f"Models that took more than {LONG:.0f} seconds of processors to be converted and trained beside Keras in float32",
-        "and float64 and on the runtimes; `edgefl convert --verbose` says where they go.",
+        f"Models that took more than {LONG:.0f} seconds of processors to be converted, and trained beside Keras on the",
+        "runtimes; `edgefl convert --verbose` says where they go.",
         "",
         "| | seconds |",
         "|---|---|",

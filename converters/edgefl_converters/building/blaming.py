@@ -72,9 +72,13 @@ def with_smallest_layer(
 ) -> EdgeflError:
     """The error with the layer that fails on its own, or with what is known of the others where none is found."""
     sound: dict[str, bool] = {}
+
+    def note(name: str, tried: bool) -> None:
+        sound.setdefault(name, tried)
+
     try:
         with stage("finding the layer"):
-            piece = shrink(model, fails, first=error.layer, on_sound=sound.setdefault)
+            piece = shrink(model, fails, first=error.layer, on_sound=note)
     except Exception:
         return error  # never worse than the plain error
     if piece is None:

@@ -22,6 +22,7 @@ from edgefl_converters.flatbuffer.pipeline import chosen_passes, run_passes
 from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.settings.options import Options
 from edgefl_converters.stages import stage
+from edgefl_converters.training_step.lean_graphs import lean_graphs
 from edgefl_converters.training_step.makers import layer_of
 from edgefl_converters.training_step.specification import Specification, specify
 from edgefl_converters.training_step.tracing import Traces, trace
@@ -90,16 +91,17 @@ def build_specified(
         EdgeflError: whatever `build` raises.
     """
     passes = chosen_passes(specification.options.without_passes)
-    with stage("tracing"):
+    with stage("tracing"), lean_graphs():
         traces = trace(specification)
         variables = classify(specification, traces)
     require_separable_rows(traces, variables)
     origins, tell = Origins(), on_layers or (lambda layers: None)
     sizes = specification.options.further_batch_sizes
     try:
-        with stage("tracing"):
+        with stage("tracing"), lean_graphs():
             further = {size: trace(specification.of_batch_size(size)) for size in sizes}
-        assembled = assemble(specification, traces, variables, origins, further)
+        with lean_graphs():
+            assembled = assemble(specification, traces, variables, origins, further)
     except EdgeflError:
         tell(report_layers(origins, traces))
         raise
