@@ -1,4 +1,4 @@
-"""Where the time of a conversion goes: what runs says in which stage it is, and whoever asks is told the seconds."""
+"""Seconds by the stages of a conversion: what runs says in which it is, whoever asks is told where the time went."""
 
 from __future__ import annotations
 
