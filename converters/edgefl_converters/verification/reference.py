@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.models.naming import slot_name, unique
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.verification.compared_models import compared_model
@@ -26,6 +27,9 @@ Arrays = dict[str, NDArray[Any]]
 
 _OF_EVALUATION = 0
 """The seed by which a file draws where it takes none."""
+_REPAIRED = "addition"
+"""What Keras is repaired in here too, as it contradicts itself: biases of as many filters as there are positions, with
+the channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class Reference:
             inputs = specification.nesting.of_inputs(tensors[:first])
             targets = specification.nest_targets(tensors[first:last])
             weight, seed = tensors[last:]
-            with hashed_random_numbers(seed, specification.batch_size):
+            with rewritten_keras(_REPAIRED), hashed_random_numbers(seed, specification.batch_size):
                 return dict(step(inputs, targets, weight))
 
         signature = self._signature((*specification.inputs, *specification.targets))
@@ -174,7 +178,8 @@ class Reference:
 
         def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
             inputs = specification.nesting.of_inputs(tensors)
-            with hashed_random_numbers(tf.constant([_OF_EVALUATION]), specification.batch_size):
+            seed = tf.constant([_OF_EVALUATION])
+            with rewritten_keras(_REPAIRED), hashed_random_numbers(seed, specification.batch_size):
                 outputs = model(inputs, training=False) if model._call_has_training_arg else model(inputs)
             return [tf.identity(each) for each in keras.tree.flatten(outputs)]
 
