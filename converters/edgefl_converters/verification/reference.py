@@ -198,7 +198,7 @@ class Reference:
     def _call(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, float]:
         with self._floatx():  # traced in the first call
             logs = self._run(function, batch, sample_weight)
-        return {self._stable_name(name): float(value) for name, value in logs.items()}
+        return {name: value for log, found in logs.items() for name, value in _values(self._stable_name(log), found)}
 
     def _stable_name(self, name: str) -> str:
         """The name of a metric in the file; Keras puts an output's name before it, which may be automatic."""
@@ -220,3 +220,12 @@ class Reference:
             yield
         finally:
             keras.config.set_floatx(before)
+
+
+def _values(name: str, found: Any) -> Iterator[tuple[str, float]]:
+    """What is logged: a number, or the entries of a vector by their places."""
+    array = np.asarray(found)
+    if array.ndim == 0:
+        yield name, float(array)
+    for place, value in enumerate(array.tolist() if array.ndim else ()):
+        yield f"{name}[{place}]", float(value)
