@@ -15,6 +15,7 @@ from keras.src.trainers.compile_utils import CompileMetrics
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.models.naming import PathNames
 from edgefl_converters.training_step.finalising import Finalisation, finalisations_of
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.loss_forms import close, is_of_keras, made_up_rows, some_of
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.row_weights import expand, mean_weight, real_rows
@@ -70,18 +71,15 @@ class BatchMetric:
         if self.together:
             weight = mean_weight(user_weight) if self.weighted else None
         else:
-            weight = self._of_rows(user_weight if self.weighted else real_rows(user_weight), target)
+            weight = expand(user_weight if self.weighted else real_rows(user_weight), self._weight_rank)
         zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self.metric.variables]
-        updated = self.metric.stateless_update_state(zeros, target, prediction, sample_weight=weight)
+        with rewritten_keras("weighted_confusions"):
+            updated = self.metric.stateless_update_state(zeros, target, prediction, sample_weight=weight)
         return [self.finalisation.state(tf.convert_to_tensor(updated[index])) for index in self.order]
 
-    def _of_rows(self, weight: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-        if not isinstance(self.metric, keras.metrics.IoU):
-            return expand(weight, self.rank)
-        # It flattens positions and weights alike, and broadcasts none of them to the others.
-        positions = tf.shape(target) if self.metric.sparse_y_true else tf.shape(target)[:-1]
-        weight = tf.broadcast_to(expand(weight, len(target.shape) - (not self.metric.sparse_y_true)), positions)
-        return tf.cast(weight, tf.int32) if "int" in str(self.metric.dtype) else weight
+    @property
+    def _weight_rank(self) -> int:
+        return 1 if isinstance(self.metric, keras.metrics.IoU) else self.rank
 
 
 def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:

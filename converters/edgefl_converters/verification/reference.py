@@ -27,9 +27,10 @@ Arrays = dict[str, NDArray[Any]]
 
 _OF_EVALUATION = 0
 """The seed by which a file draws where it takes none."""
-_REPAIRED = "addition"
-"""What Keras is repaired in here too, as it contradicts itself: biases of as many filters as there are positions, with
-the channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not."""
+_REPAIRED = ("addition", "weighted_confusions")
+"""What Keras is repaired in here too. It contradicts itself: biases of as many filters as there are positions, with the
+channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not. And it
+refuses weights of rows for some metrics, with which devices train."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Reference:
             inputs = specification.nesting.of_inputs(tensors[:first])
             targets = specification.nest_targets(tensors[first:last])
             weight, seed = tensors[last:]
-            with rewritten_keras(_REPAIRED), hashed_random_numbers(seed, specification.batch_size):
+            with rewritten_keras(*_REPAIRED), hashed_random_numbers(seed, specification.batch_size):
                 return dict(step(inputs, targets, weight))
 
         signature = self._signature((*specification.inputs, *specification.targets))
@@ -179,7 +180,7 @@ class Reference:
         def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
             inputs = specification.nesting.of_inputs(tensors)
             seed = tf.constant([_OF_EVALUATION])
-            with rewritten_keras(_REPAIRED), hashed_random_numbers(seed, specification.batch_size):
+            with rewritten_keras(*_REPAIRED), hashed_random_numbers(seed, specification.batch_size):
                 outputs = model(inputs, training=False) if model._call_has_training_arg else model(inputs)
             return [tf.identity(each) for each in keras.tree.flatten(outputs)]
 
