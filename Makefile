@@ -90,8 +90,8 @@ test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST
 test-network: setup ## The tests that install the wheel into an empty environment (needs a package registry)
 	@$(BIN)/python -m pytest -q -m network
 
-strategies: setup ## Write the table of strategies in docs/operating.md
-	@python=$$(realpath -s $(BIN)/python) && cd server && "$$python" -m edgefl_server.strategy_table ../docs/operating.md
+strategies: setup ## Write the tables of strategies in docs/strategies.md
+	@python=$$(realpath -s $(BIN)/python) && cd server && "$$python" -m edgefl_server.strategy_table ../docs/strategies.md
 
 coverage: setup ## Convert everything that Keras has, train it beside Keras, and write docs/coverage.md
 	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage && "$$python" -m keras_coverage.pairwise
