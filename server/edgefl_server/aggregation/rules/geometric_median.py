@@ -22,7 +22,7 @@ __all__ = ["GeometricMedian"]
 @RULES.register("geometric-median")
 @dataclass(frozen=True)
 class GeometricMedian(Rule):
-    """``z ← Σ βₖ Δₖ / Σ βₖ`` with ``βₖ = 1 / max(ν, ‖z - Δₖ‖)``, T times, from the mean. Each device counts the same.
+    """``z ← Σ βₖ Δₖ / Σ βₖ`` with ``βₖ = 1 / max(ν, ‖z - Δₖ‖)``, T times, from 0. Each device counts the same.
 
     Attributes:
         smoothing: ν.
@@ -42,11 +42,11 @@ class GeometricMedian(Rule):
         self, points: Points, slots: Mapping[str, NDArray[np.float32]]
     ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
         """See `Rule`."""
-        distances = points.distances
-        weights = np.full(len(points), 1 / len(points))
+        squares = points.squared_norms
         for _ in range(self.iterations):
-            beta = 1 / np.maximum(self.smoothing, np.sqrt(_to_mixture(distances, weights)))
+            beta = 1 / np.maximum(self.smoothing, np.sqrt(squares))
             weights = beta / beta.sum()
+            squares = _to_mixture(points.distances, weights)
         return points.combined(weights), {}
 
 
