@@ -19,6 +19,7 @@ from edgefl_server.aggregation import (
     Cohort,
     Contribution,
     Folded,
+    FoldError,
     FoldState,
     ModelLimits,
     Next,
@@ -31,6 +32,7 @@ from edgefl_server.aggregation import (
     after_fold,
     ending,
     fold,
+    fold_seed,
     in_order,
     schedule_for,
     strategy_for,
@@ -316,7 +318,11 @@ class Coordinator:
         before, accepted = self._version, self._accepted
         contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
         staleness = tuple(each.read().staleness for each in contributions)
-        folded = fold(self._strategy, self._state, contributions, self._believed, Cohort(standing.enrolled))
+        cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
+        try:
+            folded = fold(self._strategy, self._state, contributions, self._believed, cohort)
+        except FoldError as error:
+            return self._give_up(number, replace(standing, state=FoldState.FAILED, why=error.message))
         standing = self._schedule.folded(standing)
         self._state = folded.state
         self._discard()

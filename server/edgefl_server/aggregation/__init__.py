@@ -18,11 +18,11 @@ from edgefl_server.aggregation.schedules import (
     ending,
     schedule_for,
 )
-from edgefl_server.aggregation.seeds import codec_seed, task_seed
+from edgefl_server.aggregation.seeds import codec_seed, fold_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
-from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order, without_basis
+from edgefl_server.aggregation.updates import Contribution, FoldError, Update, Updates, in_order, without_basis
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, most_bytes, validate
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Contribution",
     "Demand",
     "Expectation",
+    "FoldError",
     "FoldState",
     "Folded",
     "ModelLimits",
@@ -60,6 +61,7 @@ __all__ = [
     "ending",
     "finalise",
     "fold",
+    "fold_seed",
     "in_order",
     "most_bytes",
     "named_vectors",

@@ -16,6 +16,7 @@ from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
     SMALLEST,
     SettingError,
+    build,
     check_ranges,
     check_usual,
     setting,
@@ -223,11 +224,14 @@ class RunSettings:
             if getattr(self, name) != defaults[name]:
                 raise _pointless(name, self.strategy)
         for name, why in strategy.excluded.items():
-            if getattr(self, name) != defaults[name]:
-                raise SettingError(
-                    f"{{{name}}} does not go with {{strategy}} {self.strategy}: {why}.",
-                    hint="Leave it out, or use fedavg or fedprox.",
-                )
+            if name in defaults and getattr(self, name) != defaults[name]:
+                raise _excluded(name, self.strategy, why)
+        if self.effective_minimum < strategy.fewest:
+            raise SettingError(
+                f"{{strategy}} {self.strategy} needs {strategy.fewest} updates a fold as it is set, and "
+                f"{{minimum}} or {{target}} lets one have {self.effective_minimum}.",
+                hint="Ask for more devices, or expect fewer bad ones ({byzantine}).",
+            )
 
     def require_meaning(self) -> None:
         """Refuses what can be computed with but is a mistake. For new runs: those that were created before go on.
@@ -308,7 +312,9 @@ def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         )
     chosen = STRATEGIES.get(name)
     known = {each.name: each for each in settings_of(chosen)}
-    for unknown in hyperparameters.keys() - known.keys():
+    for unknown in sorted(hyperparameters.keys() - known.keys()):
+        if unknown in chosen.excluded:
+            raise _excluded(unknown, name, chosen.excluded[unknown])
         raise _pointless(unknown, name)
     for each in known.values():
         value = hyperparameters.get(each.name)
@@ -316,7 +322,14 @@ def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         if each.required and (value is None or (above_0 and 0 <= value < SMALLEST)):
             needed = f"{{{each.name}}} above 0" if above_0 else f"a {{{each.name}}}"
             raise SettingError(f"{{strategy}} {name} expects {needed}.", hint=each.hint)
-    return chosen(**hyperparameters)
+    built: Strategy = build(chosen, hyperparameters)
+    return built
+
+
+def _excluded(name: str, strategy: str, why: str) -> SettingError:
+    return SettingError(
+        f"{{{name}}} does not go with {{strategy}} {strategy}: {why}.", hint="Leave it out, or use fedavg or fedprox."
+    )
 
 
 def _pointless(name: str, strategy: str) -> SettingError:
