@@ -201,6 +201,8 @@ def _check_states(outcome: Outcome, limits: ModelLimits) -> None:
 
 def _check_codec(section: Section, codecs: tuple[SectionCodec, ...]) -> None:
     """Refuses what the task does not ask for: a device that chose its own seed would choose what is off by how much."""
+    if section.elements != Elements.FLOATS:
+        raise OutcomeRefusedError(Refusal.MALFORMED, f"Section {section.name!r} expects floats, got something else.")
     wanted = next((each for each in codecs if each.section == section.name), None)
     if codecs and section.codec != (name := wanted.codec if wanted else "float32"):
         raise OutcomeRefusedError(
@@ -221,8 +223,6 @@ def _check_codec(section: Section, codecs: tuple[SectionCodec, ...]) -> None:
 
 
 def _vector(section: Section, size: int) -> NDArray[np.float32]:
-    if section.elements != Elements.FLOATS:
-        raise OutcomeRefusedError(Refusal.MALFORMED, f"Section {section.name!r} expects floats, got something else.")
     if section.length != size:
         raise OutcomeRefusedError(
             Refusal.WRONG_LENGTH, f"Section {section.name!r} expects {size} elements, got {section.length}."

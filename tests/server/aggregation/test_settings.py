@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 
 from edgefl.errors import InvalidSettingError
-from edgefl_server.aggregation import RunSettings, SettingError, Synchronous, run_settings, schedule_for, task_seed
+from edgefl_server.aggregation import RunSettings, SettingError, run_settings, schedule_for, task_seed
+from edgefl_server.aggregation.schedules import Synchronous
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,19 @@ def test_a_spelling_of_a_codec_is_a_codec(codec: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"codec": "stc", "strategy": "scaffold"}, r"\{codec\} stc does not go with \{strategy\} scaffold"),
-        ({"codec": "stc", "strategy": "feddyn", "mu": 0.1}, r"\{codec\} stc does not go with \{strategy\} feddyn"),
-        ({"codec": "stc-0.04", "clip_norm": 1.0}, r"\{codec\} stc-0.04 does not go with \{clip_norm\}"),
-        ({"codec": "stc", "strategy": "fedsgd", "learning_rate": 0.1}, r"\{codec\} stc is for delta"),
+        ({"codec": "stc", "strategy": "scaffold"}, "codec stc does not go with strategy scaffold"),
+        ({"codec": "stc", "strategy": "feddyn", "mu": 0.1}, "codec stc does not go with strategy feddyn"),
+        ({"codec": "stc-0.04", "clip_norm": 1.0}, "codec stc-0.04 does not go with clip_norm"),
+        (
+            {"codec": "stc", "strategy": "fedsgd"},
+            "codec stc is for delta, and devices of .* send gradient",
+        ),
         ({"codec": "rand-0.25+stc"}, "codec"),
     ],
 )
 def test_a_codec_that_remembers_is_refused_where_its_memory_would_be_wrong(settings: dict, message: str) -> None:
-    with pytest.raises(InvalidSettingError) as refused:
+    with pytest.raises(InvalidSettingError, match=message):
         RunSettings.of(rounds=1, target=1, **settings)
-    assert re.search(message.replace("\\{", "-*").replace("\\}", ""), str(refused.value))
 
 
 def test_a_codec_that_remembers_is_refused_by_a_schedule_that_merges_as_updates_come(
