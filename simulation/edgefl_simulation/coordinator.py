@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from edgefl.codecs import codec
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
@@ -93,7 +94,9 @@ class Coordinator:
             plan.settings.max_examples, plan.settings.max_weight_ratio, limits, plan.manifest.metrics
         )
         # Without anything to remember, a list of all who ever took part would only grow.
-        self._remember = bool(plan.manifest.local_parameters) or self._demand.needs.corrected
+        self._remember = (
+            bool(plan.manifest.local_parameters) or self._demand.needs.corrected or codec(plan.settings.codec).memory
+        )
         self._agenda: Agenda[Flight] = Agenda(checkpoint.clock)
         self._state = checkpoint.state
         self._cohort, self._fold = checkpoint.cohort, checkpoint.fold

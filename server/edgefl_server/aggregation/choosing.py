@@ -11,6 +11,7 @@ from edgefl.manifest import ModelManifest
 from edgefl.metrics import check_finalisers
 from edgefl_server.aggregation.hyperparameters import SettingError, values_of
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
+from edgefl_server.aggregation.update_codecs import AUTO, chosen_codec
 
 __all__ = ["settle"]
 
@@ -47,6 +48,8 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             "The model's learning rate is 0, expected one above 0: everything would stay as it is.",
             hint="Give a {learning_rate}.",
         )
+    if settings.codec == AUTO:
+        settings = replace(settings, codec=chosen_codec(manifest.layout.weight_size))
     settled = strategy.settled(manifest, rate)
     return settings if settled is strategy else replace(settings, hyperparameters=values_of(settled))
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from edgefl.codecs import CODECS, codec_names
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
@@ -24,6 +23,7 @@ from edgefl_server.aggregation.hyperparameters import (
     values_of,
 )
 from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
+from edgefl_server.aggregation.update_codecs import check_codec, check_name
 
 __all__ = ["RunSettings", "strategy_for"]
 
@@ -71,7 +71,7 @@ class RunSettings:
         max_steps: batches per task; 0: no limit.
         learning_rate: None: the model's own.
         batch_size: rows per step, at most the model's; 0: the model's.
-        codec: how devices write their deltas.
+        codec: how devices write their deltas; ``auto``: what suits the model's size, once it is known.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
         max_examples: a device's num_examples counts for at most this many: it is the device's word.
         max_weight_ratio: it also counts for at most so many times the median of the round's devices; among three or
@@ -178,14 +178,12 @@ class RunSettings:
                 f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
                 hint="The minimum is at most the target.",
             )
-        if self.codec not in codec_names():
-            raise SettingError(
-                f"{{codec}} expects one of {', '.join(codec_names())}, got {self.codec!r:.80}.",
-                hint=CODECS.nearest(self.codec),
-            )
+        check_name(self.codec)
         self._check_combinations()
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
+        demand = strategy.demand
+        check_codec(self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm)
         object.__setattr__(self, "hyperparameters", values_of(strategy))
 
     @classmethod

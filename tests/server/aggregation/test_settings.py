@@ -5,7 +5,8 @@ import math
 import pytest
 
 from edgefl.errors import InvalidSettingError
-from edgefl_server.aggregation import RunSettings, SettingError, run_settings, task_seed
+from edgefl_server.aggregation import RunSettings, SettingError, run_settings, schedule_for, task_seed
+from edgefl_server.aggregation.schedules import Synchronous
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,40 @@ def test_a_setting_outside_its_range_is_refused_by_its_option(name: str, value: 
 def test_an_unknown_codec_is_refused_with_those_that_exist() -> None:
     with pytest.raises(InvalidSettingError, match="float16, float32"):
         RunSettings(rounds=1, target=1, codec="zip")
+
+
+@pytest.mark.parametrize("codec", ["auto", "drive", "rand-0.25+drive", "stc-0.04", "rand-0.1+int8"])
+def test_a_spelling_of_a_codec_is_a_codec(codec: str) -> None:
+    assert RunSettings.from_json(RunSettings(rounds=1, target=1, codec=codec).to_json()).codec == codec
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"codec": "stc", "strategy": "scaffold"}, "codec stc does not go with strategy scaffold"),
+        ({"codec": "stc", "strategy": "feddyn", "mu": 0.1}, "codec stc does not go with strategy feddyn"),
+        ({"codec": "stc-0.04", "clip_norm": 1.0}, "codec stc-0.04 does not go with clip_norm"),
+        (
+            {"codec": "stc", "strategy": "fedsgd"},
+            "codec stc is for delta, and devices of .* send gradient",
+        ),
+        ({"codec": "rand-0.25+stc"}, "codec"),
+    ],
+)
+def test_a_codec_that_remembers_is_refused_where_its_memory_would_be_wrong(settings: dict, message: str) -> None:
+    with pytest.raises(InvalidSettingError, match=message):
+        RunSettings.of(rounds=1, target=1, **settings)
+
+
+def test_a_codec_that_remembers_is_refused_by_a_schedule_that_merges_as_updates_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stc, drive = (RunSettings(rounds=1, target=1, codec=codec) for codec in ("stc", "drive"))
+    schedule_for(stc)
+    monkeypatch.setattr(Synchronous, "by_acceptance", True)
+    schedule_for(drive)
+    with pytest.raises(InvalidSettingError, match=r"stc does not go with .*schedule.* synchronous"):
+        schedule_for(stc)
 
 
 def test_settings_survive_json_and_ignore_names_of_later_versions() -> None:

@@ -17,6 +17,7 @@ from edgefl_server.aggregation.schedules.base import (
 )
 from edgefl_server.aggregation.schedules.synchronous import Synchronous
 from edgefl_server.aggregation.settings import RunSettings
+from edgefl_server.aggregation.update_codecs import check_by_acceptance
 
 __all__ = [
     "SCHEDULES",
@@ -57,7 +58,7 @@ def schedule_for(settings: RunSettings) -> Schedule:
 
     Raises:
         SettingError: there is none of that name, the hint is the nearest; or it makes no schedule of these
-            settings.
+            settings; or it does not go with their codec.
     """
     name = settings.schedule
     if name not in SCHEDULES.names():
@@ -76,4 +77,6 @@ def schedule_for(settings: RunSettings) -> Schedule:
     lacking = _lacking(schedule)
     if lacking:
         raise SettingError(f"{{schedule}} {name} makes a {type(schedule).__name__}, which lacks {lacking}.")
+    if schedule.by_acceptance:
+        check_by_acceptance(settings.codec, name)
     return schedule
