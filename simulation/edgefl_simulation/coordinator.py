@@ -23,6 +23,7 @@ from edgefl_server.aggregation import (
     ModelLimits,
     Next,
     Progress,
+    Staleness,
     Standing,
     StrategyState,
     TaskSource,
@@ -68,8 +69,15 @@ class _Accepted:
 
     def contribution(self, newest: int, by_acceptance: bool) -> Contribution:
         """To a fold that makes of the newest version the next one."""
-        update = self.update.begun(self.flight.version.number, newest=newest)
-        return Contribution(update.task_id, update.num_examples, lambda: update, self.number if by_acceptance else 0)
+        update, version = self.update.begun(self.flight.version.number, newest=newest), self.flight.version
+        return Contribution(
+            update.task_id,
+            update.num_examples,
+            lambda: update,
+            self.number if by_acceptance else 0,
+            update.staleness,
+            lambda: version.weights,
+        )
 
 
 class Coordinator:
@@ -88,7 +96,11 @@ class Coordinator:
         self._demand = self._strategy.demand
         limits = ModelLimits.of(plan.manifest)
         self._believed = Believed(
-            plan.settings.max_examples, plan.settings.max_weight_ratio, limits, plan.manifest.metrics
+            plan.settings.max_examples,
+            plan.settings.max_weight_ratio,
+            limits,
+            plan.manifest.metrics,
+            Staleness.in_run(plan.settings, plan.settings.schedule),
         )
         # Without anything to remember, a list of all who ever took part would only grow.
         self._remember = bool(plan.manifest.local_parameters) or self._demand.needs.corrected
@@ -273,6 +285,9 @@ class Coordinator:
         change = self._schedule.settle(self._tasks.standing, concerned, state, now, temporary=temporary)
         if worked.update is not None:
             self._patience.renew(now)
+            if change.left_out:  # too old: it is over with its task
+                self._ended["stale"] = self._ended.get("stale", 0) + 1
+                return change
             del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
             self._accepted.append(_Accepted(worked.update, flight, change.standing.accepted))
         return change

@@ -44,7 +44,7 @@ from server_process import ServerProcess, free_port
 
 TOY = Path(__file__).parent / "toy_schedule.py"
 TOYS = {
-    "buffered": "toy_schedule:Buffered",
+    "toy-buffered": "toy_schedule:Buffered",
     "broken": "no_such_module:Schedule",
     "synchronous": "toy_schedule:Buffered",
 }
@@ -66,7 +66,7 @@ def test_a_schedule_from_outside_folds_outcomes_of_several_versions_and_waits_fo
     for device in devices:
         device.enrol("people", token)
     query = {"population": "people", "rounds": 3, "target": 2, "over_selection": 2, "seed": 3}
-    run = client.upload("/v1/runs", {**query, "schedule": "buffered"}, make_model_file())["run"]
+    run = client.upload("/v1/runs", {**query, "schedule": "toy-buffered"}, make_model_file())["run"]
     slow = devices[0].take()
     while client.get(f"/v1/runs/{run}")["history"][0]["state"] != "done":
         for device in devices[1:3]:
@@ -92,16 +92,16 @@ def test_the_help_lists_the_schedules_that_are_installed(install):
     install("toys", {"edgefl.schedules": TOYS}, TOY)
     shown = Process.start("run", "create", "--help", COLUMNS="200")
     assert shown.child.wait(60) == 0
-    assert "synchronous or buffered" in shown.output().split("--schedule")[1].split("\n")[0]
+    assert "synchronous, buffered or toy-buffered" in shown.output().split("--schedule")[1].split("\n")[0]
 
 
 def test_an_unknown_schedule_names_the_nearest_and_what_cannot_be_imported_or_clashes_is_named_and_left_out(server):
     client = OperatorClient(OperatorFile.read(server.state))
     client.post("/v1/invitations", {"population": "people"})
     query = {"population": "people", "rounds": 1, "target": 1}
-    with pytest.raises(EdgeflError, match="synchronous, buffered") as refused:
-        client.upload("/v1/runs", {**query, "schedule": "bufered"}, make_model_file())
-    assert "buffered" in str(refused.value.hint)
+    with pytest.raises(EdgeflError, match="synchronous, buffered, toy-buffered") as refused:
+        client.upload("/v1/runs", {**query, "schedule": "toy-bufered"}, make_model_file())
+    assert "toy-buffered" in str(refused.value.hint)
     assert client.upload("/v1/runs", query, make_model_file())["state"] == "active"
     errors = server.stop()[1]
     assert "'broken' (no_such_module:Schedule) of toys is left out" in errors
@@ -200,7 +200,7 @@ def test_devices_and_a_server_that_is_killed_end_with_the_bits_that_the_order_of
     install(
         "toys",
         {
-            "edgefl.schedules": {"buffered": "toy_schedule:Buffered"},
+            "edgefl.schedules": {"toy-buffered": "toy_schedule:Buffered"},
             "edgefl.strategies": {"discounted": "toy_schedule:Discounted"},
         },
         TOY,
@@ -208,7 +208,7 @@ def test_devices_and_a_server_that_is_killed_end_with_the_bits_that_the_order_of
     fleet.start_server()
     settings = {
         **{"rounds": FOLDS, "target": BUFFER, "over_selection": DEVICES / BUFFER, "lease_seconds": 30},
-        **{"schedule": "buffered", "strategy": "discounted", "seed": SEED, "epochs": 2},
+        **{"schedule": "toy-buffered", "strategy": "discounted", "seed": SEED, "epochs": 2},
     }
     run = fleet.create_run(mlp_file, "kitchen", **settings)
     data = {write_identity(fleet.folder / f"d{i}", i): write_data(f"d{i}", 20 + 37 * i, i) for i in range(DEVICES)}

@@ -7,6 +7,7 @@ from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.metrics import finalise, sum_states
 from edgefl_server.aggregation.options import run_settings
 from edgefl_server.aggregation.progress import FAILED_FOLDS_IN_A_ROW, Next, Progress, after_failure, after_fold
+from edgefl_server.aggregation.replaying import LoggedFold, LoggedUpdate, RunLog, replay
 from edgefl_server.aggregation.schedules import (
     Assignment,
     AssignmentState,
@@ -20,6 +21,7 @@ from edgefl_server.aggregation.schedules import (
 )
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
+from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
 from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order, without_basis
@@ -40,13 +42,17 @@ __all__ = [
     "Expectation",
     "FoldState",
     "Folded",
+    "LoggedFold",
+    "LoggedUpdate",
     "ModelLimits",
     "Next",
     "Progress",
+    "RunLog",
     "RunSettings",
     "Schedule",
     "Setting",
     "SettingError",
+    "Staleness",
     "Standing",
     "Strategy",
     "StrategyState",
@@ -63,6 +69,7 @@ __all__ = [
     "in_order",
     "most_bytes",
     "named_vectors",
+    "replay",
     "run_settings",
     "schedule_for",
     "settle",

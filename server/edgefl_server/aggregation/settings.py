@@ -22,6 +22,7 @@ from edgefl_server.aggregation.hyperparameters import (
     settings_of,
     values_of,
 )
+from edgefl_server.aggregation.staleness import BUFFERED, Buffering
 from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
 
 __all__ = ["RunSettings", "strategy_for"]
@@ -48,7 +49,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Buffering):
     """The settings of a run.
 
     Attributes:
@@ -172,6 +173,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        self.check_staleness()
         if self.minimum > self.target:
             raise SettingError(
                 f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
@@ -256,7 +258,9 @@ class RunSettings:
 
     @property
     def cohort_size(self) -> int:
-        """Devices that work on a round at the same time, or have done so."""
+        """Devices that work on a round at the same time, or have done so; with a buffer, those that work at a time."""
+        if self.schedule == BUFFERED:
+            return self.tasks_at_once(self.target)
         factor = self.over_selection or (_DEFAULT_OVER_SELECTION if self.deadline_seconds else 1.0)
         # 1.3 × 10 is 13.000000000000002 in floats and must not become 14.
         return max(self.target, math.ceil(round(self.target * factor, 6)))

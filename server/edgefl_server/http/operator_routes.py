@@ -22,6 +22,7 @@ from edgefl_server.storage import (
     invite,
     populations,
     require_invited,
+    run_log,
     run_status,
     runs_summary,
     stop_run,
@@ -113,6 +114,12 @@ async def get_runs(context: Shared) -> dict[str, Any]:
 async def get_run(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Settings, state and every round with its outcomes and metrics."""
     return await run_in_threadpool(run_status, context.state, run_id)
+
+
+@router.get("/runs/{run_id}/log", summary="Tell what a run's weights follow from")
+async def get_log(run_id: RunId, context: Shared) -> dict[str, Any]:
+    """Which update began from which version, and in which fold it was merged, in the order of acceptance."""
+    return await run_in_threadpool(run_log, context.state, run_id)
 
 
 @router.post("/runs/{run_id}/stop", summary="Stop a run")

@@ -20,6 +20,7 @@ from edgefl_server.storage.identities import (
     unknown_device,
     wrong_token,
 )
+from edgefl_server.storage.logs import run_log
 from edgefl_server.storage.outcomes import (
     Accepted,
     Looked,
@@ -88,6 +89,7 @@ __all__ = [
     "received_bytes",
     "renew_lease",
     "require_invited",
+    "run_log",
     "run_status",
     "runs_summary",
     "settle_folds",

@@ -19,6 +19,7 @@ from edgefl_server.aggregation import (
     Folded,
     FoldState,
     ModelLimits,
+    Staleness,
     Standing,
     StrategyState,
     Update,
@@ -172,7 +173,13 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
 def _believed(work: Work) -> Believed:
     settings = work.of.settings
     limits = ModelLimits.from_json(work.run.limits)
-    return Believed(settings.max_examples, settings.max_weight_ratio, limits, metrics_of(work.run))
+    return Believed(
+        settings.max_examples,
+        settings.max_weight_ratio,
+        limits,
+        metrics_of(work.run),
+        Staleness.in_run(settings, settings.schedule),
+    )
 
 
 def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
@@ -196,7 +203,14 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
         return found.begun(each.version, newest=run.version)
 
-    return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
+    return Contribution(
+        each.task_id,
+        each.num_examples,
+        read,
+        each.accepted if schedule.by_acceptance else 0,
+        run.version - each.version,
+        lambda: get_vector(state, each.weights_hash),
+    )
 
 
 def _damaged(run_id: str, contributions: Sequence[Contribution]) -> set[str]:

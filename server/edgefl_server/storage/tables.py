@@ -62,6 +62,8 @@ class Disposition:
     """Its fold failed or was stopped."""
     DAMAGED = "damaged"
     """It was accepted, and its file was gone or damaged when its fold was merged without it."""
+    STALE = "stale"
+    """It began from weights that were too many versions behind when it came: no fold has it."""
     NOTED = "noted"
     """The device declined or failed: there is nothing to fold."""
 

@@ -86,7 +86,7 @@ def _done_with(state: ServerState, session: Session, digest: str) -> bool | None
         return None
     kept_until = state.clock() - state.keep_seconds
     return all(
-        disposition in (Disposition.FOLDED, Disposition.NOTED)
+        disposition in (Disposition.FOLDED, Disposition.STALE, Disposition.NOTED)
         or (disposition in (Disposition.DISCARDED, Disposition.DAMAGED) and ended is not None and ended <= kept_until)
         for disposition, ended in rows
     )

@@ -218,6 +218,7 @@ class Change:
         released: all other open tasks of the cohort are abandoned.
         following: how the next fold stands that the cohort works for from now on, while this one is merged; None: the
             cohort ends with its fold.
+        left_out: the update that was settled is accepted, and not folded, as it is too many versions behind.
     """
 
     standing: Standing
@@ -225,10 +226,14 @@ class Change:
     changed: tuple[Assignment, ...] = ()
     released: bool = False
     following: Standing | None = None
+    left_out: bool = False
 
 
 class Schedule(Protocol):
-    """The questions that the server asks a schedule. One is made for a run from its settings."""
+    """The questions that the server asks a schedule. One is made for a run from its settings.
+
+    It may have an attribute ``unused``: names of settings that have no meaning with it, and are refused.
+    """
 
     @property
     def by_acceptance(self) -> bool:
