@@ -20,6 +20,7 @@ from edgefl_server.aggregation.schedules import (
     schedule_for,
 )
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
+from edgefl_server.aggregation.selecting import FIRST_COME, Admission, Candidate, admission_of, key_of
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
@@ -29,11 +30,14 @@ from edgefl_server.aggregation.validation import Expectation, decode_outcome, mo
 
 __all__ = [
     "FAILED_FOLDS_IN_A_ROW",
+    "FIRST_COME",
     "STRATEGIES",
+    "Admission",
     "Assignment",
     "AssignmentState",
     "Believed",
     "Blob",
+    "Candidate",
     "Change",
     "Cohort",
     "Concerned",
@@ -59,6 +63,7 @@ __all__ = [
     "TaskSource",
     "Update",
     "Updates",
+    "admission_of",
     "after_failure",
     "after_fold",
     "codec_seed",
@@ -67,6 +72,7 @@ __all__ = [
     "finalise",
     "fold",
     "in_order",
+    "key_of",
     "most_bytes",
     "named_vectors",
     "replay",

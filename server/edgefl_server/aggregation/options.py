@@ -8,6 +8,7 @@ from dataclasses import replace
 from edgefl.codecs import codec_names
 from edgefl_server.aggregation.hyperparameters import Setting, settings_of
 from edgefl_server.aggregation.schedules import SCHEDULES
+from edgefl_server.aggregation.selecting import SELECTIONS
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies import STRATEGIES
 
@@ -17,6 +18,7 @@ _NAMES: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "strategy": STRATEGIES.names,
     "codec": codec_names,
     "schedule": SCHEDULES.names,
+    "selection": SELECTIONS.names,
 }
 """Settings that are the name of something, and whence the names."""
 

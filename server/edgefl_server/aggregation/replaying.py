@@ -8,7 +8,7 @@ no crash, no order of arrival that is not in the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,7 @@ class RunLog:
         graph_hash: of the file's graph.
         layout_hash: of its parameters.
         folds: those that made a version, in order.
+        rollbacks: versions that are earlier ones again, by their numbers.
     """
 
     run: str
@@ -101,6 +102,7 @@ class RunLog:
     graph_hash: str
     layout_hash: str
     folds: tuple[LoggedFold, ...]
+    rollbacks: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RunLog:
@@ -118,6 +120,7 @@ class RunLog:
                 document["graph_hash"],
                 document["layout_hash"],
                 tuple(_fold(each) for each in document["folds"]),
+                {int(version): earlier for version, earlier in document["rollbacks"].items()},
             )
         except (KeyError, TypeError) as error:
             raise RunError(
@@ -159,8 +162,13 @@ def replay(log: RunLog, manifest: ModelManifest, initial: NDArray[np.float32], p
     )
     by_acceptance = schedule_for(settings).by_acceptance
 
+    def state_of(version: int) -> StrategyState:
+        while version in log.rollbacks:
+            version = log.rollbacks[version]
+        return states[version]
+
     def contribution(each: LoggedUpdate, into: LoggedFold) -> Contribution:
-        state = states[each.version]
+        state = state_of(each.version)
         task = _task(log, each, into, state)
         vectors = {"weights": state.weights, **{each.name: state.slots[each.name] for each in task.extra_vectors}}
         outcome = perform(task, vectors)
@@ -183,7 +191,7 @@ def replay(log: RunLog, manifest: ModelManifest, initial: NDArray[np.float32], p
 
     for each in log.folds:
         contributions: Sequence[Contribution] = in_order(contribution(update, each) for update in each.updates)
-        folded = fold(strategy, states[each.version], contributions, believed, Cohort(each.enrolled))
+        folded = fold(strategy, state_of(each.version), contributions, believed, Cohort(each.enrolled))
         found = weights_hash(folded.state.weights)
         if found != each.weights_hash:
             raise RunError(

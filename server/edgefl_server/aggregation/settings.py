@@ -12,6 +12,7 @@ from typing import Any
 
 from edgefl.codecs import CODECS, codec_names
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
     SMALLEST,
@@ -22,6 +23,8 @@ from edgefl_server.aggregation.hyperparameters import (
     settings_of,
     values_of,
 )
+from edgefl_server.aggregation.patience import Patience
+from edgefl_server.aggregation.selecting import Selecting
 from edgefl_server.aggregation.staleness import BUFFERED, Buffering
 from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
 
@@ -49,7 +52,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings(Buffering):
+class RunSettings(Buffering, Courses, Patience, Selecting):
     """The settings of a run.
 
     Attributes:
@@ -174,6 +177,9 @@ class RunSettings(Buffering):
     def __post_init__(self) -> None:
         check_ranges(self)
         self.check_staleness()
+        self.check_courses()
+        self.check_patience()
+        self.check_selection()
         if self.minimum > self.target:
             raise SettingError(
                 f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
@@ -222,8 +228,9 @@ class RunSettings(Buffering):
         # What has no effect is refused, so that nobody believes that it had one.
         defaults = {each.name: each.default for each in settings_of(RunSettings)}
         for name in strategy.unused:
-            if getattr(self, name) != defaults[name]:
-                raise _pointless(name, self.strategy)
+            for each, default in defaults.items():  # with it goes what changes it by version
+                if each.startswith(name) and getattr(self, each) != default:
+                    raise _pointless(each, self.strategy)
         for name, why in strategy.excluded.items():
             if getattr(self, name) != defaults[name]:
                 raise SettingError(
@@ -279,6 +286,16 @@ class RunSettings(Buffering):
     def effective_task_seconds(self) -> float:
         """The longest that a task may take."""
         return self.task_seconds or _LEASES_PER_TASK * self.lease_seconds
+
+    def learning_rate_from(self, version: int) -> float | None:
+        """The learning rate of tasks that start from a version; None: the model's own."""
+        if self.learning_rate is None or not self.changes_learning_rate:
+            return self.learning_rate
+        return self.learning_rate * self.learning_rate_share(version, self.rounds)
+
+    def epochs_of(self, version: int) -> int:
+        """The passes over the local data of tasks that start from a version."""
+        return self.epochs_from(self.epochs, version, self.rounds)
 
     @property
     def norm_bound(self) -> float:

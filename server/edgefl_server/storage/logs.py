@@ -49,6 +49,9 @@ def run_log(state: ServerState, run_id: str) -> dict[str, Any]:
     with state.database.read() as session:
         run = get_run(session, run_id)
         made = session.execute(_FOLDS.where(FoldRow.run == run.run)).all()
+        copied = VersionRow.number.not_in([0, *(makes for _, _, makes, *_ in made)])
+        copies = select(VersionRow.number, VersionRow.parent).where(VersionRow.run == run.run, copied)
+        rollbacks = {str(number): parent for number, parent in session.execute(copies)}
         merged: dict[int, list[dict[str, Any]]] = {}
         for number, *values in session.execute(_UPDATES.where(OutcomeRow.run == run.run)):
             merged.setdefault(number, []).append(dict(zip(_FIELDS, values, strict=True)))
@@ -80,4 +83,5 @@ def run_log(state: ServerState, run_id: str) -> dict[str, Any]:
         "graph_hash": run.graph_hash,
         "layout_hash": run.layout_hash,
         "folds": entries,
+        "rollbacks": rollbacks,
     }

@@ -45,7 +45,9 @@ _BASES = outcomes.alias("bases")
 _OF_FOLD = Statement(
     select(
         outcomes.c.task_id,
+        outcomes.c.device,
         outcomes.c.digest,
+        outcomes.c.size,
         outcomes.c.num_examples,
         outcomes.c.accepted,
         versions.c.weights_hash,

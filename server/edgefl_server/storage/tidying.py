@@ -171,7 +171,7 @@ def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str] 
 
 
 def _is_active(session: Session, run_id: str) -> bool:
-    return session.scalar(select(RunRow.state).where(RunRow.run == run_id)) == RunState.ACTIVE
+    return session.scalar(select(RunRow.state).where(RunRow.run == run_id)) in RunState.GOING_ON
 
 
 def _latest_folded(session: Session, run_id: str) -> set[str]:

@@ -77,7 +77,9 @@ def test_a_device_that_works_again_for_one_cohort_has_other_seeds_and_the_first_
 
 
 def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InvalidSettingError, match="strategy expects one of fedavg, feddyn, fedprox") as refused:
+    with pytest.raises(
+        InvalidSettingError, match="strategy expects one of fedasync, fedavg, fedbuff, feddyn, fedprox"
+    ) as refused:
         RunSettings.of(rounds=1, target=1, strategy="FedProxx")
     assert refused.value.hint == "Did you mean fedprox?"
 
@@ -168,4 +170,4 @@ def test_every_setting_of_every_strategy_is_offered_once() -> None:
 def test_a_hyperparameter_that_a_strategy_needs_is_said_to_be_required_by_it() -> None:
     shown = {each.name: each.shown for each in run_settings()}
     assert shown["mu"] == "feddyn: required, fedprox: required"
-    assert shown["server_learning_rate"] == "fedsgd: the model's, scaffold: 1"
+    assert shown["server_learning_rate"] == "fedbuff: 1, fedsgd: the model's, scaffold: 1"

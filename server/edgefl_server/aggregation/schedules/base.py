@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Protocol
 
 from edgefl.wire.vocabulary import OutcomeStatus, Reason
+from edgefl_server.aggregation.selecting import Admission
 
 __all__ = ["Assignment", "AssignmentState", "Change", "Concerned", "FoldState", "Schedule", "Standing", "ending"]
 
@@ -155,6 +156,7 @@ class Standing:
         version: the newest of the weights, from which a task starts that is handed out now.
         accepted: how many updates of the run were accepted, whatever became of them: the place of the latest in the
             order in which they were.
+        admission: whom the cohort admits when; None: whoever asks first.
     """
 
     state: FoldState = FoldState.SELECTING
@@ -168,6 +170,7 @@ class Standing:
     why: str = ""
     version: int = 0
     accepted: int = 0
+    admission: Admission | None = None
 
     def counting(self, before: Assignment | None, after: Assignment) -> Standing:
         """The counters after a task was handed out (`before` is None) or changed its state."""
@@ -200,11 +203,13 @@ class Concerned:
         overdue: open tasks that were leased to the end, which is over now.
         late: of the other open tasks whose lease is over now, the one for which that is longest ago, and of several the
             one whose device's id is smallest.
+        key: of the device that asks, where the cohort has an admission and the device no task in it.
     """
 
     mine: Assignment | None = None
     overdue: tuple[Assignment, ...] = ()
     late: Assignment | None = None
+    key: float = 0.0
 
 
 @dataclass(frozen=True)

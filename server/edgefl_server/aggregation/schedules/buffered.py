@@ -50,7 +50,7 @@ class Buffered:
 
     settings: RunSettings
     by_acceptance: ClassVar[bool] = True
-    unused: ClassVar[tuple[str, ...]] = ("minimum", "over_selection", "deadline_seconds")
+    unused: ClassVar[tuple[str, ...]] = ("minimum", "over_selection", "deadline_seconds", "selection")
 
     def __post_init__(self) -> None:
         strategy = strategy_for(self.settings)

@@ -52,7 +52,8 @@ class Synchronous:
         """Hands the device a task; None when there is no work for it.
 
         A free place comes first; else the place of the device whose lease ran out longest ago. A device that was silent
-        until its task's longest time was over begins anew, once others had a whole lease to take its place.
+        until its task's longest time was over begins anew, once others had a whole lease to take its place. One that
+        the cohort's selection does not admit yet gets none.
         """
         if not standing.state.takes_outcomes:
             return None
@@ -65,6 +66,8 @@ class Synchronous:
             if before.state is AssignmentState.OPEN:
                 standing, changed = abandoned(standing, changed, before, now)
             mine = before
+        elif standing.admission and not standing.admission.admits(concerned.key, standing.opened_at, now):
+            return None
         if self._is_full(standing):
             if concerned.late is None:
                 return None
