@@ -257,6 +257,7 @@ class ServedRun:
             None,
             status["state"] != "active" or number == self._plan.settings.rounds,
             status["why"] if status["state"] == "failed" and number == status["round"] else "",
+            status["why"] if status["state"] == "done" and number == status["round"] else "",
         )
 
     def _remember_all(self, fleet: HttpFleet, accepted: dict[str, str]) -> None:

@@ -58,6 +58,27 @@ class Update:
         """The update of a task that began from a version of the weights, when it is merged into the newest."""
         return replace(self, staleness=newest - version)
 
+    def mixed(self, base: NDArray[np.float32], newest: NDArray[np.float32]) -> Update:
+        """The update as the difference between the trained model and the newest one, as FedAsync mixes them.
+
+        Args:
+            base: what its task started from, float32 ``[weight_size + statistic_size]``.
+            newest: the weights that it is merged into, of the same shape.
+        """
+        drift, changed = base - newest, dict(self.sections)
+        if "delta" in changed:
+            changed["delta"] = changed["delta"] + drift[: self.delta.size]
+        if "statistics" in changed:
+            changed["statistics"] = changed["statistics"] + drift[drift.size - self.statistics.size :]
+        return replace(self, sections=changed)
+
+    def scaled(self, factor: float) -> Update:
+        """The update times a factor, section by section in float32."""
+        if factor == 1:
+            return self
+        by = np.float32(factor)
+        return replace(self, sections={name: vector * by for name, vector in self.sections.items()})
+
     def section(self, name: str) -> NDArray[np.float32]:
         """A section; without elements where there is none of the name."""
         return self.sections.get(name, _NOTHING)
@@ -82,12 +103,17 @@ class Contribution:
         num_examples: as the device says.
         read: the update; is called once by a strategy that only adds up, and once more where medians are needed.
         accepted: its place in the committed order of acceptance, where this is the order of a fold; else 0.
+        staleness: how many versions the weights have gone on since its task started from them.
+        base: reads what its task started from, float32 ``[weight_size + statistic_size]``, for strategies that mix
+            models; None: it is not kept.
     """
 
     task_id: str
     num_examples: int
     read: Callable[[], Update]
     accepted: int = 0
+    staleness: int = 0
+    base: Callable[[], NDArray[np.float32]] | None = None
 
 
 def in_order(contributions: Iterable[Contribution]) -> list[Contribution]:

@@ -20,6 +20,7 @@ from edgefl_server.aggregation import (
     FoldError,
     FoldState,
     ModelLimits,
+    Staleness,
     Standing,
     StrategyState,
     Update,
@@ -46,7 +47,9 @@ _BASES = outcomes.alias("bases")
 _OF_FOLD = Statement(
     select(
         outcomes.c.task_id,
+        outcomes.c.device,
         outcomes.c.digest,
+        outcomes.c.size,
         outcomes.c.num_examples,
         outcomes.c.accepted,
         versions.c.weights_hash,
@@ -181,7 +184,13 @@ def _failed(change: Change, why: str) -> Change:
 def _believed(work: Work) -> Believed:
     settings = work.of.settings
     limits = ModelLimits.from_json(work.run.limits)
-    return Believed(settings.max_examples, settings.max_weight_ratio, limits, metrics_of(work.run))
+    return Believed(
+        settings.max_examples,
+        settings.max_weight_ratio,
+        limits,
+        metrics_of(work.run),
+        Staleness.in_run(settings, settings.schedule),
+    )
 
 
 def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
@@ -205,7 +214,14 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
         return found.begun(each.version, newest=run.version)
 
-    return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
+    return Contribution(
+        each.task_id,
+        each.num_examples,
+        read,
+        each.accepted if schedule.by_acceptance else 0,
+        run.version - each.version,
+        lambda: get_vector(state, each.weights_hash),
+    )
 
 
 def _damaged(run_id: str, contributions: Sequence[Contribution]) -> set[str]:
