@@ -57,7 +57,7 @@ class BatchMetric:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the finaliser needs to know."""
+        """The settings that the finaliser needs."""
         return self.finalisation.settings
 
     def update(self, target: tf.Tensor, prediction: tf.Tensor, user_weight: tf.Tensor) -> list[tf.Tensor]:
