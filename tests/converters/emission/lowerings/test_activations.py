@@ -22,30 +22,61 @@ POINTS = np.concatenate(
 ).astype(np.float32)
 
 
+LARGE = np.array([50, 87, 88, 89, 90, 104, 1000, 1e5], np.float32)
+"""From 89 on the exponential of a number is no float32."""
+
+ACTIVATIONS = {
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "leaky": lambda x: tf.nn.leaky_relu(x, alpha=0.3),
+    "leaky steep": lambda x: tf.nn.leaky_relu(x, alpha=0.0),
+    "elu": tf.nn.elu,
+    "selu": tf.nn.selu,
+    "softplus": tf.nn.softplus,
+    "softsign": tf.nn.softsign,
+    "exact gelu": lambda x: tf.nn.gelu(x, approximate=False),
+    "erf": tf.math.erf,
+    "erfc": tf.math.erfc,
+}
+
+
+def gradient_of(activation):
+    def gradient(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = activation(x)
+        return tape.gradient(y, x, dy)
+
+    return gradient
+
+
 def test_gradients_of_activations_equal_the_kernels(kernel_parity):
-    activations = {
-        "relu": tf.nn.relu,
-        "relu6": tf.nn.relu6,
-        "leaky": lambda x: tf.nn.leaky_relu(x, alpha=0.3),
-        "leaky steep": lambda x: tf.nn.leaky_relu(x, alpha=0.0),
-        "elu": tf.nn.elu,
-        "selu": tf.nn.selu,
-        "softplus": tf.nn.softplus,
-        "softsign": tf.nn.softsign,
-        "exact gelu": lambda x: tf.nn.gelu(x, approximate=False),
-        "erf": tf.math.erf,
-        "erfc": tf.math.erfc,
-    }
-    for name, activation in activations.items():
-
-        def gradient(x, dy, activation=activation):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = activation(x)
-            return tape.gradient(y, x, dy)
-
+    for name, activation in ACTIVATIONS.items():
+        slopes = np.linspace(-2, 3, POINTS.size).astype(np.float32)
         kernel_parity.add(f"{name} forward", activation, POINTS)
-        kernel_parity.add(f"{name} gradient", gradient, POINTS, np.linspace(-2, 3, POINTS.size).astype(np.float32))
+        kernel_parity.add(f"{name} gradient", gradient_of(activation), POINTS, slopes)
+    kernel_parity.check()
+
+
+def test_activations_of_large_numbers_equal_the_kernels(kernel_parity):
+    """Each number by itself: an error is told beside the largest value of its case."""
+    others = {
+        "sigmoid": tf.nn.sigmoid,
+        "log sigmoid": tf.math.log_sigmoid,
+        "tanh": tf.nn.tanh,
+        "swish": tf.nn.silu,
+        "mish": keras.activations.mish,
+        "gelu": keras.activations.gelu,
+        "celu": keras.activations.celu,
+        "hard swish": keras.activations.hard_swish,
+        "squareplus": keras.activations.squareplus,
+    }
+    slope = np.float32([1])
+    for number in (*LARGE, *-LARGE):
+        for name, activation in {**ACTIVATIONS, **others}.items():
+            given = np.float32([number])
+            kernel_parity.add(f"{name}({number:g})", activation, given)
+            kernel_parity.add(f"{name}'({number:g})", gradient_of(activation), given, slope)
     kernel_parity.check()
 
 
