@@ -142,6 +142,7 @@ def test_weights_of_rows_weigh_a_loss_of_the_whole_batch_by_their_mean():
     model, (x, y) = network(dice), rows(4)
     weight = np.array([0.5, 2.0, 1.0, 1.5], np.float32)
     device = TrainableModel(build(model, batch_size=4).data)
+    assert device.manifest.of_whole_batches == ("the loss 'dice'",)
     assert device.evaluate(x, y, weight)["loss"] == pytest.approx(
         model.evaluate(x, y, sample_weight=weight, verbose=0), rel=1e-5
     )
@@ -246,17 +247,15 @@ def test_a_loss_that_takes_no_target_at_all_is_named():
         build(network(impossible), batch_size=4)
 
 
-@pytest.mark.parametrize(
-    ("loss", "why"),
-    [
+def test_micro_batches_are_refused_where_the_loss_cannot_be_cut():
+    reasons = [
         (dice, "computed from all rows of a batch together"),
         (losses.Dice(), "a quotient of sums over the whole batch"),
         (losses.MeanSquaredError(reduction=None), "no reduction"),
-    ],
-)
-def test_micro_batches_are_refused_where_the_loss_cannot_be_cut(loss, why):
-    with pytest.raises(UnsupportedModelError, match=rf"The loss '\w+' cannot be computed for a part.*{why}"):
-        build(network(loss), batch_size=4, options=Options(micro_batch=2))
+    ]
+    for loss, why in reasons:
+        with pytest.raises(UnsupportedModelError, match=rf"The loss '\w+' cannot be computed for a part.*{why}"):
+            build(network(loss), batch_size=4, options=Options(micro_batch=2))
 
 
 @pytest.mark.parametrize(
