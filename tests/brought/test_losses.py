@@ -272,3 +272,31 @@ def test_what_a_loss_is_is_found_by_trying_it(loss, rank, together):
     output, loss = Port("output", (8, 3), "float32"), get_loss(loss, None, None)
     form = form_of(loss, target_of(loss, output, 0, "y"), output)
     assert (form.rank, form.together) == (rank, together)
+
+
+class Quiet(layers.Layer):
+    """Adds a loss for large outputs, by rows."""
+
+    def call(self, inputs):
+        self.add_loss(keras.ops.sum(inputs**2, axis=-1))
+        return inputs
+
+
+def test_a_metric_beside_an_added_loss_only_is_refused_with_a_way_out_that_trains_as_in_keras(tmp_path):
+    def quiet(**compiled):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((6,)), layers.Dense(3), Quiet()])
+        model.compile("sgd", metrics=["mae"], **compiled)
+        return model
+
+    with pytest.raises(UnsupportedModelError, match="looks at output 'quiet', which has no target") as caught:
+        build(quiet(), batch_size=4)
+    assert "`loss_weights` of 0" in str(caught.value.hint)
+
+    x, y = np.random.default_rng(0).normal(size=(2, 8, 6)).astype(np.float32)
+    model = quiet(loss="mse", loss_weights=0.0)
+    fits_alike(model, tmp_path, x, y[:, :3], epochs=2)
+    alone = quiet()
+    alone.fit(x, y[:, :3], batch_size=4, epochs=2, shuffle=False, verbose=0)
+    for weight, same in zip(model.weights, alone.weights, strict=True):
+        np.testing.assert_allclose(weight, same, rtol=1e-6)
