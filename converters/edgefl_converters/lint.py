@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest, TensorSpec
-from edgefl.targets import ALL, TARGETS
-from edgefl_converters.targets import op_tables
+from edgefl.targets import ALL, TARGETS, included
+from edgefl_converters.targets import op_tables, wrong_kernels
 
 __all__ = ["REQUIRED_SIGNATURES", "Finding", "Makers", "UnfitTargetError", "lint", "lint_inference", "require_clean"]
 
@@ -33,7 +34,8 @@ class Finding:
     """Something in a model file that some runtime would refuse or compute wrongly.
 
     Attributes:
-        rule: ``custom-op``, ``op-version``, ``uninitialised-variable``, ``signature`` or ``scalar-input``.
+        rule: ``custom-op``, ``op-version``, ``wrong-kernel``, ``uninitialised-variable``, ``signature`` or
+            ``scalar-input``.
         message: one line that names the op, variable or signature.
     """
 
@@ -61,6 +63,7 @@ def lint(data: bytes, manifest: ModelManifest, makers: Makers | None = None) -> 
     graph = _Graph(schema.Model.GetRootAs(data, 0), schema)
     return [
         *_operators(graph, manifest.target, makers or {}),
+        *_kernels(graph, manifest.target),
         *_variables(graph),
         *_signatures(graph, manifest),
     ]
@@ -79,6 +82,7 @@ def lint_inference(data: bytes, target: str = ALL) -> list[Finding]:
     variables = {name for index in range(len(graph.subgraphs)) for name in graph.handles(index).values()}
     return [
         *_operators(graph, target, {}),
+        *_kernels(graph, target),
         *(Finding("variable", f"Weight {name!r} is a variable, expected a constant.") for name in sorted(variables)),
     ]
 
@@ -196,6 +200,25 @@ def _operators(graph: _Graph, target: str, makers: Makers) -> Iterator[Finding]:
             yield Finding("op-version", f"It needs {name} version {version}{origin}; {'; '.join(refusals)}.")
 
 
+def _kernels(graph: _Graph, target: str) -> Iterator[Finding]:
+    """Finds what is known to and computed wrongly by a runtime of the target."""
+    if all(each.runtime != wrong_kernels.RUNTIME for each in included(target)):
+        return
+    wrongly = f"which {wrong_kernels.RUNTIME} 2.14 computes wrongly"
+    for index, subgraph in enumerate(graph.subgraphs):
+        for product in graph.operators(index, "BATCH_MATMUL"):
+            left, right = (_known_shape(subgraph.tensors[int(each)]) for each in product.inputs)
+            if wrong_kernels.repeats_beside_transposed(product.builtinOptions.adjX, left, right):
+                yield Finding(
+                    "wrong-kernel",
+                    f"It holds a BATCH_MATMUL of {left}, transposed, and {right}, repeated, {wrongly}.",
+                )
+        for reversal in graph.operators(index, "REVERSE_V2"):
+            axes = math.prod(_shape(subgraph.tensors[int(reversal.inputs[1])]))
+            if wrong_kernels.reverses_several(axes):
+                yield Finding("wrong-kernel", f"It holds a REVERSE_V2 of {axes} axes at once, {wrongly}.")
+
+
 def _variables(graph: _Graph) -> Iterator[Finding]:
     initialisers = {
         graph.called(call) for index in range(len(graph.subgraphs)) for call in graph.operators(index, "CALL_ONCE")
@@ -247,6 +270,12 @@ def _tensors(graph: _Graph, where: str, actual: dict[str, Any], specs: Sequence[
             yield Finding(
                 "signature", f"The {where} {key!r} is {dtype} {shape}, the manifest says {spec.dtype} {spec.shape}."
             )
+
+
+def _known_shape(tensor: Any) -> tuple[int, ...]:
+    """A tensor's shape, -1 where it is not known."""
+    signature = tensor.shapeSignature
+    return _shape(tensor) if signature is None else tuple(map(int, signature))
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ _CHECKED = "Checks"
 
 @spelled_as_options()
 def convert(
-    model: Annotated[str, typer.Argument(help=MODEL)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The .tflite file to write; may be left out with --explain.")
     ] = None,
@@ -215,7 +215,7 @@ def convert(
 
 @spelled_as_options()
 def verify(
-    file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file made by `edgefl convert`.")],
     against: Annotated[str, typer.Option(help=MODEL)],
     custom_objects: CustomObjectsOption = None,
     format: FormatOption = Format.text,
@@ -250,7 +250,7 @@ def _emit_layers(layers: dict[str, Any], format: Format, *, converted: bool) -> 
 
 
 def _figures(verification: dict[str, Any] | None) -> list[str]:
-    """One line for each runtime: what agreed, and which figure came closest to its limit."""
+    """One line for each runtime: how much agreed, and how close the worst of it came to its limit."""
     if verification is None:
         return ["  not verified"]
     lines = []
@@ -259,13 +259,10 @@ def _figures(verification: dict[str, Any] | None) -> list[str]:
         if not runtime["ran"]:
             lines.append(f"  {name}: did not run: {runtime['reason']}")
             continue
-        worst = runtime["worst"]
-        parts = [
-            f"{kind} {worst[kind]['error']:.1e} of {worst[kind]['limit']:.1e}" for kind in worst if worst[kind]["limit"]
-        ]
-        lines.append(
-            f"  {name}: {len(runtime['comparisons'])} figures agree; closest to their limits: {', '.join(parts)}"
-        )
+        used = {kind: each["error"] / each["limit"] for kind, each in runtime["worst"].items() if each["limit"]}
+        closest = max(used, key=lambda kind: used[kind], default="")
+        how = f"; the worst takes {used[closest]:.0%} of what is allowed ({closest})" if used else ""
+        lines.append(f"  {name}: {len(runtime['comparisons'])} figures agree{how}")
     return lines
 
 

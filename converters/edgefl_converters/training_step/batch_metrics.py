@@ -101,7 +101,7 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
         if output not in with_target:
             raise UnsupportedModelError(
                 f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no target.",
-                hint="Give that output a loss, or remove the metric.",
+                hint="Give that output a loss (with `loss_weights` of 0 it changes no gradient), or remove the metric.",
             )
         _make_variables(metric, specification, output)
         target = next(port for port in specification.targets if port.output == output)

@@ -22,6 +22,7 @@ from edgefl_converters.settings.options import Options
 
 OWN = [
     "flat_products",
+    "right_forms",
     "frozen_constants",
     "own_buffers",
     "equal_buffers",
