@@ -35,6 +35,7 @@ class LayerCase:
         settings: what it is made with.
         inputs: shapes without the batch, and types, as deeply nested as the layer wants them.
         called: further arguments of the call.
+        custom_objects: the test's own classes and functions, by name.
     """
 
     key: str
@@ -42,6 +43,7 @@ class LayerCase:
     settings: dict[str, Any]
     inputs: Any
     called: dict[str, Any] = field(default_factory=dict)
+    custom_objects: dict[str, Any] = field(default_factory=dict)
     alone: bool = False
 
     def make(self) -> Built:
@@ -52,7 +54,8 @@ class LayerCase:
             dense = dtype.startswith("float") and len(shape) > 0
             features.append(layers.Dense(shape[-1], "sigmoid")(given[-1]) if dense else given[-1])
         packed = keras.tree.pack_sequence_as(_marks(self.inputs), features)
-        layer = self.api.from_config(self.api(**self.settings).get_config())
+        with keras.saving.custom_object_scope(self.custom_objects):
+            layer = self.api.from_config(self.api(**self.settings).get_config())
         outputs = layer(**packed, **self.called) if isinstance(packed, dict) else layer(packed, **self.called)
         return Built(given, seen(outputs))
 
@@ -133,8 +136,15 @@ def _of_test(test: unittest.TestCase, name: str) -> Iterator[LayerCase]:
     for index, details in enumerate(noted):
         inputs = _inputs(details)
         if inputs is not None:
-            key = f"{name} {index}"
-            yield LayerCase(key, details["layer_cls"], details["init_kwargs"], inputs, details.get("call_kwargs") or {})
+            settings, called = details["init_kwargs"], details.get("call_kwargs") or {}
+            own = {**_classes(settings), **(details.get("custom_objects") or {})}
+            yield LayerCase(f"{name} {index}", details["layer_cls"], settings, inputs, called, own)
+
+
+def _classes(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of layers that a layer is given, such as cells: some are the test's own."""
+    given = keras.tree.flatten(list(settings.values()))
+    return {type(each).__name__: type(each) for each in given if isinstance(each, layers.Layer)}
 
 
 def _inputs(details: dict[str, Any]) -> Any:

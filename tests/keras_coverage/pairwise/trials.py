@@ -105,7 +105,7 @@ def numbers_for(given: Any) -> np.ndarray:
     """Made-up rows for an input of a model."""
     generator, shape = np.random.default_rng(1), (given.shape[0] or _ROWS, *given.shape[1:])
     if str(given.dtype).startswith("int"):
-        return generator.integers(0, 7 if len(shape) > 1 else 2, shape).astype(given.dtype)
+        return generator.integers(0, 5 if len(shape) > 1 else 2, shape).astype(given.dtype)
     return generator.standard_normal(shape).astype(given.dtype)
 
 
