@@ -16,6 +16,7 @@ from edgefl.errors import EdgeflError, ModelError, first_line
 from edgefl_converters.models.added_losses import added_losses
 from edgefl_converters.training_step.batch_metrics import BatchMetric, batch_metrics
 from edgefl_converters.training_step.compiled_losses import at, row_weighted_loss
+from edgefl_converters.training_step.drawn_in_python import without_drawing
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps, unscaled
 from edgefl_converters.training_step.own_metrics import OwnMetric
@@ -357,7 +358,7 @@ def _attributed(layers: Sequence[Any]) -> Iterator[None]:
         if index is None:
             return call(self, *args, **kwargs)
         with tf.name_scope(f"{_LAYER}{index}"):
-            return call(self, *args, **kwargs)
+            return without_drawing(self, lambda: call(self, *args, **kwargs))
 
     keras.Layer.__call__ = attributed_call
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its products of quantized matrices end the process
 
 from keras_coverage.own_tests.running import own_tests
 from keras_coverage.own_tests.writing import with_own_tests
