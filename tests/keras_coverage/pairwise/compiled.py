@@ -165,7 +165,7 @@ metric(
     NUMBERS,
     rank=(1,),
     class_aggregation=("uniform_average", "sum", "variance_weighted_average", None),
-    num_regressors=(0,),  # with others Keras asks Python whether a tensor is larger, which `fit` refuses
+    num_regressors=(0, 2),
 )
 metric("BinaryAccuracy", "sigmoid", BINARY, threshold=(0.5, 0.3))
 metric("BinaryCrossentropy", "sigmoid", BINARY)

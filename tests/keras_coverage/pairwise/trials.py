@@ -96,9 +96,19 @@ def _trains(trial: Case) -> bool:
         part.compiled["optimizer"].apply(gradients, model.trainable_variables)
     for metric in part.compiled.get("metrics", ()):
         metric.update_state(_targets(loss, output), output)
-        value = value + tf.reduce_sum(metric.result())
+        value = value + tf.reduce_sum(_in_graph(metric)(_targets(loss, output), output))
     tensors = [value, *(tf.convert_to_tensor(each) for each in gradients if each is not None)]
     return all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in tensors)
+
+
+def _in_graph(metric: Any) -> Any:
+    """A metric as ``fit`` updates it, where some ask Python what only a graph knows; its variables must be there."""
+
+    def update(target: Any, output: Any) -> Any:
+        metric.update_state(target, output)
+        return metric.result()
+
+    return tf.function(update, autograph=False)
 
 
 def numbers_for(given: Any) -> np.ndarray:
