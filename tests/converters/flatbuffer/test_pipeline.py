@@ -22,6 +22,7 @@ from edgefl_converters.settings.options import Options
 
 OWN = [
     "flat_products",
+    "shared_slopes",
     "frozen_constants",
     "own_buffers",
     "equal_buffers",
