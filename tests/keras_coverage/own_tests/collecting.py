@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import sys
 import unittest
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from keras.src import testing
 from keras_coverage.pairwise.places import seen
 from keras_coverage.pairwise.subjects import Built
 
-__all__ = ["LayerCase", "layer_cases"]
+__all__ = ["LayerCase", "layer_cases", "require_checkout"]
 
 _CALL = "run_layer_test"
 
@@ -72,6 +73,25 @@ def _leaves(inputs: Any) -> Iterator[tuple[tuple[int, ...], str]]:
 
 def _marks(inputs: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: 0, inputs)
+
+
+def require_checkout(path: Path) -> None:
+    """Checks that a folder is a checkout of Keras at the installed version.
+
+    Raises:
+        ValueError: it is none, or of another version.
+    """
+    source = path / "keras" / "src" / "version.py"
+    if not (source.is_file() and (path / "conftest.py").is_file()):
+        raise ValueError(
+            f"{path} is no checkout of Keras: it has no keras/src/version.py, or no conftest.py beside it."
+        )
+    found = re.search(r'__version__ = "(.+)"', source.read_text())
+    if found is None or found[1] != keras.__version__:
+        raise ValueError(
+            f"{path} is a checkout of Keras {found[1] if found else 'of no known version'}, but {keras.__version__} "
+            f"is installed: git checkout v{keras.__version__}."
+        )
 
 
 def layer_cases(checkout: Path) -> Iterator[LayerCase]:
@@ -128,7 +148,8 @@ def _of_file(path: Path, tries: Callable[[str], bool], where: str) -> Iterator[L
 def _of_test(test: unittest.TestCase, name: str) -> Iterator[LayerCase]:
     noted: list[dict[str, Any]] = []
 
-    def note(self: Any, layer_cls: Any, init_kwargs: Any = None, **details: Any) -> None:
+    def note(self: Any, layer_cls: Any, init_kwargs: Any = None, *shape_and_type: Any, **details: Any) -> None:
+        details.update(zip(("input_shape", "input_dtype"), shape_and_type))
         noted.append({"layer_cls": layer_cls, "init_kwargs": init_kwargs or {}, **details})
 
     with mock.patch.object(testing.TestCase, _CALL, note):
