@@ -21,8 +21,8 @@ def _replacement(original: Any) -> tuple[Any, ...]:
     """Keras's division, but of some rows by some rows."""
 
     def divide(x1: Any, x2: Any) -> Any:
-        dense = not isinstance(x2, (tf.IndexedSlices, tf.SparseTensor))
-        if isinstance(x1, tf.IndexedSlices) and dense and getattr(x2, "shape", ()):
+        rank = 0 if isinstance(x2, (tf.IndexedSlices, tf.SparseTensor)) else len(getattr(x2, "shape", []))
+        if isinstance(x1, tf.IndexedSlices) and rank > 0:
             quotients = original(x1.values, tf.gather(x2, x1.indices))
             return tf.IndexedSlices(quotients, x1.indices, x1.dense_shape)
         return original(x1, x2)
