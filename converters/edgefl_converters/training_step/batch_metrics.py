@@ -59,7 +59,7 @@ class BatchMetric:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the finaliser needs to know."""
+        """Settings of the finaliser."""
         return self.finalisation.settings
 
     def update(self, target: tf.Tensor, prediction: tf.Tensor, user_weight: tf.Tensor) -> list[tf.Tensor]:
