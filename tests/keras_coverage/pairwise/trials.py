@@ -121,7 +121,7 @@ def numbers_for(given: Any) -> np.ndarray:
 
 def _targets(loss: Any, output: Any) -> np.ndarray:
     name, generator = getattr(loss, "name", loss).lower(), np.random.default_rng(2)
-    if "sparse" in name:
+    if "sparse" in name or "generalized" in name:
         return generator.integers(0, output.shape[-1], output.shape[:-1])
     if "categorical" in name and "hinge" not in name:
         return np.eye(output.shape[-1], dtype=np.float32)[generator.integers(0, output.shape[-1], output.shape[:-1])]
