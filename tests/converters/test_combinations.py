@@ -39,6 +39,7 @@ SAMPLE = {
         {"pad_to_aspect_ratio": True, "interpolation": "nearest", "data_format": "channels_first"},
     ],
     "layers.Lambda": [{"activity_regularizer": "l2"}],
+    "layers.SpectralNormalization": [{"layer": "Embedding", "activity_regularizer": "l2"}],
     "layers.Wrapper": [{}],
     "metrics.CosineSimilarity": [{"axis": 1, "rank": 2}],
     "metrics.F1Score": [{"average": None}],

@@ -86,17 +86,26 @@ def _trains(trial: Case) -> bool:
     part = trial.make()
     model = keras.Model(list(part.inputs), list(part.outputs))
     inputs = [numbers_for(each) for each in part.inputs]
-    with tf.GradientTape() as tape:
-        (output,) = keras.tree.flatten(model(inputs, training=True))
-        loss = part.compiled.get("loss", "mse")
-        function = keras.losses.get(loss) if isinstance(loss, str) else loss
-        value = tf.reduce_sum(function(_targets(loss, output), output)) + sum(model.losses)
-    gradients = tape.gradient(value, model.trainable_variables)
+    loss = part.compiled.get("loss", "mse")
+    function = keras.losses.get(loss) if isinstance(loss, str) else loss
+    (output,) = keras.tree.flatten(model(inputs, training=True))
+    if output.shape[0] != len(inputs[0]):
+        return False
+    target = _targets(loss, output)
+
+    def step(*given: Any) -> Any:
+        with tf.GradientTape() as tape:
+            (found,) = keras.tree.flatten(model(list(given), training=True))
+            value = tf.reduce_sum(function(target, found)) + sum(model.losses)
+        return value, found, tape.gradient(value, model.trainable_variables)
+
+    value, output, gradients = step(*inputs)
+    tf.function(step, autograph=False).get_concrete_function(*inputs)  # as `fit` does, which refuses more
     if "optimizer" in part.compiled:
         part.compiled["optimizer"].apply(gradients, model.trainable_variables)
     for metric in part.compiled.get("metrics", ()):
-        metric.update_state(_targets(loss, output), output)
-        value = value + tf.reduce_sum(_in_graph(metric)(_targets(loss, output), output))
+        metric.update_state(target, output)
+        value = value + tf.reduce_sum(_in_graph(metric)(target, output))
     tensors = [value, *(tf.convert_to_tensor(each) for each in gradients if each is not None)]
     return all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in tensors)
 
