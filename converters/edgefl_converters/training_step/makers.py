@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from edgefl_converters.training_step.drawn_in_python import without_drawing
+
 __all__ = ["attributed", "layer_of", "stage_scope"]
 
 _LAYER = "edgefl_layer_"
@@ -44,7 +46,7 @@ def attributed(layers: Sequence[Any]) -> Iterator[None]:
         if index is None:
             return call(self, *args, **kwargs)
         with tf.name_scope(f"{_LAYER}{index}"):
-            return call(self, *args, **kwargs)
+            return without_drawing(self, lambda: call(self, *args, **kwargs))
 
     keras.Layer.__call__ = attributed_call
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,13 @@ def _measured_in_keras(
             refusal = refusal or error
         except UndefinedLossError as error:
             undefined = undefined or error
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise VerificationError(
+                "Keras cannot run the model's steps in a graph, as `fit` does: Python code decides by the value of a "
+                f"tensor, in {_own_place(error)}.",
+                hint="Decide with keras.ops.where or keras.ops.cond there; R2Score of Keras decides so by itself if "
+                "it is given num_regressors.",
+            ) from error
     if undefined is not None:
         raise undefined
     raise RefusedDataError(
@@ -251,3 +259,9 @@ def _same_bits(left: State, right: State) -> bool:
 
 def _same_arrays(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     return left.keys() == right.keys() and all(left[name].tobytes() == right[name].tobytes() for name in left)
+
+
+def _own_place(error: BaseException) -> str:
+    """The innermost function that an error went through outside of TensorFlow, in words."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if "tensorflow" not in each.filename]
+    return f"{frames[-1].name} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

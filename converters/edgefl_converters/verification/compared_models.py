@@ -254,5 +254,9 @@ def _fresh(compiled: Any) -> Any:
         own = {type(compiled).__name__: type(compiled), getattr(function, "__name__", ""): function}
         config = {name: value for name, value in compiled.get_config().items() if name != "dtype"}
         with keras.saving.custom_object_scope(own):
-            return type(compiled).from_config(config)
+            fresh = type(compiled).from_config(config)
+        if function is not None:
+            # Its configuration may lack arguments: the axis of CosineSimilarity (Keras 3.15).
+            fresh._fn_kwargs = dict(compiled._fn_kwargs)
+        return fresh
     return compiled

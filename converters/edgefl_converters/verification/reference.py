@@ -29,8 +29,8 @@ Arrays = dict[str, NDArray[Any]]
 _OF_EVALUATION = 0
 """The seed by which a file draws where it takes none."""
 _REPAIRED = ("addition", "weighted_confusions")
-"""Repairs that Keras gets here too. It contradicts itself: biases of as many filters as there are positions, with the
-channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not. And it
+"""Rewrites of Keras that hold here too. It contradicts itself: biases of as many filters as there are positions, with
+the channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not. And it
 refuses weights of rows for some metrics, with which devices train."""
 
 
@@ -233,7 +233,7 @@ class Reference:
 
 
 def _values(name: str, found: Any) -> Iterator[tuple[str, float]]:
-    """Yields what is logged: a number, or the entries of a vector by their places."""
+    """Names what is logged: a number, or the entries of a vector by their places."""
     array = np.asarray(found)
     if array.ndim == 0:
         yield name, float(array)

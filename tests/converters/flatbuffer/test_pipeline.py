@@ -23,6 +23,7 @@ from edgefl_converters.settings.options import Options
 OWN = [
     "flat_products",
     "right_forms",
+    "shared_slopes",
     "frozen_constants",
     "own_buffers",
     "equal_buffers",
