@@ -34,6 +34,8 @@ class Codec:
         memory: what an encoding leaves out has to be added to the next vector (error feedback), so that whoever
             encodes has to remember it from one task of a run to the next.
         exact: it carries every number as it is or rounded alone, also NaN and infinity.
+        contractive: what is decoded is off by less than the vector's norm, so that what is left out can be added to the
+            next vector over and over without growing.
         sections: the sections of an outcome that it suits; all others are written as float32. Empty: all.
     """
 
@@ -43,6 +45,7 @@ class Codec:
     unbiased: bool = False
     memory: bool = False
     exact: bool = False
+    contractive: bool = False
     sections: tuple[str, ...] = UPDATES
 
     def suits(self, section: str) -> bool:

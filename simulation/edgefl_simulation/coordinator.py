@@ -30,12 +30,14 @@ from edgefl_server.aggregation import (
     Update,
     after_failure,
     after_fold,
+    broadcast,
     ending,
     fold,
     in_order,
     schedule_for,
     strategy_for,
     task_for,
+    without_residual,
 )
 from edgefl_simulation.accounts import Accounts
 from edgefl_simulation.agenda import Agenda
@@ -319,7 +321,9 @@ class Coordinator:
         before, accepted = self._version, self._accepted
         contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
         staleness = tuple(each.read().staleness for each in contributions)
-        folded = fold(self._strategy, self._state, contributions, self._believed, Cohort(standing.enrolled))
+        base = without_residual(self._state)
+        folded = fold(self._strategy, base, contributions, self._believed, Cohort(standing.enrolled))
+        folded, _ = broadcast(self._settings, self._state, folded, before.number + 1)
         standing = self._schedule.folded(standing)
         self._state = folded.state
         self._discard()

@@ -1,5 +1,6 @@
 """Turns outcomes into new weights: pure state machines and strategies."""
 
+from edgefl_server.aggregation.broadcast import broadcast, difference_bytes, without_residual
 from edgefl_server.aggregation.choosing import settle
 from edgefl_server.aggregation.folding import Believed, Folded, fold
 from edgefl_server.aggregation.hyperparameters import Setting, SettingError
@@ -57,10 +58,12 @@ __all__ = [
     "Updates",
     "after_failure",
     "after_fold",
+    "broadcast",
     "choice_text",
     "codec_seed",
     "codecs_of",
     "decode_outcome",
+    "difference_bytes",
     "ending",
     "finalise",
     "fold",
@@ -77,4 +80,5 @@ __all__ = [
     "task_seed",
     "validate",
     "without_basis",
+    "without_residual",
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from edgefl.codecs import CODECS, codec, codec_spellings, encoded_bytes, is_codec
+from edgefl.codecs import CODECS, codec, codec_names, codec_spellings, encoded_bytes, is_codec
 from edgefl.wire.vocabulary import Correction
 from edgefl_server.aggregation.hyperparameters import SettingError
 
 __all__ = [
     "AUTO",
+    "WHOLE",
     "check_by_acceptance",
     "check_codec",
+    "check_down_codec",
     "check_name",
     "choice_text",
     "chosen_codec",
@@ -19,6 +21,8 @@ __all__ = [
 
 AUTO = "auto"
 """The codec of a run that is to be chosen by the size of its model."""
+WHOLE = "float32"
+"""The codec of the way down with which devices fetch whole weights, and no differences."""
 _BY_SIZE = ((4096, "float32"), (65_536, "drive"))
 """Up to so many weights; a larger model has the last resort."""
 _LARGE = "rand-0.25+drive"
@@ -78,6 +82,21 @@ def check_codec(name: str, strategy: str, sections: tuple[str, ...], correction:
         raise SettingError(
             f"{{codec}} {name} does not go with {{clip_norm}}: {remembers}, so that what was clipped would come back.",
             hint="Leave {clip_norm} out, or use a codec without a memory.",
+        )
+
+
+def check_down_codec(name: str) -> None:
+    """Whether the weights can be told by differences in a codec.
+
+    Raises:
+        SettingError: they cannot; the hint is what can.
+    """
+    if not is_codec(name) or not codec(name).contractive:
+        fitting = [each for each in codec_names() if codec(each).contractive]
+        why = "" if not is_codec(name) else ": what it leaves out would grow from round to round"
+        raise SettingError(
+            f"{{down_codec}} expects one of {', '.join(fitting)} or stc-FRACTION, got {name!r:.80}{why}.",
+            hint="drive is 32 times shorter.",
         )
 
 
