@@ -197,7 +197,7 @@ class _Running:
                 evaluation = self._evaluator.evaluate(coordinator.source, coordinator.base, coordinator.folded)
             row = row_of(done, self._plan.manifest, evaluation, seconds)
             history.rounds.append(row)
-            reached = self._reached(row)
+            reached = self._reached(row) or done.enough
             if self._kept:
                 self._kept.add_round(row)
             self._keep(coordinator, at_once=done.over or bool(reached))

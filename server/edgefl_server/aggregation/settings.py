@@ -11,16 +11,21 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
     SMALLEST,
     SettingError,
+    build,
     check_ranges,
     check_usual,
     setting,
     settings_of,
     values_of,
 )
+from edgefl_server.aggregation.patience import Patience
+from edgefl_server.aggregation.selecting import Selecting
+from edgefl_server.aggregation.staleness import BUFFERED, Buffering
 from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
 from edgefl_server.aggregation.update_codecs import WHOLE, check_codec, check_down_codec, check_name
 
@@ -48,7 +53,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Buffering, Courses, Patience, Selecting):
     """The settings of a run.
 
     Attributes:
@@ -177,6 +182,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        self.check_staleness()
+        self.check_courses()
+        self.check_patience()
+        self.check_selection()
         if self.minimum > self.target:
             raise SettingError(
                 f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
@@ -224,14 +233,18 @@ class RunSettings:
         # What has no effect is refused, so that nobody believes that it had one.
         defaults = {each.name: each.default for each in settings_of(RunSettings)}
         for name in strategy.unused:
-            if getattr(self, name) != defaults[name]:
-                raise _pointless(name, self.strategy)
+            for each, default in defaults.items():  # with it goes what changes it by version
+                if each.startswith(name) and getattr(self, each) != default:
+                    raise _pointless(each, self.strategy)
         for name, why in strategy.excluded.items():
-            if getattr(self, name) != defaults[name]:
-                raise SettingError(
-                    f"{{{name}}} does not go with {{strategy}} {self.strategy}: {why}.",
-                    hint="Leave it out, or use fedavg or fedprox.",
-                )
+            if name in defaults and getattr(self, name) != defaults[name]:
+                raise _excluded(name, self.strategy, why)
+        if self.effective_minimum < strategy.fewest:
+            raise SettingError(
+                f"{{strategy}} {self.strategy} needs {strategy.fewest} updates a fold as it is set, and "
+                f"{{minimum}} or {{target}} lets one have {self.effective_minimum}.",
+                hint="Ask for more devices, or expect fewer bad ones ({byzantine}).",
+            )
 
     def require_meaning(self) -> None:
         """Refuses what can be computed with but is a mistake. For new runs: those that were created before go on.
@@ -260,7 +273,9 @@ class RunSettings:
 
     @property
     def cohort_size(self) -> int:
-        """Devices that work on a round at the same time, or have done so."""
+        """Devices that work on a round at the same time, or have done so; with a buffer, those that work at a time."""
+        if self.schedule == BUFFERED:
+            return self.tasks_at_once(self.target)
         factor = self.over_selection or (_DEFAULT_OVER_SELECTION if self.deadline_seconds else 1.0)
         # 1.3 × 10 is 13.000000000000002 in floats and must not become 14.
         return max(self.target, math.ceil(round(self.target * factor, 6)))
@@ -279,6 +294,16 @@ class RunSettings:
     def effective_task_seconds(self) -> float:
         """The longest that a task may take."""
         return self.task_seconds or _LEASES_PER_TASK * self.lease_seconds
+
+    def learning_rate_from(self, version: int) -> float | None:
+        """The learning rate of tasks that start from a version; None: the model's own."""
+        if self.learning_rate is None or not self.changes_learning_rate:
+            return self.learning_rate
+        return self.learning_rate * self.learning_rate_share(version, self.rounds)
+
+    def epochs_of(self, version: int) -> int:
+        """The passes over the local data of tasks that start from a version."""
+        return self.epochs_from(self.epochs, version, self.rounds)
 
     @property
     def norm_bound(self) -> float:
@@ -312,7 +337,9 @@ def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         )
     chosen = STRATEGIES.get(name)
     known = {each.name: each for each in settings_of(chosen)}
-    for unknown in hyperparameters.keys() - known.keys():
+    for unknown in sorted(hyperparameters.keys() - known.keys()):
+        if unknown in chosen.excluded:
+            raise _excluded(unknown, name, chosen.excluded[unknown])
         raise _pointless(unknown, name)
     for each in known.values():
         value = hyperparameters.get(each.name)
@@ -320,7 +347,14 @@ def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         if each.required and (value is None or (above_0 and 0 <= value < SMALLEST)):
             needed = f"{{{each.name}}} above 0" if above_0 else f"a {{{each.name}}}"
             raise SettingError(f"{{strategy}} {name} expects {needed}.", hint=each.hint)
-    return chosen(**hyperparameters)
+    built: Strategy = build(chosen, hyperparameters)
+    return built
+
+
+def _excluded(name: str, strategy: str, why: str) -> SettingError:
+    return SettingError(
+        f"{{{name}}} does not go with {{strategy}} {strategy}: {why}.", hint="Leave it out, or use fedavg or fedprox."
+    )
 
 
 def _pointless(name: str, strategy: str) -> SettingError:

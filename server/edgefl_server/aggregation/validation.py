@@ -136,7 +136,7 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         raise OutcomeRefusedError(
             Refusal.NORM_EXCEEDED, f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size."
         )
-    return Update(outcome.task_id, outcome.num_examples, vectors, metrics=outcome.metrics)
+    return Update(outcome.task_id, outcome.num_examples, vectors, metrics=outcome.metrics, steps=outcome.local_steps)
 
 
 def _is_below(vector: NDArray[np.float32], bound: float) -> bool:

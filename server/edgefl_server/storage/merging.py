@@ -18,14 +18,17 @@ from edgefl_server.aggregation import (
     Contribution,
     Expectation,
     Folded,
+    FoldError,
     FoldState,
     ModelLimits,
+    Staleness,
     Standing,
     StrategyState,
     Update,
     broadcast,
     decode_outcome,
     fold,
+    fold_seed,
     in_order,
     strategy_for,
     validate,
@@ -47,7 +50,9 @@ _BASES = outcomes.alias("bases")
 _OF_FOLD = Statement(
     select(
         outcomes.c.task_id,
+        outcomes.c.device,
         outcomes.c.digest,
+        outcomes.c.size,
         outcomes.c.num_examples,
         outcomes.c.accepted,
         versions.c.weights_hash,
@@ -143,6 +148,7 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     """
     schedule, strategy = work.of.schedule, strategy_for(work.of.settings)
     believed = _believed(work)
+    cohort = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold))
     # What a device remembers goes into what it sends.
     remembers = strategy.demand.correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
@@ -161,7 +167,9 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         contributions = [_contribution(state, work, each) for each in intact]
         try:
             base = without_residual(before)
-            folded = fold(strategy, base, in_order(contributions), believed, Cohort(work.enrolled), state.folder)
+            folded = fold(strategy, base, in_order(contributions), believed, cohort, state.folder)
+        except FoldError as error:
+            return Merged(_failed(change, error.message), lost, intact, None)
         except _DamagedOutcomeError:
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
@@ -171,15 +179,25 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             break
     if not folded.is_finite:
         why = "the new weights would not be finite: the run diverges"
-        return Merged(Change(replace(change.standing, state=FoldState.FAILED, why=why)), lost, intact, None)
+        return Merged(_failed(change, why), lost, intact, None)
     folded, difference = broadcast(work.of.settings, before, folded, work.run.version + 1)
     return Merged(change, lost, intact, folded, difference)
+
+
+def _failed(change: Change, why: str) -> Change:
+    return Change(replace(change.standing, state=FoldState.FAILED, why=why))
 
 
 def _believed(work: Work) -> Believed:
     settings = work.of.settings
     limits = ModelLimits.from_json(work.run.limits)
-    return Believed(settings.max_examples, settings.max_weight_ratio, limits, metrics_of(work.run))
+    return Believed(
+        settings.max_examples,
+        settings.max_weight_ratio,
+        limits,
+        metrics_of(work.run),
+        Staleness.in_run(settings, settings.schedule),
+    )
 
 
 def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
@@ -203,7 +221,14 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
         return found.begun(each.version, newest=run.version)
 
-    return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
+    return Contribution(
+        each.task_id,
+        each.num_examples,
+        read,
+        each.accepted if schedule.by_acceptance else 0,
+        run.version - each.version,
+        lambda: get_vector(state, each.weights_hash),
+    )
 
 
 def _damaged(run_id: str, contributions: Sequence[Contribution]) -> set[str]:

@@ -13,6 +13,7 @@ from edgefl.wire.messages import Outcome, OutcomeStatus
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
     AssignmentState,
+    Change,
     Concerned,
     Expectation,
     FoldState,
@@ -281,7 +282,7 @@ def _record(
             "status": status.name.lower(),
             "reason": _name(outcome.reason),
             "num_examples": outcome.num_examples,
-            "disposition": Disposition.ACCEPTED if done else Disposition.NOTED,
+            "disposition": _disposition(change) if done else Disposition.NOTED,
             "trainer": outcome.trainer[:200],
             "accepted": change.standing.accepted if done else 0,
             "accepted_at": now.date,
@@ -298,6 +299,10 @@ def _record(
         idle=not has_open_task(session, device),
         failed=failed,
     )
+
+
+def _disposition(change: Change) -> str:
+    return Disposition.STALE if change.left_out else Disposition.ACCEPTED
 
 
 def _name(reason: IntEnum | int) -> str:

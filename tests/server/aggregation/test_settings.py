@@ -112,7 +112,9 @@ def test_a_device_that_works_again_for_one_cohort_has_other_seeds_and_the_first_
 
 
 def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InvalidSettingError, match="strategy expects one of fedavg, feddyn, fedprox") as refused:
+    with pytest.raises(
+        InvalidSettingError, match=r"strategy expects one of fedasync, fedavg, .*feddyn, .*fedprox"
+    ) as refused:
         RunSettings.of(rounds=1, target=1, strategy="FedProxx")
     assert refused.value.hint == "Did you mean fedprox?"
 
@@ -127,7 +129,7 @@ def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
         ("fedprox", {"mu": -0.1}, "mu expects a number from"),
         ("fedprox", {"mu": math.nan}, "mu expects"),
         ("fedprox", {"mu": math.inf}, "mu expects"),
-        ("fedavg", {"server_learning_rate": 0.5}, "server_learning_rate has no meaning"),
+        ("feddyn", {"mu": 0.1, "server_learning_rate": 0.5}, "server_learning_rate has no meaning"),
         ("scaffold", {"server_learning_rate": 0}, "server_learning_rate expects"),
         ("scaffold", {"server_learning_rate": math.nan}, "server_learning_rate expects"),
         ("scaffold", {"clip_norm": 1}, "clip_norm"),
@@ -202,5 +204,8 @@ def test_every_setting_of_every_strategy_is_offered_once() -> None:
 
 def test_a_hyperparameter_that_a_strategy_needs_is_said_to_be_required_by_it() -> None:
     shown = {each.name: each.shown for each in run_settings()}
-    assert shown["mu"] == "feddyn: required, fedprox: required"
-    assert shown["server_learning_rate"] == "fedsgd: the model's, scaffold: 1"
+    assert shown["mu"] == "feddyn/fedprox: required"
+    assert shown["server_learning_rate"] == (
+        "adagrad/adam/fedadagrad/fedadam: 0.1, momentum/sgd/fedavgm/fedbuff/scaffold: 1, yogi/fedyogi: 0.01, "
+        "fedsgd: the model's"
+    )
