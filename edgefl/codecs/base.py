@@ -36,6 +36,8 @@ class Codec:
         exact: it carries every number as it is or rounded alone, also NaN and infinity.
         contractive: what is decoded is off by less than the vector's norm, so that what is left out can be added to the
             next vector over and over without growing.
+        sparse: of each vector most elements come out as 0, others for each device: a mean over devices means something,
+            a median of single elements does not.
         sections: the sections of an outcome that it suits; all others are written as float32. Empty: all.
     """
 
@@ -46,6 +48,7 @@ class Codec:
     memory: bool = False
     exact: bool = False
     contractive: bool = False
+    sparse: bool = False
     sections: tuple[str, ...] = UPDATES
 
     def suits(self, section: str) -> bool:

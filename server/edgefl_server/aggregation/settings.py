@@ -197,7 +197,9 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
         demand = strategy.demand
-        check_codec(self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm)
+        check_codec(
+            self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm, robust=strategy.is_robust
+        )
         object.__setattr__(self, "hyperparameters", values_of(strategy))
 
     @classmethod
