@@ -1,5 +1,6 @@
 """Turns outcomes into new weights: pure state machines and strategies."""
 
+from edgefl_server.aggregation.broadcast import broadcast, difference_bytes, without_residual
 from edgefl_server.aggregation.choosing import settle
 from edgefl_server.aggregation.folding import Believed, Folded, fold
 from edgefl_server.aggregation.hyperparameters import Setting, SettingError
@@ -69,10 +70,12 @@ __all__ = [
     "admission_of",
     "after_failure",
     "after_fold",
+    "broadcast",
     "choice_text",
     "codec_seed",
     "codecs_of",
     "decode_outcome",
+    "difference_bytes",
     "ending",
     "finalise",
     "fold",
@@ -92,4 +95,5 @@ __all__ = [
     "task_seed",
     "validate",
     "without_basis",
+    "without_residual",
 ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import and_, bindparam, select
 
 from edgefl.errors import OutcomeRefusedError, StorageError, storage_error
+from edgefl.wire.differences import Difference
 from edgefl.wire.messages import Correction
 from edgefl_server.aggregation import (
     Believed,
@@ -24,6 +25,7 @@ from edgefl_server.aggregation import (
     Standing,
     StrategyState,
     Update,
+    broadcast,
     decode_outcome,
     fold,
     fold_seed,
@@ -31,6 +33,7 @@ from edgefl_server.aggregation import (
     strategy_for,
     validate,
     without_basis,
+    without_residual,
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
@@ -102,12 +105,14 @@ class Merged:
         lost: tasks whose outcomes do not count, by their disposition from now on.
         intact: the rows of the outcomes that count.
         folded: the new weights; None when the fold failed.
+        difference: to the weights before; None where devices fetch whole weights.
     """
 
     change: Change
     lost: Mapping[str, str]
     intact: Sequence[Row]
     folded: Folded | None
+    difference: Difference | None = None
 
 
 def load_work(session: Session, run_id: str, number: int) -> Work:
@@ -161,7 +166,8 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             return Merged(change, lost, intact, None)
         contributions = [_contribution(state, work, each) for each in intact]
         try:
-            folded = fold(strategy, before, in_order(contributions), believed, cohort, state.folder)
+            base = without_residual(before)
+            folded = fold(strategy, base, in_order(contributions), believed, cohort, state.folder)
         except FoldError as error:
             return Merged(_failed(change, error.message), lost, intact, None)
         except _DamagedOutcomeError:
@@ -174,7 +180,8 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     if not folded.is_finite:
         why = "the new weights would not be finite: the run diverges"
         return Merged(_failed(change, why), lost, intact, None)
-    return Merged(change, lost, intact, folded)
+    folded, difference = broadcast(work.of.settings, before, folded, work.run.version + 1)
+    return Merged(change, lost, intact, folded, difference)
 
 
 def _failed(change: Change, why: str) -> Change:

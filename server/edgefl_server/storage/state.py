@@ -19,6 +19,7 @@ from edgefl_server.aggregation import SettingError
 from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, seconds_since_boot
 from edgefl_server.storage.database import Database, inspect
+from edgefl_server.storage.differences import Differences
 from edgefl_server.storage.doubles import Doubles
 from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, require_own, write_mark
 from edgefl_server.storage.tables import FolderRow
@@ -45,6 +46,7 @@ class ServerState:
         database: rows.
         models: model files.
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
+        differences: between versions of weights, for devices that hold the older one.
         outcomes: accepted messages that are not folded yet, or were discarded.
         uploads: messages that are arriving.
         orphans: the folder for files among the outcomes that no row names.
@@ -109,6 +111,7 @@ class ServerState:
             self.models: BlobStore = FolderBlobs(folder / "models", self.clock)
             self.weights: BlobStore = FolderBlobs(folder / "weights", self.clock)
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes", self.clock)
+            self.differences = Differences(folder / "differences")
             self.uploads = Uploads(folder / "uploads")
             self.orphans = folder / "orphans"
             if full is None:
