@@ -71,7 +71,9 @@ class _Accepted:
     def contribution(self, newest: int, by_acceptance: bool) -> Contribution:
         """To a fold that makes of the newest version the next one."""
         update = self.update.begun(self.flight.version.number, newest=newest)
-        return Contribution(update.task_id, update.num_examples, lambda: update, self.number if by_acceptance else 0)
+        return Contribution(
+            update.task_id, update.num_examples, lambda: update, self.number if by_acceptance else 0, kept=True
+        )
 
 
 class Coordinator:

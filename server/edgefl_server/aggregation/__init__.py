@@ -22,7 +22,7 @@ from edgefl_server.aggregation.seeds import codec_seed, fold_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
-from edgefl_server.aggregation.updates import Contribution, FoldError, Update, Updates, in_order, without_basis
+from edgefl_server.aggregation.updates import Contribution, FoldError, Stored, Update, Updates, in_order, without_basis
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, most_bytes, validate
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "Setting",
     "SettingError",
     "Standing",
+    "Stored",
     "Strategy",
     "StrategyState",
     "TaskSource",

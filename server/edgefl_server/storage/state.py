@@ -21,6 +21,7 @@ from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, s
 from edgefl_server.storage.database import Database, inspect
 from edgefl_server.storage.doubles import Doubles
 from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, require_own, write_mark
+from edgefl_server.storage.placements import Placements
 from edgefl_server.storage.tables import FolderRow
 from edgefl_server.storage.troubles import STORE, Troubles
 from edgefl_server.storage.uploads import Uploads
@@ -46,6 +47,7 @@ class ServerState:
         models: model files.
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
         outcomes: accepted messages that are not folded yet, or were discarded.
+        placements: where the vectors of accepted updates lie in them.
         uploads: messages that are arriving.
         orphans: the folder for files among the outcomes that no row names.
         clock: the server's clock, for everything that measures a duration.
@@ -109,6 +111,7 @@ class ServerState:
             self.models: BlobStore = FolderBlobs(folder / "models", self.clock)
             self.weights: BlobStore = FolderBlobs(folder / "weights", self.clock)
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes", self.clock)
+            self.placements = Placements(self.outcomes)
             self.uploads = Uploads(folder / "uploads")
             self.orphans = folder / "orphans"
             if full is None:
