@@ -59,7 +59,7 @@ def watch(
             if line not in troubles:
                 report(line)
         troubles = run_text.troubles(result)
-        if result["state"] != "active":
+        if result["state"] not in ("active", "paused"):
             return result
         sleep(_PAUSE_SECONDS)
 

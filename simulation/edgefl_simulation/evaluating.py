@@ -16,6 +16,7 @@ import numpy as np
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.wire.messages import MetricState, OutcomeStatus, SectionCodec, Task, TaskKind
 from edgefl_server.aggregation import ModelLimits, TaskSource, finalise, sum_states, task_seed
+from edgefl_server.aggregation.patience import less_is_better
 from edgefl_simulation.draws import drawn_order
 from edgefl_simulation.engines import Engine, Job, Tuning
 from edgefl_simulation.plans import Plan
@@ -27,7 +28,6 @@ _ROWS = 2000
 """About how many held-out rows a job has: a number of its own, so that sums do not depend on the workers."""
 _QUANTILES = (0.1, 0.5, 0.9)
 _Values = Mapping[str, float]
-_LOSSES = ("loss", "error", "mse", "mae", "mape", "msle", "crossentropy", "divergence", "hinge", "poisson")
 
 
 @dataclass(frozen=True)
@@ -255,4 +255,4 @@ def is_better(name: str, value: float, bound: float) -> bool:
 
 def is_loss(name: str) -> bool:
     """Whether less of a metric is better, as far as its name tells."""
-    return any(word in name.lower() for word in _LOSSES)
+    return less_is_better(name)

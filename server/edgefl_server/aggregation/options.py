@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from edgefl.codecs import codec_names
 from edgefl_server.aggregation.hyperparameters import Setting, settings_of
 from edgefl_server.aggregation.schedules import SCHEDULES
+from edgefl_server.aggregation.selecting import SELECTIONS
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies import STRATEGIES
+from edgefl_server.aggregation.update_codecs import codec_choices
 
 __all__ = ["run_settings"]
 
 _NAMES: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "strategy": STRATEGIES.names,
-    "codec": codec_names,
+    "codec": codec_choices,
     "schedule": SCHEDULES.names,
+    "selection": SELECTIONS.names,
 }
 """Settings that are the name of something, and whence the names."""
 

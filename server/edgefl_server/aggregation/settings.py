@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from edgefl.codecs import CODECS, codec_names
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
     SMALLEST,
@@ -23,7 +23,11 @@ from edgefl_server.aggregation.hyperparameters import (
     settings_of,
     values_of,
 )
+from edgefl_server.aggregation.patience import Patience
+from edgefl_server.aggregation.selecting import Selecting
+from edgefl_server.aggregation.staleness import BUFFERED, Buffering
 from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
+from edgefl_server.aggregation.update_codecs import check_codec, check_name
 
 __all__ = ["RunSettings", "strategy_for"]
 
@@ -49,7 +53,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Buffering, Courses, Patience, Selecting):
     """The settings of a run.
 
     Attributes:
@@ -71,7 +75,7 @@ class RunSettings:
         max_steps: batches per task; 0: no limit.
         learning_rate: None: the model's own.
         batch_size: rows per step, at most the model's; 0: the model's.
-        codec: how devices write their deltas.
+        codec: how devices write their deltas; ``auto``: what suits the model's size, once it is known.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
         max_examples: a device's num_examples counts for at most this many: it is the device's word.
         max_weight_ratio: it also counts for at most so many times the median of the round's devices; among three or
@@ -173,19 +177,21 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        self.check_staleness()
+        self.check_courses()
+        self.check_patience()
+        self.check_selection()
         if self.minimum > self.target:
             raise SettingError(
                 f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
                 hint="The minimum is at most the target.",
             )
-        if self.codec not in codec_names():
-            raise SettingError(
-                f"{{codec}} expects one of {', '.join(codec_names())}, got {self.codec!r:.80}.",
-                hint=CODECS.nearest(self.codec),
-            )
+        check_name(self.codec)
         self._check_combinations()
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
+        demand = strategy.demand
+        check_codec(self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm)
         object.__setattr__(self, "hyperparameters", values_of(strategy))
 
     @classmethod
@@ -221,8 +227,9 @@ class RunSettings:
         # What has no effect is refused, so that nobody believes that it had one.
         defaults = {each.name: each.default for each in settings_of(RunSettings)}
         for name in strategy.unused:
-            if getattr(self, name) != defaults[name]:
-                raise _pointless(name, self.strategy)
+            for each, default in defaults.items():  # with it goes what changes it by version
+                if each.startswith(name) and getattr(self, each) != default:
+                    raise _pointless(each, self.strategy)
         for name, why in strategy.excluded.items():
             if name in defaults and getattr(self, name) != defaults[name]:
                 raise _excluded(name, self.strategy, why)
@@ -260,7 +267,9 @@ class RunSettings:
 
     @property
     def cohort_size(self) -> int:
-        """Devices that work on a round at the same time, or have done so."""
+        """Devices that work on a round at the same time, or have done so; with a buffer, those that work at a time."""
+        if self.schedule == BUFFERED:
+            return self.tasks_at_once(self.target)
         factor = self.over_selection or (_DEFAULT_OVER_SELECTION if self.deadline_seconds else 1.0)
         # 1.3 × 10 is 13.000000000000002 in floats and must not become 14.
         return max(self.target, math.ceil(round(self.target * factor, 6)))
@@ -279,6 +288,16 @@ class RunSettings:
     def effective_task_seconds(self) -> float:
         """The longest that a task may take."""
         return self.task_seconds or _LEASES_PER_TASK * self.lease_seconds
+
+    def learning_rate_from(self, version: int) -> float | None:
+        """The learning rate of tasks that start from a version; None: the model's own."""
+        if self.learning_rate is None or not self.changes_learning_rate:
+            return self.learning_rate
+        return self.learning_rate * self.learning_rate_share(version, self.rounds)
+
+    def epochs_of(self, version: int) -> int:
+        """The passes over the local data of tasks that start from a version."""
+        return self.epochs_from(self.epochs, version, self.rounds)
 
     @property
     def norm_bound(self) -> float:

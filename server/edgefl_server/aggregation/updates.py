@@ -82,6 +82,27 @@ class Update:
         """The update of a task that began from a version of the weights, when it is merged into the newest."""
         return replace(self, staleness=newest - version)
 
+    def mixed(self, base: NDArray[np.float32], newest: NDArray[np.float32]) -> Update:
+        """The update as the difference between the trained model and the newest one, as FedAsync mixes them.
+
+        Args:
+            base: what its task started from, float32 ``[weight_size + statistic_size]``.
+            newest: the weights that it is merged into, of the same shape.
+        """
+        drift, changed = base - newest, dict(self.sections)
+        if "delta" in changed:
+            changed["delta"] = self.delta + drift[: self.size("delta")]
+        if "statistics" in changed:
+            changed["statistics"] = self.statistics + drift[drift.size - self.size("statistics") :]
+        return replace(self, sections=changed)
+
+    def scaled(self, factor: float) -> Update:
+        """The update times a factor, section by section in float32."""
+        if factor == 1:
+            return self
+        by = np.float32(factor)
+        return replace(self, sections={name: self.section(name) * by for name in self.sections})
+
     def section(self, name: str) -> NDArray[np.float32]:
         """A section; without elements where there is none of the name."""
         found = self.sections.get(name, _NOTHING)
@@ -137,6 +158,9 @@ class Contribution:
         num_examples: as the device says.
         read: the update; is called once by a strategy that only adds up, and once more where medians are needed.
         accepted: its place in the committed order of acceptance, where this is the order of a fold; else 0.
+        staleness: how many versions the weights have gone on since its task started from them.
+        base: reads what its task started from, float32 ``[weight_size + statistic_size]``, for strategies that mix
+            models; None: it is not kept.
         kept: what it reads is in memory anyway.
     """
 
@@ -144,6 +168,8 @@ class Contribution:
     num_examples: int
     read: Callable[[], Update]
     accepted: int = 0
+    staleness: int = 0
+    base: Callable[[], NDArray[np.float32]] | None = None
     kept: bool = False
 
 

@@ -20,6 +20,8 @@ from edgefl_server.storage.identities import (
     unknown_device,
     wrong_token,
 )
+from edgefl_server.storage.lineage import diff_versions, roll_back, run_history
+from edgefl_server.storage.logs import run_log
 from edgefl_server.storage.outcomes import (
     Accepted,
     Looked,
@@ -30,7 +32,8 @@ from edgefl_server.storage.outcomes import (
     received_bytes,
     sweep_uploads,
 )
-from edgefl_server.storage.runs import NameTakenError, create_run, stop_run
+from edgefl_server.storage.pausing import pause_run, resume_run
+from edgefl_server.storage.runs import NameTakenError, create_run, keep_weights, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
@@ -69,6 +72,7 @@ __all__ = [
     "continue_run",
     "create_run",
     "devices_with_tasks",
+    "diff_versions",
     "ended_runs",
     "enrol",
     "explained",
@@ -78,16 +82,22 @@ __all__ = [
     "has_form_of_credentials",
     "has_form_of_invitation",
     "invite",
+    "keep_weights",
     "look_at_outcome",
     "look_for_tasks",
     "may_fetch",
     "next_task",
+    "pause_run",
     "pending_folds",
     "populations",
     "prune_rows",
     "received_bytes",
     "renew_lease",
     "require_invited",
+    "resume_run",
+    "roll_back",
+    "run_history",
+    "run_log",
     "run_status",
     "runs_summary",
     "settle_folds",

@@ -20,6 +20,7 @@ from edgefl_server.aggregation import (
     FoldError,
     FoldState,
     ModelLimits,
+    Staleness,
     Standing,
     StrategyState,
     Update,
@@ -33,6 +34,7 @@ from edgefl_server.aggregation import (
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
+from edgefl_server.storage.placements import DamagedVectorError
 from edgefl_server.storage.runs import metrics_of
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
@@ -46,7 +48,9 @@ _BASES = outcomes.alias("bases")
 _OF_FOLD = Statement(
     select(
         outcomes.c.task_id,
+        outcomes.c.device,
         outcomes.c.digest,
+        outcomes.c.size,
         outcomes.c.num_examples,
         outcomes.c.accepted,
         versions.c.weights_hash,
@@ -161,7 +165,7 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             folded = fold(strategy, before, in_order(contributions), believed, cohort, state.folder)
         except FoldError as error:
             return Merged(_failed(change, error.message), lost, intact, None)
-        except (_DamagedOutcomeError, DamagedBlobError):
+        except (_DamagedOutcomeError, DamagedVectorError):
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
         except OSError as error:
@@ -181,7 +185,13 @@ def _failed(change: Change, why: str) -> Change:
 def _believed(work: Work) -> Believed:
     settings = work.of.settings
     limits = ModelLimits.from_json(work.run.limits)
-    return Believed(settings.max_examples, settings.max_weight_ratio, limits, metrics_of(work.run))
+    return Believed(
+        settings.max_examples,
+        settings.max_weight_ratio,
+        limits,
+        metrics_of(work.run),
+        Staleness.in_run(settings, settings.schedule),
+    )
 
 
 def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
@@ -211,7 +221,14 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
             each.version, newest=run.version
         )
 
-    return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
+    return Contribution(
+        each.task_id,
+        each.num_examples,
+        read,
+        each.accepted if schedule.by_acceptance else 0,
+        run.version - each.version,
+        lambda: get_vector(state, each.weights_hash),
+    )
 
 
 def _damaged(run_id: str, contributions: Sequence[Contribution]) -> set[str]:

@@ -23,12 +23,16 @@ from edgefl.wire.messages import Outcome
 from edgefl_server.aggregation import Expectation, Stored, Update
 from edgefl_server.storage.blobs import BlobStore, DamagedBlobError
 
-__all__ = ["Placements"]
+__all__ = ["DamagedVectorError", "Placements"]
 
 _MOST = 20_000
 """Updates of which so much is remembered: about a kilobyte each."""
 _AS_IT_IS = "float32"
 _Signature = tuple[int, int, int, int]
+
+
+class DamagedVectorError(DamagedBlobError):
+    """A vector that was checked is not in its file any more."""
 
 
 class Placements:
@@ -109,7 +113,7 @@ class FileSection:
         """See `Stored`.
 
         Raises:
-            DamagedBlobError: the file is gone, or shorter than it was.
+            DamagedVectorError: the file is gone, or shorter than it was.
             StorageError: it cannot be read now.
         """
         try:
@@ -126,12 +130,12 @@ class FileSection:
                 while room:
                     count = os.preadv(descriptor, [room], start)
                     if not count:
-                        raise DamagedBlobError(f"Could not read {self.path}: it is shorter than it was.")
+                        raise DamagedVectorError(f"Could not read {self.path}: it is shorter than it was.")
                     start, room = start + count, room[count:]
             finally:
                 os.close(descriptor)
         except FileNotFoundError as error:
-            raise DamagedBlobError(f"Could not read {self.path}: it is gone.") from error
+            raise DamagedVectorError(f"Could not read {self.path}: it is gone.") from error
         except OSError as error:
             raise storage_error(error, "read", self.path) from error
 
@@ -141,7 +145,7 @@ _: type[Stored] = FileSection
 
 def _of_fold(expected: Expectation) -> Expectation:
     """The part of an expectation that a fold looks at: what it counts for was settled when it was accepted."""
-    return replace(expected, max_norm=math.inf, limits=None)
+    return replace(expected, max_norm=math.inf, limits=None, codecs=())
 
 
 def _signature(path: Path) -> _Signature | None:
