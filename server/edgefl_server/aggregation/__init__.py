@@ -27,7 +27,7 @@ from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, codecs_of, named_vectors, task_for, task_id_of
 from edgefl_server.aggregation.update_codecs import AUTO, choice_text
-from edgefl_server.aggregation.updates import Contribution, FoldError, Update, Updates, in_order, without_basis
+from edgefl_server.aggregation.updates import Contribution, FoldError, Stored, Update, Updates, in_order, without_basis
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, most_bytes, validate
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "SettingError",
     "Staleness",
     "Standing",
+    "Stored",
     "Strategy",
     "StrategyState",
     "TaskSource",

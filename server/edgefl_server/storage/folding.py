@@ -164,6 +164,7 @@ def settle_folds(state: ServerState) -> None:
             digest = state.folded.popleft()
         except IndexError:  # a stop settles while the last settling is still under way
             return
+        state.placements.forget(digest)
         with contextlib.suppress(EdgeflError):  # the next tidying does it
             state.outcomes.delete(digest)
 

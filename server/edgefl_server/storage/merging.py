@@ -37,6 +37,7 @@ from edgefl_server.aggregation import (
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
+from edgefl_server.storage.placements import DamagedVectorError
 from edgefl_server.storage.runs import metrics_of
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
@@ -170,7 +171,7 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             folded = fold(strategy, base, in_order(contributions), believed, cohort, state.folder)
         except FoldError as error:
             return Merged(_failed(change, error.message), lost, intact, None)
-        except _DamagedOutcomeError:
+        except (_DamagedOutcomeError, DamagedVectorError):
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
         except OSError as error:
@@ -212,14 +213,20 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
     )
 
     def read() -> Update:
+        placed = state.placements.get(each.digest, expected)
+        if placed is not None:
+            return placed.begun(each.version, newest=run.version)
         try:
-            outcome = decode_outcome(state.outcomes.get(each.digest))
+            data = state.outcomes.get(each.digest)
+            outcome = decode_outcome(data)
             found = validate(outcome, expected)
         except (DamagedBlobError, OutcomeRefusedError) as error:
             raise _DamagedOutcomeError(each.task_id) from error
         if found is None:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-        return found.begun(each.version, newest=run.version)
+        return state.placements.note(each.digest, data, outcome, expected, found).begun(
+            each.version, newest=run.version
+        )
 
     return Contribution(
         each.task_id,

@@ -22,6 +22,7 @@ from edgefl_server.storage.database import Database, inspect
 from edgefl_server.storage.differences import Differences
 from edgefl_server.storage.doubles import Doubles
 from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, require_own, write_mark
+from edgefl_server.storage.placements import Placements
 from edgefl_server.storage.tables import FolderRow
 from edgefl_server.storage.troubles import STORE, Troubles
 from edgefl_server.storage.uploads import Uploads
@@ -48,6 +49,7 @@ class ServerState:
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
         differences: between versions of weights, for devices that hold the older one.
         outcomes: accepted messages that are not folded yet, or were discarded.
+        placements: where the vectors of accepted updates lie in them.
         uploads: messages that are arriving.
         orphans: the folder for files among the outcomes that no row names.
         clock: the server's clock, for everything that measures a duration.
@@ -112,6 +114,7 @@ class ServerState:
             self.weights: BlobStore = FolderBlobs(folder / "weights", self.clock)
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes", self.clock)
             self.differences = Differences(folder / "differences")
+            self.placements = Placements(self.outcomes)
             self.uploads = Uploads(folder / "uploads")
             self.orphans = folder / "orphans"
             if full is None:
