@@ -12,12 +12,23 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from edgefl_server.aggregation import Setting, run_settings
+from edgefl_server.aggregation.courses import Courses
+from edgefl_server.aggregation.hyperparameters import settings_of
+from edgefl_server.aggregation.staleness import Buffering
 
 __all__ = ["with_settings"]
 
 _PANELS = {
     "Rounds": ("rounds", "target", "minimum", "over_selection", "deadline_seconds", "max_failures", "schedule", "seed"),
-    "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
+    "Rounds that end early, and whom they ask": (
+        *("patience", "patience_metric", "patience_least"),
+        *("selection", "selection_window", "selection_memory_bytes"),
+    ),
+    "A buffer instead of rounds": tuple(each.name for each in settings_of(Buffering)),
+    "Training on a device": (
+        *("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
+        *(each.name for each in settings_of(Courses)),
+    ),
     "What a device counts for, and sends": (
         "codec",
         "clip_norm",

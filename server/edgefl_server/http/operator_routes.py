@@ -52,7 +52,7 @@ class _NewRun(BaseModel):
 
     population: str
     name: str = ""
-    weights: str = Field("", description="Hash of the weights to begin with; empty: the model file's.", max_length=64)
+    weights: str | None = Field(None, description="Hash of the weights to begin with.", max_length=64)
 
     def settings(self) -> RunSettings:
         """The settings, checked."""
@@ -99,7 +99,7 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
     await run_in_threadpool(require_invited, context.state, new.population)
     async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
         run = await context.receiving.use(
-            lambda: create_run(context.state, file.read(), new.population, settings, new.name, new.weights)
+            lambda: create_run(context.state, file.read(), new.population, settings, new.name, new.weights or "")
         )
     context.changed(new.population)
     status = await run_in_threadpool(run_status, context.state, run)
@@ -153,7 +153,7 @@ async def get_diff(
 
 @router.post("/runs/{run_id}/rollback", summary="Let a run go on from an earlier version")
 async def post_rollback(run_id: RunId, version: Annotated[int, Query(ge=0)], context: Shared) -> dict[str, Any]:
-    """What its open round has accepted is discarded; the earlier weights become the newest version."""
+    """The earlier weights become the newest version; what the open round has accepted is discarded."""
     return await _status_after(lambda state, run: roll_back(state, run, version), run_id, context)
 
 

@@ -1,4 +1,4 @@
-"""The lineage of a run's weights: from where versions come, by what they differ, and going back to one."""
+"""The lineage of a run's weights: from which version each came, by what they differ, and going back to one."""
 
 from __future__ import annotations
 

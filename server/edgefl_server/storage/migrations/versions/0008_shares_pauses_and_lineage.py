@@ -1,4 +1,4 @@
-"""What runs share devices by, pauses, where a version came from, and whom a cohort admits when.
+"""Shares of devices, pauses, the lineage of versions, and whom a cohort admits when.
 
 Revision ID: 0008
 """
