@@ -113,7 +113,7 @@ def show(rows: list[dict[str, Any]], accuracy: float) -> None:
         row["ratio"] = rows[0]["seconds"] / row["seconds"] if row["reached"] else 0.0
         said = f"{row['seconds']:10.1f}{row['ratio']:13.2f} ×" if row["reached"] else f"{'not reached':>25}"
         print(
-            f"{row['name']:16}{said}{row['folds']:8}{row['updates']:9}{row['stragglers'] / row['updates']:13.0%}"
+            f"{row['name']:16}{said}{row['folds']:8}{row['updates']:9}{row['stragglers'] / row['updates']:12.0%}"
             f"{row['bytes_up'] / 1e6:8.0f}{row['staleness']:8.1f}"
         )
 

@@ -1,4 +1,4 @@
-"""Runs that share real devices, and that are paused, rolled back and begun with weights from elsewhere, as one types it."""
+"""Runs that share real devices, and that are paused, rolled back, and begun with weights from elsewhere."""
 
 from __future__ import annotations
 

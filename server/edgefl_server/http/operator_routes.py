@@ -111,7 +111,7 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
 
 
 @router.post(
-    "/weights",
+    "/initial-weights",
     summary="Send weights for runs to begin with",
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
