@@ -21,8 +21,10 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.invitation import Invitation
+from edgefl.model_file import ModelFile
 from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
+from edgefl_server.aggregation import AUTO, choice_text
 from edgefl_server.continuing import More, continue_run, number_of_rounds
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
@@ -290,6 +292,8 @@ def create(
     settled = status["settings"]
     for line in run_text.troubles(status):
         progress(line)
+    if settings["codec"] == AUTO and not isinstance(rounds, More):
+        progress(choice_text(settled["codec"], ModelFile(data).manifest.layout.weight_size))
     emit(
         status,
         format,

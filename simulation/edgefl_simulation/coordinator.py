@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from edgefl.codecs import codec
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
@@ -19,6 +20,7 @@ from edgefl_server.aggregation import (
     Change,
     Cohort,
     Folded,
+    FoldError,
     FoldState,
     ModelLimits,
     Next,
@@ -32,6 +34,7 @@ from edgefl_server.aggregation import (
     ending,
     finalise,
     fold,
+    fold_seed,
     in_order,
     schedule_for,
     strategy_for,
@@ -77,7 +80,9 @@ class Coordinator:
             Staleness.in_run(plan.settings, plan.settings.schedule),
         )
         # Without anything to remember, a list of all who ever took part would only grow.
-        self._remember = bool(plan.manifest.local_parameters) or self._demand.needs.corrected
+        self._remember = (
+            bool(plan.manifest.local_parameters) or self._demand.needs.corrected or codec(plan.settings.codec).memory
+        )
         self._agenda: Agenda[Flight] = Agenda(checkpoint.clock)
         self._state = checkpoint.state
         self._cohort, self._fold = checkpoint.cohort, checkpoint.fold
@@ -315,7 +320,11 @@ class Coordinator:
         before, accepted = self._version, self._accepted
         contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
         staleness = tuple(each.read().staleness for each in contributions)
-        folded = fold(self._strategy, self._state, contributions, self._believed, Cohort(standing.enrolled))
+        cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
+        try:
+            folded = fold(self._strategy, self._state, contributions, self._believed, cohort)
+        except FoldError as error:
+            return self._give_up(number, replace(standing, state=FoldState.FAILED, why=error.message))
         standing = self._schedule.folded(standing)
         self._state = folded.state
         self._discard()

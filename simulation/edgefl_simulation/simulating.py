@@ -15,11 +15,13 @@ from edgefl.errors import RunError
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import (
+    AUTO,
     Blob,
     Expectation,
     ModelLimits,
     RunSettings,
     StrategyState,
+    choice_text,
     settle,
     strategy_for,
 )
@@ -77,7 +79,9 @@ def run_simulation(
     file = ModelFile(model)
     file.verify()
     manifest = file.manifest
-    settings = settle(settings, manifest)
+    chosen, settings = settings.codec, settle(settings, manifest)
+    if chosen == AUTO:
+        watcher.say(choice_text(settings.codec, manifest.layout.weight_size))
     check_engine(wanted.engine, wanted.ray_address, wanted.pace, wanted.profile, settings)
     check_personalised(wanted)
     check_until(wanted.until, manifest)

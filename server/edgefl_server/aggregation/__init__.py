@@ -19,16 +19,18 @@ from edgefl_server.aggregation.schedules import (
     ending,
     schedule_for,
 )
-from edgefl_server.aggregation.seeds import codec_seed, task_seed
+from edgefl_server.aggregation.seeds import codec_seed, fold_seed, task_seed
 from edgefl_server.aggregation.selecting import FIRST_COME, Admission, Candidate, admission_of, key_of
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
-from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
-from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order, without_basis
+from edgefl_server.aggregation.tasks import Blob, TaskSource, codecs_of, named_vectors, task_for, task_id_of
+from edgefl_server.aggregation.update_codecs import AUTO, choice_text
+from edgefl_server.aggregation.updates import Contribution, FoldError, Update, Updates, in_order, without_basis
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, most_bytes, validate
 
 __all__ = [
+    "AUTO",
     "FAILED_FOLDS_IN_A_ROW",
     "FIRST_COME",
     "STRATEGIES",
@@ -44,6 +46,7 @@ __all__ = [
     "Contribution",
     "Demand",
     "Expectation",
+    "FoldError",
     "FoldState",
     "Folded",
     "LoggedFold",
@@ -66,11 +69,14 @@ __all__ = [
     "admission_of",
     "after_failure",
     "after_fold",
+    "choice_text",
     "codec_seed",
+    "codecs_of",
     "decode_outcome",
     "ending",
     "finalise",
     "fold",
+    "fold_seed",
     "in_order",
     "key_of",
     "most_bytes",

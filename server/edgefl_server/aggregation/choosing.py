@@ -12,6 +12,7 @@ from edgefl.metrics import check_finalisers
 from edgefl_server.aggregation.hyperparameters import SettingError, values_of
 from edgefl_server.aggregation.schedules import schedule_for
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
+from edgefl_server.aggregation.update_codecs import AUTO, chosen_codec
 
 __all__ = ["settle"]
 
@@ -48,6 +49,8 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             "The model's learning rate is 0, expected one above 0: everything would stay as it is.",
             hint="Give a {learning_rate}.",
         )
+    if settings.codec == AUTO:
+        settings = replace(settings, codec=chosen_codec(manifest.layout.weight_size))
     _check_metric(settings, manifest)
     if settings.changes_learning_rate and settings.learning_rate is None:
         settings = replace(settings, learning_rate=rate)  # a share of what only the file says is none

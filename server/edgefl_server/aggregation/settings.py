@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from edgefl.codecs import CODECS, codec_names
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
     SMALLEST,
     SettingError,
+    build,
     check_ranges,
     check_usual,
     setting,
@@ -27,6 +27,7 @@ from edgefl_server.aggregation.patience import Patience
 from edgefl_server.aggregation.selecting import Selecting
 from edgefl_server.aggregation.staleness import BUFFERED, Buffering
 from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
+from edgefl_server.aggregation.update_codecs import check_codec, check_name
 
 __all__ = ["RunSettings", "strategy_for"]
 
@@ -74,7 +75,7 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
         max_steps: batches per task; 0: no limit.
         learning_rate: None: the model's own.
         batch_size: rows per step, at most the model's; 0: the model's.
-        codec: how devices write their deltas.
+        codec: how devices write their deltas; ``auto``: what suits the model's size, once it is known.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
         max_examples: a device's num_examples counts for at most this many: it is the device's word.
         max_weight_ratio: it also counts for at most so many times the median of the round's devices; among three or
@@ -185,14 +186,12 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
                 f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
                 hint="The minimum is at most the target.",
             )
-        if self.codec not in codec_names():
-            raise SettingError(
-                f"{{codec}} expects one of {', '.join(codec_names())}, got {self.codec!r:.80}.",
-                hint=CODECS.nearest(self.codec),
-            )
+        check_name(self.codec)
         self._check_combinations()
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
+        demand = strategy.demand
+        check_codec(self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm)
         object.__setattr__(self, "hyperparameters", values_of(strategy))
 
     @classmethod
@@ -232,11 +231,14 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
                 if each.startswith(name) and getattr(self, each) != default:
                     raise _pointless(each, self.strategy)
         for name, why in strategy.excluded.items():
-            if getattr(self, name) != defaults[name]:
-                raise SettingError(
-                    f"{{{name}}} does not go with {{strategy}} {self.strategy}: {why}.",
-                    hint="Leave it out, or use fedavg or fedprox.",
-                )
+            if name in defaults and getattr(self, name) != defaults[name]:
+                raise _excluded(name, self.strategy, why)
+        if self.effective_minimum < strategy.fewest:
+            raise SettingError(
+                f"{{strategy}} {self.strategy} needs {strategy.fewest} updates a fold as it is set, and "
+                f"{{minimum}} or {{target}} lets one have {self.effective_minimum}.",
+                hint="Ask for more devices, or expect fewer bad ones ({byzantine}).",
+            )
 
     def require_meaning(self) -> None:
         """Refuses what can be computed with but is a mistake. For new runs: those that were created before go on.
@@ -329,7 +331,9 @@ def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         )
     chosen = STRATEGIES.get(name)
     known = {each.name: each for each in settings_of(chosen)}
-    for unknown in hyperparameters.keys() - known.keys():
+    for unknown in sorted(hyperparameters.keys() - known.keys()):
+        if unknown in chosen.excluded:
+            raise _excluded(unknown, name, chosen.excluded[unknown])
         raise _pointless(unknown, name)
     for each in known.values():
         value = hyperparameters.get(each.name)
@@ -337,7 +341,14 @@ def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         if each.required and (value is None or (above_0 and 0 <= value < SMALLEST)):
             needed = f"{{{each.name}}} above 0" if above_0 else f"a {{{each.name}}}"
             raise SettingError(f"{{strategy}} {name} expects {needed}.", hint=each.hint)
-    return chosen(**hyperparameters)
+    built: Strategy = build(chosen, hyperparameters)
+    return built
+
+
+def _excluded(name: str, strategy: str, why: str) -> SettingError:
+    return SettingError(
+        f"{{{name}}} does not go with {{strategy}} {strategy}: {why}.", hint="Leave it out, or use fedavg or fedprox."
+    )
 
 
 def _pointless(name: str, strategy: str) -> SettingError:

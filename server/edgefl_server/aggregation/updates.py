@@ -6,8 +6,8 @@ one that looks at each element of all of them (a median, a trimmed mean) asks fo
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 from edgefl.errors import RunError
 from edgefl.wire.messages import MetricState
 
-__all__ = ["Contribution", "Update", "Updates", "in_order", "without_basis"]
+__all__ = ["Columns", "Contribution", "FoldError", "Update", "Updates", "in_order", "without_basis"]
 
 _IN_MEMORY = 32 << 20
 """More bytes of a section of all updates than this lie in a temporary file while their blocks are looked at."""
 _ELEMENTS = 1 << 20
 """The bytes of a block, all updates together."""
 _NOTHING = np.empty(0, np.float32)
+
+
+class FoldError(RunError):
+    """The updates of a fold cannot be merged, and trying again would not help: the fold fails with this reason."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Update:
             ``[statistic_size]``; absent where the model has none), ``control``, ``gradient``.
         staleness: how many versions the weights have gone on since the task started from them; 0 in a synchronous run.
         metrics: metric states, as the device sent them.
+        steps: optimizer steps that the device made, as it says; 0: not known.
     """
 
     task_id: str
@@ -47,6 +52,7 @@ class Update:
     sections: Mapping[str, NDArray[np.float32]]
     staleness: int = 0
     metrics: tuple[MetricState, ...] = ()
+    steps: int = 0
 
     def begun(self, version: int, *, newest: int) -> Update:
         """The update of a task that began from a version of the weights, when it is merged into the newest."""
@@ -191,34 +197,66 @@ class Updates:
         before = self.change
         return Updates(self.contributions, self.scratch, lambda update: change(before(update)))
 
-    def blocks(self, section: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """A section of all updates, block by block of its elements.
-
-        Every update is read once; memory for 2²⁰ elements, or for one element of all updates, is enough.
+    def columns(self, section: str) -> Columns:
+        """A section of all updates, to be looked at element by element as often as needed. Every update is read once.
 
         Args:
             section: its name; all updates must have the same number of elements of it.
 
-        Yields:
-            Which elements, and a float32 array ``[len(self), elements]`` of them, a row an update; it is the caller's.
+        Raises:
+            OSError: the temporary file cannot be written.
+        """
+        matrix, facts = _NOTHING.reshape(0, 0), []
+        for row, update in enumerate(self):
+            vector = update.section(section)
+            if row == 0:
+                matrix = self._matrix(len(self), vector.size)
+            matrix[row] = vector
+            facts.append(replace(update, sections={}))
+        return Columns(matrix, tuple(facts))
+
+    def blocks(self, section: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """A section of all updates, block by block of its elements: see `Columns.blocks`.
 
         Raises:
             OSError: the temporary file cannot be written.
         """
-        with contextlib.ExitStack() as stack:
-            matrix = _NOTHING.reshape(0, 0)
-            for row, update in enumerate(self):
-                vector = update.section(section)
-                if row == 0:
-                    shape = len(self), vector.size
-                    if 4 * shape[0] * shape[1] <= _IN_MEMORY:
-                        matrix = np.empty(shape, np.float32)
-                    else:
-                        file = stack.enter_context(tempfile.TemporaryFile(dir=self.scratch))
-                        matrix = np.memmap(file, np.float32, "w+", shape=shape)
-                matrix[row] = vector
-            size = matrix.shape[1]
-            at_once = max(1, _ELEMENTS // (len(self) + 1))
-            for start in range(0, size, at_once):
-                part = slice(start, min(start + at_once, size))
-                yield part, np.array(matrix[:, part])
+        return self.columns(section).blocks()
+
+    def _matrix(self, rows: int, size: int) -> NDArray[np.float32]:
+        if 4 * rows * size <= _IN_MEMORY:
+            return np.empty((rows, size), np.float32)
+        with tempfile.TemporaryFile(dir=self.scratch) as file:
+            # A disk without space is an error here; later it would be a signal that ends the process.
+            os.posix_fallocate(file.fileno(), 0, 4 * rows * size)
+            return np.memmap(file, np.float32, "r+", shape=(rows, size))
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A section of all updates, a row an update; large ones lie in a file without a name that is gone with this.
+
+    Attributes:
+        facts: the updates without their vectors.
+    """
+
+    _matrix: NDArray[np.float32]
+    facts: tuple[Update, ...]
+
+    @property
+    def size(self) -> int:
+        """Elements of the section."""
+        return self._matrix.shape[1]
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """The section block by block of its elements.
+
+        Memory for 2²⁰ elements, or for one element of all updates, is enough.
+
+        Yields:
+            Which elements, and a float32 array ``[updates, elements]`` of them, a row an update; it is the caller's.
+        """
+        at_once = max(1, _ELEMENTS // (len(self.facts) + 1))
+        for start in range(0, self.size, at_once):
+            part = slice(start, min(start + at_once, self.size))
+            yield part, np.array(self._matrix[:, part])

@@ -153,7 +153,7 @@ async def get_diff(
 
 @router.post("/runs/{run_id}/rollback", summary="Let a run go on from an earlier version")
 async def post_rollback(run_id: RunId, version: Annotated[int, Query(ge=0)], context: Shared) -> dict[str, Any]:
-    """The earlier weights become the newest version; what the open round has accepted is discarded."""
+    """Discards what its open round has accepted; the earlier weights become the newest version."""
     return await _status_after(lambda state, run: roll_back(state, run, version), run_id, context)
 
 

@@ -17,6 +17,7 @@ from edgefl_server.aggregation import (
     Contribution,
     Expectation,
     Folded,
+    FoldError,
     FoldState,
     ModelLimits,
     Staleness,
@@ -25,6 +26,7 @@ from edgefl_server.aggregation import (
     Update,
     decode_outcome,
     fold,
+    fold_seed,
     in_order,
     strategy_for,
     validate,
@@ -141,6 +143,7 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     """
     schedule, strategy = work.of.schedule, strategy_for(work.of.settings)
     believed = _believed(work)
+    cohort = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold))
     # What a device remembers goes into what it sends.
     remembers = strategy.demand.correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
@@ -158,7 +161,9 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             return Merged(change, lost, intact, None)
         contributions = [_contribution(state, work, each) for each in intact]
         try:
-            folded = fold(strategy, before, in_order(contributions), believed, Cohort(work.enrolled), state.folder)
+            folded = fold(strategy, before, in_order(contributions), believed, cohort, state.folder)
+        except FoldError as error:
+            return Merged(_failed(change, error.message), lost, intact, None)
         except _DamagedOutcomeError:
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
@@ -168,8 +173,12 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             break
     if not folded.is_finite:
         why = "the new weights would not be finite: the run diverges"
-        return Merged(Change(replace(change.standing, state=FoldState.FAILED, why=why)), lost, intact, None)
+        return Merged(_failed(change, why), lost, intact, None)
     return Merged(change, lost, intact, folded)
+
+
+def _failed(change: Change, why: str) -> Change:
+    return Change(replace(change.standing, state=FoldState.FAILED, why=why))
 
 
 def _believed(work: Work) -> Believed:

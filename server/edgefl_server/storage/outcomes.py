@@ -17,6 +17,7 @@ from edgefl_server.aggregation import (
     Concerned,
     Expectation,
     FoldState,
+    codecs_of,
     decode_outcome,
     ending,
     most_bytes,
@@ -241,6 +242,7 @@ def _expectation(task: FoundTask) -> Expectation:
     """Says what an outcome of the task has to fit."""
     of = task.gathering
     with reading(task.run):
+        demand = demand_of(of.settings_text)
         return Expectation(
             task_id=task.task_id,
             base_weights_hash=task.base_weights_hash,
@@ -248,8 +250,9 @@ def _expectation(task: FoundTask) -> Expectation:
             weight_size=task.weight_size,
             statistic_size=task.statistic_size,
             max_norm=of.settings.norm_bound,
-            sections=demand_of(of.settings_text).sections,
+            sections=demand.sections,
             limits=limits_of(task.limits_text),
+            codecs=codecs_of(of.settings, demand, of.cohort, task.assignment),
         )
 
 

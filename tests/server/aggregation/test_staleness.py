@@ -124,7 +124,7 @@ def test_discounting_keeps_a_buffer_of_stale_updates_from_oscillating():
     assert distance("constant") > 1e3
 
 
-def test_updates_may_come_in_any_order_but_that_of_their_acceptance_is_the_one_of_the_sum():
+def test_updates_may_come_in_any_order():
     problem = Problem(1, updates=9)
     before = problem.folded(strategy="fedbuff").state.weights.tobytes()
     for order in ([3, 1, 8, 0, 2, 7, 4, 6, 5], list(range(8, -1, -1))):

@@ -19,6 +19,7 @@ from edgefl_server.aggregation.schedules.buffered import Buffered
 from edgefl_server.aggregation.schedules.synchronous import Synchronous
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.staleness import BUFFERED
+from edgefl_server.aggregation.update_codecs import check_by_acceptance
 
 __all__ = [
     "SCHEDULES",
@@ -60,8 +61,8 @@ def schedule_for(settings: RunSettings) -> Schedule:
     """The schedule of a run.
 
     Raises:
-        SettingError: there is none of that name, the hint is the nearest; it makes no schedule of these settings, or
-            one of them has no meaning with it.
+        SettingError: there is none of that name, the hint is the nearest; it makes no schedule of these settings, one
+            of them has no meaning with it, or it does not go with their codec.
     """
     name = settings.schedule
     if name not in SCHEDULES.names():
@@ -84,4 +85,6 @@ def schedule_for(settings: RunSettings) -> Schedule:
     lacking = _lacking(schedule)
     if lacking:
         raise SettingError(f"{{schedule}} {name} makes a {type(schedule).__name__}, which lacks {lacking}.")
+    if schedule.by_acceptance:
+        check_by_acceptance(settings.codec, name)
     return schedule

@@ -1,4 +1,4 @@
-"""Shares of devices, pauses, the lineage of versions, and whom a cohort admits when.
+"""Shares of devices between runs, pauses, where a version came from, and whom a cohort admits when.
 
 Revision ID: 0008
 """
