@@ -41,6 +41,7 @@ from edgefl_server.storage.tables import FolderRow, RunRow, RunState, folds, run
 
 __all__ = [
     "NameTakenError",
+    "RunStateError",
     "add_version",
     "after_failed_fold",
     "create_run",
@@ -71,6 +72,10 @@ _COUNT = Statement(update(_folder).values(generation=_folder.c.generation + 1))
 
 class NameTakenError(RunError):
     """An active run has the name, or any run has it as its id."""
+
+
+class RunStateError(RunError):
+    """A run is not in the state in which what is wanted could be done."""
 
 
 def create_run(
