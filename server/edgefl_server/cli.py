@@ -280,7 +280,7 @@ def create(
     except OSError as error:
         raise storage_error(error, "read", model) from error
     client = OperatorClient.find(state, server)
-    initial = "" if weights is None else client.upload("/v1/weights", {}, read_vector(weights))["weights_hash"]
+    initial = "" if weights is None else client.upload("/v1/initial-weights", {}, read_vector(weights))["weights_hash"]
     if isinstance(rounds, More):
         if weights is not None:
             raise typer.BadParameter("a run that goes on has its own", param_hint="--weights")

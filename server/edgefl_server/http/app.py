@@ -89,7 +89,7 @@ def create_app(
     def limit_of(method: str, path: str) -> int:
         if method == "PUT" and path.endswith("/outcome"):
             return max_outcome_bytes
-        if method == "POST" and path == "/v1/runs":
+        if method == "POST" and path in ("/v1/runs", "/v1/initial-weights"):
             return max_model_bytes
         return MAX_CONTROL_BYTES
 

@@ -52,7 +52,7 @@ class _NewRun(BaseModel):
 
     population: str
     name: str = ""
-    weights: str = Field("", description="Hash of the weights to begin with; empty: the model file's.", max_length=64)
+    weights: str | None = Field(None, description="Hash of the weights to begin with.", max_length=64)
 
     def settings(self) -> RunSettings:
         """The settings, checked."""
@@ -99,7 +99,7 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
     await run_in_threadpool(require_invited, context.state, new.population)
     async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
         run = await context.receiving.use(
-            lambda: create_run(context.state, file.read(), new.population, settings, new.name, new.weights)
+            lambda: create_run(context.state, file.read(), new.population, settings, new.name, new.weights or "")
         )
     context.changed(new.population)
     status = await run_in_threadpool(run_status, context.state, run)
@@ -111,7 +111,7 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
 
 
 @router.post(
-    "/weights",
+    "/initial-weights",
     summary="Send weights for runs to begin with",
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
