@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl.parts import Part, needing
-from edgefl_server.aggregation import finalise
+from edgefl_server.aggregation import Spread, finalise
 from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale, wide, written
-from edgefl_simulation.evaluating import Evaluation, Spread
+from edgefl_simulation.evaluating import Evaluation
 from edgefl_simulation.picture import Band, Line, Picture, draw
 from edgefl_simulation.plans import Round
 from edgefl_simulation.recorded import read_run, read_weights
@@ -230,7 +230,4 @@ def evaluated(evaluation: Evaluation | None) -> Row:
 
 def _plain(spreads: Mapping[str, Spread]) -> Row:
     """Each metric's spread over devices as plain values, its quantiles by their share as text."""
-    return {
-        name: {**asdict(each), "quantiles": {f"{share:g}": value for share, value in each.quantiles.items()}}
-        for name, each in spreads.items()
-    }
+    return {name: each.to_json() for name, each in spreads.items()}

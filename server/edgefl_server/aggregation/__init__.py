@@ -1,6 +1,15 @@
 """Turns outcomes into new weights: pure state machines and strategies."""
 
 from edgefl_server.aggregation.choosing import settle
+from edgefl_server.aggregation.evaluation import (
+    Spread,
+    evaluation_settings,
+    fold_evaluations,
+    is_better,
+    is_loss,
+    next_evaluation,
+    spread_over,
+)
 from edgefl_server.aggregation.folding import Believed, Folded, fold
 from edgefl_server.aggregation.hyperparameters import Setting, SettingError
 from edgefl_server.aggregation.limits import ModelLimits
@@ -19,7 +28,7 @@ from edgefl_server.aggregation.schedules import (
     schedule_for,
 )
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
-from edgefl_server.aggregation.settings import RunSettings, strategy_for
+from edgefl_server.aggregation.settings import RunSettings, demand_for, strategy_for
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
 from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order, without_basis
@@ -47,6 +56,7 @@ __all__ = [
     "Schedule",
     "Setting",
     "SettingError",
+    "Spread",
     "Standing",
     "Strategy",
     "StrategyState",
@@ -57,15 +67,22 @@ __all__ = [
     "after_fold",
     "codec_seed",
     "decode_outcome",
+    "demand_for",
     "ending",
+    "evaluation_settings",
     "finalise",
     "fold",
+    "fold_evaluations",
     "in_order",
+    "is_better",
+    "is_loss",
     "most_bytes",
     "named_vectors",
+    "next_evaluation",
     "run_settings",
     "schedule_for",
     "settle",
+    "spread_over",
     "strategy_for",
     "sum_states",
     "task_for",

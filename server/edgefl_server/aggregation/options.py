@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgefl.codecs import codec_names
 from edgefl_server.aggregation.hyperparameters import Setting, settings_of
+from edgefl_server.aggregation.kinds import KINDS
 from edgefl_server.aggregation.schedules import SCHEDULES
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies import STRATEGIES
@@ -17,6 +18,7 @@ _NAMES: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "strategy": STRATEGIES.names,
     "codec": codec_names,
     "schedule": SCHEDULES.names,
+    "kind": lambda: tuple(KINDS),
 }
 """Settings that are the name of something, and whence the names."""
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from edgefl.algorithms import Algorithm
 from edgefl.codecs import CODECS, codec_names
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation.hyperparameters import (
@@ -22,9 +23,10 @@ from edgefl_server.aggregation.hyperparameters import (
     settings_of,
     values_of,
 )
-from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
+from edgefl_server.aggregation.kinds import KINDS, KindSettings
+from edgefl_server.aggregation.strategies import STRATEGIES, Demand, Strategy
 
-__all__ = ["RunSettings", "strategy_for"]
+__all__ = ["RunSettings", "demand_for", "strategy_for"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
@@ -48,7 +50,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(KindSettings):
     """The settings of a run.
 
     Attributes:
@@ -80,6 +82,8 @@ class RunSettings:
             what no training produces.
         seed: all randomness of the run derives from it; None: whoever creates the run draws one.
         schedule: who gets which task when, by the name under which it is registered.
+
+    What is asked beside training, `KindSettings` says.
     """
 
     rounds: int = setting(help="How many rounds.", lowest=1, highest=1_000_000)
@@ -183,6 +187,7 @@ class RunSettings:
                 hint=CODECS.nearest(self.codec),
             )
         self._check_combinations()
+        self._check_kind(self.effective_minimum)
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
         object.__setattr__(self, "hyperparameters", values_of(strategy))
@@ -298,6 +303,11 @@ class RunSettings:
 def strategy_for(settings: RunSettings) -> Strategy:
     """The strategy of a run."""
     return _strategy(settings.strategy, settings.hyperparameters)
+
+
+def demand_for(settings: RunSettings) -> Demand:
+    """Says what a run asks of devices."""
+    return strategy_for(settings).demand if settings.makes_weights else Demand(Algorithm(kind=KINDS[settings.kind]))
 
 
 def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:

@@ -42,6 +42,7 @@ class TaskSource:
         layout_hash: of its parameters.
         base: the weights of the version.
         vectors: what else is to be fetched, by the names that `named_vectors` gives.
+        asked_by: the id of the run that asks, where that evaluates another one; empty: `run`.
     """
 
     population: str
@@ -54,6 +55,7 @@ class TaskSource:
     layout_hash: str
     base: Blob
     vectors: tuple[ExtraVector, ...] = ()
+    asked_by: str = ""
 
 
 def task_id_of(run: str, cohort: int, assignment: Assignment) -> str:
@@ -97,7 +99,7 @@ def task_for(
         minimum_cohort=settings.effective_minimum,
         # As in the papers of the algorithms with a correction, whose sums go over devices.
         weighting=Weighting.EXAMPLES if demand.correction is Correction.NONE else Weighting.UNIFORM,
-        task_id=task_id_of(source.run, source.cohort, assignment),
+        task_id=task_id_of(source.asked_by or source.run, source.cohort, assignment),
         model_hash=source.model.sha256,
         graph_hash=source.graph_hash,
         layout_hash=source.layout_hash,

@@ -40,7 +40,7 @@ _MOVE = Statement(
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_fold"))
     .values({each: bindparam(each) for each in ("state", "why", "enrolled", "ended_clock")})
 )
-_FINISHED = ("state", "version", "why", "ended_clock", "num_examples", "metric_sums", "diagnostics")
+_FINISHED = ("state", "version", "why", "ended_clock", "num_examples", "metric_sums", "diagnostics", "findings")
 _FINISH = Statement(
     update(folds)
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_number"))
@@ -143,7 +143,7 @@ def finish_fold(session: Session, of: Gathering, after: Standing, figures: Mappi
         session: that writes.
         of: the fold, and the version of the weights that it was merged into.
         after: as the schedule says that it stands.
-        figures: its ``num_examples``, ``metric_sums`` and ``diagnostics``.
+        figures: its ``num_examples``, ``metric_sums``, ``diagnostics`` and ``findings``.
         now: the time.
     """
     keys = {"of": of.run, "of_number": of.fold}
@@ -192,6 +192,7 @@ def _open_fold(session: Session, run_id: str, number: int, version: int, state: 
             "opened_clock": now.clock,
             "metric_sums": {},
             "diagnostics": {},
+            "findings": {},
             "pruned": {},
         },
     )

@@ -11,6 +11,7 @@ from edgefl.errors import InvalidSettingError
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import Correction
 from edgefl_server.aggregation import Next, Progress, RunSettings, strategy_for
+from edgefl_server.storage.evaluations import wake
 from edgefl_server.storage.runs import NameTakenError, get_run, move_on
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
@@ -61,6 +62,7 @@ def continue_run(state: ServerState, run_id: str, rounds: int) -> str:
         session.execute(_SET, {"of": found, "settings": {**run.settings, "rounds": settings.rounds}})
         if over:
             session.execute(_RESUME, {"of": found})
+            wake(session, found)
             move_on(session, found, Progress(Next.COHORT), state.now())
     state.keep_generation()
     _log.info("run %s goes on: %d rounds in all", found, settings.rounds)

@@ -204,11 +204,14 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
 
 
 def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> bool:
-    """Makes what was merged the newest version; False when the run was stopped meanwhile."""
+    """Makes what was merged the newest version, or keeps what was found; False when the run was stopped meanwhile."""
     of, result = work.of, folded.state
-    # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
-    weights_hash = put_vector(state, result.weights)
-    slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
+    makes_weights = of.settings.makes_weights
+    weights_hash, slots = "", dict[str, str]()
+    if makes_weights:
+        # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
+        weights_hash = put_vector(state, result.weights)
+        slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:
@@ -218,10 +221,12 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
             "num_examples": folded.num_examples,
             "metric_sums": folded.metric_sums,
             "diagnostics": folded.diagnostics,
+            "findings": dict(folded.findings),
         }
         _mark(session, merged.lost)
         finish_fold(session, reached, of.schedule.folded(merged.change.standing), figures, now)
-        add_version(session, of.run, work.run.version + 1, of.fold, weights_hash, slots)
+        if makes_weights:
+            add_version(session, of.run, work.run.version + 1, of.fold, weights_hash, slots)
         move_on(session, of.run, after_fold(of.fold, reached.settings.rounds, gathering=not reached.latest), now)
     state.folded.extend(each.digest for each in merged.intact)
     _log.info("run %s: round %d done, %d outcomes folded", of.run, of.fold, len(merged.intact))

@@ -23,7 +23,9 @@ from edgefl_server.aggregation import (
     StrategyState,
     Update,
     decode_outcome,
+    demand_for,
     fold,
+    fold_evaluations,
     in_order,
     strategy_for,
     validate,
@@ -136,10 +138,11 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     Raises:
         StorageError: a temporary file cannot be written.
     """
-    schedule, strategy = work.of.schedule, strategy_for(work.of.settings)
+    schedule, settings = work.of.schedule, work.of.settings
+    strategy = strategy_for(settings)
     believed = _believed(work)
     # What a device remembers goes into what it sends.
-    remembers = strategy.demand.correction is not Correction.NONE or believed.limits.local
+    remembers = demand_for(settings).correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
     gone = {each.continues for each in work.accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
     damaged: set[str] = set()
@@ -154,8 +157,12 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         if change.standing.state is FoldState.FAILED:
             return Merged(change, lost, intact, None)
         contributions = [_contribution(state, work, each) for each in intact]
+        ordered = in_order(contributions)
         try:
-            folded = fold(strategy, before, in_order(contributions), believed, Cohort(work.enrolled), state.folder)
+            if settings.makes_weights:
+                folded = fold(strategy, before, ordered, believed, Cohort(work.enrolled), state.folder)
+            else:
+                folded = fold_evaluations(before, ordered, believed, settings)
         except _DamagedOutcomeError:
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
@@ -183,7 +190,7 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
         run.layout_hash,
         run.weight_size,
         run.statistic_size,
-        sections=strategy_for(settings).demand.sections,
+        sections=demand_for(settings).sections,
     )
 
     def read() -> Update:

@@ -31,6 +31,7 @@ from edgefl_server.aggregation import (
 )
 from edgefl_server.storage.changes import open_cohort, stop_folds
 from edgefl_server.storage.clock import Moment
+from edgefl_server.storage.evaluations import add_evaluation, evaluate_due, evaluated_by, rest, stop_evaluation
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, put_vector
@@ -137,6 +138,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         session.add(run)
         session.flush()
         add_version(session, run.run, 0, 0, weights_hash, slots)
+        add_evaluation(session, run, settings, now)
         move_on(session, run.run, Progress(Next.COHORT), now)
     state.keep_generation()
     _log.info("run %s created: %d rounds of %d outcomes from %s", run.run, settings.rounds, settings.target, population)
@@ -176,8 +178,12 @@ def add_version(
 
 
 def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> None:
-    """Does what comes next in a run: opens its next cohort, or ends it."""
+    """Does what comes next in a run: opens its next cohort, or ends it; and evaluates what is due."""
     _count(session)
+    if evaluated := evaluated_by(session, run_id):
+        rest(session, run_id)
+        evaluate_due(session, evaluated, now)
+        return
     if progress.next is Next.COHORT:
         open_cohort(session, run_id, now)
     elif progress.next is not Next.GATHERING:
@@ -185,6 +191,7 @@ def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> N
         # What is gathered for one more fold is not needed.
         stop_folds(session, run_id, "the run has as many rounds as it was to have", now)
         session.execute(_END, {"of": run_id, "state": outcome, "why": progress.why[:500], "ended_at": now.date})
+    evaluate_due(session, run_id, now)
 
 
 def after_failed_fold(session: Session, run_id: str, number: int, rounds: int, now: Moment) -> None:
@@ -235,11 +242,12 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
         now: the time.
 
     Returns:
-        False when the run had ended before.
+        False when the run and its evaluation had ended before.
     """
-    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) != RunState.ACTIVE:
-        return False
     why = why[:500]
+    evaluation = stop_evaluation(session, run_id, why, now)  # that of the last version may go on after the run
+    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) != RunState.ACTIVE:
+        return evaluation
     _count(session)
     stop_folds(session, run_id, why, now)
     session.execute(_END, {"of": run_id, "state": outcome, "why": why, "ended_at": now.date})

@@ -49,6 +49,8 @@ class RunState:
     """The values of a run's ``state``."""
 
     ACTIVE, DONE, FAILED, STOPPED = "active", "done", "failed", "stopped"
+    RESTING = "resting"
+    """Of a run that evaluates another one's weights, until there are newer ones."""
 
 
 class Disposition:
@@ -154,8 +156,13 @@ class RunRow(Table):
     created_clock: Mapped[float] = mapped_column(Float)
     """Says which run came first, also when the wall clock was set back in between."""
     ended_at: Mapped[float | None] = mapped_column(Float)
+    evaluates: Mapped[str] = mapped_column(String(32), default="")
+    """The run of which it evaluates versions, each in a cohort of its own; empty: none."""
 
-    __table_args__ = (Index("runs_by_population_and_state", "population", "state"),)
+    __table_args__ = (
+        Index("runs_by_population_and_state", "population", "state"),
+        Index("runs_by_evaluated", "evaluates"),
+    )
 
 
 class VersionRow(Table):
@@ -206,6 +213,8 @@ class FoldRow(Table):
     num_examples: Mapped[int | None] = mapped_column(BigInteger)
     metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON)
     diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    findings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """What a fold that makes no weights says beside its metrics."""
     pruned: Mapped[dict[str, Any]] = mapped_column(JSON)
     """Counts of the outcomes whose rows are gone: ``{status: {reason: {disposition: count}}}``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Text, and_, bindparam, cast, func, select, union_all
+from sqlalchemy import Text, and_, bindparam, cast, func, literal, select, union_all
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.capabilities import lacks
@@ -68,10 +68,14 @@ _ACTIVE = Statement(
     )
     .outerjoin(versions, and_(versions.c.run == runs.c.run, versions.c.number == runs.c.version))
     .where(runs.c.population == bindparam("population"), runs.c.state == RunState.ACTIVE)
-    .order_by(runs.c.created_clock, runs.c.run)
+    # Evaluations first, which are short: where all devices are wanted for training, none would ever come to them.
+    .order_by(runs.c.evaluates == literal(""), runs.c.created_clock, runs.c.run)
 )
 _ACTIVE_RUNS = Statement(
-    select(runs.c.run).where(runs.c.population == bindparam("population"), runs.c.state == RunState.ACTIVE)
+    # What devices remember of a run is needed until its last version is evaluated.
+    select(runs.c.run, runs.c.evaluates).where(
+        runs.c.population == bindparam("population"), runs.c.state == RunState.ACTIVE
+    )
 )
 _VERSION = Statement(
     select(versions.c.number, versions.c.weights_hash, _SLOTS).where(
@@ -196,7 +200,7 @@ def ended_runs(state: ServerState, population: str, remembered: Collection[str])
     if not remembered:
         return []
     with state.database.read() as session:
-        active = {run for (run,) in session.execute(_ACTIVE_RUNS, {"population": population})}
+        active = {name for row in session.execute(_ACTIVE_RUNS, {"population": population}) for name in row}
     return [run for run in remembered if run not in active]
 
 
@@ -292,7 +296,7 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
             open_task = task_id_of(of.run, of.cohort, renewed.changed[0])
             # As when it was handed out, whatever was accepted or discarded since: the same task, the same outcome.
             continues = session.scalar(_CONTINUES, {"task_id": open_task})
-            counting = _counting(session, device, of.run)
+            counting = _counting(session, device, of.remembered_as)
             yield _Offer(row, of, renewed, continues, tuple(each for each in counting if each != continues))
     for row, of, concerned in able:
         try:
@@ -307,7 +311,7 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
         except Exception as error:
             state.troubles.note(row.run, _HAND_OUT, error, now)
             continue
-        counting = _counting(session, device, of.run)
+        counting = _counting(session, device, of.remembered_as)
         yield _Offer(row, of, assigned, counting[0] if counting else "", tuple(counting[1:]))
 
 
@@ -327,7 +331,7 @@ def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Ta
     vectors = named_vectors(demand, slots_of(version.slots_text))
     source = TaskSource(
         run.population,
-        of.run,
+        of.remembered_as,
         version.number,
         of.cohort,
         of.fold,
@@ -336,6 +340,7 @@ def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Ta
         run.layout_hash,
         Blob(version.weights_hash, state.weights.size(version.weights_hash)),
         tuple(ExtraVector(name, digest, state.weights.size(digest)) for name, digest in vectors.items()),
+        of.run,
     )
     left = of.schedule.seconds_left(change.standing, assignment, now)
     return task_for(source, settings, demand, assignment, left, offer.continues, offer.outstanding)
