@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from edgefl.metrics import around_training
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
@@ -86,10 +87,10 @@ class Coordinator:
         self._settings = plan.settings
         self._schedule, self._strategy = schedule_for(plan.settings), strategy_for(plan.settings)
         self._demand = self._strategy.demand
-        limits = ModelLimits.of(plan.manifest)
-        self._believed = Believed(
-            plan.settings.max_examples, plan.settings.max_weight_ratio, limits, plan.manifest.metrics
-        )
+        limits, metrics = ModelLimits.of(plan.manifest), plan.manifest.metrics
+        if plan.settings.local_test:
+            limits, metrics = limits.around_training(), around_training(metrics)
+        self._believed = Believed(plan.settings.max_examples, plan.settings.max_weight_ratio, limits, metrics)
         # Without anything to remember, a list of all who ever took part would only grow.
         self._remember = bool(plan.manifest.local_parameters) or self._demand.needs.corrected
         self._agenda: Agenda[Flight] = Agenda(checkpoint.clock)

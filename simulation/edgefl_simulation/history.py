@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
 from edgefl.parts import Part, needing
 from edgefl_server.aggregation import Spread, finalise
@@ -202,7 +203,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         "seconds": round(seconds, 4),
         "outcomes": dict(sorted(done.outcomes.items())),
         "num_examples": 0 if folded is None else folded.num_examples,
-        "training": {} if folded is None else finalise(folded.metric_sums, manifest.metrics),
+        "training": {} if folded is None else finalise(folded.metric_sums, around_training(manifest.metrics)),
         "diagnostics": {} if folded is None else dict(folded.diagnostics),
         **({} if done.costs is None else done.costs.plain()),
     }

@@ -94,3 +94,27 @@ def test_evaluations_survive_kills_of_devices_and_of_the_server(fleet, write_dat
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
         assert found["num_examples"] == 90
         assert found["outcomes"]["folded"] == 2
+
+
+def test_devices_test_weights_before_and_after_they_train_on_rows_that_they_do_not_train_on(
+    fleet, write_data, mlp_file, tmp_path
+) -> None:
+    files = [write_data(f"d{i}", 40 + 20 * i, i) for i in range(2)]
+    parts = []
+    for i, file in enumerate(files):
+        write_identity(fleet.folder / f"d{i}", i)
+        data = np.load(file)
+        parts.append(tmp_path / f"part{i}.npz")
+        np.savez(parts[-1], **{name: data[name][-int(0.3 * len(data[name])) :] for name in data})
+    fleet.start_server()
+    run = fleet.create_run(mlp_file, "kitchen", rounds=2, target=2, local_test=0.3, epochs=3)
+    processes = [fleet.start_device(f"d{i}", "kitchen", file) for i, file in enumerate(files)]
+    for process in processes:
+        process.finish()
+    status = fleet.status(run)
+    for entry in status["history"]:
+        wanted = pooled(mlp_file, weights_after(fleet, run, entry["version"]), parts)
+        for name, value in wanted.items():
+            assert entry["metrics"][f"before/{name}"] == pytest.approx(value, rel=1e-6)
+        assert entry["metrics"]["after/loss"] < entry["metrics"]["before/loss"]
+        assert entry["num_examples"] == 28 + 42

@@ -24,9 +24,10 @@ from edgefl_device_runtime.tasks.conditions import (
 )
 from edgefl_device_runtime.tasks.corrections import control_after, correction_for
 from edgefl_device_runtime.tasks.examples import Arrays, Examples, arrange
+from edgefl_device_runtime.tasks.local_tests import parted, tested
 from edgefl_device_runtime.tasks.outcomes import refusal, unfinished
 from edgefl_device_runtime.tasks.run_memory import Remembered, RunMemory, recall, remember
-from edgefl_device_runtime.tasks.trainer import Progress, Trainer
+from edgefl_device_runtime.tasks.trainer import Progress, Trainer, Training
 
 __all__ = ["Received", "TaskResult", "perform"]
 
@@ -139,16 +140,23 @@ def _done(
     check_fits(task, manifest)
     _check_received(task, manifest, received)
     examples = data if isinstance(data, Examples) else arrange(data, manifest)
+    examples, tests = parted(task, examples, minimum_examples)
     check_enough(task, manifest, examples, minimum_examples)
     if examples.rows == 0:
         raise TaskDeclinedError(Reason.NO_DATA, "There are no local examples.")
     memory = recall(task, manifest, remembered)
     with at_work or contextlib.nullcontext():
-        return _worked(task, trainer, received, examples, memory, progress)
+        return _worked(task, trainer, received, examples, tests, memory, progress)
 
 
 def _worked(
-    task: Task, trainer: Trainer, received: Received, examples: Examples, memory: RunMemory, progress: Progress
+    task: Task,
+    trainer: Trainer,
+    received: Received,
+    examples: Examples,
+    tests: Examples | None,
+    memory: RunMemory,
+    progress: Progress,
 ) -> tuple[Outcome, RunMemory]:
     """Does the work of `_done`, once nothing speaks against the task."""
     manifest, control = trainer.manifest, received.vectors.get(CONTROL)
@@ -161,7 +169,11 @@ def _worked(
         done, gradient = trainer.gradient(task, examples)
         sections = (Section.of("gradient", clipped(gradient, task.clip_norm), task.codec_of("gradient")),)
     else:
+        before = None if tests is None else trainer.evaluate(tests)
         done = trainer.train(task, examples, progress)
+        if tests is not None and before is not None:
+            states = tested(done.states, before.states, trainer.evaluate(tests).states)
+            done = Training(done.num_examples, done.steps, states)
         delta = trainer.weights
         np.subtract(delta, received.weights, out=delta)
         sections = _sections(task, manifest, delta)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgefl.manifest import ModelManifest
-from edgefl.metrics import LOSS_STATES
+from edgefl.metrics import AFTER, BEFORE, LOSS_STATES
 from edgefl.targets import ALL
 
 __all__ = ["ModelLimits"]
@@ -59,6 +59,11 @@ class ModelLimits:
             manifest.target,
             bool(manifest.local_parameters),
         )
+
+    def around_training(self) -> ModelLimits:
+        """The limits of a run whose devices test weights before and after they train."""
+        states = {prefix + name: size for prefix in ("", BEFORE, AFTER) for name, size in self.states.items()}
+        return replace(self, states=states)
 
     def most_rows(self, num_examples: int) -> float:
         """The most rows that the last epoch of a device with so many examples can have had.

@@ -121,6 +121,7 @@ def task_for(
         model_bytes=source.model.bytes,
         base_weights_bytes=source.base.bytes,
         outstanding=_at_most(outstanding),
+        local_test=settings.local_test,
     )
 
 

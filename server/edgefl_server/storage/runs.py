@@ -14,6 +14,7 @@ from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import Metric
+from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
 from edgefl.wire.words import is_short_name
 from edgefl_server.aggregation import (
@@ -107,6 +108,9 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         )
     if settings.seed is None:
         settings = replace(settings, seed=secrets.randbelow(2**62))
+    metrics, limits = manifest.metrics, ModelLimits.of(manifest)
+    if settings.local_test:
+        metrics, limits = around_training(metrics), limits.around_training()
     model_hash = state.models.put(model)
     first = strategy_for(settings).init(initial, manifest.layout.weight_size)
     weights_hash = put_vector(state, first.weights)
@@ -124,8 +128,8 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         layout_hash=manifest.layout_hash,
         weight_size=manifest.layout.weight_size,
         statistic_size=manifest.layout.statistic_size,
-        metrics=[asdict(metric) for metric in manifest.metrics],
-        limits=ModelLimits.of(manifest).to_json(),
+        metrics=[asdict(metric) for metric in metrics],
+        limits=limits.to_json(),
         version=0,
         cohort=0,
         fold=0,

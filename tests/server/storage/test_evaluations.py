@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
 from edgefl.wire.messages import MetricState, Outcome, TaskKind
+from edgefl_server.aggregation import SettingError
 from edgefl_server.storage import continue_run, ended_runs, run_status, runs_summary, stop_run
 from edgefl_server.storage.tables import RunRow
 
@@ -214,3 +216,40 @@ def test_a_run_may_do_nothing_but_evaluate(fleet) -> None:
     status = run_status(fleet.state, run)
     assert (status["state"], status["history"][0]["loss"]) == ("done", 1.5)
     json.dumps(status)
+
+
+def test_tests_before_and_after_training_are_told_with_the_round(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(rounds=1, target=1, local_test=0.25)
+    task = fleet.task(device)
+    assert task.local_test == 0.25
+    found = {"loss_sum": 6.0, "rows": 3.0, "before/loss_sum": 4.0, "before/rows": 1.0, "after/loss_sum": 2.0}
+    found["after/rows"] = 1.0
+    states = tuple(MetricState(name, (value,)) for name, value in found.items())
+    fleet.accept(device, replace(fleet.outcome(task), metrics=states))
+    fleet.fold()
+    (entry,) = run_status(fleet.state, run)["history"]
+    assert entry["loss"] == 2.0
+    assert (entry["metrics"]["before/loss"], entry["metrics"]["after/loss"]) == (4.0, 2.0)
+
+
+def test_a_share_for_tests_is_refused_where_no_device_trains(fleet) -> None:
+    with pytest.raises(SettingError, match="local_test has no meaning with strategy fedsgd"):
+        fleet.create_run(strategy="fedsgd", local_test=0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"kind": "evaluate", "epochs": 2}, "epochs has no meaning with kind evaluate"),
+        ({"kind": "guess"}, "kind expects one of train, evaluate, statistics"),
+        ({"kind": "statistics", "target": 4}, "kind statistics expects at least 5 outcomes"),
+        ({"kind": "statistics", "target": 6, "minimum": 4}, "kind statistics expects at least 5 outcomes"),
+        ({"evaluate_cohort": 3}, "evaluate_cohort has no meaning without evaluate_every"),
+        ({"evaluate_every": -1}, "evaluate_every expects a number from 0"),
+        ({"local_test": 1.5}, "local_test expects"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(fleet, settings, match: str) -> None:
+    with pytest.raises(SettingError, match=match):
+        fleet.create_run(**settings)
