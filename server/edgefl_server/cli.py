@@ -29,6 +29,7 @@ from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
 from edgefl_server.state_folder import SHOWN, state_folder
+from edgefl_server.statistics_verb import statistics
 
 if TYPE_CHECKING:
     from edgefl_server.storage import ServerState
@@ -336,6 +337,9 @@ def stop(
     """Stop a run; what its open round has collected is discarded."""
     result = OperatorClient.find(state, server).post(run_path(run_id, "stop"))
     emit(result, format, lambda: run_text.status(result))
+
+
+run.command()(statistics)
 
 
 @run.command()

@@ -28,7 +28,7 @@ __all__ = [
     "memory_bytes",
 ]
 
-SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
+SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.STATISTICS, TaskKind.GRADIENT)
 MINIMUM_EXAMPLES = 2
 """So many, unless the owner says otherwise."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.algorithms import CONTROL
+from edgefl.algorithms import CONTROL, SUMMARY
 from edgefl.errors import HashMismatchError, MissingDependencyError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, Task, TaskKind
@@ -27,6 +27,7 @@ from edgefl_device_runtime.tasks.examples import Arrays, Examples, arrange
 from edgefl_device_runtime.tasks.local_tests import parted, tested
 from edgefl_device_runtime.tasks.outcomes import refusal, unfinished
 from edgefl_device_runtime.tasks.run_memory import Remembered, RunMemory, recall, remember
+from edgefl_device_runtime.tasks.summing_up import sum_up
 from edgefl_device_runtime.tasks.trainer import Progress, Trainer, Training
 
 __all__ = ["Received", "TaskResult", "perform"]
@@ -159,6 +160,9 @@ def _worked(
     progress: Progress,
 ) -> tuple[Outcome, RunMemory]:
     """Does the work of `_done`, once nothing speaks against the task."""
+    if task.kind == TaskKind.STATISTICS:
+        summed_up = Section.of_bytes(SUMMARY, sum_up(examples, trainer.manifest).encode())
+        return _done_with(task, trainer, Training(examples.rows, 0, {}), (summed_up,)), RunMemory()
     manifest, control = trainer.manifest, received.vectors.get(CONTROL)
     trainer.start(received.weights, memory.local, correction_for(task, manifest, control, memory.control))
     sections: tuple[Section, ...] = ()
@@ -184,7 +188,11 @@ def _worked(
     vectors = [*(section.vector() for section in sections), *after.vectors]
     if not finite or any(not np.isfinite(vector).all() for vector in vectors):
         return unfinished(task, OutcomeStatus.FAILED, Reason.DIVERGED, trainer.version), RunMemory()
-    outcome = Outcome(
+    return _done_with(task, trainer, done, sections), after
+
+
+def _done_with(task: Task, trainer: Trainer, done: Training, sections: tuple[Section, ...]) -> Outcome:
+    return Outcome(
         task_id=task.task_id,
         base_weights_hash=task.base_weights_hash,
         layout_hash=task.layout_hash,
@@ -194,7 +202,6 @@ def _worked(
         metrics=tuple(MetricState(name, values) for name, values in sorted(done.states.items())),
         trainer=trainer.version,
     )
-    return outcome, after
 
 
 def _check_received(task: Task, manifest: ModelManifest, received: Received) -> None:

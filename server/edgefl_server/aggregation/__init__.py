@@ -10,6 +10,7 @@ from edgefl_server.aggregation.evaluation import (
     next_evaluation,
     spread_over,
 )
+from edgefl_server.aggregation.federated_statistics import fold_statistics
 from edgefl_server.aggregation.folding import Believed, Folded, fold
 from edgefl_server.aggregation.hyperparameters import Setting, SettingError
 from edgefl_server.aggregation.limits import ModelLimits
@@ -73,6 +74,7 @@ __all__ = [
     "finalise",
     "fold",
     "fold_evaluations",
+    "fold_statistics",
     "in_order",
     "is_better",
     "is_loss",

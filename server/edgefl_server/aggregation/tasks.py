@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgefl.algorithms import SUMMARY
 from edgefl.wire.messages import MOST_OUTSTANDING, Correction, ExtraVector, SectionCodec, Task, Weighting
 from edgefl_server.aggregation.schedules import Assignment
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
@@ -115,7 +116,9 @@ def task_for(
         extra_vectors=source.vectors,
         continues=continues,
         clip_norm=settings.clip_norm,
-        codecs=tuple(SectionCodec(name, settings.codec, codec_seed(seed, name)) for name in demand.sections),
+        codecs=tuple(
+            SectionCodec(name, settings.codec, codec_seed(seed, name)) for name in demand.sections if name != SUMMARY
+        ),
         # At least a second: 0 would say that there is no deadline.
         deadline_seconds=max(1.0, seconds_left),
         model_bytes=source.model.bytes,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import RunError
+from edgefl.summaries import Summary
 from edgefl.wire.messages import MetricState
 
 __all__ = ["Contribution", "Update", "Updates", "in_order", "without_basis"]
@@ -40,6 +41,7 @@ class Update:
             ``[statistic_size]``; absent where the model has none), ``control``, ``gradient``.
         staleness: how many versions the weights have gone on since the task started from them; 0 in a synchronous run.
         metrics: metric states, as the device sent them.
+        summary: of the device's data, where that was asked for.
     """
 
     task_id: str
@@ -47,6 +49,7 @@ class Update:
     sections: Mapping[str, NDArray[np.float32]]
     staleness: int = 0
     metrics: tuple[MetricState, ...] = ()
+    summary: Summary | None = None
 
     def begun(self, version: int, *, newest: int) -> Update:
         """The update of a task that began from a version of the weights, when it is merged into the newest."""

@@ -26,6 +26,7 @@ from edgefl_server.aggregation import (
     demand_for,
     fold,
     fold_evaluations,
+    fold_statistics,
     in_order,
     strategy_for,
     validate,
@@ -161,6 +162,8 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         try:
             if settings.makes_weights:
                 folded = fold(strategy, before, ordered, believed, Cohort(work.enrolled), state.folder)
+            elif settings.kind == "statistics":
+                folded = fold_statistics(before, ordered, believed.limits.inputs)
             else:
                 folded = fold_evaluations(before, ordered, believed, settings)
         except _DamagedOutcomeError:

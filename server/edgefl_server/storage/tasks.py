@@ -296,7 +296,7 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
             open_task = task_id_of(of.run, of.cohort, renewed.changed[0])
             # As when it was handed out, whatever was accepted or discarded since: the same task, the same outcome.
             continues = session.scalar(_CONTINUES, {"task_id": open_task})
-            counting = _counting(session, device, of.remembered_as)
+            counting = _counting(session, device, of)
             yield _Offer(row, of, renewed, continues, tuple(each for each in counting if each != continues))
     for row, of, concerned in able:
         try:
@@ -311,13 +311,15 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
         except Exception as error:
             state.troubles.note(row.run, _HAND_OUT, error, now)
             continue
-        counting = _counting(session, device, of.remembered_as)
+        counting = _counting(session, device, of)
         yield _Offer(row, of, assigned, counting[0] if counting else "", tuple(counting[1:]))
 
 
-def _counting(session: Session, device: DeviceRow, run: str) -> list[str]:
-    """The tasks of a device that it may be asked to go on from, newest first."""
-    found = session.execute(_COUNTING, {"device": device.device, "run": run}).all()
+def _counting(session: Session, device: DeviceRow, of: Gathering) -> list[str]:
+    """The tasks of a device that it may be asked to go on from, newest first; none where no device keeps anything."""
+    if not (of.evaluates or of.settings.makes_weights):
+        return []
+    found = session.execute(_COUNTING, {"device": device.device, "run": of.remembered_as}).all()
     return [each.task_id for each in sorted(found, key=lambda each: each.accepted, reverse=True)]
 
 
