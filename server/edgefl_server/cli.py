@@ -266,6 +266,14 @@ def create(
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
+    evaluate_on: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA.npz",
+            help="The server evaluates versions on it too, as often as devices do, or else after every round.",
+            rich_help_panel="Evaluation and statistics",
+        ),
+    ] = None,
     state: StateOption = None,
     server: ServerOption = None,
     format: FormatOption = Format.text,
@@ -275,16 +283,17 @@ def create(
     settings["target"] = target
     if target is None and not isinstance(rounds, More):
         raise typer.BadParameter("a new run needs it", param_hint="--target")
-    try:
-        data = model.read_bytes()
-    except OSError as error:
-        raise storage_error(error, "read", model) from error
+    data = _read(model)
     client = OperatorClient.find(state, server)
+    if evaluate_on is not None and isinstance(rounds, More):
+        raise InvalidSettingError("--evaluate-on is for a new run: the data of one that goes on stays what it is.")
     if isinstance(rounds, More):
         typed = {each: value for each, value in settings.items() if _is_typed(context, each)}
         status = continue_run(client, data, population, name, rounds, typed)
     else:
         query = {"population": population, "name": name, "rounds": rounds, **settings}
+        if evaluate_on is not None:
+            query["evaluate_on"] = client.upload("/v1/data", {}, _read(evaluate_on))["data"]
         status = client.upload("/v1/runs", query, data)
     settled = status["settings"]
     for line in run_text.troubles(status):
@@ -297,6 +306,13 @@ def create(
             f"{run_text.counted(settled['target'], 'outcome')} from {population}"
         ),
     )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
 
 
 def _is_typed(context: typer.Context, option: str) -> bool:

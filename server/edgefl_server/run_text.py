@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ENDED", "counted", "evaluation_line", "headline", "round_line", "runs", "status", "troubles", "waiting"]
+__all__ = [
+    "ENDED",
+    "central_line",
+    "counted",
+    "evaluation_line",
+    "headline",
+    "round_line",
+    "runs",
+    "status",
+    "troubles",
+    "waiting",
+]
 
 ENDED = ("done", "failed")
 """The states of a round that is over."""
@@ -50,6 +61,7 @@ def status(result: dict[str, Any], *, rounds: bool = True) -> str:
         )
     lines += [f"  {round_line(entry)}" for entry in result["history"] if rounds]
     lines += [f"  {evaluation_line(entry)}" for entry in result.get("evaluations", ()) if rounds]
+    lines += [f"  {central_line(entry)}" for entry in result.get("central", ()) if rounds]
     lines.append(f"  weights {result['weights_hash']}")
     return "\n".join(lines)
 
@@ -85,6 +97,15 @@ def evaluation_line(entry: dict[str, Any]) -> str:
     if entry["why"]:
         parts.append(entry["why"])
     return "; ".join(parts)
+
+
+def central_line(entry: dict[str, Any]) -> str:
+    """One evaluation of a version on the operator's data in one line."""
+    start = f"version {entry['version']:>4}"
+    if entry["why"]:
+        return f"{start} not evaluated on the server's data: {entry['why']}"
+    values = "; ".join(f"{name} {value:.4f}" for name, value in entry["metrics"].items())
+    return f"{start} evaluated on {counted(entry['examples'], 'example')} of the server's; {values}"
 
 
 def _over_devices(spread: dict[str, Any] | None) -> str:

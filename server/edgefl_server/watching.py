@@ -30,7 +30,7 @@ def watch(
     Raises:
         ServerUnavailableError: the server did not answer for a minute.
     """
-    told, evaluated, silent = 0, 0, 0.0
+    told, evaluated, central, silent = 0, 0, 0, 0.0
     troubles: list[str] = []
     greeted, ending, lacking = False, False, ""
     while True:
@@ -62,12 +62,15 @@ def watch(
                 break
             report(run_text.evaluation_line(entry))
             evaluated += 1
+        for entry in result.get("central", ())[central:]:
+            report(run_text.central_line(entry))
+            central += 1
         for line in run_text.troubles(result):
             if line not in troubles:
                 report(line)
         troubles = run_text.troubles(result)
         if result["state"] != "active":
-            if not result.get("evaluating"):
+            if not (result.get("evaluating") or result.get("central_pending")):
                 return result
             if not ending:
                 report(f"run {result['run']} is {result['state']}; its last version is still evaluated")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,3 +121,67 @@ def test_devices_test_weights_before_and_after_they_train_on_rows_that_they_do_n
             assert entry["metrics"][f"before/{name}"] == pytest.approx(value, rel=1e-6)
         assert entry["metrics"]["after/loss"] != entry["metrics"]["before/loss"]
         assert entry["num_examples"] == 28 + 42
+
+
+def children_of(process: Process) -> list[int]:
+    tasks = Path(f"/proc/{process.child.pid}/task")
+    return [int(each) for task in tasks.iterdir() for each in (task / "children").read_text().split()]
+
+
+def test_the_server_evaluates_each_version_on_the_operators_data_whoever_is_killed(
+    fleet, write_data, mlp_file, tmp_path
+) -> None:
+    data, held = write_data("d", 30), write_data("held", 200, 9)
+    write_identity(fleet.folder / "d", 0)
+    fleet.start_server()
+    fleet.token("kitchen")
+    creating = Process.start(
+        *("run", "create", mlp_file, "--population", "kitchen", "--rounds", "3", "--target", "1", "--seed", "1"),
+        *("--evaluate-on", held, "--state", fleet.state, "--format", "json"),
+    )
+    run = creating.finish()["run"]
+    held.unlink()  # the server has it
+    device = fleet.start_device("d", "kitchen", data)
+    killed = 0
+    end = time.monotonic() + 60
+    while killed < 2 and time.monotonic() < end:
+        for child in children_of(fleet.server):
+            os.kill(child, signal.SIGKILL)
+            killed += 1
+        time.sleep(0.1)
+    fleet.server.kill()
+    fleet.start_server()
+    device.finish()
+    watched = Process.start("run", "watch", run, "--state", fleet.state, "--format", "json")
+    status = watched.finish(180)
+    assert [(each["version"], each["state"]) for each in status["central"]] == [(v, "done") for v in range(4)]
+    again = write_data("held", 200, 9)
+    for each in status["central"]:
+        wanted = pooled(mlp_file, weights_after(fleet, run, each["version"]), [again])
+        assert each["examples"] == 200
+        assert each["metrics"] == pytest.approx(wanted, rel=1e-6)
+    assert "version    3 evaluated on 200 examples of the server's; loss" in watched.errors()
+
+
+def test_data_that_does_not_fit_is_told_with_the_version_and_stops_nothing(
+    fleet, write_data, mlp_file, tmp_path
+) -> None:
+    np.savez(tmp_path / "wrong.npz", x=np.ones((4, 7), np.float32), y=np.zeros(4, np.int32))
+    fleet.start_server()
+    fleet.token("kitchen")
+    digest = fleet.operator.upload("/v1/data", {}, (tmp_path / "wrong.npz").read_bytes())["data"]
+    run = fleet.create_run(mlp_file, "kitchen", rounds=1, target=1, evaluate_on=digest)
+    fleet.start_device("d", "kitchen", write_data("d")).finish()
+    end = time.monotonic() + 90
+    while fleet.status(run)["central_pending"] and time.monotonic() < end:
+        time.sleep(0.2)
+    status = fleet.status(run)
+    assert status["state"] == "done"
+    assert [each["state"] for each in status["central"]] == ["failed", "failed"]
+    assert "expects shape (rows, 20), got (4, 7)" in status["central"][0]["why"]
+    refused = Process.start(
+        *("run", "create", mlp_file, "--population", "kitchen", "--rounds", "1", "--target", "1"),
+        *("--evaluate-on", mlp_file, "--state", fleet.state),
+    )
+    assert refused.child.wait(60) != 0
+    assert "--evaluate-on expects an .npz file" in refused.errors()

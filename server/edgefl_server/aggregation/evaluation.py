@@ -23,6 +23,7 @@ __all__ = [
     "evaluation_settings",
     "fold_evaluations",
     "is_better",
+    "is_due",
     "is_loss",
     "next_evaluation",
     "spread_over",
@@ -143,6 +144,17 @@ def next_evaluation(every: int, evaluated: int | None, newest: int, *, over: boo
     """
     due = newest if over else newest - newest % every
     return due if evaluated is None or due > evaluated else None
+
+
+def is_due(every: int, version: int, last: int | None) -> bool:
+    """Whether a version is among those that are evaluated where none is left out.
+
+    Args:
+        every: versions from one evaluation to the next.
+        version: its number.
+        last: the number of the run's last version; None: there may be more.
+    """
+    return version % every == 0 or version == last
 
 
 def fold_evaluations(

@@ -70,7 +70,14 @@ class NameTakenError(RunError):
     """An active run has the name, or any run has it as its id."""
 
 
-def create_run(state: ServerState, model: bytes, population: str, settings: RunSettings, name: str = "") -> str:
+def create_run(
+    state: ServerState,
+    model: bytes,
+    population: str,
+    settings: RunSettings,
+    name: str = "",
+    evaluation_data: str = "",
+) -> str:
     """Starts a run from the weights in a model file.
 
     Args:
@@ -79,6 +86,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         population: whose devices train.
         settings: without a seed, a random one is drawn and kept.
         name: for people, who may use it instead of the id. Runs that are over do not keep theirs from a new one.
+        evaluation_data: the hash of data that `keep_data` kept, on which versions are evaluated; empty: none.
 
     Returns:
         The run's id.
@@ -136,6 +144,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         accepted=0,
         created_at=now.date,
         created_clock=now.clock,
+        evaluation_data=evaluation_data,
     )
     with state.database.write() as session:
         _require_free(session, name)

@@ -45,6 +45,7 @@ class ServerState:
         database: rows.
         models: model files.
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
+        data: of operators, on which versions are evaluated.
         outcomes: accepted messages that are not folded yet, or were discarded.
         uploads: messages that are arriving.
         orphans: the folder for files among the outcomes that no row names.
@@ -108,6 +109,7 @@ class ServerState:
             self.clock: Callable[[], float] = clock or self._own_clock  # type: ignore[assignment]
             self.models: BlobStore = FolderBlobs(folder / "models", self.clock)
             self.weights: BlobStore = FolderBlobs(folder / "weights", self.clock)
+            self.data: BlobStore = FolderBlobs(folder / "data", self.clock)
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes", self.clock)
             self.uploads = Uploads(folder / "uploads")
             self.orphans = folder / "orphans"

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import AssignmentState, finalise
+from edgefl_server.storage.central import central_of
 from edgefl_server.storage.identities import doubled_devices
 from edgefl_server.storage.orphans import count_unrecorded
 from edgefl_server.storage.runs import find_run, get_run, metrics_of, readable_runs
@@ -111,6 +112,7 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "tasks_open": cohort.open,
         "history": _history(state, session, run),
         **_evaluated(state, session, run),
+        **central_of(session, run.run),
     }
 
 
@@ -215,6 +217,8 @@ def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, 
         "history": [],
         "evaluations": [],
         "evaluating": False,
+        "central": [],
+        "central_pending": False,
     }
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
     "AssignmentRow",
+    "CentralRow",
     "CohortRow",
     "DeviceRow",
     "Disposition",
@@ -158,6 +159,8 @@ class RunRow(Table):
     ended_at: Mapped[float | None] = mapped_column(Float)
     evaluates: Mapped[str] = mapped_column(String(32), default="")
     """The run of which it evaluates versions, each in a cohort of its own; empty: none."""
+    evaluation_data: Mapped[str] = mapped_column(String(64), default="")
+    """The hash of the operator's data on which versions are evaluated; empty: there is none."""
 
     __table_args__ = (
         Index("runs_by_population_and_state", "population", "state"),
@@ -177,6 +180,20 @@ class VersionRow(Table):
     weights_hash: Mapped[str] = mapped_column(String(64))
     slots: Mapped[dict[str, Any]] = mapped_column(JSON)
     """The strategy's slots by name, as hashes of vectors in the store of weights."""
+
+
+class CentralRow(Table):
+    """The evaluation of a version on the operator's data."""
+
+    __tablename__ = "central_evaluations"
+
+    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    why: Mapped[str] = mapped_column(String(500))
+    examples: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    ended_at: Mapped[float] = mapped_column(Float)
 
 
 class CohortRow(Table):
