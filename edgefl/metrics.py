@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,7 +72,7 @@ def around_training(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
     """
     metrics = tuple(metrics)
     return metrics + tuple(
-        Metric(prefix + each.name, each.finaliser, tuple(prefix + state for state in each.states), each.settings)
+        replace(each, name=prefix + each.name, states=tuple(prefix + state for state in each.states))
         for prefix in (BEFORE, AFTER)
         for each in (_LOSS, *metrics)
     )

@@ -21,12 +21,15 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.invitation import Invitation
+from edgefl.model_file import ModelFile
 from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
-from edgefl_server.continuing import More, continue_run, number_of_rounds
+from edgefl_server.aggregation import AUTO, choice_text
+from edgefl_server.continuing import More, continue_run, is_typed, number_of_rounds
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
+from edgefl_server.run_verbs import RunArgument, ServerOption, StateOption, add_verbs, read_vector
 from edgefl_server.setting_options import with_settings
 from edgefl_server.state_folder import SHOWN, state_folder
 from edgefl_server.statistics_verb import statistics
@@ -51,14 +54,6 @@ _LISTENING = "Who can reach it"
 _LIMITS = "Limits"
 
 _ROUNDS = "Rounds"
-
-StateOption = Annotated[
-    Path | None, typer.Option("--state", help="State folder of a server on this machine.", show_default=SHOWN)
-]
-ServerOption = Annotated[
-    str | None, typer.Option("--server", help="URL of a server; the token is taken from EDGEFL_ADMIN_TOKEN.")
-]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id or name.")]
 
 
 @server.command()
@@ -274,6 +269,12 @@ def create(
             rich_help_panel="Evaluation and statistics",
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Begin with these, a .npy as `edgefl run weights` writes it.", show_default="the model file's own"
+        ),
+    ] = None,
     state: StateOption = None,
     server: ServerOption = None,
     format: FormatOption = Format.text,
@@ -285,19 +286,24 @@ def create(
         raise typer.BadParameter("a new run needs it", param_hint="--target")
     data = _read(model)
     client = OperatorClient.find(state, server)
-    if evaluate_on is not None and isinstance(rounds, More):
-        raise InvalidSettingError("--evaluate-on is for a new run: the data of one that goes on stays what it is.")
+    initial = "" if weights is None else client.upload("/v1/weights", {}, read_vector(weights))["weights_hash"]
+    held = "" if evaluate_on is None else client.upload("/v1/data", {}, _read(evaluate_on))["data"]
     if isinstance(rounds, More):
-        typed = {each: value for each, value in settings.items() if _is_typed(context, each)}
+        if weights is not None:
+            raise typer.BadParameter("a run that goes on has its own", param_hint="--weights")
+        if evaluate_on is not None:
+            raise typer.BadParameter("a run that goes on has its own", param_hint="--evaluate-on")
+        typed = {each: value for each, value in settings.items() if is_typed(context, each)}
         status = continue_run(client, data, population, name, rounds, typed)
     else:
-        query = {"population": population, "name": name, "rounds": rounds, **settings}
-        if evaluate_on is not None:
-            query["evaluate_on"] = client.upload("/v1/data", {}, _read(evaluate_on))["data"]
+        given = {"weights": initial, "evaluate_on": held}
+        query = {"population": population, "name": name, "rounds": rounds, **given, **settings}
         status = client.upload("/v1/runs", query, data)
     settled = status["settings"]
     for line in run_text.troubles(status):
         progress(line)
+    if settings["codec"] == AUTO and not isinstance(rounds, More):
+        progress(choice_text(settled["codec"], ModelFile(data).manifest.layout.weight_size))
     emit(
         status,
         format,
@@ -313,11 +319,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise storage_error(error, "read", path) from error
-
-
-def _is_typed(context: typer.Context, option: str) -> bool:
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 @run.command()
@@ -337,6 +338,9 @@ def watch(
     result = watching.watch(OperatorClient.find(state, server), run_id, progress)
     emit(result, format, lambda: run_text.status(result, rounds=False))
     watching.require_success(result)
+
+
+add_verbs(run)
 
 
 @run.command("list")

@@ -17,6 +17,20 @@ __all__ = ["with_settings"]
 
 _PANELS = {
     "Rounds": ("rounds", "target", "minimum", "over_selection", "deadline_seconds", "max_failures", "schedule", "seed"),
+    "Whom a round asks": ("selection", "selection_window", "selection_memory_bytes"),
+    "Buffered schedule": (
+        *("concurrency", "staleness", "staleness_exponent", "staleness_threshold", "staleness_floor"),
+        *("staleness_slope", "normalise_staleness", "max_staleness"),
+    ),
+    "Changes from version to version, and the end": (
+        *("learning_rate_course", "learning_rate_every", "learning_rate_factor", "learning_rate_least"),
+        *("learning_rate_warm_up", "epochs_course", "epochs_every", "epochs_factor"),
+        *("patience", "patience_metric", "patience_least"),
+    ),
+    "Rules against bad devices": (
+        *("rule", "byzantine", "keep", "radius", "iterations", "smoothing"),
+        *("pre_aggregation", "bound", "initial_norm", "quantile", "quantile_rate", "bucket"),
+    ),
     "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
     "What a device counts for, and sends": (
         "codec",
@@ -79,6 +93,8 @@ def with_settings(
 def _option(setting: Setting) -> inspect.Parameter:
     kind: Any = setting.kind | None if setting.optional else setting.kind
     shown: Any = setting.shown or True
+    # A switch that is off by itself needs no second one for that, which would leave no room for texts beside it.
+    names = [f"--{setting.name.replace('_', '-')}"] if setting.default is False else []
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -86,6 +102,7 @@ def _option(setting: Setting) -> inspect.Parameter:
         annotation=Annotated[
             kind,
             typer.Option(
+                *names,
                 help=setting.help,
                 show_default=shown,
                 rich_help_panel=_PANEL_OF.get(setting.name, _STRATEGY_PANEL),

@@ -69,7 +69,7 @@ def watch(
             if line not in troubles:
                 report(line)
         troubles = run_text.troubles(result)
-        if result["state"] != "active":
+        if result["state"] not in ("active", "paused"):
             if not (result.get("evaluating") or result.get("central_pending")):
                 return result
             if not ending:

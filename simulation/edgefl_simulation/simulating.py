@@ -15,11 +15,13 @@ from edgefl.errors import RunError
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import (
+    AUTO,
     Blob,
     Expectation,
     ModelLimits,
     RunSettings,
     StrategyState,
+    choice_text,
     is_better,
     settle,
     strategy_for,
@@ -78,7 +80,9 @@ def run_simulation(
     file = ModelFile(model)
     file.verify()
     manifest = file.manifest
-    settings = settle(settings, manifest)
+    chosen, settings = settings.codec, settle(settings, manifest)
+    if chosen == AUTO:
+        watcher.say(choice_text(settings.codec, manifest.layout.weight_size))
     check_engine(wanted.engine, wanted.ray_address, wanted.pace, wanted.profile, settings)
     check_personalised(wanted)
     check_until(wanted.until, manifest)
@@ -194,7 +198,7 @@ class _Running:
                 evaluation = self._evaluator.evaluate(coordinator.source, coordinator.base, coordinator.folded)
             row = row_of(done, self._plan.manifest, evaluation, seconds)
             history.rounds.append(row)
-            reached = self._reached(row)
+            reached = self._reached(row) or done.enough
             if self._kept:
                 self._kept.add_round(row)
             self._keep(coordinator, at_once=done.over or bool(reached))

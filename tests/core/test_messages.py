@@ -88,6 +88,7 @@ OUTCOME = Outcome(
     trainer="edgefl/0.1.0 ai-edge-litert/2.3.0",
 )
 
+codec_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,11}", fullmatch=True)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,11}", fullmatch=True)
 texts = st.text(max_size=12).filter(str.isprintable)
 hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -108,7 +109,14 @@ integers = st.integers(2, 2**64 - 1).flatmap(
         st.just(modulus),
     )
 )
-sections = floats | integers | st.builds(Section.of_bytes, names, st.binary(max_size=9))
+drawn = st.builds(
+    Section.of,
+    names,
+    st.lists(st.floats(-1, 1, width=32), max_size=20).map(lambda values: np.array(values, np.float32)),
+    st.sampled_from(["drive", "int8", "rand-0.25+eden-2", "stc-0.04"]),
+    sizes,
+)
+sections = floats | drawn | integers | st.builds(Section.of_bytes, names, st.binary(max_size=9))
 tasks = st.builds(
     Task,
     population=names,
@@ -142,7 +150,7 @@ tasks = st.builds(
     correction=st.sampled_from(Correction),
     mu=float32s,
     clip_norm=float32s,
-    codecs=st.lists(st.builds(SectionCodec, names, names, sizes), max_size=3).map(tuple),
+    codecs=st.lists(st.builds(SectionCodec, names, codec_names, sizes), max_size=3).map(tuple),
     deadline_seconds=float32s,
     outstanding=st.lists(names, max_size=MOST_OUTSTANDING).map(tuple),
 )

@@ -14,7 +14,8 @@ from keras.src.trainers.compile_utils import CompileMetrics
 
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.models.naming import PathNames
-from edgefl_converters.training_step.finalising import finalisation_of
+from edgefl_converters.training_step.finalising import Finalisation, finalisations_of
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.loss_forms import close, is_of_keras, made_up_rows, some_of
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.row_weights import expand, mean_weight, real_rows
@@ -25,15 +26,14 @@ __all__ = ["BatchMetric", "batch_metrics"]
 
 @dataclass(frozen=True)
 class BatchMetric:
-    """One compiled metric.
+    """One compiled metric, or an entry of one whose value is a vector.
 
     Attributes:
-        name: as Keras reports it.
+        name: as Keras reports it; of an entry with its place, as in ``precision[1]``.
         metric: the Keras metric; only its stateless update is used.
         output: index of the model output that it looks at.
         weighted: True when it was compiled as one of ``weighted_metrics``.
-        finaliser: how summed states become the value.
-        settings: what the finaliser needs to know.
+        finalisation: how summed states become the value.
         states: names of its states, in the finaliser's order.
         order: the Keras metric's variables, by position, in that order.
         rank: of the weights that it takes.
@@ -44,12 +44,21 @@ class BatchMetric:
     metric: Any
     output: int
     weighted: bool
-    finaliser: str
-    settings: Mapping[str, Any]
+    finalisation: Finalisation
     states: tuple[str, ...]
     order: tuple[int, ...]
     rank: int
     together: bool = False
+
+    @property
+    def finaliser(self) -> str:
+        """Name of the finaliser."""
+        return self.finalisation.finaliser
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that the finaliser needs."""
+        return self.finalisation.settings
 
     def update(self, target: tf.Tensor, prediction: tf.Tensor, user_weight: tf.Tensor) -> list[tf.Tensor]:
         """The states of one batch, from zeros.
@@ -62,18 +71,15 @@ class BatchMetric:
         if self.together:
             weight = mean_weight(user_weight) if self.weighted else None
         else:
-            weight = self._of_rows(user_weight if self.weighted else real_rows(user_weight), target)
+            weight = expand(user_weight if self.weighted else real_rows(user_weight), self._weight_rank)
         zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self.metric.variables]
-        updated = self.metric.stateless_update_state(zeros, target, prediction, sample_weight=weight)
-        return [tf.convert_to_tensor(updated[index]) for index in self.order]
+        with rewritten_keras("weighted_confusions"):
+            updated = self.metric.stateless_update_state(zeros, target, prediction, sample_weight=weight)
+        return [self.finalisation.state(tf.convert_to_tensor(updated[index])) for index in self.order]
 
-    def _of_rows(self, weight: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-        if not isinstance(self.metric, keras.metrics.IoU):
-            return expand(weight, self.rank)
-        # It flattens positions and weights alike, and broadcasts none of them to the others.
-        positions = tf.shape(target) if self.metric.sparse_y_true else tf.shape(target)[:-1]
-        weight = tf.broadcast_to(expand(weight, len(target.shape) - (not self.metric.sparse_y_true)), positions)
-        return tf.cast(weight, tf.int32) if "int" in str(self.metric.dtype) else weight
+    @property
+    def _weight_rank(self) -> int:
+        return 1 if isinstance(self.metric, keras.metrics.IoU) else self.rank
 
 
 def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
@@ -98,31 +104,27 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
                 hint="Give that output a loss, or remove the metric.",
             )
         _make_variables(metric, specification, output)
-        finalisation = finalisation_of(metric)
-        if finalisation is None:
-            raise UnsupportedModelError(
-                f"Metric {name!r} ({type(metric).__name__}) has no value that can be computed from sums over batches "
-                "and devices, or it has several.",
-                hint="Compile the model with metrics of Keras that have one value, or with a subclass of "
-                "keras.metrics.Mean that only overrides update_state.",
-            )
-        order = tuple(map(_position(metric), finalisation.states or metric.variables))
-        states = tuple(f"{name}/{metric.variables[index].name}" for index in order)
-        found = BatchMetric(
-            name,
-            metric,
-            output,
-            weighted,
-            finalisation.finaliser,
-            finalisation.settings,
-            states,
-            order,
-            max(1, len(specification.outputs[output].shape) - 1),
-        )
         target = next(port for port in specification.targets if port.output == output)
-        of_keras = is_of_keras(metric, getattr(metric, "_fn", None))
-        result.append(found if of_keras else _tried(found, target, specification.outputs[output]))
+        for finalisation in _finalisations(name, metric):
+            order = tuple(map(_position(metric), finalisation.states or metric.variables))
+            own_name = finalisation.name(name)
+            states = tuple(f"{own_name}/{metric.variables[index].name}" for index in order)
+            rank = max(1, len(specification.outputs[output].shape) - 1)
+            found = BatchMetric(own_name, metric, output, weighted, finalisation, states, order, rank)
+            of_keras = is_of_keras(metric, getattr(metric, "_fn", None))
+            result.append(found if of_keras else _tried(found, target, specification.outputs[output]))
     return tuple(result)
+
+
+def _finalisations(name: str, metric: Any) -> tuple[Finalisation, ...]:
+    if found := finalisations_of(metric):
+        return found
+    raise UnsupportedModelError(
+        f"Metric {name!r} ({type(metric).__name__}) has no value that can be computed from sums over batches and "
+        "devices.",
+        hint="Compile the model with metrics of Keras, or with a subclass of keras.metrics.Mean that only overrides "
+        "update_state.",
+    )
 
 
 def _tried(found: BatchMetric, target: Port, output: Port) -> BatchMetric:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 from keras import metrics
 
-__all__ = ["Finalisation", "finalisation_of"]
+__all__ = ["Finalisation", "finalisations_of"]
 
 _AT = {
     metrics.PrecisionAtRecall: ("recall", "precision"),
@@ -29,32 +29,65 @@ class Finalisation:
         finaliser: a name in `edgefl.finalisers`.
         settings: what it needs to know.
         states: variables of the metric in the order in which the finaliser takes them; none for all of them.
+        part: of a metric whose value is a vector, the entry that this is: the states are those entries of the
+            variables that are vectors themselves.
     """
 
     finaliser: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     states: Sequence[Any] = ()
+    part: int | None = None
+
+    def name(self, metric: str) -> str:
+        """The name of the value: that of the metric, with the place of an entry of a vector, as in ``precision[1]``."""
+        return metric if self.part is None else f"{metric}[{self.part}]"
+
+    def state(self, value: Any) -> Any:
+        """The share that there is of a variable's value in this part."""
+        return value if self.part is None or not value.shape.rank else value[self.part]
 
 
-def finalisation_of(metric: Any) -> Finalisation | None:
-    """Tells how a metric is finalised; None if its value is not one number that follows from sums over batches.
+def finalisations_of(metric: Any) -> tuple[Finalisation, ...]:
+    """Tells how a metric is finalised; empty if its values do not follow from sums over batches.
 
-    Decided by whose ``result`` it is, so that subclasses which only update differently are included.
+    A metric at several thresholds, or of each class, has a vector as its value: an entry of it follows from those
+    entries of the states that stand at its place.
 
     Args:
         metric: a Keras metric that has its variables.
     """
+    found = _finalisation(metric)
+    if found is None:
+        return ()
+    several = _several(metric)
+    return (found,) if several is None else tuple(replace(found, part=part) for part in range(several))
+
+
+def _several(metric: Any) -> int | None:
+    """The number of entries that the value of a metric has; None for a number."""
+    result = type(metric).result
+    if isinstance(metric, (*_COUNTS, metrics.Precision, metrics.Recall)):
+        return len(metric.thresholds) if len(metric.thresholds) > 1 else None
+    if result is metrics.FBetaScore.result and metric.average is None:
+        return int(metric.true_positives.shape[0])
+    if result is metrics.R2Score.result and metric.class_aggregation is None:
+        return int(metric.squared_sum.shape[0])
+    return None
+
+
+def _finalisation(metric: Any) -> Finalisation | None:
+    """Decides by whose ``result`` it is, so that subclasses which only update differently are included."""
     result = type(metric).result
     simple = {metrics.Mean.result: "mean", metrics.RootMeanSquaredError.result: "root_mean", metrics.Sum.result: "sum"}
     if result in simple:
         return Finalisation(simple[result])
     for kind in _COUNTS:
         if result is kind.result and isinstance(metric, kind):
-            return Finalisation("sum") if len(metric.thresholds) == 1 else None
+            return Finalisation("sum")
     if result is metrics.Precision.result:
-        return _share(metric, metric.false_positives) if len(metric.thresholds) == 1 else None
+        return _share(metric, metric.false_positives)
     if result is metrics.Recall.result:
-        return _share(metric, metric.false_negatives) if len(metric.thresholds) == 1 else None
+        return _share(metric, metric.false_negatives)
     for kind, (constrained, rate) in _AT.items():
         if result is kind.result:
             return Finalisation(
@@ -62,15 +95,16 @@ def finalisation_of(metric: Any) -> Finalisation | None:
             )
     if result is metrics.AUC.result:
         return _area(metric)
-    if result is metrics.FBetaScore.result and metric.average is not None:
+    if result is metrics.FBetaScore.result:
         states = (metric.true_positives, metric.false_positives, metric.false_negatives, metric.intermediate_weights)
-        return Finalisation("f_beta", {"average": metric.average, "beta": float(metric.beta)}, states)
+        return Finalisation("f_beta", {"average": metric.average or "macro", "beta": float(metric.beta)}, states)
     if isinstance(metric, metrics.IoU) and result in (metrics.IoU.result, metrics.MeanIoU.result):
         chosen = [int(each) for each in metric.target_class_ids]
         return Finalisation("intersection_over_union", {"classes": int(metric.num_classes), "chosen": chosen})
-    if result is metrics.R2Score.result and metric.class_aggregation is not None:
+    if result is metrics.R2Score.result:
         sums = (metric.num_samples, metric.squared_sum, metric.sum, metric.total_mse, metric.count)
-        settings = {"aggregation": metric.class_aggregation, "regressors": int(metric.num_regressors)}
+        aggregation = metric.class_aggregation or "uniform_average"
+        settings = {"aggregation": aggregation, "regressors": int(metric.num_regressors)}
         return Finalisation("r_squared", settings, sums)
     return None
 

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from edgefl.errors import UnsupportedModelError
-from edgefl_converters.training_step.finalising import finalisation_of
+from edgefl_converters.training_step.finalising import finalisations_of
 
 __all__ = ["OwnMetric", "begun", "flat_logs", "noted_results", "own_metric"]
 
@@ -69,13 +69,14 @@ def own_metric(owner: str, name: str, value: Any, metric: Any) -> OwnMetric:
                 hint="Return the mean of it, or the result of a keras.metrics.Mean.",
             )
         return OwnMetric(name, None, "mean", {}, (f"{name}/total", f"{name}/count"), ())
-    finalisation = finalisation_of(metric)
-    if finalisation is None:
+    finalisations = finalisations_of(metric)
+    if len(finalisations) != 1:
         raise UnsupportedModelError(
             f"Metric {name!r} ({type(metric).__name__}) of {owner} has no value that can be computed from sums over "
             "batches and devices, or it has several.",
             hint="Keep metrics of Keras that have one value, such as keras.metrics.Mean.",
         )
+    (finalisation,) = finalisations
     places = {id(variable): index for index, variable in enumerate(metric.variables)}
     order = tuple(places[id(each)] for each in finalisation.states or metric.variables)
     states = tuple(f"{name}/{metric.variables[index].name}" for index in order)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl_converters.models.naming import slot_name, unique
+from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.verification.compared_models import compared_model
@@ -26,6 +27,10 @@ Arrays = dict[str, NDArray[Any]]
 
 _OF_EVALUATION = 0
 """The seed by which a file draws where it takes none."""
+_REPAIRED = ("addition", "weighted_confusions")
+"""Repairs that Keras gets here too. It contradicts itself: biases of as many filters as there are positions, with the
+channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not. And it
+refuses weights of rows for some metrics, with which devices train."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ class Reference:
             inputs = specification.nesting.of_inputs(tensors[:first])
             targets = specification.nest_targets(tensors[first:last])
             weight, seed = tensors[last:]
-            with hashed_random_numbers(seed, specification.batch_size):
+            with rewritten_keras(*_REPAIRED), hashed_random_numbers(seed, specification.batch_size):
                 return dict(step(inputs, targets, weight))
 
         signature = self._signature((*specification.inputs, *specification.targets))
@@ -174,7 +179,8 @@ class Reference:
 
         def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
             inputs = specification.nesting.of_inputs(tensors)
-            with hashed_random_numbers(tf.constant([_OF_EVALUATION]), specification.batch_size):
+            seed = tf.constant([_OF_EVALUATION])
+            with rewritten_keras(*_REPAIRED), hashed_random_numbers(seed, specification.batch_size):
                 outputs = model(inputs, training=False) if model._call_has_training_arg else model(inputs)
             return [tf.identity(each) for each in keras.tree.flatten(outputs)]
 
@@ -193,7 +199,7 @@ class Reference:
     def _call(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, float]:
         with self._floatx():  # traced in the first call
             logs = self._run(function, batch, sample_weight)
-        return {self._stable_name(name): float(value) for name, value in logs.items()}
+        return {name: value for log, found in logs.items() for name, value in _values(self._stable_name(log), found)}
 
     def _stable_name(self, name: str) -> str:
         """The name of a metric in the file; Keras puts an output's name before it, which may be automatic."""
@@ -215,3 +221,12 @@ class Reference:
             yield
         finally:
             keras.config.set_floatx(before)
+
+
+def _values(name: str, found: Any) -> Iterator[tuple[str, float]]:
+    """Yields what is logged: a number, or the entries of a vector by their places."""
+    array = np.asarray(found)
+    if array.ndim == 0:
+        yield name, float(array)
+    for place, value in enumerate(array.tolist() if array.ndim else ()):
+        yield f"{name}[{place}]", float(value)

@@ -14,7 +14,6 @@ from edgefl.algorithms import CONTROL, SUMMARY
 from edgefl.errors import HashMismatchError, MissingDependencyError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, Task, TaskKind
-from edgefl_device_runtime.tasks.clipping import clipped
 from edgefl_device_runtime.tasks.conditions import (
     MINIMUM_EXAMPLES,
     TaskDeclinedError,
@@ -29,6 +28,7 @@ from edgefl_device_runtime.tasks.outcomes import refusal, unfinished
 from edgefl_device_runtime.tasks.run_memory import Remembered, RunMemory, recall, remember
 from edgefl_device_runtime.tasks.summing_up import sum_up
 from edgefl_device_runtime.tasks.trainer import Progress, Trainer, Training
+from edgefl_device_runtime.tasks.writing import bounded, update
 
 __all__ = ["Received", "TaskResult", "perform"]
 
@@ -171,7 +171,9 @@ def _worked(
         done = trainer.evaluate(examples)
     elif task.kind == TaskKind.GRADIENT:
         done, gradient = trainer.gradient(task, examples)
-        sections = (Section.of("gradient", clipped(gradient, task.clip_norm), task.codec_of("gradient")),)
+        if not _is_finite(gradient):
+            return _diverged(task, trainer)
+        sections = (bounded(task, "gradient", gradient),)
     else:
         before = None if tests is None else trainer.evaluate(tests)
         done = trainer.train(task, examples, progress)
@@ -180,14 +182,16 @@ def _worked(
             done = Training(done.num_examples, done.steps, states)
         delta = trainer.weights
         np.subtract(delta, received.weights, out=delta)
-        sections = _sections(task, manifest, delta)
+        if not _is_finite(delta):  # before it is written: not every codec could say so
+            return _diverged(task, trainer)
         trained = delta[: manifest.layout.weight_size]
-        own, further = control_after(task, manifest, control, memory.control, trained, sections[0], done.steps)
-        sections, after = (*sections, *further), RunMemory(trainer.local_parameters, own)
+        sent, residual = update(task, trained, memory.residual)
+        own, further = control_after(task, manifest, control, memory.control, trained, sent, done.steps)
+        sections = (sent, *_statistics(task, manifest, delta), *further)
+        after = RunMemory(trainer.local_parameters, own, residual)
     finite = all(math.isfinite(value) for values in done.states.values() for value in values)
-    vectors = [*(section.vector() for section in sections), *after.vectors]
-    if not finite or any(not np.isfinite(vector).all() for vector in vectors):
-        return unfinished(task, OutcomeStatus.FAILED, Reason.DIVERGED, trainer.version), RunMemory()
+    if not finite or not _is_finite(*(section.vector() for section in sections), *after.vectors):
+        return _diverged(task, trainer)
     return _done_with(task, trainer, done, sections), after
 
 
@@ -224,9 +228,14 @@ def _check_received(task: Task, manifest: ModelManifest, received: Received) -> 
             )
 
 
-def _sections(task: Task, manifest: ModelManifest, delta: Vector) -> tuple[Section, ...]:
-    size = manifest.layout.weight_size
-    sections = [Section.of("delta", clipped(delta[:size], task.clip_norm), task.codec_of("delta"))]
-    if manifest.layout.statistic_size:
-        sections.append(Section.of("statistics", delta[size:], task.codec_of("statistics")))
-    return tuple(sections)
+def _statistics(task: Task, manifest: ModelManifest, delta: Vector) -> tuple[Section, ...]:
+    layout = manifest.layout
+    return (task.section("statistics", delta[layout.weight_size :]),) if layout.statistic_size else ()
+
+
+def _is_finite(*vectors: Vector) -> bool:
+    return all(np.isfinite(vector).all() for vector in vectors)
+
+
+def _diverged(task: Task, trainer: Trainer) -> tuple[Outcome, RunMemory]:
+    return unfinished(task, OutcomeStatus.FAILED, Reason.DIVERGED, trainer.version), RunMemory()

@@ -18,6 +18,7 @@ from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.metrics import finalise, sum_states
 from edgefl_server.aggregation.options import run_settings
 from edgefl_server.aggregation.progress import FAILED_FOLDS_IN_A_ROW, Next, Progress, after_failure, after_fold
+from edgefl_server.aggregation.replaying import LoggedFold, LoggedUpdate, RunLog, replay
 from edgefl_server.aggregation.schedules import (
     Assignment,
     AssignmentState,
@@ -29,45 +30,60 @@ from edgefl_server.aggregation.schedules import (
     ending,
     schedule_for,
 )
-from edgefl_server.aggregation.seeds import codec_seed, task_seed
+from edgefl_server.aggregation.seeds import codec_seed, fold_seed, task_seed
+from edgefl_server.aggregation.selecting import FIRST_COME, Admission, Candidate, admission_of, key_of
 from edgefl_server.aggregation.settings import RunSettings, demand_for, strategy_for
+from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
-from edgefl_server.aggregation.tasks import Blob, TaskSource, named_vectors, task_for, task_id_of
-from edgefl_server.aggregation.updates import Contribution, Update, Updates, in_order, without_basis
+from edgefl_server.aggregation.tasks import Blob, TaskSource, codecs_of, named_vectors, task_for, task_id_of
+from edgefl_server.aggregation.update_codecs import AUTO, choice_text
+from edgefl_server.aggregation.updates import Contribution, FoldError, Update, Updates, in_order, without_basis
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, most_bytes, validate
 
 __all__ = [
+    "AUTO",
     "FAILED_FOLDS_IN_A_ROW",
+    "FIRST_COME",
     "STRATEGIES",
+    "Admission",
     "Assignment",
     "AssignmentState",
     "Believed",
     "Blob",
+    "Candidate",
     "Change",
     "Cohort",
     "Concerned",
     "Contribution",
     "Demand",
     "Expectation",
+    "FoldError",
     "FoldState",
     "Folded",
+    "LoggedFold",
+    "LoggedUpdate",
     "ModelLimits",
     "Next",
     "Progress",
+    "RunLog",
     "RunSettings",
     "Schedule",
     "Setting",
     "SettingError",
     "Spread",
+    "Staleness",
     "Standing",
     "Strategy",
     "StrategyState",
     "TaskSource",
     "Update",
     "Updates",
+    "admission_of",
     "after_failure",
     "after_fold",
+    "choice_text",
     "codec_seed",
+    "codecs_of",
     "decode_outcome",
     "demand_for",
     "ending",
@@ -75,14 +91,17 @@ __all__ = [
     "finalise",
     "fold",
     "fold_evaluations",
+    "fold_seed",
     "fold_statistics",
     "in_order",
     "is_better",
     "is_due",
     "is_loss",
+    "key_of",
     "most_bytes",
     "named_vectors",
     "next_evaluation",
+    "replay",
     "run_settings",
     "schedule_for",
     "settle",

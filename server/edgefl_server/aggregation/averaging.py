@@ -1,22 +1,27 @@
 """Averages of updates: the rule by which each counts is a part of its own, and the sum streams.
 
-Sums run in float64 because float32 sums depend on their order in most elements, and in the order of the fold.
+Sums run in float64 because float32 sums depend on their order in most elements, and in the order of the fold. They go
+over pieces of elements that stay in the cache; each element has its sum in the same order as without pieces, and so the
+same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_server.aggregation.updates import Update, Updates
+from edgefl_server.aggregation.updates import FoldError, Update, Updates
 
-__all__ = ["Average", "Weighting", "average", "by_examples", "equally"]
+__all__ = ["Average", "Weighting", "average", "by_examples", "equally", "pieces"]
 
 Weighting = Callable[[Update], float]
 """The amount for which an update counts in an average; above 0."""
+_PIECE = 1 << 15
+"""Elements whose sum, product and terms fit into a core's own cache."""
 
 
 def by_examples(update: Update) -> float:
@@ -27,6 +32,12 @@ def by_examples(update: Update) -> float:
 def equally(update: Update) -> float:
     """Each counts the same, as in SCAFFOLD and FedDyn."""
     return 1.0
+
+
+def pieces(size: int, length: int = _PIECE) -> Iterator[slice]:
+    """Divides a vector of a size into parts that stay in the cache while they are worked on."""
+    for start in range(0, size, length):
+        yield slice(start, min(start + length, size))
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,12 @@ class Average:
         """The average times a factor, float64 ``[size]``."""
         return self.total * (factor / self.weight)
 
+    def used_up(self, factor: float | None = None) -> NDArray[np.float64]:
+        """The result of `mean` or `scaled`, in the memory of the total, which is gone then."""
+        if factor is None:
+            return np.divide(self.total, self.weight, out=self.total)
+        return np.multiply(self.total, factor / self.weight, out=self.total)
+
 
 def average(updates: Updates, weightings: Mapping[str, Weighting]) -> dict[str, Average]:
     """Averages sections of all updates; each is read once.
@@ -59,17 +76,31 @@ def average(updates: Updates, weightings: Mapping[str, Weighting]) -> dict[str, 
 
     Returns:
         The averages by name; one without elements where the updates have no such section.
+
+    Raises:
+        FoldError: the weights of a section add up to nothing.
     """
     totals: dict[str, NDArray[np.float64]] = {}
-    products: dict[str, NDArray[np.float64]] = {}
     weights = dict.fromkeys(weightings, 0.0)
+    product = np.empty(_PIECE)
     for update in updates:
         for name, weighting in weightings.items():
             vector, weight = update.section(name), weighting(update)
-            if name not in totals:
-                totals[name], products[name] = np.zeros(vector.size), np.empty(vector.size)
-            total, product = totals[name], products[name]
-            # In place: two vectors of float64 for each of thousands of updates would cost more than the sums.
-            total += np.multiply(vector, weight, out=product, dtype=np.float64)
             weights[name] += weight
+            if name not in totals:
+                totals[name] = np.zeros(vector.size)
+            total = totals[name]
+            for part in pieces(vector.size):
+                _add(total[part], vector[part], weight, product)
+    for name, weight in weights.items():
+        if not (weight > 0 and math.isfinite(weight)):
+            raise FoldError(f"the weights of all updates add up to {weight:g} in {name!r}: there is no average")
     return {name: Average(total, weights[name]) for name, total in totals.items()}
+
+
+def _add(total: NDArray[np.float64], vector: NDArray[np.float32], weight: float, product: NDArray[np.float64]) -> None:
+    """Adds weight × vector to a part of a total, in place: whole vectors of float64 would cost more than the sums."""
+    term = product[: vector.size]
+    term[...] = vector
+    term *= weight
+    total += term

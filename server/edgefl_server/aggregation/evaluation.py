@@ -14,6 +14,7 @@ import numpy as np
 
 from edgefl_server.aggregation.folding import Believed, Folded
 from edgefl_server.aggregation.metrics import Reported, Sums, finalise, left_out, sum_states
+from edgefl_server.aggregation.patience import less_is_better
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies import StrategyState
 from edgefl_server.aggregation.updates import Contribution
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _QUANTILES = (0.1, 0.5, 0.9)
-_LOSSES = ("loss", "error", "mse", "mae", "mape", "msle", "crossentropy", "divergence", "hinge", "poisson")
 _ALWAYS = 1_000_000
 """More evaluations than a run has rounds."""
 
@@ -199,4 +199,4 @@ def is_better(name: str, value: float, bound: float) -> bool:
 
 def is_loss(name: str) -> bool:
     """Whether less of a metric is better, as far as its name tells."""
-    return any(word in name.lower() for word in _LOSSES)
+    return less_is_better(name)

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from edgefl.codecs import codec_names
 from edgefl_server.aggregation.hyperparameters import Setting, settings_of
 from edgefl_server.aggregation.kinds import KINDS
 from edgefl_server.aggregation.schedules import SCHEDULES
+from edgefl_server.aggregation.selecting import SELECTIONS
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies import STRATEGIES
+from edgefl_server.aggregation.update_codecs import codec_choices
 
 __all__ = ["run_settings"]
 
 _NAMES: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "strategy": STRATEGIES.names,
-    "codec": codec_names,
+    "codec": codec_choices,
     "schedule": SCHEDULES.names,
     "kind": lambda: tuple(KINDS),
+    "selection": SELECTIONS.names,
 }
 """Settings that are the name of something, and whence the names."""
 
@@ -48,7 +50,11 @@ def _hyperparameters() -> list[Setting]:
     merged = []
     for name, owners in having.items():
         helps = list(dict.fromkeys(each.help.rstrip(".") for each in owners.values()))
-        defaults = [f"{owner}: {_default(each)}" for owner, each in owners.items()]
+        defaults: dict[str, list[str]] = {}
+        for owner, each in owners.items():
+            for one, default in each.owners or ((owner, each.unless_given),):
+                known = defaults.setdefault(default, [])
+                known.extend([one] if one not in known else [])
         merged.append(
             Setting(
                 name,
@@ -56,14 +62,10 @@ def _hyperparameters() -> list[Setting]:
                 None,
                 True,
                 ", ".join(helps) + ".",
-                shown=", ".join(defaults),
+                shown=", ".join(f"{'/'.join(having)}: {default}" for default, having in defaults.items()),
             )
         )
     return merged
-
-
-def _default(setting: Setting) -> str:
-    return "required" if setting.required else setting.shown or str(setting.default)
 
 
 def _or(names: tuple[str, ...]) -> str:

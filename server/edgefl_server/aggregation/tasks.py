@@ -11,8 +11,9 @@ from edgefl_server.aggregation.schedules import Assignment
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies.base import Demand
+from edgefl_server.aggregation.update_codecs import section_codec
 
-__all__ = ["Blob", "TaskSource", "named_vectors", "task_for", "task_id_of"]
+__all__ = ["Blob", "TaskSource", "codecs_of", "named_vectors", "task_for", "task_id_of"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,23 @@ def named_vectors(demand: Demand, slots: Mapping[str, str]) -> dict[str, str]:
     return {name: slots[name] for name in demand.vectors} if slots else {}
 
 
+def codecs_of(settings: RunSettings, demand: Demand, cohort: int, assignment: Assignment) -> tuple[SectionCodec, ...]:
+    """Says how a task's outcome is to be written, section by section: what the run's codec does not suit, as float32.
+
+    Args:
+        settings: the run's.
+        demand: what the strategy asks.
+        cohort: the number of the task's cohort.
+        assignment: the device's.
+    """
+    seed = task_seed(settings.effective_seed, cohort, assignment.device, assignment.turn)
+    return tuple(
+        SectionCodec(section, section_codec(settings.codec, section), codec_seed(seed, section))
+        for section in demand.sections
+        if section != SUMMARY  # which no codec writes
+    )
+
+
 def task_for(
     source: TaskSource,
     settings: RunSettings,
@@ -106,19 +124,17 @@ def task_for(
         layout_hash=source.layout_hash,
         base_weights_hash=source.base.sha256,
         seed=seed,
-        epochs=settings.epochs,
+        epochs=settings.epochs_of(source.version),
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate_from(source.version),
         kind=demand.kind,
         mu=demand.mu,
         correction=demand.correction,
         extra_vectors=source.vectors,
         continues=continues,
         clip_norm=settings.clip_norm,
-        codecs=tuple(
-            SectionCodec(name, settings.codec, codec_seed(seed, name)) for name in demand.sections if name != SUMMARY
-        ),
+        codecs=codecs_of(settings, demand, source.cohort, assignment),
         # At least a second: 0 would say that there is no deadline.
         deadline_seconds=max(1.0, seconds_left),
         model_bytes=source.model.bytes,

@@ -6,8 +6,8 @@ one that looks at each element of all of them (a median, a trimmed mean) asks fo
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,17 @@ from edgefl.errors import RunError
 from edgefl.summaries import Summary
 from edgefl.wire.messages import MetricState
 
-__all__ = ["Contribution", "Update", "Updates", "in_order", "without_basis"]
+__all__ = ["Columns", "Contribution", "FoldError", "Update", "Updates", "in_order", "without_basis"]
 
 _IN_MEMORY = 32 << 20
 """More bytes of a section of all updates than this lie in a temporary file while their blocks are looked at."""
 _ELEMENTS = 1 << 20
 """The bytes of a block, all updates together."""
 _NOTHING = np.empty(0, np.float32)
+
+
+class FoldError(RunError):
+    """The updates of a fold cannot be merged, and trying again would not help: the fold fails with this reason."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Update:
             ``[statistic_size]``; absent where the model has none), ``control``, ``gradient``.
         staleness: how many versions the weights have gone on since the task started from them; 0 in a synchronous run.
         metrics: metric states, as the device sent them.
+        steps: optimizer steps that the device made, as it says; 0: not known.
         summary: of the device's data, where that was asked for.
     """
 
@@ -49,11 +54,33 @@ class Update:
     sections: Mapping[str, NDArray[np.float32]]
     staleness: int = 0
     metrics: tuple[MetricState, ...] = ()
+    steps: int = 0
     summary: Summary | None = None
 
     def begun(self, version: int, *, newest: int) -> Update:
         """The update of a task that began from a version of the weights, when it is merged into the newest."""
         return replace(self, staleness=newest - version)
+
+    def mixed(self, base: NDArray[np.float32], newest: NDArray[np.float32]) -> Update:
+        """The update as the difference between the trained model and the newest one, as FedAsync mixes them.
+
+        Args:
+            base: what its task started from, float32 ``[weight_size + statistic_size]``.
+            newest: the weights that it is merged into, of the same shape.
+        """
+        drift, changed = base - newest, dict(self.sections)
+        if "delta" in changed:
+            changed["delta"] = changed["delta"] + drift[: self.delta.size]
+        if "statistics" in changed:
+            changed["statistics"] = changed["statistics"] + drift[drift.size - self.statistics.size :]
+        return replace(self, sections=changed)
+
+    def scaled(self, factor: float) -> Update:
+        """The update times a factor, section by section in float32."""
+        if factor == 1:
+            return self
+        by = np.float32(factor)
+        return replace(self, sections={name: vector * by for name, vector in self.sections.items()})
 
     def section(self, name: str) -> NDArray[np.float32]:
         """A section; without elements where there is none of the name."""
@@ -79,12 +106,17 @@ class Contribution:
         num_examples: as the device says.
         read: the update; is called once by a strategy that only adds up, and once more where medians are needed.
         accepted: its place in the committed order of acceptance, where this is the order of a fold; else 0.
+        staleness: how many versions the weights have gone on since its task started from them.
+        base: reads what its task started from, float32 ``[weight_size + statistic_size]``, for strategies that mix
+            models; None: it is not kept.
     """
 
     task_id: str
     num_examples: int
     read: Callable[[], Update]
     accepted: int = 0
+    staleness: int = 0
+    base: Callable[[], NDArray[np.float32]] | None = None
 
 
 def in_order(contributions: Iterable[Contribution]) -> list[Contribution]:
@@ -168,34 +200,66 @@ class Updates:
         before = self.change
         return Updates(self.contributions, self.scratch, lambda update: change(before(update)))
 
-    def blocks(self, section: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """A section of all updates, block by block of its elements.
-
-        Every update is read once; memory for 2²⁰ elements, or for one element of all updates, is enough.
+    def columns(self, section: str) -> Columns:
+        """A section of all updates, to be looked at element by element as often as needed. Every update is read once.
 
         Args:
             section: its name; all updates must have the same number of elements of it.
 
-        Yields:
-            Which elements, and a float32 array ``[len(self), elements]`` of them, a row an update; it is the caller's.
+        Raises:
+            OSError: the temporary file cannot be written.
+        """
+        matrix, facts = _NOTHING.reshape(0, 0), []
+        for row, update in enumerate(self):
+            vector = update.section(section)
+            if row == 0:
+                matrix = self._matrix(len(self), vector.size)
+            matrix[row] = vector
+            facts.append(replace(update, sections={}))
+        return Columns(matrix, tuple(facts))
+
+    def blocks(self, section: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """A section of all updates, block by block of its elements: see `Columns.blocks`.
 
         Raises:
             OSError: the temporary file cannot be written.
         """
-        with contextlib.ExitStack() as stack:
-            matrix = _NOTHING.reshape(0, 0)
-            for row, update in enumerate(self):
-                vector = update.section(section)
-                if row == 0:
-                    shape = len(self), vector.size
-                    if 4 * shape[0] * shape[1] <= _IN_MEMORY:
-                        matrix = np.empty(shape, np.float32)
-                    else:
-                        file = stack.enter_context(tempfile.TemporaryFile(dir=self.scratch))
-                        matrix = np.memmap(file, np.float32, "w+", shape=shape)
-                matrix[row] = vector
-            size = matrix.shape[1]
-            at_once = max(1, _ELEMENTS // (len(self) + 1))
-            for start in range(0, size, at_once):
-                part = slice(start, min(start + at_once, size))
-                yield part, np.array(matrix[:, part])
+        return self.columns(section).blocks()
+
+    def _matrix(self, rows: int, size: int) -> NDArray[np.float32]:
+        if 4 * rows * size <= _IN_MEMORY:
+            return np.empty((rows, size), np.float32)
+        with tempfile.TemporaryFile(dir=self.scratch) as file:
+            # A disk without space is an error here; later it would be a signal that ends the process.
+            os.posix_fallocate(file.fileno(), 0, 4 * rows * size)
+            return np.memmap(file, np.float32, "r+", shape=(rows, size))
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A section of all updates, a row an update; large ones lie in a file without a name that is gone with this.
+
+    Attributes:
+        facts: the updates without their vectors.
+    """
+
+    _matrix: NDArray[np.float32]
+    facts: tuple[Update, ...]
+
+    @property
+    def size(self) -> int:
+        """Elements of the section."""
+        return self._matrix.shape[1]
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """The section block by block of its elements.
+
+        Memory for 2²⁰ elements, or for one element of all updates, is enough.
+
+        Yields:
+            Which elements, and a float32 array ``[updates, elements]`` of them, a row an update; it is the caller's.
+        """
+        at_once = max(1, _ELEMENTS // (len(self.facts) + 1))
+        for start in range(0, self.size, at_once):
+            part = slice(start, min(start + at_once, self.size))
+            yield part, np.array(self._matrix[:, part])

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.algorithms import SUMMARY
-from edgefl.codecs import codec_names
+from edgefl.codecs import codec, is_codec
 from edgefl.errors import CodecError, EdgeflError, FormatVersionError, HashMismatchError, OutcomeRefusedError
 from edgefl.summaries import Summary
-from edgefl.wire.messages import Elements, Outcome, OutcomeStatus, Reason, Section
+from edgefl.wire.messages import Elements, Outcome, OutcomeStatus, Reason, Section, SectionCodec
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.updates import Update
@@ -46,6 +46,8 @@ class Expectation:
         max_norm: largest L2 norm of each section but ``statistics``; infinity: no bound.
         sections: those that the strategy asks for; ``statistics`` only where there are some.
         limits: of the run's model; None: metric states may have any length.
+        codecs: how the task says that the sections are to be written, with their seeds; empty: anyhow, as of an outcome
+            that was accepted before.
     """
 
     task_id: str
@@ -56,6 +58,7 @@ class Expectation:
     max_norm: float = math.inf
     sections: tuple[str, ...] = ("delta", "statistics")
     limits: ModelLimits | None = None
+    codecs: tuple[SectionCodec, ...] = ()
 
 
 def most_bytes(weight_size: int, statistic_size: int, sections: Sequence[str] = ()) -> int:
@@ -128,7 +131,10 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
             Refusal.MALFORMED, f"Expected the sections {', '.join(sizes)}, got {_shorten(', '.join(names)) or 'none'}."
         )
     summary = _summary(outcome, expected) if SUMMARY in sizes else None
-    vectors = {each.name: _vector(each, sizes[each.name]) for each in outcome.sections if each.name != SUMMARY}
+    coded = [section for section in outcome.sections if section.name != SUMMARY]
+    for section in coded:
+        _check_codec(section, expected.codecs)
+    vectors = {section.name: _vector(section, sizes[section.name]) for section in coded}
     for name in vectors:
         far_below = name == "statistics" or _is_below(vectors[name], expected.max_norm)
         if not far_below and (norm := weight_norm(vectors[name])) > expected.max_norm:
@@ -139,7 +145,14 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         raise OutcomeRefusedError(
             Refusal.NORM_EXCEEDED, f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size."
         )
-    return Update(outcome.task_id, outcome.num_examples, vectors, metrics=outcome.metrics, summary=summary)
+    return Update(
+        outcome.task_id,
+        outcome.num_examples,
+        vectors,
+        metrics=outcome.metrics,
+        summary=summary,
+        steps=outcome.local_steps,
+    )
 
 
 def _summary(outcome: Outcome, expected: Expectation) -> Summary:
@@ -225,15 +238,30 @@ def _check_states(outcome: Outcome, limits: ModelLimits) -> None:
             )
 
 
-def _vector(section: Section, size: int) -> NDArray[np.float32]:
+def _check_codec(section: Section, codecs: tuple[SectionCodec, ...]) -> None:
+    """Refuses what the task does not ask for: a device that chose its own seed would choose what is off by how much."""
     if section.elements != Elements.FLOATS:
         raise OutcomeRefusedError(Refusal.MALFORMED, f"Section {section.name!r} expects floats, got something else.")
-    if section.codec not in codec_names():
+    wanted = next((each for each in codecs if each.section == section.name), None)
+    if codecs and section.codec != (name := wanted.codec if wanted else "float32"):
+        raise OutcomeRefusedError(
+            Refusal.WRONG_CODEC,
+            f"Section {section.name!r} expects the task's codec {name!r}, got {_shorten(section.codec)!r}.",
+        )
+    if not is_codec(section.codec):
         raise OutcomeRefusedError(
             Refusal.UNKNOWN_CODEC,
-            f"Section {section.name!r} expects a codec among {', '.join(codec_names())}, "
-            f"got {_shorten(section.codec)!r}.",
+            f"Section {section.name!r} is written with the codec {_shorten(section.codec)!r}, which is not there.",
+            hint="A codec from outside has to be installed on the server and on every device.",
         )
+    seed = 0 if wanted is None or codec(section.codec).exact else wanted.seed
+    if codecs and section.seed != seed:
+        raise OutcomeRefusedError(
+            Refusal.WRONG_CODEC, f"Section {section.name!r} expects the task's seed {seed}, got {section.seed}."
+        )
+
+
+def _vector(section: Section, size: int) -> NDArray[np.float32]:
     if section.length != size:
         raise OutcomeRefusedError(
             Refusal.WRONG_LENGTH, f"Section {section.name!r} expects {size} elements, got {section.length}."

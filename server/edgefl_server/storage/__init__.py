@@ -21,6 +21,8 @@ from edgefl_server.storage.identities import (
     unknown_device,
     wrong_token,
 )
+from edgefl_server.storage.lineage import diff_versions, roll_back, run_history
+from edgefl_server.storage.logs import run_log
 from edgefl_server.storage.outcomes import (
     Accepted,
     Looked,
@@ -31,7 +33,8 @@ from edgefl_server.storage.outcomes import (
     received_bytes,
     sweep_uploads,
 )
-from edgefl_server.storage.runs import NameTakenError, create_run, stop_run
+from edgefl_server.storage.pausing import pause_run, resume_run
+from edgefl_server.storage.runs import NameTakenError, create_run, keep_weights, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
@@ -71,6 +74,7 @@ __all__ = [
     "continue_run",
     "create_run",
     "devices_with_tasks",
+    "diff_versions",
     "ended_runs",
     "enrol",
     "explained",
@@ -82,11 +86,13 @@ __all__ = [
     "invite",
     "keep_central",
     "keep_data",
+    "keep_weights",
     "look_at_outcome",
     "look_for_tasks",
     "may_fetch",
     "next_central",
     "next_task",
+    "pause_run",
     "pending_folds",
     "populations",
     "prune_rows",
@@ -94,6 +100,10 @@ __all__ = [
     "renew_lease",
     "require_data",
     "require_invited",
+    "resume_run",
+    "roll_back",
+    "run_history",
+    "run_log",
     "run_status",
     "runs_summary",
     "settle_folds",

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from edgefl_server.aggregation import (
+    Admission,
     Assignment,
     AssignmentState,
     Concerned,
@@ -130,6 +131,11 @@ def _schedule(text: str) -> Schedule:
     return schedule_for(settings_of(text))
 
 
+@lru_cache(maxsize=256)
+def _admission(text: str, settings: str) -> Admission | None:
+    return Admission.from_json(json.loads(text), settings_of(settings).selection_window)
+
+
 def slots_of(text: str) -> Mapping[str, str]:
     """The slots of a version as they are kept."""
     found: dict[str, str] = json.loads(text)
@@ -169,12 +175,15 @@ STANDING = (
     cohorts.c.done,
     cohorts.c.failed_devices,
     cohorts.c.failed_attempts,
+    cast(cohorts.c.admits, Text).label("admits_text"),
     func.coalesce(populations.c.devices, 0).label("enrolled"),
 )
 """Columns from which `gathering_of` makes what a run works for; `joined` says from which tables."""
 _FOLD_STATES = {state.value: state for state in FoldState}
 _TASK_STATES = {state.value: state for state in AssignmentState}
 _MINE, _OVERDUE, _LATE = 0, 1, 2
+_ALL = ("{}", None)
+"""A cohort that admits all, or is none."""
 
 
 def with_standing(statement: Any) -> Any:
@@ -258,6 +267,7 @@ def gathering_of(row: Row) -> Gathering:
         why=row.fold_why,
         version=row.version,
         accepted=row.accepted,
+        admission=None if row.admits_text in _ALL else _admission(row.admits_text, row.settings_text),
     )
     return Gathering(
         row.run,

@@ -65,6 +65,7 @@ def add_evaluation(session: Session, of: RunRow, settings: RunSettings, now: Mom
             cohort=0,
             fold=0,
             accepted=0,
+            served=0,
             created_at=now.date,
             created_clock=now.clock,
             evaluates=of.run,
@@ -94,7 +95,7 @@ def evaluate_due(session: Session, run_id: str, now: Moment) -> None:
         return
     digest = session.scalar(_VERSION, {"of": run_id, "number": due})
     added: Mapping[str, Any] = {"run": own.run, "number": due, "fold": 0, "weights_hash": digest, "slots": {}}
-    session.execute(_ADD_VERSION, added)
+    session.execute(_ADD_VERSION, {**added, "parent": None, "made_at": now.date})
     session.execute(_BEGIN, {"of": own.run, "version": due})
     open_cohort(session, own.run, now)
 

@@ -17,8 +17,10 @@ from edgefl_server.aggregation import (
     Contribution,
     Expectation,
     Folded,
+    FoldError,
     FoldState,
     ModelLimits,
+    Staleness,
     Standing,
     StrategyState,
     Update,
@@ -26,6 +28,7 @@ from edgefl_server.aggregation import (
     demand_for,
     fold,
     fold_evaluations,
+    fold_seed,
     fold_statistics,
     in_order,
     strategy_for,
@@ -47,7 +50,9 @@ _BASES = outcomes.alias("bases")
 _OF_FOLD = Statement(
     select(
         outcomes.c.task_id,
+        outcomes.c.device,
         outcomes.c.digest,
+        outcomes.c.size,
         outcomes.c.num_examples,
         outcomes.c.accepted,
         versions.c.weights_hash,
@@ -142,6 +147,7 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     schedule, settings = work.of.schedule, work.of.settings
     strategy = strategy_for(settings)
     believed = _believed(work)
+    cohort = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold))
     # What a device remembers goes into what it sends.
     remembers = demand_for(settings).correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
@@ -161,11 +167,13 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         ordered = in_order(contributions)
         try:
             if settings.makes_weights:
-                folded = fold(strategy, before, ordered, believed, Cohort(work.enrolled), state.folder)
+                folded = fold(strategy, before, ordered, believed, cohort, state.folder)
             elif settings.kind == "statistics":
                 folded = fold_statistics(before, ordered, believed.limits.inputs)
             else:
                 folded = fold_evaluations(before, ordered, believed, settings)
+        except FoldError as error:
+            return Merged(_failed(change, error.message), lost, intact, None)
         except _DamagedOutcomeError:
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
@@ -175,14 +183,24 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             break
     if not folded.is_finite:
         why = "the new weights would not be finite: the run diverges"
-        return Merged(Change(replace(change.standing, state=FoldState.FAILED, why=why)), lost, intact, None)
+        return Merged(_failed(change, why), lost, intact, None)
     return Merged(change, lost, intact, folded)
+
+
+def _failed(change: Change, why: str) -> Change:
+    return Change(replace(change.standing, state=FoldState.FAILED, why=why))
 
 
 def _believed(work: Work) -> Believed:
     settings = work.of.settings
     limits = ModelLimits.from_json(work.run.limits)
-    return Believed(settings.max_examples, settings.max_weight_ratio, limits, metrics_of(work.run))
+    return Believed(
+        settings.max_examples,
+        settings.max_weight_ratio,
+        limits,
+        metrics_of(work.run),
+        Staleness.in_run(settings, settings.schedule),
+    )
 
 
 def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
@@ -206,7 +224,14 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
         return found.begun(each.version, newest=run.version)
 
-    return Contribution(each.task_id, each.num_examples, read, each.accepted if schedule.by_acceptance else 0)
+    return Contribution(
+        each.task_id,
+        each.num_examples,
+        read,
+        each.accepted if schedule.by_acceptance else 0,
+        run.version - each.version,
+        lambda: get_vector(state, each.weights_hash),
+    )
 
 
 def _damaged(run_id: str, contributions: Sequence[Contribution]) -> set[str]:

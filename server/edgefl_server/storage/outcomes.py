@@ -13,9 +13,11 @@ from edgefl.wire.messages import Outcome, OutcomeStatus
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
     AssignmentState,
+    Change,
     Concerned,
     Expectation,
     FoldState,
+    codecs_of,
     decode_outcome,
     ending,
     most_bytes,
@@ -242,6 +244,7 @@ def _expectation(task: FoundTask) -> Expectation:
     """Says what an outcome of the task has to fit."""
     of = task.gathering
     with reading(task.run):
+        demand = demand_of(of.settings_text)
         return Expectation(
             task_id=task.task_id,
             base_weights_hash=task.base_weights_hash,
@@ -249,8 +252,9 @@ def _expectation(task: FoundTask) -> Expectation:
             weight_size=task.weight_size,
             statistic_size=task.statistic_size,
             max_norm=of.settings.norm_bound,
-            sections=demand_of(of.settings_text).sections,
+            sections=demand.sections,
             limits=limits_of(task.limits_text),
+            codecs=codecs_of(of.settings, demand, of.cohort, task.assignment),
         )
 
 
@@ -280,7 +284,7 @@ def _record(
             "status": status.name.lower(),
             "reason": _name(outcome.reason),
             "num_examples": outcome.num_examples,
-            "disposition": Disposition.ACCEPTED if done else Disposition.NOTED,
+            "disposition": _disposition(change) if done else Disposition.NOTED,
             "trainer": outcome.trainer[:200],
             "accepted": change.standing.accepted if done else 0,
             "accepted_at": now.date,
@@ -297,6 +301,10 @@ def _record(
         idle=not has_open_task(session, device),
         failed=failed,
     )
+
+
+def _disposition(change: Change) -> str:
+    return Disposition.STALE if change.left_out else Disposition.ACCEPTED
 
 
 def _name(reason: IntEnum | int) -> str:

@@ -9,13 +9,15 @@ from dataclasses import asdict, replace
 from itertools import takewhile
 
 import numpy as np
-from sqlalchemy import ColumnElement, bindparam, insert, select, update
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import InvalidSettingError, RunError
-from edgefl.manifest import Metric
+from edgefl.manifest import Metric, ModelManifest
 from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
+from edgefl.wire.messages import Correction
 from edgefl.wire.words import is_short_name
 from edgefl_server.aggregation import (
     FAILED_FOLDS_IN_A_ROW,
@@ -26,16 +28,16 @@ from edgefl_server.aggregation import (
     RunSettings,
     SettingError,
     after_failure,
-    schedule_for,
     settle,
     strategy_for,
 )
+from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.changes import open_cohort, stop_folds
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.evaluations import add_evaluation, evaluate_due, evaluated_by, rest, stop_evaluation
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.sessions import Session
-from edgefl_server.storage.state import ServerState, put_vector
+from edgefl_server.storage.state import ServerState, get_vector, put_vector
 from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import FolderRow, RunRow, RunState, folds, runs, table, versions
 
@@ -47,6 +49,9 @@ __all__ = [
     "end_run",
     "find_run",
     "get_run",
+    "keep_weights",
+    "kept_by_devices",
+    "least_served",
     "metrics_of",
     "move_on",
     "readable_runs",
@@ -76,9 +81,10 @@ def create_run(
     population: str,
     settings: RunSettings,
     name: str = "",
+    weights: str = "",
     evaluation_data: str = "",
 ) -> str:
-    """Starts a run from the weights in a model file.
+    """Starts a run from the weights in a model file, or from others of its layout.
 
     Args:
         state: the server's.
@@ -86,6 +92,7 @@ def create_run(
         population: whose devices train.
         settings: without a seed, a random one is drawn and kept.
         name: for people, who may use it instead of the id. Runs that are over do not keep theirs from a new one.
+        weights: the hash of the weights to begin with, which `keep_weights` gave; empty: those in the file.
         evaluation_data: the hash of data that `keep_data` kept, on which versions are evaluated; empty: none.
 
     Returns:
@@ -94,7 +101,7 @@ def create_run(
     Raises:
         ModelFileError: the bytes are no intact model file.
         InvalidSettingError: every device would decline the tasks, the file cannot take part in the strategy or holds
-            NaN, or a name has another form.
+            NaN, or a name has another form; or the weights are not there, or of another layout.
         NameTakenError: an active run has the name.
         StorageError: no space.
     """
@@ -107,12 +114,11 @@ def create_run(
     file.verify()
     manifest = file.manifest
     settings = settle(settings, manifest)
-    schedule_for(settings)
-    initial = file.initial_weights()
+    initial = _given(state, weights, manifest) if weights else file.initial_weights()
     if not np.isfinite(initial).all():
         raise InvalidSettingError(
-            "The model's initial weights hold NaN or infinity: no device would take them.",
-            hint="Convert it again from weights that are finite.",
+            "The initial weights hold NaN or infinity: no device would take them.",
+            hint="Convert the model again from weights that are finite, or give others.",
         )
     if settings.seed is None:
         settings = replace(settings, seed=secrets.randbelow(2**62))
@@ -142,15 +148,17 @@ def create_run(
         cohort=0,
         fold=0,
         accepted=0,
+        served=0,
         created_at=now.date,
         created_clock=now.clock,
         evaluation_data=evaluation_data,
     )
     with state.database.write() as session:
         _require_free(session, name)
+        run.served = least_served(session, population)
         session.add(run)
         session.flush()
-        add_version(session, run.run, 0, 0, weights_hash, slots)
+        add_version(session, run.run, 0, 0, weights_hash, slots, now)
         add_evaluation(session, run, settings, now)
         move_on(session, run.run, Progress(Next.COHORT), now)
     state.keep_generation()
@@ -158,12 +166,39 @@ def create_run(
     return run.run
 
 
+def keep_weights(state: ServerState, data: bytes) -> str:
+    """Keeps weights for runs to begin with; their hash.
+
+    Args:
+        state: the server's.
+        data: little-endian float32.
+
+    Raises:
+        InvalidSettingError: it is no vector of float32.
+        StorageError: no space.
+    """
+    if not data or len(data) % 4:
+        raise InvalidSettingError(f"Weights are float32, four bytes each, got {len(data)} bytes.")
+    return state.weights.put(data)
+
+
+def _given(state: ServerState, digest: str, manifest: ModelManifest) -> NDArray[np.float32]:
+    """The weights that a run is to begin with."""
+    try:
+        vector = get_vector(state, digest)
+    except DamagedBlobError as error:
+        raise InvalidSettingError(
+            f"There are no weights {digest:.80} on this server.", hint="Send them first: `edgefl run create --weights`."
+        ) from error
+    return manifest.layout.check(vector)
+
+
 def _require_free(session: Session, name: str) -> None:
     if not name:
         return
     taken = session.scalar(
         select(RunRow.run).where(
-            (RunRow.run == name) | ((RunRow.name == name) & (RunRow.state == RunState.ACTIVE))  # an id comes first
+            (RunRow.run == name) | ((RunRow.name == name) & RunRow.state.in_(RunState.GOING_ON))  # an id comes first
         )
     )
     if taken is not None:
@@ -172,8 +207,21 @@ def _require_free(session: Session, name: str) -> None:
         )
 
 
+def least_served(session: Session, population: str) -> int:
+    """The share at which a run begins: what the least served one has, so that it takes over nothing of the past."""
+    share = select(func.min(RunRow.served)).where(RunRow.population == population, RunRow.evaluates == "")
+    return session.scalar(share.where(RunRow.state == RunState.ACTIVE)) or 0
+
+
 def add_version(
-    session: Session, run_id: str, number: int, fold: int, weights_hash: str, slots: Mapping[str, str]
+    session: Session,
+    run_id: str,
+    number: int,
+    fold: int,
+    weights_hash: str,
+    slots: Mapping[str, str],
+    now: Moment,
+    parent: int | None = None,
 ) -> None:
     """Makes weights the newest version of a run, from which tasks start.
 
@@ -184,8 +232,11 @@ def add_version(
         fold: that made it; 0: none.
         weights_hash: of the weights.
         slots: the strategy's, as hashes.
+        now: the time.
+        parent: the version that it came from; None: none.
     """
-    row = {"run": run_id, "number": number, "fold": fold, "weights_hash": weights_hash, "slots": dict(slots)}
+    came = {"parent": parent, "made_at": now.date}
+    row = {"run": run_id, "number": number, "fold": fold, "weights_hash": weights_hash, "slots": dict(slots), **came}
     session.execute(_ADD_VERSION, row)
     session.execute(_START_FROM, {"of": run_id, "version": number})
 
@@ -259,7 +310,7 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
     """
     why = why[:500]
     evaluation = stop_evaluation(session, run_id, why, now)  # that of the last version may go on after the run
-    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) != RunState.ACTIVE:
+    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) not in RunState.GOING_ON:
         return evaluation
     _count(session)
     stop_folds(session, run_id, why, now)
@@ -281,7 +332,7 @@ def find_run(session: Session, run_id: str) -> str:
     if session.scalar(select(RunRow.run).where(RunRow.run == run_id)) is not None:
         return run_id
     named = session.execute(select(RunRow.run, RunRow.state).where(RunRow.name == run_id)).all()
-    chosen = [run for run, state in named if state == RunState.ACTIVE] or [run for run, _ in named]
+    chosen = [run for run, state in named if state in RunState.GOING_ON] or [run for run, _ in named]
     if len(chosen) > 1:
         ids = ", ".join(chosen)
         raise RunError(f"{len(chosen)} runs are named {run_id!r}.", hint=f"Use one of the ids {ids}.")
@@ -293,6 +344,14 @@ def find_run(session: Session, run_id: str) -> str:
 def get_run(session: Session, run_id: str) -> RunRow:
     """The run that `find_run` finds."""
     return session.get_one(RunRow, find_run(session, run_id))
+
+
+def kept_by_devices(state: ServerState, run: RunRow) -> str:
+    """Names what devices keep of a run as long as it is active; empty: nothing."""
+    if strategy_for(RunSettings.from_json(run.settings)).demand.correction is not Correction.NONE:
+        return "their corrections"
+    manifest = ModelFile(state.models.get(run.model_hash)).manifest
+    return "the parameters that are their own" if manifest.local_parameters else ""
 
 
 def readable_runs(
@@ -323,5 +382,12 @@ def readable_runs(
 def metrics_of(run: RunRow) -> tuple[Metric, ...]:
     """The metrics of a run's model."""
     return tuple(
-        Metric(each["name"], each["finaliser"], tuple(each["states"]), each.get("settings", {})) for each in run.metrics
+        Metric(
+            each["name"],
+            each["finaliser"],
+            tuple(each["states"]),
+            each.get("settings", {}),
+            each.get("direction", ""),
+        )
+        for each in run.metrics
     )

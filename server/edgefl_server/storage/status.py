@@ -279,7 +279,7 @@ def _seconds(row: FoldRow, started: list[tuple[int, float | None]], now: float) 
 
 def _round(run: RunRow, row: FoldRow, weights: tuple[str, str | None], counts: dict[str, Any]) -> dict[str, Any]:
     """A round, as people call a fold; `weights` are the hashes of those before it and after it."""
-    names = ("accepted", "folded", "discarded", "damaged", "declined", "failed")
+    names = ("accepted", "folded", "stale", "discarded", "damaged", "declined", "failed")
     values = finalise(row.metric_sums, metrics_of(run))
     loss = values.pop("loss", None)
     return {

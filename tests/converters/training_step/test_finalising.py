@@ -41,6 +41,13 @@ METRICS = {
     "R2 adjusted": lambda: metrics.R2Score(num_regressors=3),
     "RMSE": lambda: metrics.RootMeanSquaredError(),
     "MAE": lambda: metrics.MeanAbsoluteError(),
+    "Precision at several thresholds": lambda: metrics.Precision(thresholds=[0.2, 0.8]),
+    "Recall at several thresholds": lambda: metrics.Recall(thresholds=[0.2, 0.4, 0.8]),
+    "TruePositives at several thresholds": lambda: metrics.TruePositives(thresholds=[0.2, 0.8]),
+    "F1 of each class": lambda: metrics.F1Score(average=None, threshold=0.5),
+    "F2 of each class": lambda: metrics.FBetaScore(average=None, beta=2.0),
+    "R2 of each output": lambda: metrics.R2Score(class_aggregation=None),
+    "R2 of each output, adjusted": lambda: metrics.R2Score(class_aggregation=None, num_regressors=3),
 }
 
 
@@ -52,34 +59,26 @@ def model_with(metric):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_summed_states_give_what_keras_gives(name):
-    (metric,) = batch_metrics(specify(model_with(METRICS[name]()), batch_size=BATCH))
+    found = batch_metrics(specify(model_with(METRICS[name]()), batch_size=BATCH))
     whole, sums = METRICS[name](), {}
     generator = np.random.default_rng(5)
     for _ in range(BATCHES):
         prediction = generator.uniform(size=(BATCH, 3)).astype(np.float32)
         target = (prediction + generator.normal(0, 0.5, (BATCH, 3)) > 0.5).astype(np.float32)
         whole.update_state(target, prediction)
-        states = metric.update(target, prediction, np.ones(BATCH, np.float32))
-        # As it travels: flat.
-        add_states(sums, {key: np.ravel(state) for key, state in zip(metric.states, states, strict=True)})
-    described = Metric(metric.name, metric.finaliser, metric.states, metric.settings)
-    value = compute(described, [sums[key] for key in metric.states])
-    assert value == pytest.approx(float(whole.result()), rel=1e-4, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    "metric",
-    [
-        metrics.Precision(thresholds=[0.2, 0.8]),
-        metrics.F1Score(average=None),
-        metrics.R2Score(class_aggregation=None),
-        metrics.TruePositives(thresholds=[0.2, 0.8]),
-    ],
-    ids=lambda metric: metric.name,
-)
-def test_a_metric_with_several_values_is_refused_by_name(metric):
-    with pytest.raises(UnsupportedModelError, match=metric.name):
-        batch_metrics(specify(model_with(metric), batch_size=BATCH))
+        for metric in found:
+            states = metric.update(target, prediction, np.ones(BATCH, np.float32))
+            # As it travels: flat.
+            add_states(sums, {key: np.ravel(state) for key, state in zip(metric.states, states, strict=True)})
+    expected = np.asarray(whole.result())
+    names = [found[0].metric.name]
+    if expected.ndim:
+        names = [f"{names[0]}[{place}]" for place in range(len(expected))]
+    assert [metric.name for metric in found] == names
+    for metric, value in zip(found, expected.ravel(), strict=True):
+        described = Metric(metric.name, metric.finaliser, metric.states, metric.settings)
+        own = compute(described, [sums[key] for key in metric.states])
+        assert own == pytest.approx(float(value), rel=1e-4, abs=1e-6)
 
 
 class Unknown(metrics.Metric):

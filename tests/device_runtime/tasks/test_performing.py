@@ -121,6 +121,40 @@ def test_every_section_has_its_own_codec_and_one_that_the_task_does_not_name_is_
     assert codecs == {"delta": "float16", "statistics": "float32"}
 
 
+@pytest.mark.parametrize("codec", ["int8", "drive", "eden-3", "rand-0.5+drive", "stc-0.5"])
+def test_what_a_codec_draws_comes_from_the_tasks_seed_so_that_a_device_that_does_it_again_sends_the_same(device, codec):
+    def sent(seed):
+        device.remembered = {}
+        task = device.task(codecs=(SectionCodec("delta", codec, seed),))
+        (section,) = device.perform(task).outcome.sections
+        return section
+
+    first = sent(2**64 - 1)
+    assert (first.codec, first.seed, first.length) == (codec, 2**64 - 1, 4)
+    assert sent(2**64 - 1) == first
+    assert any(bytes(sent(seed).payload) != bytes(first.payload) for seed in range(20)) == (codec != "stc-0.5")
+
+
+@pytest.mark.parametrize("kind", [TaskKind.TRAIN, TaskKind.GRADIENT])
+@pytest.mark.parametrize("codec", ["int8", "drive", "rand-0.25+drive", "eden-2"])
+def test_the_clip_norm_holds_for_what_is_decoded(device, codec, kind):
+    codecs = tuple(SectionCodec(name, codec, 5) for name in ("delta", "gradient"))
+    for bound in (1e-3, 0.5, 1e6):
+        result = device.perform(device.task(kind=kind, codecs=codecs, clip_norm=bound))
+        (vector,) = sections(result).values()
+        assert np.linalg.norm(vector) <= bound * 1.0001
+    (free,) = sections(device.perform(device.task(kind=kind, codecs=codecs))).values()
+    np.testing.assert_array_equal(vector, free)  # a bound that is far away changes nothing
+
+
+def test_statistics_are_written_as_the_task_says_whatever_the_codec_of_the_delta(make_device):
+    device = make_device(STATISTIC)
+    result = device.perform(device.task(codecs=(SectionCodec("delta", "rand-0.25+drive", 7),)))
+    usual = sections(device.perform(device.task()))
+    np.testing.assert_array_equal(sections(result)["statistics"], usual["statistics"])
+    assert result.outcome.section("delta").codec == "rand-0.25+drive"
+
+
 def test_equal_inputs_give_equal_bytes(device):
     first, second = (device.perform(device.task()).outcome.encode() for _ in range(2))
     assert first == second
@@ -140,6 +174,13 @@ UNSUPPORTED = [
     {"weighting": 77},
     {"payloads": (Section.of_bytes("roster", b"all"),)},
     {"session": "of a later server"},
+    {"codecs": (SectionCodec("delta", "rand-2+drive"),)},
+    {"codecs": (SectionCodec("statistics", "stc"),)},
+    {"codecs": (SectionCodec("gradient", "stc"),), "kind": TaskKind.GRADIENT},
+    {"codecs": (SectionCodec("delta", "stc"),), "clip_norm": 1.0},
+    {"codecs": (SectionCodec("delta", "stc"),), "continues": None},
+    {"codecs": (SectionCodec("delta", "stc"),), "correction": Correction.FEDDYN, "mu": 0.5},
+    {"codecs": (SectionCodec("delta", "stc"),), "run": "r" * 65},
     {"codecs": (SectionCodec("delta", MODULAR),)},
     {"codecs": (SectionCodec("delta", BYTES),)},
     {"batch_policy": 77},
@@ -371,7 +412,7 @@ def test_capabilities_are_named_as_in_the_protocol():
         "kinds": ["train", "evaluate", "gradient"],
         "corrections": ["none", "scaffold", "feddyn"],
         "weightings": ["examples", "uniform"],
-        "codecs": ["float16", "float32"],
+        "codecs": ["drive", "eden-2", "eden-3", "eden-4", "float16", "float32", "int8", "rand", "stc"],
         "payloads": [],
     }
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
+from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import fold
 from edgefl_server.aggregation.schedules import SCHEDULES
-from edgefl_server.storage import fold_round, pending_folds, prune_rows, run_status, stop_run
+from edgefl_server.storage import (
+    fold_round,
+    pending_folds,
+    prune_rows,
+    run_log,
+    run_status,
+    stop_run,
+    sweep_outcomes,
+)
 from edgefl_server.storage import merging as merging_module
 from edgefl_server.storage.tables import AssignmentRow, CohortRow, FoldRow, OutcomeRow, RunRow, VersionRow
 from extension.toy_schedule import Buffered
@@ -16,10 +25,10 @@ from extension.toy_schedule import Buffered
 
 @pytest.fixture
 def buffered(fleet, monkeypatch):
-    monkeypatch.setitem(SCHEDULES._entries, "buffered", Buffered)
+    monkeypatch.setitem(SCHEDULES._entries, "toy-buffered", Buffered)
 
     def create(**settings: object) -> str:
-        return fleet.create_run(**{"schedule": "buffered", "target": 3, "over_selection": 2, **settings})
+        return fleet.create_run(**{"schedule": "toy-buffered", "target": 3, "over_selection": 2, **settings})
 
     return create
 
@@ -29,7 +38,7 @@ def rows(fleet, of, run):
         return session.scalars(select(of).where(of.run == run)).all()
 
 
-@pytest.mark.parametrize("schedule", ["buffered", "synchronous"])
+@pytest.mark.parametrize("schedule", ["toy-buffered", "synchronous"])
 def test_outcomes_are_numbered_as_they_are_accepted_and_merged_in_the_order_of_the_schedule(
     fleet, buffered, monkeypatch, schedule: str
 ) -> None:
@@ -53,7 +62,7 @@ def test_outcomes_are_numbered_as_they_are_accepted_and_merged_in_the_order_of_t
     assert accepted[tasks[5].task_id] == 0  # it holds no update
     assert rows(fleet, RunRow, run)[0].accepted == 5
     arrived = [tasks[index].task_id for index in order]
-    assert merged == [arrived if schedule == "buffered" else sorted(arrived)]
+    assert merged == [arrived if schedule == "toy-buffered" else sorted(arrived)]
     fleet.finish(devices[3])
     assert rows(fleet, RunRow, run)[0].accepted == 6
 
@@ -213,3 +222,41 @@ def test_pruning_repeats_no_task_of_a_cohort_that_goes_on_and_no_seed(fleet, buf
     after = fleet.task(devices[0])
     assert after.task_id not in {each.task_id for each in done}
     assert after.seed not in {each.seed for each in done[:2]}
+
+
+def test_what_is_too_old_is_answered_with_202_and_said_to_be_left_out(fleet) -> None:
+    devices = fleet.add_devices(3)
+    run = fleet.create_run(schedule="buffered", target=1, concurrency=3, rounds=9, max_staleness=1)
+    slow = fleet.task(devices[0])
+    for _ in range(2):
+        fleet.finish(devices[1])
+        fleet.fold()
+    fleet.accept(devices[0], fleet.outcome(slow))
+    history = run_status(fleet.state, run)["history"]
+    assert [entry["outcomes"]["stale"] for entry in history] == [0, 0, 1]
+    assert pending_folds(fleet.state) == []
+    fleet.accept(devices[0], fleet.outcome(slow))  # the answer is lost: it is the same again
+    fleet.finish(devices[2])
+    fleet.fold()
+    third = run_status(fleet.state, run)["history"][2]
+    assert (third["state"], third["outcomes"]["folded"], third["outcomes"]["stale"]) == ("done", 1, 1)
+    log = run_log(fleet.state, run)
+    assert [len(each["updates"]) for each in log["folds"]] == [1, 1, 1]
+    assert slow.task_id not in {update["task_id"] for each in log["folds"] for update in each["updates"]}
+    (outcome,) = [each for each in rows(fleet, OutcomeRow, run) if each.task_id == slow.task_id]
+    assert (outcome.disposition, outcome.accepted) == ("stale", 3)
+    sweep_outcomes(fleet.state, starting=False)
+    assert fleet.state.outcomes.path(outcome.digest) is None
+
+
+def test_of_a_log_whose_rows_are_pruned_it_is_said_that_it_is_not_whole(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(schedule="buffered", target=1, concurrency=2, rounds=3)
+    for _ in range(3):
+        fleet.finish(devices[0])
+        fleet.fold()
+    assert len(run_log(fleet.state, run)["folds"]) == 3
+    fleet.clock.now += 30 * 86_400
+    assert prune_rows(fleet.state)
+    with pytest.raises(RunError, match="not whole any more: of round 1 only 0 of 1 updates"):
+        run_log(fleet.state, run)

@@ -45,3 +45,14 @@ def test_a_model_that_adds_a_column_trains_as_in_keras_when_the_batch_is_as_long
     built = build(model, batch_size=keras_models.BATCH)
 
     check_agreement(model, built.data, runtimes=installed_runtimes()[:1]).require()
+
+
+def test_biases_of_as_many_filters_as_positions_are_added_to_the_filters_as_in_predict():
+    """Keras adds them along the positions in ``fit``, and as documented where TensorFlow fuses it."""
+    given = keras.Input((3, 6))
+    layer = layers.Conv1D(5, 2, data_format="channels_first", bias_initializer="random_normal")
+    model = keras.Model(given, layers.Dense(2)(layers.Flatten()(layer(given))))
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    built = build(model, batch_size=4)
+
+    check_agreement(model, built.data, runtimes=installed_runtimes()[:1]).require()

@@ -26,6 +26,7 @@ def test_each_is_found_in_the_folder_and_replaces_what_no_other_does():
         "layer_normalization",
         "lstm",
         "recurrence",
+        "weighted_confusions",
     ]
     replaced = [(id(each.owner), attribute) for each in REWRITES.values() for attribute in each.attributes]
     assert len(set(replaced)) == len(replaced)
