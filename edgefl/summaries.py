@@ -32,7 +32,7 @@ _ACCURACY = 0.01
 _BASE = (1 + _ACCURACY) / (1 - _ACCURACY)
 _LOG_BASE = math.log(_BASE)
 _SMALLEST, _LARGEST = 1e-9, 1e12
-"""What is smaller counts as 0, and what is larger as this."""
+"""Sizes: smaller ones count as 0, and larger ones as this."""
 _OFFSET = 1 - math.ceil(math.log(_SMALLEST) / _LOG_BASE)
 _HIGHEST = _OFFSET + math.ceil(math.log(_LARGEST) / _LOG_BASE)
 _MOST_COUNT = 2**53

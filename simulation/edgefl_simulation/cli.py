@@ -205,7 +205,7 @@ def simulate(
 
 _SHOWN = {"minimum": "the cohort", "seed": str(DEFAULT_SEED)}
 _OTHERWISE = ("kind", "evaluate_cohort", "shown_from", "quantiles_from")
-"""What a simulation measures beside training, options of its own say."""
+"""Settings of measurements beside training, for which a simulation has options of its own."""
 simulate = functools.partial(with_settings, called=_COHORT, shown=_SHOWN, without=_OTHERWISE)(simulate)
 
 

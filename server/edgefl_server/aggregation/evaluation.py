@@ -1,4 +1,4 @@
-"""How good weights are for a fleet: of the whole, exactly, from summed states; and how it differs between devices.
+"""Says how good weights are for a fleet: as a whole, exactly, from summed states; and how it differs between devices.
 
 No device sends a prediction. The value of a metric over the fleet is made of the sums of its states, and so is what it
 would be on the pooled examples; that over devices, each of which counts once, is made of the value of each.

@@ -1,4 +1,4 @@
-"""What a run asks of devices beside training: to evaluate weights, and to sum up their data. Settings of it."""
+"""Settings of what a run asks of devices beside training: to evaluate weights, and to sum up their data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KINDS: Mapping[str, TaskKind] = {
     "evaluate": TaskKind.EVALUATE,
     "statistics": TaskKind.STATISTICS,
 }
-"""What a run may ask devices to do. Only the first makes new weights; the kind of its tasks is its strategy's."""
+"""The kinds of work that a run may ask for. Only the first makes new weights; the kind of its tasks is its strategy's."""
 SHOWN_FROM = 5
-"""Of two devices, each knows the other's part of a sum, and mean and deviation tell both values; of five, four would
+"""Between two devices, each knows the other's part of a sum, and mean and deviation tell both values; of five, four would
 have to put together what they know."""
 QUANTILES_FROM = 20
 """A quantile is the value of some device: from twenty on two are beyond a tenth, and none stands at the end alone."""

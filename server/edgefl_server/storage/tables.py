@@ -55,7 +55,7 @@ class RunState:
     GOING_ON = (ACTIVE, PAUSED)
     """Those of a run that is not over."""
     RESTING = "resting"
-    """Of a run that evaluates another one's weights, until there are newer ones."""
+    """A run that evaluates another one's weights waits for newer ones."""
 
 
 class Disposition:
@@ -250,7 +250,7 @@ class FoldRow(Table):
     metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON)
     diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON)
     findings: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """What a fold that makes no weights says beside its metrics."""
+    """Says what a fold that makes no weights has found beside its metrics."""
     pruned: Mapped[dict[str, Any]] = mapped_column(JSON)
     """Counts of the outcomes whose rows are gone: ``{status: {reason: {disposition: count}}}``."""
 

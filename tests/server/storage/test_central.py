@@ -23,7 +23,7 @@ def npz(**arrays) -> bytes:
 def create(fleet, **settings) -> str:
     digest = keep_data(fleet.state, npz(x=np.ones((2, 3))))
     values = {"rounds": 5, "target": 1, "seed": 1, **settings}
-    return create_run(fleet.state, make_model_file(), "people", RunSettings.of(**values), "", digest)
+    return create_run(fleet.state, make_model_file(), "people", RunSettings.of(**values), evaluation_data=digest)
 
 
 def versions_due(fleet) -> list[int]:
