@@ -16,10 +16,10 @@ KINDS: Mapping[str, TaskKind] = {
     "evaluate": TaskKind.EVALUATE,
     "statistics": TaskKind.STATISTICS,
 }
-"""The kinds of work that a run may ask for. Only the first makes new weights; the kind of its tasks is its strategy's."""
+"""The kinds of work that a run may ask for. Only the first makes weights; the kind of its tasks is its strategy's."""
 SHOWN_FROM = 5
-"""Between two devices, each knows the other's part of a sum, and mean and deviation tell both values; of five, four would
-have to put together what they know."""
+"""Between two devices, each knows the other's part of a sum, and mean and deviation tell both values; of five, four
+would have to put together what they know."""
 QUANTILES_FROM = 20
 """A quantile is the value of some device: from twenty on two are beyond a tenth, and none stands at the end alone."""
 _OF_TRAINING = (

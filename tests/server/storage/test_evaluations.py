@@ -11,7 +11,18 @@ from sqlalchemy import select
 
 from edgefl.wire.messages import MetricState, Outcome, TaskKind
 from edgefl_server.aggregation import SettingError
-from edgefl_server.storage import continue_run, ended_runs, run_status, runs_summary, stop_run
+from edgefl_server.storage import (
+    continue_run,
+    ended_runs,
+    keep_central,
+    pause_run,
+    resume_run,
+    roll_back,
+    run_history,
+    run_status,
+    runs_summary,
+    stop_run,
+)
 from edgefl_server.storage.tables import RunRow
 
 
@@ -253,3 +264,39 @@ def test_a_share_for_tests_is_refused_where_no_device_trains(fleet) -> None:
 def test_settings_that_do_not_go_together_are_refused(fleet, settings, match: str) -> None:
     with pytest.raises(SettingError, match=match):
         fleet.create_run(**settings)
+
+
+def test_the_history_of_versions_says_what_devices_and_the_server_found_of_each(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(rounds=1, target=1, evaluate_every=1)
+    evaluate(fleet, device)
+    fleet.fold()
+    fleet.finish(device)
+    fleet.fold()
+    keep_central(fleet.state, run, 1, {"loss": 0.5}, 9)
+    first, second = run_history(fleet.state, run)["versions"]
+    assert (first["evaluated"], first["central"]) == ({"loss": 1.5}, {})
+    assert (second["evaluated"], second["central"]) == ({}, {"loss": 0.5})
+
+
+def test_a_paused_run_and_one_that_was_rolled_back_are_evaluated(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(rounds=3, target=1, evaluate_every=1)
+    evaluate(fleet, device)
+    fleet.fold()
+    fleet.finish(device)
+    fleet.fold()
+    pause_run(fleet.state, run)
+    evaluate(fleet, device)  # of version 1, which is there
+    fleet.fold()
+    resume_run(fleet.state, run)
+    roll_back(fleet.state, run, 0)
+    evaluate(fleet, device)  # of what is the newest version now
+    fleet.fold()
+    fleet.finish(device)
+    fleet.fold()
+    evaluate(fleet, device)
+    fleet.fold()
+    status = run_status(fleet.state, run)
+    assert [each["version"] for each in status["evaluations"]][:2] == [0, 1]
+    assert status["evaluations"][-1]["version"] == run_history(fleet.state, run)["version"]
