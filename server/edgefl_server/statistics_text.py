@@ -41,11 +41,14 @@ def latest(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """One line a feature, then the values that were counted."""
+    """One line a feature; of whole numbers, how often each is there."""
     lines = [f"{found['rows']:,} examples of {found['devices']:,} devices"]
     for name, array in found["arrays"].items():
         what = "input" if name in found["inputs"] else "target"
         lines.append(f"{what} {name}, rows of shape {tuple(array['shape'])}, {array['count']:,} numbers a feature")
+        if "values" in array:  # whose mean says less
+            lines.append(f"  counts: {_values(array['values'])}")
+            continue
         lines.append("  feature         mean    deviation      minimum       median      maximum")
         median = array.get("quantiles", {}).get("0.5")
         for place, mean in enumerate(array["mean"][:_MOST_LINES]):
@@ -54,8 +57,6 @@ def table(found: dict[str, Any]) -> str:
             lines.append(f"  {place:>7} " + " ".join(map(_number, numbers)))
         if len(array["mean"]) > _MOST_LINES:
             lines.append(f"  … {len(array['mean']) - _MOST_LINES:,} more")
-        if "values" in array:
-            lines.append(f"  counts: {_values(array['values'])}")
     if found.get("file"):
         lines.append(f"wrote {found['file']}: edgefl convert MODEL --normalization {found['file']} takes it")
     return "\n".join(lines)
