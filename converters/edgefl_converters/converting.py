@@ -21,6 +21,7 @@ from edgefl_converters.building.blaming import build_or_blame, options_of_a_piec
 from edgefl_converters.building.building import BuiltModel, build
 from edgefl_converters.models.loading import load_compiled
 from edgefl_converters.models.loss_fit import require_fitting_loss
+from edgefl_converters.models.normalization import normalize, read_statistics
 from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.settings.input_shapes import InputShape
@@ -53,6 +54,7 @@ def convert(
     batch_size: int = 32,
     input_shape: InputShape | None = None,
     options: Options | None = None,
+    normalization: str | os.PathLike[str] | None = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -61,9 +63,12 @@ def convert(
     tell = on_progress or (lambda line: None)
     path = Path(out)
     _check_destination(path, model)
+    statistics = None if normalization is None else read_statistics(normalization)
     with measured_stages() as stages:
         with stage("loading"):
             loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
+            if statistics is not None:
+                tell(f"normalising as the fleet's data says in {', '.join(normalize(loaded, statistics))}")
             require_convertible(loaded)
             require_fitting_loss(loaded)
         built, report = _converted(loaded, model, batch_size, options or Options(), verify, tell, on_layers)

@@ -117,6 +117,13 @@ def convert(
             rich_help_panel=_FEDERATED,
         ),
     ] = None,
+    normalization: Annotated[
+        Path | None,
+        typer.Option(
+            help="Statistics of the fleet's data, from `edgefl run statistics`, for Normalization layers at inputs.",
+            rich_help_panel=_FEDERATED,
+        ),
+    ] = None,
     quantize_frozen: Annotated[
         str | None,
         typer.Option(
@@ -188,7 +195,13 @@ def convert(
                 edgefl_converters.explain(model, **given, on_layers=layers.update)
             else:
                 result = edgefl_converters.convert(
-                    model, out, **given, verify=verify, on_progress=progress, on_layers=layers.update
+                    model,
+                    out,
+                    **given,
+                    normalization=normalization,
+                    verify=verify,
+                    on_progress=progress,
+                    on_layers=layers.update,
                 )
     except EdgeflError:
         if explain and layers:

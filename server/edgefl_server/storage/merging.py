@@ -27,8 +27,11 @@ from edgefl_server.aggregation import (
     Update,
     broadcast,
     decode_outcome,
+    demand_for,
     fold,
+    fold_evaluations,
     fold_seed,
+    fold_statistics,
     in_order,
     strategy_for,
     validate,
@@ -147,11 +150,12 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     Raises:
         StorageError: a temporary file cannot be written.
     """
-    schedule, strategy = work.of.schedule, strategy_for(work.of.settings)
+    schedule, settings = work.of.schedule, work.of.settings
+    strategy = strategy_for(settings)
     believed = _believed(work)
     cohort = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold))
     # What a device remembers goes into what it sends.
-    remembers = strategy.demand.correction is not Correction.NONE or believed.limits.local
+    remembers = demand_for(settings).correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
     gone = {each.continues for each in work.accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
     damaged: set[str] = set()
@@ -166,9 +170,14 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         if change.standing.state is FoldState.FAILED:
             return Merged(change, lost, intact, None)
         contributions = [_contribution(state, work, each) for each in intact]
+        ordered = in_order(contributions)
         try:
-            base = without_residual(before)
-            folded = fold(strategy, base, in_order(contributions), believed, cohort, state.folder)
+            if settings.makes_weights:
+                folded = fold(strategy, without_residual(before), ordered, believed, cohort, state.folder)
+            elif settings.kind == "statistics":
+                folded = fold_statistics(before, ordered, believed.limits.inputs)
+            else:
+                folded = fold_evaluations(before, ordered, believed, settings)
         except FoldError as error:
             return Merged(_failed(change, error.message), lost, intact, None)
         except (_DamagedOutcomeError, DamagedVectorError):
@@ -209,7 +218,7 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
         run.layout_hash,
         run.weight_size,
         run.statistic_size,
-        sections=strategy_for(settings).demand.sections,
+        sections=demand_for(settings).sections,
     )
 
     def read() -> Update:

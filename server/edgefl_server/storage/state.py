@@ -48,6 +48,7 @@ class ServerState:
         models: model files.
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
         differences: between versions of weights, for devices that hold the older one.
+        data: of operators, on which versions are evaluated.
         outcomes: accepted messages that are not folded yet, or were discarded.
         placements: where the vectors of accepted updates lie in them.
         uploads: messages that are arriving.
@@ -112,6 +113,7 @@ class ServerState:
             self.clock: Callable[[], float] = clock or self._own_clock  # type: ignore[assignment]
             self.models: BlobStore = FolderBlobs(folder / "models", self.clock)
             self.weights: BlobStore = FolderBlobs(folder / "weights", self.clock)
+            self.data: BlobStore = FolderBlobs(folder / "data", self.clock)
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes", self.clock)
             self.differences = Differences(folder / "differences")
             self.placements = Placements(self.outcomes)
