@@ -157,6 +157,10 @@ class _Graph:
         """The subgraph that a CALL_ONCE runs."""
         return int(self._options(call, "CallOnceOptions").InitSubgraphIndex())
 
+    def is_left_transposed(self, product: Any) -> bool:
+        """Whether a BATCH_MATMUL transposes its left side."""
+        return bool(self._options(product, "BatchMatMulOptions").AdjX())
+
     def handles(self, index: int) -> dict[int, str]:
         """Tensors of a subgraph that are handles of variables, with the variables' names."""
         found = {}
@@ -207,14 +211,14 @@ def _kernels(graph: _Graph, target: str) -> Iterator[Finding]:
     wrongly = f"which {wrong_kernels.RUNTIME} 2.14 computes wrongly"
     for index, subgraph in enumerate(graph.subgraphs):
         for product in graph.operators(index, "BATCH_MATMUL"):
-            left, right = (_known_shape(subgraph.tensors[int(each)]) for each in product.inputs)
-            if wrong_kernels.repeats_beside_transposed(product.builtinOptions.adjX, left, right):
+            left, right = (_known_shape(subgraph.Tensors(product.Inputs(side))) for side in (0, 1))
+            if wrong_kernels.repeats_beside_transposed(graph.is_left_transposed(product), left, right):
                 yield Finding(
                     "wrong-kernel",
                     f"It holds a BATCH_MATMUL of {left}, transposed, and {right}, repeated, {wrongly}.",
                 )
         for reversal in graph.operators(index, "REVERSE_V2"):
-            axes = math.prod(_shape(subgraph.tensors[int(reversal.inputs[1])]))
+            axes = math.prod(_shape(subgraph.Tensors(reversal.Inputs(1))))
             if wrong_kernels.reverses_several(axes):
                 yield Finding("wrong-kernel", f"It holds a REVERSE_V2 of {axes} axes at once, {wrongly}.")
 
@@ -274,8 +278,8 @@ def _tensors(graph: _Graph, where: str, actual: dict[str, Any], specs: Sequence[
 
 def _known_shape(tensor: Any) -> tuple[int, ...]:
     """A tensor's shape, -1 where it is not known."""
-    signature = tensor.shapeSignature
-    return _shape(tensor) if signature is None else tuple(map(int, signature))
+    known = tuple(tensor.ShapeSignature(axis) for axis in range(tensor.ShapeSignatureLength()))
+    return known or _shape(tensor)
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
