@@ -32,6 +32,9 @@ fedjax_NEEDS := fedjax jax jaxlib
 pfl_NEEDS := torch pfl
 flower-pytorch_NEEDS := torch flwr[simulation]
 flower-keras_NEEDS := tensorflow-cpu flwr[simulation]
+# The oracle of the robust rules. Its PyTorch is not used, and not installed.
+ORACLE := byzfl==0.0.11
+byzfl_NEEDS := numpy scipy
 
 ONE_HALF := $(addprefix tests/converters/,blame building cli exporting flatbuffer training_step)
 NEITHER := tests/server tests/simulation
@@ -90,8 +93,8 @@ test-slow: setup ## The tests that take long: kill -9 fifty times, Fashion-MNIST
 test-network: setup ## The tests that install the wheel into an empty environment (needs a package registry)
 	@$(BIN)/python -m pytest -q -m network
 
-strategies: setup ## Write the table of strategies in docs/operating.md
-	@python=$$(realpath -s $(BIN)/python) && cd server && "$$python" -m edgefl_server.strategy_table ../docs/operating.md
+strategies: setup ## Write the tables of strategies in docs/strategies.md
+	@python=$$(realpath -s $(BIN)/python) && cd server && "$$python" -m edgefl_server.strategy_table ../docs/strategies.md
 
 coverage: setup ## Convert everything that Keras has, train it beside Keras, and write docs/coverage.md
 	@python=$$(realpath -s $(BIN)/python) && cd tests && "$$python" -m keras_coverage && "$$python" -m keras_coverage.pairwise
@@ -108,7 +111,7 @@ bench: setup ## All benchmarks; each compares with a peer or a limit in the same
 	@for file in $$(grep -l __main__ benchmarks/*.py); do \
 	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python $$file --json bench/$$name.json || exit 1; done
 
-bench-peers: $(PEERS_STAMP) $(FLEETS:%=.venvs/%/.made) ## Make the environments of those with whom the benchmarks compare: .venv-peers and .venvs
+bench-peers: $(PEERS_STAMP) $(FLEETS:%=.venvs/%/.made) .venvs/byzfl/.made ## Make the environments of those with whom the benchmarks compare: .venv-peers and .venvs
 
 $(PEERS_STAMP): benchmarks/peers-constraints.txt
 	$(check-python)
@@ -125,6 +128,7 @@ $(PEERS_STAMP): benchmarks/peers-constraints.txt
 	@echo "Setting up .venvs/$*: $($*_NEEDS)."
 	@test -x .venvs/$*/bin/python || $(PYTHON) -m venv .venvs/$*
 	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -c $< $(foreach each,$($*_NEEDS),'$(each)')
+	@[ "$*" != byzfl ] || .venvs/byzfl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(ORACLE)
 	@touch $@
 
 bench-arm: setup ## Count instructions of the converter's forms on an emulated Raspberry Pi (needs Debian, gcc and its mirror)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
 
+from edgefl.codecs import codec_parts
 from edgefl.targets import ALL, TARGETS
 from edgefl.wire.messages import PROTOCOL_VERSION, Task
 
@@ -34,7 +35,7 @@ def lacks(capabilities: Mapping[str, Any], task: Task, target: str = ALL) -> str
         ("kinds", [_name(task.kind)]),
         ("corrections", [_name(task.correction)]),
         ("weightings", [_name(task.weighting)]),
-        ("codecs", [each.codec for each in task.codecs]),
+        ("codecs", [part for each in task.codecs for part in codec_parts(each.codec)]),
         ("payloads", [each.name for each in task.payloads]),
     ]
     for what, words in wanted:

@@ -29,6 +29,7 @@ class Refusal(str, Enum):
     WRONG_BASE_WEIGHTS = "wrong_base_weights"
     WRONG_LAYOUT = "wrong_layout"
     UNKNOWN_CODEC = "unknown_codec"
+    WRONG_CODEC = "wrong_codec"
     WRONG_DIGEST = "wrong_digest"
     WRONG_LENGTH = "wrong_length"
     NOT_FINITE = "not_finite"

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.codecs import decoded, encoded
+from edgefl.codecs import codec, decoded, encoded
 from edgefl.errors import CodecError, HashMismatchError
 from edgefl.hashing import sha256
 from edgefl.wire.framing import Budget, open_enum
 from edgefl.wire.generated import messages_generated as wire
 from edgefl.wire.vocabulary import Elements
-from edgefl.wire.words import check_hash, check_name
+from edgefl.wire.words import check_codec, check_hash, check_name
 
 __all__ = ["BYTES", "MODULAR", "Section", "read_section", "write_section"]
 
@@ -40,6 +40,7 @@ class Section:
         announced: the payload's SHA-256 as a message says it; None: it was made here, and nothing can differ.
         elements: what it consists of; an unknown number is kept as an int.
         modulus: of integers; else 0.
+        seed: of whatever the codec drew; 0 where it draws nothing.
     """
 
     name: str
@@ -49,16 +50,24 @@ class Section:
     announced: str | None = None
     elements: Elements | int = Elements.FLOATS
     modulus: int = 0
+    seed: int = 0
 
     @classmethod
-    def of(cls, name: str, vector: NDArray[np.float32], codec_name: str) -> Section:
+    def of(cls, name: str, vector: NDArray[np.float32], codec_name: str, seed: int = 0) -> Section:
         """Writes a float32 vector of shape ``[n]`` with a codec.
 
+        Args:
+            name: the section's.
+            vector: float32 ``[n]``.
+            codec_name: the codec's.
+            seed: of whatever it draws, from 0 to 2⁶⁴ - 1.
+
         Raises:
-            CodecError: the codec is unknown or fails.
+            CodecError: the codec is unknown or fails, or cannot write what is not finite.
         """
-        payload = encoded(codec_name, vector)
-        return cls(name, codec_name, vector.size, payload)
+        drawn = 0 if codec(codec_name).exact else seed
+        payload = encoded(codec_name, vector, drawn)
+        return cls(name, codec_name, vector.size, payload, seed=drawn)
 
     @classmethod
     def of_integers(cls, name: str, vector: NDArray[np.uint64], modulus: int) -> Section:
@@ -90,8 +99,8 @@ class Section:
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Section)
-            and (self.name, self.codec, self.length, self.digest, self.elements, self.modulus)
-            == (other.name, other.codec, other.length, other.digest, other.elements, other.modulus)
+            and (self.name, self.codec, self.seed, self.length, self.digest, self.elements, self.modulus)
+            == (other.name, other.codec, other.seed, other.length, other.digest, other.elements, other.modulus)
             and bytes(self.payload) == bytes(other.payload)
         )
 
@@ -103,7 +112,7 @@ class Section:
             CodecError: it holds something else, the codec is unknown or fails, or the payload is not of this length.
         """
         self._check(Elements.FLOATS)
-        return decoded(self.codec, self.payload, self.length)
+        return decoded(self.codec, self.payload, self.length, self.seed)
 
     def integers(self) -> NDArray[np.uint64]:
         """Decodes integers: uint64 of shape ``[length]``, each below the modulus.
@@ -164,6 +173,8 @@ def write_section(builder: Any, section: Section) -> int:
     wire.SectionAddModulus(builder, section.modulus)
     wire.SectionAddPayload(builder, payload_at)
     wire.SectionAddDigest(builder, digest_at)
+    if section.seed:
+        wire.SectionAddSeed(builder, section.seed)
     return int(wire.SectionEnd(builder))
 
 
@@ -186,12 +197,13 @@ def read_section(entry: Any, data: bytes | memoryview, budget: Budget) -> Sectio
         raise ValueError(f"{elements.name.lower()} with the modulus {modulus}")
     return Section(
         name=check_name(budget.text(entry.Name()), "a section"),
-        codec=check_name(budget.text(entry.Codec()), "a codec"),
+        codec=check_codec(budget.text(entry.Codec()), "a codec"),
         length=entry.Length(),
         payload=memoryview(data)[start : start + length],
         announced=check_hash(budget.text(entry.Digest()), "a digest"),
         elements=elements,
         modulus=modulus,
+        seed=entry.Seed(),
     )
 
 

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgefl.wire.framing import Budget, Reading, counted, finish, new_builder, open_enum, text, vector_of_tables
 from edgefl.wire.generated import messages_generated as wire
 from edgefl.wire.sections import Section, read_section, write_section
 from edgefl.wire.vocabulary import BatchPolicy, Correction, OptimizerState, TaskKind, Weighting
-from edgefl.wire.words import check_hash, check_name
+from edgefl.wire.words import check_codec, check_hash, check_name
 
 __all__ = ["MOST_OUTSTANDING", "ExtraVector", "SectionCodec", "Task"]
 
@@ -90,6 +93,8 @@ class Task:
         clip_norm: bound of the L2 norm of the delta's weight section; 0: none.
         codecs: how the outcome's sections are to be written; those that are not named: as float32.
         deadline_seconds: how long the server waits, from receipt; 0: for ever.
+        local_test: the share of the local examples that training leaves alone, and on which the received weights are
+            evaluated before it and the trained ones after it; 0: none.
     """
 
     population: str
@@ -126,10 +131,27 @@ class Task:
     codecs: tuple[SectionCodec, ...] = ()
     deadline_seconds: float = 0.0
     outstanding: tuple[str, ...] = ()
+    local_test: float = 0.0
+
+    def coding(self, section: str) -> SectionCodec:
+        """Says how a section of the outcome is to be written."""
+        return next((each for each in self.codecs if each.section == section), SectionCodec(section, "float32"))
 
     def codec_of(self, section: str) -> str:
         """The name of the codec in which a section of the outcome is to be written."""
-        return next((each.codec for each in self.codecs if each.section == section), "float32")
+        return self.coding(section).codec
+
+    def section(self, name: str, vector: NDArray[np.float32]) -> Section:
+        """Writes a section of the outcome as the task wants it.
+
+        Args:
+            name: the section's.
+            vector: float32 ``[n]``.
+
+        Raises:
+            CodecError: see `Section.of`.
+        """
+        return Section.of(name, vector, *self.coding(name)[1:])
 
     def encode(self) -> bytes:
         """The message as bytes."""
@@ -200,6 +222,8 @@ class Task:
         wire.TaskAddDeadlineSeconds(builder, self.deadline_seconds)
         if outstanding_at is not None:
             wire.TaskAddOutstanding(builder, outstanding_at)
+        if self.local_test:  # other tasks have the bytes that they had before there was this
+            wire.TaskAddLocalTest(builder, self.local_test)
         return finish(builder, wire.TaskEnd(builder), wire.Body.Task)
 
     @classmethod
@@ -257,6 +281,7 @@ class Task:
                 ),
                 deadline_seconds=table.DeadlineSeconds(),
                 outstanding=_outstanding(table),
+                local_test=table.LocalTest(),
             )
 
 
@@ -302,6 +327,6 @@ def _write_codec(builder: Any, codec: SectionCodec) -> int:
 def _read_codec(entry: Any, budget: Budget) -> SectionCodec:
     return SectionCodec(
         check_name(budget.text(entry.Section()), "a section"),
-        check_name(budget.text(entry.Codec()), "a codec"),
+        check_codec(budget.text(entry.Codec()), "a codec"),
         entry.Seed(),
     )

@@ -13,10 +13,12 @@ import re
 from edgefl.errors import MessageError
 
 __all__ = [
+    "CODEC",
     "HASH",
     "NAME",
     "RANDOM_ID",
     "SHORT_NAME",
+    "check_codec",
     "check_hash",
     "check_name",
     "is_hash",
@@ -33,6 +35,8 @@ RANDOM_ID = "[0-9a-f]{32}"
 """The regular expression of 128 random bits: the id of a device, a process, a state folder."""
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 """The regular expression of an id or a name in a message."""
+CODEC = "[A-Za-z0-9][A-Za-z0-9._+-]{0,127}"
+"""The regular expression of a codec's name in a message: a name, or several with a + between them."""
 SHORT_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """The regular expression of a population's or a run's name: people choose them, and ids are made of them."""
 _LONGEST_TEXT = 256
@@ -108,6 +112,24 @@ def check_name(word: str, what: str) -> str:
     if not is_name(word):
         raise MessageError(
             f"Expected 1 to 128 letters, digits, dots, dashes and underscores as {what}, got {_shown(word)}."
+        )
+    return word
+
+
+def check_codec(word: str, what: str) -> str:
+    """Returns the name of a codec.
+
+    Args:
+        word: from outside.
+        what: the field's name.
+
+    Raises:
+        MessageError: it is none.
+    """
+    if re.fullmatch(CODEC, word) is None:
+        raise MessageError(
+            f"Expected 1 to 128 letters, digits, dots, dashes, underscores and plus signs as {what}, got "
+            f"{_shown(word)}."
         )
     return word
 

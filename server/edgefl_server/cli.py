@@ -21,14 +21,18 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.invitation import Invitation
+from edgefl.model_file import ModelFile
 from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
-from edgefl_server.continuing import More, continue_run, number_of_rounds
+from edgefl_server.aggregation import AUTO, choice_text
+from edgefl_server.continuing import More, continue_run, is_typed, number_of_rounds
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
+from edgefl_server.run_verbs import RunArgument, ServerOption, StateOption, add_verbs, read_vector
 from edgefl_server.setting_options import with_settings
 from edgefl_server.state_folder import SHOWN, state_folder
+from edgefl_server.statistics_verb import statistics
 
 if TYPE_CHECKING:
     from edgefl_server.storage import ServerState
@@ -50,14 +54,6 @@ _LISTENING = "Who can reach it"
 _LIMITS = "Limits"
 
 _ROUNDS = "Rounds"
-
-StateOption = Annotated[
-    Path | None, typer.Option("--state", help="State folder of a server on this machine.", show_default=SHOWN)
-]
-ServerOption = Annotated[
-    str | None, typer.Option("--server", help="URL of a server; the token is taken from EDGEFL_ADMIN_TOKEN.")
-]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id or name.")]
 
 
 @server.command()
@@ -265,6 +261,20 @@ def create(
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
+    evaluate_on: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA.npz",
+            help="The server evaluates versions on it too, as often as devices do, or else after every round.",
+            rich_help_panel="Evaluation and statistics",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Begin with these, a .npy as `edgefl run weights` writes it.", show_default="the model file's own"
+        ),
+    ] = None,
     state: StateOption = None,
     server: ServerOption = None,
     format: FormatOption = Format.text,
@@ -274,20 +284,26 @@ def create(
     settings["target"] = target
     if target is None and not isinstance(rounds, More):
         raise typer.BadParameter("a new run needs it", param_hint="--target")
-    try:
-        data = model.read_bytes()
-    except OSError as error:
-        raise storage_error(error, "read", model) from error
+    data = _read(model)
     client = OperatorClient.find(state, server)
+    initial = "" if weights is None else client.upload("/v1/initial-weights", {}, read_vector(weights))["weights_hash"]
+    held = "" if evaluate_on is None else client.upload("/v1/data", {}, _read(evaluate_on))["data"]
     if isinstance(rounds, More):
-        typed = {each: value for each, value in settings.items() if _is_typed(context, each)}
+        if weights is not None:
+            raise typer.BadParameter("a run that goes on has its own", param_hint="--weights")
+        if evaluate_on is not None:
+            raise typer.BadParameter("a run that goes on has its own", param_hint="--evaluate-on")
+        typed = {each: value for each, value in settings.items() if is_typed(context, each)}
         status = continue_run(client, data, population, name, rounds, typed)
     else:
-        query = {"population": population, "name": name, "rounds": rounds, **settings}
+        given = {"weights": initial, "evaluate_on": held}
+        query = {"population": population, "name": name, "rounds": rounds, **given, **settings}
         status = client.upload("/v1/runs", query, data)
     settled = status["settings"]
     for line in run_text.troubles(status):
         progress(line)
+    if settings["codec"] == AUTO and not isinstance(rounds, More):
+        progress(choice_text(settled["codec"], ModelFile(data).manifest.layout.weight_size))
     emit(
         status,
         format,
@@ -298,9 +314,11 @@ def create(
     )
 
 
-def _is_typed(context: typer.Context, option: str) -> bool:
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
 
 
 @run.command()
@@ -322,6 +340,9 @@ def watch(
     watching.require_success(result)
 
 
+add_verbs(run)
+
+
 @run.command("list")
 def list_runs(state: StateOption = None, server: ServerOption = None, format: FormatOption = Format.text) -> None:
     """List all runs, oldest first."""
@@ -336,6 +357,9 @@ def stop(
     """Stop a run; what its open round has collected is discarded."""
     result = OperatorClient.find(state, server).post(run_path(run_id, "stop"))
     emit(result, format, lambda: run_text.status(result))
+
+
+run.command()(statistics)
 
 
 @run.command()

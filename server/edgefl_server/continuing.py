@@ -9,10 +9,11 @@ import typer
 
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.hashing import sha256
+from edgefl_server.aggregation import AUTO
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.option_names import option_of
 
-__all__ = ["More", "continue_run", "number_of_rounds"]
+__all__ = ["More", "continue_run", "is_typed", "number_of_rounds"]
 
 
 class More(int):
@@ -20,6 +21,12 @@ class More(int):
 
     def __str__(self) -> str:
         return f"+{int(self)}"
+
+
+def is_typed(context: typer.Context, option: str) -> bool:
+    """Whether somebody has given an option, be it its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def number_of_rounds(text: str) -> int:
@@ -54,10 +61,12 @@ def continue_run(
     digest = sha256(model)
     status = client.get(run_path(name)) if name else _newest(client, digest, population)
     settings = status["settings"]
+    # What was chosen automatically stays chosen.
+    typed = {each: value for each, value in given.items() if each in settings and value != AUTO}
     other = {
         "the model": (digest, status["model_hash"]),
         "--population": (population, status["population"]),
-        **{option_of(each): (value, settings[each]) for each, value in given.items() if each in settings},
+        **{option_of(each): (value, settings[each]) for each, value in typed.items()},
     }
     for what, (wanted, has) in other.items():
         if wanted != has:

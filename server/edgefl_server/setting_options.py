@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
@@ -17,6 +17,20 @@ __all__ = ["with_settings"]
 
 _PANELS = {
     "Rounds": ("rounds", "target", "minimum", "over_selection", "deadline_seconds", "max_failures", "schedule", "seed"),
+    "Whom a round asks": ("selection", "selection_window", "selection_memory_bytes"),
+    "Buffered schedule": (
+        *("concurrency", "staleness", "staleness_exponent", "staleness_threshold", "staleness_floor"),
+        *("staleness_slope", "staleness_scale", "max_staleness"),
+    ),
+    "Changes from version to version, and the end": (
+        *("learning_rate_course", "learning_rate_every", "learning_rate_factor", "learning_rate_least"),
+        *("learning_rate_warm_up", "epochs_course", "epochs_every", "epochs_factor"),
+        *("patience", "patience_metric", "patience_least"),
+    ),
+    "Rules against bad devices": (
+        *("rule", "byzantine", "keep", "radius", "iterations", "smoothing"),
+        *("pre_aggregation", "bound", "initial_norm", "quantile", "quantile_rate", "bucket"),
+    ),
     "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
     "What a device counts for, and sends": (
         "codec",
@@ -24,6 +38,14 @@ _PANELS = {
         "max_examples",
         "max_weight_ratio",
         "max_update_norm",
+    ),
+    "Evaluation and statistics": (
+        "kind",
+        "evaluate_every",
+        "evaluate_cohort",
+        "local_test",
+        "shown_from",
+        "quantiles_from",
     ),
 }
 _PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
@@ -34,7 +56,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def with_settings(
-    command: Command, called: Mapping[str, str] = MappingProxyType({}), shown: Mapping[str, str] = MappingProxyType({})
+    command: Command,
+    called: Mapping[str, str] = MappingProxyType({}),
+    shown: Mapping[str, str] = MappingProxyType({}),
+    without: Collection[str] = (),
 ) -> Command:
     """A decorator that gives a command an option for each setting of a run, also of strategies from elsewhere.
 
@@ -43,13 +68,14 @@ def with_settings(
             that it takes by its name has the option that is written there.
         called: other names for some of them, by their own.
         shown: what help says of some defaults, by their own names, where that is another one than on a server.
+        without: settings that the command does not have.
     """
     signature = inspect.signature(command, eval_str=True)
     parameters: list[inspect.Parameter] = []
     for each in signature.parameters.values():
         if each.kind is not inspect.Parameter.VAR_KEYWORD:
             parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    settings = {each.name: each for each in run_settings()}
+    settings = {each.name: each for each in run_settings() if each.name not in without}
     place = next(
         index
         for index, each in enumerate(parameters)
@@ -67,6 +93,8 @@ def with_settings(
 def _option(setting: Setting) -> inspect.Parameter:
     kind: Any = setting.kind | None if setting.optional else setting.kind
     shown: Any = setting.shown or True
+    # A switch that is off by itself needs no second one for that, which would leave no room for texts beside it.
+    names = [f"--{setting.name.replace('_', '-')}"] if setting.default is False else []
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -74,6 +102,7 @@ def _option(setting: Setting) -> inspect.Parameter:
         annotation=Annotated[
             kind,
             typer.Option(
+                *names,
                 help=setting.help,
                 show_default=shown,
                 rich_help_panel=_PANEL_OF.get(setting.name, _STRATEGY_PANEL),

@@ -191,7 +191,7 @@ def poisoned(attack: Attack, task: Task, outcome: Outcome, received: Vector, ini
             return section
         size = section.length
         sent = attack.update(section.vector(), Seen(task, received[:size], initial[:size]))
-        return Section.of(section.name, sent, section.codec)
+        return task.section(section.name, sent)
 
     return replace(outcome, sections=tuple(map(altered, outcome.sections)))
 

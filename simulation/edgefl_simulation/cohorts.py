@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from edgefl_server.aggregation import Assignment, AssignmentState, Change, Concerned, Standing
+from edgefl_server.aggregation import (
+    Admission,
+    Assignment,
+    AssignmentState,
+    Change,
+    Concerned,
+    Contribution,
+    Standing,
+    Update,
+)
 from edgefl_simulation.engines import Worked
 from edgefl_simulation.pace import Course
 from edgefl_simulation.versions import Version
 
-__all__ = ["CohortTasks", "Flight"]
+__all__ = ["AcceptedUpdate", "CohortTasks", "Flight"]
 
 
 @dataclass(eq=False)
@@ -45,6 +54,34 @@ class Flight:
         return 0 if self.worked is None else self.worked.bytes_up
 
 
+@dataclass(frozen=True)
+class AcceptedUpdate:
+    """An update that will be folded.
+
+    Attributes:
+        update: with vectors in the engine's memory.
+        flight: whence it came.
+        number: its place among all that were accepted.
+    """
+
+    update: Update
+    flight: Flight
+    number: int
+
+    def contribution(self, newest: int, by_acceptance: bool) -> Contribution:
+        """To a fold that makes of the newest version the next one."""
+        update, version = self.update.begun(self.flight.version.number, newest=newest), self.flight.version
+        return Contribution(
+            update.task_id,
+            update.num_examples,
+            lambda: update,
+            self.number if by_acceptance else 0,
+            update.staleness,
+            lambda: version.weights,
+            kept=True,
+        )
+
+
 class CohortTasks:
     """The latest cohort.
 
@@ -62,11 +99,22 @@ class CohortTasks:
         self._tasks: dict[str, Assignment] = {}
         self._first_lease = math.inf
 
-    def open(self, now: float, enrolled: int, version: int) -> None:
+    def open(self, now: float, enrolled: int, version: int, admission: Admission | None) -> None:
         """Begins anew with another cohort, of whose fold nothing is known yet."""
-        self.standing = Standing(opened_at=now, enrolled=enrolled, version=version, accepted=self.standing.accepted)
+        self.standing = Standing(
+            opened_at=now,
+            enrolled=enrolled,
+            version=version,
+            accepted=self.standing.accepted,
+            admission=admission,
+        )
         self._tasks.clear()
         self._first_lease = math.inf
+
+    def next_window(self, now: float) -> float:
+        """The time from which the cohort admits more devices; infinity: it admits all that it ever will."""
+        admission, opened_at = self.standing.admission, self.standing.opened_at
+        return math.inf if admission is None or opened_at is None else admission.next_window(opened_at, now)
 
     def start_from(self, version: int) -> None:
         """Says from which version tasks start from now on."""

@@ -6,10 +6,13 @@ What is decided here is what the server's storage decides, by the same functions
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from edgefl.codecs import codec
+from edgefl.metrics import around_training
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
@@ -17,59 +20,44 @@ from edgefl_server.aggregation import (
     Believed,
     Change,
     Cohort,
-    Contribution,
     Folded,
+    FoldError,
     FoldState,
     ModelLimits,
     Next,
     Progress,
+    Staleness,
     Standing,
     StrategyState,
     TaskSource,
-    Update,
     after_failure,
     after_fold,
+    broadcast,
     ending,
+    finalise,
     fold,
+    fold_seed,
     in_order,
     schedule_for,
     strategy_for,
     task_for,
+    without_residual,
 )
 from edgefl_simulation.accounts import Accounts
 from edgefl_simulation.agenda import Agenda
-from edgefl_simulation.cohorts import CohortTasks, Flight
+from edgefl_simulation.cohorts import AcceptedUpdate, CohortTasks, Flight
 from edgefl_simulation.devices import Devices
 from edgefl_simulation.draws import line_of
 from edgefl_simulation.engines import Engine, Worked
 from edgefl_simulation.patience import Patience
 from edgefl_simulation.plans import Checkpoint, Plan, Round
+from edgefl_simulation.selecting import Selecting
 from edgefl_simulation.versions import Versions
 
 __all__ = ["Coordinator"]
 
 _LONGEST_PAUSE = 60.0
 """Simulated seconds after which the schedule is asked again whether it has work for those whom it had none for."""
-
-
-@dataclass(frozen=True)
-class _Accepted:
-    """An update that will be folded.
-
-    Attributes:
-        update: with vectors in the engine's memory.
-        flight: whence it came.
-        number: its place among all that were accepted.
-    """
-
-    update: Update
-    flight: Flight
-    number: int
-
-    def contribution(self, newest: int, by_acceptance: bool) -> Contribution:
-        """To a fold that makes of the newest version the next one."""
-        update = self.update.begun(self.flight.version.number, newest=newest)
-        return Contribution(update.task_id, update.num_examples, lambda: update, self.number if by_acceptance else 0)
 
 
 class Coordinator:
@@ -86,12 +74,20 @@ class Coordinator:
         self._settings = plan.settings
         self._schedule, self._strategy = schedule_for(plan.settings), strategy_for(plan.settings)
         self._demand = self._strategy.demand
-        limits = ModelLimits.of(plan.manifest)
+        limits, metrics = ModelLimits.of(plan.manifest), plan.manifest.metrics
+        if plan.settings.local_test:
+            limits, metrics = limits.around_training(), around_training(metrics)
         self._believed = Believed(
-            plan.settings.max_examples, plan.settings.max_weight_ratio, limits, plan.manifest.metrics
+            plan.settings.max_examples,
+            plan.settings.max_weight_ratio,
+            limits,
+            metrics,
+            Staleness.in_run(plan.settings, plan.settings.schedule),
         )
         # Without anything to remember, a list of all who ever took part would only grow.
-        self._remember = bool(plan.manifest.local_parameters) or self._demand.needs.corrected
+        self._remember = (
+            bool(plan.manifest.local_parameters) or self._demand.needs.corrected or codec(plan.settings.codec).memory
+        )
         self._agenda: Agenda[Flight] = Agenda(checkpoint.clock)
         self._state = checkpoint.state
         self._cohort, self._fold = checkpoint.cohort, checkpoint.fold
@@ -105,8 +101,10 @@ class Coordinator:
         self._devices = Devices(plan, engine, checkpoint.fetched)
         self._accounts = Accounts(checkpoint.clock)
         self._line: Iterator[int] = iter(())
-        self._accepted: list[_Accepted] = []
+        self._accepted: list[AcceptedUpdate] = []
         self._ended: dict[str, int] = {}
+        self._values = list(checkpoint.values)
+        self._selecting = Selecting(plan, checkpoint.past)
         self._errors: dict[str, None] = {}
         self._next = Next.COHORT
 
@@ -154,6 +152,8 @@ class Coordinator:
             dict(self._folded),
             dict(self._late),
             self._devices.fetched,
+            tuple(self._values),
+            dict(self._selecting.past),
         )
 
     def rounds(self) -> Iterator[Round]:
@@ -172,10 +172,12 @@ class Coordinator:
         """Opens the next cohort, with a fold of its own."""
         self._cohort += 1
         self._fold += 1
-        self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number)
+        admission, order = self._selecting.admission(self._cohort)
+        self._tasks.open(self._agenda.now, len(self._plan.fleet), self._version.number, admission)
         self._look_at = math.inf
         self._patience.renew(self._agenda.now)
-        self._line = line_of(len(self._plan.fleet), self._settings.effective_seed, self._cohort)
+        seed = self._settings.effective_seed
+        self._line = line_of(len(self._plan.fleet), seed, self._cohort) if order is None else itertools.cycle(order)
 
     def _gather(self) -> Round:
         """Hands out tasks and takes outcomes until a fold is over."""
@@ -219,12 +221,15 @@ class Coordinator:
                 asked_again, away = min(asked_again, back), away + 1
                 continue
             concerned = self._tasks.concerned(self._tasks.task_of(name), now)
+            if self._tasks.standing.admission is not None:
+                concerned = replace(concerned, key=self._selecting.key(device))
             change = self._schedule.assign(self._tasks.standing, concerned, name, now)
             if change is None or change.assigned is None:
                 continue
             self._apply(change)
             self._start(change.assigned, device)
             any_assigned = True
+        self._look_at = min(self._look_at, self._tasks.next_window(now))
         if away:
             self._look_at = min(self._look_at, asked_again)
             if not len(self._agenda) and asked_again < math.inf:  # nothing is waited for but devices
@@ -273,8 +278,12 @@ class Coordinator:
         change = self._schedule.settle(self._tasks.standing, concerned, state, now, temporary=temporary)
         if worked.update is not None:
             self._patience.renew(now)
+            if change.left_out:  # too old: it is over with its task
+                self._ended["stale"] = self._ended.get("stale", 0) + 1
+                return change
+            self._selecting.note(flight.device, worked.update.num_examples, self._cohort, now - flight.course.began)
             del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
-            self._accepted.append(_Accepted(worked.update, flight, change.standing.accepted))
+            self._accepted.append(AcceptedUpdate(worked.update, flight, change.standing.accepted))
         return change
 
     def _look(self) -> Change | None:
@@ -316,7 +325,12 @@ class Coordinator:
         before, accepted = self._version, self._accepted
         contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
         staleness = tuple(each.read().staleness for each in contributions)
-        folded = fold(self._strategy, self._state, contributions, self._believed, Cohort(standing.enrolled))
+        cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
+        try:
+            folded = fold(self._strategy, without_residual(self._state), contributions, self._believed, cohort)
+        except FoldError as error:
+            return self._give_up(number, replace(standing, state=FoldState.FAILED, why=error.message))
+        folded, _ = broadcast(self._settings, self._state, folded, before.number + 1)
         standing = self._schedule.folded(standing)
         self._state = folded.state
         self._discard()
@@ -326,8 +340,16 @@ class Coordinator:
         self._versions.leave(before)
         self._tasks.start_from(self._version.number)
         self._failed_in_a_row = 0
-        progress = after_fold(number, self._settings.rounds, gathering=self._fold != number)
+        enough = self._settings.why_over(*self._evaluated(folded)) if self._settings.patience else ""
+        progress = after_fold(number, self._settings.rounds, gathering=self._fold != number, enough=enough)
         return self._round(number, standing, folded, staleness, progress)
+
+    def _evaluated(self, folded: Folded) -> tuple[list[float], str]:
+        """The metric that the run has patience with, of all folds, and whether more or less of it is better."""
+        name, metrics = self._settings.patience_metric, self._plan.manifest.metrics
+        value = finalise(folded.metric_sums, metrics).get(name)
+        self._values += [] if value is None else [value]
+        return self._values, next((each.direction for each in metrics if each.name == name), "")
 
     def _give_up(self, number: int, standing: Standing) -> Round:
         """Goes on after a fold that failed; what was accepted for it is discarded."""
@@ -366,7 +388,8 @@ class Coordinator:
             errors,
             self._accounts.close(self._agenda.now),
             progress.next in (Next.DONE, Next.FAILED),
-            progress.why,
+            progress.why if progress.next is Next.FAILED else "",
+            progress.why if progress.next is Next.DONE else "",
         )
 
     def _note(self, worked: Worked, state: AssignmentState) -> None:

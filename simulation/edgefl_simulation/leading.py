@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from edgefl.errors import InvalidSettingError
-from edgefl_server.aggregation import RunSettings
+from edgefl_server.aggregation import FIRST_COME, RunSettings
 from edgefl_simulation.coordinator import Coordinator
 from edgefl_simulation.engines import Engine, Setup
 from edgefl_simulation.pace import Pace, Steady
@@ -49,6 +49,11 @@ def check_engine(
             "With the engine http time and devices are real: how long they take, whether they drop out, and what they "
             "are like, cannot be set.",
             hint="Leave it out, or take the engine local.",
+        )
+    if engine == "http" and settings.selection != FIRST_COME:
+        raise InvalidSettingError(
+            f"With the engine http devices ask in the order of the simulation, got the selection {settings.selection}.",
+            hint="Take the engine local.",
         )
     if engine == "http" and settings.schedule != "synchronous":
         raise InvalidSettingError(

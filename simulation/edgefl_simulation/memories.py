@@ -22,7 +22,6 @@ from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 
 __all__ = ["Memories"]
 
-_LOCAL, _CONTROL = "local/", "control"
 _ANEW = "Delete checkpoint.npz beside it to begin the run anew."
 
 
@@ -47,13 +46,9 @@ class Memories:
         path = self._path(task.continues)
         try:
             with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            if not all(name.startswith(_LOCAL) or name == _CONTROL for name in arrays):
-                raise ValueError(f"it has arrays {', '.join(arrays):.80}")
+                return {task.continues: RunMemory.from_arrays({name: archive[name] for name in archive.files})}
         except (*DAMAGED, OSError, KeyError, AttributeError) as error:
             raise StorageError(f"Cannot read what a device remembers, {path}: {error}.", hint=_ANEW) from error
-        local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
-        return {task.continues: RunMemory(local, arrays.get(_CONTROL))}
 
     def check(self, tasks: Iterable[str]) -> None:
         """Makes sure that what was kept is still there, before a run goes on from it.
@@ -77,9 +72,7 @@ class Memories:
         Raises:
             StorageError: it cannot be written.
         """
-        arrays: dict[str, Any] = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
-        if memory.control is not None:
-            arrays[_CONTROL] = memory.control
+        arrays: dict[str, Any] = {**memory.to_arrays()}
         buffer = io.BytesIO()  # numpy would leave half a file on a disk that is full
         np.savez(buffer, **arrays)
         self.put(task.task_id, buffer.getbuffer())

@@ -62,6 +62,9 @@ class Checkpoint:
         folded: each device's latest task that is part of the weights, where devices remember something of the run.
         late: how often each device was out of time, and when last.
         fetched: which devices have the model file: a bit each, as hexadecimal digits.
+        values: of the metric that the run has patience with, of all folds.
+        past: of each device's latest accepted update its examples, its cohort and how many seconds it took, where
+            devices are selected by it.
     """
 
     state: StrategyState
@@ -74,6 +77,8 @@ class Checkpoint:
     folded: dict[str, str] = field(default_factory=dict)
     late: dict[str, tuple[int, float]] = field(default_factory=dict)
     fetched: str = ""
+    values: tuple[float, ...] = ()
+    past: dict[str, tuple[float, int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class Round:
         costs: time, bytes and what devices spent; None: time was real.
         over: the run is over with it.
         failed: why the run failed; empty otherwise.
+        enough: why the run is done before its last round; empty otherwise.
     """
 
     fold: int
@@ -149,3 +155,4 @@ class Round:
     costs: Costs | None
     over: bool
     failed: str = ""
+    enough: str = ""

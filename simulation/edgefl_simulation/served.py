@@ -7,6 +7,7 @@ nothing (no deadline, nobody fails) a run ends with the same bits as one of the 
 from __future__ import annotations
 
 import itertools
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -146,6 +147,7 @@ class ServedRun:
             self._setup.tables,
             plan.minimum_examples,
             self._setup.runtime,
+            secrets.token_hex(16),
         )
         fleet = self._fleet = HttpFleet(begin, self._processes)
         known = server.runs()
@@ -255,6 +257,7 @@ class ServedRun:
             None,
             status["state"] != "active" or number == self._plan.settings.rounds,
             status["why"] if status["state"] == "failed" and number == status["round"] else "",
+            status["why"] if status["state"] == "done" and number == status["round"] else "",
         )
 
     def _remember_all(self, fleet: HttpFleet, accepted: dict[str, str]) -> None:

@@ -15,18 +15,21 @@ from edgefl.errors import RunError
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import (
+    AUTO,
     Blob,
     Expectation,
     ModelLimits,
     RunSettings,
     StrategyState,
+    choice_text,
+    is_better,
     settle,
     strategy_for,
 )
 from edgefl_simulation.coordinator import Coordinator
 from edgefl_simulation.data import load_data
 from edgefl_simulation.engines import Setup, start_engine
-from edgefl_simulation.evaluating import Evaluator, is_better
+from edgefl_simulation.evaluating import Evaluator
 from edgefl_simulation.freed_memory import give_back
 from edgefl_simulation.history import History, Row, evaluated, row_of
 from edgefl_simulation.leading import Leader, check_engine, leader_of
@@ -77,7 +80,9 @@ def run_simulation(
     file = ModelFile(model)
     file.verify()
     manifest = file.manifest
-    settings = settle(settings, manifest)
+    chosen, settings = settings.codec, settle(settings, manifest)
+    if chosen == AUTO:
+        watcher.say(choice_text(settings.codec, manifest.layout.weight_size))
     check_engine(wanted.engine, wanted.ray_address, wanted.pace, wanted.profile, settings)
     check_personalised(wanted)
     check_until(wanted.until, manifest)
@@ -193,7 +198,7 @@ class _Running:
                 evaluation = self._evaluator.evaluate(coordinator.source, coordinator.base, coordinator.folded)
             row = row_of(done, self._plan.manifest, evaluation, seconds)
             history.rounds.append(row)
-            reached = self._reached(row)
+            reached = self._reached(row) or done.enough
             if self._kept:
                 self._kept.add_round(row)
             self._keep(coordinator, at_once=done.over or bool(reached))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgefl.hashing import weights_hash
 from edgefl.wire.messages import ExtraVector
 from edgefl_server.aggregation import Blob, Demand, StrategyState, TaskSource, named_vectors
@@ -22,12 +25,14 @@ class Version:
         number: counted from 0.
         source: what the tasks that start from it have in common, but for cohort and fold.
         base: its number among the engine's published vectors.
+        weights: themselves, which the engine may have as a copy.
         users: tasks that started from it and are neither over nor folded, and one while it is the newest.
     """
 
     number: int
     source: TaskSource
     base: int
+    weights: NDArray[np.float32]
     users: int = 1
 
 
@@ -62,7 +67,7 @@ class Versions:
             tuple(ExtraVector(name, digest, state.slots[name].nbytes) for name, digest in vectors.items()),
         )
         published = {WEIGHTS: weights, **{name: state.slots[name] for name in vectors}}
-        return Version(number, source, self._engine.publish(published))
+        return Version(number, source, self._engine.publish(published), state.weights)
 
     def leave(self, version: Version) -> None:
         """Says that one of its users does not need a version any more."""

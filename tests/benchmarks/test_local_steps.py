@@ -55,7 +55,7 @@ def test_ratios_are_to_the_fastest_form_of_each_family() -> None:
 
 
 def test_edgefl_is_no_peer_of_itself() -> None:
-    rows = with_ratios([row(JUDGED, 3.0), row("edgefl tflite-runtime", 1.0)])
+    rows = with_ratios([row(JUDGED, 3.0), row(JUDGED, 1.0)])
     assert all(value is None for each in rows for value in each["ratios"].values())
 
 

@@ -54,6 +54,8 @@ def test_a_device_that_can_do_it_all_lacks_nothing() -> None:
         ({"correction": Correction.SCAFFOLD}, "all", "lacks 'scaffold' among its corrections"),
         ({"weighting": Weighting.UNIFORM}, "all", "lacks 'uniform' among its weightings"),
         ({"codecs": (SectionCodec("delta", "int8"),)}, "all", "lacks 'int8' among its codecs"),
+        ({"codecs": (SectionCodec("delta", "rand-0.25+float16"),)}, "all", "lacks 'rand' among its codecs"),
+        ({"codecs": (SectionCodec("delta", "stc-0.04"),)}, "all", "lacks 'stc' among its codecs"),
         ({"payloads": (Section.of_bytes("roster", b""),)}, "all", "lacks 'roster' among its payloads"),
         ({}, "litert-2", "lacks ai-edge-litert, which the model file was made for"),
         ({"base_weights_bytes": 1001}, "all", "has 3000 bytes of memory, and the task's vectors alone take 3003"),

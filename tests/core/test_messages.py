@@ -69,6 +69,7 @@ TASK = Task(
     codecs=(SectionCodec("delta", "float16", 2**64 - 3), SectionCodec("statistics", "float32", 9)),
     deadline_seconds=60.0,
     outstanding=("run-1-000002-ab-1", "run-1-000001-ab-1"),
+    local_test=0.25,
 )
 OUTCOME = Outcome(
     task_id="run-1-000003-ab-0",
@@ -87,6 +88,7 @@ OUTCOME = Outcome(
     trainer="edgefl/0.1.0 ai-edge-litert/2.3.0",
 )
 
+codec_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,11}", fullmatch=True)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,11}", fullmatch=True)
 texts = st.text(max_size=12).filter(str.isprintable)
 hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -107,7 +109,14 @@ integers = st.integers(2, 2**64 - 1).flatmap(
         st.just(modulus),
     )
 )
-sections = floats | integers | st.builds(Section.of_bytes, names, st.binary(max_size=9))
+drawn = st.builds(
+    Section.of,
+    names,
+    st.lists(st.floats(-1, 1, width=32), max_size=20).map(lambda values: np.array(values, np.float32)),
+    st.sampled_from(["drive", "int8", "rand-0.25+eden-2", "stc-0.04"]),
+    sizes,
+)
+sections = floats | drawn | integers | st.builds(Section.of_bytes, names, st.binary(max_size=9))
 tasks = st.builds(
     Task,
     population=names,
@@ -141,7 +150,7 @@ tasks = st.builds(
     correction=st.sampled_from(Correction),
     mu=float32s,
     clip_norm=float32s,
-    codecs=st.lists(st.builds(SectionCodec, names, names, sizes), max_size=3).map(tuple),
+    codecs=st.lists(st.builds(SectionCodec, names, codec_names, sizes), max_size=3).map(tuple),
     deadline_seconds=float32s,
     outstanding=st.lists(names, max_size=MOST_OUTSTANDING).map(tuple),
 )
@@ -175,15 +184,22 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
 
 def test_the_golden_task_is_read_and_written_to_the_byte() -> None:
     golden = (GOLDEN / "task_2_with_outstanding.eflm").read_bytes()
-    assert Task.decode(golden) == TASK
-    assert TASK.encode() == golden
+    task = replace(TASK, local_test=0.0)
+    assert Task.decode(golden) == task
+    assert task.encode() == golden
 
 
 def test_a_task_of_before_others_could_be_outstanding_has_the_bytes_that_it_had() -> None:
     golden = (GOLDEN / "task_2.eflm").read_bytes()
-    task = replace(TASK, outstanding=())
+    task = replace(TASK, outstanding=(), local_test=0.0)
     assert Task.decode(golden) == task
     assert task.encode() == golden
+
+
+def test_the_golden_task_with_a_share_for_tests_is_read_and_written_to_the_byte() -> None:
+    golden = (GOLDEN / "task_2_with_local_test.eflm").read_bytes()
+    assert Task.decode(golden) == TASK
+    assert TASK.encode() == golden
 
 
 def test_more_outstanding_tasks_than_a_device_keeps_are_refused() -> None:

@@ -12,13 +12,16 @@ import edgefl_server
 from edgefl.codecs import codec_names
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import STRATEGIES, run_settings
+from edgefl_server.aggregation.pre_aggregation import PRE_AGGREGATORS
+from edgefl_server.aggregation.rules import RULES
+from edgefl_server.aggregation.server_optimizers import SERVER_OPTIMIZERS
 from edgefl_server.cli import run
 from edgefl_server.http import create_app
 from edgefl_server.http.operator_routes import NewRun
-from edgefl_server.strategy_table import with_table
+from edgefl_server.strategy_table import TABLES, with_tables
 
 DOCS = Path(__file__).parents[2] / "docs"
-PROTOCOL, OPERATING = (DOCS / f"{name}.md" for name in ("protocol", "operating"))
+PROTOCOL, OPERATING, STRATEGIES_PAGE = (DOCS / f"{name}.md" for name in ("protocol", "operating", "strategies"))
 
 
 def test_every_call_is_in_the_protocol(fleet) -> None:
@@ -55,8 +58,8 @@ def test_settings_query_and_options_of_a_run_are_in_step() -> None:
     chosen = {parameter.name: parameter.default for parameter in command.params if not parameter.required}
     for name in ("state", "server", "format", "help", "target"):  # the last is not needed for --rounds +N
         chosen.pop(name, None)
-    assert query == {**settings, "name": ""}
-    assert chosen == query
+    assert query == {**settings, "name": "", "weights": None, "evaluate_on": ""}
+    assert chosen == {**query, "evaluate_on": None}  # a file, whose hash the query has
 
 
 @pytest.mark.parametrize("option", options())
@@ -64,8 +67,9 @@ def test_every_option_of_a_run_is_in_the_operators_page(option: str) -> None:
     assert option in OPERATING.read_text() or option == "--help"
 
 
-def test_the_table_of_strategies_is_what_they_say_of_themselves() -> None:
-    text = OPERATING.read_text()
-    assert with_table(text) == text, "run `make strategies`"
-    for name in STRATEGIES.names():
-        assert f"| `{name}` |" in text
+def test_the_tables_of_strategies_and_their_parts_are_what_they_say_of_themselves() -> None:
+    text = STRATEGIES_PAGE.read_text()
+    assert with_tables(text) == text, "run `make strategies`"
+    assert [name for name in TABLES if f"`make strategies`: {name} -->" not in text] == []
+    for registry in (STRATEGIES, SERVER_OPTIMIZERS, RULES, PRE_AGGREGATORS):
+        assert [name for name in registry.names() if f"| `{name}` |" not in text] == []

@@ -232,7 +232,7 @@ def test_where_hardly_anybody_is_there_a_large_fleet_is_not_searched_through_at_
 
 
 def test_buffered_and_synchronous_schedules_compare_in_simulated_time(monkeypatch):
-    monkeypatch.setitem(SCHEDULES._entries, "buffered", Buffered)
+    monkeypatch.setitem(SCHEDULES._entries, "toy-buffered", Buffered)
     mixed = {
         "devices": [
             {"like": "pi5", "share": 0.8},
@@ -249,5 +249,5 @@ def test_buffered_and_synchronous_schedules_compare_in_simulated_time(monkeypatc
         return rounds[-1].clock
 
     synchronous = seconds()
-    buffered = seconds(schedule="buffered", over_selection=2)
+    buffered = seconds(schedule="toy-buffered", over_selection=2)
     assert buffered < 0.5 * synchronous, "nobody waits for the slow fifth"

@@ -141,7 +141,7 @@ def test_the_command_prints_tables_no_wider_than_a_terminal_or_plain_values(tmp_
 def test_synchronous_and_buffered_schedules_compare_by_their_time_to_a_loss(plain_sgd_file, owned, monkeypatch):
     import edgefl
 
-    monkeypatch.setitem(SCHEDULES._entries, "buffered", Buffered)
+    monkeypatch.setitem(SCHEDULES._entries, "toy-buffered", Buffered)
     monkeypatch.setitem(STRATEGIES._entries, "discounted", Discounted)
     rows = owned(3, 80)
     slow = {"like": "pi-zero-2", "share": 0.25, "compute": {"gflops": 1e-4}}
@@ -154,7 +154,7 @@ def test_synchronous_and_buffered_schedules_compare_by_their_time_to_a_loss(plai
         "buffered": edgefl.simulate(
             plain_sgd_file,
             (rows["x"], rows["y"]),
-            **{**settings, "schedule": "buffered", "strategy": "discounted", "over_selection": 2, "rounds": 24},
+            **{**settings, "schedule": "toy-buffered", "strategy": "discounted", "over_selection": 2, "rounds": 24},
         ),
     }
     runs = [Finished(name, {}, each.initial, each.rounds) for name, each in histories.items()]

@@ -145,9 +145,9 @@ def test_a_run_goes_on_from_a_checkpoint_as_if_there_had_been_no_break():
 
 
 def test_a_buffered_schedule_folds_what_began_from_older_versions(monkeypatch):
-    monkeypatch.setitem(SCHEDULES._entries, "buffered", Buffered)
+    monkeypatch.setitem(SCHEDULES._entries, "toy-buffered", Buffered)
     engine = FakeEngine()
-    run = coordinator(engine, devices=20, target=2, over_selection=3, rounds=12, schedule="buffered")
+    run = coordinator(engine, devices=20, target=2, over_selection=3, rounds=12, schedule="toy-buffered")
     rounds = list(run.rounds())
     assert [each.version for each in rounds] == list(range(1, 13))
     assert max(max(each.staleness) for each in rounds) > 0

@@ -136,3 +136,23 @@ def test_after_a_kill_nothing_goes_on_alone_and_the_same_line_with_resume_ends_w
 def test_what_an_engine_cannot_do_is_refused(plain_sgd_file, owned, more, message):
     with pytest.raises(InvalidSettingError, match=message):
         edgefl.simulate(plain_sgd_file, owned(4), **SETTINGS, **more)
+
+
+def test_a_device_that_is_in_one_process_and_then_in_another_is_not_taken_for_two(plain_sgd_file, owned, monkeypatch):
+    servers, begin, warnings = [], HttpServer.__init__, []
+
+    def noted(self, *arguments):
+        begin(self, *arguments)
+        servers.append(self)
+
+    monkeypatch.setattr(HttpServer, "__init__", noted)
+    settings = {**SETTINGS, "rounds": 12, "cohort": 6, "held_out": 0, "evaluate_devices": 0, "epochs": 1}
+    edgefl.simulate(
+        plain_sgd_file,
+        owned(6),
+        engine="http",
+        workers=2,
+        on_round=lambda row: warnings.extend(servers[0]._json("GET", "/v1/runs")["warnings"]),
+        **settings,
+    )
+    assert warnings == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -97,6 +99,12 @@ def test_without_an_address_it_starts_a_cluster_that_only_this_machine_can_reach
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     place = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
     settings, seen = {**SETTINGS, "rounds": 1, "strategy": "scaffold"}, []
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name, process in {"left-over": ended.pid, "of-another-run": os.getppid()}.items():
+        folder = place / f"edgefl-ray-{name}"
+        folder.mkdir()
+        (folder / "edgefl-process").write_text(str(process))
 
     def look(row):
         seen.extend((node["NodeManagerAddress"], node["Resources"].get("CPU")) for node in ray.nodes())
@@ -110,8 +118,9 @@ def test_without_an_address_it_starts_a_cluster_that_only_this_machine_can_reach
     assert capfd.readouterr().out == ""
     assert not ray.is_initialized()
     assert signal.getsignal(signal.SIGTERM) is handler
-    assert list(place.iterdir()) == []
-    place.rmdir()
+    (kept,) = place.iterdir()
+    assert kept.name == "edgefl-ray-of-another-run"
+    shutil.rmtree(place)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from edgefl.errors import UnsupportedModelError
 from edgefl_converters.emission.lowerings.matmul import matmul
 from edgefl_converters.emission.traced_ops import static_shape
 from edgefl_converters.emission.walk import Walk
+from edgefl_converters.training_step.makers import layer_of
 from edgefl_converters.training_step.traced_graphs import RANDOM, assigned_inputs, in_order
-from edgefl_converters.training_step.tracing import BATCH_WEIGHT, GRADIENT, Trace, Traces, layer_of
+from edgefl_converters.training_step.tracing import BATCH_WEIGHT, GRADIENT, Trace, Traces
 from edgefl_converters.training_step.variables import METRIC, SEED, STATISTIC, Variables
 
 __all__ = ["emit_parts", "require_separable_rows", "row_mixing_layers"]

@@ -59,7 +59,7 @@ class BatchMetric:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Settings of the finaliser."""
+        """The settings that the finaliser needs."""
         return self.finalisation.settings
 
     def update(self, target: tf.Tensor, prediction: tf.Tensor, user_weight: tf.Tensor) -> list[tf.Tensor]:
@@ -122,7 +122,7 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
         if output not in with_target:
             raise UnsupportedModelError(
                 f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no target.",
-                hint="Give that output a loss, or remove the metric.",
+                hint="Give that output a loss (with `loss_weights` of 0 it changes no gradient), or remove the metric.",
             )
         _make_variables(metric, specification, output)
         target = next(port for port in specification.targets if port.output == output)

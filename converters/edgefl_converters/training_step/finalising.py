@@ -43,7 +43,7 @@ class Finalisation:
         return metric if self.part is None else f"{metric}[{self.part}]"
 
     def state(self, value: Any) -> Any:
-        """Takes this part of a variable's value."""
+        """The share that there is of a variable's value in this part."""
         return value if self.part is None or not value.shape.rank else value[self.part]
 
 
@@ -64,7 +64,7 @@ def finalisations_of(metric: Any) -> tuple[Finalisation, ...]:
 
 
 def _several(metric: Any) -> int | None:
-    """Counts the entries of the value of a metric; None for a number."""
+    """The number of entries that the value of a metric has; None for a number."""
     result = type(metric).result
     if isinstance(metric, (*_COUNTS, metrics.Precision, metrics.Recall)):
         return len(metric.thresholds) if len(metric.thresholds) > 1 else None

@@ -195,6 +195,7 @@ class Connection:
                 brought about there. Only what edgefl itself says goes through.
         """
         settings, before = self.settings, self.bytes_down
+        sent = self._headers(authorization, headers or {})
         if patience is None:
             timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout + wait)
         else:
@@ -205,7 +206,7 @@ class Connection:
                     method,
                     self._prefix + path,
                     body=body,
-                    headers=self._headers(authorization, headers or {}),
+                    headers=sent,
                     timeout=timeout,
                     retries=False,
                     redirect=False,
@@ -302,7 +303,7 @@ class Connection:
         headers = {
             "User-Agent": f"edgefl/{__version__}",
             "Accept-Encoding": "identity",
-            INSTANCE: _PROCESS,
+            INSTANCE: self.settings.instance or _PROCESS,
             **further,
         }
         value = self.authorization if authorization is None else authorization

@@ -26,7 +26,6 @@ from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 
 __all__ = ["Memories"]
 
-_LOCAL, _CONTROL = "local/", "control"
 _DIGITS = 32
 _SUFFIX = ".npz"
 
@@ -140,9 +139,7 @@ def _name(word: str) -> str:
 
 
 def _pack(memory: RunMemory) -> bytes:
-    arrays: dict[str, Any] = {f"{_LOCAL}{name}": array for name, array in memory.local.items()}
-    if memory.control is not None:
-        arrays[_CONTROL] = memory.control
+    arrays: dict[str, Any] = {**memory.to_arrays()}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
@@ -151,8 +148,6 @@ def _pack(memory: RunMemory) -> bytes:
 def _unpack(data: bytes) -> RunMemory | None:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (*DAMAGED, OSError, KeyError):
+            return RunMemory.from_arrays({name: archive[name] for name in archive.files})
+    except (*DAMAGED, OSError, KeyError, ValueError):
         return None  # a memory card that loses writes
-    local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
-    return RunMemory(local, arrays.get(_CONTROL))

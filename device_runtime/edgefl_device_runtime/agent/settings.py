@@ -58,6 +58,8 @@ class Settings:
         status_pause: mean time between two writes of the status file, at least: memory cards wear out.
         status_burst: so many of them may come at once, each for something new that is being done or went wrong.
         history_kept: tasks in the status file.
+        instance: 32 hexadecimal digits, by which a server tells two processes with one identity; empty: this process's
+            own. Processes that are a device in turn have one in common.
     """
 
     connect_timeout: float = 15.0
@@ -91,3 +93,4 @@ class Settings:
     status_pause: float = 10.0
     status_burst: int = 6
     history_kept: int = 20
+    instance: str = ""

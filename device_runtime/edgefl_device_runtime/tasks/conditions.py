@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from edgefl.algorithms import check_plain_sgd, correcting
-from edgefl.codecs import codec_names
+from edgefl.codecs import codec, is_codec, part_names
 from edgefl.errors import EdgeflError, HashMismatchError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.calls import LONGEST_ASKED
@@ -28,7 +28,7 @@ __all__ = [
     "memory_bytes",
 ]
 
-SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
+SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.STATISTICS, TaskKind.GRADIENT)
 MINIMUM_EXAMPLES = 2
 """So many, unless the owner says otherwise."""
 
@@ -56,7 +56,7 @@ def capabilities() -> dict[str, list[str]]:
         "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS],
         "corrections": [correction.name.lower() for correction in Correction],
         "weightings": [weighting.name.lower() for weighting in Weighting],
-        "codecs": list(codec_names()),
+        "codecs": list(part_names()),
         "payloads": [],
     }
 
@@ -83,9 +83,14 @@ def check_supported(task: Task) -> None:
     """
     if task.kind not in SUPPORTED_KINDS:
         raise _unsupported(f"its kind is {task.kind!r}")
-    for section, codec, _ in task.codecs:
-        if codec not in codec_names():
-            raise _unsupported(f"its codec of the section {section!r} is {codec!r}")
+    for each in task.codecs:
+        if not is_codec(each.codec):
+            raise _unsupported(f"its codec of the section {each.section!r} is {each.codec!r}")
+        if codec(each.codec).memory and not _may_remember(task, each.section):
+            raise _unsupported(
+                f"its codec {each.codec!r} remembers what it leaves out, which goes with deltas, and without a "
+                "correction or clipping"
+            )
     if not isinstance(task.weighting, Weighting):
         raise _unsupported(f"its weighting is {task.weighting!r}")
     if task.session:
@@ -103,10 +108,13 @@ def check_supported(task: Task) -> None:
         "longest time": task.max_seconds,
         "deadline": task.deadline_seconds,
         "learning rate": task.learning_rate or 0.0,
+        "share for tests": task.local_test,
     }
     for name, value in numbers.items():
         if not math.isfinite(value) or value < 0:
             raise _unsupported(f"its {name} is {value:g}")
+    if not task.local_test < 1:
+        raise _unsupported(f"its share for tests is {task.local_test:g}")
     if not isinstance(task.correction, Correction):
         raise _unsupported(f"its correction is {task.correction!r}")
     names = [each.name for each in task.extra_vectors]
@@ -132,7 +140,8 @@ def check_fits(task: Task, manifest: ModelManifest) -> None:
         raise TaskDeclinedError(Reason.UNSUPPORTED_MODEL, "Every weight of the model stays on the device.")
     if task.batch_size > manifest.batch_size:
         raise _unsupported(f"it wants batches of {task.batch_size} rows, the model takes {manifest.batch_size}")
-    if task.continues is None and (manifest.local_parameters or task.correction is not Correction.NONE):
+    remembers = manifest.local_parameters or task.correction is not Correction.NONE or _has_residual(task)
+    if task.continues is None and remembers:
         raise _unsupported("the server does not say which task it continues")
     if len(task.run) > LONGEST_ASKED and memory_bytes(task, manifest):
         # Nobody would ever tell that the run is over, and what is kept of it would lie here for ever.
@@ -163,8 +172,8 @@ def memory_bytes(task: Task, manifest: ModelManifest) -> int:
     if task.kind != TaskKind.TRAIN:
         return 0
     local = sum(math.prod(each.shape) for each in manifest.local_parameters)
-    control = 0 if task.correction is Correction.NONE else manifest.layout.weight_size
-    return 4 * (local + control)
+    vectors = int(task.correction is not Correction.NONE) + int(_has_residual(task))
+    return 4 * (local + vectors * manifest.layout.weight_size)
 
 
 def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimum: int) -> None:
@@ -190,6 +199,15 @@ def check_enough(task: Task, manifest: ModelManifest, examples: Examples, minimu
             f"The task would be done with {count} {'example' if count == 1 else 'examples'}, and this device takes "
             f"part with at least {minimum} (its minimum of examples).",
         )
+
+
+def _has_residual(task: Task) -> bool:
+    return codec(task.coding("delta").codec).memory
+
+
+def _may_remember(task: Task, section: str) -> bool:
+    """Whether what is left out of a section is added to the next one as it is."""
+    return section == "delta" and task.correction is Correction.NONE and task.clip_norm == 0
 
 
 def _unsupported(what: str) -> TaskDeclinedError:

@@ -73,7 +73,7 @@ def control_after(
     if task.correction is Correction.FEDDYN:
         return feddyn_memory(own, sent.vector(), task.mu), ()
     change = scaffold_change(_fitting(control, manifest), trained, steps, learning_rate_of(task, manifest))
-    section = Section.of(CONTROL, change, task.codec_of(CONTROL))
+    section = task.section(CONTROL, change)
     return own + section.vector(), (section,)
 
 

@@ -59,6 +59,7 @@ def given_up(outcome: Outcome, refusal: str) -> Outcome:
         Refusal.WRONG_BASE_WEIGHTS: Reason.HASH_MISMATCH,
         Refusal.WRONG_LAYOUT: Reason.HASH_MISMATCH,
         Refusal.UNKNOWN_CODEC: Reason.UNSUPPORTED_TASK,
+        Refusal.WRONG_CODEC: Reason.UNSUPPORTED_TASK,
     }
     return Outcome(
         task_id=outcome.task_id,

@@ -1,4 +1,4 @@
-"""The memory that a device has of a run: parameters that never leave it, and its control variate.
+"""The memory that a device has of a run: parameters that never leave it, its control variate, and a codec's residual.
 
 Which memory counts is the server's to say, since only it knows which outcomes come to count: a task names the device's
 latest accepted task of the run (`Task.continues`), and goes on from what the device kept at the end of that one. What
@@ -25,6 +25,10 @@ class MemoryLostError(EdgeflError):
     """The memory that the server says this device has of the run is not there any more."""
 
 
+_LOCAL = "local/"
+_VECTORS = ("control", "residual")
+
+
 @dataclass(frozen=True, eq=False)
 class RunMemory:
     """A run as a device remembers it at the end of one of its tasks; empty before the first.
@@ -32,15 +36,38 @@ class RunMemory:
     Attributes:
         local: parameters that are not shared, by name; those that are missing have the model file's initial values.
         control: SCAFFOLD's ``c_i`` or FedDyn's ``h_i``, float32 ``[weight_size]``; None: zeros.
+        residual: what a codec with a memory has left out of the deltas so far, float32 ``[weight_size]``; None: zeros.
     """
 
     local: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     control: NDArray[np.float32] | None = None
+    residual: NDArray[np.float32] | None = None
 
     @property
     def vectors(self) -> tuple[NDArray[np.float32], ...]:
         """All that is remembered; nothing for a model and an algorithm that need no memory."""
-        return (*self.local.values(), *(() if self.control is None else (self.control,)))
+        return tuple(self.to_arrays().values())
+
+    def to_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Names everything that is remembered, for a file."""
+        named = ((name, getattr(self, name)) for name in _VECTORS)
+        return {
+            **{f"{_LOCAL}{name}": array for name, array in self.local.items()},
+            **{name: vector for name, vector in named if vector is not None},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float32]]) -> RunMemory:
+        """Makes the memory of what `to_arrays` returned.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        local = {name[len(_LOCAL) :]: array for name, array in arrays.items() if name.startswith(_LOCAL)}
+        vectors = {name: arrays[name] for name in _VECTORS if name in arrays}
+        if len(local) + len(vectors) < len(arrays):
+            raise ValueError(f"it has arrays {', '.join(arrays):.80}")
+        return cls(local, **vectors)
 
 
 Remembered = Mapping[str, RunMemory]
@@ -52,7 +79,7 @@ def recall(task: Task, manifest: ModelManifest, remembered: Remembered) -> RunMe
 
     Raises:
         MemoryLostError: there should be one. Zeros instead would be wrong in silence: what the server keeps of the run
-            still holds this device's part.
+            still holds this device's part. A residual alone may be lost: what it held back then never comes.
     """
     if not task.continues:
         return RunMemory()

@@ -16,6 +16,7 @@ from edgefl.errors import InvalidSettingError, MissingDependencyError, RuntimeFa
 from edgefl.parts import install_line
 from edgefl.targets import ALL, CHOICES, COMPILED_MODEL, TARGETS, TargetRuntime, distribution_of
 from edgefl.targets import RUNTIMES as _DISTRIBUTIONS
+from edgefl_device_runtime.training.litert_log import without_greeting
 from edgefl_device_runtime.training.signature_lists import LEAKING, without_leak
 
 __all__ = [
@@ -114,9 +115,11 @@ class Interpreter:
         where = {"model_content": source} if isinstance(source, bytes) else {"model_path": os.fspath(source)}
         try:
             make = without_leak(module.Interpreter, graph_hash) if self.runtime == LEAKING else module.Interpreter
-            self._interpreter = make(**where, num_threads=num_threads)
-            # tflite-runtime applies its fast kernels (XNNPACK) only here, and only before the first signature runner.
-            self._interpreter.allocate_tensors()
+            with without_greeting(self.runtime):
+                self._interpreter = make(**where, num_threads=num_threads)
+                # tflite-runtime applies its fast kernels (XNNPACK) only here, and only before the first signature
+                # runner.
+                self._interpreter.allocate_tensors()
         except Exception as error:  # the bindings raise whatever C++ did: ValueError, RuntimeError, SystemError, …
             raise RuntimeFailure(
                 f"{self.runtime} cannot load the model: {_told_by(error)}.", hint=_loading_hint(self.runtime)

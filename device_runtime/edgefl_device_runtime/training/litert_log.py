@@ -1,8 +1,8 @@
-"""Keeps LiteRT's own log off the terminal: it has no setting for that (google-ai-edge/LiteRT, issue 7420).
+"""Keeps the runtimes' own log off the terminal: they have no setting for that (google-ai-edge/LiteRT, issue 7420).
 
-It writes to the descriptor of standard error, from C++: three dozen lines for the first model of a process, of
-accelerators and plugins that it looks for, and a few as the process ends. Whatever else is written there meanwhile is
-passed on.
+They write to the descriptor of standard error, from C++. An interpreter greets with one line for the first model of a
+process. CompiledModel writes three dozen, of accelerators and plugins that it looks for, and a few as the process ends.
+Whatever else is written there meanwhile is passed on.
 """
 
 from __future__ import annotations
@@ -16,18 +16,31 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-__all__ = ["quiet", "quiet_at_exit"]
+__all__ = ["quiet", "quiet_at_exit", "without_greeting"]
 
 _STANDARD_ERROR = 2
-_OWN_LINE = re.compile(
-    rb"(INFO|WARNING|ERROR): \[[\w/.-]+:\d+\]\s|\xe2\x94\x94 |INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
-)
+_GREETING = re.compile(rb"INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.")
+_OWN_LINE = re.compile(rb"(INFO|WARNING|ERROR): \[[\w/.-]+:\d+\]\s|\xe2\x94\x94 |" + _GREETING.pattern)
 """A line of the log, which begins with its source, or goes on with a corner."""
 _one_at_a_time = threading.RLock()
 
 
+_greeted: set[str] = set()
+
+
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def without_greeting(runtime: str) -> Iterator[None]:
+    """Takes out the line that an interpreter greets with; nothing is held back once it has loaded a model."""
+    if runtime in _greeted:
+        yield
+        return
+    with quiet(_GREETING):
+        yield
+    _greeted.add(runtime)
+
+
+@contextlib.contextmanager
+def quiet(lines: re.Pattern[bytes] = _OWN_LINE) -> Iterator[None]:
     """Takes LiteRT's lines out of what is written to standard error meanwhile."""
     with _one_at_a_time, contextlib.ExitStack() as stack:
         try:
@@ -43,7 +56,7 @@ def quiet() -> Iterator[None]:
         finally:
             os.dup2(real, _STANDARD_ERROR)
             written.seek(0)
-            others = b"".join(line for line in written if not _OWN_LINE.match(line))
+            others = b"".join(line for line in written if not lines.match(line))
             if others:
                 os.write(_STANDARD_ERROR, others)
 

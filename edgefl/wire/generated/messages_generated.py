@@ -262,7 +262,14 @@ class Section(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-def SectionStart(builder): builder.StartObject(7)
+    # Section
+    def Seed(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(18))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def SectionStart(builder): builder.StartObject(8)
 def SectionAddName(builder, name): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(name), 0)
 def SectionAddElements(builder, elements): builder.PrependUint8Slot(1, elements, 0)
 def SectionAddCodec(builder, codec): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(codec), 0)
@@ -271,6 +278,7 @@ def SectionAddModulus(builder, modulus): builder.PrependUint64Slot(4, modulus, 0
 def SectionAddPayload(builder, payload): builder.PrependUOffsetTRelativeSlot(5, flatbuffers.number_types.UOffsetTFlags.py_type(payload), 0)
 def SectionStartPayloadVector(builder, numElems): return builder.StartVector(1, numElems, 1)
 def SectionAddDigest(builder, digest): builder.PrependUOffsetTRelativeSlot(6, flatbuffers.number_types.UOffsetTFlags.py_type(digest), 0)
+def SectionAddSeed(builder, seed): builder.PrependUint64Slot(7, seed, 0)
 def SectionEnd(builder): return builder.EndObject()
 
 
@@ -598,7 +606,14 @@ class Task(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(70))
         return o == 0
 
-def TaskStart(builder): builder.StartObject(34)
+    # Task
+    def LocalTest(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(72))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
+
+def TaskStart(builder): builder.StartObject(35)
 def TaskAddPopulation(builder, population): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(population), 0)
 def TaskAddRun(builder, run): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(run), 0)
 def TaskAddTaskId(builder, taskId): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(taskId), 0)
@@ -637,6 +652,7 @@ def TaskStartCodecsVector(builder, numElems): return builder.StartVector(4, numE
 def TaskAddDeadlineSeconds(builder, deadlineSeconds): builder.PrependFloat32Slot(32, deadlineSeconds, 0.0)
 def TaskAddOutstanding(builder, outstanding): builder.PrependUOffsetTRelativeSlot(33, flatbuffers.number_types.UOffsetTFlags.py_type(outstanding), 0)
 def TaskStartOutstandingVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def TaskAddLocalTest(builder, localTest): builder.PrependFloat32Slot(34, localTest, 0.0)
 def TaskEnd(builder): return builder.EndObject()
 
 

@@ -1,22 +1,28 @@
 """Averages of updates: the rule by which each counts is a part of its own, and the sum streams.
 
-Sums run in float64 because float32 sums depend on their order in most elements, and in the order of the fold.
+Sums run in float64 because float32 sums depend on their order in most elements, and in the order of the fold. They go
+over pieces of elements that stay in the cache; each element has its sum in the same order as without pieces, and so the
+same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_server.aggregation.updates import Update, Updates
+from edgefl.errors import RunError
+from edgefl_server.aggregation.updates import FoldError, Update, Updates
 
-__all__ = ["Average", "Weighting", "average", "by_examples", "equally"]
+__all__ = ["Average", "Weighting", "average", "by_examples", "equally", "pieces"]
 
 Weighting = Callable[[Update], float]
 """The amount for which an update counts in an average; above 0."""
+_PIECE = 1 << 15
+"""Elements whose sum, product and terms fit into a core's own cache."""
 
 
 def by_examples(update: Update) -> float:
@@ -27,6 +33,12 @@ def by_examples(update: Update) -> float:
 def equally(update: Update) -> float:
     """Each counts the same, as in SCAFFOLD and FedDyn."""
     return 1.0
+
+
+def pieces(size: int, length: int = _PIECE) -> Iterator[slice]:
+    """Divides a vector of a size into parts that stay in the cache while they are worked on."""
+    for start in range(0, size, length):
+        yield slice(start, min(start + length, size))
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,12 @@ class Average:
         """The average times a factor, float64 ``[size]``."""
         return self.total * (factor / self.weight)
 
+    def used_up(self, factor: float | None = None) -> NDArray[np.float64]:
+        """The result of `mean` or `scaled`, in the memory of the total, which is gone then."""
+        if factor is None:
+            return np.divide(self.total, self.weight, out=self.total)
+        return np.multiply(self.total, factor / self.weight, out=self.total)
+
 
 def average(updates: Updates, weightings: Mapping[str, Weighting]) -> dict[str, Average]:
     """Averages sections of all updates; each is read once.
@@ -59,17 +77,43 @@ def average(updates: Updates, weightings: Mapping[str, Weighting]) -> dict[str, 
 
     Returns:
         The averages by name; one without elements where the updates have no such section.
+
+    Raises:
+        FoldError: the weights of a section add up to nothing.
     """
     totals: dict[str, NDArray[np.float64]] = {}
-    products: dict[str, NDArray[np.float64]] = {}
     weights = dict.fromkeys(weightings, 0.0)
-    for update in updates:
+    room = np.empty(_PIECE), np.empty(_PIECE, np.float32)
+    for group in updates.groups():
         for name, weighting in weightings.items():
-            vector, weight = update.section(name), weighting(update)
+            factors = [weighting(update) for update in group]
+            for factor in factors:
+                weights[name] += factor
+            size = group[0].size(name)
             if name not in totals:
-                totals[name], products[name] = np.zeros(vector.size), np.empty(vector.size)
-            total, product = totals[name], products[name]
-            # In place: two vectors of float64 for each of thousands of updates would cost more than the sums.
-            total += np.multiply(vector, weight, out=product, dtype=np.float64)
-            weights[name] += weight
+                totals[name] = np.zeros(size)
+            if totals[name].size != size or any(each.size(name) != size for each in group):
+                raise RunError(f"The updates of a fold expect as many elements of {name!r}, got other numbers.")
+            for part in pieces(size):
+                _add(totals[name][part], group, factors, name, part, room)
+    for name, weight in weights.items():
+        if not (weight > 0 and math.isfinite(weight)):
+            raise FoldError(f"the weights of all updates add up to {weight:g} in {name!r}: there is no average")
     return {name: Average(total, weights[name]) for name, total in totals.items()}
+
+
+def _add(
+    total: NDArray[np.float64],
+    group: Sequence[Update],
+    factors: Sequence[float],
+    name: str,
+    part: slice,
+    room: tuple[NDArray[np.float64], NDArray[np.float32]],
+) -> None:
+    """Adds factors × pieces to a piece of a total, in place, one after the other."""
+    term, read = room[0][: total.size], room[1][: total.size]
+    for update, factor in zip(group, factors, strict=True):
+        term[...] = update.piece(name, part, read)
+        if factor != 1:
+            term *= factor
+        total += term

@@ -9,8 +9,11 @@ from edgefl.algorithms import check_supports
 from edgefl.errors import FormatVersionError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import check_finalisers
+from edgefl.wire.vocabulary import TaskKind
 from edgefl_server.aggregation.hyperparameters import SettingError, values_of
+from edgefl_server.aggregation.schedules import schedule_for
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
+from edgefl_server.aggregation.update_codecs import AUTO, chosen_codec
 
 __all__ = ["settle"]
 
@@ -31,6 +34,11 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
         )
     strategy = strategy_for(settings)
     check_supports(manifest, strategy.algorithm)
+    if settings.local_test and strategy.demand.kind is not TaskKind.TRAIN:
+        raise SettingError(
+            f"{{local_test}} has no meaning with {{strategy}} {settings.strategy}: no device trains.",
+            hint="Leave it out, or give {evaluate_every}.",
+        )
     _check_batch_size(settings.batch_size, manifest)
     try:
         check_finalisers(manifest.metrics)
@@ -47,8 +55,22 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             "The model's learning rate is 0, expected one above 0: everything would stay as it is.",
             hint="Give a {learning_rate}.",
         )
+    if settings.codec == AUTO:
+        settings = replace(settings, codec=chosen_codec(manifest.layout.weight_size, robust=strategy.is_robust))
+    _check_metric(settings, manifest)
+    if settings.changes_learning_rate and settings.learning_rate is None:
+        settings = replace(settings, learning_rate=rate)  # a share of what only the file says is none
+    schedule_for(settings)
     settled = strategy.settled(manifest, rate)
     return settings if settled is strategy else replace(settings, hyperparameters=values_of(settled))
+
+
+def _check_metric(settings: RunSettings, manifest: ModelManifest) -> None:
+    known = ("loss", *(metric.name for metric in manifest.metrics))
+    if settings.patience and settings.patience_metric not in known:
+        raise SettingError(
+            f"{{patience_metric}} expects one of the model's {', '.join(known)}, got {settings.patience_metric!r:.80}."
+        )
 
 
 def _check_batch_size(size: int, manifest: ModelManifest) -> None:

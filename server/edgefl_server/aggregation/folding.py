@@ -6,20 +6,22 @@ strategy sees anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgefl.errors import RunError
 from edgefl.manifest import Metric
 from edgefl_server.aggregation.caps import Counted, count_examples
 from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.metrics import Reported, left_out, sum_states
+from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.statistics import Range, absolute_range, range_of_round
 from edgefl_server.aggregation.strategies import Cohort, Strategy, StrategyState
 from edgefl_server.aggregation.updates import Contribution, Update, Updates
@@ -36,12 +38,14 @@ class Believed:
         max_weight_ratio: and for so many times the median, see `count_examples`; 0: no such limit.
         limits: of the run's model.
         metrics: of the run's model.
+        staleness: for how much an update counts that did not begin from the newest weights.
     """
 
     max_examples: int
     max_weight_ratio: float
     limits: ModelLimits
     metrics: Sequence[Metric]
+    staleness: Staleness = field(default_factory=Staleness)
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,16 @@ class Folded:
             and ``devices_capped`` with ``weight_cap``, ``devices_bounded`` with ``statistics_bounded``: how many
             devices counted for less than they said and for how much at most, and how many sent statistics outside the
             range and how many elements these were; ``metrics_left_out``: devices of which a metric does not count. The
-            latter are 0 in a fold of honest devices that are alike.
+            latter are 0 in a fold of honest devices that are alike. Where some are stale, ``staleness`` (the mean, in
+            versions), ``stalest``, and ``staleness_weight`` (the mean factor by which they were multiplied).
+        findings: of a fold that makes no weights: how metrics spread over devices, or statistics of their data.
     """
 
     state: StrategyState
     num_examples: int
     metric_sums: dict[str, list[float]]
     diagnostics: dict[str, float]
+    findings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_finite(self) -> bool:
@@ -97,7 +104,9 @@ def fold(
     said = [each.num_examples for each in contributions]
     counted = count_examples(said, believed.max_examples, believed.max_weight_ratio)
     ranges = _range(before, raw, believed.limits)
-    reading = _Reading(contributions, counted, ranges)
+    factors = believed.staleness.factors([each.staleness for each in contributions])
+    mixed = before.weights if strategy.mixes_models else None
+    reading = _Reading(contributions, counted, ranges, factors, mixed)
     after, figures = before, {"update_norm": 0.0}
     if contributions:
         after, figures = _required(strategy.apply(before, raw.changed(reading.believe), cohort), before)
@@ -120,6 +129,7 @@ def fold(
             "outcomes": float(len(contributions)),
             "weight": float(sum(counted.examples)),
             **figures,
+            **_staleness([each.staleness for each in contributions], factors),
             "devices_capped": float(counted.capped),
             "weight_cap": float(counted.cap),
             "devices_bounded": float(sum(each.outside > 0 for each in found)),
@@ -127,6 +137,16 @@ def fold(
             "metrics_left_out": float(sum(map(bool, unbelieved))),
         },
     )
+
+
+def _staleness(staleness: list[int], factors: list[float]) -> dict[str, float]:
+    if not any(staleness):
+        return {}
+    return {
+        "staleness": sum(staleness) / len(staleness),
+        "stalest": float(max(staleness)),
+        "staleness_weight": sum(factors) / len(factors),
+    }
 
 
 def _required(result: Any, before: StrategyState) -> tuple[StrategyState, dict[str, float]]:
@@ -165,16 +185,32 @@ class _Found:
 
 
 class _Reading:
-    """Caps and bounds updates as they are read, and notes what was found, by task id."""
+    """Caps, bounds and discounts updates as they are read, and notes what was found, by task id.
 
-    def __init__(self, contributions: Sequence[Contribution], counted: Counted, ranges: Range) -> None:
+    Where models are `mixed`, updates are first taken as differences to these newest weights.
+    """
+
+    def __init__(
+        self,
+        contributions: Sequence[Contribution],
+        counted: Counted,
+        ranges: Range,
+        factors: Sequence[float],
+        mixed: NDArray[np.float32] | None,
+    ) -> None:
         self.found: dict[str, _Found] = {}
         self._said = {each.task_id: each.num_examples for each in contributions}
         self._counts = {each.task_id: count for each, count in zip(contributions, counted.examples, strict=True)}
-        self._ranges = ranges
+        self._factors = {each.task_id: factor for each, factor in zip(contributions, factors, strict=True)}
+        self._ranges, self._mixed = ranges, mixed
+        self._bases = {each.task_id: each.base for each in contributions}
 
     def believe(self, update: Update) -> Update:
         """The update as it counts."""
+        base = self._bases[update.task_id]
+        if self._mixed is not None and base is not None and update.staleness:
+            update = update.mixed(base(), self._mixed)
+        update = update.scaled(self._factors[update.task_id])
         sections, outside = update.sections, 0
         if update.statistics.size:
             bounded, outside = self._ranges.bounded(update.statistics)

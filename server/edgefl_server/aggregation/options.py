@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from edgefl.codecs import codec_names
 from edgefl_server.aggregation.hyperparameters import Setting, settings_of
+from edgefl_server.aggregation.kinds import KINDS
 from edgefl_server.aggregation.schedules import SCHEDULES
+from edgefl_server.aggregation.selecting import SELECTIONS
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies import STRATEGIES
+from edgefl_server.aggregation.update_codecs import codec_choices
 
 __all__ = ["run_settings"]
 
 _NAMES: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "strategy": STRATEGIES.names,
-    "codec": codec_names,
+    "codec": codec_choices,
     "schedule": SCHEDULES.names,
+    "kind": lambda: tuple(KINDS),
+    "selection": SELECTIONS.names,
 }
 """Settings that are the name of something, and whence the names."""
 
@@ -28,7 +32,8 @@ def run_settings() -> tuple[Setting, ...]:
     None stands for one that is not given.
     """
     found: list[Setting] = []
-    for each in settings_of(RunSettings):
+    # Those that parts of it bring come after its own.
+    for each in sorted(settings_of(RunSettings), key=lambda each: each.name not in RunSettings.__annotations__):
         names = _NAMES.get(each.name)
         if names is not None:
             each = replace(each, help=each.help.replace("{names}", _or(names())))
@@ -46,7 +51,11 @@ def _hyperparameters() -> list[Setting]:
     merged = []
     for name, owners in having.items():
         helps = list(dict.fromkeys(each.help.rstrip(".") for each in owners.values()))
-        defaults = [f"{owner}: {_default(each)}" for owner, each in owners.items()]
+        defaults: dict[str, list[str]] = {}
+        for owner, each in owners.items():
+            for one, default in each.owners or ((owner, each.unless_given),):
+                known = defaults.setdefault(default, [])
+                known.extend([one] if one not in known else [])
         merged.append(
             Setting(
                 name,
@@ -54,14 +63,10 @@ def _hyperparameters() -> list[Setting]:
                 None,
                 True,
                 ", ".join(helps) + ".",
-                shown=", ".join(defaults),
+                shown=", ".join(f"{'/'.join(having)}: {default}" for default, having in defaults.items()),
             )
         )
     return merged
-
-
-def _default(setting: Setting) -> str:
-    return "required" if setting.required else setting.shown or str(setting.default)
 
 
 def _or(names: tuple[str, ...]) -> str:

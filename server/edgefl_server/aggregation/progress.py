@@ -22,25 +22,28 @@ class Next(Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """Says what happens next, and for a run that failed why.
+    """Says what happens next, and for a run that ends early why.
 
     Attributes:
         next: what happens.
-        why: for operators; empty where the run did not fail.
+        why: for operators; empty where the run goes on, or is done with all of its rounds.
     """
 
     next: Next
     why: str = ""
 
 
-def after_fold(fold: int, rounds: int, *, gathering: bool = False) -> Progress:
+def after_fold(fold: int, rounds: int, *, gathering: bool = False, enough: str = "") -> Progress:
     """Decides what comes after a fold that is part of the weights.
 
     Args:
         fold: its number, from 1.
         rounds: how many folds the run has.
         gathering: outcomes of a later fold are accepted already.
+        enough: why the run is done before its last round; empty: it is not.
     """
+    if enough:
+        return Progress(Next.DONE, enough)
     if fold >= rounds:
         return Progress(Next.DONE)
     return Progress(Next.GATHERING if gathering else Next.COHORT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["codec_seed", "task_seed"]
+__all__ = ["codec_seed", "fold_seed", "task_seed"]
 
 
 def task_seed(run_seed: int, cohort: int, device: str, turn: int = 0) -> int:
@@ -30,4 +30,15 @@ def codec_seed(seed: int, section: str) -> int:
         section: its name.
     """
     digest = hashlib.sha256(f"edgefl codec {seed} {section}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def fold_seed(run_seed: int, fold: int) -> int:
+    """The 64-bit seed of what the server draws in a fold.
+
+    Args:
+        run_seed: the run's.
+        fold: the number of the fold.
+    """
+    digest = hashlib.sha256(f"edgefl fold {run_seed} {fold}".encode()).digest()
     return int.from_bytes(digest[:8], "little")

@@ -10,21 +10,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from edgefl.codecs import CODECS, codec_names
+from edgefl.algorithms import Algorithm
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
     SMALLEST,
     SettingError,
+    build,
     check_ranges,
     check_usual,
     setting,
     settings_of,
     values_of,
 )
-from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
+from edgefl_server.aggregation.kinds import KINDS, KindSettings
+from edgefl_server.aggregation.patience import Patience
+from edgefl_server.aggregation.selecting import Selecting
+from edgefl_server.aggregation.staleness import BUFFERED, Buffering
+from edgefl_server.aggregation.strategies import STRATEGIES, Demand, Strategy
+from edgefl_server.aggregation.update_codecs import WHOLE, check_codec, check_down_codec, check_name
 
-__all__ = ["RunSettings", "strategy_for"]
+__all__ = ["RunSettings", "demand_for", "strategy_for"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
@@ -48,7 +55,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
     """The settings of a run.
 
     Attributes:
@@ -70,7 +77,9 @@ class RunSettings:
         max_steps: batches per task; 0: no limit.
         learning_rate: None: the model's own.
         batch_size: rows per step, at most the model's; 0: the model's.
-        codec: how devices write their deltas.
+        codec: how devices write their deltas; ``auto``: what suits the model's size, once it is known.
+        down_codec: how devices that hold earlier weights are told how these have changed; float32: they fetch the new
+            ones.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
         max_examples: a device's num_examples counts for at most this many: it is the device's word.
         max_weight_ratio: it also counts for at most so many times the median of the round's devices; among three or
@@ -80,6 +89,8 @@ class RunSettings:
             what no training produces.
         seed: all randomness of the run derives from it; None: whoever creates the run draws one.
         schedule: who gets which task when, by the name under which it is registered.
+
+    What is asked beside training, `KindSettings` says.
     """
 
     rounds: int = setting(help="How many rounds.", lowest=1, highest=1_000_000)
@@ -142,6 +153,9 @@ class RunSettings:
     )
     batch_size: int = setting(0, help="Rows per step.", shown="the model's", lowest=0, highest=2**31)
     codec: str = setting("float32", help="How devices write updates: {names}.")
+    down_codec: str = setting(
+        WHOLE, help="How devices are told how the weights have changed.", shown="the whole weights each time"
+    )
     clip_norm: float = setting(
         0.0,
         help="Devices clip updates to this L2 norm.",
@@ -172,19 +186,25 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        self.check_staleness()
+        self.check_courses()
+        self.check_patience()
+        self.check_selection()
         if self.minimum > self.target:
             raise SettingError(
                 f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
                 hint="The minimum is at most the target.",
             )
-        if self.codec not in codec_names():
-            raise SettingError(
-                f"{{codec}} expects one of {', '.join(codec_names())}, got {self.codec!r:.80}.",
-                hint=CODECS.nearest(self.codec),
-            )
+        check_name(self.codec)
+        check_down_codec(self.down_codec)
         self._check_combinations()
+        self._check_kind(self.effective_minimum)
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
+        demand = strategy.demand
+        check_codec(
+            self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm, robust=strategy.is_robust
+        )
         object.__setattr__(self, "hyperparameters", values_of(strategy))
 
     @classmethod
@@ -220,14 +240,18 @@ class RunSettings:
         # What has no effect is refused, so that nobody believes that it had one.
         defaults = {each.name: each.default for each in settings_of(RunSettings)}
         for name in strategy.unused:
-            if getattr(self, name) != defaults[name]:
-                raise _pointless(name, self.strategy)
+            for each, default in defaults.items():  # with it goes what changes it by version
+                if each.startswith(name) and getattr(self, each) != default:
+                    raise _pointless(each, self.strategy)
         for name, why in strategy.excluded.items():
-            if getattr(self, name) != defaults[name]:
-                raise SettingError(
-                    f"{{{name}}} does not go with {{strategy}} {self.strategy}: {why}.",
-                    hint="Leave it out, or use fedavg or fedprox.",
-                )
+            if name in defaults and getattr(self, name) != defaults[name]:
+                raise _excluded(name, self.strategy, why)
+        if self.effective_minimum < strategy.fewest:
+            raise SettingError(
+                f"{{strategy}} {self.strategy} needs {strategy.fewest} updates a fold as it is set, and "
+                f"{{minimum}} or {{target}} lets one have {self.effective_minimum}.",
+                hint="Ask for more devices, or expect fewer bad ones ({byzantine}).",
+            )
 
     def require_meaning(self) -> None:
         """Refuses what can be computed with but is a mistake. For new runs: those that were created before go on.
@@ -256,7 +280,9 @@ class RunSettings:
 
     @property
     def cohort_size(self) -> int:
-        """Devices that work on a round at the same time, or have done so."""
+        """Devices that work on a round at the same time, or have done so; with a buffer, those that work at a time."""
+        if self.schedule == BUFFERED:
+            return self.tasks_at_once(self.target)
         factor = self.over_selection or (_DEFAULT_OVER_SELECTION if self.deadline_seconds else 1.0)
         # 1.3 × 10 is 13.000000000000002 in floats and must not become 14.
         return max(self.target, math.ceil(round(self.target * factor, 6)))
@@ -275,6 +301,16 @@ class RunSettings:
     def effective_task_seconds(self) -> float:
         """The longest that a task may take."""
         return self.task_seconds or _LEASES_PER_TASK * self.lease_seconds
+
+    def learning_rate_from(self, version: int) -> float | None:
+        """The learning rate of tasks that start from a version; None: the model's own."""
+        if self.learning_rate is None or not self.changes_learning_rate:
+            return self.learning_rate
+        return self.learning_rate * self.learning_rate_share(version, self.rounds)
+
+    def epochs_of(self, version: int) -> int:
+        """The passes over the local data of tasks that start from a version."""
+        return self.epochs_from(self.epochs, version, self.rounds)
 
     @property
     def norm_bound(self) -> float:
@@ -300,6 +336,11 @@ def strategy_for(settings: RunSettings) -> Strategy:
     return _strategy(settings.strategy, settings.hyperparameters)
 
 
+def demand_for(settings: RunSettings) -> Demand:
+    """Says what a run asks of devices."""
+    return strategy_for(settings).demand if settings.makes_weights else Demand(Algorithm(kind=KINDS[settings.kind]))
+
+
 def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
     if name not in STRATEGIES.names():
         raise SettingError(
@@ -308,7 +349,9 @@ def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         )
     chosen = STRATEGIES.get(name)
     known = {each.name: each for each in settings_of(chosen)}
-    for unknown in hyperparameters.keys() - known.keys():
+    for unknown in sorted(hyperparameters.keys() - known.keys()):
+        if unknown in chosen.excluded:
+            raise _excluded(unknown, name, chosen.excluded[unknown])
         raise _pointless(unknown, name)
     for each in known.values():
         value = hyperparameters.get(each.name)
@@ -316,7 +359,14 @@ def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         if each.required and (value is None or (above_0 and 0 <= value < SMALLEST)):
             needed = f"{{{each.name}}} above 0" if above_0 else f"a {{{each.name}}}"
             raise SettingError(f"{{strategy}} {name} expects {needed}.", hint=each.hint)
-    return chosen(**hyperparameters)
+    built: Strategy = build(chosen, hyperparameters)
+    return built
+
+
+def _excluded(name: str, strategy: str, why: str) -> SettingError:
+    return SettingError(
+        f"{{{name}}} does not go with {{strategy}} {strategy}: {why}.", hint="Leave it out, or use fedavg or fedprox."
+    )
 
 
 def _pointless(name: str, strategy: str) -> SettingError:

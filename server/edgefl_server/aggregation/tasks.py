@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgefl.algorithms import SUMMARY
 from edgefl.wire.messages import MOST_OUTSTANDING, Correction, ExtraVector, SectionCodec, Task, Weighting
 from edgefl_server.aggregation.schedules import Assignment
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies.base import Demand
+from edgefl_server.aggregation.update_codecs import section_codec
 
-__all__ = ["Blob", "TaskSource", "named_vectors", "task_for", "task_id_of"]
+__all__ = ["Blob", "TaskSource", "codecs_of", "named_vectors", "task_for", "task_id_of"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class TaskSource:
         layout_hash: of its parameters.
         base: the weights of the version.
         vectors: what else is to be fetched, by the names that `named_vectors` gives.
+        asked_by: the id of the run that asks, where that evaluates another one; empty: `run`.
     """
 
     population: str
@@ -54,6 +57,7 @@ class TaskSource:
     layout_hash: str
     base: Blob
     vectors: tuple[ExtraVector, ...] = ()
+    asked_by: str = ""
 
 
 def task_id_of(run: str, cohort: int, assignment: Assignment) -> str:
@@ -64,6 +68,23 @@ def task_id_of(run: str, cohort: int, assignment: Assignment) -> str:
 def named_vectors(demand: Demand, slots: Mapping[str, str]) -> dict[str, str]:
     """The strategy's slots that tasks name, and that their devices may fetch, with their hashes."""
     return {name: slots[name] for name in demand.vectors} if slots else {}
+
+
+def codecs_of(settings: RunSettings, demand: Demand, cohort: int, assignment: Assignment) -> tuple[SectionCodec, ...]:
+    """Says how a task's outcome is to be written, section by section: what the run's codec does not suit, as float32.
+
+    Args:
+        settings: the run's.
+        demand: what the strategy asks.
+        cohort: the number of the task's cohort.
+        assignment: the device's.
+    """
+    seed = task_seed(settings.effective_seed, cohort, assignment.device, assignment.turn)
+    return tuple(
+        SectionCodec(section, section_codec(settings.codec, section), codec_seed(seed, section))
+        for section in demand.sections
+        if section != SUMMARY  # which no codec writes
+    )
 
 
 def task_for(
@@ -97,28 +118,29 @@ def task_for(
         minimum_cohort=settings.effective_minimum,
         # As in the papers of the algorithms with a correction, whose sums go over devices.
         weighting=Weighting.EXAMPLES if demand.correction is Correction.NONE else Weighting.UNIFORM,
-        task_id=task_id_of(source.run, source.cohort, assignment),
+        task_id=task_id_of(source.asked_by or source.run, source.cohort, assignment),
         model_hash=source.model.sha256,
         graph_hash=source.graph_hash,
         layout_hash=source.layout_hash,
         base_weights_hash=source.base.sha256,
         seed=seed,
-        epochs=settings.epochs,
+        epochs=settings.epochs_of(source.version),
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate_from(source.version),
         kind=demand.kind,
         mu=demand.mu,
         correction=demand.correction,
         extra_vectors=source.vectors,
         continues=continues,
         clip_norm=settings.clip_norm,
-        codecs=tuple(SectionCodec(name, settings.codec, codec_seed(seed, name)) for name in demand.sections),
+        codecs=codecs_of(settings, demand, source.cohort, assignment),
         # At least a second: 0 would say that there is no deadline.
         deadline_seconds=max(1.0, seconds_left),
         model_bytes=source.model.bytes,
         base_weights_bytes=source.base.bytes,
         outstanding=_at_most(outstanding),
+        local_test=settings.local_test,
     )
 
 

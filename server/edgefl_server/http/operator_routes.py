@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -13,15 +14,25 @@ from edgefl.wire.calls import ROUND
 from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import SHORT_NAME
 from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
-from edgefl_server.http.context import Operator, Shared
+from edgefl_server.http.context import Context, Operator, Shared
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
 from edgefl_server.storage import (
+    ServerState,
     continue_run,
     create_run,
+    diff_versions,
     invite,
+    keep_data,
+    keep_weights,
+    pause_run,
     populations,
+    require_data,
     require_invited,
+    resume_run,
+    roll_back,
+    run_history,
+    run_log,
     run_status,
     runs_summary,
     stop_run,
@@ -43,6 +54,8 @@ class _NewRun(BaseModel):
 
     population: str
     name: str = ""
+    evaluate_on: str = Field("", max_length=64, description="Hash of data that POST /v1/data took, to evaluate on.")
+    weights: str | None = Field(None, description="Hash of the weights to begin with.", max_length=64)
 
     def settings(self) -> RunSettings:
         """The settings, checked."""
@@ -87,9 +100,19 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
     """The body is the model file, the query holds the settings. Answers the run's status."""
     settings = new.settings()
     await run_in_threadpool(require_invited, context.state, new.population)
+    if new.evaluate_on:
+        await run_in_threadpool(require_data, context.state, new.evaluate_on)
     async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
         run = await context.receiving.use(
-            lambda: create_run(context.state, file.read(), new.population, settings, new.name)
+            lambda: create_run(
+                context.state,
+                file.read(),
+                new.population,
+                settings,
+                new.name,
+                weights=new.weights or "",
+                evaluation_data=new.evaluate_on,
+            )
         )
     context.changed(new.population)
     status = await run_in_threadpool(run_status, context.state, run)
@@ -98,6 +121,31 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
         there = f"; there are devices in: {', '.join(others[:20])}" if others else ""
         status["warnings"].append(f"no device is enrolled in {new.population} yet, the run waits for some{there}")
     return JSONResponse(status, 201)
+
+
+@router.post(
+    "/data",
+    summary="Keep data on which runs are evaluated",
+    status_code=201,
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
+)
+async def post_data(request: Request, context: Shared) -> dict[str, str]:
+    """The body is an ``.npz`` as devices have it. Answers its hash, for `evaluate_on` of a new run."""
+    async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
+        digest = await context.receiving.use(lambda: keep_data(context.state, file.read()))
+    return {"data": digest}
+
+
+@router.post(
+    "/initial-weights",
+    summary="Send weights for runs to begin with",
+    status_code=201,
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
+)
+async def post_weights(request: Request, context: Shared) -> dict[str, str]:
+    """The body is little-endian float32 of a layout. Answers their hash, which ``weights`` of a new run may be."""
+    async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
+        return {"weights_hash": await context.receiving.use(lambda: keep_weights(context.state, file.read()))}
 
 
 @router.get("/runs", summary="List all runs")
@@ -115,12 +163,57 @@ async def get_run(run_id: RunId, context: Shared) -> dict[str, Any]:
     return await run_in_threadpool(run_status, context.state, run_id)
 
 
+@router.get("/runs/{run_id}/history", summary="List the versions of a run's weights")
+async def get_history(run_id: RunId, context: Shared) -> dict[str, Any]:
+    """Oldest first: from which each came, by how many updates, devices, examples and bytes, and when."""
+    return await run_in_threadpool(run_history, context.state, run_id)
+
+
+@router.get("/runs/{run_id}/diff", summary="Compare two versions of a run's weights")
+async def get_diff(
+    run_id: RunId, before: Annotated[int, Query(ge=0)], after: Annotated[int, Query(ge=0)], context: Shared
+) -> dict[str, Any]:
+    """L2 norms, of all weights and of each parameter: of the first, of the difference; and its largest element."""
+    return await run_in_threadpool(diff_versions, context.state, run_id, before, after)
+
+
+@router.post("/runs/{run_id}/rollback", summary="Let a run go on from an earlier version")
+async def post_rollback(run_id: RunId, version: Annotated[int, Query(ge=0)], context: Shared) -> dict[str, Any]:
+    """Discards what its open round has accepted; the earlier weights become the newest version."""
+    return await _status_after(lambda state, run: roll_back(state, run, version), run_id, context)
+
+
+@router.get("/runs/{run_id}/log", summary="Tell what a run's weights follow from")
+async def get_log(run_id: RunId, context: Shared) -> dict[str, Any]:
+    """Updates in the order of their acceptance: the version that each began from, and the fold that merged it."""
+    return await run_in_threadpool(run_log, context.state, run_id)
+
+
 @router.post("/runs/{run_id}/stop", summary="Stop a run")
 async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Ends it now; what the open round has accepted is discarded. 409 when it had ended before."""
     if not await run_in_threadpool(stop_run, context.state, run_id):
         raise RequestError(409, Refusal.ENDED, f"Run {run_id} had ended before.")
     status = await run_in_threadpool(run_status, context.state, run_id)
+    context.changed(status["population"])
+    return status
+
+
+@router.post("/runs/{run_id}/pause", summary="Pause a run")
+async def post_pause(run_id: RunId, context: Shared) -> dict[str, Any]:
+    """Devices get no new task of it; what they are at is taken, and merged. Deadlines stand still."""
+    return await _status_after(pause_run, run_id, context)
+
+
+@router.post("/runs/{run_id}/resume", summary="Let a paused run go on")
+async def post_resume(run_id: RunId, context: Shared) -> dict[str, Any]:
+    """Its open round has as much time left as when it was paused."""
+    return await _status_after(resume_run, run_id, context)
+
+
+async def _status_after(change: Callable[[ServerState, str], str], run_id: str, context: Context) -> dict[str, Any]:
+    run = await run_in_threadpool(change, context.state, run_id)
+    status = await run_in_threadpool(run_status, context.state, run)
     context.changed(status["population"])
     return status
 

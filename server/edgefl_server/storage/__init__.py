@@ -1,5 +1,6 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
+from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
@@ -20,6 +21,8 @@ from edgefl_server.storage.identities import (
     unknown_device,
     wrong_token,
 )
+from edgefl_server.storage.lineage import diff_versions, roll_back, run_history
+from edgefl_server.storage.logs import run_log
 from edgefl_server.storage.outcomes import (
     Accepted,
     Looked,
@@ -30,7 +33,8 @@ from edgefl_server.storage.outcomes import (
     received_bytes,
     sweep_uploads,
 )
-from edgefl_server.storage.runs import NameTakenError, create_run, stop_run
+from edgefl_server.storage.pausing import pause_run, resume_run
+from edgefl_server.storage.runs import NameTakenError, RunStateError, create_run, keep_weights, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
@@ -51,12 +55,14 @@ from edgefl_server.storage.uploads import Upload
 __all__ = [
     "DEFAULT_KEEP_DAYS",
     "Accepted",
+    "CentralWork",
     "DeviceRow",
     "EnrolmentRefusedError",
     "Found",
     "Looked",
     "NameTakenError",
     "NotWantedError",
+    "RunStateError",
     "ServerState",
     "Swept",
     "UnknownTaskError",
@@ -69,6 +75,7 @@ __all__ = [
     "continue_run",
     "create_run",
     "devices_with_tasks",
+    "diff_versions",
     "ended_runs",
     "enrol",
     "explained",
@@ -78,16 +85,26 @@ __all__ = [
     "has_form_of_credentials",
     "has_form_of_invitation",
     "invite",
+    "keep_central",
+    "keep_data",
+    "keep_weights",
     "look_at_outcome",
     "look_for_tasks",
     "may_fetch",
+    "next_central",
     "next_task",
+    "pause_run",
     "pending_folds",
     "populations",
     "prune_rows",
     "received_bytes",
     "renew_lease",
+    "require_data",
     "require_invited",
+    "resume_run",
+    "roll_back",
+    "run_history",
+    "run_log",
     "run_status",
     "runs_summary",
     "settle_folds",

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DatabaseError
 from edgefl_server.aggregation import Assignment, AssignmentState, Change, FoldState, Standing, task_id_of
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.cohorts import OPEN_IN_COHORT, Gathering, load_fold
+from edgefl_server.storage.selecting import admission
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import Disposition, assignments, cohorts, folds, outcomes, runs
@@ -40,7 +41,10 @@ _MOVE = Statement(
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_fold"))
     .values({each: bindparam(each) for each in ("state", "why", "enrolled", "ended_clock")})
 )
-_FINISHED = ("state", "version", "why", "ended_clock", "num_examples", "metric_sums", "diagnostics")
+_FINISHED = (
+    *("state", "version", "why", "ended_clock"),
+    *("num_examples", "devices", "bytes_up", "metric_sums", "diagnostics", "findings"),
+)
 _FINISH = Statement(
     update(folds)
     .where(folds.c.run == bindparam("of"), folds.c.number == bindparam("of_number"))
@@ -53,6 +57,7 @@ _NEXT_COHORT = Statement(select(runs.c.cohort + 1, runs.c.fold + 1, runs.c.versi
 _ASK = Statement(update(runs).where(_OF_RUN).values(cohort=bindparam("cohort")))
 _ASKED = Statement(select(runs.c.cohort).where(_OF_RUN))
 _ACCEPT = Statement(update(runs).where(_OF_RUN).values(accepted=bindparam("accepted")))
+_SERVE = Statement(update(runs).where(_OF_RUN).values(served=runs.c.served + literal(1)))
 _WORK_FOR = Statement(update(runs).where(_OF_RUN).values(fold=bindparam("fold")))
 _ACCEPTED = (
     outcomes.c.run == bindparam("of"),
@@ -96,6 +101,7 @@ def apply(session: Session, of: Gathering, change: Change, now: Moment, continue
             "ends_clock": new.ends_at,
             "failed_before": new.failed_before,
         }
+        session.execute(_SERVE, {"of": of.run})
         session.execute(_HAND_OUT, {"task_id": task_id_of(of.run, of.cohort, new), **fixed, **_changing(new)})
     for each in change.changed:
         session.execute(_UPDATE, {"of": task_id_of(of.run, of.cohort, each), **_changing(each)})
@@ -131,7 +137,9 @@ def open_cohort(session: Session, run_id: str, now: Moment) -> None:
     """Opens the next cohort of a run, with a fold of its own."""
     number, fold, version = session.execute(_NEXT_COHORT, {"of": run_id}).one()
     counters = {**dict.fromkeys(_COUNTERS, 0), "started_clock": None}
-    session.execute(_OPEN_COHORT, {"run": run_id, "number": number, "opened_clock": now.clock, **counters})
+    admits = admission(session, run_id, number)
+    row = {"run": run_id, "number": number, "opened_clock": now.clock, "admits": admits, **counters}
+    session.execute(_OPEN_COHORT, row)
     session.execute(_ASK, {"of": run_id, "cohort": number})
     _open_fold(session, run_id, fold, version, FoldState.SELECTING, now)
 
@@ -143,7 +151,7 @@ def finish_fold(session: Session, of: Gathering, after: Standing, figures: Mappi
         session: that writes.
         of: the fold, and the version of the weights that it was merged into.
         after: as the schedule says that it stands.
-        figures: its ``num_examples``, ``metric_sums`` and ``diagnostics``.
+        figures: its ``num_examples``, ``devices``, ``bytes_up``, ``metric_sums``, ``diagnostics`` and ``findings``.
         now: the time.
     """
     keys = {"of": of.run, "of_number": of.fold}
@@ -192,6 +200,7 @@ def _open_fold(session: Session, run_id: str, number: int, version: int, state: 
             "opened_clock": now.clock,
             "metric_sums": {},
             "diagnostics": {},
+            "findings": {},
             "pruned": {},
         },
     )

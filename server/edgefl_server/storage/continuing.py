@@ -8,10 +8,9 @@ from dataclasses import replace
 from sqlalchemy import bindparam, select, update
 
 from edgefl.errors import InvalidSettingError
-from edgefl.model_file import ModelFile
-from edgefl.wire.messages import Correction
-from edgefl_server.aggregation import Next, Progress, RunSettings, strategy_for
-from edgefl_server.storage.runs import NameTakenError, get_run, move_on
+from edgefl_server.aggregation import Next, Progress, RunSettings
+from edgefl_server.storage.evaluations import wake
+from edgefl_server.storage.runs import NameTakenError, get_run, kept_by_devices, least_served, move_on
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.statements import Statement
@@ -22,7 +21,9 @@ __all__ = ["continue_run"]
 _log = logging.getLogger(__name__)
 _SET = Statement(update(runs).where(runs.c.run == bindparam("of")).values(settings=bindparam("settings")))
 _RESUME = Statement(
-    update(runs).where(runs.c.run == bindparam("of")).values(state=RunState.ACTIVE, why="", ended_at=None)
+    update(runs)
+    .where(runs.c.run == bindparam("of"))
+    .values(state=RunState.ACTIVE, why="", ended_at=None, served=bindparam("served"))
 )
 
 
@@ -45,10 +46,10 @@ def continue_run(state: ServerState, run_id: str, rounds: int) -> str:
     """
     with state.database.read() as session:
         run = get_run(session, run_id)
-        keeps = _kept_by_devices(state, run)
+        keeps = kept_by_devices(state, run)
     with state.database.write() as session:
         run = get_run(session, run.run)
-        over, found = run.state != RunState.ACTIVE, run.run
+        over, found = run.state not in RunState.GOING_ON, run.run
         if over:
             if keeps:
                 raise InvalidSettingError(
@@ -60,7 +61,9 @@ def continue_run(state: ServerState, run_id: str, rounds: int) -> str:
         settings = replace(settings, rounds=_more(run.fold if over else settings.rounds, rounds))
         session.execute(_SET, {"of": found, "settings": {**run.settings, "rounds": settings.rounds}})
         if over:
-            session.execute(_RESUME, {"of": found})
+            served = max(run.served, least_served(session, run.population))
+            session.execute(_RESUME, {"of": found, "served": served})
+            wake(session, found)
             move_on(session, found, Progress(Next.COHORT), state.now())
     state.keep_generation()
     _log.info("run %s goes on: %d rounds in all", found, settings.rounds)
@@ -71,16 +74,8 @@ def _more(had: int, rounds: int) -> int:
     return had + rounds if rounds > 0 else rounds  # which the settings refuse
 
 
-def _kept_by_devices(state: ServerState, run: RunRow) -> str:
-    """Names what devices keep of a run as long as it is active; empty: nothing."""
-    if strategy_for(RunSettings.from_json(run.settings)).demand.correction is not Correction.NONE:
-        return "their corrections"
-    manifest = ModelFile(state.models.get(run.model_hash)).manifest
-    return "the parameters that are their own" if manifest.local_parameters else ""
-
-
 def _require_own_name(session: Session, name: str) -> None:
-    active = session.scalar(select(RunRow.run).where(RunRow.name == name, RunRow.state == RunState.ACTIVE))
+    active = session.scalar(select(RunRow.run).where(RunRow.name == name, RunRow.state.in_(RunState.GOING_ON)))
     if name and active is not None:
         raise NameTakenError(
             f"Run {active}, which is active, has the name {name!r} meanwhile.", hint="Stop that one first."

@@ -34,7 +34,7 @@ def fail_damaged_runs(state: ServerState) -> bool:
     A file is read when it is new here or was changed, so that looking every few seconds costs next to nothing.
     """
     with state.database.read() as session:
-        active = session.scalars(select(RunRow.run).where(RunRow.state == RunState.ACTIVE)).all()
+        active = session.scalars(select(RunRow.run).where(RunRow.state.in_(RunState.GOING_ON))).all()
     failed, seen = False, set[str]()
     for run_id in active:
         if state.troubles.rest(run_id, _LOOK, state.clock()):

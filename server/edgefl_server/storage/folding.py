@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import EdgeflError, StorageError
-from edgefl_server.aggregation import Change, Folded, FoldState, after_fold
+from edgefl_server.aggregation import Change, Folded, FoldState, after_fold, finalise
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.changes import apply, finish_fold
 from edgefl_server.storage.cohorts import (
@@ -25,7 +25,7 @@ from edgefl_server.storage.cohorts import (
 )
 from edgefl_server.storage.damage import fail_damaged_run
 from edgefl_server.storage.merging import Merged, Work, load_work, merge, starting_point
-from edgefl_server.storage.runs import add_version, after_failed_fold, move_on
+from edgefl_server.storage.runs import add_version, after_failed_fold, metrics_of, move_on
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, put_vector
 from edgefl_server.storage.statements import Statement
@@ -164,6 +164,7 @@ def settle_folds(state: ServerState) -> None:
             digest = state.folded.popleft()
         except IndexError:  # a stop settles while the last settling is still under way
             return
+        state.placements.forget(digest)
         with contextlib.suppress(EdgeflError):  # the next tidying does it
             state.outcomes.delete(digest)
 
@@ -204,11 +205,16 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
 
 
 def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> bool:
-    """Makes what was merged the newest version; False when the run was stopped meanwhile."""
+    """Makes what was merged the newest version, or keeps what was found; False when the run was stopped meanwhile."""
     of, result = work.of, folded.state
-    # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
-    weights_hash = put_vector(state, result.weights)
-    slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
+    makes_weights = of.settings.makes_weights
+    weights_hash, slots = "", dict[str, str]()
+    if makes_weights:
+        # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
+        weights_hash = put_vector(state, result.weights)
+        slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
+        if merged.difference is not None:
+            state.differences.keep(weights_hash, work.version.weights_hash, merged.difference.encode())
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:
@@ -216,16 +222,40 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
         now = state.now()
         figures = {
             "num_examples": folded.num_examples,
+            "devices": len({each.device for each in merged.intact}),
+            "bytes_up": sum(each.size for each in merged.intact),
             "metric_sums": folded.metric_sums,
             "diagnostics": folded.diagnostics,
+            "findings": dict(folded.findings),
         }
         _mark(session, merged.lost)
         finish_fold(session, reached, of.schedule.folded(merged.change.standing), figures, now)
-        add_version(session, of.run, work.run.version + 1, of.fold, weights_hash, slots)
-        move_on(session, of.run, after_fold(of.fold, reached.settings.rounds, gathering=not reached.latest), now)
+        if makes_weights:
+            number, parent = work.run.version + 1, work.run.version
+            add_version(session, of.run, number, of.fold, weights_hash, slots, now, parent=parent)
+        enough = _enough(session, work)
+        rounds, gathering = reached.settings.rounds, not reached.latest
+        move_on(session, of.run, after_fold(of.fold, rounds, gathering=gathering, enough=enough), now)
     state.folded.extend(each.digest for each in merged.intact)
     _log.info("run %s: round %d done, %d outcomes folded", of.run, of.fold, len(merged.intact))
     return True
+
+
+def _enough(session: Session, work: Work) -> str:
+    """Says why a run is done before its last round, as its metrics get no better; empty: it is not."""
+    settings = work.of.settings
+    if not settings.patience:
+        return ""
+    metrics = metrics_of(work.run)
+    sums = session.scalars(
+        select(FoldRow.metric_sums)
+        .where(FoldRow.run == work.of.run, FoldRow.state == FoldState.DONE.value)
+        .order_by(FoldRow.number)
+    )
+    found = [finalise(each, metrics).get(settings.patience_metric) for each in sums]
+    values = [each for each in found if each is not None]
+    direction = next((each.direction for each in metrics if each.name == settings.patience_metric), "")
+    return settings.why_over(values, direction)
 
 
 def _give_up(state: ServerState, of: Gathering, merged: Merged) -> None:

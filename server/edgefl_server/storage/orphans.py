@@ -83,7 +83,7 @@ def count_unrecorded(state: ServerState, session: Session, population: str | Non
     """Counts what `find_unrecorded` found, the database still does not know, and nobody has deleted."""
     if not state.unrecorded:
         return 0
-    query = select(RunRow.run).where(RunRow.state == RunState.ACTIVE)
+    query = select(RunRow.run).where(RunRow.state.in_(RunState.GOING_ON))
     active = set(session.scalars(query if population is None else query.where(RunRow.population == population)))
     return sum(
         task_id.partition("-")[0] in active and path.exists() and session.get(OutcomeRow, task_id) is None

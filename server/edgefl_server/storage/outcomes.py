@@ -13,9 +13,11 @@ from edgefl.wire.messages import Outcome, OutcomeStatus
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import (
     AssignmentState,
+    Change,
     Concerned,
     Expectation,
     FoldState,
+    codecs_of,
     decode_outcome,
     ending,
     most_bytes,
@@ -109,7 +111,9 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
     """
     with state.database.read() as session:
         task = find_task(session, device, task_id, state.clock())
-        most = most_bytes(task.weight_size, task.statistic_size)
+        with reading(task.run):
+            sections = demand_of(task.gathering.settings_text).sections
+        most = most_bytes(task.weight_size, task.statistic_size, sections)
         if digest is None and task.digest is not None:
             return Looked(accepted=False, most_bytes=most)
         accepted = _was_accepted(task, digest or "")
@@ -165,16 +169,17 @@ def accept_upload(
         expected = expected or look_at_outcome(state, device, task_id, digest).expected
         if expected is None:
             return Accepted()
-        outcome = decode_outcome(upload.read())
-        validate(outcome, expected)
+        data = upload.read()
+        outcome = decode_outcome(data)
+        update = validate(outcome, expected)
         # Only what is recorded is needed from here on; the vectors are as large as the file.
         noted = replace(outcome, sections=())
-        done = outcome.status == OutcomeStatus.DONE
-        del outcome
-        if done:
+        if update is not None:
             # The file first: a row never names a file that is not there. A file without a row is an orphan and
             # harmless. Of an outcome that holds no update the row says all.
             state.outcomes.adopt(upload.path, digest)
+            state.placements.note(digest, data, outcome, expected, update)
+        del data, outcome, update
         try:
             with state.database.write() as session:
                 now = state.now()
@@ -240,6 +245,7 @@ def _expectation(task: FoundTask) -> Expectation:
     """Says what an outcome of the task has to fit."""
     of = task.gathering
     with reading(task.run):
+        demand = demand_of(of.settings_text)
         return Expectation(
             task_id=task.task_id,
             base_weights_hash=task.base_weights_hash,
@@ -247,8 +253,9 @@ def _expectation(task: FoundTask) -> Expectation:
             weight_size=task.weight_size,
             statistic_size=task.statistic_size,
             max_norm=of.settings.norm_bound,
-            sections=demand_of(of.settings_text).sections,
+            sections=demand.sections,
             limits=limits_of(task.limits_text),
+            codecs=codecs_of(of.settings, demand, of.cohort, task.assignment),
         )
 
 
@@ -278,7 +285,7 @@ def _record(
             "status": status.name.lower(),
             "reason": _name(outcome.reason),
             "num_examples": outcome.num_examples,
-            "disposition": Disposition.ACCEPTED if done else Disposition.NOTED,
+            "disposition": _disposition(change) if done else Disposition.NOTED,
             "trainer": outcome.trainer[:200],
             "accepted": change.standing.accepted if done else 0,
             "accepted_at": now.date,
@@ -295,6 +302,10 @@ def _record(
         idle=not has_open_task(session, device),
         failed=failed,
     )
+
+
+def _disposition(change: Change) -> str:
+    return Disposition.STALE if change.left_out else Disposition.ACCEPTED
 
 
 def _name(reason: IntEnum | int) -> str:

@@ -9,12 +9,15 @@ from dataclasses import asdict, replace
 from itertools import takewhile
 
 import numpy as np
-from sqlalchemy import ColumnElement, bindparam, insert, select, update
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
-from edgefl.errors import InvalidSettingError, RunError
-from edgefl.manifest import Metric
+from edgefl.errors import DataError, InvalidSettingError, RunError
+from edgefl.manifest import Metric, ModelManifest
+from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
+from edgefl.wire.messages import Correction
 from edgefl.wire.words import is_short_name
 from edgefl_server.aggregation import (
     FAILED_FOLDS_IN_A_ROW,
@@ -25,26 +28,31 @@ from edgefl_server.aggregation import (
     RunSettings,
     SettingError,
     after_failure,
-    schedule_for,
     settle,
     strategy_for,
 )
+from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.changes import open_cohort, stop_folds
 from edgefl_server.storage.clock import Moment
+from edgefl_server.storage.evaluations import add_evaluation, evaluate_due, evaluated_by, rest, stop_evaluation
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.sessions import Session
-from edgefl_server.storage.state import ServerState, put_vector
+from edgefl_server.storage.state import ServerState, get_vector, put_vector
 from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import FolderRow, RunRow, RunState, folds, runs, table, versions
 
 __all__ = [
     "NameTakenError",
+    "RunStateError",
     "add_version",
     "after_failed_fold",
     "create_run",
     "end_run",
     "find_run",
     "get_run",
+    "keep_weights",
+    "kept_by_devices",
+    "least_served",
     "metrics_of",
     "move_on",
     "readable_runs",
@@ -68,8 +76,20 @@ class NameTakenError(RunError):
     """An active run has the name, or any run has it as its id."""
 
 
-def create_run(state: ServerState, model: bytes, population: str, settings: RunSettings, name: str = "") -> str:
-    """Starts a run from the weights in a model file.
+class RunStateError(RunError):
+    """A run is not in the state in which what is wanted could be done."""
+
+
+def create_run(
+    state: ServerState,
+    model: bytes,
+    population: str,
+    settings: RunSettings,
+    name: str = "",
+    weights: str = "",
+    evaluation_data: str = "",
+) -> str:
+    """Starts a run from the weights in a model file, or from others of its layout.
 
     Args:
         state: the server's.
@@ -77,6 +97,8 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         population: whose devices train.
         settings: without a seed, a random one is drawn and kept.
         name: for people, who may use it instead of the id. Runs that are over do not keep theirs from a new one.
+        weights: the hash of the weights to begin with, which `keep_weights` gave; empty: those in the file.
+        evaluation_data: the hash of data that `keep_data` kept, on which versions are evaluated; empty: none.
 
     Returns:
         The run's id.
@@ -84,7 +106,7 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     Raises:
         ModelFileError: the bytes are no intact model file.
         InvalidSettingError: every device would decline the tasks, the file cannot take part in the strategy or holds
-            NaN, or a name has another form.
+            NaN, or a name has another form; or the weights are not there, or of another layout.
         NameTakenError: an active run has the name.
         StorageError: no space.
     """
@@ -97,15 +119,17 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
     file.verify()
     manifest = file.manifest
     settings = settle(settings, manifest)
-    schedule_for(settings)
-    initial = file.initial_weights()
+    initial = _given(state, weights, manifest) if weights else file.initial_weights()
     if not np.isfinite(initial).all():
         raise InvalidSettingError(
-            "The model's initial weights hold NaN or infinity: no device would take them.",
-            hint="Convert it again from weights that are finite.",
+            "The initial weights hold NaN or infinity: no device would take them.",
+            hint="Convert the model again from weights that are finite, or give others.",
         )
     if settings.seed is None:
         settings = replace(settings, seed=secrets.randbelow(2**62))
+    metrics, limits = manifest.metrics, ModelLimits.of(manifest)
+    if settings.local_test:
+        metrics, limits = around_training(metrics), limits.around_training()
     model_hash = state.models.put(model)
     first = strategy_for(settings).init(initial, manifest.layout.weight_size)
     weights_hash = put_vector(state, first.weights)
@@ -123,24 +147,60 @@ def create_run(state: ServerState, model: bytes, population: str, settings: RunS
         layout_hash=manifest.layout_hash,
         weight_size=manifest.layout.weight_size,
         statistic_size=manifest.layout.statistic_size,
-        metrics=[asdict(metric) for metric in manifest.metrics],
-        limits=ModelLimits.of(manifest).to_json(),
+        metrics=[asdict(metric) for metric in metrics],
+        limits=limits.to_json(),
         version=0,
         cohort=0,
         fold=0,
         accepted=0,
+        served=0,
         created_at=now.date,
         created_clock=now.clock,
+        evaluation_data=evaluation_data,
     )
     with state.database.write() as session:
         _require_free(session, name)
+        run.served = least_served(session, population)
         session.add(run)
         session.flush()
-        add_version(session, run.run, 0, 0, weights_hash, slots)
+        add_version(session, run.run, 0, 0, weights_hash, slots, now)
+        add_evaluation(session, run, settings, now)
         move_on(session, run.run, Progress(Next.COHORT), now)
     state.keep_generation()
     _log.info("run %s created: %d rounds of %d outcomes from %s", run.run, settings.rounds, settings.target, population)
     return run.run
+
+
+def keep_weights(state: ServerState, data: bytes) -> str:
+    """Keeps weights for runs to begin with; their hash.
+
+    Args:
+        state: the server's.
+        data: little-endian float32.
+
+    Raises:
+        InvalidSettingError: it is no vector of float32.
+        StorageError: no space.
+    """
+    if not data or len(data) % 4:
+        raise InvalidSettingError(f"Weights are float32, four bytes each, got {len(data)} bytes.")
+    return state.weights.put(data)
+
+
+def _given(state: ServerState, digest: str, manifest: ModelManifest) -> NDArray[np.float32]:
+    """The weights that a run is to begin with."""
+    try:
+        vector = get_vector(state, digest)
+    except DamagedBlobError as error:
+        raise InvalidSettingError(
+            f"There are no weights {digest:.80} on this server.", hint="Send them first: `edgefl run create --weights`."
+        ) from error
+    try:
+        return manifest.layout.check(vector)
+    except DataError as error:
+        raise InvalidSettingError(
+            f"The weights to begin with are of another layout than the model's. {error.message}", hint=error.hint
+        ) from error
 
 
 def _require_free(session: Session, name: str) -> None:
@@ -148,7 +208,7 @@ def _require_free(session: Session, name: str) -> None:
         return
     taken = session.scalar(
         select(RunRow.run).where(
-            (RunRow.run == name) | ((RunRow.name == name) & (RunRow.state == RunState.ACTIVE))  # an id comes first
+            (RunRow.run == name) | ((RunRow.name == name) & RunRow.state.in_(RunState.GOING_ON))  # an id comes first
         )
     )
     if taken is not None:
@@ -157,8 +217,21 @@ def _require_free(session: Session, name: str) -> None:
         )
 
 
+def least_served(session: Session, population: str) -> int:
+    """The share at which a run begins: what the least served one has, so that it takes over nothing of the past."""
+    share = select(func.min(RunRow.served)).where(RunRow.population == population, RunRow.evaluates == "")
+    return session.scalar(share.where(RunRow.state == RunState.ACTIVE)) or 0
+
+
 def add_version(
-    session: Session, run_id: str, number: int, fold: int, weights_hash: str, slots: Mapping[str, str]
+    session: Session,
+    run_id: str,
+    number: int,
+    fold: int,
+    weights_hash: str,
+    slots: Mapping[str, str],
+    now: Moment,
+    parent: int | None = None,
 ) -> None:
     """Makes weights the newest version of a run, from which tasks start.
 
@@ -169,15 +242,22 @@ def add_version(
         fold: that made it; 0: none.
         weights_hash: of the weights.
         slots: the strategy's, as hashes.
+        now: the time.
+        parent: the version that it came from; None: none.
     """
-    row = {"run": run_id, "number": number, "fold": fold, "weights_hash": weights_hash, "slots": dict(slots)}
+    came = {"parent": parent, "made_at": now.date}
+    row = {"run": run_id, "number": number, "fold": fold, "weights_hash": weights_hash, "slots": dict(slots), **came}
     session.execute(_ADD_VERSION, row)
     session.execute(_START_FROM, {"of": run_id, "version": number})
 
 
 def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> None:
-    """Does what comes next in a run: opens its next cohort, or ends it."""
+    """Does what comes next in a run: opens its next cohort, or ends it; and evaluates what is due."""
     _count(session)
+    if evaluated := evaluated_by(session, run_id):
+        rest(session, run_id)
+        evaluate_due(session, evaluated, now)
+        return
     if progress.next is Next.COHORT:
         open_cohort(session, run_id, now)
     elif progress.next is not Next.GATHERING:
@@ -185,6 +265,7 @@ def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> N
         # What is gathered for one more fold is not needed.
         stop_folds(session, run_id, "the run has as many rounds as it was to have", now)
         session.execute(_END, {"of": run_id, "state": outcome, "why": progress.why[:500], "ended_at": now.date})
+    evaluate_due(session, run_id, now)
 
 
 def after_failed_fold(session: Session, run_id: str, number: int, rounds: int, now: Moment) -> None:
@@ -235,11 +316,12 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
         now: the time.
 
     Returns:
-        False when the run had ended before.
+        False when the run and its evaluation had ended before.
     """
-    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) != RunState.ACTIVE:
-        return False
     why = why[:500]
+    evaluation = stop_evaluation(session, run_id, why, now)  # that of the last version may go on after the run
+    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) not in RunState.GOING_ON:
+        return evaluation
     _count(session)
     stop_folds(session, run_id, why, now)
     session.execute(_END, {"of": run_id, "state": outcome, "why": why, "ended_at": now.date})
@@ -260,7 +342,7 @@ def find_run(session: Session, run_id: str) -> str:
     if session.scalar(select(RunRow.run).where(RunRow.run == run_id)) is not None:
         return run_id
     named = session.execute(select(RunRow.run, RunRow.state).where(RunRow.name == run_id)).all()
-    chosen = [run for run, state in named if state == RunState.ACTIVE] or [run for run, _ in named]
+    chosen = [run for run, state in named if state in RunState.GOING_ON] or [run for run, _ in named]
     if len(chosen) > 1:
         ids = ", ".join(chosen)
         raise RunError(f"{len(chosen)} runs are named {run_id!r}.", hint=f"Use one of the ids {ids}.")
@@ -272,6 +354,14 @@ def find_run(session: Session, run_id: str) -> str:
 def get_run(session: Session, run_id: str) -> RunRow:
     """The run that `find_run` finds."""
     return session.get_one(RunRow, find_run(session, run_id))
+
+
+def kept_by_devices(state: ServerState, run: RunRow) -> str:
+    """Names what devices keep of a run as long as it is active; empty: nothing."""
+    if strategy_for(RunSettings.from_json(run.settings)).demand.correction is not Correction.NONE:
+        return "their corrections"
+    manifest = ModelFile(state.models.get(run.model_hash)).manifest
+    return "the parameters that are their own" if manifest.local_parameters else ""
 
 
 def readable_runs(
@@ -302,5 +392,12 @@ def readable_runs(
 def metrics_of(run: RunRow) -> tuple[Metric, ...]:
     """The metrics of a run's model."""
     return tuple(
-        Metric(each["name"], each["finaliser"], tuple(each["states"]), each.get("settings", {})) for each in run.metrics
+        Metric(
+            each["name"],
+            each["finaliser"],
+            tuple(each["states"]),
+            each.get("settings", {}),
+            each.get("direction", ""),
+        )
+        for each in run.metrics
     )

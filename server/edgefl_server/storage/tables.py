@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
     "AssignmentRow",
+    "CentralRow",
     "CohortRow",
     "DeviceRow",
     "Disposition",
@@ -49,6 +50,12 @@ class RunState:
     """The values of a run's ``state``."""
 
     ACTIVE, DONE, FAILED, STOPPED = "active", "done", "failed", "stopped"
+    PAUSED = "paused"
+    """It hands out nothing, takes what devices are at, and its deadlines stand still, until it is resumed."""
+    GOING_ON = (ACTIVE, PAUSED)
+    """Those of a run that is not over."""
+    RESTING = "resting"
+    """A run that evaluates another one's weights waits for newer ones."""
 
 
 class Disposition:
@@ -62,6 +69,8 @@ class Disposition:
     """Its fold failed or was stopped."""
     DAMAGED = "damaged"
     """It was accepted, and its file was gone or damaged when its fold was merged without it."""
+    STALE = "stale"
+    """It began from weights that were too many versions behind when it came: no fold has it."""
     NOTED = "noted"
     """The device declined or failed: there is nothing to fold."""
 
@@ -150,12 +159,23 @@ class RunRow(Table):
     """The latest fold: the one that the cohort works for."""
     accepted: Mapped[int] = mapped_column(BigInteger)
     """The number of outcomes accepted that hold an update: the place of the latest in their order."""
+    served: Mapped[int] = mapped_column(BigInteger, default=0)
+    """The number of tasks handed out, as far as the runs of a population share its devices by it."""
+    paused_clock: Mapped[float | None] = mapped_column(Float)
+    """Since when it pauses."""
     created_at: Mapped[float] = mapped_column(Float)
     created_clock: Mapped[float] = mapped_column(Float)
     """Says which run came first, also when the wall clock was set back in between."""
     ended_at: Mapped[float | None] = mapped_column(Float)
+    evaluates: Mapped[str] = mapped_column(String(32), default="")
+    """The run of which it evaluates versions, each in a cohort of its own; empty: none."""
+    evaluation_data: Mapped[str] = mapped_column(String(64), default="")
+    """The hash of the operator's data on which versions are evaluated; empty: there is none."""
 
-    __table_args__ = (Index("runs_by_population_and_state", "population", "state"),)
+    __table_args__ = (
+        Index("runs_by_population_and_state", "population", "state"),
+        Index("runs_by_evaluated", "evaluates"),
+    )
 
 
 class VersionRow(Table):
@@ -166,10 +186,27 @@ class VersionRow(Table):
     run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     fold: Mapped[int] = mapped_column(Integer)
-    """The fold that made it; 0: it is the initial one."""
+    """The fold that made it, or after which it was gone back to; 0: it is the initial one."""
+    parent: Mapped[int | None] = mapped_column(Integer)
+    """The version that it came from: the one before, or an earlier one that was gone back to, whose weights it has."""
+    made_at: Mapped[float | None] = mapped_column(Float)
     weights_hash: Mapped[str] = mapped_column(String(64))
     slots: Mapped[dict[str, Any]] = mapped_column(JSON)
     """The strategy's slots by name, as hashes of vectors in the store of weights."""
+
+
+class CentralRow(Table):
+    """The evaluation of a version on the operator's data."""
+
+    __tablename__ = "central_evaluations"
+
+    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    why: Mapped[str] = mapped_column(String(500))
+    examples: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    ended_at: Mapped[float] = mapped_column(Float)
 
 
 class CohortRow(Table):
@@ -185,6 +222,8 @@ class CohortRow(Table):
     done: Mapped[int] = mapped_column(Integer)
     failed_devices: Mapped[int] = mapped_column(Integer)
     failed_attempts: Mapped[int] = mapped_column(Integer)
+    admits: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Says up to which key devices are admitted, window after window: an `Admission`; empty: all are."""
 
 
 class FoldRow(Table):
@@ -204,8 +243,14 @@ class FoldRow(Table):
     opened_clock: Mapped[float] = mapped_column(Float)
     ended_clock: Mapped[float | None] = mapped_column(Float)
     num_examples: Mapped[int | None] = mapped_column(BigInteger)
+    devices: Mapped[int | None] = mapped_column(Integer)
+    """The number of devices of which it has updates."""
+    bytes_up: Mapped[int | None] = mapped_column(BigInteger)
+    """The size of the messages in which they came."""
     metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON)
     diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    findings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Says what a fold that makes no weights has found beside its metrics."""
     pruned: Mapped[dict[str, Any]] = mapped_column(JSON)
     """Counts of the outcomes whose rows are gone: ``{status: {reason: {disposition: count}}}``."""
 

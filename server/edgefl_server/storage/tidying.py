@@ -86,7 +86,7 @@ def _done_with(state: ServerState, session: Session, digest: str) -> bool | None
         return None
     kept_until = state.clock() - state.keep_seconds
     return all(
-        disposition in (Disposition.FOLDED, Disposition.NOTED)
+        disposition in (Disposition.FOLDED, Disposition.STALE, Disposition.NOTED)
         or (disposition in (Disposition.DISCARDED, Disposition.DAMAGED) and ended is not None and ended <= kept_until)
         for disposition, ended in rows
     )
@@ -171,7 +171,7 @@ def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str] 
 
 
 def _is_active(session: Session, run_id: str) -> bool:
-    return session.scalar(select(RunRow.state).where(RunRow.run == run_id)) == RunState.ACTIVE
+    return session.scalar(select(RunRow.state).where(RunRow.run == run_id)) in RunState.GOING_ON
 
 
 def _latest_folded(session: Session, run_id: str) -> set[str]:

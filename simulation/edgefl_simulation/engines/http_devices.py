@@ -21,6 +21,7 @@ from typing import Any
 
 from edgefl.errors import EdgeflError, RuntimeFailure, first_line
 from edgefl.parts import FACADE, load
+from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.tasks import ModelTrainer
 from edgefl_device_runtime.training import TrainableModel
 from edgefl_simulation.engines.http_messages import Answer, Ask, Begin, Broken, Ready
@@ -58,6 +59,7 @@ def _listen(connection: Connection, told: queue.SimpleQueue[Any]) -> None:
 class _Devices:
     def __init__(self, begin: Begin) -> None:
         self._begin = begin
+        self._settings = Settings(instance=begin.instance)
         self._tables = Tables(begin.tables)
         self._device: Callable[..., Any] = load(FACADE["Device"]).Device
         self._trainer: tuple[str, ModelTrainer] | None = None
@@ -78,6 +80,7 @@ class _Devices:
             state,
             token=None if joined else begin.token,
             minimum_examples=begin.minimum_examples,
+            settings=self._settings,
             report=said.append,
             load_trainer=self._load,
         )

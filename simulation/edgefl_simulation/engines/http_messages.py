@@ -22,6 +22,7 @@ class Begin:
         tables: the folder with the tables of rows.
         minimum_examples: a device with fewer takes no part.
         runtime: the interpreter, as `TrainableModel` takes it.
+        instance: of all processes, as each device may be in any of them; see `Settings`.
     """
 
     server: str
@@ -31,6 +32,7 @@ class Begin:
     tables: Path
     minimum_examples: int
     runtime: str
+    instance: str
 
 
 @dataclass(frozen=True)

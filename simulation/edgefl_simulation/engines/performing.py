@@ -102,4 +102,5 @@ class Performer:
             task_id=task.task_id,
             base_weights_hash=task.base_weights_hash,
             sections=tuple(each.section for each in task.codecs),
+            codecs=task.codecs,
         )

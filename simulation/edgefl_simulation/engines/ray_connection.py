@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = ["RayConnection"]
 _ADDRESS, _TOKEN_MODE = "RAY_ADDRESS", "RAY_AUTH_MODE"
 _CONNECT_SECONDS = 5.0
 """Ray itself would try for two minutes, and then end this process."""
+_PREFIX, _OWNER = "edgefl-ray-", "edgefl-process"
 _START = "Start one with `ray start --head`, or leave the address out: then one is started on this machine."
 
 
@@ -98,8 +100,10 @@ class RayConnection:
             ) from error
 
     def _start(self, processors: int) -> None:
+        _delete_left_over()
         # The path of a socket in it must be short.
-        self._folder = tempfile.mkdtemp(prefix="edgefl-ray-")
+        self._folder = tempfile.mkdtemp(prefix=_PREFIX)
+        Path(self._folder, _OWNER).write_text(str(os.getpid()), encoding="ascii")
         constants = self.ray._private.ray_constants
         before = constants.ENABLE_RAY_CLUSTER
         try:
@@ -133,6 +137,14 @@ def _package() -> ModuleType:
             hint=f"Install it with: {install_line('ray')}",
         ) from error
     return ray  # type: ignore[no-any-return]
+
+
+def _delete_left_over() -> None:
+    """Deletes folders of clusters whose simulation is gone: Ray ends this process at once where its raylet dies."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError):  # somebody else's, or just being made or deleted
+            if not Path("/proc", str(int((folder / _OWNER).read_text(encoding="ascii")))).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _require_answer(address: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -24,26 +24,19 @@ class ClientWeighting(Enum):
     UNIFORM = "uniform"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Averaging(FedAvg):
     """`FedAvg` with another server optimizer (Reddi et al. 2021, Algorithm 1), or with equal weights.
 
     Attributes:
-        server: moves the weights along the average of the clients' updates.
-        weighting: how much each counts. With ``UNIFORM`` a client without examples counts as one that changed nothing.
+        clients: how much each counts. With ``UNIFORM`` a client without examples counts as one that changed nothing.
     """
 
-    server: ServerOptimizer = field(default_factory=Sgd)
-    weighting: ClientWeighting = ClientWeighting.NUM_EXAMPLES
-
-    @property
-    def optimizer(self) -> ServerOptimizer:
-        """See `FedAvg`."""
-        return self.server
+    clients: ClientWeighting = ClientWeighting.NUM_EXAMPLES
 
     def apply(self, state: StrategyState, updates: Updates, cohort: Cohort) -> tuple[StrategyState, dict[str, float]]:
         """See `Strategy`."""
-        if self.weighting is ClientWeighting.NUM_EXAMPLES:
+        if self.clients is ClientWeighting.NUM_EXAMPLES:
             return super().apply(state, updates, cohort)
         averages = average(updates, {"delta": equally, "statistics": equally})
         everybody = float(cohort.size(updates))

@@ -83,6 +83,7 @@ class Clients:
             task_id=task.task_id,
             base_weights_hash=task.base_weights_hash,
             sections=tuple(each.section for each in task.codecs),
+            codecs=task.codecs,
         )
         return validate(result.outcome, expected)
 

@@ -228,7 +228,8 @@ def build_weighted_fed_avg(
     optimizer = server_optimizer(server_optimizer_fn)
     models = ReadyModels(model_of(model_fn, client_optimizer_fn), num_threads)
     settings = client_settings(models, client_learning_rate, epochs, seed)
-    return _Averaging(models, Averaging(optimizer, ClientWeighting(client_weighting)), settings)
+    strategy = Averaging(server_optimizer=optimizer, clients=ClientWeighting(client_weighting))
+    return _Averaging(models, strategy, settings)
 
 
 def build_federated_averaging_process(

@@ -5,6 +5,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -311,3 +312,21 @@ def test_every_call_says_which_process_it_is_and_always_the_same_one(server, con
     (instance,) = {request.headers["EdgeFL-Instance"] for request in server.requests}
     assert len(server.requests) == 3
     assert len(bytes.fromhex(instance)) == 16
+
+
+def test_processes_that_are_one_device_in_turn_can_say_so(server, quick):
+    server.devices["d"] = sha256(SECRET.encode())
+    connection = Connection(server.url, settings=replace(quick, instance="ab" * 16))
+    connection.authorization = f"Bearer d.{SECRET}"
+    connection.attempt_json("POST", "/v1/tasks/next", {}, shows=polled)
+    assert server.requests[0].headers["EdgeFL-Instance"] == "ab" * 16
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_network_that_may_come_back(server, connect, monkeypatch):
+    def fail(*arguments):
+        raise AttributeError("no such thing")
+
+    connection = connect()
+    monkeypatch.setattr(connection, "_headers", fail)
+    with pytest.raises(AttributeError):
+        connection.call("POST", "/v1/tasks/next", shows=polled)

@@ -15,7 +15,9 @@ from edgefl.wire.messages import Correction, ExtraVector, OutcomeStatus, Reason,
 from edgefl_device_runtime.agent.memories import Memories
 from edgefl_device_runtime.tasks import RunMemory
 
-MEMORY = RunMemory({"own/kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, np.ones(4, np.float32))
+MEMORY = RunMemory(
+    {"own/kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, np.ones(4, np.float32), np.full(4, 2.5, np.float32)
+)
 
 
 def assert_equal(ours: RunMemory, other: RunMemory) -> None:
@@ -23,6 +25,7 @@ def assert_equal(ours: RunMemory, other: RunMemory) -> None:
     for name in ours.local:
         np.testing.assert_array_equal(ours.local[name], other.local[name])
     np.testing.assert_array_equal(ours.control, other.control)
+    np.testing.assert_array_equal(ours.residual, other.residual)
 
 
 def test_a_memory_is_found_by_run_and_task_by_another_process_too(tmp_path):
@@ -418,3 +421,41 @@ def test_what_would_leave_too_little_of_the_disk_fails_the_task_before_it_is_tra
     assert remembered(rig) == []
     with pytest.raises(StorageError, match="Could not store"):
         Memories(rig.folder / "state" / "runs", 1000).keep("r", "t", MEMORY)
+
+
+def stc_task(rig, name, continues):
+    return rig.task(name, codecs=(SectionCodec("delta", "stc-0.5"),), continues=continues)
+
+
+def sent_by_three_tasks(rig, step):
+    """The payloads of three tasks' deltas, one after the other; ``step`` does what is to be done for each."""
+    for name, continues in (("t1", ""), ("t2", "t1"), ("t3", "t2")):
+        rig.server.tasks = [stc_task(rig, name, continues)]
+        step(rig)
+    return [bytes(rig.server.decoded(name).section("delta").payload) for name in ("t1", "t2", "t3")]
+
+
+def test_what_a_codec_holds_back_is_the_same_through_crashes_before_and_after_the_outcome_was_kept(rig):
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments):
+        raise Killed
+
+    def at_once(rig):
+        rig.device().step()
+
+    def with_crashes(rig):
+        for broken in ("_keep", "_send"):
+            device = rig.device()
+            setattr(device, broken, killed)
+            with pytest.raises(Killed):
+                device.step()
+        rig.device().step()
+
+    smooth = sent_by_three_tasks(rig, at_once)
+    assert len(set(smooth)) > 1  # it is not the same that is held back each time
+    rig.server.outcomes.clear()
+    for path in (rig.folder / "state" / "runs").iterdir():
+        path.unlink()
+    assert sent_by_three_tasks(rig, with_crashes) == smooth

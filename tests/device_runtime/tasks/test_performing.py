@@ -121,6 +121,40 @@ def test_every_section_has_its_own_codec_and_one_that_the_task_does_not_name_is_
     assert codecs == {"delta": "float16", "statistics": "float32"}
 
 
+@pytest.mark.parametrize("codec", ["int8", "drive", "eden-3", "rand-0.5+drive", "stc-0.5"])
+def test_what_a_codec_draws_comes_from_the_tasks_seed_so_that_a_device_that_does_it_again_sends_the_same(device, codec):
+    def sent(seed):
+        device.remembered = {}
+        task = device.task(codecs=(SectionCodec("delta", codec, seed),))
+        (section,) = device.perform(task).outcome.sections
+        return section
+
+    first = sent(2**64 - 1)
+    assert (first.codec, first.seed, first.length) == (codec, 2**64 - 1, 4)
+    assert sent(2**64 - 1) == first
+    assert any(bytes(sent(seed).payload) != bytes(first.payload) for seed in range(20)) == (codec != "stc-0.5")
+
+
+@pytest.mark.parametrize("kind", [TaskKind.TRAIN, TaskKind.GRADIENT])
+@pytest.mark.parametrize("codec", ["int8", "drive", "rand-0.25+drive", "eden-2"])
+def test_the_clip_norm_holds_for_what_is_decoded(device, codec, kind):
+    codecs = tuple(SectionCodec(name, codec, 5) for name in ("delta", "gradient"))
+    for bound in (1e-3, 0.5, 1e6):
+        result = device.perform(device.task(kind=kind, codecs=codecs, clip_norm=bound))
+        (vector,) = sections(result).values()
+        assert np.linalg.norm(vector) <= bound * 1.0001
+    (free,) = sections(device.perform(device.task(kind=kind, codecs=codecs))).values()
+    np.testing.assert_array_equal(vector, free)  # a bound that is far away changes nothing
+
+
+def test_statistics_are_written_as_the_task_says_whatever_the_codec_of_the_delta(make_device):
+    device = make_device(STATISTIC)
+    result = device.perform(device.task(codecs=(SectionCodec("delta", "rand-0.25+drive", 7),)))
+    usual = sections(device.perform(device.task()))
+    np.testing.assert_array_equal(sections(result)["statistics"], usual["statistics"])
+    assert result.outcome.section("delta").codec == "rand-0.25+drive"
+
+
 def test_equal_inputs_give_equal_bytes(device):
     first, second = (device.perform(device.task()).outcome.encode() for _ in range(2))
     assert first == second
@@ -140,6 +174,13 @@ UNSUPPORTED = [
     {"weighting": 77},
     {"payloads": (Section.of_bytes("roster", b"all"),)},
     {"session": "of a later server"},
+    {"codecs": (SectionCodec("delta", "rand-2+drive"),)},
+    {"codecs": (SectionCodec("statistics", "stc"),)},
+    {"codecs": (SectionCodec("gradient", "stc"),), "kind": TaskKind.GRADIENT},
+    {"codecs": (SectionCodec("delta", "stc"),), "clip_norm": 1.0},
+    {"codecs": (SectionCodec("delta", "stc"),), "continues": None},
+    {"codecs": (SectionCodec("delta", "stc"),), "correction": Correction.FEDDYN, "mu": 0.5},
+    {"codecs": (SectionCodec("delta", "stc"),), "run": "r" * 65},
     {"codecs": (SectionCodec("delta", MODULAR),)},
     {"codecs": (SectionCodec("delta", BYTES),)},
     {"batch_policy": 77},
@@ -371,7 +412,7 @@ def test_capabilities_are_named_as_in_the_protocol():
         "kinds": ["train", "evaluate", "gradient"],
         "corrections": ["none", "scaffold", "feddyn"],
         "weightings": ["examples", "uniform"],
-        "codecs": ["float16", "float32"],
+        "codecs": ["drive", "eden-2", "eden-3", "eden-4", "float16", "float32", "int8", "rand", "stc"],
         "payloads": [],
     }
 
@@ -395,3 +436,35 @@ def test_a_task_that_took_too_long_fails_with_that_reason(device):
 
     result = device.perform(device.task(), progress=too_late)
     assert ending(result) == (OutcomeStatus.FAILED, Reason.OUT_OF_TIME)
+
+
+def states(result):
+    return {state.name: state.values for state in result.outcome.metrics}
+
+
+def test_a_share_for_tests_is_not_trained_on_and_tests_the_weights_before_and_after(device):
+    device.data = {"x": np.arange(40, dtype=np.float32).reshape(10, 4), "y": np.zeros(10, np.float32)}
+    result = device.perform(device.task(local_test=0.35))
+    training = {name: array[:7] for name, array in device.data.items()}
+    tests = {name: array[7:] for name, array in device.data.items()}
+    alone = device.perform(device.task("t2"), data=training)
+    np.testing.assert_array_equal(sections(result)["delta"], sections(alone)["delta"])
+    assert result.outcome.num_examples == 7
+    found = states(result)
+    assert {name: found[name] for name in states(alone)} == states(alone)
+    for when, weights in (("before", device.weights), ("after", device.weights + sections(alone)["delta"])):
+        device.weights = weights
+        evaluated = device.perform(device.task("t3", kind=TaskKind.EVALUATE), data=tests)
+        assert {name: found[f"{when}/{name}"] for name in states(evaluated)} == states(evaluated)
+    assert found["before/rows"] == (3.0,)
+
+
+def test_too_few_rows_for_tests_are_trained_on_instead(device):
+    result = device.perform(device.task(local_test=0.25))  # one of four, and an owner lets no single one go
+    assert result.outcome.num_examples == 4
+    assert not any("/" in name for name in states(result))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_for_tests_that_is_none_is_declined(device, share):
+    assert ending(device.perform(device.task(local_test=share))) == (OutcomeStatus.DECLINED, Reason.UNSUPPORTED_TASK)

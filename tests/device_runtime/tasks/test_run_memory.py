@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgefl.wire.messages import OutcomeStatus, Reason, TaskKind
+from edgefl.wire.messages import OutcomeStatus, Reason, SectionCodec, TaskKind
 from edgefl_device_runtime.tasks import RunMemory
 from quadratic_trainer import LOCAL
 
@@ -13,6 +13,11 @@ from quadratic_trainer import LOCAL
 @pytest.fixture
 def device(make_device):
     return make_device(LOCAL)
+
+
+def sections_of(result):
+    assert result.error is None
+    return {section.name: section.vector() for section in result.outcome.sections}
 
 
 def own_value(device):
@@ -104,6 +109,54 @@ def test_what_scaffold_keeps_is_what_the_server_reads(device, codec):
     task = device.scaffold_task("t1", codec=codec)
     result = device.perform(task, np.full(4, 0.3, np.float32))
     np.testing.assert_array_equal(result.remembered["t1"].control, result.outcome.section("control").vector())
+
+
+STC = (SectionCodec("delta", "stc-0.25"),)  # one of the four elements
+
+
+def test_what_error_feedback_leaves_out_is_added_to_the_next_update(device):
+    def learnt(task_id, **more):
+        return sections_of(device.perform(device.task(task_id, **more)))["delta"]
+
+    exact = learnt("t0")
+    first = learnt("t1", codecs=STC)
+    assert np.count_nonzero(first) == 1
+    np.testing.assert_array_equal(device.remembered["t1"].residual, exact - first)
+    second = learnt("t2", codecs=STC, continues="t1")
+    np.testing.assert_array_equal(device.remembered["t2"].residual, (exact + (exact - first)) - second)
+    # After some tasks, what was sent is what was learnt but for what is still held back.
+    sent, before = first + second, "t2"
+    for number in range(3, 9):
+        sent, before = sent + learnt(f"t{number}", codecs=STC, continues=before), f"t{number}"
+    np.testing.assert_allclose(sent + device.remembered["t8"].residual, 8 * exact, rtol=1e-5)
+
+
+def test_an_update_that_did_not_come_to_count_takes_nothing_out_of_what_is_held_back(device):
+    device.perform(device.task("t1", codecs=STC))
+    kept = device.remembered["t1"].residual
+    lost = device.perform(device.task("t2", codecs=STC, continues="t1")).outcome
+    again = device.perform(device.task("t3", codecs=STC, continues="t1"))  # the server took no t2
+    assert bytes(again.outcome.section("delta").payload) == bytes(lost.section("delta").payload)
+    np.testing.assert_array_equal(device.remembered["t1"].residual, kept)
+
+
+def test_a_residual_that_is_lost_or_damaged_costs_what_it_held_and_nothing_else(device):
+    fresh = device.perform(device.task("t1", codecs=STC)).outcome
+    for remembered in ({}, {"t1": RunMemory({}, None, np.ones(7, np.float32))}):
+        device.remembered = remembered
+        result = device.perform(device.task("t2", codecs=STC, continues="t1"))
+        assert result.outcome.section("delta").digest == fresh.section("delta").digest
+
+
+def test_a_memory_is_the_same_out_of_its_arrays():
+    vectors = np.arange(3, dtype=np.float32), np.ones(2, np.float32)
+    for memory in (RunMemory({"own/kernel": vectors[0]}, *vectors), RunMemory(residual=vectors[1]), RunMemory()):
+        found = RunMemory.from_arrays(memory.to_arrays())
+        assert sorted(found.local) == sorted(memory.local)
+        for one, other in zip(found.vectors, memory.vectors, strict=True):
+            np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="arrays other"):
+        RunMemory.from_arrays({"other": vectors[0]})
 
 
 def test_memories_of_another_length_are_no_memories_of_this_model(device):

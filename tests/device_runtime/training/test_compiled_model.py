@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,6 @@ from edgefl_device_runtime.agent.device import _runtimes
 from edgefl_device_runtime.tasks import ModelTrainer
 from edgefl_device_runtime.training import TrainableModel
 from edgefl_device_runtime.training.interpreter import Interpreter, runtime_version
-from edgefl_device_runtime.training.litert_log import quiet
 from edgefl_device_runtime.training.threads import time_threads
 
 
@@ -57,49 +53,6 @@ def test_arrays_that_its_binding_would_take_for_others_are_refused(mlp_file: Pat
     with pytest.raises(RuntimeFailure, match=f"expected the inputs {spec.tensor}, got none"):
         infer({})
     assert infer({spec.tensor: np.ones(spec.shape, np.float32)})
-
-
-TRAIN = """
-import sys
-import numpy as np
-from edgefl_device_runtime.training import TrainableModel
-
-model = TrainableModel(sys.argv[1], runtime=sys.argv[2])
-rows = np.ones((8, 20), np.float32)
-model.train_on_batch(rows, np.ones(8, np.int32))
-second = TrainableModel(open(sys.argv[1], "rb").read(), runtime=sys.argv[2])
-del model
-second.evaluate(rows, np.ones(8, np.int32))
-"""
-
-
-def test_it_writes_nothing_to_standard_error_from_the_first_model_to_the_end_of_the_process(mlp_file: Path) -> None:
-    command = [sys.executable, "-c", TRAIN, mlp_file, COMPILED_MODEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_lines_of_others_are_passed_on_while_it_is_kept_quiet(capfd: pytest.CaptureFixture[str]) -> None:
-    def load() -> None:
-        with quiet():
-            os.write(
-                2, b"INFO: [environment.cc:36] Creating LiteRT environment with options\nWARNING: a disk is full\n"
-            )
-            os.write(
-                2, b"ERROR: [litert/compiler/plugin/compiler_plugin.cc:259]\n\xe2\x94\x94 Could not load\nand INFO\n"
-            )
-            raise ZeroDivisionError
-
-    with quiet(), pytest.raises(ZeroDivisionError):
-        load()
-    assert capfd.readouterr().err == "WARNING: a disk is full\nand INFO\n"
-
-
-def test_a_process_without_standard_error_trains(mlp_file: Path) -> None:
-    code = f"import os; os.close(2){TRAIN}print('done')"
-    command = [sys.executable, "-c", code, mlp_file, COMPILED_MODEL]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "done\n")
 
 
 def test_a_device_that_trains_with_it_says_so_and_counts_as_one_with_its_distribution(mlp_file: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from edgefl.algorithms import ALGORITHMS
+from edgefl.codecs import encoded_bytes
 from edgefl.errors import EdgeflError, InvalidSettingError
+from edgefl.layout import Parameter
 from edgefl.manifest import Metric, ModelManifest
 from edgefl.metrics import finalise
 from edgefl.model_file import ModelFile
@@ -17,6 +19,7 @@ from edgefl.wire.messages import ExtraVector, SectionCodec, Task
 from edgefl_device_runtime import tasks
 from edgefl_device_runtime.training import arguments
 from edgefl_server.aggregation import RunSettings, settle, strategy_for
+from edgefl_server.aggregation.update_codecs import chosen_codec, section_codec
 from model_files import default_parameters, make_model_file
 
 
@@ -43,6 +46,7 @@ CHOICES: dict[str, list[Any]] = {
     "learning_rate": [None, 0.0, 0.5, 1e-50],
     "clip_norm": [0.0, 1.0],
     "mu": [None, 0.1],
+    "codec": ["float32", "stc"],
 }
 
 
@@ -61,7 +65,7 @@ def task_of(settings: RunSettings, manifest: ModelManifest) -> Task:
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        codecs=tuple(SectionCodec(name, settings.codec) for name in demand.sections),
+        codecs=tuple(SectionCodec(name, section_codec(settings.codec, name)) for name in demand.sections),
         clip_norm=settings.clip_norm,
         kind=demand.kind,
         mu=demand.mu,
@@ -173,3 +177,16 @@ def test_a_model_that_learns_nothing_as_it_was_compiled_needs_a_learning_rate() 
     with pytest.raises(InvalidSettingError, match="everything would stay as it is"):
         settle(RunSettings(rounds=1, target=1), MANIFESTS["no rate"])
     settle(RunSettings(rounds=1, target=1, learning_rate=0.1), MANIFESTS["no rate"])
+
+
+def test_a_codec_that_is_to_be_chosen_is_chosen_by_the_size_of_the_model() -> None:
+    auto = RunSettings(rounds=1, target=1, codec="auto")
+    assert settle(auto, MANIFESTS["plain"]).codec == "float32"
+    large = make_model_file([Parameter("kernel", "k", (300, 700))])
+    assert settle(auto, ModelFile(large).manifest).codec == "rand-0.25+drive"
+    robust = settle(replace(auto, strategy="robust", hyperparameters={}), ModelFile(large).manifest)
+    assert robust.codec == "eden-4"
+    # More weights never get a codec of more bits.
+    sizes = [4 * size / encoded_bytes(chosen_codec(size), size) for size in (10, 4_000, 5_000, 60_000, 70_000, 10**6)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 100

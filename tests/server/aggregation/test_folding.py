@@ -221,6 +221,7 @@ class _Returning(FedAvg):
     """A strategy from outside that makes of FedAvg's result what the test says."""
 
     def __init__(self, change: Callable[[StrategyState, dict[str, float]], Any]) -> None:
+        super().__init__()
         object.__setattr__(self, "_change", change)
 
     def apply(self, state: StrategyState, updates: Updates, cohort: Cohort) -> Any:

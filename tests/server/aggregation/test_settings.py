@@ -5,7 +5,8 @@ import math
 import pytest
 
 from edgefl.errors import InvalidSettingError
-from edgefl_server.aggregation import RunSettings, SettingError, run_settings, task_seed
+from edgefl_server.aggregation import RunSettings, SettingError, run_settings, schedule_for, task_seed
+from edgefl_server.aggregation.schedules import Synchronous
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,42 @@ def test_an_unknown_codec_is_refused_with_those_that_exist() -> None:
         RunSettings(rounds=1, target=1, codec="zip")
 
 
+@pytest.mark.parametrize("codec", ["auto", "drive", "rand-0.25+drive", "stc-0.04", "rand-0.1+int8"])
+def test_a_spelling_of_a_codec_is_a_codec(codec: str) -> None:
+    assert RunSettings.from_json(RunSettings(rounds=1, target=1, codec=codec).to_json()).codec == codec
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"codec": "stc", "strategy": "scaffold"}, "codec stc does not go with strategy scaffold"),
+        ({"codec": "stc", "strategy": "feddyn", "mu": 0.1}, "codec stc does not go with strategy feddyn"),
+        ({"codec": "stc-0.04", "clip_norm": 1.0}, "codec stc-0.04 does not go with clip_norm"),
+        (
+            {"codec": "stc", "strategy": "fedsgd"},
+            "codec stc is for delta, and devices of .* send gradient",
+        ),
+        ({"codec": "rand-0.25+stc"}, "codec"),
+        ({"codec": "rand-0.25+drive", "rule": "median"}, "rand-0.25.drive does not go with a robust rule"),
+        ({"codec": "stc", "strategy": "robust"}, "stc does not go with a robust rule"),
+    ],
+)
+def test_a_codec_is_refused_where_its_memory_or_its_zeros_would_be_wrong(settings: dict, message: str) -> None:
+    with pytest.raises(InvalidSettingError, match=message):
+        RunSettings.of(rounds=1, target=1, **settings)
+
+
+def test_a_codec_that_remembers_is_refused_by_a_schedule_that_merges_as_updates_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stc, drive = (RunSettings(rounds=1, target=1, codec=codec) for codec in ("stc", "drive"))
+    schedule_for(stc)
+    monkeypatch.setattr(Synchronous, "by_acceptance", True)
+    schedule_for(drive)
+    with pytest.raises(InvalidSettingError, match=r"stc does not go with .*schedule.* synchronous"):
+        schedule_for(stc)
+
+
 def test_settings_survive_json_and_ignore_names_of_later_versions() -> None:
     settings = RunSettings(rounds=2, target=3, learning_rate=0.5, codec="float16")
     assert RunSettings.from_json({**settings.to_json(), "later": 1}) == settings
@@ -77,7 +114,9 @@ def test_a_device_that_works_again_for_one_cohort_has_other_seeds_and_the_first_
 
 
 def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InvalidSettingError, match="strategy expects one of fedavg, feddyn, fedprox") as refused:
+    with pytest.raises(
+        InvalidSettingError, match=r"strategy expects one of fedasync, fedavg, .*feddyn, .*fedprox"
+    ) as refused:
         RunSettings.of(rounds=1, target=1, strategy="FedProxx")
     assert refused.value.hint == "Did you mean fedprox?"
 
@@ -92,7 +131,7 @@ def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
         ("fedprox", {"mu": -0.1}, "mu expects a number from"),
         ("fedprox", {"mu": math.nan}, "mu expects"),
         ("fedprox", {"mu": math.inf}, "mu expects"),
-        ("fedavg", {"server_learning_rate": 0.5}, "server_learning_rate has no meaning"),
+        ("feddyn", {"mu": 0.1, "server_learning_rate": 0.5}, "server_learning_rate has no meaning"),
         ("scaffold", {"server_learning_rate": 0}, "server_learning_rate expects"),
         ("scaffold", {"server_learning_rate": math.nan}, "server_learning_rate expects"),
         ("scaffold", {"clip_norm": 1}, "clip_norm"),
@@ -167,5 +206,8 @@ def test_every_setting_of_every_strategy_is_offered_once() -> None:
 
 def test_a_hyperparameter_that_a_strategy_needs_is_said_to_be_required_by_it() -> None:
     shown = {each.name: each.shown for each in run_settings()}
-    assert shown["mu"] == "feddyn: required, fedprox: required"
-    assert shown["server_learning_rate"] == "fedsgd: the model's, scaffold: 1"
+    assert shown["mu"] == "feddyn/fedprox: required"
+    assert shown["server_learning_rate"] == (
+        "adagrad/adam/fedadagrad/fedadam: 0.1, momentum/sgd/fedavgm/scaffold: 1, yogi/fedyogi: 0.01, "
+        "fedsgd: the model's"
+    )

@@ -144,7 +144,7 @@ def test_fedsgd_steps_along_the_weighted_mean_of_the_gradients() -> None:
     weights = np.ones(2, np.float32)
     gradients = [np.array([1.0, 2.0], np.float32), np.array([3.0, -2.0], np.float32)]
     updates = [Update(f"t{i}", 1 + 2 * i, {"gradient": each}) for i, each in enumerate(gradients)]
-    state = several_rounds(FedSGD(0.5), weights, 2, [updates])
+    state = several_rounds(FedSGD(server_learning_rate=0.5), weights, 2, [updates])
     np.testing.assert_allclose(state.weights, 1 - 0.5 * (gradients[0] + 3 * gradients[1]) / 4)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgefl.algorithms import algorithm
@@ -10,6 +12,8 @@ from edgefl_server.aggregation import (
     Demand,
     RunSettings,
     TaskSource,
+    codec_seed,
+    codecs_of,
     named_vectors,
     task_for,
     task_id_of,
@@ -43,6 +47,16 @@ def test_a_task_says_what_its_cohort_starts_from_what_the_run_wants_and_what_the
         41.0,
     )
     assert Task.decode(task.encode()) == task
+
+
+@pytest.mark.parametrize("codec", ["rand-0.25+drive", "stc", "int8"])
+def test_the_runs_codec_is_for_updates_and_what_it_does_not_suit_is_float32(codec: str) -> None:
+    settings, demand = replace(SETTINGS, codec=codec), Demand(algorithm("scaffold" if codec != "stc" else ""))
+    task = task_for(SOURCE, settings, demand, Assignment(DEVICE, 2, 0.0, 60.0, 30.0, turn=1), 41.0)
+    others = {"control": "float32"} if codec != "stc" else {}
+    assert {each.section: each.codec for each in task.codecs} == {"delta": codec, "statistics": "float32", **others}
+    assert [each.seed for each in task.codecs] == [codec_seed(task.seed, each.section) for each in task.codecs]
+    assert codecs_of(settings, demand, 7, Assignment(DEVICE, 9, 3.0, 7.0, 5.0, turn=1)) == task.codecs
 
 
 def test_a_task_names_the_newest_of_many_outstanding_ones_and_the_folded_one() -> None:

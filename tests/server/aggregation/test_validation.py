@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgefl.codecs import codec_names
 from edgefl.errors import OutcomeRefusedError
-from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, Task
+from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, SectionCodec, Task
 from edgefl_server.aggregation import Expectation, ModelLimits, decode_outcome, validate
 
 EXPECTED = Expectation("t-1", "b" * 64, "c" * 64, weight_size=4, statistic_size=2, max_norm=100.0)
@@ -32,16 +32,56 @@ def reason_for(outcome: Outcome, expected: Expectation = EXPECTED) -> str:
 
 
 def with_delta(vector: np.ndarray, codec: str = "float32") -> Outcome:
-    return replace(GOOD, sections=(Section.of("delta", vector.astype(np.float32), codec), GOOD.sections[1]))
+    return replace(GOOD, sections=(Section.of("delta", vector.astype(np.float32), codec, 77), GOOD.sections[1]))
 
 
-@pytest.mark.parametrize("codec", codec_names())
+@pytest.mark.parametrize("codec", [*codec_names(), "rand-0.5+drive"])
 def test_a_good_outcome_becomes_an_update(codec: str) -> None:
-    update = validate(with_delta(DELTA, codec), EXPECTED)
+    outcome = with_delta(DELTA, codec)
+    update = validate(decode_outcome(outcome.encode()), replace(EXPECTED, codecs=(SectionCodec("delta", codec, 77),)))
     assert update is not None
     assert (update.task_id, update.num_examples) == ("t-1", 3)
-    np.testing.assert_array_equal(update.delta, DELTA)
+    np.testing.assert_array_equal(update.delta, outcome.sections[0].vector())
+    if codec.startswith("float"):
+        np.testing.assert_array_equal(update.delta, DELTA)
     np.testing.assert_array_equal(update.statistics, STATISTICS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sent"),
+    [
+        ("float16", Section.of("delta", DELTA, "float32")),
+        ("drive", Section.of("delta", DELTA, "float32")),
+        ("float32", Section.of("delta", DELTA, "drive", 77)),
+        ("drive", Section.of("delta", DELTA, "drive", 78)),
+        ("rand-0.5+drive", Section.of("delta", DELTA, "rand-0.75+drive", 77)),
+        ("float32", replace(Section.of("delta", DELTA, "float32"), seed=77)),
+        ("float32", replace(Section.of("delta", DELTA, "float32"), codec="zip")),
+    ],
+)
+def test_a_device_answers_in_the_codec_of_its_task_and_with_its_seed(wanted: str, sent: Section) -> None:
+    expected = replace(EXPECTED, codecs=(SectionCodec("delta", wanted, 77),))
+    assert reason_for(replace(GOOD, sections=(sent, GOOD.sections[1])), expected) == "wrong_codec"
+    statistics = Section.of("statistics", STATISTICS, "float16")
+    assert reason_for(replace(GOOD, sections=(GOOD.sections[0], statistics)), expected) == "wrong_codec"
+
+
+def test_what_is_decoded_is_held_to_the_norm_and_to_be_finite() -> None:
+    codecs = (SectionCodec("delta", "rand-0.5+drive", 77),)
+    good = with_delta(DELTA, "rand-0.5+drive")
+    norm = float(np.linalg.norm(good.sections[0].vector()))
+    assert norm > 1.2 * float(np.linalg.norm(DELTA))
+    assert validate(good, replace(EXPECTED, codecs=codecs, max_norm=1.01 * norm)) is not None
+    assert reason_for(good, replace(EXPECTED, codecs=codecs, max_norm=0.99 * norm)) == "norm_exceeded"
+    payload = np.array([np.nan], "<f4").tobytes() + bytes(good.sections[0].payload)[4:]
+    hostile = replace(good.sections[0], payload=payload)
+    assert reason_for(replace(good, sections=(hostile, good.sections[1])), replace(EXPECTED, codecs=codecs)) == (
+        "not_finite"
+    )
+    short = replace(good.sections[0], payload=payload[:-1])
+    assert reason_for(replace(good, sections=(short, good.sections[1])), replace(EXPECTED, codecs=codecs)) == (
+        "wrong_length"
+    )
 
 
 def test_a_model_without_statistics_needs_only_a_delta() -> None:

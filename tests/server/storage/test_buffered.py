@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
+from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import fold
 from edgefl_server.aggregation.schedules import SCHEDULES
-from edgefl_server.storage import fold_round, pending_folds, prune_rows, run_status, stop_run
+from edgefl_server.storage import (
+    fold_round,
+    pending_folds,
+    prune_rows,
+    run_log,
+    run_status,
+    stop_run,
+    sweep_outcomes,
+)
 from edgefl_server.storage import merging as merging_module
 from edgefl_server.storage.tables import AssignmentRow, CohortRow, FoldRow, OutcomeRow, RunRow, VersionRow
 from extension.toy_schedule import Buffered
@@ -16,10 +25,17 @@ from extension.toy_schedule import Buffered
 
 @pytest.fixture
 def buffered(fleet, monkeypatch):
-    monkeypatch.setitem(SCHEDULES._entries, "buffered", Buffered)
+    """Creates buffered runs; with a strategy that edgefl's own buffer refuses, under one from outside."""
+    monkeypatch.setitem(SCHEDULES._entries, "toy-buffered", Buffered)
 
     def create(**settings: object) -> str:
-        return fleet.create_run(**{"schedule": "buffered", "target": 3, "over_selection": 2, **settings})
+        named = {"target": 3, **settings}
+        twice = 2 * named["target"]
+        if named.get("strategy") == "scaffold":
+            return fleet.create_run(**{"schedule": "toy-buffered", "over_selection": 2, **named})
+        if named.get("schedule") == "synchronous":
+            return fleet.create_run(**{"over_selection": 2, **named})
+        return fleet.create_run(**{"schedule": "buffered", "concurrency": twice, **named})
 
     return create
 
@@ -151,6 +167,7 @@ def test_no_two_accepted_outcomes_of_a_device_have_one_seed_and_what_repeats_one
     buffered(target=5, rounds=9)
     seeds = [fleet.finish(device).seed for _ in range(3)]
     given_up = fleet.give_up(device, Reason.BUSY)
+    fleet.clock.now += 10  # as long as after a first one that was not done
     seeds.append(fleet.finish(device).seed)
     assert given_up.seed == seeds[-1]
     assert len(set(seeds)) == 4
@@ -213,3 +230,41 @@ def test_pruning_repeats_no_task_of_a_cohort_that_goes_on_and_no_seed(fleet, buf
     after = fleet.task(devices[0])
     assert after.task_id not in {each.task_id for each in done}
     assert after.seed not in {each.seed for each in done[:2]}
+
+
+def test_what_is_too_old_is_answered_with_202_and_said_to_be_left_out(fleet) -> None:
+    devices = fleet.add_devices(3)
+    run = fleet.create_run(schedule="buffered", target=1, concurrency=3, rounds=9, max_staleness=1)
+    slow = fleet.task(devices[0])
+    for _ in range(2):
+        fleet.finish(devices[1])
+        fleet.fold()
+    fleet.accept(devices[0], fleet.outcome(slow))
+    history = run_status(fleet.state, run)["history"]
+    assert [entry["outcomes"]["stale"] for entry in history] == [0, 0, 1]
+    assert pending_folds(fleet.state) == []
+    fleet.accept(devices[0], fleet.outcome(slow))  # the answer is lost: it is the same again
+    fleet.finish(devices[2])
+    fleet.fold()
+    third = run_status(fleet.state, run)["history"][2]
+    assert (third["state"], third["outcomes"]["folded"], third["outcomes"]["stale"]) == ("done", 1, 1)
+    log = run_log(fleet.state, run)
+    assert [len(each["updates"]) for each in log["folds"]] == [1, 1, 1]
+    assert slow.task_id not in {update["task_id"] for each in log["folds"] for update in each["updates"]}
+    (outcome,) = [each for each in rows(fleet, OutcomeRow, run) if each.task_id == slow.task_id]
+    assert (outcome.disposition, outcome.accepted) == ("stale", 3)
+    sweep_outcomes(fleet.state, starting=False)
+    assert fleet.state.outcomes.path(outcome.digest) is None
+
+
+def test_of_a_log_whose_rows_are_pruned_it_is_said_that_it_is_not_whole(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(schedule="buffered", target=1, concurrency=2, rounds=3)
+    for _ in range(3):
+        fleet.finish(devices[0])
+        fleet.fold()
+    assert len(run_log(fleet.state, run)["folds"]) == 3
+    fleet.clock.now += 30 * 86_400
+    assert prune_rows(fleet.state)
+    with pytest.raises(RunError, match="not whole any more: of round 1 only 0 of 1 updates"):
+        run_log(fleet.state, run)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.plugins import Registry
-from edgefl_server.aggregation.hyperparameters import SettingError
+from edgefl_server.aggregation.hyperparameters import SettingError, settings_of
 from edgefl_server.aggregation.schedules.base import (
     Assignment,
     AssignmentState,
@@ -15,13 +15,17 @@ from edgefl_server.aggregation.schedules.base import (
     Standing,
     ending,
 )
+from edgefl_server.aggregation.schedules.buffered import Buffered
 from edgefl_server.aggregation.schedules.synchronous import Synchronous
 from edgefl_server.aggregation.settings import RunSettings
+from edgefl_server.aggregation.staleness import BUFFERED
+from edgefl_server.aggregation.update_codecs import check_by_acceptance
 
 __all__ = [
     "SCHEDULES",
     "Assignment",
     "AssignmentState",
+    "Buffered",
     "Change",
     "Concerned",
     "FoldState",
@@ -50,14 +54,15 @@ def _lacking(schedule: object) -> str:
 
 SCHEDULES: Registry[Callable[[RunSettings], Schedule]] = Registry("schedule", "edgefl.schedules", check=_check)
 SCHEDULES.register("synchronous")(Synchronous)
+SCHEDULES.register(BUFFERED)(Buffered)
 
 
 def schedule_for(settings: RunSettings) -> Schedule:
     """The schedule of a run.
 
     Raises:
-        SettingError: there is none of that name, the hint is the nearest; or it makes no schedule of these
-            settings.
+        SettingError: there is none of that name, the hint is the nearest; it makes no schedule of these settings, one
+            of them has no meaning with it, or it does not go with their codec.
     """
     name = settings.schedule
     if name not in SCHEDULES.names():
@@ -65,6 +70,10 @@ def schedule_for(settings: RunSettings) -> Schedule:
             f"{{schedule}} expects one of {', '.join(SCHEDULES.names())}, got {name!r:.80}.",
             hint=SCHEDULES.nearest(name),
         )
+    unused = getattr(SCHEDULES.get(name), "unused", ())
+    for each in settings_of(RunSettings):
+        if each.name in unused and getattr(settings, each.name) != each.default:
+            raise SettingError(f"{{{each.name}}} has no meaning with {{schedule}} {name}.", hint="Leave it out.")
     try:
         schedule = SCHEDULES.get(name)(settings)
     except EdgeflError:
@@ -76,4 +85,6 @@ def schedule_for(settings: RunSettings) -> Schedule:
     lacking = _lacking(schedule)
     if lacking:
         raise SettingError(f"{{schedule}} {name} makes a {type(schedule).__name__}, which lacks {lacking}.")
+    if schedule.by_acceptance:
+        check_by_acceptance(settings.codec, name)
     return schedule

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Protocol
 
 from edgefl.wire.vocabulary import OutcomeStatus, Reason
+from edgefl_server.aggregation.selecting import Admission
 
 __all__ = ["Assignment", "AssignmentState", "Change", "Concerned", "FoldState", "Schedule", "Standing", "ending"]
 
@@ -155,6 +156,7 @@ class Standing:
         version: the newest of the weights, from which a task starts that is handed out now.
         accepted: how many updates of the run were accepted, whatever became of them: the place of the latest in the
             order in which they were.
+        admission: whom the cohort admits when; None: whoever asks first.
     """
 
     state: FoldState = FoldState.SELECTING
@@ -168,6 +170,7 @@ class Standing:
     why: str = ""
     version: int = 0
     accepted: int = 0
+    admission: Admission | None = None
 
     def counting(self, before: Assignment | None, after: Assignment) -> Standing:
         """The counters after a task was handed out (`before` is None) or changed its state."""
@@ -200,11 +203,13 @@ class Concerned:
         overdue: open tasks that were leased to the end, which is over now.
         late: of the other open tasks whose lease is over now, the one for which that is longest ago, and of several the
             one whose device's id is smallest.
+        key: of the device that asks, where the cohort has an admission and the device no task in it.
     """
 
     mine: Assignment | None = None
     overdue: tuple[Assignment, ...] = ()
     late: Assignment | None = None
+    key: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,7 @@ class Change:
         released: all other open tasks of the cohort are abandoned.
         following: how the next fold stands that the cohort works for from now on, while this one is merged; None: the
             cohort ends with its fold.
+        left_out: the update that was settled is accepted, and not folded, as it is too many versions behind.
     """
 
     standing: Standing
@@ -225,10 +231,14 @@ class Change:
     changed: tuple[Assignment, ...] = ()
     released: bool = False
     following: Standing | None = None
+    left_out: bool = False
 
 
 class Schedule(Protocol):
-    """The questions that the server asks a schedule. One is made for a run from its settings."""
+    """The questions that the server asks a schedule. One is made for a run from its settings.
+
+    It may have an attribute ``unused``: names of settings that have no meaning with it, and are refused.
+    """
 
     @property
     def by_acceptance(self) -> bool:

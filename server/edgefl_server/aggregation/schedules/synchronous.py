@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgefl.errors import RunError
+from edgefl_server.aggregation.hyperparameters import settings_of
 from edgefl_server.aggregation.schedules.base import (
     Assignment,
     AssignmentState,
@@ -17,12 +18,18 @@ from edgefl_server.aggregation.schedules.base import (
     FoldState,
     Standing,
 )
+from edgefl_server.aggregation.schedules.leases import (
+    abandoned,
+    is_hopeless,
+    leased,
+    may_try_again,
+    rest_seconds,
+    without_overdue,
+)
 from edgefl_server.aggregation.settings import RunSettings
+from edgefl_server.aggregation.staleness import Buffering
 
 __all__ = ["Synchronous"]
-
-_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 60.0
-"""A device that declined or failed is asked again in the same round after a pause that doubles each time."""
 
 
 @dataclass(frozen=True)
@@ -34,35 +41,40 @@ class Synchronous:
 
     Attributes:
         by_acceptance: see `Schedule`.
+        unused: settings of a run that have no meaning with it.
     """
 
     settings: RunSettings
     by_acceptance: ClassVar[bool] = False
+    unused: ClassVar[tuple[str, ...]] = tuple(each.name for each in settings_of(Buffering))
 
     def assign(self, standing: Standing, concerned: Concerned, device: str, now: float) -> Change | None:
         """Hands the device a task; None when there is no work for it.
 
         A free place comes first; else the place of the device whose lease ran out longest ago. A device that was silent
-        until its task's longest time was over begins anew, once others had a whole lease to take its place.
+        until its task's longest time was over begins anew, once others had a whole lease to take its place. One that
+        the cohort's selection does not admit yet gets none.
         """
         if not standing.state.takes_outcomes:
             return None
-        standing, changed = _without_overdue(standing, concerned.overdue, now)
+        standing, changed = without_overdue(standing, concerned.overdue, now)
         mine = concerned.mine
         if mine is not None:
             before = changed.get((mine.device, mine.attempt), mine)
             if not self._may_try_again(before, now):
                 return None
             if before.state is AssignmentState.OPEN:
-                standing, changed = _abandoned(standing, changed, before, now)
+                standing, changed = abandoned(standing, changed, before, now)
             mine = before
+        elif standing.admission and not standing.admission.admits(concerned.key, standing.opened_at, now):
+            return None
         if self._is_full(standing):
             if concerned.late is None:
                 return None
-            standing, changed = _abandoned(standing, changed, concerned.late, now)
+            standing, changed = abandoned(standing, changed, concerned.late, now)
         ends_at = now + self.settings.effective_task_seconds
         new = Assignment.of(device, mine, assigned_at=now, ends_at=ends_at, leased_until=now, version=standing.version)
-        new = self._leased(new, now)
+        new = leased(self.settings, new, now)
         standing = standing.counting(None, new)
         if standing.started_at is None:
             standing = replace(standing, started_at=now)
@@ -78,7 +90,7 @@ class Synchronous:
         """Extends the lease of the device's open task, never beyond its longest time; None when it is not wanted."""
         if mine is None or mine.state is not AssignmentState.OPEN or not standing.state.takes_outcomes:
             return None
-        return None if now >= mine.ends_at else Change(standing, changed=(self._leased(mine, now),))
+        return None if now >= mine.ends_at else Change(standing, changed=(leased(self.settings, mine, now),))
 
     def settle(
         self, standing: Standing, concerned: Concerned, state: AssignmentState, now: float, *, temporary: bool = False
@@ -132,18 +144,15 @@ class Synchronous:
         return (task.ends_at if deadline is None else min(task.ends_at, deadline)) - now
 
     def rest_seconds(self, times: int) -> float:
-        """The seconds for which the device held a place for nothing, then twice as many each time.
-
-        In a fleet that does without it, a device that never finishes delays ever fewer rounds.
-        """
-        return self.settings.effective_task_seconds * 2.0 ** min(times - 1, 30)
+        """See `leases.rest_seconds`."""
+        return rest_seconds(self.settings, times)
 
     def _advanced(self, standing: Standing, overdue: tuple[Assignment, ...], now: float) -> Change:
         if standing.done >= self.settings.target:
             return self._closed(standing, "")
-        standing, ended = _without_overdue(standing, overdue, now)
+        standing, ended = without_overdue(standing, overdue, now)
         changed = tuple(ended.values())
-        if self._is_hopeless(standing):
+        if is_hopeless(self.settings, standing):
             devices = "1 device" if standing.failed_devices == 1 else f"{standing.failed_devices} devices"
             return replace(self._closed(standing, f"{devices} failed or declined for good"), changed=changed)
         deadline = self._deadline(standing)
@@ -159,28 +168,8 @@ class Synchronous:
             return None
         return since + self.settings.deadline_seconds
 
-    def _is_hopeless(self, standing: Standing) -> bool:
-        """Whether more attempts would fail as well.
-
-        Enough devices have failed, or there are no others: one device alone never ends a round of many, and where it is
-        the only one it is not asked for ever.
-        """
-        most = self.settings.effective_max_failures
-        if standing.failed_devices >= most:
-            return True
-        return 0 < standing.enrolled <= standing.failed_devices and standing.failed_attempts >= most
-
     def _may_try_again(self, before: Assignment, now: float) -> bool:
-        if before.state is AssignmentState.DONE:
-            return False
-        if before.state is AssignmentState.OPEN:
-            return now >= max(before.ends_at, before.leased_until + self.settings.lease_seconds)
-        if before.state is AssignmentState.ABANDONED:
-            return True
-        return now >= before.ended_at + _retry_seconds(before.attempt)
-
-    def _leased(self, task: Assignment, now: float) -> Assignment:
-        return replace(task, leased_until=min(now + self.settings.lease_seconds, task.ends_at))
+        return before.state is not AssignmentState.DONE and may_try_again(self.settings, before, now)
 
     def _closed(self, standing: Standing, why: str) -> Change:
         minimum = self.settings.effective_minimum
@@ -197,32 +186,5 @@ class Synchronous:
         return standing if state is standing.state else replace(standing, state=state)
 
 
-_Changed = dict[tuple[str, int], Assignment]
-
-
-def _without_overdue(standing: Standing, overdue: tuple[Assignment, ...], now: float) -> tuple[Standing, _Changed]:
-    """Ends the tasks of devices that kept renewing until the longest time was over.
-
-    A device that fell silent before keeps its task until another one asks for the place: it may have been switched off,
-    and come back with an outcome.
-    """
-    changed = {}
-    for each in overdue:
-        ended = replace(each, state=AssignmentState.OUT_OF_TIME, ended_at=now)
-        standing = standing.counting(each, ended)
-        changed[each.device, each.attempt] = ended
-    return standing, changed
-
-
-def _abandoned(standing: Standing, changed: _Changed, task: Assignment, now: float) -> tuple[Standing, _Changed]:
-    ended = replace(task, state=AssignmentState.ABANDONED, ended_at=now)
-    return standing.counting(task, ended), {**changed, (task.device, task.attempt): ended}
-
-
 def _released(standing: Standing, state: FoldState, why: str) -> Change:
     return Change(replace(standing, state=state, open=0, why=why), released=True)
-
-
-def _retry_seconds(attempt: int) -> float:
-    """The pause before a device that gave up its n-th attempt is asked again in the same round."""
-    return float(min(_FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 30), _LONGEST_RETRY_SECONDS))

@@ -24,7 +24,8 @@ from edgefl.errors import InvalidSettingError, RunError
 from edgefl.manifest import ModelManifest
 from edgefl.plugins import Registry
 from edgefl.wire.vocabulary import Correction, TaskKind
-from edgefl_server.aggregation.hyperparameters import check_ranges, settings_of
+from edgefl_server.aggregation.averaging import pieces
+from edgefl_server.aggregation.hyperparameters import check_ranges, parts_of, settings_of
 from edgefl_server.aggregation.updates import Updates
 
 __all__ = ["STRATEGIES", "Cohort", "Demand", "Strategy", "StrategyState"]
@@ -66,14 +67,14 @@ class StrategyState:
                 f"A step of the strategy expects {sizes[0]} weights and {sizes[1]} statistics (or none), got arrays of "
                 f"the shapes {weights.shape} and {statistics.shape}."
             )
-        change = np.concatenate([weights, statistics]) if statistics.size else weights
-        after = self.weights.astype(np.float64)
-        # Where a device sends no statistics (a gradient), those stay as they are.
-        after[: change.size] += change
-        norm = math.sqrt(float(np.sum(np.square(change))))  # not by a BLAS, as in `weight_norm`
+        moved, squares = self.weights.copy(), 0.0  # where a device sends no statistics (a gradient), those stay
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the fold fails
-            moved = after.astype(np.float32)
-        return StrategyState(moved, self.weight_size, dict(slots)), {"update_norm": norm}
+            for start, change in ((0, weights), (self.weight_size, statistics)):
+                for part in pieces(change.size):
+                    place = slice(start + part.start, start + part.stop)
+                    moved[place] = self.weights[place] + change[part]
+                    squares += float(np.sum(np.square(change[part])))  # not by a BLAS, as in `weight_norm`
+        return StrategyState(moved, self.weight_size, dict(slots)), {"update_norm": math.sqrt(squares)}
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,11 @@ class Cohort:
 
     Attributes:
         enrolled: devices of the population, N in the papers; 0: not known.
+        seed: of what is drawn in the fold; the same for the same fold of a run.
     """
 
     enrolled: int = 0
+    seed: int = 0
 
     def size(self, updates: Updates) -> int:
         """N; at least the devices of the fold are counted."""
@@ -132,7 +135,9 @@ class Strategy(ABC):
         summary: what it is for, with its paper; for the documentation.
         model: what it asks of a model file beside its algorithm; for the documentation.
         unused: settings of a run that have no meaning with it, and are refused.
-        excluded: settings of a run that do not go with it, and why.
+        excluded: settings of a run, or hyperparameters of other strategies, that do not go with it, and why.
+        mixes_models: updates are the differences between what devices trained and the newest weights, not those that
+            they started from; the two are the same in a synchronous run.
     """
 
     algorithm: ClassVar[str] = ""
@@ -140,6 +145,7 @@ class Strategy(ABC):
     model: ClassVar[str] = ""
     unused: ClassVar[tuple[str, ...]] = ()
     excluded: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    mixes_models: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -148,6 +154,16 @@ class Strategy(ABC):
     def demand(self) -> Demand:
         """Says what the devices are to do."""
         return Demand(algorithm(self.algorithm))
+
+    @property
+    def fewest(self) -> int:
+        """The updates that a fold needs at least; a run that may fold fewer is refused."""
+        return 1
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether it makes of single devices' updates something else than their mean."""
+        return False
 
     def settled(self, manifest: ModelManifest, learning_rate: float) -> Strategy:
         """The strategy with what only the model file knows.
@@ -191,7 +207,7 @@ def _check(name: str, entry: Any) -> None:
             f"its algorithm expects one of {', '.join(ALGORITHMS)}, or none for plain training, got "
             f"{entry.algorithm!r:.80}."
         )
-    known = {each.name for each in settings_of(entry)}
+    known = {each.name for each in settings_of(entry)} | {each.name for each in parts_of(entry)}
     others = [each.name for each in dataclasses.fields(entry) if each.init and each.name not in known]  # type: ignore[arg-type]
     if others:
         raise InvalidSettingError(f"its field {others[0]} is no setting.")

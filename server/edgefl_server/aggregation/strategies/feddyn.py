@@ -37,7 +37,13 @@ class FedDyn(Strategy):
     algorithm: ClassVar[str] = "feddyn"
     summary: ClassVar[str] = "the same as scaffold, with any optimizer (Acar et al. 2021)"
     excluded: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {"clip_norm": "its corrections presume what was really trained"}
+        {
+            "clip_norm": "its corrections presume what was really trained",
+            **dict.fromkeys(
+                ("rule", "pre_aggregation", "weighting", "server_optimizer"),
+                "the devices' corrections add up to nothing only under the plain mean of what they have trained",
+            ),
+        }
     )
 
     mu: float = setting(

@@ -17,7 +17,7 @@ __all__ = ["FedProx"]
 
 
 @STRATEGIES.register("fedprox")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FedProx(FedAvg):
     """`FedAvg` of devices that stay near the weights they received.
 

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgefl.manifest import ModelManifest
-from edgefl_server.aggregation.averaging import Average, average, by_examples
+from edgefl_server.aggregation.averaging import Average
 from edgefl_server.aggregation.hyperparameters import SMALLEST, SettingError, setting
-from edgefl_server.aggregation.server_optimizers import Sgd
-from edgefl_server.aggregation.strategies.base import STRATEGIES, Cohort, Strategy, StrategyState
-from edgefl_server.aggregation.updates import Updates
+from edgefl_server.aggregation.server_optimizers import ServerOptimizer, Sgd
+from edgefl_server.aggregation.strategies.averaging import Averaging
+from edgefl_server.aggregation.strategies.base import STRATEGIES, Strategy
 
 __all__ = ["FedSGD"]
 
 
 @STRATEGIES.register("fedsgd")
-@dataclass(frozen=True)
-class FedSGD(Strategy):
+@dataclass(frozen=True, kw_only=True)
+class FedSGD(Averaging):
     """``w ← w - η Σ nₖ gₖ / Σ nₖ``, ``gₖ`` being the gradient at ``w`` over all data of device k.
 
     Attributes:
         server_learning_rate: η; None: the model's.
     """
 
+    section: ClassVar[str] = "gradient"
     algorithm: ClassVar[str] = "fedsgd"
     summary: ClassVar[str] = "the baseline: one gradient a device and round (McMahan et al. 2017)"
     model: ClassVar[str] = "no moving averages, no local parameters"
@@ -55,15 +58,25 @@ class FedSGD(Strategy):
             raise SettingError("{strategy} fedsgd expects a {server_learning_rate} above 0: the model's is 0.")
         return replace(self, server_learning_rate=manifest.learning_rate)
 
-    def apply(self, state: StrategyState, updates: Updates, cohort: Cohort) -> tuple[StrategyState, dict[str, float]]:
-        """See `Strategy`.
+    @property
+    def optimizer(self) -> ServerOptimizer:
+        """See `Averaging`.
 
         Raises:
             SettingError: nobody said with which learning rate.
         """
         if self.server_learning_rate is None:
             raise SettingError("{strategy} fedsgd expects a {server_learning_rate} above 0.")
-        gradient = average(updates, {"gradient": by_examples})["gradient"]
-        downhill = Average(np.negative(gradient.total, out=gradient.total), gradient.weight)
-        change, slots = Sgd(self.server_learning_rate).step(downhill, state.slots)
-        return state.moved(change, np.zeros(0), slots)
+        return _Downhill(self.server_learning_rate)
+
+
+@dataclass(frozen=True)
+class _Downhill(Sgd):
+    """Goes against a gradient instead of along a delta."""
+
+    def step(
+        self, average: Average, slots: Mapping[str, NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
+        """See `ServerOptimizer`."""
+        change, after = super().step(average, slots)
+        return np.negative(change, out=change), after

@@ -38,7 +38,13 @@ class Scaffold(Strategy):
         "unlike data, the same devices again and again: corrects each device's drift (Karimireddy et al. 2020)"
     )
     excluded: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {"clip_norm": "its corrections presume what was really trained"}
+        {
+            "clip_norm": "its corrections presume what was really trained",
+            **dict.fromkeys(
+                ("rule", "pre_aggregation", "weighting", "server_optimizer"),
+                "the devices' corrections add up to nothing only under the plain mean of what they have trained",
+            ),
+        }
     )
 
     server_learning_rate: float = setting(

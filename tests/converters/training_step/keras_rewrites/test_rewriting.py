@@ -23,6 +23,7 @@ def test_each_is_found_in_the_folder_and_replaces_what_no_other_does():
         "ctc",
         "ctc_of_sparse_labels",
         "gelu",
+        "gru",
         "layer_normalization",
         "lstm",
         "recurrence",

@@ -41,6 +41,6 @@ def test_a_run_whose_schedule_cannot_be_made_is_refused_with_the_reason(
 
 
 def test_an_unknown_schedule_lists_the_known_ones_and_names_the_nearest() -> None:
-    with pytest.raises(InvalidSettingError, match="schedule expects one of synchronous, got 'synchronus'") as refused:
+    with pytest.raises(InvalidSettingError, match="one of synchronous, buffered, got 'synchronus'") as refused:
         schedule_for(RunSettings(rounds=1, target=1, schedule="synchronus"))
     assert refused.value.hint == "Did you mean synchronous?"

@@ -1,0 +1,94 @@
+"""Pauses of a run: nothing is handed out, what devices are at is taken, and deadlines stand still."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import bindparam, select, update
+
+from edgefl_server.storage.runs import RunStateError, get_run, least_served
+from edgefl_server.storage.state import ServerState
+from edgefl_server.storage.statements import Statement
+from edgefl_server.storage.tables import CohortRow, RunState, cohorts, runs
+
+__all__ = ["pause_run", "resume_run"]
+
+_log = logging.getLogger(__name__)
+_PAUSE = Statement(
+    update(runs)
+    .where(runs.c.run == bindparam("of"))
+    .values(state=RunState.PAUSED, paused_clock=bindparam("paused_clock"))
+)
+_RESUME = Statement(
+    update(runs)
+    .where(runs.c.run == bindparam("of"))
+    .values(state=RunState.ACTIVE, paused_clock=None, served=bindparam("served"))
+)
+_SHIFT = Statement(
+    update(cohorts)
+    .where(cohorts.c.run == bindparam("of"), cohorts.c.number == bindparam("of_cohort"))
+    .values(opened_clock=bindparam("opened_clock"), started_clock=bindparam("started_clock"))
+)
+
+
+def pause_run(state: ServerState, run_id: str) -> str:
+    """Pauses a run: devices get no new task of it until it is resumed. One that pauses stays so.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        RunError: there is no such run.
+        RunStateError: it is over.
+    """
+    with state.database.write() as session:
+        run = get_run(session, run_id)
+        if run.state not in RunState.GOING_ON:
+            raise RunStateError(
+                f"Run {run.run} cannot be paused: it is {run.state}.",
+                hint="`edgefl run create … --rounds +N` lets one that is over go on.",
+            )
+        if run.state == RunState.ACTIVE:
+            session.execute(_PAUSE, {"of": run.run, "paused_clock": state.clock()})
+            _log.info("run %s pauses", run.run)
+        found: str = run.run
+    return found
+
+
+def resume_run(state: ServerState, run_id: str) -> str:
+    """Lets a run that pauses go on; its open round's deadline comes later by as long as it paused.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        RunError: there is no such run.
+        RunStateError: it does not pause.
+    """
+    with state.database.write() as session:
+        run = get_run(session, run_id)
+        if run.state != RunState.PAUSED:
+            raise RunStateError(f"Run {run.run} cannot be resumed: it is {run.state}.", hint="Only a paused one can.")
+        now, since = state.clock(), run.paused_clock or 0.0
+        cohort = session.scalars(
+            select(CohortRow).where(CohortRow.run == run.run, CohortRow.number == run.cohort)
+        ).one_or_none()
+        if cohort is not None:
+            session.execute(
+                _SHIFT,
+                {
+                    "of": run.run,
+                    "of_cohort": run.cohort,
+                    "opened_clock": _later(cohort.opened_clock, since, now),
+                    "started_clock": None if cohort.started_clock is None else _later(cohort.started_clock, since, now),
+                },
+            )
+        session.execute(_RESUME, {"of": run.run, "served": max(run.served, least_served(session, run.population))})
+        _log.info("run %s goes on", run.run)
+        found: str = run.run
+    return found
+
+
+def _later(clock: float, since: float, now: float) -> float:
+    """A time as it would be without the pause; one that lies in it becomes its end."""
+    return clock + max(0.0, now - max(since, clock))
