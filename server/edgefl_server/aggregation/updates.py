@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import RunError
+from edgefl.summaries import Summary
 from edgefl.wire.messages import MetricState
 
 __all__ = ["Columns", "Contribution", "FoldError", "Stored", "Update", "Updates", "in_order", "without_basis"]
@@ -69,6 +70,7 @@ class Update:
         staleness: how many versions the weights have gone on since the task started from them; 0 in a synchronous run.
         metrics: metric states, as the device sent them.
         steps: optimizer steps that the device made, as it says; 0: not known.
+        summary: of the device's data, where that was asked for.
     """
 
     task_id: str
@@ -77,6 +79,7 @@ class Update:
     staleness: int = 0
     metrics: tuple[MetricState, ...] = ()
     steps: int = 0
+    summary: Summary | None = None
 
     def begun(self, version: int, *, newest: int) -> Update:
         """The update of a task that began from a version of the weights, when it is merged into the newest."""

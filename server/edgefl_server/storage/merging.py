@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import and_, bindparam, select
 
 from edgefl.errors import OutcomeRefusedError, StorageError, storage_error
+from edgefl.wire.differences import Difference
 from edgefl.wire.messages import Correction
 from edgefl_server.aggregation import (
     Believed,
@@ -24,13 +25,18 @@ from edgefl_server.aggregation import (
     Standing,
     StrategyState,
     Update,
+    broadcast,
     decode_outcome,
+    demand_for,
     fold,
+    fold_evaluations,
     fold_seed,
+    fold_statistics,
     in_order,
     strategy_for,
     validate,
     without_basis,
+    without_residual,
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
@@ -103,12 +109,14 @@ class Merged:
         lost: tasks whose outcomes do not count, by their disposition from now on.
         intact: the rows of the outcomes that count.
         folded: the new weights; None when the fold failed.
+        difference: to the weights before; None where devices fetch whole weights.
     """
 
     change: Change
     lost: Mapping[str, str]
     intact: Sequence[Row]
     folded: Folded | None
+    difference: Difference | None = None
 
 
 def load_work(session: Session, run_id: str, number: int) -> Work:
@@ -142,11 +150,12 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     Raises:
         StorageError: a temporary file cannot be written.
     """
-    schedule, strategy = work.of.schedule, strategy_for(work.of.settings)
+    schedule, settings = work.of.schedule, work.of.settings
+    strategy = strategy_for(settings)
     believed = _believed(work)
     cohort = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold))
     # What a device remembers goes into what it sends.
-    remembers = strategy.demand.correction is not Correction.NONE or believed.limits.local
+    remembers = demand_for(settings).correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
     gone = {each.continues for each in work.accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
     damaged: set[str] = set()
@@ -161,8 +170,14 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         if change.standing.state is FoldState.FAILED:
             return Merged(change, lost, intact, None)
         contributions = [_contribution(state, work, each) for each in intact]
+        ordered = in_order(contributions)
         try:
-            folded = fold(strategy, before, in_order(contributions), believed, cohort, state.folder)
+            if settings.makes_weights:
+                folded = fold(strategy, without_residual(before), ordered, believed, cohort, state.folder)
+            elif settings.kind == "statistics":
+                folded = fold_statistics(before, ordered, believed.limits.inputs)
+            else:
+                folded = fold_evaluations(before, ordered, believed, settings)
         except FoldError as error:
             return Merged(_failed(change, error.message), lost, intact, None)
         except (_DamagedOutcomeError, DamagedVectorError):
@@ -175,7 +190,8 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     if not folded.is_finite:
         why = "the new weights would not be finite: the run diverges"
         return Merged(_failed(change, why), lost, intact, None)
-    return Merged(change, lost, intact, folded)
+    folded, difference = broadcast(work.of.settings, before, folded, work.run.version + 1)
+    return Merged(change, lost, intact, folded, difference)
 
 
 def _failed(change: Change, why: str) -> Change:
@@ -202,7 +218,7 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
         run.layout_hash,
         run.weight_size,
         run.statistic_size,
-        sections=strategy_for(settings).demand.sections,
+        sections=demand_for(settings).sections,
     )
 
     def read() -> Update:

@@ -111,7 +111,9 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
     """
     with state.database.read() as session:
         task = find_task(session, device, task_id, state.clock())
-        most = most_bytes(task.weight_size, task.statistic_size)
+        with reading(task.run):
+            sections = demand_of(task.gathering.settings_text).sections
+        most = most_bytes(task.weight_size, task.statistic_size, sections)
         if digest is None and task.digest is not None:
             return Looked(accepted=False, most_bytes=most)
         accepted = _was_accepted(task, digest or "")
