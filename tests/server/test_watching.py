@@ -149,3 +149,12 @@ def test_one_is_not_told_as_many() -> None:
 
 def test_no_runs_are_said_so() -> None:
     assert runs({"runs": [], "warnings": []}) == "no runs"
+
+
+def test_a_paused_run_is_followed_and_said_to_pause_until_it_goes_on() -> None:
+    told: list[str] = []
+    answers = Answers(document("paused"), document("paused"), document("active"), document("done", entry(1, "done")))
+    result = watch(answers, "abc", told.append, lambda _: None)  # type: ignore[arg-type]
+    assert result["state"] == "done"
+    assert told[1] == "paused: devices get no work of it until `edgefl run resume abc`"
+    assert len([line for line in told if line.startswith("paused")]) == 1
