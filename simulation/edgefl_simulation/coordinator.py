@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edgefl.codecs import codec
+from edgefl.metrics import around_training
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
@@ -31,6 +32,7 @@ from edgefl_server.aggregation import (
     TaskSource,
     after_failure,
     after_fold,
+    broadcast,
     ending,
     finalise,
     fold,
@@ -39,6 +41,7 @@ from edgefl_server.aggregation import (
     schedule_for,
     strategy_for,
     task_for,
+    without_residual,
 )
 from edgefl_simulation.accounts import Accounts
 from edgefl_simulation.agenda import Agenda
@@ -71,12 +74,14 @@ class Coordinator:
         self._settings = plan.settings
         self._schedule, self._strategy = schedule_for(plan.settings), strategy_for(plan.settings)
         self._demand = self._strategy.demand
-        limits = ModelLimits.of(plan.manifest)
+        limits, metrics = ModelLimits.of(plan.manifest), plan.manifest.metrics
+        if plan.settings.local_test:
+            limits, metrics = limits.around_training(), around_training(metrics)
         self._believed = Believed(
             plan.settings.max_examples,
             plan.settings.max_weight_ratio,
             limits,
-            plan.manifest.metrics,
+            metrics,
             Staleness.in_run(plan.settings, plan.settings.schedule),
         )
         # Without anything to remember, a list of all who ever took part would only grow.
@@ -322,9 +327,10 @@ class Coordinator:
         staleness = tuple(each.read().staleness for each in contributions)
         cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
         try:
-            folded = fold(self._strategy, self._state, contributions, self._believed, cohort)
+            folded = fold(self._strategy, without_residual(self._state), contributions, self._believed, cohort)
         except FoldError as error:
             return self._give_up(number, replace(standing, state=FoldState.FAILED, why=error.message))
+        folded, _ = broadcast(self._settings, self._state, folded, before.number + 1)
         standing = self._schedule.folded(standing)
         self._state = folded.state
         self._discard()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from edgefl_server.aggregation.hyperparameters import Setting, settings_of
+from edgefl_server.aggregation.kinds import KINDS
 from edgefl_server.aggregation.schedules import SCHEDULES
 from edgefl_server.aggregation.selecting import SELECTIONS
 from edgefl_server.aggregation.settings import RunSettings
@@ -18,6 +19,7 @@ _NAMES: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "strategy": STRATEGIES.names,
     "codec": codec_choices,
     "schedule": SCHEDULES.names,
+    "kind": lambda: tuple(KINDS),
     "selection": SELECTIONS.names,
 }
 """Settings that are the name of something, and whence the names."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from edgefl.algorithms import Algorithm
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
@@ -23,13 +24,14 @@ from edgefl_server.aggregation.hyperparameters import (
     settings_of,
     values_of,
 )
+from edgefl_server.aggregation.kinds import KINDS, KindSettings
 from edgefl_server.aggregation.patience import Patience
 from edgefl_server.aggregation.selecting import Selecting
 from edgefl_server.aggregation.staleness import BUFFERED, Buffering
-from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
-from edgefl_server.aggregation.update_codecs import check_codec, check_name
+from edgefl_server.aggregation.strategies import STRATEGIES, Demand, Strategy
+from edgefl_server.aggregation.update_codecs import WHOLE, check_codec, check_down_codec, check_name
 
-__all__ = ["RunSettings", "strategy_for"]
+__all__ = ["RunSettings", "demand_for", "strategy_for"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
@@ -53,7 +55,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings(Buffering, Courses, Patience, Selecting):
+class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
     """The settings of a run.
 
     Attributes:
@@ -76,6 +78,8 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
         learning_rate: None: the model's own.
         batch_size: rows per step, at most the model's; 0: the model's.
         codec: how devices write their deltas; ``auto``: what suits the model's size, once it is known.
+        down_codec: how devices that hold earlier weights are told how these have changed; float32: they fetch the new
+            ones.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
         max_examples: a device's num_examples counts for at most this many: it is the device's word.
         max_weight_ratio: it also counts for at most so many times the median of the round's devices; among three or
@@ -85,6 +89,8 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
             what no training produces.
         seed: all randomness of the run derives from it; None: whoever creates the run draws one.
         schedule: who gets which task when, by the name under which it is registered.
+
+    What is asked beside training, `KindSettings` says.
     """
 
     rounds: int = setting(help="How many rounds.", lowest=1, highest=1_000_000)
@@ -147,6 +153,9 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
     )
     batch_size: int = setting(0, help="Rows per step.", shown="the model's", lowest=0, highest=2**31)
     codec: str = setting("float32", help="How devices write updates: {names}.")
+    down_codec: str = setting(
+        WHOLE, help="How devices are told how the weights have changed.", shown="the whole weights each time"
+    )
     clip_norm: float = setting(
         0.0,
         help="Devices clip updates to this L2 norm.",
@@ -187,11 +196,15 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
                 hint="The minimum is at most the target.",
             )
         check_name(self.codec)
+        check_down_codec(self.down_codec)
         self._check_combinations()
+        self._check_kind(self.effective_minimum)
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
         demand = strategy.demand
-        check_codec(self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm)
+        check_codec(
+            self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm, robust=strategy.is_robust
+        )
         object.__setattr__(self, "hyperparameters", values_of(strategy))
 
     @classmethod
@@ -321,6 +334,11 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
 def strategy_for(settings: RunSettings) -> Strategy:
     """The strategy of a run."""
     return _strategy(settings.strategy, settings.hyperparameters)
+
+
+def demand_for(settings: RunSettings) -> Demand:
+    """Says what a run asks of devices."""
+    return strategy_for(settings).demand if settings.makes_weights else Demand(Algorithm(kind=KINDS[settings.kind]))
 
 
 def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:

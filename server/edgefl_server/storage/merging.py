@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import and_, bindparam, select
 
 from edgefl.errors import OutcomeRefusedError, StorageError, storage_error
+from edgefl.wire.differences import Difference
 from edgefl.wire.messages import Correction
 from edgefl_server.aggregation import (
     Believed,
@@ -24,16 +25,22 @@ from edgefl_server.aggregation import (
     Standing,
     StrategyState,
     Update,
+    broadcast,
     decode_outcome,
+    demand_for,
     fold,
+    fold_evaluations,
     fold_seed,
+    fold_statistics,
     in_order,
     strategy_for,
     validate,
     without_basis,
+    without_residual,
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
+from edgefl_server.storage.placements import DamagedVectorError
 from edgefl_server.storage.runs import metrics_of
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
@@ -102,12 +109,14 @@ class Merged:
         lost: tasks whose outcomes do not count, by their disposition from now on.
         intact: the rows of the outcomes that count.
         folded: the new weights; None when the fold failed.
+        difference: to the weights before; None where devices fetch whole weights.
     """
 
     change: Change
     lost: Mapping[str, str]
     intact: Sequence[Row]
     folded: Folded | None
+    difference: Difference | None = None
 
 
 def load_work(session: Session, run_id: str, number: int) -> Work:
@@ -141,11 +150,12 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     Raises:
         StorageError: a temporary file cannot be written.
     """
-    schedule, strategy = work.of.schedule, strategy_for(work.of.settings)
+    schedule, settings = work.of.schedule, work.of.settings
+    strategy = strategy_for(settings)
     believed = _believed(work)
     cohort = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold))
     # What a device remembers goes into what it sends.
-    remembers = strategy.demand.correction is not Correction.NONE or believed.limits.local
+    remembers = demand_for(settings).correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
     gone = {each.continues for each in work.accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
     damaged: set[str] = set()
@@ -160,11 +170,17 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         if change.standing.state is FoldState.FAILED:
             return Merged(change, lost, intact, None)
         contributions = [_contribution(state, work, each) for each in intact]
+        ordered = in_order(contributions)
         try:
-            folded = fold(strategy, before, in_order(contributions), believed, cohort, state.folder)
+            if settings.makes_weights:
+                folded = fold(strategy, without_residual(before), ordered, believed, cohort, state.folder)
+            elif settings.kind == "statistics":
+                folded = fold_statistics(before, ordered, believed.limits.inputs)
+            else:
+                folded = fold_evaluations(before, ordered, believed, settings)
         except FoldError as error:
             return Merged(_failed(change, error.message), lost, intact, None)
-        except _DamagedOutcomeError:
+        except (_DamagedOutcomeError, DamagedVectorError):
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
         except OSError as error:
@@ -174,7 +190,8 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     if not folded.is_finite:
         why = "the new weights would not be finite: the run diverges"
         return Merged(_failed(change, why), lost, intact, None)
-    return Merged(change, lost, intact, folded)
+    folded, difference = broadcast(work.of.settings, before, folded, work.run.version + 1)
+    return Merged(change, lost, intact, folded, difference)
 
 
 def _failed(change: Change, why: str) -> Change:
@@ -201,18 +218,24 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
         run.layout_hash,
         run.weight_size,
         run.statistic_size,
-        sections=strategy_for(settings).demand.sections,
+        sections=demand_for(settings).sections,
     )
 
     def read() -> Update:
+        placed = state.placements.get(each.digest, expected)
+        if placed is not None:
+            return placed.begun(each.version, newest=run.version)
         try:
-            outcome = decode_outcome(state.outcomes.get(each.digest))
+            data = state.outcomes.get(each.digest)
+            outcome = decode_outcome(data)
             found = validate(outcome, expected)
         except (DamagedBlobError, OutcomeRefusedError) as error:
             raise _DamagedOutcomeError(each.task_id) from error
         if found is None:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-        return found.begun(each.version, newest=run.version)
+        return state.placements.note(each.digest, data, outcome, expected, found).begun(
+            each.version, newest=run.version
+        )
 
     return Contribution(
         each.task_id,

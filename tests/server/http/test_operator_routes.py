@@ -79,6 +79,8 @@ def test_a_run_is_created_shown_listed_and_stopped(api: Api) -> None:
         ({"target": "x"}, "malformed"),
         ({"minimum": 2}, "invalid_setting"),
         ({"codec": "zip"}, "invalid_setting"),
+        ({"codec": "stc", "clip_norm": 1}, "invalid_setting"),
+        ({"down_codec": "rand-0.25+drive"}, "invalid_setting"),
         ({"learning_rate": "nan"}, "invalid_setting"),
         ({"population": "a/b"}, "invalid_setting"),
         ({"unheard_of": 1}, "malformed"),
