@@ -50,7 +50,10 @@ CODECS = (
     "eden-3",
     "stc",
     "rand-0.25+eden-2",
+    "rand-0.25+drive/drive",
+    "rand-0.25+drive/stc-0.04",
 )
+"""Of updates; behind a slash, of the way down."""
 BASE = CODECS[0]
 
 
@@ -90,7 +93,14 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """Its name in the folder."""
-        return "-".join((self.model, self.partition.replace(":", "-"), self.codec.replace("+", "-of-"), str(self.seed)))
+        return "-".join(
+            (
+                self.model,
+                self.partition.replace(":", "-"),
+                self.codec.replace("+", "-of-").replace("/", "-down-"),
+                str(self.seed),
+            )
+        )
 
 
 def write_model(name: str, folder: Path) -> None:
@@ -160,6 +170,7 @@ def result_of(cell: Cell, folder: Path, workers: int) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
     model, place = MODELS[cell.model], prepared(cell.model, folder)
+    up, _, down = cell.codec.partition("/")
     history = edgefl.simulate(
         place / "model.tflite",
         place / "data",
@@ -167,7 +178,8 @@ def result_of(cell: Cell, folder: Path, workers: int) -> dict[str, Any]:
         partition=cell.partition,
         rounds=ROUNDS,
         cohort=COHORT,
-        codec=cell.codec,
+        codec=up,
+        down_codec=down or BASE,
         seed=cell.seed,
         evaluate_every=model.every,
         evaluate_devices=0,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import urllib3
 
-from edgefl.wire.messages import CONTENT_TYPE, Correction, MetricState, Outcome, Section, Task, TaskKind
+from edgefl.wire.messages import CONTENT_TYPE, Correction, MetricState, Outcome, Task, TaskKind
 
 __all__ = ["FakeDevice", "Identity", "outcome_for"]
 
@@ -46,11 +46,11 @@ def outcome_for(task: Task, weights: np.ndarray, statistic_size: int) -> Outcome
     split = weights.size - statistic_size
     gradient = task.kind == TaskKind.GRADIENT
     name = "gradient" if gradient else "delta"
-    sections = [Section.of(name, delta[:split], task.codec_of(name))]
+    sections = [task.section(name, delta[:split])]
     if task.correction == Correction.SCAFFOLD:
-        sections.append(Section.of("control", random.normal(size=split).astype(np.float32), task.codec_of("control")))
+        sections.append(task.section("control", random.normal(size=split).astype(np.float32)))
     if statistic_size and not gradient:
-        sections.append(Section.of("statistics", delta[split:], task.codec_of("statistics")))
+        sections.append(task.section("statistics", delta[split:]))
     rows = 5 + int(task.seed % 20)
     return Outcome(
         task.task_id,

@@ -34,6 +34,10 @@ class Codec:
         memory: what an encoding leaves out has to be added to the next vector (error feedback), so that whoever
             encodes has to remember it from one task of a run to the next.
         exact: it carries every number as it is or rounded alone, also NaN and infinity.
+        contractive: what is decoded is off by less than the vector's norm, so that what is left out can be added to the
+            next vector over and over without growing.
+        sparse: of each vector most elements come out as 0, others for each device: a mean over devices means something,
+            a median of single elements does not.
         sections: the sections of an outcome that it suits; all others are written as float32. Empty: all.
     """
 
@@ -43,6 +47,8 @@ class Codec:
     unbiased: bool = False
     memory: bool = False
     exact: bool = False
+    contractive: bool = False
+    sparse: bool = False
     sections: tuple[str, ...] = UPDATES
 
     def suits(self, section: str) -> bool:

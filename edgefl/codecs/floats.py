@@ -26,7 +26,7 @@ def _fixed_width(name: str, dtype: str) -> Codec:
         expect_bytes(name, data, size * wire.itemsize, size)
         return np.frombuffer(data, wire).astype(np.float32, copy=False)
 
-    return Codec(name, encode, decode, unbiased=whole, exact=True, sections=())
+    return Codec(name, encode, decode, unbiased=whole, exact=True, contractive=True, sections=())
 
 
 FLOAT16 = register(_fixed_width("float16", "<f2"))

@@ -44,4 +44,4 @@ def _decode(data: bytes | memoryview, size: int, seed: int) -> NDArray[np.float3
     return vector
 
 
-INT8 = register(Codec("int8", _encode, _decode, unbiased=True))
+INT8 = register(Codec("int8", _encode, _decode, unbiased=True, contractive=True))

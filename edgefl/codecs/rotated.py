@@ -78,4 +78,4 @@ def rotated_codec(name: str, positive: tuple[float, ...]) -> Codec:
 
         return turned_back(parts(), size, seed)
 
-    return Codec(name, encode, decode, unbiased=True)
+    return Codec(name, encode, decode, unbiased=True, contractive=True)

@@ -46,7 +46,7 @@ def subset_codec(name: str, fraction: Fraction, inner: Codec) -> Codec:
             vector[places] = drawn[at : at + places.size]
         return vector
 
-    return Codec(name, encode, decode, unbiased=inner.unbiased, sections=inner.sections or Codec.sections)
+    return Codec(name, encode, decode, unbiased=inner.unbiased, sparse=True, sections=inner.sections or Codec.sections)
 
 
 def _part(length: int, fraction: Fraction) -> int:

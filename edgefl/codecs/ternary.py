@@ -76,7 +76,7 @@ def ternary_codec(name: str, fraction: Fraction) -> Codec:
         vector[places] = np.where(negative, -mean, mean)
         return vector
 
-    return Codec(name, encode, decode, memory=True, sections=("delta",))
+    return Codec(name, encode, decode, memory=True, contractive=True, sparse=True, sections=("delta",))
 
 
 def _largest(magnitudes: NDArray[np.float32], count: int) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "ACTIVE_RUNS",
+    "DIFFERENCE",
     "DIGEST",
     "ENDED_RUNS",
     "INSTANCE",
@@ -11,6 +12,7 @@ __all__ = [
     "LONGEST_ASKED",
     "LONGEST_WAIT_SECONDS",
     "MOST_ASKED",
+    "MOST_HELD",
     "OFFSET",
     "ROUND",
 ]
@@ -26,6 +28,11 @@ DIGEST, LENGTH, OFFSET = "EdgeFL-Digest", "EdgeFL-Length", "EdgeFL-Offset"
 ROUND = "EdgeFL-Round"
 """The header of weights for an operator: the round after which they are."""
 
+DIFFERENCE = "edgefl"
+"""The instance manipulation (RFC 3229) of a device that takes a difference to weights that it holds."""
+
+MOST_HELD = 8
+"""A device says of so many weights at most that it holds them."""
 LONGEST_WAIT_SECONDS = 30.0
 """A poll may be held for so long; home routers and proxies drop connections that are idle for longer."""
 MOST_ASKED, LONGEST_ASKED = 64, 64

@@ -286,7 +286,7 @@ def create(
         raise typer.BadParameter("a new run needs it", param_hint="--target")
     data = _read(model)
     client = OperatorClient.find(state, server)
-    initial = "" if weights is None else client.upload("/v1/weights", {}, read_vector(weights))["weights_hash"]
+    initial = "" if weights is None else client.upload("/v1/initial-weights", {}, read_vector(weights))["weights_hash"]
     held = "" if evaluate_on is None else client.upload("/v1/data", {}, _read(evaluate_on))["data"]
     if isinstance(rounds, More):
         if weights is not None:

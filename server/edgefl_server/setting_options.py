@@ -20,7 +20,7 @@ _PANELS = {
     "Whom a round asks": ("selection", "selection_window", "selection_memory_bytes"),
     "Buffered schedule": (
         *("concurrency", "staleness", "staleness_exponent", "staleness_threshold", "staleness_floor"),
-        *("staleness_slope", "normalise_staleness", "max_staleness"),
+        *("staleness_slope", "staleness_scale", "max_staleness"),
     ),
     "Changes from version to version, and the end": (
         *("learning_rate_course", "learning_rate_every", "learning_rate_factor", "learning_rate_least"),

@@ -32,6 +32,7 @@ from edgefl_server.aggregation import (
     TaskSource,
     after_failure,
     after_fold,
+    broadcast,
     ending,
     finalise,
     fold,
@@ -40,6 +41,7 @@ from edgefl_server.aggregation import (
     schedule_for,
     strategy_for,
     task_for,
+    without_residual,
 )
 from edgefl_simulation.accounts import Accounts
 from edgefl_simulation.agenda import Agenda
@@ -325,9 +327,10 @@ class Coordinator:
         staleness = tuple(each.read().staleness for each in contributions)
         cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
         try:
-            folded = fold(self._strategy, self._state, contributions, self._believed, cohort)
+            folded = fold(self._strategy, without_residual(self._state), contributions, self._believed, cohort)
         except FoldError as error:
             return self._give_up(number, replace(standing, state=FoldState.FAILED, why=error.message))
+        folded, _ = broadcast(self._settings, self._state, folded, before.number + 1)
         standing = self._schedule.folded(standing)
         self._state = folded.state
         self._discard()

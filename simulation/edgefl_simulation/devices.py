@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 
+from edgefl.wire.differences import LONGEST_CHAIN
 from edgefl.wire.messages import OutcomeStatus, Reason, Task
 from edgefl_device_runtime.tasks import unfinished
+from edgefl_server.aggregation import difference_bytes
 from edgefl_simulation.cohorts import Flight
 from edgefl_simulation.engines import Engine, Job, Worked
 from edgefl_simulation.pace import Work
@@ -28,20 +30,29 @@ class Devices:
     Args:
         plan: what is simulated.
         engine: does their work.
-        fetched: which of them have the model file already, as `fetched` says it.
+        fetched: what of them has the model file already, and which version, as `fetched` says it.
     """
 
     def __init__(self, plan: Plan, engine: Engine, fetched: str) -> None:
         self._plan, self._engine = plan, engine
         self._has_model = np.zeros(len(plan.fleet), bool)
-        if fetched:
-            bits = np.unpackbits(np.frombuffer(bytes.fromhex(fetched), np.uint8))
+        layout = plan.manifest.layout
+        self._difference = difference_bytes(plan.settings, layout.weight_size, layout.statistic_size)
+        self._has_version = np.full(len(plan.fleet), -1, "<i4")
+        files, _, versions = fetched.partition(":")
+        if files:
+            bits = np.unpackbits(np.frombuffer(bytes.fromhex(files), np.uint8))
             self._has_model[:] = bits[: len(plan.fleet)]
+        if versions:
+            self._has_version[:] = np.frombuffer(bytes.fromhex(versions), "<i4")
 
     @property
     def fetched(self) -> str:
-        """The devices that have the model file: a bit each, as hexadecimal digits."""
-        return np.packbits(self._has_model).tobytes().hex() if self._has_model.any() else ""
+        """The devices that have the model file: a bit each, as hexadecimal digits; where it matters, their versions."""
+        if not self._has_model.any():
+            return ""
+        versions = f":{self._has_version.tobytes().hex()}" if self._difference else ""
+        return np.packbits(self._has_model).tobytes().hex() + versions
 
     def asking(self, now: float) -> tuple[int, float]:
         """Says how many devices ask for work at most in one moment, and when others do; infinity: there are none."""
@@ -58,11 +69,12 @@ class Devices:
         rows = plan.fleet.rows(device)
         steps = task.epochs * math.ceil(len(rows) / (task.batch_size or plan.manifest.batch_size))
         steps = min(steps, task.max_steps) if task.max_steps else steps
-        fetched = task.base_weights_bytes + sum(each.bytes for each in task.extra_vectors)
+        fetched = self._weights_bytes(task, device) + sum(each.bytes for each in task.extra_vectors)
         if not self._has_model[device]:
             fetched += task.model_bytes
         course = plan.pace.course(Work(plan.settings.effective_seed, task.task_id, device, now, steps, fetched))
-        self._has_model[device] |= course.received <= course.gone
+        if course.received <= course.gone:
+            self._has_model[device], self._has_version[device] = True, task.version
         attack = plan.attack(device)
         flight = Flight(name, task.task_id, None, version, course, fetched, attack is not None)
         if course.failure:
@@ -70,6 +82,13 @@ class Devices:
         elif course.is_computed:
             flight.ticket = self._engine.submit(Job(task, version.base, rows, plan.minimum_examples, attack=attack))
         return flight
+
+    def _weights_bytes(self, task: Task, device: int) -> int:
+        """Bytes of the weights: of the differences from those that the device has, where these are fewer."""
+        missing = task.version - int(self._has_version[device])
+        if not self._difference or self._has_version[device] < 0 or missing > LONGEST_CHAIN:
+            return task.base_weights_bytes
+        return min(task.base_weights_bytes, missing * (4 + self._difference))
 
     def work_of(self, flight: Flight) -> tuple[Worked, float]:
         """Waits for what comes of a task, and says when it arrives; infinity: its device is gone before.

@@ -28,10 +28,17 @@ def wait_for(condition):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"strategy": "fedbuff", "target": BUFFER, "concurrency": DEVICES, "staleness_exponent": 1.0},
+        {
+            "strategy": "fedbuff",
+            "target": BUFFER,
+            "concurrency": DEVICES,
+            "staleness_exponent": 1.0,
+            "codec": "rand-0.25+drive",
+            "down_codec": "drive",
+        },
         {"strategy": "fedasync", "target": 1, "concurrency": 3, "staleness": "hinge", "staleness_threshold": 0},
     ],
-    ids=["FedBuff", "FedAsync"],
+    ids=["FedBuff with codecs both ways", "FedAsync"],
 )
 def test_devices_and_a_server_that_are_killed_end_with_the_bits_that_the_log_says(
     fleet, write_data, mlp_file, settings

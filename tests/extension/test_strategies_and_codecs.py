@@ -78,12 +78,12 @@ def test_its_hyperparameters_are_options_that_are_checked_like_all_others(with_t
     assert "--stride" in text
     assert "In multiples of the median" in text
     assert "median" in text.split("--strategy")[1].split("\n")[0]
-    assert "byte, float16 or float32" in text.split("--codec")[1].split("\n")[0]
+    assert "auto, byte, drive, eden-2" in text.split("--codec")[1].split("\n")[0]
     for options, message in (
         (["--strategy", "median", "--stride", 10], "--stride expects a number from 1 to 9, got 10."),
         (["--strategy", "fedavg", "--stride", 1], "--stride has no meaning with --strategy fedavg."),
         (["--strategy", "medain"], "Did you mean median?"),
-        (["--codec", "bite"], "--codec expects one of byte, float16, float32"),
+        (["--codec", "bite"], "--codec expects one of auto, byte, drive, eden-2"),
     ):
         refused = create(fleet, mlp_file, "--target", 1, *options)
         assert refused.child.wait(60) == 4

@@ -173,6 +173,22 @@ def test_the_line_that_created_a_run_continues_it_with_more_rounds(
     server.call("run", "stop", "more")
 
 
+def test_a_codec_that_suits_the_model_is_chosen_and_told_and_stays_the_one_of_the_run(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    server.call("server", "invite", "--population", "large")
+    model = tmp_path / "large.tflite"
+    model.write_bytes(make_model_file([Parameter("kernel", "m/kernel", (300, 700))]))
+    line = ["run", "create", model, "--population", "large", "--target", 2, "--codec", "auto", "--state", server.state]
+    created = edgefl(*line, "--rounds", 5, "--format", "json")
+    assert json.loads(created.stdout)["settings"]["codec"] == "rand-0.25+drive"
+    told = "Codec rand-0.25+drive: a device sends 210,000 weights in 6,631 bytes, which are 840,000 as float32."
+    assert told in " ".join(created.stderr.split())
+    more = edgefl(*line, "--rounds", "+1", "--format", "json")
+    assert json.loads(more.stdout)["settings"]["rounds"] == 6
+    server.call("run", "stop", json.loads(created.stdout)["run"])
+
+
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_body_that_is_too_large_is_answered_over_a_real_connection(server: ServerProcess, chunked: bool) -> None:
     http = urllib3.PoolManager(retries=False, timeout=20)

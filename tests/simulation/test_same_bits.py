@@ -53,7 +53,7 @@ def run_for_real(fleet, model, data, **settings):
         ("federated", {"strategy": "fedavg", "codec": "float16", "clip_norm": 0.5}),
         ("federated", {"strategy": "scaffold", "server_learning_rate": 0.7}),
         ("dropout", {"strategy": "fedavg", "codec": "rand-0.25+drive", "clip_norm": 0.5}),
-        ("federated", {"strategy": "fedavg", "codec": "stc-0.04"}),
+        ("federated", {"strategy": "fedavg", "codec": "stc-0.04", "down_codec": "drive"}),
     ],
     ids=["fedavg", "scaffold", "dropout", "error feedback"],
 )

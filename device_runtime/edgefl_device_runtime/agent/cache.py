@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgefl.errors import HashMismatchError, storage_error
 from edgefl.hashing import new_sha256
-from edgefl.wire.words import check_hash
+from edgefl.wire.words import check_hash, is_hash
 
 __all__ = ["Cache", "file_hash"]
 
@@ -47,6 +47,18 @@ class Cache:
             MessageError: the hash is none. It comes from outside, and nothing else may become part of a path.
         """
         return self.folder / check_hash(content_hash, "a hash")
+
+    def others(self, content_hash: str) -> list[str]:
+        """The hashes of what else is here, the most recently used first; whether it is intact is for `find` to say.
+
+        Args:
+            content_hash: of what is wanted.
+        """
+        try:
+            files = [path for path in self.folder.iterdir() if is_hash(path.name) and path.name != content_hash]
+            return [path.name for path in sorted(files, key=_last_use, reverse=True)]
+        except OSError:  # it only makes a download longer
+            return []
 
     def part(self, content_hash: str) -> Path:
         """The file in which its download is collected; see `path`. What else lies in its place is removed."""

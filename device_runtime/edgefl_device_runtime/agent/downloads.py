@@ -7,8 +7,14 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from edgefl.errors import HashMismatchError, StorageError, storage_error
+import numpy as np
+
+from edgefl.errors import EdgeflError, HashMismatchError, StorageError, storage_error
+from edgefl.hashing import sha256
+from edgefl.wire.calls import DIFFERENCE, MOST_HELD
+from edgefl.wire.differences import split
 from edgefl_device_runtime.agent.cache import Cache, file_hash
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.replies import NotReachedError, Reply, UnexpectedReplyError
@@ -23,6 +29,8 @@ def download(
     cache: Cache,
     announced: int = 0,
     check: Callable[[], None] = lambda: None,
+    *,
+    by_difference: bool = False,
 ) -> Path:
     """Brings content into a cache; goes on where an earlier attempt, also of another process, was cut off.
 
@@ -33,6 +41,7 @@ def download(
         cache: where to.
         announced: bytes that it measures; 0: not said.
         check: called before every attempt and every piece; may raise to end it.
+        by_difference: it is weights, and the cache may hold earlier ones: what changed is enough.
 
     Returns:
         Where it lies.
@@ -51,6 +60,8 @@ def download(
     if announced > connection.settings.longest_download:
         raise no_room(part, announced, connection.settings.longest_download)
     fetch = _Fetch(connection, path, content_hash, cache, announced, check)
+    if by_difference and not resumed and announced:
+        fetch.held = cache.others(content_hash)[:MOST_HELD]
     connection.patiently(fetch)
     try:
         return cache.adopt(content_hash)
@@ -63,7 +74,11 @@ def download(
 
 
 class _Fetch:
-    """One attempt: appends to the part what is missing."""
+    """One attempt: appends to the part what is missing.
+
+    Attributes:
+        held: hashes of earlier weights in the cache, from which a difference may lead to what is wanted.
+    """
 
     def __init__(
         self,
@@ -81,6 +96,7 @@ class _Fetch:
         self._announced = announced
         self._check = check
         self._part = cache.part(content_hash)
+        self.held: list[str] = []
 
     def __call__(self) -> None:
         self._check()
@@ -92,11 +108,19 @@ class _Fetch:
             start = 0
         most = self._room(start)
         headers = {"Range": f"bytes={start}-"} if start else {}
+        if self.held and not start:
+            headers = {"A-IM": DIFFERENCE, "If-None-Match": ", ".join(f'"{each}"' for each in self.held)}
         with self._connection.stream("GET", self._path, headers=headers, longest=most) as response:
             reply = Reply(response.status, response.headers, b"")
             if response.status == 416 and start:
                 self._complete_or_nothing(reply)
                 return
+            if response.status == 226 and self.held and not start:
+                self._connection.judge(reply, lambda reply: reply.is_content(self._hash))
+                if self._apply(response, reply, most):
+                    return
+                self.held = []
+                raise NotReachedError("difference", f"GET {self._path}: the difference that was sent leads elsewhere.")
             if response.status not in (200, 206):
                 # An error has a short body, and only with it one can tell whose it is.
                 body = response.read(self._connection.settings.longest_control_answer, decode_content=False)
@@ -115,6 +139,35 @@ class _Fetch:
                 f"GET {self._path}: the connection ended after {size} of {self._announced} bytes.",
                 progress=size > start,
             )
+
+    def _apply(self, response: Any, reply: Reply, most: int) -> bool:
+        """Makes the part of weights that are here and what they are told to have changed by; False: that failed."""
+        base = reply.headers.get("Delta-Base", "").strip('"')
+        found = self._cache.find(base) if base in self.held else None
+        sent = b""
+        for piece in response.stream(self._connection.settings.piece, decode_content=False):
+            self._check()
+            self._connection.add(down=len(piece))
+            sent += piece
+            if len(sent) >= most:  # the weights themselves would be no longer
+                return False
+        if found is None:
+            return False
+        try:
+            weights = np.fromfile(found, "<f4").astype(np.float32, copy=False)
+            for each in split(sent):
+                weights = each.applied(weights)
+            content = weights.astype("<f4", copy=False).tobytes()
+            if sha256(content) != self._hash:
+                return False
+            self._part.write_bytes(content)
+        except (EdgeflError, MemoryError):
+            return False
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
+            raise storage_error(error, "store", self._part) from error
+        return True
 
     def _store(self, pieces: Iterable[bytes], size: int, most: int) -> int:
         """Appends to the first bytes of the part; returns how many it then has."""

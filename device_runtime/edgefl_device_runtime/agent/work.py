@@ -196,7 +196,7 @@ class Worker:
 
     def _received(self, task: Task, trainer: Trainer, lease: Lease) -> Received:
         layout = trainer.manifest.layout
-        weights = self._vector(task.base_weights_hash, task.base_weights_bytes, layout.size, lease)
+        weights = self._vector(task.base_weights_hash, task.base_weights_bytes, layout.size, lease, by_difference=True)
         further = {
             each.name: self._vector(each.sha256, each.bytes, layout.weight_size, lease) for each in task.extra_vectors
         }
@@ -209,8 +209,18 @@ class Worker:
         memory = self.memories.recall(task.run, task.continues, task.outstanding)
         return {} if memory is None else {task.continues: memory}
 
-    def _vector(self, wanted: str, announced: int, elements: int, lease: Lease) -> NDArray[np.float32]:
-        path = download(self._connection, f"/v1/weights/{wanted}", wanted, self._weights, announced, lease.check)
+    def _vector(
+        self, wanted: str, announced: int, elements: int, lease: Lease, *, by_difference: bool = False
+    ) -> NDArray[np.float32]:
+        path = download(
+            self._connection,
+            f"/v1/weights/{wanted}",
+            wanted,
+            self._weights,
+            announced,
+            lease.check,
+            by_difference=by_difference,
+        )
         try:
             # Before it is in memory: a vector may be larger than that.
             if path.stat().st_size != 4 * elements:

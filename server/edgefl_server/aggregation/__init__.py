@@ -1,5 +1,6 @@
 """Turns outcomes into new weights: pure state machines and strategies."""
 
+from edgefl_server.aggregation.broadcast import broadcast, difference_bytes, without_residual
 from edgefl_server.aggregation.choosing import settle
 from edgefl_server.aggregation.evaluation import (
     Spread,
@@ -37,7 +38,7 @@ from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
 from edgefl_server.aggregation.tasks import Blob, TaskSource, codecs_of, named_vectors, task_for, task_id_of
 from edgefl_server.aggregation.update_codecs import AUTO, choice_text
-from edgefl_server.aggregation.updates import Contribution, FoldError, Update, Updates, in_order, without_basis
+from edgefl_server.aggregation.updates import Contribution, FoldError, Stored, Update, Updates, in_order, without_basis
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, most_bytes, validate
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "Spread",
     "Staleness",
     "Standing",
+    "Stored",
     "Strategy",
     "StrategyState",
     "TaskSource",
@@ -81,11 +83,13 @@ __all__ = [
     "admission_of",
     "after_failure",
     "after_fold",
+    "broadcast",
     "choice_text",
     "codec_seed",
     "codecs_of",
     "decode_outcome",
     "demand_for",
+    "difference_bytes",
     "ending",
     "evaluation_settings",
     "finalise",
@@ -113,4 +117,5 @@ __all__ = [
     "task_seed",
     "validate",
     "without_basis",
+    "without_residual",
 ]

@@ -56,7 +56,7 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             hint="Give a {learning_rate}.",
         )
     if settings.codec == AUTO:
-        settings = replace(settings, codec=chosen_codec(manifest.layout.weight_size))
+        settings = replace(settings, codec=chosen_codec(manifest.layout.weight_size, robust=strategy.is_robust))
     _check_metric(settings, manifest)
     if settings.changes_learning_rate and settings.learning_rate is None:
         settings = replace(settings, learning_rate=rate)  # a share of what only the file says is none

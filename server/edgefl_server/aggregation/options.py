@@ -32,7 +32,8 @@ def run_settings() -> tuple[Setting, ...]:
     None stands for one that is not given.
     """
     found: list[Setting] = []
-    for each in settings_of(RunSettings):
+    # Those that parts of it bring come after its own.
+    for each in sorted(settings_of(RunSettings), key=lambda each: each.name not in RunSettings.__annotations__):
         names = _NAMES.get(each.name)
         if names is not None:
             each = replace(each, help=each.help.replace("{names}", _or(names())))

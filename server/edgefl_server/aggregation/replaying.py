@@ -18,9 +18,11 @@ from edgefl.errors import RunError
 from edgefl.hashing import weights_hash
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import ExtraVector, Outcome, Task
+from edgefl_server.aggregation.broadcast import broadcast, without_residual
 from edgefl_server.aggregation.folding import Believed, Folded, fold
 from edgefl_server.aggregation.limits import ModelLimits
 from edgefl_server.aggregation.schedules import Assignment, schedule_for
+from edgefl_server.aggregation.seeds import fold_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.strategies import Cohort, StrategyState
@@ -191,7 +193,9 @@ def replay(log: RunLog, manifest: ModelManifest, initial: NDArray[np.float32], p
 
     for each in log.folds:
         contributions: Sequence[Contribution] = in_order(contribution(update, each) for update in each.updates)
-        folded = fold(strategy, state_of(each.version), contributions, believed, Cohort(each.enrolled))
+        before, cohort = state_of(each.version), Cohort(each.enrolled, fold_seed(settings.effective_seed, each.number))
+        folded = fold(strategy, without_residual(before), contributions, believed, cohort)
+        folded, _ = broadcast(settings, before, folded, each.makes)
         found = weights_hash(folded.state.weights)
         if found != each.weights_hash:
             raise RunError(

@@ -29,7 +29,7 @@ from edgefl_server.aggregation.patience import Patience
 from edgefl_server.aggregation.selecting import Selecting
 from edgefl_server.aggregation.staleness import BUFFERED, Buffering
 from edgefl_server.aggregation.strategies import STRATEGIES, Demand, Strategy
-from edgefl_server.aggregation.update_codecs import check_codec, check_name
+from edgefl_server.aggregation.update_codecs import WHOLE, check_codec, check_down_codec, check_name
 
 __all__ = ["RunSettings", "demand_for", "strategy_for"]
 
@@ -78,6 +78,8 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
         learning_rate: None: the model's own.
         batch_size: rows per step, at most the model's; 0: the model's.
         codec: how devices write their deltas; ``auto``: what suits the model's size, once it is known.
+        down_codec: how devices that hold earlier weights are told how these have changed; float32: they fetch the new
+            ones.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
         max_examples: a device's num_examples counts for at most this many: it is the device's word.
         max_weight_ratio: it also counts for at most so many times the median of the round's devices; among three or
@@ -151,6 +153,9 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
     )
     batch_size: int = setting(0, help="Rows per step.", shown="the model's", lowest=0, highest=2**31)
     codec: str = setting("float32", help="How devices write updates: {names}.")
+    down_codec: str = setting(
+        WHOLE, help="How devices are told how the weights have changed.", shown="the whole weights each time"
+    )
     clip_norm: float = setting(
         0.0,
         help="Devices clip updates to this L2 norm.",
@@ -191,6 +196,7 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
                 hint="The minimum is at most the target.",
             )
         check_name(self.codec)
+        check_down_codec(self.down_codec)
         self._check_combinations()
         self._check_kind(self.effective_minimum)
         strategy = _strategy(self.strategy, self.hyperparameters)
@@ -198,7 +204,9 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
         if not self.makes_weights:
             self._check_bare(strategy)
         demand = strategy.demand
-        check_codec(self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm)
+        check_codec(
+            self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm, robust=strategy.is_robust
+        )
         object.__setattr__(self, "hyperparameters", values_of(strategy))
 
     @classmethod

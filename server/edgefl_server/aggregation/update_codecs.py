@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from edgefl.codecs import CODECS, codec, codec_spellings, encoded_bytes, is_codec
+from edgefl.codecs import CODECS, codec, codec_names, codec_spellings, encoded_bytes, is_codec
 from edgefl.wire.vocabulary import Correction
 from edgefl_server.aggregation.hyperparameters import SettingError
 
 __all__ = [
     "AUTO",
+    "WHOLE",
     "check_by_acceptance",
     "check_codec",
+    "check_down_codec",
     "check_name",
     "choice_text",
     "chosen_codec",
@@ -19,9 +21,12 @@ __all__ = [
 
 AUTO = "auto"
 """The codec of a run that is to be chosen by the size of its model."""
+WHOLE = "float32"
+"""The codec of the way down with which devices fetch whole weights, and no differences."""
 _BY_SIZE = ((4096, "float32"), (65_536, "drive"))
 """Up to so many weights; a larger model has the last resort."""
 _LARGE = "rand-0.25+drive"
+_ROBUST = "eden-4"
 _WITHOUT_MEMORY = f"Use a codec without a memory: drive, or {_LARGE}."
 
 
@@ -43,8 +48,10 @@ def check_name(name: str) -> None:
         )
 
 
-def check_codec(name: str, strategy: str, sections: tuple[str, ...], correction: Correction, clip_norm: float) -> None:
-    """Whether a codec goes with a strategy and with clipping.
+def check_codec(
+    name: str, strategy: str, sections: tuple[str, ...], correction: Correction, clip_norm: float, *, robust: bool
+) -> None:
+    """Whether a codec goes with a strategy, its rule and clipping.
 
     Args:
         name: the codec's.
@@ -52,6 +59,7 @@ def check_codec(name: str, strategy: str, sections: tuple[str, ...], correction:
         sections: that its devices send.
         correction: what they add to the gradient.
         clip_norm: to which devices clip; 0: they do not.
+        robust: the rule by which updates are merged is no mean.
 
     Raises:
         SettingError: it does not.
@@ -64,6 +72,12 @@ def check_codec(name: str, strategy: str, sections: tuple[str, ...], correction:
             f"{{codec}} {name} is for {', '.join(chosen.sections)}, and devices of {{strategy}} {strategy} send "
             f"{', '.join(sections)}.",
             hint=f"Use another codec: drive, or {_LARGE}.",
+        )
+    if robust and chosen.sparse:
+        raise SettingError(
+            f"{{codec}} {name} does not go with a robust {{rule}}: of each update most elements come out as 0, "
+            "others for each device, so that what lies in the middle is 0 nearly everywhere.",
+            hint=f"Use {_ROBUST} or int8, or {{rule}} mean.",
         )
     if not chosen.memory:
         return
@@ -78,6 +92,21 @@ def check_codec(name: str, strategy: str, sections: tuple[str, ...], correction:
         raise SettingError(
             f"{{codec}} {name} does not go with {{clip_norm}}: {remembers}, so that what was clipped would come back.",
             hint="Leave {clip_norm} out, or use a codec without a memory.",
+        )
+
+
+def check_down_codec(name: str) -> None:
+    """Whether the weights can be told by differences in a codec.
+
+    Raises:
+        SettingError: they cannot; the hint is what can.
+    """
+    if not is_codec(name) or not codec(name).contractive:
+        fitting = [each for each in codec_names() if codec(each).contractive]
+        why = "" if not is_codec(name) else ": what it leaves out would grow from round to round"
+        raise SettingError(
+            f"{{down_codec}} expects one of {', '.join(fitting)} or stc-FRACTION, got {name!r:.80}{why}.",
+            hint="drive is 32 times shorter.",
         )
 
 
@@ -113,10 +142,12 @@ def choice_text(name: str, weights: int) -> str:
     )
 
 
-def chosen_codec(weights: int) -> str:
+def chosen_codec(weights: int, *, robust: bool = False) -> str:
     """The codec that suits a model: see docs/codecs.md for what the bounds rest on.
 
     Args:
         weights: elements of the layout's weight section.
+        robust: the rule by which updates are merged is no mean, and sees the errors of single devices.
     """
-    return next((name for most, name in _BY_SIZE if weights <= most), _LARGE)
+    chosen = next((name for most, name in _BY_SIZE if weights <= most), _LARGE)
+    return chosen if codec(chosen).exact or not robust else _ROBUST

@@ -18,12 +18,14 @@ from starlette.types import Message, Receive, Scope, Send
 from edgefl.errors import storage_error
 from edgefl.wire.calls import (
     ACTIVE_RUNS,
+    DIFFERENCE,
     DIGEST,
     ENDED_RUNS,
     LENGTH,
     LONGEST_ASKED,
     LONGEST_WAIT_SECONDS,
     MOST_ASKED,
+    MOST_HELD,
     OFFSET,
 )
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
@@ -264,8 +266,11 @@ async def get_model(model_hash: Hash, request: Request, device: Caller, context:
 
 @router.get("/weights/{weights_hash}", summary="Fetch weights", response_class=FileResponse)
 async def get_weights(weights_hash: Hash, request: Request, device: Caller, context: Shared) -> Response:
-    """The flat vector as little-endian float32. Immutable, with Range and ETag; only for an open task that names it."""
-    return await run_in_threadpool(_fetch, context.state, context.state.weights, device.device, weights_hash, request)
+    """The flat vector as little-endian float32. Immutable, with Range and ETag; only for an open task that names it.
+
+    A device that holds earlier weights may be told how they changed (RFC 3229): status 226.
+    """
+    return await run_in_threadpool(_fetch_weights, context.state, device.device, weights_hash, request)
 
 
 def control(document: dict[str, Any], status: int = 200) -> JSONResponse:
@@ -321,6 +326,21 @@ class _Download(FileResponse):
 async def _ended(context: Context, population: str, remembers: list[str]) -> dict[str, str]:
     ended = await run_in_threadpool(ended_runs, context.state, population, remembers) if remembers else []
     return {ENDED_RUNS: ",".join(ended)} if ended else {}
+
+
+def _fetch_weights(state: ServerState, device: str, digest: str, request: Request) -> Response:
+    whole = _fetch(state, state.weights, device, digest, request)
+    path = state.weights.path(digest)
+    manners = [each.strip() for each in request.headers.get("A-IM", "").split(",")]
+    if DIFFERENCE not in manners or path is None or "Range" in request.headers or whole.status_code != 200:
+        return whole
+    held = re.findall(f'"({HASH})"', request.headers.get("If-None-Match", ""))[:MOST_HELD]
+    found = state.differences.chain(digest, held, path.stat().st_size)
+    if found is None:
+        return whole
+    base, content = found
+    headers = {"ETag": f'"{digest}"', "IM": DIFFERENCE, "Delta-Base": f'"{base}"', "Cache-Control": "private, no-store"}
+    return Response(content, 226, headers, "application/octet-stream")
 
 
 def _fetch(state: ServerState, blobs: BlobStore, device: str, digest: str, request: Request) -> Response:

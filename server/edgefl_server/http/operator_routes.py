@@ -55,7 +55,7 @@ class _NewRun(BaseModel):
     population: str
     name: str = ""
     evaluate_on: str = Field("", max_length=64, description="Hash of data that POST /v1/data took, to evaluate on.")
-    weights: str = Field("", description="Hash of the weights to begin with; empty: the model file's.", max_length=64)
+    weights: str | None = Field(None, description="Hash of the weights to begin with.", max_length=64)
 
     def settings(self) -> RunSettings:
         """The settings, checked."""
@@ -110,7 +110,7 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
                 new.population,
                 settings,
                 new.name,
-                weights=new.weights,
+                weights=new.weights or "",
                 evaluation_data=new.evaluate_on,
             )
         )
@@ -137,7 +137,7 @@ async def post_data(request: Request, context: Shared) -> dict[str, str]:
 
 
 @router.post(
-    "/weights",
+    "/initial-weights",
     summary="Send weights for runs to begin with",
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},

@@ -34,7 +34,7 @@ from edgefl_server.storage.outcomes import (
     sweep_uploads,
 )
 from edgefl_server.storage.pausing import pause_run, resume_run
-from edgefl_server.storage.runs import NameTakenError, create_run, keep_weights, stop_run
+from edgefl_server.storage.runs import NameTakenError, RunStateError, create_run, keep_weights, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
@@ -62,6 +62,7 @@ __all__ = [
     "Looked",
     "NameTakenError",
     "NotWantedError",
+    "RunStateError",
     "ServerState",
     "Swept",
     "UnknownTaskError",

@@ -164,6 +164,7 @@ def settle_folds(state: ServerState) -> None:
             digest = state.folded.popleft()
         except IndexError:  # a stop settles while the last settling is still under way
             return
+        state.placements.forget(digest)
         with contextlib.suppress(EdgeflError):  # the next tidying does it
             state.outcomes.delete(digest)
 
@@ -212,6 +213,8 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
         # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
         weights_hash = put_vector(state, result.weights)
         slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
+        if merged.difference is not None:
+            state.differences.keep(weights_hash, work.version.weights_hash, merged.difference.encode())
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:

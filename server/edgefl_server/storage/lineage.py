@@ -1,4 +1,4 @@
-"""The lineage of a run's weights: from where versions come, by what they differ, and going back to one."""
+"""The lineage of a run's weights: from which version each came, by what they differ, and going back to one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import FoldState, Next, Progress, RunSettings, finalise
 from edgefl_server.storage.central import central_of
 from edgefl_server.storage.changes import stop_folds
-from edgefl_server.storage.runs import add_version, get_run, kept_by_devices, metrics_of, move_on
+from edgefl_server.storage.runs import RunStateError, add_version, get_run, kept_by_devices, metrics_of, move_on
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
 from edgefl_server.storage.statements import Statement
@@ -148,7 +148,8 @@ def roll_back(state: ServerState, run_id: str, number: int) -> str:
         The run's id.
 
     Raises:
-        RunError: there is no such run or version, or the run is over.
+        RunError: there is no such run or version.
+        RunStateError: the run is over.
         InvalidSettingError: devices keep something of what would be undone.
         DamagedBlobError: the weights are damaged.
     """
@@ -168,7 +169,7 @@ def roll_back(state: ServerState, run_id: str, number: int) -> str:
     with state.database.write() as session:
         run = get_run(session, found)
         if run.state not in RunState.GOING_ON:
-            raise RunError(
+            raise RunStateError(
                 f"Run {found} cannot go back: it is {run.state}.", hint="Give it more rounds first: --rounds +N."
             )
         now = state.now()

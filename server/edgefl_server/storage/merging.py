@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import and_, bindparam, select
 
 from edgefl.errors import OutcomeRefusedError, StorageError, storage_error
+from edgefl.wire.differences import Difference
 from edgefl.wire.messages import Correction
 from edgefl_server.aggregation import (
     Believed,
@@ -24,6 +25,7 @@ from edgefl_server.aggregation import (
     Standing,
     StrategyState,
     Update,
+    broadcast,
     decode_outcome,
     demand_for,
     fold,
@@ -34,9 +36,11 @@ from edgefl_server.aggregation import (
     strategy_for,
     validate,
     without_basis,
+    without_residual,
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
+from edgefl_server.storage.placements import DamagedVectorError
 from edgefl_server.storage.runs import metrics_of
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
@@ -105,12 +109,14 @@ class Merged:
         lost: tasks whose outcomes do not count, by their disposition from now on.
         intact: the rows of the outcomes that count.
         folded: the new weights; None when the fold failed.
+        difference: to the weights before; None where devices fetch whole weights.
     """
 
     change: Change
     lost: Mapping[str, str]
     intact: Sequence[Row]
     folded: Folded | None
+    difference: Difference | None = None
 
 
 def load_work(session: Session, run_id: str, number: int) -> Work:
@@ -167,14 +173,14 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         ordered = in_order(contributions)
         try:
             if settings.makes_weights:
-                folded = fold(strategy, before, ordered, believed, cohort, state.folder)
+                folded = fold(strategy, without_residual(before), ordered, believed, cohort, state.folder)
             elif settings.kind == "statistics":
                 folded = fold_statistics(before, ordered, believed.limits.inputs)
             else:
                 folded = fold_evaluations(before, ordered, believed, settings)
         except FoldError as error:
             return Merged(_failed(change, error.message), lost, intact, None)
-        except _DamagedOutcomeError:
+        except (_DamagedOutcomeError, DamagedVectorError):
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
         except OSError as error:
@@ -184,7 +190,8 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     if not folded.is_finite:
         why = "the new weights would not be finite: the run diverges"
         return Merged(_failed(change, why), lost, intact, None)
-    return Merged(change, lost, intact, folded)
+    folded, difference = broadcast(work.of.settings, before, folded, work.run.version + 1)
+    return Merged(change, lost, intact, folded, difference)
 
 
 def _failed(change: Change, why: str) -> Change:
@@ -215,14 +222,20 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
     )
 
     def read() -> Update:
+        placed = state.placements.get(each.digest, expected)
+        if placed is not None:
+            return placed.begun(each.version, newest=run.version)
         try:
-            outcome = decode_outcome(state.outcomes.get(each.digest))
+            data = state.outcomes.get(each.digest)
+            outcome = decode_outcome(data)
             found = validate(outcome, expected)
         except (DamagedBlobError, OutcomeRefusedError) as error:
             raise _DamagedOutcomeError(each.task_id) from error
         if found is None:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-        return found.begun(each.version, newest=run.version)
+        return state.placements.note(each.digest, data, outcome, expected, found).begun(
+            each.version, newest=run.version
+        )
 
     return Contribution(
         each.task_id,

@@ -169,16 +169,17 @@ def accept_upload(
         expected = expected or look_at_outcome(state, device, task_id, digest).expected
         if expected is None:
             return Accepted()
-        outcome = decode_outcome(upload.read())
-        validate(outcome, expected)
+        data = upload.read()
+        outcome = decode_outcome(data)
+        update = validate(outcome, expected)
         # Only what is recorded is needed from here on; the vectors are as large as the file.
         noted = replace(outcome, sections=())
-        done = outcome.status == OutcomeStatus.DONE
-        del outcome
-        if done:
+        if update is not None:
             # The file first: a row never names a file that is not there. A file without a row is an orphan and
             # harmless. Of an outcome that holds no update the row says all.
             state.outcomes.adopt(upload.path, digest)
+            state.placements.note(digest, data, outcome, expected, update)
+        del data, outcome, update
         try:
             with state.database.write() as session:
                 now = state.now()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
-from edgefl.errors import InvalidSettingError, RunError
+from edgefl.errors import DataError, InvalidSettingError, RunError
 from edgefl.manifest import Metric, ModelManifest
 from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
@@ -43,6 +43,7 @@ from edgefl_server.storage.tables import FolderRow, RunRow, RunState, folds, run
 
 __all__ = [
     "NameTakenError",
+    "RunStateError",
     "add_version",
     "after_failed_fold",
     "create_run",
@@ -73,6 +74,10 @@ _COUNT = Statement(update(_folder).values(generation=_folder.c.generation + 1))
 
 class NameTakenError(RunError):
     """An active run has the name, or any run has it as its id."""
+
+
+class RunStateError(RunError):
+    """A run is not in the state in which what is wanted could be done."""
 
 
 def create_run(
@@ -190,7 +195,12 @@ def _given(state: ServerState, digest: str, manifest: ModelManifest) -> NDArray[
         raise InvalidSettingError(
             f"There are no weights {digest:.80} on this server.", hint="Send them first: `edgefl run create --weights`."
         ) from error
-    return manifest.layout.check(vector)
+    try:
+        return manifest.layout.check(vector)
+    except DataError as error:
+        raise InvalidSettingError(
+            f"The weights to begin with are of another layout than the model's. {error.message}", hint=error.hint
+        ) from error
 
 
 def _require_free(session: Session, name: str) -> None:

@@ -184,6 +184,8 @@ def test_a_codec_that_is_to_be_chosen_is_chosen_by_the_size_of_the_model() -> No
     assert settle(auto, MANIFESTS["plain"]).codec == "float32"
     large = make_model_file([Parameter("kernel", "k", (300, 700))])
     assert settle(auto, ModelFile(large).manifest).codec == "rand-0.25+drive"
+    robust = settle(replace(auto, strategy="robust", hyperparameters={}), ModelFile(large).manifest)
+    assert robust.codec == "eden-4"
     # More weights never get a codec of more bits.
     sizes = [4 * size / encoded_bytes(chosen_codec(size), size) for size in (10, 4_000, 5_000, 60_000, 70_000, 10**6)]
     assert sizes == sorted(sizes)

@@ -66,9 +66,11 @@ def test_a_spelling_of_a_codec_is_a_codec(codec: str) -> None:
             "codec stc is for delta, and devices of .* send gradient",
         ),
         ({"codec": "rand-0.25+stc"}, "codec"),
+        ({"codec": "rand-0.25+drive", "rule": "median"}, "rand-0.25.drive does not go with a robust rule"),
+        ({"codec": "stc", "strategy": "robust"}, "stc does not go with a robust rule"),
     ],
 )
-def test_a_codec_that_remembers_is_refused_where_its_memory_would_be_wrong(settings: dict, message: str) -> None:
+def test_a_codec_is_refused_where_its_memory_or_its_zeros_would_be_wrong(settings: dict, message: str) -> None:
     with pytest.raises(InvalidSettingError, match=message):
         RunSettings.of(rounds=1, target=1, **settings)
 
@@ -206,6 +208,6 @@ def test_a_hyperparameter_that_a_strategy_needs_is_said_to_be_required_by_it() -
     shown = {each.name: each.shown for each in run_settings()}
     assert shown["mu"] == "feddyn/fedprox: required"
     assert shown["server_learning_rate"] == (
-        "adagrad/adam/fedadagrad/fedadam: 0.1, momentum/sgd/fedavgm/fedbuff/scaffold: 1, yogi/fedyogi: 0.01, "
+        "adagrad/adam/fedadagrad/fedadam: 0.1, momentum/sgd/fedavgm/scaffold: 1, yogi/fedyogi: 0.01, "
         "fedsgd: the model's"
     )

@@ -54,6 +54,11 @@ class Averaging(Strategy):
     )
     rule: Rule = part(RULES, "mean", help="What makes one update of all: {names}.")
 
+    @property
+    def is_robust(self) -> bool:
+        """See `Strategy`."""
+        return self.rule.robust
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weighting == _EXAMPLES and self.rule.robust:

@@ -160,6 +160,11 @@ class Strategy(ABC):
         """The updates that a fold needs at least; a run that may fold fewer is refused."""
         return 1
 
+    @property
+    def is_robust(self) -> bool:
+        """Whether it makes of single devices' updates something else than their mean."""
+        return False
+
     def settled(self, manifest: ModelManifest, learning_rate: float) -> Strategy:
         """The strategy with what only the model file knows.
 
