@@ -201,6 +201,8 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
         self._check_kind(self.effective_minimum)
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
+        if not self.makes_weights:
+            self._check_bare(strategy)
         demand = strategy.demand
         check_codec(
             self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm, robust=strategy.is_robust
@@ -235,6 +237,13 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
                 f"{self.deadline_seconds:g}: the round closes before.",
                 hint="Leave it out, or make it shorter than the deadline.",
             )
+
+    def _check_bare(self, strategy: Strategy) -> None:
+        """Refuses hyperparameters where no strategy does anything."""
+        usual = values_of(_strategy(self.strategy, {}))
+        for name, value in values_of(strategy).items():
+            if value != usual[name]:
+                raise SettingError(f"{{{name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
 
     def _check_strategy(self, strategy: Strategy) -> None:
         # What has no effect is refused, so that nobody believes that it had one.

@@ -253,6 +253,9 @@ def test_a_share_for_tests_is_refused_where_no_device_trains(fleet) -> None:
     ("settings", "match"),
     [
         ({"kind": "evaluate", "epochs": 2}, "epochs has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "rule": "median"}, "rule has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "patience": 3}, "patience has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "max_examples": 3}, "max_examples has no meaning with kind evaluate"),
         ({"kind": "guess"}, "kind expects one of train, evaluate, statistics"),
         ({"kind": "statistics", "target": 4}, "kind statistics expects at least 5 outcomes"),
         ({"kind": "statistics", "target": 6, "minimum": 4}, "kind statistics expects at least 5 outcomes"),
