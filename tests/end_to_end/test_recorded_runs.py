@@ -26,7 +26,9 @@ def recorded(case, folder):
 
 
 def test_every_strategy_is_among_the_runs():
-    assert {settings.get("strategy", "fedavg") for _, settings in CASES.values()} == set(STRATEGIES.names())
+    # Those of a buffer fold in the order of acceptance, which kills change: they are replayed from their logs.
+    buffered = {"fedasync", "fedbuff"}
+    assert {settings.get("strategy", "fedavg") for _, settings in CASES.values()} == {*STRATEGIES.names()} - buffered
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in FAST else pytest.mark.slow) for case in CASES])

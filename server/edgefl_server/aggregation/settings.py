@@ -255,6 +255,11 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
         for name, why in strategy.excluded.items():
             if name in defaults and getattr(self, name) != defaults[name]:
                 raise _excluded(name, self.strategy, why)
+        for name, why in strategy.needed.items():
+            if not getattr(self, name):
+                raise SettingError(
+                    f"{{strategy}} {self.strategy} expects a {{{name}}}: {why}.", hint=f"Start with {{{name}}} 0.1."
+                )
         if self.effective_minimum < strategy.fewest:
             raise SettingError(
                 f"{{strategy}} {self.strategy} needs {strategy.fewest} updates a fold as it is set, and "
