@@ -12,6 +12,7 @@ from edgefl.wire.vocabulary import Correction, TaskKind
 __all__ = [
     "ALGORITHMS",
     "CONTROL",
+    "SUMMARY",
     "Algorithm",
     "algorithm",
     "check_plain_sgd",
@@ -23,6 +24,9 @@ __all__ = [
 
 CONTROL = "control"
 """The task's vector that is SCAFFOLD's ``c``, and the outcome's section that is ``c_i⁺ - c_i``."""
+
+SUMMARY = "summary"
+"""The outcome's section of bytes that sums up local data: see `edgefl.summaries`."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ class Algorithm:
     @property
     def sections(self) -> tuple[str, ...]:
         """The sections of an outcome; ``statistics`` only where the layout has some."""
+        if self.kind is TaskKind.EVALUATE:
+            return ()
+        if self.kind is TaskKind.STATISTICS:
+            return (SUMMARY,)
         return ("gradient",) if self.gradient else ("delta", "statistics", *self.vectors)
 
     def is_possible(self, manifest: ModelManifest) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,10 +12,22 @@ from edgefl.errors import DataError, FormatVersionError, listed
 from edgefl.finalisers import FINALISERS
 from edgefl.manifest import Metric
 
-__all__ = ["FINALISERS", "LOSS_STATES", "add_states", "check_finalisers", "compute", "finalise"]
+__all__ = [
+    "AFTER",
+    "BEFORE",
+    "FINALISERS",
+    "LOSS_STATES",
+    "add_states",
+    "around_training",
+    "check_finalisers",
+    "compute",
+    "finalise",
+]
 
 LOSS_STATES = ("loss_sum", "rows")
 """The states of the loss, which every evaluation has: its sum over the rows and their number."""
+BEFORE, AFTER = "before/", "after/"
+"""In front of metrics, and of their states, of weights that a device tests before and after it trains."""
 _LOSS = Metric("loss", "mean", LOSS_STATES)
 
 
@@ -49,6 +62,20 @@ def check_finalisers(metrics: Iterable[Metric]) -> None:
                 f"{', '.join(FINALISERS)}.",
                 hint="Use a newer edgefl.",
             )
+
+
+def around_training(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+    """The metrics of a run whose devices test weights before and after they train, beside those of the training.
+
+    Args:
+        metrics: the manifest's.
+    """
+    metrics = tuple(metrics)
+    return metrics + tuple(
+        replace(each, name=prefix + each.name, states=tuple(prefix + state for state in each.states))
+        for prefix in (BEFORE, AFTER)
+        for each in (_LOSS, *metrics)
+    )
 
 
 def add_states(sums: dict[str, NDArray[np.float64]], states: Mapping[str, ArrayLike]) -> None:

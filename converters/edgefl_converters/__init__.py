@@ -58,6 +58,7 @@ def convert(
     micro_batch: int | None = None,
     without_passes: str | Sequence[str] = (),
     custom_objects: CustomObjects = None,
+    normalization: str | os.PathLike[str] | None = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -91,6 +92,8 @@ def convert(
         without_passes: names of passes over the file to leave out, to see what they do; see docs/lowerings.md.
         custom_objects: classes and functions of your own that a file refers to, by name; or names of modules that
             define them, whose code is run.
+        normalization: a file of statistics of a fleet's data, from ``edgefl run statistics``: mean and variance for the
+            Normalization layers behind the model's inputs, in place.
         verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
         on_progress: called with one line at each stage; without it, one sentence on standard error tells the result.
         on_layers: called with what became of each layer (as in the report), on failure with those until it failed.
@@ -125,6 +128,7 @@ def convert(
                 without_passes,
                 smaller,
             ),
+            normalization=normalization,
             verify=verify,
             on_progress=on_progress,
             on_layers=on_layers,

@@ -21,14 +21,16 @@ from edgefl_converters.building.blaming import build_or_blame, options_of_a_piec
 from edgefl_converters.building.building import BuiltModel, build
 from edgefl_converters.models.loading import load_compiled
 from edgefl_converters.models.loss_fit import require_fitting_loss
+from edgefl_converters.models.normalization import normalize, read_statistics
 from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.settings.input_shapes import InputShape
 from edgefl_converters.settings.options import Options
+from edgefl_converters.stages import measured_stages, stage
 from edgefl_converters.training_step.precision import in_float32, mixed_layers
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.training_step.specification import Specification, specify
-from edgefl_converters.verification.agreement import check_agreement, compare
+from edgefl_converters.verification.agreement import RefusedDataError, check_agreement, compare
 from edgefl_converters.verification.evidence import evidence
 from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.made_up_batches import draw_batches
@@ -52,6 +54,7 @@ def convert(
     batch_size: int = 32,
     input_shape: InputShape | None = None,
     options: Options | None = None,
+    normalization: str | os.PathLike[str] | None = None,
     verify: bool = True,
     on_progress: Callable[[str], None] | None = None,
     on_layers: Callable[[dict[str, Any]], None] | None = None,
@@ -60,10 +63,29 @@ def convert(
     tell = on_progress or (lambda line: None)
     path = Path(out)
     _check_destination(path, model)
-    options = options or Options()
-    loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
-    require_convertible(loaded)
-    require_fitting_loss(loaded)
+    statistics = None if normalization is None else read_statistics(normalization)
+    with measured_stages() as stages:
+        with stage("loading"):
+            loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
+            if statistics is not None:
+                tell(f"normalising as the fleet's data says in {', '.join(normalize(loaded, statistics))}")
+            require_convertible(loaded)
+            require_fitting_loss(loaded)
+        built, report = _converted(loaded, model, batch_size, options or Options(), verify, tell, on_layers)
+        _write(path, built.data, report)
+    return ConversionResult(path, built.manifest, report, dict(stages.seconds))
+
+
+def _converted(
+    loaded: Any,
+    model: Any,
+    batch_size: int,
+    options: Options,
+    verify: bool,
+    tell: Callable[[str], None],
+    on_layers: Callable[[dict[str, Any]], None] | None,
+) -> tuple[BuiltModel, dict[str, Any]]:
+    """Converts a model that was loaded from what a user gave."""
     halved = mixed_layers(loaded)
     if halved:
         names = " and ".join(sorted(set(halved.values())))
@@ -75,8 +97,7 @@ def convert(
         specification = specify(wanted, batch_size=batch_size, options=options)
         built, report = _checked(specification, verify, tell, on_layers)
     report["mixed_precision"] = {"layers": halved, "trained_in": "float32"} if halved else None
-    _write(path, built.data, report)
-    return ConversionResult(path, built.manifest, report)
+    return built, report
 
 
 def _checked(
@@ -112,6 +133,8 @@ def _checked(
                 sized = specification.of_batch_size(size)
                 further[str(size)] = compare(sized, built.float32)
                 _require(further[str(size)], built, sized)
+        except RefusedDataError:
+            raise
         except VerificationError as error:
             tell("it differs; looking for the smallest layer that does")
             raise with_smallest_layer(

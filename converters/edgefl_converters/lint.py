@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import ModelManifest, TensorSpec
-from edgefl.targets import ALL, TARGETS
-from edgefl_converters.targets import op_tables
+from edgefl.targets import ALL, TARGETS, included
+from edgefl_converters.targets import op_tables, wrong_kernels
 
 __all__ = ["REQUIRED_SIGNATURES", "Finding", "Makers", "UnfitTargetError", "lint", "lint_inference", "require_clean"]
 
@@ -33,7 +34,8 @@ class Finding:
     """Something in a model file that some runtime would refuse or compute wrongly.
 
     Attributes:
-        rule: ``custom-op``, ``op-version``, ``uninitialised-variable``, ``signature`` or ``scalar-input``.
+        rule: ``custom-op``, ``op-version``, ``wrong-kernel``, ``uninitialised-variable``, ``signature`` or
+            ``scalar-input``.
         message: one line that names the op, variable or signature.
     """
 
@@ -58,10 +60,10 @@ def lint(data: bytes, manifest: ModelManifest, makers: Makers | None = None) -> 
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    graph = _Graph(model, schema)
+    graph = _Graph(schema.Model.GetRootAs(data, 0), schema)
     return [
         *_operators(graph, manifest.target, makers or {}),
+        *_kernels(graph, manifest.target),
         *_variables(graph),
         *_signatures(graph, manifest),
     ]
@@ -76,10 +78,11 @@ def lint_inference(data: bytes, target: str = ALL) -> list[Finding]:
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
-    graph = _Graph(schema.ModelT.InitFromPackedBuf(data, 0), schema)
+    graph = _Graph(schema.Model.GetRootAs(data, 0), schema)
     variables = {name for index in range(len(graph.subgraphs)) for name in graph.handles(index).values()}
     return [
         *_operators(graph, target, {}),
+        *_kernels(graph, target),
         *(Finding("variable", f"Weight {name!r} is a variable, expected a constant.") for name in sorted(variables)),
     ]
 
@@ -110,7 +113,7 @@ def _way_out(data: bytes, target: str) -> str:
     """Says what to do about ops that a target does not know: a target that does, or another layer."""
     from tensorflow.lite.python import schema_py_generated as schema
 
-    graph = _Graph(schema.ModelT.InitFromPackedBuf(data, 0), schema)
+    graph = _Graph(schema.Model.GetRootAs(data, 0), schema)
     fitting = [each for name, each in TARGETS.items() if name != target and not list(_operators(graph, name, {}))]
     replace = "Write what the layer does with other ops: other types or fewer dimensions, as the op's versions tell"
     if not fitting:
@@ -119,37 +122,66 @@ def _way_out(data: bytes, target: str) -> str:
 
 
 class _Graph:
-    """A flatbuffer model with names instead of numbers."""
+    """A flatbuffer model with names instead of numbers, read where it lies.
+
+    Files have thousands of ops, of which a few on variables are looked at: making objects of all takes many times as
+    long as everything that is checked.
+
+    Args:
+        model: the schema's reader, `Model`.
+        schema: the module that it is of.
+    """
 
     def __init__(self, model: Any, schema: Any) -> None:
-        self.model = model
-        self.subgraphs: Sequence[Any] = model.subgraphs or []
-        self.op_names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+        self._schema = schema
+        op_names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
         self.types = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
-
-    def op(self, operator: Any) -> str:
-        code = self.model.operatorCodes[operator.opcodeIndex]
+        codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
         # Old files hold the code in an int8 field, newer ones in both.
-        return str(self.op_names[max(code.builtinCode, code.deprecatedBuiltinCode)])
+        self.codes = [(op_names[max(each.BuiltinCode(), each.DeprecatedBuiltinCode())], each) for each in codes]
+        self.subgraphs: Sequence[Any] = [model.Subgraphs(index) for index in range(model.SubgraphsLength())]
+        self.signatures: Sequence[Any] = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
+        self._operators = [self._by_name(subgraph) for subgraph in self.subgraphs]
 
-    def operators(self, index: int, name: str) -> Iterator[Any]:
-        return (each for each in self.subgraphs[index].operators or [] if self.op(each) == name)
+    def _by_name(self, subgraph: Any) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for index in range(subgraph.OperatorsLength()):
+            operator = subgraph.Operators(index)
+            found.setdefault(self.codes[operator.OpcodeIndex()][0], []).append(operator)
+        return found
+
+    def operators(self, index: int, name: str) -> Sequence[Any]:
+        return self._operators[index].get(name, ())
+
+    def called(self, call: Any) -> int:
+        """The subgraph that a CALL_ONCE runs."""
+        return int(self._options(call, "CallOnceOptions").InitSubgraphIndex())
+
+    def is_left_transposed(self, product: Any) -> bool:
+        """Whether a BATCH_MATMUL transposes its left side."""
+        return bool(self._options(product, "BatchMatMulOptions").AdjX())
 
     def handles(self, index: int) -> dict[int, str]:
         """Tensors of a subgraph that are handles of variables, with the variables' names."""
-        return {
-            each.outputs[0]: _text(each.builtinOptions.container) + "/" + _text(each.builtinOptions.sharedName)
-            for each in self.operators(index, "VAR_HANDLE")
-        }
+        found = {}
+        for each in self.operators(index, "VAR_HANDLE"):
+            options = self._options(each, "VarHandleOptions")
+            found[each.Outputs(0)] = f"{_text(options.Container())}/{_text(options.SharedName())}"
+        return found
 
     def initialised(self, index: int) -> set[str]:
         """Variables that the initialiser of a subgraph assigns."""
         names: set[str] = set()
         for call in self.operators(index, "CALL_ONCE"):
-            target = call.builtinOptions.initSubgraphIndex
+            target = self.called(call)
             handles = self.handles(target)
-            names |= {handles[each.inputs[0]] for each in self.operators(target, "ASSIGN_VARIABLE")}
+            names |= {handles[each.Inputs(0)] for each in self.operators(target, "ASSIGN_VARIABLE")}
         return names
+
+    def _options(self, operator: Any, name: str) -> Any:
+        options, table = getattr(self._schema, name)(), operator.BuiltinOptions()
+        options.Init(table.Bytes, table.Pos)
+        return options
 
 
 def _text(value: bytes | str | None) -> str:
@@ -158,27 +190,44 @@ def _text(value: bytes | str | None) -> str:
 
 def _operators(graph: _Graph, target: str, makers: Makers) -> Iterator[Finding]:
     tables = op_tables(target)
-    for code in graph.model.operatorCodes or []:
-        name = graph.op_names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    for name, code in graph.codes:
         if name == "CUSTOM":
-            custom = _text(code.customCode)
+            custom = _text(code.CustomCode())
             kind = "Flex op" if custom.startswith("Flex") else "custom op"
             yield Finding("custom-op", f"It holds the {kind} {custom}, which no plain interpreter has.")
             continue
-        refusals = [refusal for table in tables if (refusal := table.refuses(name, code.version))]
+        version = int(code.Version())
+        refusals = [refusal for table in tables if (refusal := table.refuses(name, version))]
         if refusals:
-            made = makers.get((name, code.version), ())
+            made = makers.get((name, version), ())
             origin = f", made by {' and '.join(made)}" if made else ""
-            yield Finding("op-version", f"It needs {name} version {code.version}{origin}; {'; '.join(refusals)}.")
+            yield Finding("op-version", f"It needs {name} version {version}{origin}; {'; '.join(refusals)}.")
+
+
+def _kernels(graph: _Graph, target: str) -> Iterator[Finding]:
+    """Finds what is known to and computed wrongly by a runtime of the target."""
+    if all(each.runtime != wrong_kernels.RUNTIME for each in included(target)):
+        return
+    wrongly = f"which {wrong_kernels.RUNTIME} 2.14 computes wrongly"
+    for index, subgraph in enumerate(graph.subgraphs):
+        for product in graph.operators(index, "BATCH_MATMUL"):
+            left, right = (_known_shape(subgraph.Tensors(product.Inputs(side))) for side in (0, 1))
+            if wrong_kernels.repeats_beside_transposed(graph.is_left_transposed(product), left, right):
+                yield Finding(
+                    "wrong-kernel",
+                    f"It holds a BATCH_MATMUL of {left}, transposed, and {right}, repeated, {wrongly}.",
+                )
+        for reversal in graph.operators(index, "REVERSE_V2"):
+            axes = math.prod(_shape(subgraph.Tensors(reversal.Inputs(1))))
+            if wrong_kernels.reverses_several(axes):
+                yield Finding("wrong-kernel", f"It holds a REVERSE_V2 of {axes} axes at once, {wrongly}.")
 
 
 def _variables(graph: _Graph) -> Iterator[Finding]:
     initialisers = {
-        call.builtinOptions.initSubgraphIndex
-        for index in range(len(graph.subgraphs))
-        for call in graph.operators(index, "CALL_ONCE")
+        graph.called(call) for index in range(len(graph.subgraphs)) for call in graph.operators(index, "CALL_ONCE")
     }
-    entries = {each.subgraphIndex: _text(each.signatureKey) for each in graph.model.signatureDefs or []}
+    entries = {each.SubgraphIndex(): _text(each.SignatureKey()) for each in graph.signatures}
     for index in range(len(graph.subgraphs)):
         if index in initialisers or index not in entries:
             continue  # branches and bodies share the variables of the signature that calls them
@@ -189,7 +238,7 @@ def _variables(graph: _Graph) -> Iterator[Finding]:
 
 
 def _signatures(graph: _Graph, manifest: ModelManifest) -> Iterator[Finding]:
-    found = {_text(each.signatureKey): each for each in graph.model.signatureDefs or []}
+    found = {_text(each.SignatureKey()): each for each in graph.signatures}
     for name in dict.fromkeys((*REQUIRED_SIGNATURES, *manifest.signatures)):
         if name not in found:
             yield Finding("signature", f"Signature {name!r} is missing.")
@@ -197,13 +246,13 @@ def _signatures(graph: _Graph, manifest: ModelManifest) -> Iterator[Finding]:
             yield Finding("signature", f"Signature {name!r} is not in the manifest.")
         else:
             definition = found[name]
-            tensors = graph.subgraphs[definition.subgraphIndex].tensors
+            subgraph = graph.subgraphs[definition.SubgraphIndex()]
             promised = manifest.signatures[name]
             for kind, maps, specs in (
-                ("input", definition.inputs, promised.inputs),
-                ("output", definition.outputs, promised.outputs),
+                ("input", map(definition.Inputs, range(definition.InputsLength())), promised.inputs),
+                ("output", map(definition.Outputs, range(definition.OutputsLength())), promised.outputs),
             ):
-                actual = {_text(each.name): tensors[each.tensorIndex] for each in maps or []}
+                actual = {_text(each.Name()): subgraph.Tensors(each.TensorIndex()) for each in maps}
                 yield from _tensors(graph, f"{kind} of {name!r}", actual, specs)
                 if kind == "input":
                     yield from (
@@ -220,12 +269,18 @@ def _tensors(graph: _Graph, where: str, actual: dict[str, Any], specs: Sequence[
         yield Finding("signature", f"The {where} {key!r} is not in the {side}.")
     for key in sorted(actual.keys() & promised.keys()):
         spec, tensor = promised[key], actual[key]
-        shape, dtype = _shape(tensor), graph.types[tensor.type]
+        shape, dtype = _shape(tensor), graph.types[tensor.Type()]
         if shape != spec.shape or dtype != spec.dtype:
             yield Finding(
                 "signature", f"The {where} {key!r} is {dtype} {shape}, the manifest says {spec.dtype} {spec.shape}."
             )
 
 
+def _known_shape(tensor: Any) -> tuple[int, ...]:
+    """A tensor's shape, -1 where it is not known."""
+    known = tuple(tensor.ShapeSignature(axis) for axis in range(tensor.ShapeSignatureLength()))
+    return known or _shape(tensor)
+
+
 def _shape(tensor: Any) -> tuple[int, ...]:
-    return tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
+    return tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ class ConversionResult:
         path: the model file.
         manifest: what the file says about itself.
         report: what was checked and how well it agreed, as plain values; also in ``<path>.report.json``.
+        seconds: that each stage of the conversion took, by its name: ``tracing``. They add up to the whole.
     """
 
     path: Path
     manifest: ModelManifest
     report: Mapping[str, Any]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         layout, rows = self.manifest.layout, self.manifest.batch_size

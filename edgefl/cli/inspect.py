@@ -25,7 +25,7 @@ __all__ = ["describe", "inspect"]
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file made by `edgefl convert`.")],
     measure: Annotated[
         bool | None,
         typer.Option(

@@ -93,6 +93,8 @@ class Task:
         clip_norm: bound of the L2 norm of the delta's weight section; 0: none.
         codecs: how the outcome's sections are to be written; those that are not named: as float32.
         deadline_seconds: how long the server waits, from receipt; 0: for ever.
+        local_test: the share of the local examples that training leaves alone, and on which the received weights are
+            evaluated before it and the trained ones after it; 0: none.
     """
 
     population: str
@@ -129,6 +131,7 @@ class Task:
     codecs: tuple[SectionCodec, ...] = ()
     deadline_seconds: float = 0.0
     outstanding: tuple[str, ...] = ()
+    local_test: float = 0.0
 
     def coding(self, section: str) -> SectionCodec:
         """Says how a section of the outcome is to be written."""
@@ -219,6 +222,8 @@ class Task:
         wire.TaskAddDeadlineSeconds(builder, self.deadline_seconds)
         if outstanding_at is not None:
             wire.TaskAddOutstanding(builder, outstanding_at)
+        if self.local_test:  # other tasks have the bytes that they had before there was this
+            wire.TaskAddLocalTest(builder, self.local_test)
         return finish(builder, wire.TaskEnd(builder), wire.Body.Task)
 
     @classmethod
@@ -276,6 +281,7 @@ class Task:
                 ),
                 deadline_seconds=table.DeadlineSeconds(),
                 outstanding=_outstanding(table),
+                local_test=table.LocalTest(),
             )
 
 

@@ -25,13 +25,14 @@ from edgefl.model_file import ModelFile
 from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.aggregation import AUTO, choice_text
-from edgefl_server.continuing import More, continue_run, number_of_rounds
+from edgefl_server.continuing import More, continue_run, is_typed, number_of_rounds
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
 from edgefl_server.run_verbs import RunArgument, ServerOption, StateOption, add_verbs, read_vector
 from edgefl_server.setting_options import with_settings
 from edgefl_server.state_folder import SHOWN, state_folder
+from edgefl_server.statistics_verb import statistics
 
 if TYPE_CHECKING:
     from edgefl_server.storage import ServerState
@@ -260,6 +261,14 @@ def create(
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="To be used instead of the id.")] = "",
+    evaluate_on: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA.npz",
+            help="The server evaluates versions on it too, as often as devices do, or else after every round.",
+            rich_help_panel="Evaluation and statistics",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -275,19 +284,20 @@ def create(
     settings["target"] = target
     if target is None and not isinstance(rounds, More):
         raise typer.BadParameter("a new run needs it", param_hint="--target")
-    try:
-        data = model.read_bytes()
-    except OSError as error:
-        raise storage_error(error, "read", model) from error
+    data = _read(model)
     client = OperatorClient.find(state, server)
-    initial = "" if weights is None else client.upload("/v1/weights", {}, read_vector(weights))["weights_hash"]
+    initial = "" if weights is None else client.upload("/v1/initial-weights", {}, read_vector(weights))["weights_hash"]
+    held = "" if evaluate_on is None else client.upload("/v1/data", {}, _read(evaluate_on))["data"]
     if isinstance(rounds, More):
         if weights is not None:
             raise typer.BadParameter("a run that goes on has its own", param_hint="--weights")
-        typed = {each: value for each, value in settings.items() if _is_typed(context, each)}
+        if evaluate_on is not None:
+            raise typer.BadParameter("a run that goes on has its own", param_hint="--evaluate-on")
+        typed = {each: value for each, value in settings.items() if is_typed(context, each)}
         status = continue_run(client, data, population, name, rounds, typed)
     else:
-        query = {"population": population, "name": name, "rounds": rounds, "weights": initial, **settings}
+        given = {"weights": initial, "evaluate_on": held}
+        query = {"population": population, "name": name, "rounds": rounds, **given, **settings}
         status = client.upload("/v1/runs", query, data)
     settled = status["settings"]
     for line in run_text.troubles(status):
@@ -304,9 +314,11 @@ def create(
     )
 
 
-def _is_typed(context: typer.Context, option: str) -> bool:
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
 
 
 @run.command()
@@ -345,6 +357,9 @@ def stop(
     """Stop a run; what its open round has collected is discarded."""
     result = OperatorClient.find(state, server).post(run_path(run_id, "stop"))
     emit(result, format, lambda: run_text.status(result))
+
+
+run.command()(statistics)
 
 
 @run.command()

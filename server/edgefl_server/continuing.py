@@ -13,7 +13,7 @@ from edgefl_server.aggregation import AUTO
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.option_names import option_of
 
-__all__ = ["More", "continue_run", "number_of_rounds"]
+__all__ = ["More", "continue_run", "is_typed", "number_of_rounds"]
 
 
 class More(int):
@@ -21,6 +21,12 @@ class More(int):
 
     def __str__(self) -> str:
         return f"+{int(self)}"
+
+
+def is_typed(context: typer.Context, option: str) -> bool:
+    """Whether somebody has given an option, be it its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def number_of_rounds(text: str) -> int:

@@ -45,7 +45,7 @@ _KINDS: dict[str, type[EdgeflError]] = {
 _RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AWAY = (502, 503, 504)
 """A proxy says this while the server behind it is away, and a server that has too many connections."""
-_SHOWN = frozenset({"run", "runs", "token"})
+_SHOWN = frozenset({"run", "runs", "token", "weights_hash", "data"})
 """Members of which every JSON answer to an operator has one."""
 _WHERE = "It is in operator.json of the server's state folder."
 _TIMEOUT = urllib3.Timeout(connect=10, read=300)

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ENDED", "counted", "headline", "round_line", "runs", "status", "troubles", "waiting"]
+__all__ = [
+    "ENDED",
+    "central_line",
+    "counted",
+    "evaluation_line",
+    "headline",
+    "round_line",
+    "runs",
+    "status",
+    "troubles",
+    "waiting",
+]
 
 ENDED = ("done", "failed")
 """The states of a round that is over."""
+_EVALUATION = {
+    "selecting": "is evaluated",
+    "collecting": "is evaluated",
+    "folding": "is evaluated",
+    "done": "evaluated",
+    "failed": "not evaluated",
+}
 
 
 def headline(result: dict[str, Any]) -> str:
@@ -42,6 +60,8 @@ def status(result: dict[str, Any], *, rounds: bool = True) -> str:
             f"strategy {result['settings'].get('strategy', 'fedavg')}"
         )
     lines += [f"  {round_line(entry)}" for entry in result["history"] if rounds]
+    lines += [f"  {evaluation_line(entry)}" for entry in result.get("evaluations", ()) if rounds]
+    lines += [f"  {central_line(entry)}" for entry in result.get("central", ()) if rounds]
     lines.append(f"  weights {result['weights_hash']}")
     return "\n".join(lines)
 
@@ -61,6 +81,40 @@ def round_line(entry: dict[str, Any]) -> str:
     if entry["why"]:
         parts.append(entry["why"])
     return "; ".join(parts)
+
+
+def evaluation_line(entry: dict[str, Any]) -> str:
+    """One evaluation of a version on devices in one line."""
+    done = entry["outcomes"]["folded"] or entry["outcomes"]["accepted"]
+    parts = [f"version {entry['version']:>4} {_EVALUATION[entry['state']]} on {counted(done, 'device')}"]
+    spread = entry["findings"].get("spread", {})
+    values = {} if entry["loss"] is None else {"loss": entry["loss"]}
+    for name, value in {**values, **entry["metrics"]}.items():
+        parts.append(f"{name} {value:.4f}" + _over_devices(spread.get(name)))
+    if entry["reasons"]:
+        parts.append("reasons: " + ", ".join(f"{name} ×{count}" for name, count in entry["reasons"].items()))
+    parts += _held_back(entry["diagnostics"])
+    if entry["why"]:
+        parts.append(entry["why"])
+    return "; ".join(parts)
+
+
+def central_line(entry: dict[str, Any]) -> str:
+    """One evaluation of a version on the operator's data in one line."""
+    start = f"version {entry['version']:>4}"
+    if entry["why"]:
+        return f"{start} not evaluated on the server's data: {entry['why']}"
+    values = "; ".join(f"{name} {value:.4f}" for name, value in entry["metrics"].items())
+    return f"{start} evaluated on {counted(entry['examples'], 'example')} of the server's; {values}"
+
+
+def _over_devices(spread: dict[str, Any] | None) -> str:
+    """Says how a metric differs between devices; empty over few."""
+    if not spread:
+        return ""
+    text = f"devices {spread['mean']:.4f} ± {spread['deviation']:.4f}"
+    quantiles = spread.get("quantiles")
+    return f" ({text}" + (f", {quantiles['0.1']:.4f} to {quantiles['0.9']:.4f})" if quantiles else ")")
 
 
 def _held_back(diagnostics: dict[str, float]) -> list[str]:

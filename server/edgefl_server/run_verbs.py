@@ -137,6 +137,9 @@ def _version_line(entry: dict[str, Any]) -> str:
         ]
         if entry["staleness"]:
             parts.append(f"{entry['staleness']:.1f} versions behind")
+    for where, name in (("devices", "evaluated"), ("the server", "central")):
+        if values := entry.get(name):
+            parts.append(f"on {where} " + " ".join(f"{metric} {value:.4f}" for metric, value in values.items()))
     if entry["made_at"] is not None:
         parts.append(datetime.fromtimestamp(entry["made_at"], timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"))
     return ", ".join([*parts, entry["weights_hash"][:12]])

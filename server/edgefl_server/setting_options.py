@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
@@ -20,7 +20,7 @@ _PANELS = {
     "Whom a round asks": ("selection", "selection_window", "selection_memory_bytes"),
     "Buffered schedule": (
         *("concurrency", "staleness", "staleness_exponent", "staleness_threshold", "staleness_floor"),
-        *("staleness_slope", "normalise_staleness", "max_staleness"),
+        *("staleness_slope", "staleness_scale", "max_staleness"),
     ),
     "Changes from version to version, and the end": (
         *("learning_rate_course", "learning_rate_every", "learning_rate_factor", "learning_rate_least"),
@@ -39,6 +39,14 @@ _PANELS = {
         "max_weight_ratio",
         "max_update_norm",
     ),
+    "Evaluation and statistics": (
+        "kind",
+        "evaluate_every",
+        "evaluate_cohort",
+        "local_test",
+        "shown_from",
+        "quantiles_from",
+    ),
 }
 _PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 _STRATEGY_PANEL = "Strategy"
@@ -48,7 +56,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def with_settings(
-    command: Command, called: Mapping[str, str] = MappingProxyType({}), shown: Mapping[str, str] = MappingProxyType({})
+    command: Command,
+    called: Mapping[str, str] = MappingProxyType({}),
+    shown: Mapping[str, str] = MappingProxyType({}),
+    without: Collection[str] = (),
 ) -> Command:
     """A decorator that gives a command an option for each setting of a run, also of strategies from elsewhere.
 
@@ -57,13 +68,14 @@ def with_settings(
             that it takes by its name has the option that is written there.
         called: other names for some of them, by their own.
         shown: what help says of some defaults, by their own names, where that is another one than on a server.
+        without: settings that the command does not have.
     """
     signature = inspect.signature(command, eval_str=True)
     parameters: list[inspect.Parameter] = []
     for each in signature.parameters.values():
         if each.kind is not inspect.Parameter.VAR_KEYWORD:
             parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    settings = {each.name: each for each in run_settings()}
+    settings = {each.name: each for each in run_settings() if each.name not in without}
     place = next(
         index
         for index, each in enumerate(parameters)

@@ -20,7 +20,9 @@ _PATIENCE_SECONDS = 60.0
 def watch(
     client: OperatorClient, run_id: str, report: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """Tells which run it is, what it waits for, each round as it ends, and each trouble once, until the run ends.
+    """Tells which run it is, what it waits for, each round and evaluation as it ends, and each trouble once.
+
+    It goes on until the run has ended, and the evaluation of its last version with it.
 
     Returns:
         The last status.
@@ -28,9 +30,9 @@ def watch(
     Raises:
         ServerUnavailableError: the server did not answer for a minute.
     """
-    told, silent = 0, 0.0
+    told, evaluated, central, silent = 0, 0, 0, 0.0
     troubles: list[str] = []
-    greeted, lacking = False, ""
+    greeted, ending, lacking = False, False, ""
     while True:
         try:
             result = client.get(run_path(run_id))
@@ -55,12 +57,24 @@ def watch(
                 break
             report(run_text.round_line(entry))
             told += 1
+        for entry in result.get("evaluations", ())[evaluated:]:
+            if entry["state"] not in run_text.ENDED:
+                break
+            report(run_text.evaluation_line(entry))
+            evaluated += 1
+        for entry in result.get("central", ())[central:]:
+            report(run_text.central_line(entry))
+            central += 1
         for line in run_text.troubles(result):
             if line not in troubles:
                 report(line)
         troubles = run_text.troubles(result)
         if result["state"] not in ("active", "paused"):
-            return result
+            if not (result.get("evaluating") or result.get("central_pending")):
+                return result
+            if not ending:
+                report(f"run {result['run']} is {result['state']}; its last version is still evaluated")
+                ending = True
         sleep(_PAUSE_SECONDS)
 
 

@@ -204,7 +204,9 @@ def simulate(
 
 
 _SHOWN = {"minimum": "the cohort", "seed": str(DEFAULT_SEED)}
-simulate = functools.partial(with_settings, called=_COHORT, shown=_SHOWN)(simulate)
+_OTHERWISE = ("kind", "evaluate_cohort", "shown_from", "quantiles_from")
+"""Settings of measurements beside training, for which a simulation has options of its own."""
+simulate = functools.partial(with_settings, called=_COHORT, shown=_SHOWN, without=_OTHERWISE)(simulate)
 
 
 @contextlib.contextmanager

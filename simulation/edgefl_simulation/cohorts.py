@@ -78,6 +78,7 @@ class AcceptedUpdate:
             self.number if by_acceptance else 0,
             update.staleness,
             lambda: version.weights,
+            kept=True,
         )
 
 

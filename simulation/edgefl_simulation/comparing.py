@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation import is_better
 from edgefl_simulation import recorded
-from edgefl_simulation.evaluating import is_better
 
 __all__ = ["Budget", "Finished", "Point", "compare", "cost_to_target", "points", "quality_under_budget", "read_run"]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edgefl.codecs import codec
+from edgefl.metrics import around_training
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
@@ -73,12 +74,14 @@ class Coordinator:
         self._settings = plan.settings
         self._schedule, self._strategy = schedule_for(plan.settings), strategy_for(plan.settings)
         self._demand = self._strategy.demand
-        limits = ModelLimits.of(plan.manifest)
+        limits, metrics = ModelLimits.of(plan.manifest), plan.manifest.metrics
+        if plan.settings.local_test:
+            limits, metrics = limits.around_training(), around_training(metrics)
         self._believed = Believed(
             plan.settings.max_examples,
             plan.settings.max_weight_ratio,
             limits,
-            plan.manifest.metrics,
+            metrics,
             Staleness.in_run(plan.settings, plan.settings.schedule),
         )
         # Without anything to remember, a list of all who ever took part would only grow.

@@ -11,57 +11,19 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.wire.messages import MetricState, OutcomeStatus, SectionCodec, Task, TaskKind
-from edgefl_server.aggregation import ModelLimits, TaskSource, finalise, sum_states, task_seed
-from edgefl_server.aggregation.patience import less_is_better
+from edgefl_server.aggregation import ModelLimits, Spread, TaskSource, finalise, spread_over, sum_states, task_seed
 from edgefl_simulation.draws import drawn_order
 from edgefl_simulation.engines import Engine, Job, Tuning
 from edgefl_simulation.plans import Plan
 from edgefl_simulation.tables import HELD_OUT, Rows
 
-__all__ = ["Evaluation", "Evaluator", "Personalisation", "Personalised", "Spread", "is_better", "is_loss"]
+__all__ = ["Evaluation", "Evaluator", "Personalisation", "Personalised"]
 
 _ROWS = 2000
 """About how many held-out rows a job has: a number of its own, so that sums do not depend on the workers."""
-_QUANTILES = (0.1, 0.5, 0.9)
 _Values = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """One metric over devices, each of which counts once.
-
-    Attributes:
-        mean: over all.
-        quantiles: by share: 0.1, 0.5 and 0.9.
-        worst_tenth: the mean over the tenth of devices for which it is worst, at least one of them.
-    """
-
-    mean: float
-    quantiles: Mapping[float, float]
-    worst_tenth: float
-
-    @classmethod
-    def of(cls, name: str, values: Sequence[float]) -> Spread:
-        """Looks at the values of a metric.
-
-        Args:
-            name: the metric's, which says whether more of it is better.
-            values: of each device; at least one.
-        """
-        worst_first = np.sort(np.asarray(values, np.float64))
-        if is_loss(name):
-            worst_first = worst_first[::-1]
-        worst = worst_first[: max(1, len(values) // 10)]
-        quantiles = np.quantile(worst_first, _QUANTILES)
-        return cls(
-            float(worst_first.mean()),
-            {share: float(value) for share, value in zip(_QUANTILES, quantiles, strict=True)},
-            float(worst.mean()),
-        )
 
 
 @dataclass(frozen=True)
@@ -177,15 +139,15 @@ class Evaluator:
             sums = sum_states(sums, states, self._metrics, self._states)
         before = dict(zip(asked, map(self._values, as_it_is), strict=True))
         after = dict(zip(tuned, map(self._values, afterwards), strict=True))
-        federated, devices = _spread(before.values())
+        federated, devices = spread_over(before.values())
         return Evaluation(finalise(sums, self._metrics), federated, devices, self._compared(before, after))
 
     def _compared(self, before: Mapping[int, _Values], after: Mapping[int, _Values]) -> Personalised | None:
         if self._personalisation is None:
             return None
         both = [device for device in after if before[device] and after[device]]
-        spread, devices = _spread([before[device] for device in both])
-        return Personalised(devices, spread, _spread([after[device] for device in both])[0])
+        spread, devices = spread_over([before[device] for device in both])
+        return Personalised(devices, spread, spread_over([after[device] for device in both])[0])
 
     def _named(self, devices: Sequence[int]) -> Iterator[tuple[int, str]]:
         return ((device, self._fleet.names[device]) for device in devices)
@@ -237,22 +199,3 @@ def _job(source: TaskSource, base: int, rows: Rows, who: str, continues: str = "
         continues=continues,
     )
     return Job(task, base, rows, minimum_examples=1)
-
-
-def _spread(devices: Iterable[_Values]) -> tuple[dict[str, Spread], int]:
-    """Each metric over the devices that have it, and how many devices have one."""
-    values: dict[str, list[float]] = {}
-    for each in devices:
-        for name, value in each.items():
-            values.setdefault(name, []).append(value)
-    return {name: Spread.of(name, found) for name, found in values.items()}, max(map(len, values.values()), default=0)
-
-
-def is_better(name: str, value: float, bound: float) -> bool:
-    """Whether a metric has reached a bound: from below, or from above where less of it is better."""
-    return value <= bound if is_loss(name) else value >= bound
-
-
-def is_loss(name: str) -> bool:
-    """Whether less of a metric is better, as far as its name tells."""
-    return less_is_better(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
 from edgefl.parts import Part, needing
-from edgefl_server.aggregation import finalise
+from edgefl_server.aggregation import Spread, finalise
 from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale, wide, written
-from edgefl_simulation.evaluating import Evaluation, Spread
+from edgefl_simulation.evaluating import Evaluation
 from edgefl_simulation.picture import Band, Line, Picture, draw
 from edgefl_simulation.plans import Round
 from edgefl_simulation.recorded import read_run, read_weights
@@ -202,7 +203,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         "seconds": round(seconds, 4),
         "outcomes": dict(sorted(done.outcomes.items())),
         "num_examples": 0 if folded is None else folded.num_examples,
-        "training": {} if folded is None else finalise(folded.metric_sums, manifest.metrics),
+        "training": {} if folded is None else finalise(folded.metric_sums, around_training(manifest.metrics)),
         "diagnostics": {} if folded is None else dict(folded.diagnostics),
         **({} if done.costs is None else done.costs.plain()),
     }
@@ -230,7 +231,4 @@ def evaluated(evaluation: Evaluation | None) -> Row:
 
 def _plain(spreads: Mapping[str, Spread]) -> Row:
     """Each metric's spread over devices as plain values, its quantiles by their share as text."""
-    return {
-        name: {**asdict(each), "quantiles": {f"{share:g}": value for share, value in each.quantiles.items()}}
-        for name, each in spreads.items()
-    }
+    return {name: each.to_json() for name, each in spreads.items()}

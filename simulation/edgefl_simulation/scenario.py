@@ -82,7 +82,9 @@ class Simulation:
 
 
 def check_cohort(settings: RunSettings, devices: int) -> None:
-    """Makes sure that there are enough devices."""
+    """Makes sure that there are enough devices, and that they are to train."""
+    if not settings.makes_weights:
+        raise InvalidSettingError(f"A simulation trains; {settings.kind} is a kind of run of a server.")
     if settings.target > devices:
         raise InvalidSettingError(
             f"The cohort has {settings.target} devices, and the fleet {devices}.",

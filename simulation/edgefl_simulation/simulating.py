@@ -22,13 +22,14 @@ from edgefl_server.aggregation import (
     RunSettings,
     StrategyState,
     choice_text,
+    is_better,
     settle,
     strategy_for,
 )
 from edgefl_simulation.coordinator import Coordinator
 from edgefl_simulation.data import load_data
 from edgefl_simulation.engines import Setup, start_engine
-from edgefl_simulation.evaluating import Evaluator, is_better
+from edgefl_simulation.evaluating import Evaluator
 from edgefl_simulation.freed_memory import give_back
 from edgefl_simulation.history import History, Row, evaluated, row_of
 from edgefl_simulation.leading import Leader, check_engine, leader_of

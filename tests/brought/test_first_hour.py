@@ -7,19 +7,17 @@ import pydoc
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
 
 import edgefl
 from edgefl.cli import namesake
 from edgefl.model_file import ModelFile
-from edgefl.parts import VERBS, load
 from edgefl_device_runtime.training import Gradient
 from edgefl_device_runtime.training import History as TrainingHistory
 from edgefl_simulation import load_data, partition_data
@@ -46,15 +44,12 @@ def test_dir_shows_every_public_name_and_nothing_else() -> None:
     assert set(dir(edgefl)) == set(edgefl.__all__)
 
 
-def test_help_describes_every_public_name() -> None:
+def test_help_describes_every_public_name_and_does_without_what_is_not_installed(tmp_path: Path) -> None:
     text = pydoc.plain(pydoc.render_doc(edgefl))
     assert [name for name in edgefl.__all__ if name not in text] == ["__version__"]
     assert "Converts a Keras model" in text
     assert "class Device" in text
     assert edgefl.__version__ in text
-
-
-def test_help_does_without_what_is_not_installed(tmp_path: Path) -> None:
     program = "import sys, pydoc; sys.modules['urllib3'] = None; import edgefl; print(pydoc.render_doc(edgefl))"
     done = python(program, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -87,22 +82,6 @@ def checkout() -> str:
 
     parts = (edgefl, edgefl_converters, edgefl_device_runtime, edgefl_server, edgefl_simulation)
     return os.pathsep.join(str(Path(str(part.__file__)).parents[1]) for part in parts)
-
-
-def commands() -> Iterator[tuple[str, ...]]:
-    for name, verb in VERBS.items():
-        yield (name,)
-        found = getattr(load(verb.part), verb.attribute)
-        if isinstance(found, typer.Typer):
-            yield from ((name, each) for each in typer.main.get_command(found).commands)  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_h_is_help_of_every_command_by_its_whole_name(words: tuple[str, ...]) -> None:
-    done = command(*words, "-h", COLUMNS="100", TERM="dumb", NO_COLOR="1")
-    assert done.returncode == 0
-    assert f"Usage: edgefl {' '.join(words)} " in done.stdout
-    assert "--install-completion" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def test_weights_of_rows_weigh_a_loss_of_the_whole_batch_by_their_mean():
     model, (x, y) = network(dice), rows(4)
     weight = np.array([0.5, 2.0, 1.0, 1.5], np.float32)
     device = TrainableModel(build(model, batch_size=4).data)
+    assert device.manifest.of_whole_batches == ("the loss 'dice'",)
     assert device.evaluate(x, y, weight)["loss"] == pytest.approx(
         model.evaluate(x, y, sample_weight=weight, verbose=0), rel=1e-5
     )
@@ -246,17 +247,15 @@ def test_a_loss_that_takes_no_target_at_all_is_named():
         build(network(impossible), batch_size=4)
 
 
-@pytest.mark.parametrize(
-    ("loss", "why"),
-    [
+def test_micro_batches_are_refused_where_the_loss_cannot_be_cut():
+    reasons = [
         (dice, "computed from all rows of a batch together"),
         (losses.Dice(), "a quotient of sums over the whole batch"),
         (losses.MeanSquaredError(reduction=None), "no reduction"),
-    ],
-)
-def test_micro_batches_are_refused_where_the_loss_cannot_be_cut(loss, why):
-    with pytest.raises(UnsupportedModelError, match=rf"The loss '\w+' cannot be computed for a part.*{why}"):
-        build(network(loss), batch_size=4, options=Options(micro_batch=2))
+    ]
+    for loss, why in reasons:
+        with pytest.raises(UnsupportedModelError, match=rf"The loss '\w+' cannot be computed for a part.*{why}"):
+            build(network(loss), batch_size=4, options=Options(micro_batch=2))
 
 
 @pytest.mark.parametrize(
@@ -273,3 +272,31 @@ def test_what_a_loss_is_is_found_by_trying_it(loss, rank, together):
     output, loss = Port("output", (8, 3), "float32"), get_loss(loss, None, None)
     form = form_of(loss, target_of(loss, output, 0, "y"), output)
     assert (form.rank, form.together) == (rank, together)
+
+
+class Quiet(layers.Layer):
+    """Adds a loss for large outputs, by rows."""
+
+    def call(self, inputs):
+        self.add_loss(keras.ops.sum(inputs**2, axis=-1))
+        return inputs
+
+
+def test_a_metric_beside_an_added_loss_only_is_refused_with_a_way_out_that_trains_as_in_keras(tmp_path):
+    def quiet(**compiled):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((6,)), layers.Dense(3), Quiet()])
+        model.compile("sgd", metrics=["mae"], **compiled)
+        return model
+
+    with pytest.raises(UnsupportedModelError, match="looks at output 'quiet', which has no target") as caught:
+        build(quiet(), batch_size=4)
+    assert "`loss_weights` of 0" in str(caught.value.hint)
+
+    x, y = np.random.default_rng(0).normal(size=(2, 8, 6)).astype(np.float32)
+    model = quiet(loss="mse", loss_weights=0.0)
+    fits_alike(model, tmp_path, x, y[:, :3], epochs=2)
+    alone = quiet()
+    alone.fit(x, y[:, :3], batch_size=4, epochs=2, shuffle=False, verbose=0)
+    for weight, same in zip(model.weights, alone.weights, strict=True):
+        np.testing.assert_allclose(weight, same, rtol=1e-6)

@@ -41,7 +41,8 @@ def numbers_for(model, **settings):
     return batches[0].inputs[0]
 
 
-def test_images_lie_in_the_range_of_the_layer_that_augments_them():
+def test_images_lie_in_the_range_of_the_layer_that_augments_them_and_other_inputs_are_normal():
+    assert numbers_for(of(keras.Input((50,)), layers.Dense(1))).min() < -1
     posterized = of(keras.Input((6, 6, 3)), layers.RandomPosterization(4, value_range=(0, 255)), layers.Dense(1))
     numbers = numbers_for(posterized)
     assert 0 <= numbers.min() < 20
@@ -53,10 +54,6 @@ def test_a_rescaling_before_that_layer_is_undone():
     numbers = numbers_for(of(*stack, layers.Dense(1)))
     assert numbers.min() >= 0
     assert 230 < numbers.max() <= 255.001
-
-
-def test_other_inputs_are_normal():
-    assert numbers_for(of(keras.Input((50,)), layers.Dense(1))).min() < -1
 
 
 def test_a_model_of_logarithms_is_verified_on_numbers_above_zero():

@@ -472,6 +472,9 @@ def test_other_steps_are_refused_by_name_with_a_way_out(make, words, way_out):
 
 
 def test_the_way_out_of_an_adversarial_network_leads_somewhere():
+    with pytest.raises(UnsupportedModelError, match="uses optimizers of its own") as caught:
+        build(adversarial(), batch_size=4)
+    assert "discriminator" in str(caught.value.hint)
     discriminator = adversarial().discriminator
     discriminator.compile("adam", "mse")
     assert build(discriminator, batch_size=4).manifest.targets

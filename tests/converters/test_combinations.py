@@ -38,6 +38,15 @@ SAMPLE = {
         {"pad_to_aspect_ratio": True, "interpolation": "bicubic"},
         {"pad_to_aspect_ratio": True, "interpolation": "nearest", "data_format": "channels_first"},
     ],
+    "layers.Lambda": [{"activity_regularizer": "l2"}],
+    "layers.SpectralNormalization": [{"layer": "Embedding", "activity_regularizer": "l2"}],
+    "layers.Wrapper": [{}],
+    "metrics.CosineSimilarity": [{"axis": 1, "rank": 2}],
+    "metrics.F1Score": [{"average": None}],
+    "metrics.Precision": [{"thresholds": [0.2, 0.6], "top_k": 2}, {"thresholds": [0.2, 0.6], "rank": 2}],
+    "metrics.R2Score": [{"class_aggregation": None}],
+    "metrics.SparseCategoricalCrossentropy": [{"ignore_class": 1, "rank": rank} for rank in (1, 2)],
+    "metrics.TruePositives": [{"thresholds": [0.2, 0.6]}],
 }
 """Pairs that once did not go together, by what it was that they failed at."""
 

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
-from edgefl.parts import VERBS
+from edgefl.parts import VERBS, load
 
 
 def edgefl(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
@@ -211,3 +213,21 @@ main(["inspect"])
     done = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    for name, verb in VERBS.items():
+        yield (name,)
+        found = getattr(load(verb.part), verb.attribute)
+        if isinstance(found, typer.Typer):
+            yield from ((name, each) for each in typer.main.get_command(found).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_h_is_help_of_every_command_by_its_whole_name(words: tuple[str, ...]) -> None:
+    terminal = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
+    program = [sys.executable, "-m", "edgefl.cli.main", *words, "-h"]
+    done = subprocess.run(program, capture_output=True, text=True, env=terminal, timeout=60)
+    assert done.returncode == 0
+    assert f"Usage: edgefl {' '.join(words)} " in done.stdout
+    assert "--install-completion" not in done.stdout

@@ -69,6 +69,7 @@ TASK = Task(
     codecs=(SectionCodec("delta", "float16", 2**64 - 3), SectionCodec("statistics", "float32", 9)),
     deadline_seconds=60.0,
     outstanding=("run-1-000002-ab-1", "run-1-000001-ab-1"),
+    local_test=0.25,
 )
 OUTCOME = Outcome(
     task_id="run-1-000003-ab-0",
@@ -183,15 +184,22 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
 
 def test_the_golden_task_is_read_and_written_to_the_byte() -> None:
     golden = (GOLDEN / "task_2_with_outstanding.eflm").read_bytes()
-    assert Task.decode(golden) == TASK
-    assert TASK.encode() == golden
+    task = replace(TASK, local_test=0.0)
+    assert Task.decode(golden) == task
+    assert task.encode() == golden
 
 
 def test_a_task_of_before_others_could_be_outstanding_has_the_bytes_that_it_had() -> None:
     golden = (GOLDEN / "task_2.eflm").read_bytes()
-    task = replace(TASK, outstanding=())
+    task = replace(TASK, outstanding=(), local_test=0.0)
     assert Task.decode(golden) == task
     assert task.encode() == golden
+
+
+def test_the_golden_task_with_a_share_for_tests_is_read_and_written_to_the_byte() -> None:
+    golden = (GOLDEN / "task_2_with_local_test.eflm").read_bytes()
+    assert Task.decode(golden) == TASK
+    assert TASK.encode() == golden
 
 
 def test_more_outstanding_tasks_than_a_device_keeps_are_refused() -> None:

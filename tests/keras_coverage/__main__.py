@@ -12,7 +12,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 from keras_coverage.architectures import ARCHITECTURES
 from keras_coverage.families import ROWS
 from keras_coverage.public import SECTIONS, public
-from keras_coverage.report import render
+from keras_coverage.report import longest, render
 from keras_coverage.running import NETWORKS, run_all
 from keras_coverage.sections import kept_sections
 
@@ -33,6 +33,10 @@ def main(only: list[str]) -> int:
             outcomes[section, name] = outcome
         figures = complaint or " ".join(f"{error:.1e}" for error in outcome.errors.values()) or "as it says"
         print(f"{section}.{name}: {figures} ({seconds:.1f} s)", flush=True)
+    of_rows = {f"{section}.{name}": each for (section, name), each in outcomes.items() if section != NETWORKS}
+    of_networks = {name: each for (section, name), each in outcomes.items() if section == NETWORKS}
+    for name, taken in longest(of_rows, of_networks):
+        print(f"{taken:6.1f} s of processors: {name}", flush=True)
     print(f"{len(outcomes)} rows are as they say, {wrong} are not; without a row: {', '.join(missing) or 'none'}")
     if wrong or missing or only:
         return int(bool(wrong or missing))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 
@@ -17,6 +16,7 @@ from edgefl_converters.verification.judging import Comparison
 from edgefl_converters.verification.report import RuntimeReport
 from keras_coverage.architectures import Architecture
 from keras_coverage.rows import Row
+from processor_time import used
 
 __all__ = ["ArchitectureOutcome", "Outcome", "measure", "measure_architecture"]
 
@@ -28,9 +28,11 @@ class Outcome:
     Attributes:
         errors: name of each runtime to its error: for a metric, of its value in an evaluation; else the norm of what
             the whole first gradient misses of the float64 one, relative to that. The largest of all variants.
+        seconds: of processors that each variant took, converted and trained on all runtimes, or refused.
     """
 
     errors: Mapping[str, float]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ArchitectureOutcome:
     Attributes:
         parameters: how many numbers it has.
         size: of the file, in bytes.
-        seconds: that the conversion took.
+        seconds: of processors that all of it took.
         errors: as in `Outcome`.
         keras_error: how far Keras's own float32 gradient misses the float64 one, also with other last bits.
     """
@@ -59,18 +61,22 @@ def measure(row: Row, section: str) -> Outcome:
         AssertionError: the row says something else than what happens.
     """
     errors: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for variant, make in row.models.items():
+        start = used()
         keras.backend.clear_session()
         keras.utils.set_random_seed(1)
         where = f"{row.api.__name__} ({variant})"
         if row.answer == "no":
             _require_refusal(row, make, where)
+            seconds[variant] = used() - start
             continue
         model = make()
         built = build(model, batch_size=row.batch_size)
         for name, error in _errors(model, built, where, _ERRORS.get(section, _gradient_error)):
             errors[name] = max(errors.get(name, 0.0), error)
-    return Outcome(errors)
+        seconds[variant] = used() - start
+    return Outcome(errors, seconds)
 
 
 def measure_architecture(architecture: Architecture) -> ArchitectureOutcome:
@@ -82,13 +88,12 @@ def measure_architecture(architecture: Architecture) -> ArchitectureOutcome:
     keras.backend.clear_session()
     keras.utils.set_random_seed(1)
     model = architecture.build()
-    start = time.monotonic()
+    start = used()
     built = build(model, batch_size=architecture.batch_size)
-    seconds = time.monotonic() - start
     reports = list(_reports(model, built, architecture.name))
     errors = {report.name: _gradient_error(report) for report in reports}
     own = max(map(_keras_error, reports))
-    return ArchitectureOutcome(int(model.count_params()), len(built.data), seconds, errors, own)
+    return ArchitectureOutcome(int(model.count_params()), len(built.data), used() - start, errors, own)
 
 
 def _errors(

@@ -15,8 +15,10 @@ from keras_coverage.measuring import ArchitectureOutcome, Outcome
 from keras_coverage.public import SECTIONS, aliases, public
 from keras_coverage.rows import ROWS, Row
 
-__all__ = ["answers", "refused_share", "render", "written_answers"]
+__all__ = ["LONG", "answers", "longest", "refused_share", "render", "written_answers"]
 
+LONG = 10.0
+"""Seconds of processors from which a model is listed."""
 _WORDS = {"yes": "yes", "no": "no", "base": "–"}
 
 
@@ -45,6 +47,18 @@ def written_answers(path: Path) -> dict[str, str]:
         if row and section:
             found[f"{section}.{row[1]}"] = row[2]
     return found
+
+
+def longest(outcomes: Mapping[str, Outcome], networks: Mapping[str, ArchitectureOutcome]) -> list[tuple[str, float]]:
+    """The models that took more than `LONG`, the longest first, with the seconds of processors that they took.
+
+    Args:
+        outcomes: by the name of the row.
+        networks: by name.
+    """
+    taken = [(name, each.seconds) for name, each in networks.items()]
+    taken += [(f"{row} ({name})", taken) for row, each in outcomes.items() for name, taken in each.seconds.items()]
+    return sorted(((name, seconds) for name, seconds in taken if seconds > LONG), key=lambda each: -each[1])
 
 
 def render(outcomes: Mapping[Any, Outcome], networks: Mapping[str, ArchitectureOutcome]) -> str:
@@ -84,6 +98,16 @@ def render(outcomes: Mapping[Any, Outcome], networks: Mapping[str, ArchitectureO
         lines.append(
             f"| {name} | {network.parameters:,} | {network.size / 1e6:.2f} MB | {figures} | {network.keras_error:.0e} |"
         )
+    named = {f"{section}.{api.__name__}": outcomes[api] for section in SECTIONS for api in public(section)}
+    lines += ["", "## Time", ""]
+    lines += [
+        f"Models that took more than {LONG:.0f} seconds of processors to be converted, and trained beside Keras on the",
+        "runtimes; `edgefl convert --verbose` says where they go.",
+        "",
+        "| | seconds |",
+        "|---|---|",
+        *(f"| {name} | {seconds:.0f} |" for name, seconds in longest(named, networks)),
+    ]
     for section in SECTIONS:
         lines += ["", f"## keras.{section}", "", f"| | | {' | '.join(each.name for each in runtimes)} | |"]
         lines.append("|---" * (3 + len(runtimes)) + "|")

@@ -58,8 +58,8 @@ def test_settings_query_and_options_of_a_run_are_in_step() -> None:
     chosen = {parameter.name: parameter.default for parameter in command.params if not parameter.required}
     for name in ("state", "server", "format", "help", "target"):  # the last is not needed for --rounds +N
         chosen.pop(name, None)
-    assert query == {**settings, "name": ""}
-    assert chosen == query
+    assert query == {**settings, "name": "", "weights": None, "evaluate_on": ""}
+    assert chosen == {**query, "evaluate_on": None}  # a file, whose hash the query has
 
 
 @pytest.mark.parametrize("option", options())

@@ -149,3 +149,30 @@ def test_one_is_not_told_as_many() -> None:
 
 def test_no_runs_are_said_so() -> None:
     assert runs({"runs": [], "warnings": []}) == "no runs"
+
+
+def evaluation(version: int, state: str, **change: Any) -> dict[str, Any]:
+    spread = {"accuracy": {"mean": 0.5, "deviation": 0.25, "quantiles": {"0.1": 0.25, "0.5": 0.5, "0.9": 0.75}}}
+    return {**entry(0, state), "version": version, "findings": {"devices": 20, "spread": spread}, **change}
+
+
+def test_each_evaluation_is_told_once_and_that_of_the_last_version_is_waited_for() -> None:
+    told: list[str] = []
+    first = evaluation(0, "done")
+    going_on = {**document("done", entry(1, "done")), "evaluating": True}
+    answers = Answers(
+        {**document("active"), "evaluations": [first], "evaluating": False},
+        {**going_on, "evaluations": [first, evaluation(1, "collecting")]},
+        {**going_on, "evaluations": [first, evaluation(1, "collecting")]},
+        {**going_on, "evaluations": [first, evaluation(1, "done", metrics={})], "evaluating": False},
+    )
+    result = watch(answers, "abc", told.append, sleep=lambda _: None)  # type: ignore[arg-type]
+    assert told[1:] == [
+        "version    0 evaluated on 2 devices; loss 0.5000; accuracy 0.7500 (devices 0.5000 ± 0.2500, 0.2500 to 0.7500)",
+        round_line(entry(1, "done")),
+        "run abc is done; its last version is still evaluated",
+        "version    1 evaluated on 2 devices; loss 0.5000",
+    ]
+    assert not answers.answers
+    assert told[1] in status(result)
+    assert told[1] not in status(result, rounds=False)

@@ -8,7 +8,8 @@ from typing import Any
 from edgefl.errors import UnsupportedModelError, first_line, listed
 from edgefl_converters.blame.suggestions import replacement
 from edgefl_converters.emission.walk import EmissionError, Origins
-from edgefl_converters.training_step.tracing import Traces, layer_of
+from edgefl_converters.training_step.makers import layer_of
+from edgefl_converters.training_step.tracing import Traces
 
 __all__ = ["describe_layer", "describe_origin", "explain_conversion", "explain_emission"]
 

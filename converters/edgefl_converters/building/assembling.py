@@ -18,6 +18,7 @@ from edgefl_converters.emission.walk import EmissionError, Origins, Walk
 from edgefl_converters.flatbuffer.quiet import without_remarks
 from edgefl_converters.flatbuffer.saved_model import ConverterError, convert_saved_model
 from edgefl_converters.models.naming import signature_keys
+from edgefl_converters.stages import stage
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.training_step.traced_graphs import RANDOM, reachable_op_types
@@ -81,7 +82,8 @@ def assemble(
     signatures: dict[str, Signature] = {}
 
     def add(name: str, inputs: Sequence[Port], body: Callable[..., Mapping[str, tf.Tensor]]) -> None:
-        functions[name], signatures[name] = _signature(inputs, body)
+        with stage("emitting"):
+            functions[name], signatures[name] = _signature(inputs, body)
 
     train = traces.functions["train"]
     draws = any(RANDOM.search(op_type) for op_type in reachable_op_types(train.graph, train.results))
@@ -255,10 +257,11 @@ def _signature(inputs: Sequence[Port], body: Callable[..., Mapping[str, tf.Tenso
 
 def _convert(holder: _Holder, functions: Mapping[str, Any], traces: Traces, origins: Origins) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        with without_remarks():  # of where the temporary folder is
+        with stage("saving"), without_remarks():  # of where the temporary folder is
             tf.saved_model.save(holder, folder, signatures=dict(functions))
         try:
-            return convert_saved_model(folder, list(functions))
+            with stage("converting"):
+                return convert_saved_model(folder, list(functions))
         except ConverterError as error:
             # The converter prints the whole graph into its message; what matters of it is in ours.
             raise explain_conversion(error, origins, traces) from None

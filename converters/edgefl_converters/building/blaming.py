@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgefl.errors import EdgeflError, UnsupportedModelError, VerificationError
+from edgefl.errors import EdgeflError, UnsupportedModelError, VerificationError, listed
 from edgefl_converters.blame.layer_reports import LayerReport, as_json
 from edgefl_converters.blame.shrinking import shrink
 from edgefl_converters.blame.suggestions import suggestion
 from edgefl_converters.building.building import BuiltModel, build, build_specified
 from edgefl_converters.lint import UnfitTargetError, require_clean
 from edgefl_converters.settings.options import Options
+from edgefl_converters.stages import stage
 from edgefl_converters.training_step.specification import Specification
 
 __all__ = ["build_or_blame", "options_of_a_piece", "with_smallest_layer"]
@@ -36,7 +37,8 @@ def build_or_blame(specification: Specification, on_layers: Callable[[dict[str, 
 
     try:
         built = build_specified(specification, on_layers=tell)
-        require_clean(built.data, built.manifest, built.makers)
+        with stage("checking ops"):
+            require_clean(built.data, built.manifest, built.makers)
     except UnfitTargetError:
         raise  # it names the layer already
     except UnsupportedModelError as error:
@@ -68,13 +70,19 @@ def _building_error(model: Any, batch_size: int, options: Options) -> Exception 
 def with_smallest_layer(
     error: UnsupportedModelError | VerificationError, model: Any, fails: Callable[[Any], Exception | None]
 ) -> EdgeflError:
-    """The error with the layer that fails on its own, or as it is where none is found in time."""
+    """The error with the layer that fails on its own, or with what is known of the others where none is found."""
+    sound: dict[str, bool] = {}
+
+    def note(name: str, tried: bool) -> None:
+        sound.setdefault(name, tried)
+
     try:
-        piece = shrink(model, fails, first=error.layer)
+        with stage("finding the layer"):
+            piece = shrink(model, fails, first=error.layer, on_sound=note)
     except Exception:
         return error  # never worse than the plain error
     if piece is None:
-        return error
+        return _without_layer(error, sound)
     ops = piece.error.ops if isinstance(piece.error, UnsupportedModelError) else ()
     advice = suggestion(piece.kind, ops)
     kept = error.hint if isinstance(error, VerificationError) or advice is None else None
@@ -82,3 +90,16 @@ def with_smallest_layer(
     if isinstance(error, UnsupportedModelError):
         return type(error)(message, hint=hint, layer=piece.name, ops=ops or error.ops)
     return VerificationError(message, hint=hint, layer=piece.name)
+
+
+def _without_layer(
+    error: UnsupportedModelError | VerificationError, sound: Mapping[str, bool]
+) -> UnsupportedModelError | VerificationError:
+    """The error where no layer was found to fail on its own: it says of which that is known."""
+    tried = [repr(name) for name, was_tried in sound.items() if was_tried]
+    if tried:
+        left = len(sound) - len(tried)
+        more = f"; {left} more were not tried, to keep this short" if left else ""
+        told = f"None of these was found to fail on its own: {listed(tried, 4)}{more}."
+        error.hint = f"{error.hint} {told}" if error.hint else told
+    return error

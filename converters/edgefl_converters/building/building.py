@@ -21,8 +21,11 @@ from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.pipeline import chosen_passes, run_passes
 from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.settings.options import Options
+from edgefl_converters.stages import stage
+from edgefl_converters.training_step.lean_graphs import lean_graphs
+from edgefl_converters.training_step.makers import layer_of
 from edgefl_converters.training_step.specification import Specification, specify
-from edgefl_converters.training_step.tracing import Traces, layer_of, trace
+from edgefl_converters.training_step.tracing import Traces, trace
 from edgefl_converters.training_step.variables import FROZEN, STATISTIC, WEIGHT, Variables, classify
 
 __all__ = ["BuiltModel", "LayerReport", "build", "build_specified"]
@@ -88,23 +91,28 @@ def build_specified(
         EdgeflError: whatever `build` raises.
     """
     passes = chosen_passes(specification.options.without_passes)
-    traces = trace(specification)
-    variables = classify(specification, traces)
+    with stage("tracing"), lean_graphs():
+        traces = trace(specification)
+        variables = classify(specification, traces)
     require_separable_rows(traces, variables)
     origins, tell = Origins(), on_layers or (lambda layers: None)
     sizes = specification.options.further_batch_sizes
     try:
-        further = {size: trace(specification.of_batch_size(size)) for size in sizes}
-        assembled = assemble(specification, traces, variables, origins, further)
+        with stage("tracing"), lean_graphs():
+            further = {size: trace(specification.of_batch_size(size)) for size in sizes}
+        with lean_graphs():
+            assembled = assemble(specification, traces, variables, origins, further)
     except EdgeflError:
         tell(report_layers(origins, traces))
         raise
-    exact = FlatModel(assembled.data)
-    emitted = list(exact.emitted())
+    with stage("passes"):
+        exact = FlatModel(assembled.data)
+        emitted = list(exact.emitted())
     layers = report_layers(origins, traces, emitted)
     tell(layers)
     made_by_frozen = _made_by_frozen(origins, traces, variables)
 
+    @stage("passes")
     def finish(flat: FlatModel, storage: str | None) -> tuple[bytes, ModelManifest]:
         initial_values = {
             key: each.initial for key, each in assembled.resources.items() if each.role in (WEIGHT, STATISTIC)

@@ -21,7 +21,7 @@ _INFERENCE = "Inference models"
 
 @spelled_as_options()
 def export(
-    file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file made by `edgefl convert`.")],
     out: Annotated[
         Path,
         typer.Option(

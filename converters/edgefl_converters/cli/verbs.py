@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +25,7 @@ from edgefl_converters.cli.arguments import (
 )
 from edgefl_converters.cli.spelling import spelled_as_options
 from edgefl_converters.settings.fine_tuning import FineTuning
+from edgefl_converters.stages import OTHER, measured_stages, stage
 from edgefl_converters.verification.evidence import Evidence
 from edgefl_converters.verification.storage_report import StorageCost
 
@@ -37,7 +40,7 @@ _CHECKED = "Checks"
 
 @spelled_as_options()
 def convert(
-    model: Annotated[str, typer.Argument(help=MODEL)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The .tflite file to write; may be left out with --explain.")
     ] = None,
@@ -114,6 +117,13 @@ def convert(
             rich_help_panel=_FEDERATED,
         ),
     ] = None,
+    normalization: Annotated[
+        Path | None,
+        typer.Option(
+            help="Statistics of the fleet's data, from `edgefl run statistics`, for Normalization layers at inputs.",
+            rich_help_panel=_FEDERATED,
+        ),
+    ] = None,
     quantize_frozen: Annotated[
         str | None,
         typer.Option(
@@ -140,6 +150,10 @@ def convert(
             help="List what each layer was lowered to; without -o nothing is written.",
             rich_help_panel=_CHECKED,
         ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="Say how many seconds each stage took, also where the model is refused."),
     ] = False,
     custom_objects: CustomObjectsOption = None,
     format: FormatOption = Format.text,
@@ -174,12 +188,20 @@ def convert(
     }
     layers: dict[str, Any] = {}
     try:
-        with tensorflow():
+        with _told_seconds(verbose), ExitStack() as stack:
+            with stage("importing TensorFlow"):
+                stack.enter_context(tensorflow())
             if out is None:
                 edgefl_converters.explain(model, **given, on_layers=layers.update)
             else:
                 result = edgefl_converters.convert(
-                    model, out, **given, verify=verify, on_progress=progress, on_layers=layers.update
+                    model,
+                    out,
+                    **given,
+                    normalization=normalization,
+                    verify=verify,
+                    on_progress=progress,
+                    on_layers=layers.update,
                 )
     except EdgeflError:
         if explain and layers:
@@ -206,7 +228,7 @@ def convert(
 
 @spelled_as_options()
 def verify(
-    file: Annotated[Path, typer.Argument(help="A .tflite file made by `edgefl convert`.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file made by `edgefl convert`.")],
     against: Annotated[str, typer.Option(help=MODEL)],
     custom_objects: CustomObjectsOption = None,
     format: FormatOption = Format.text,
@@ -222,13 +244,26 @@ def verify(
     )
 
 
+@contextmanager
+def _told_seconds(verbose: bool) -> Iterator[None]:
+    """Says at the end how long each stage of what runs inside took, if that is wanted."""
+    with measured_stages() as stages:
+        try:
+            yield
+        finally:
+            stages.enter(OTHER)
+            if verbose:
+                for line in (f"took {sum(stages.seconds.values()):.1f} s", *str(stages).splitlines()):
+                    progress(line)
+
+
 def _emit_layers(layers: dict[str, Any], format: Format, *, converted: bool) -> None:
     last = [] if converted else ["the conversion failed; the layers above were reached or have no ops yet"]
     emit({"converted": converted, "layers": layers}, format, lambda: "\n".join([as_table(layers), *last]))
 
 
 def _figures(verification: dict[str, Any] | None) -> list[str]:
-    """One line for each runtime: what agreed, and which figure came closest to its limit."""
+    """One line for each runtime: how much agreed, and how close the worst of it came to its limit."""
     if verification is None:
         return ["  not verified"]
     lines = []
@@ -237,13 +272,10 @@ def _figures(verification: dict[str, Any] | None) -> list[str]:
         if not runtime["ran"]:
             lines.append(f"  {name}: did not run: {runtime['reason']}")
             continue
-        worst = runtime["worst"]
-        parts = [
-            f"{kind} {worst[kind]['error']:.1e} of {worst[kind]['limit']:.1e}" for kind in worst if worst[kind]["limit"]
-        ]
-        lines.append(
-            f"  {name}: {len(runtime['comparisons'])} figures agree; closest to their limits: {', '.join(parts)}"
-        )
+        used = {kind: each["error"] / each["limit"] for kind, each in runtime["worst"].items() if each["limit"]}
+        closest = max(used, key=lambda kind: used[kind], default="")
+        how = f"; the worst takes {used[closest]:.0%} of what is allowed ({closest})" if used else ""
+        lines.append(f"  {name}: {len(runtime['comparisons'])} figures agree{how}")
     return lines
 
 

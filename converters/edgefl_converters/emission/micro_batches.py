@@ -19,8 +19,9 @@ from edgefl.errors import UnsupportedModelError
 from edgefl_converters.emission.lowerings.matmul import matmul
 from edgefl_converters.emission.traced_ops import static_shape
 from edgefl_converters.emission.walk import Walk
+from edgefl_converters.training_step.makers import layer_of
 from edgefl_converters.training_step.traced_graphs import RANDOM, assigned_inputs, in_order
-from edgefl_converters.training_step.tracing import BATCH_WEIGHT, GRADIENT, Trace, Traces, layer_of
+from edgefl_converters.training_step.tracing import BATCH_WEIGHT, GRADIENT, Trace, Traces
 from edgefl_converters.training_step.variables import METRIC, SEED, STATISTIC, Variables
 
 __all__ = ["emit_parts", "require_separable_rows", "row_mixing_layers"]
@@ -33,14 +34,19 @@ _MOST_DIMENSIONS = 4
 
 
 def row_mixing_layers(traces: Traces, variables: Variables) -> list[Any]:
-    """The layers that normalise over the batch in training, so that rows feel each other: moving averages move."""
+    """The layers by which rows of a batch feel each other in training.
+
+    Those are normalisations of which the moving averages move, and Keras's equalization, which makes one histogram of
+    all images of a batch (Keras 3.15).
+    """
     moving = {each.keras_path for each in variables.of_role(STATISTIC)}
-    return [
-        layer
-        for layer in traces.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-        and any(variable.path in moving for variable in layer.non_trainable_variables)
-    ]
+
+    def mixes(layer: Any) -> bool:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return any(variable.path in moving for variable in layer.non_trainable_variables)
+        return isinstance(layer, keras.layers.Equalization)
+
+    return list(filter(mixes, traces.layers))
 
 
 def require_separable_rows(traces: Traces, variables: Variables) -> None:
@@ -62,8 +68,10 @@ def require_separable_rows(traces: Traces, variables: Variables) -> None:
     if mixing:
         raise UnsupportedModelError(
             f"Micro-batches would change what is trained: layer {mixing[0].name!r} ({type(mixing[0]).__name__}) "
-            "normalises over all rows of a batch.",
-            hint="Freeze it (`frozen`), use GroupNormalization or LayerNormalization, or leave `micro_batch` out; a "
+            "looks at all rows of a batch.",
+            hint=_ADVICE
+            if isinstance(mixing[0], keras.layers.Equalization)
+            else "Freeze it (`frozen`), use GroupNormalization or LayerNormalization, or leave `micro_batch` out; a "
             "smaller `batch_size` needs less memory too.",
         )
     changed = _changed_by(traces.parts["train"], variables)

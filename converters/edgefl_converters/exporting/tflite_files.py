@@ -15,6 +15,8 @@ from edgefl.errors import UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
 from edgefl_converters.exporting.blended_masks import blended_masks
 from edgefl_converters.exporting.rows import Rows
+from edgefl_converters.flatbuffer.file import FlatModel
+from edgefl_converters.flatbuffer.passes.right_forms import rewrite_forms
 from edgefl_converters.lint import lint_inference
 from edgefl_converters.models.naming import signature_keys
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
@@ -66,6 +68,9 @@ def tflite_bytes(model: keras.Model, manifest: ModelManifest, quantize: str, row
         raise UnsupportedModelError(
             f"TensorFlow cannot convert the model for inference ({QUANTIZATIONS[quantize]}): {told}", hint=way_out
         ) from error
+    file = FlatModel(data)
+    if rewrite_forms(file):
+        data = file.pack()
     findings = lint_inference(data)
     if findings:
         raise UnsupportedModelError(

@@ -14,6 +14,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.object_form import append, text_of
+from edgefl_converters.flatbuffer.reading import read_model
 from edgefl_converters.flatbuffer.schema_writers import AlignedBuffer
 
 __all__ = ["Emitted", "FlatModel"]
@@ -35,9 +36,7 @@ class FlatModel:
     """
 
     def __init__(self, data: bytes) -> None:
-        self._model = schema.ModelT.InitFromPackedBuf(data, 0)
-        for buffer in self._model.buffers:
-            buffer.__class__ = AlignedBuffer
+        self._model = read_model(data)
 
     @property
     def model(self) -> Any:

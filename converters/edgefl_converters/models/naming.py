@@ -30,12 +30,12 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 def signature_keys(names: Iterable[str]) -> list[str]:
-    """Turns names into unique keys that every TFLite runtime takes as keyword arguments."""
+    """Turns names into unique keys that every TFLite runtime takes as keyword arguments, and TensorFlow as names."""
     keys = []
     for name in names:
         key = re.sub(r"\W", "_", name, flags=re.ASCII) or "_"
-        if key[0].isdigit() or key in _RESERVED:
-            key = f"_{key}"
+        if not key[0].isalpha() or key in _RESERVED:
+            key = f"t_{key}"
         keys.append(key)
     return unique(keys)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.metrics import reduction_metrics
 from keras.src.trainers.compile_utils import CompileMetrics
 
 from edgefl.errors import UnsupportedModelError
@@ -73,13 +75,32 @@ class BatchMetric:
         else:
             weight = expand(user_weight if self.weighted else real_rows(user_weight), self._weight_rank)
         zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self.metric.variables]
-        with rewritten_keras("weighted_confusions"):
+        unweighted = contextlib.nullcontext() if self.weighted else _all_positions_counting()
+        with rewritten_keras("weighted_confusions"), unweighted:
             updated = self.metric.stateless_update_state(zeros, target, prediction, sample_weight=weight)
         return [self.finalisation.state(tf.convert_to_tensor(updated[index])) for index in self.order]
 
     @property
     def _weight_rank(self) -> int:
         return 1 if isinstance(self.metric, keras.metrics.IoU) else self.rank
+
+
+@contextlib.contextmanager
+def _all_positions_counting() -> Iterator[None]:
+    """Lets Keras count what a loss ignores, such as the positions of ``ignore_class``, though it is given weights.
+
+    Without weights it counts them, each with a value of 0 (Keras 3.15); the weights here only leave out padding.
+    """
+    original = reduction_metrics.reduce_to_samplewise_values
+
+    def reduce(values: Any, *others: Any, **named: Any) -> Any:
+        return original(tf.identity(values), *others, **named)  # which has no mask
+
+    reduction_metrics.reduce_to_samplewise_values = reduce
+    try:
+        yield
+    finally:
+        reduction_metrics.reduce_to_samplewise_values = original
 
 
 def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
@@ -101,7 +122,7 @@ def batch_metrics(specification: Specification) -> tuple[BatchMetric, ...]:
         if output not in with_target:
             raise UnsupportedModelError(
                 f"Metric {name!r} looks at output {specification.outputs[output].name!r}, which has no target.",
-                hint="Give that output a loss, or remove the metric.",
+                hint="Give that output a loss (with `loss_weights` of 0 it changes no gradient), or remove the metric.",
             )
         _make_variables(metric, specification, output)
         target = next(port for port in specification.targets if port.output == output)

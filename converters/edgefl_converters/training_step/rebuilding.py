@@ -109,7 +109,8 @@ def _lambda_of(layers: Mapping[str, Any]) -> type:
         @classmethod
         def from_config(cls, config: dict[str, Any], custom_objects: Any = None, safe_mode: Any = None) -> Any:
             original = layers[config["name"]]
-            settings = {key: config[key] for key in ("name", "trainable", "dtype") if key in config}
+            settings: dict[str, Any] = {key: config[key] for key in ("name", "trainable", "dtype") if key in config}
+            settings["activity_regularizer"] = original.activity_regularizer
             return keras.layers.Lambda(
                 original.function, original._output_shape, original.mask, original.arguments, **settings
             )

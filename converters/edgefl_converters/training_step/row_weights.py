@@ -177,8 +177,9 @@ class _OfRealRows:
     def __call__(self, activation: tf.Tensor) -> tf.Tensor:
         if activation.shape.rank == 0 or activation.shape[0] != self._real.shape[0]:
             return self._regularizer(activation)
-        value = self._regularizer(activation * _per_row(self._real, activation.shape.rank))
-        return value / tf.maximum(self._share, 1e-9)
+        real = tf.cast(self._real, activation.dtype)  # whole numbers too have regularizers
+        value = self._regularizer(activation * _per_row(real, activation.shape.rank))
+        return tf.cast(value, self._share.dtype) / tf.maximum(self._share, 1e-9)
 
 
 def _per_row(values: tf.Tensor, rank: int) -> tf.Tensor:

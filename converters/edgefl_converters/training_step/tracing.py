@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,21 +16,23 @@ from edgefl_converters.training_step.batch_metrics import BatchMetric, batch_met
 from edgefl_converters.training_step.compiled_losses import at, row_weighted_loss
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps, unscaled
+from edgefl_converters.training_step.makers import attributed, stage_scope
 from edgefl_converters.training_step.own_metrics import OwnMetric
 from edgefl_converters.training_step.own_traces import OwnSteps
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.row_weights import activity_of_real_rows, real_rows, reduced
 from edgefl_converters.training_step.specification import Specification
+from edgefl_converters.training_step.traced_graphs import assigned_inputs
 
-__all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "Trace", "Traces", "layer_of", "trace"]
+__all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "Trace", "Traces", "trace"]
 
 BATCH_WEIGHT = "batch_weight"
 """Input of what is traced for a part of a batch: the row weights of all of it."""
 GRADIENT, INDICES = "gradient/", "gradient indices/"
 """Prefixes of outputs: the gradient of a variable; where it is one of looked-up rows, their indices."""
+_OUTPUT = "output/"
+"""Prefix of what an evaluation returns beside its results: the outputs of the model."""
 _EXTRA = ("sample_weight", "learning_rate", "mu", "seed", BATCH_WEIGHT)
-_LAYER = "edgefl_layer_"
-_STAGE = "edgefl_stage_"
 
 
 @dataclass(frozen=True)
@@ -87,31 +87,28 @@ def trace(specification: Specification) -> Traces:
     own = specification.own_step
     compiled = batch_metrics(specification) if own is None else ()
     metrics = compiled if own is None else own.metrics
-    steps = _Steps(specification, compiled) if own is None else OwnSteps(specification, own, GRADIENT, _stage)
+    steps = _Steps(specification, compiled) if own is None else OwnSteps(specification, own, GRADIENT, stage_scope)
     batch = specification.batch_size
     weights = Port("sample_weight", (batch,), "float32")
     rate, mu = Port("learning_rate", (1,), "float32"), Port("mu", (1,), "float32")
     seed = Port("seed", (1,), "int32")
     data = (*specification.inputs, *specification.targets)
     settings = (rate, mu) if specification.federated_terms.proximal else (rate,)
-    signatures = [
-        ("train", steps.train, (*data, weights, *settings, seed)),
-        ("evaluate", steps.evaluate, (*data, weights)),
-        ("infer", steps.infer, specification.inputs),
-    ]
-    if specification.federated_terms.gradient:
-        signatures.append(("gradient", steps.gradient, (*data, weights, seed)))
-    functions, parts = {}, {}
-    with _attributed(layers), rewritten_keras(), added_losses() as added:
-        for name, step, inputs in signatures:
-            functions[name] = _trace_one(name, step, inputs)
+    parts = {}
+    with attributed(layers), rewritten_keras(), added_losses() as added:
+        functions = {
+            "train": _trace_one("train", steps.train, (*data, weights, *settings, seed)),
+            **_trace_forward(steps, steps.evaluate, (*data, weights), specification.inputs),
+        }
+        if specification.federated_terms.gradient:
+            functions["gradient"] = _trace_one("gradient", steps.gradient, (*data, weights, seed))
         if specification.parts > 1:
             of_part = _Steps(specification, compiled, specification.parts)
             rows = tuple(_of_part(specification, port) for port in (*data, weights))
             whole = replace(weights, name=BATCH_WEIGHT)
             parts["train"] = _trace_one("train", of_part.gradient_part, (*rows, whole, seed))
-            parts["evaluate"] = _trace_one("evaluate", of_part.evaluate_part, (*rows, whole))
-            parts["infer"] = _trace_one("infer", of_part.infer, rows[: len(specification.inputs)])
+            inputs = rows[: len(specification.inputs)]
+            parts.update(_trace_forward(of_part, of_part.evaluate_part, (*rows, whole), inputs))
             if specification.federated_terms.gradient:
                 dense = functools.partial(of_part.gradient_part, sparse=False)
                 parts["gradient"] = _trace_one("gradient", dense, (*rows, whole, seed))
@@ -131,19 +128,6 @@ def _of_whole_batches(
     named = specification.names
     yield from (f"what layer {named(each.name)!r} ({type(each).__name__}) adds to the loss" for each in adding)
     yield from (f"the metric {each.name!r}" for each in metrics if each.together)
-
-
-def layer_of(operation_name: str) -> int | str | None:
-    """Returns what made an op: the index of a layer, or ``loss``, ``metrics``, ``optimizer``."""
-    layers = re.findall(rf"{_LAYER}(\d+)", operation_name)
-    if layers:
-        return int(layers[-1])
-    stages = re.findall(rf"{_STAGE}([a-z]+)", operation_name)
-    return stages[-1] if stages else None
-
-
-def _stage(name: str) -> Any:
-    return tf.name_scope(f"{_STAGE}{name}")
 
 
 def _of_part(specification: Specification, port: Port) -> Port:
@@ -179,6 +163,38 @@ def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Seq
     return Trace(function.graph, tuple(inputs), outputs, tuple(by_name[output] for output in outputs))
 
 
+def _trace_forward(
+    steps: _Steps | OwnSteps,
+    evaluate: Callable[..., dict[str, tf.Tensor]],
+    given: Sequence[Port],
+    inputs: Sequence[Port],
+) -> dict[str, Trace]:
+    """Traces an evaluation and a prediction as one graph, as both run the same layers; else as two.
+
+    Args:
+        steps: what is traced.
+        evaluate: what of it evaluates.
+        given: what that takes: the model's inputs first.
+        inputs: of the model.
+    """
+    if isinstance(steps, OwnSteps):
+        return {"evaluate": _trace_one("evaluate", evaluate, given), "infer": _trace_one("infer", steps.infer, inputs)}
+    both = _trace_one("evaluate", evaluate, given)
+    own, of_model = (
+        [(name, tensor) for name, tensor in zip(both.outputs, both.results) if name.startswith(_OUTPUT) is wanted]
+        for wanted in (False, True)
+    )
+    evaluation = Trace(both.graph, both.inputs, *_columns(own))
+    if assigned_inputs(both.graph, both.results):  # by whom, cannot be told
+        return {"evaluate": evaluation, "infer": _trace_one("infer", steps.infer, inputs)}
+    outputs, results = _columns([(name.removeprefix(_OUTPUT), tensor) for name, tensor in of_model])
+    return {"evaluate": evaluation, "infer": Trace(both.graph, tuple(inputs), outputs, results)}
+
+
+def _columns(named: Sequence[tuple[str, tf.Tensor]]) -> tuple[tuple[str, ...], tuple[tf.Tensor, ...]]:
+    return tuple(name for name, _ in named), tuple(tensor for _, tensor in named)
+
+
 def _as_raised(error: EdgeflError) -> EdgeflError:
     """The error before Keras wrapped it: Keras makes a new one of the same type, with its own words and no hint."""
     while isinstance(error.__context__, EdgeflError):
@@ -210,7 +226,7 @@ class _Steps:
     def _apply(self, gradients: Sequence[Any], rate: tf.Tensor, mu: Sequence[tf.Tensor]) -> None:
         specification = self._specification
         variables, optimizer = specification.model.trainable_variables, specification.optimizer
-        with learning_rate_of_steps(optimizer, rate[0]), unscaled(optimizer), _stage("optimizer"):
+        with learning_rate_of_steps(optimizer, rate[0]), unscaled(optimizer), stage_scope("optimizer"):
             gradients = specification.federated_terms.added_to(gradients, variables, mu[0][0] if mu else None)
             optimizer.apply(gradients, variables)
 
@@ -269,19 +285,19 @@ class _Steps:
             tape.watch(variables)
             with activity_of_real_rows(self._layers, weight, whole):
                 predictions = _call(model, inputs, training=True)
-            with _stage("loss"):
+            with stage_scope("loss"):
                 total, loss = self._loss(inputs, targets, predictions, weight, whole, training=True)
         gradients = tape.gradient(total, variables)
         if all(gradient is None for gradient in gradients):
             raise ModelError(
                 "The loss does not depend on any trainable weight.", hint="Check that the output uses the layers."
             )
-        with _stage("metrics"):
+        with stage_scope("metrics"):
             user_weight = weight * tf.reduce_mean(real_rows(whole))
         return {"loss": loss, **self._states(targets, predictions, user_weight)}, gradients
 
     def evaluate(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Forward and loss; everything that it returns adds up over batches."""
+        """Forward and loss; all that it returns adds up over batches, but for the outputs of the model."""
         inputs, targets, (weight,) = self._specification.split(tensors)
         return self._evaluate(inputs, targets, weight, weight)
 
@@ -293,16 +309,20 @@ class _Steps:
     def _evaluate(self, inputs: Any, targets: Any, weight: tf.Tensor, whole: tf.Tensor) -> dict[str, tf.Tensor]:
         with activity_of_real_rows(self._layers, weight, whole):
             predictions = _call(self._specification.model, inputs, training=False)
-        with _stage("loss"):
+        with stage_scope("loss"):
             rows = tf.reduce_sum(real_rows(whole))
             scale = float(self._specification.batch_size) / tf.maximum(rows, 1.0)
             _, loss = self._loss(inputs, targets, predictions, weight * scale, whole * scale, training=False)
             own_rows = tf.reduce_sum(real_rows(weight))
-        return {"loss_sum": loss * rows, "rows": own_rows, **self._states(targets, predictions, weight)}
+        outputs = {f"{_OUTPUT}{name}": tensor for name, tensor in self._named(predictions).items()}
+        return {"loss_sum": loss * rows, "rows": own_rows, **self._states(targets, predictions, weight), **outputs}
 
     def infer(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """The model's outputs."""
         predictions = _call(self._specification.model, self._specification.nesting.of_inputs(tensors), training=False)
+        return self._named(predictions)
+
+    def _named(self, predictions: Any) -> dict[str, tf.Tensor]:
         flat = keras.tree.flatten(predictions)
         return {port.name: tf.identity(each) for port, each in zip(self._specification.outputs, flat)}
 
@@ -327,7 +347,7 @@ class _Steps:
         flat_predictions = keras.tree.flatten(predictions)
         flat_targets = [targets] if not keras.tree.is_nested(structure) else _flatten_up_to(structure, targets)
         states: dict[str, tf.Tensor] = {}
-        with _stage("metrics"):
+        with stage_scope("metrics"):
             for metric in self._metrics:
                 values = metric.update(flat_targets[metric.output], flat_predictions[metric.output], user_weight)
                 states.update(zip(metric.states, values))
@@ -341,26 +361,3 @@ def _call(model: Any, inputs: Any, *, training: bool) -> Any:
 def _flatten_up_to(structure: Any, targets: Any) -> list[Any]:
     paths = [path for path, _ in keras.tree.flatten_with_path(structure)]
     return [at(path, targets) for path in paths]
-
-
-@contextmanager
-def _attributed(layers: Sequence[Any]) -> Iterator[None]:
-    """Puts every op that a layer makes under a name scope with the layer's index.
-
-    Keras's own scopes carry layer names, which TensorFlow numbers again where they repeat: they lead to no one layer.
-    """
-    indices = {id(layer): index for index, layer in enumerate(layers)}
-    call = keras.Layer.__call__
-
-    def attributed_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        index = indices.get(id(self))
-        if index is None:
-            return call(self, *args, **kwargs)
-        with tf.name_scope(f"{_LAYER}{index}"):
-            return call(self, *args, **kwargs)
-
-    keras.Layer.__call__ = attributed_call
-    try:
-        yield
-    finally:
-        keras.Layer.__call__ = call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from edgefl.errors import RuntimeFailure, VerificationError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.settings.options import options_of
+from edgefl_converters.stages import stage
 from edgefl_converters.training_step.specification import Specification, specify
 from edgefl_converters.verification.experiment import Experiment
 from edgefl_converters.verification.judging import Comparison, judge
@@ -27,7 +29,7 @@ from edgefl_converters.verification.programme import Answers, Programme, State
 from edgefl_converters.verification.report import REPORT_IT, RuntimeReport, VerificationReport
 from edgefl_converters.verification.runtimes import Runtime, UnusableRuntimeError, runtimes_for
 
-__all__ = ["check_agreement", "compare"]
+__all__ = ["RefusedDataError", "check_agreement", "compare"]
 
 _STEPS = 10
 _OTHER_RATE = 1.25
@@ -36,6 +38,10 @@ follow."""
 _SEED = 20260101
 _PROXIMAL_WEIGHT, _CORRECTION = 0.5, 0.1
 """Large enough to be seen: the part of the way back that a step of SGD goes, and beside a gradient of made-up data."""
+
+
+class RefusedDataError(VerificationError):
+    """Keras itself does not take what was made up to compare with: nothing is known of the file, or of any layer."""
 
 
 def check_agreement(
@@ -130,9 +136,16 @@ def _measured_in_keras(
             refusal = refusal or error
         except UndefinedLossError as error:
             undefined = undefined or error
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise VerificationError(
+                "Keras cannot run the model's steps in a graph, as `fit` does: Python code decides by the value of a "
+                f"tensor, in {_own_place(error)}.",
+                hint="Decide with keras.ops.where or keras.ops.cond there; R2Score of Keras decides so by itself if "
+                "it is given num_regressors.",
+            ) from error
     if undefined is not None:
         raise undefined
-    raise VerificationError(
+    raise RefusedDataError(
         f"Keras itself refuses the data that was made up to compare with: {_last_line(refusal)}.",
         hint="Convert it without verification (`verify=False`) if it trains on your own data in Keras.",
     ) from refusal
@@ -188,7 +201,8 @@ def _run(
     closer: Callable[[], Expectation],
 ) -> RuntimeReport:
     try:
-        answers = programme.read(runtime.run(path, programme.calls))
+        with stage(runtime.name):
+            answers = programme.read(runtime.run(path, programme.calls))
     except UnusableRuntimeError as error:
         return RuntimeReport(runtime.name, runtime.version, False, error.message, (), ())
     except RuntimeFailure as error:
@@ -245,3 +259,9 @@ def _same_bits(left: State, right: State) -> bool:
 
 def _same_arrays(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     return left.keys() == right.keys() and all(left[name].tobytes() == right[name].tobytes() for name in left)
+
+
+def _own_place(error: BaseException) -> str:
+    """The innermost function that an error went through outside of TensorFlow, in words."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if "tensorflow" not in each.filename]
+    return f"{frames[-1].name} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

@@ -21,7 +21,10 @@ from edgefl_converters.training_step.row_weights import expand, mean_weight
 from edgefl_converters.training_step.specification import Specification, inner_optimizer
 from edgefl_converters.verification.federated_losses import FederatedLoss
 
-__all__ = ["ComparedModel", "compared_model"]
+__all__ = ["OUTPUT", "ComparedModel", "compared_model"]
+
+OUTPUT = "output/"
+"""Prefix of what an evaluation may return beside logs: the model's outputs, in order."""
 
 Logs = dict[str, Any]
 
@@ -42,7 +45,7 @@ class ComparedModel(Protocol):
         ...
 
     def test(self, inputs: Any, targets: Any, weight: tf.Tensor) -> Logs:
-        """Evaluates; returns what Keras reports."""
+        """Evaluates; returns what Keras reports, and, of a copy, the model's outputs by `OUTPUT` and their number."""
         ...
 
     def gradient(self, inputs: Any, targets: Any, weight: tf.Tensor, weights: Sequence[Any]) -> list[tf.Tensor]:
@@ -87,7 +90,25 @@ class _Copy:
 
     def test(self, inputs: Any, targets: Any, weight: tf.Tensor) -> Logs:
         self.model.reset_metrics()
-        return dict(self.model.test_step((inputs, targets, self._weights(weight))))
+        with self._seen_outputs() as seen:
+            logs = dict(self.model.test_step((inputs, targets, self._weights(weight))))
+        return {**logs, **{f"{OUTPUT}{index:06d}": tf.identity(each) for index, each in enumerate(seen)}}
+
+    @contextlib.contextmanager
+    def _seen_outputs(self) -> Iterator[list[Any]]:
+        """Gives a list that is filled with what the model's loss is computed of."""
+        seen: list[Any] = []
+        compute_loss = self.model._compute_loss
+
+        def noting(x: Any = None, y: Any = None, y_pred: Any = None, *others: Any, **settings: Any) -> Any:
+            seen.extend(keras.tree.flatten(y_pred))
+            return compute_loss(x, y, y_pred, *others, **settings)
+
+        vars(self.model)["_compute_loss"] = noting
+        try:
+            yield seen
+        finally:
+            del vars(self.model)["_compute_loss"]
 
     def gradient(self, inputs: Any, targets: Any, weight: tf.Tensor, weights: Sequence[Any]) -> list[tf.Tensor]:
         model = self.model
@@ -233,5 +254,9 @@ def _fresh(compiled: Any) -> Any:
         own = {type(compiled).__name__: type(compiled), getattr(function, "__name__", ""): function}
         config = {name: value for name, value in compiled.get_config().items() if name != "dtype"}
         with keras.saving.custom_object_scope(own):
-            return type(compiled).from_config(config)
+            fresh = type(compiled).from_config(config)
+        if function is not None:
+            # Its configuration may lack arguments: the axis of CosineSimilarity (Keras 3.15).
+            fresh._fn_kwargs = dict(compiled._fn_kwargs)
+        return fresh
     return compiled

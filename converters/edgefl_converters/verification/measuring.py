@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import ModelError, UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
+from edgefl_converters.stages import stage
 from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.verification.experiment import Experiment, disturb
 from edgefl_converters.verification.made_up_batches import Batch, federated_batches
@@ -158,11 +159,12 @@ def look_closer(
 
 @contextlib.contextmanager
 def _side(specification: Specification, manifest: ModelManifest, dtype: str) -> Iterator[_Side]:
-    reference = Reference(specification, dtype, weighted=not manifest.of_whole_batches)
-    try:
-        yield _Side(reference, manifest, logs_may_lack=specification.own_step is not None)
-    finally:
-        reference.close()
+    with stage(f"Keras in {dtype}"):
+        reference = Reference(specification, dtype, weighted=not manifest.of_whole_batches)
+        try:
+            yield _Side(reference, manifest, logs_may_lack=specification.own_step is not None)
+        finally:
+            reference.close()
 
 
 class _Side:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from edgefl_converters.models.naming import slot_name, unique
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
+from edgefl_converters.training_step.lean_graphs import lean_graphs
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.specification import Specification
-from edgefl_converters.verification.compared_models import compared_model
+from edgefl_converters.verification.compared_models import OUTPUT, compared_model
 from edgefl_converters.verification.federated_losses import FederatedLoss
 from edgefl_converters.verification.made_up_batches import Batch
 from edgefl_converters.verification.seeded_random_ops import hashed_random_numbers
@@ -28,8 +29,8 @@ Arrays = dict[str, NDArray[Any]]
 _OF_EVALUATION = 0
 """The seed by which a file draws where it takes none."""
 _REPAIRED = ("addition", "weighted_confusions")
-"""Repairs that Keras gets here too. It contradicts itself: biases of as many filters as there are positions, with the
-channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not. And it
+"""Rewrites of Keras that hold here too. It contradicts itself: biases of as many filters as there are positions, with
+the channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not. And it
 refuses weights of rows for some metrics, with which devices train."""
 
 
@@ -117,6 +118,11 @@ class Reference:
     def predict(self, batch: Batch) -> list[NDArray[Any]]:
         """The model's outputs for a batch, not training."""
         with self._floatx():
+            # An evaluation has them already, where it is Keras's own: nothing more is traced.
+            returned = self._run(self._test, replace(batch, seed=_OF_EVALUATION), None) if batch.targets else {}
+            seen = [value for name, value in sorted(returned.items()) if name.startswith(OUTPUT)]
+            if seen:
+                return [np.asarray(each) for each in seen]
             if self._infer is None:
                 self._infer = self._inference()
             outputs = self._infer(*(tf.constant(self._cast(array)) for array in batch.inputs))
@@ -199,7 +205,8 @@ class Reference:
     def _call(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, float]:
         with self._floatx():  # traced in the first call
             logs = self._run(function, batch, sample_weight)
-        return {name: value for log, found in logs.items() for name, value in _values(self._stable_name(log), found)}
+        own = {name: found for name, found in logs.items() if not name.startswith(OUTPUT)}
+        return {name: value for log, found in own.items() for name, value in _values(self._stable_name(log), found)}
 
     def _stable_name(self, name: str) -> str:
         """The name of a metric in the file; Keras puts an output's name before it, which may be automatic."""
@@ -215,16 +222,18 @@ class Reference:
 
     @contextlib.contextmanager
     def _floatx(self) -> Iterator[None]:
+        """The type for all that Keras makes, whose graphs are run a few times only."""
         before = keras.config.floatx()
         keras.config.set_floatx(self.dtype)
         try:
-            yield
+            with lean_graphs():
+                yield
         finally:
             keras.config.set_floatx(before)
 
 
 def _values(name: str, found: Any) -> Iterator[tuple[str, float]]:
-    """Yields what is logged: a number, or the entries of a vector by their places."""
+    """Names what is logged: a number, or the entries of a vector by their places."""
     array = np.asarray(found)
     if array.ndim == 0:
         yield name, float(array)

@@ -28,7 +28,7 @@ __all__ = [
     "memory_bytes",
 ]
 
-SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.GRADIENT)
+SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.STATISTICS, TaskKind.GRADIENT)
 MINIMUM_EXAMPLES = 2
 """So many, unless the owner says otherwise."""
 
@@ -108,10 +108,13 @@ def check_supported(task: Task) -> None:
         "longest time": task.max_seconds,
         "deadline": task.deadline_seconds,
         "learning rate": task.learning_rate or 0.0,
+        "share for tests": task.local_test,
     }
     for name, value in numbers.items():
         if not math.isfinite(value) or value < 0:
             raise _unsupported(f"its {name} is {value:g}")
+    if not task.local_test < 1:
+        raise _unsupported(f"its share for tests is {task.local_test:g}")
     if not isinstance(task.correction, Correction):
         raise _unsupported(f"its correction is {task.correction!r}")
     names = [each.name for each in task.extra_vectors]

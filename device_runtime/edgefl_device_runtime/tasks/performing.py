@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl.algorithms import CONTROL
+from edgefl.algorithms import CONTROL, SUMMARY
 from edgefl.errors import HashMismatchError, MissingDependencyError
 from edgefl.manifest import ModelManifest
 from edgefl.wire.messages import MetricState, Outcome, OutcomeStatus, Reason, Section, Task, TaskKind
@@ -23,9 +23,11 @@ from edgefl_device_runtime.tasks.conditions import (
 )
 from edgefl_device_runtime.tasks.corrections import control_after, correction_for
 from edgefl_device_runtime.tasks.examples import Arrays, Examples, arrange
+from edgefl_device_runtime.tasks.local_tests import parted, tested
 from edgefl_device_runtime.tasks.outcomes import refusal, unfinished
 from edgefl_device_runtime.tasks.run_memory import Remembered, RunMemory, recall, remember
-from edgefl_device_runtime.tasks.trainer import Progress, Trainer
+from edgefl_device_runtime.tasks.summing_up import sum_up
+from edgefl_device_runtime.tasks.trainer import Progress, Trainer, Training
 from edgefl_device_runtime.tasks.writing import bounded, update
 
 __all__ = ["Received", "TaskResult", "perform"]
@@ -139,18 +141,28 @@ def _done(
     check_fits(task, manifest)
     _check_received(task, manifest, received)
     examples = data if isinstance(data, Examples) else arrange(data, manifest)
+    examples, tests = parted(task, examples, minimum_examples)
     check_enough(task, manifest, examples, minimum_examples)
     if examples.rows == 0:
         raise TaskDeclinedError(Reason.NO_DATA, "There are no local examples.")
     memory = recall(task, manifest, remembered)
     with at_work or contextlib.nullcontext():
-        return _worked(task, trainer, received, examples, memory, progress)
+        return _worked(task, trainer, received, examples, tests, memory, progress)
 
 
 def _worked(
-    task: Task, trainer: Trainer, received: Received, examples: Examples, memory: RunMemory, progress: Progress
+    task: Task,
+    trainer: Trainer,
+    received: Received,
+    examples: Examples,
+    tests: Examples | None,
+    memory: RunMemory,
+    progress: Progress,
 ) -> tuple[Outcome, RunMemory]:
     """Does the work of `_done`, once nothing speaks against the task."""
+    if task.kind == TaskKind.STATISTICS:
+        summed_up = Section.of_bytes(SUMMARY, sum_up(examples, trainer.manifest).encode())
+        return _done_with(task, trainer, Training(examples.rows, 0, {}), (summed_up,)), RunMemory()
     manifest, control = trainer.manifest, received.vectors.get(CONTROL)
     trainer.start(received.weights, memory.local, correction_for(task, manifest, control, memory.control))
     sections: tuple[Section, ...] = ()
@@ -163,7 +175,11 @@ def _worked(
             return _diverged(task, trainer)
         sections = (bounded(task, "gradient", gradient),)
     else:
+        before = None if tests is None else trainer.evaluate(tests)
         done = trainer.train(task, examples, progress)
+        if tests is not None and before is not None:
+            states = tested(done.states, before.states, trainer.evaluate(tests).states)
+            done = Training(done.num_examples, done.steps, states)
         delta = trainer.weights
         np.subtract(delta, received.weights, out=delta)
         if not _is_finite(delta):  # before it is written: not every codec could say so
@@ -176,7 +192,11 @@ def _worked(
     finite = all(math.isfinite(value) for values in done.states.values() for value in values)
     if not finite or not _is_finite(*(section.vector() for section in sections), *after.vectors):
         return _diverged(task, trainer)
-    outcome = Outcome(
+    return _done_with(task, trainer, done, sections), after
+
+
+def _done_with(task: Task, trainer: Trainer, done: Training, sections: tuple[Section, ...]) -> Outcome:
+    return Outcome(
         task_id=task.task_id,
         base_weights_hash=task.base_weights_hash,
         layout_hash=task.layout_hash,
@@ -186,7 +206,6 @@ def _worked(
         metrics=tuple(MetricState(name, values) for name, values in sorted(done.states.items())),
         trainer=trainer.version,
     )
-    return outcome, after
 
 
 def _check_received(task: Task, manifest: ModelManifest, received: Received) -> None:

@@ -159,6 +159,10 @@ class FileRows:
         """The same numbers in rows of another shape."""
         return FileRows(self.file, self._offset, (len(self), *shape), self.dtype)
 
+    def part(self, start: int, stop: int) -> FileRows:
+        """Consecutive rows, at least one, which stay in the file too."""
+        return FileRows(self.file, self._offset + start * self._width, (stop - start, *self.shape[1:]), self.dtype)
+
     def has_neighbours(self, count: int) -> bool:
         """Says whether so many rows, drawn at random, lie close enough to be read together."""
         return self.nbytes < count * _JUMP

@@ -606,7 +606,14 @@ class Task(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(70))
         return o == 0
 
-def TaskStart(builder): builder.StartObject(34)
+    # Task
+    def LocalTest(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(72))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
+
+def TaskStart(builder): builder.StartObject(35)
 def TaskAddPopulation(builder, population): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(population), 0)
 def TaskAddRun(builder, run): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(run), 0)
 def TaskAddTaskId(builder, taskId): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(taskId), 0)
@@ -645,6 +652,7 @@ def TaskStartCodecsVector(builder, numElems): return builder.StartVector(4, numE
 def TaskAddDeadlineSeconds(builder, deadlineSeconds): builder.PrependFloat32Slot(32, deadlineSeconds, 0.0)
 def TaskAddOutstanding(builder, outstanding): builder.PrependUOffsetTRelativeSlot(33, flatbuffers.number_types.UOffsetTFlags.py_type(outstanding), 0)
 def TaskStartOutstandingVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def TaskAddLocalTest(builder, localTest): builder.PrependFloat32Slot(34, localTest, 0.0)
 def TaskEnd(builder): return builder.EndObject()
 
 

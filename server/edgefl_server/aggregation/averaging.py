@@ -8,12 +8,13 @@ same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.errors import RunError
 from edgefl_server.aggregation.updates import FoldError, Update, Updates
 
 __all__ = ["Average", "Weighting", "average", "by_examples", "equally", "pieces"]
@@ -82,25 +83,37 @@ def average(updates: Updates, weightings: Mapping[str, Weighting]) -> dict[str, 
     """
     totals: dict[str, NDArray[np.float64]] = {}
     weights = dict.fromkeys(weightings, 0.0)
-    product = np.empty(_PIECE)
-    for update in updates:
+    room = np.empty(_PIECE), np.empty(_PIECE, np.float32)
+    for group in updates.groups():
         for name, weighting in weightings.items():
-            vector, weight = update.section(name), weighting(update)
-            weights[name] += weight
+            factors = [weighting(update) for update in group]
+            for factor in factors:
+                weights[name] += factor
+            size = group[0].size(name)
             if name not in totals:
-                totals[name] = np.zeros(vector.size)
-            total = totals[name]
-            for part in pieces(vector.size):
-                _add(total[part], vector[part], weight, product)
+                totals[name] = np.zeros(size)
+            if totals[name].size != size or any(each.size(name) != size for each in group):
+                raise RunError(f"The updates of a fold expect as many elements of {name!r}, got other numbers.")
+            for part in pieces(size):
+                _add(totals[name][part], group, factors, name, part, room)
     for name, weight in weights.items():
         if not (weight > 0 and math.isfinite(weight)):
             raise FoldError(f"the weights of all updates add up to {weight:g} in {name!r}: there is no average")
     return {name: Average(total, weights[name]) for name, total in totals.items()}
 
 
-def _add(total: NDArray[np.float64], vector: NDArray[np.float32], weight: float, product: NDArray[np.float64]) -> None:
-    """Adds weight × vector to a part of a total, in place: whole vectors of float64 would cost more than the sums."""
-    term = product[: vector.size]
-    term[...] = vector
-    term *= weight
-    total += term
+def _add(
+    total: NDArray[np.float64],
+    group: Sequence[Update],
+    factors: Sequence[float],
+    name: str,
+    part: slice,
+    room: tuple[NDArray[np.float64], NDArray[np.float32]],
+) -> None:
+    """Adds factors × pieces to a piece of a total, in place, one after the other."""
+    term, read = room[0][: total.size], room[1][: total.size]
+    for update, factor in zip(group, factors, strict=True):
+        term[...] = update.piece(name, part, read)
+        if factor != 1:
+            term *= factor
+        total += term

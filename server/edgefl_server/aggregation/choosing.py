@@ -9,6 +9,7 @@ from edgefl.algorithms import check_supports
 from edgefl.errors import FormatVersionError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import check_finalisers
+from edgefl.wire.vocabulary import TaskKind
 from edgefl_server.aggregation.hyperparameters import SettingError, values_of
 from edgefl_server.aggregation.schedules import schedule_for
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
@@ -33,6 +34,11 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
         )
     strategy = strategy_for(settings)
     check_supports(manifest, strategy.algorithm)
+    if settings.local_test and strategy.demand.kind is not TaskKind.TRAIN:
+        raise SettingError(
+            f"{{local_test}} has no meaning with {{strategy}} {settings.strategy}: no device trains.",
+            hint="Leave it out, or give {evaluate_every}.",
+        )
     _check_batch_size(settings.batch_size, manifest)
     try:
         check_finalisers(manifest.metrics)

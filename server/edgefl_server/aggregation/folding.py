@@ -6,7 +6,7 @@ strategy sees anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from numbers import Real
@@ -62,12 +62,14 @@ class Folded:
             range and how many elements these were; ``metrics_left_out``: devices of which a metric does not count. The
             latter are 0 in a fold of honest devices that are alike. Where some are stale, ``staleness`` (the mean, in
             versions), ``stalest``, and ``staleness_weight`` (the mean factor by which they were multiplied).
+        findings: of a fold that makes no weights: how metrics spread over devices, or statistics of their data.
     """
 
     state: StrategyState
     num_examples: int
     metric_sums: dict[str, list[float]]
     diagnostics: dict[str, float]
+    findings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_finite(self) -> bool:

@@ -246,7 +246,7 @@ def _settings_of_part(of: Part, names: tuple[str, ...]) -> tuple[Setting, ...]:
 def _settings_of(owner: Any) -> tuple[Setting, ...]:
     hints = typing.get_type_hints(owner)
     found = []
-    for each in dataclasses.fields(owner):
+    for each in sorted(dataclasses.fields(owner), key=lambda each: bool(each.kw_only)):  # a base class's come last
         if _METADATA in each.metadata:
             known: Mapping[str, Any] = each.metadata[_METADATA]
             named = typing.get_args(hints[each.name]) or (hints[each.name],)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgefl.manifest import ModelManifest
-from edgefl.metrics import LOSS_STATES
+from edgefl.metrics import AFTER, BEFORE, LOSS_STATES
 from edgefl.targets import ALL
 
 __all__ = ["ModelLimits"]
@@ -28,6 +28,8 @@ class ModelLimits:
         variances: ``[start, stop)`` of every parameter in the statistic section that cannot be negative.
         target: the runtimes that the file was made for, a name of `edgefl.targets`.
         local: some of its parameters never leave a device, which remembers them.
+        arrays: the shape of a row of every input and target, by name.
+        inputs: the names of the inputs, in the model's order.
     """
 
     batch_size: int = 0
@@ -35,6 +37,8 @@ class ModelLimits:
     variances: tuple[tuple[int, int], ...] = ()
     target: str = ALL
     local: bool = False
+    arrays: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: ModelManifest) -> ModelLimits:
@@ -47,6 +51,7 @@ class ModelLimits:
         }
         wanted = [name for metric in manifest.metrics for name in metric.states if name in sizes]
         layout = manifest.layout
+        data = {*manifest.inputs, *(target.name for target in manifest.targets)}
         starts = {each.name: layout.offsets[each.name] - layout.weight_size for each in layout}
         return cls(
             manifest.batch_size,
@@ -58,7 +63,14 @@ class ModelLimits:
             ),
             manifest.target,
             bool(manifest.local_parameters),
+            {each.name: tuple(each.shape[1:]) for each in manifest.signatures["train"].inputs if each.name in data},
+            tuple(manifest.inputs),
         )
+
+    def around_training(self) -> ModelLimits:
+        """The limits of a run whose devices test weights before and after they train."""
+        states = {prefix + name: size for prefix in ("", BEFORE, AFTER) for name, size in self.states.items()}
+        return replace(self, states=states)
 
     def most_rows(self, num_examples: int) -> float:
         """The most rows that the last epoch of a device with so many examples can have had.
@@ -75,6 +87,8 @@ class ModelLimits:
             "variances": [list(each) for each in self.variances],
             "target": self.target,
             "local": self.local,
+            "arrays": {name: list(shape) for name, shape in self.arrays.items()},
+            "inputs": list(self.inputs),
         }
 
     @classmethod
@@ -86,4 +100,6 @@ class ModelLimits:
             tuple((start, stop) for start, stop in document.get("variances", ())),
             document.get("target", ALL),
             document.get("local", False),
+            {name: tuple(shape) for name, shape in document.get("arrays", {}).items()},
+            tuple(document.get("inputs", ())),
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from edgefl_server.aggregation.hyperparameters import Setting, settings_of
+from edgefl_server.aggregation.kinds import KINDS
 from edgefl_server.aggregation.schedules import SCHEDULES
 from edgefl_server.aggregation.selecting import SELECTIONS
 from edgefl_server.aggregation.settings import RunSettings
@@ -18,6 +19,7 @@ _NAMES: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "strategy": STRATEGIES.names,
     "codec": codec_choices,
     "schedule": SCHEDULES.names,
+    "kind": lambda: tuple(KINDS),
     "selection": SELECTIONS.names,
 }
 """Settings that are the name of something, and whence the names."""
@@ -30,7 +32,8 @@ def run_settings() -> tuple[Setting, ...]:
     None stands for one that is not given.
     """
     found: list[Setting] = []
-    for each in settings_of(RunSettings):
+    # Those that parts of it bring come after its own.
+    for each in sorted(settings_of(RunSettings), key=lambda each: each.name not in RunSettings.__annotations__):
         names = _NAMES.get(each.name)
         if names is not None:
             each = replace(each, help=each.help.replace("{names}", _or(names())))

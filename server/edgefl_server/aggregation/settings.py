@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from edgefl.algorithms import Algorithm
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
@@ -23,13 +24,14 @@ from edgefl_server.aggregation.hyperparameters import (
     settings_of,
     values_of,
 )
+from edgefl_server.aggregation.kinds import KINDS, KindSettings
 from edgefl_server.aggregation.patience import Patience
 from edgefl_server.aggregation.selecting import Selecting
 from edgefl_server.aggregation.staleness import BUFFERED, Buffering
-from edgefl_server.aggregation.strategies import STRATEGIES, Strategy
+from edgefl_server.aggregation.strategies import STRATEGIES, Demand, Strategy
 from edgefl_server.aggregation.update_codecs import WHOLE, check_codec, check_down_codec, check_name
 
-__all__ = ["RunSettings", "strategy_for"]
+__all__ = ["RunSettings", "demand_for", "strategy_for"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
@@ -53,7 +55,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings(Buffering, Courses, Patience, Selecting):
+class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
     """The settings of a run.
 
     Attributes:
@@ -87,6 +89,8 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
             what no training produces.
         seed: all randomness of the run derives from it; None: whoever creates the run draws one.
         schedule: who gets which task when, by the name under which it is registered.
+
+    What is asked beside training, `KindSettings` says.
     """
 
     rounds: int = setting(help="How many rounds.", lowest=1, highest=1_000_000)
@@ -194,6 +198,7 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
         check_name(self.codec)
         check_down_codec(self.down_codec)
         self._check_combinations()
+        self._check_kind(self.effective_minimum)
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
         demand = strategy.demand
@@ -329,6 +334,11 @@ class RunSettings(Buffering, Courses, Patience, Selecting):
 def strategy_for(settings: RunSettings) -> Strategy:
     """The strategy of a run."""
     return _strategy(settings.strategy, settings.hyperparameters)
+
+
+def demand_for(settings: RunSettings) -> Demand:
+    """Says what a run asks of devices."""
+    return strategy_for(settings).demand if settings.makes_weights else Demand(Algorithm(kind=KINDS[settings.kind]))
 
 
 def _strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:

@@ -41,6 +41,7 @@ def _hinge(of: Buffering, staleness: float) -> float:
 _KINDS: Mapping[str, Callable[[Buffering, float], float]] = MappingProxyType(
     {"constant": _constant, "polynomial": _polynomial, "threshold": _threshold, "hinge": _hinge}
 )
+_SCALES = ("absolute", "relative")
 _NEEDED_BY = {
     "staleness_exponent": ("polynomial",),
     "staleness_threshold": ("threshold", "hinge"),
@@ -63,8 +64,9 @@ class Buffering:
         staleness_threshold: b, in versions.
         staleness_floor: what counts beyond the threshold.
         staleness_slope: a of ``hinge``.
-        normalise_staleness: divide by the weight of the fold's mean staleness, so that a fold of equally stale updates
-            moves the weights as far as one of fresh ones. Not done by FedBuff, whose steps get shorter instead.
+        staleness_scale: ``absolute``, as FedBuff has it: the staler a fold, the shorter its step; or ``relative``, as
+            FLSim offers it: divided by the weight of the fold's mean staleness, so that a fold of equally stale updates
+            moves the weights as far as one of fresh ones, and only differences between updates count.
         max_staleness: an update that is more versions behind when it is accepted is not folded; 0: every one is.
     """
 
@@ -88,8 +90,8 @@ class Buffering:
     staleness_slope: float = setting(
         10.0, help="Hinge: a of 1 / (a (versions beyond) + 1).", shown="10", lowest=0, highest=1e6
     )
-    normalise_staleness: bool = setting(
-        False, help="Buffered: divide by the weight of the mean staleness, so that steps are as long as without."
+    staleness_scale: str = setting(
+        "absolute", help="Buffered: absolute, or relative to the weight of the fold's mean staleness."
     )
     max_staleness: int = setting(
         0,
@@ -107,6 +109,8 @@ class Buffering:
         """
         if self.staleness and self.staleness not in _KINDS:
             raise SettingError(f"{{staleness}} expects one of {', '.join(_KINDS)}, got {self.staleness!r:.80}.")
+        if self.staleness_scale not in _SCALES:
+            raise SettingError(f"{{staleness_scale}} expects {' or '.join(_SCALES)}, got {self.staleness_scale!r:.80}.")
         chosen = self.staleness or "polynomial"
         for name, kinds in _NEEDED_BY.items():
             if getattr(self, name) != getattr(Buffering, name) and chosen not in kinds:
@@ -127,18 +131,18 @@ class Staleness:
     Attributes:
         kind: one of those of `Buffering`.
         of: where its numbers are.
-        normalise: see `Buffering`.
+        relative: see `Buffering`.
     """
 
     kind: str = "constant"
     of: Buffering = Buffering()
-    normalise: bool = False
+    relative: bool = False
 
     @classmethod
     def in_run(cls, settings: Buffering, schedule: str) -> Staleness:
         """The rule of a run with these settings, under a schedule of this name."""
         kind = settings.staleness or ("polynomial" if schedule == BUFFERED else "constant")
-        return cls(kind, settings, settings.normalise_staleness)
+        return cls(kind, settings, settings.staleness_scale == "relative")
 
     def weight(self, staleness: float) -> float:
         """The weight s(τ) of an update that is τ versions behind, from 0 to 1."""
@@ -151,7 +155,7 @@ class Staleness:
             staleness: of each, in versions.
         """
         weights = [self.weight(each) for each in staleness]
-        if not self.normalise or not weights:
+        if not self.relative or not weights:
             return weights
         usual = self.weight(sum(staleness) / len(staleness))
         return [each / usual for each in weights] if usual else weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgefl.algorithms import SUMMARY
 from edgefl.wire.messages import MOST_OUTSTANDING, Correction, ExtraVector, SectionCodec, Task, Weighting
 from edgefl_server.aggregation.schedules import Assignment
 from edgefl_server.aggregation.seeds import codec_seed, task_seed
@@ -43,6 +44,7 @@ class TaskSource:
         layout_hash: of its parameters.
         base: the weights of the version.
         vectors: what else is to be fetched, by the names that `named_vectors` gives.
+        asked_by: the id of the run that asks, where that evaluates another one; empty: `run`.
     """
 
     population: str
@@ -55,6 +57,7 @@ class TaskSource:
     layout_hash: str
     base: Blob
     vectors: tuple[ExtraVector, ...] = ()
+    asked_by: str = ""
 
 
 def task_id_of(run: str, cohort: int, assignment: Assignment) -> str:
@@ -80,6 +83,7 @@ def codecs_of(settings: RunSettings, demand: Demand, cohort: int, assignment: As
     return tuple(
         SectionCodec(section, section_codec(settings.codec, section), codec_seed(seed, section))
         for section in demand.sections
+        if section != SUMMARY  # which no codec writes
     )
 
 
@@ -114,7 +118,7 @@ def task_for(
         minimum_cohort=settings.effective_minimum,
         # As in the papers of the algorithms with a correction, whose sums go over devices.
         weighting=Weighting.EXAMPLES if demand.correction is Correction.NONE else Weighting.UNIFORM,
-        task_id=task_id_of(source.run, source.cohort, assignment),
+        task_id=task_id_of(source.asked_by or source.run, source.cohort, assignment),
         model_hash=source.model.sha256,
         graph_hash=source.graph_hash,
         layout_hash=source.layout_hash,
@@ -136,6 +140,7 @@ def task_for(
         model_bytes=source.model.bytes,
         base_weights_bytes=source.base.bytes,
         outstanding=_at_most(outstanding),
+        local_test=settings.local_test,
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.algorithms import SUMMARY
 from edgefl.codecs import codec, is_codec
 from edgefl.errors import CodecError, EdgeflError, FormatVersionError, HashMismatchError, OutcomeRefusedError
+from edgefl.summaries import Summary
 from edgefl.wire.messages import Elements, Outcome, OutcomeStatus, Reason, Section, SectionCodec
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation.limits import ModelLimits
@@ -21,6 +24,7 @@ _BYTES_PER_ELEMENT = 8
 """At least two sections of the largest codec."""
 _BYTES_BESIDE_VECTORS = 1 << 20
 """Names, hashes and metric states."""
+_BYTES_OF_A_SUMMARY = 8 << 20
 _MAX_METRICS, _MAX_METRIC_VALUES, _MAX_NAME = 256, 4096, 256
 _MAX_EXAMPLES = 2**53
 _LARGEST_STATISTIC = 1e30
@@ -57,13 +61,16 @@ class Expectation:
     codecs: tuple[SectionCodec, ...] = ()
 
 
-def most_bytes(weight_size: int, statistic_size: int) -> int:
+def most_bytes(weight_size: int, statistic_size: int, sections: Sequence[str] = ()) -> int:
     """Returns how many bytes any outcome of a model can need, whatever the codec, and whatever else it says.
 
     Args:
         weight_size: elements of the layout's weight section.
         statistic_size: of its statistic section.
+        sections: that are asked for.
     """
+    if SUMMARY in sections:
+        return _BYTES_OF_A_SUMMARY
     return _BYTES_PER_ELEMENT * (weight_size + statistic_size) + _BYTES_BESIDE_VECTORS
 
 
@@ -123,10 +130,12 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         raise OutcomeRefusedError(
             Refusal.MALFORMED, f"Expected the sections {', '.join(sizes)}, got {_shorten(', '.join(names)) or 'none'}."
         )
-    for section in outcome.sections:
+    summary = _summary(outcome, expected) if SUMMARY in sizes else None
+    coded = [section for section in outcome.sections if section.name != SUMMARY]
+    for section in coded:
         _check_codec(section, expected.codecs)
-    vectors = {section.name: _vector(section, sizes[section.name]) for section in outcome.sections}
-    for name in sizes:
+    vectors = {section.name: _vector(section, sizes[section.name]) for section in coded}
+    for name in vectors:
         far_below = name == "statistics" or _is_below(vectors[name], expected.max_norm)
         if not far_below and (norm := weight_norm(vectors[name])) > expected.max_norm:
             raise OutcomeRefusedError(
@@ -136,7 +145,37 @@ def validate(outcome: Outcome, expected: Expectation) -> Update | None:
         raise OutcomeRefusedError(
             Refusal.NORM_EXCEEDED, f"Every statistic expects at most {_LARGEST_STATISTIC:g} in size."
         )
-    return Update(outcome.task_id, outcome.num_examples, vectors, metrics=outcome.metrics, steps=outcome.local_steps)
+    return Update(
+        outcome.task_id,
+        outcome.num_examples,
+        vectors,
+        metrics=outcome.metrics,
+        summary=summary,
+        steps=outcome.local_steps,
+    )
+
+
+def _summary(outcome: Outcome, expected: Expectation) -> Summary:
+    section = outcome.section(SUMMARY)
+    assert section is not None
+    try:
+        found = Summary.decode(section.content())
+    except HashMismatchError as error:
+        raise OutcomeRefusedError(Refusal.WRONG_DIGEST, error.message) from error
+    except CodecError as error:
+        raise OutcomeRefusedError(Refusal.MALFORMED, error.message) from error
+    shapes = {name: each.shape for name, each in found.arrays.items()}
+    if expected.limits is not None and shapes != expected.limits.arrays:
+        raise OutcomeRefusedError(
+            Refusal.MALFORMED,
+            f"The summary expects the arrays {_shorten(str(dict(expected.limits.arrays)))}, got "
+            f"{_shorten(str(shapes))}.",
+        )
+    if found.rows != outcome.num_examples:
+        raise OutcomeRefusedError(
+            Refusal.BAD_NUM_EXAMPLES, f"A summary of {found.rows} rows with {outcome.num_examples} examples."
+        )
+    return found
 
 
 def _is_below(vector: NDArray[np.float32], bound: float) -> bool:

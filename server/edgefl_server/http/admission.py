@@ -32,7 +32,7 @@ __all__ = ["Admission"]
 _T = TypeVar("_T")
 
 _OF_DEVICES = ("/v1/tasks", "/v1/models", "/v1/weights")
-_OF_OPERATORS = ("/v1/runs", "/v1/invitations")
+_OF_OPERATORS = ("/v1/runs", "/v1/invitations", "/v1/data", "/v1/initial-weights")
 _OF_THE_INVITED = ("/v1/devices",)
 _MOST_KNOWN = 10_000
 """Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""

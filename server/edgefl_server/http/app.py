@@ -19,6 +19,7 @@ from edgefl_server.http import device_routes, errors, operator_routes
 from edgefl_server.http.admission import Admission
 from edgefl_server.http.advancing import advance
 from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
+from edgefl_server.http.central import evaluate_centrally
 from edgefl_server.http.context import Context
 from edgefl_server.http.direct_calls import DirectCalls
 from edgefl_server.storage import ServerState
@@ -55,11 +56,15 @@ def create_app(
         context.work.attach()
         context.folding.attach()
         task = asyncio.create_task(advance(context))
+        evaluating = asyncio.create_task(evaluate_centrally(context))
         yield
+        evaluating.cancel()
         context.work.stop()
         context.folding.stop()
         with suppress(asyncio.CancelledError):
             await task
+        with suppress(asyncio.CancelledError):
+            await evaluating
 
     app = _Application(
         title="edgefl server",
@@ -89,7 +94,7 @@ def create_app(
     def limit_of(method: str, path: str) -> int:
         if method == "PUT" and path.endswith("/outcome"):
             return max_outcome_bytes
-        if method == "POST" and path == "/v1/runs":
+        if method == "POST" and path in ("/v1/runs", "/v1/data", "/v1/initial-weights"):
             return max_model_bytes
         return MAX_CONTROL_BYTES
 

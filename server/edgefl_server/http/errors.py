@@ -26,7 +26,7 @@ from edgefl.wire.messages import CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import converting_options, option_of
-from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, UnknownTaskError
+from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, RunStateError, UnknownTaskError
 from edgefl_server.storage.troubles import STORE
 
 __all__ = [
@@ -113,6 +113,8 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
         return response(422, error.reason, message, hint)
     if isinstance(error, NameTakenError):
         return response(409, Refusal.NAME_TAKEN, message, hint)
+    if isinstance(error, RunStateError):
+        return response(409, Refusal.ENDED, message, hint)
     if isinstance(error, RunError):
         return response(404, Refusal.UNKNOWN_RUN, message, hint)
     if isinstance(error, InvalidSettingError):

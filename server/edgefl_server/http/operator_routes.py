@@ -23,9 +23,11 @@ from edgefl_server.storage import (
     create_run,
     diff_versions,
     invite,
+    keep_data,
     keep_weights,
     pause_run,
     populations,
+    require_data,
     require_invited,
     resume_run,
     roll_back,
@@ -52,7 +54,8 @@ class _NewRun(BaseModel):
 
     population: str
     name: str = ""
-    weights: str = Field("", description="Hash of the weights to begin with; empty: the model file's.", max_length=64)
+    evaluate_on: str = Field("", max_length=64, description="Hash of data that POST /v1/data took, to evaluate on.")
+    weights: str | None = Field(None, description="Hash of the weights to begin with.", max_length=64)
 
     def settings(self) -> RunSettings:
         """The settings, checked."""
@@ -97,9 +100,19 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
     """The body is the model file, the query holds the settings. Answers the run's status."""
     settings = new.settings()
     await run_in_threadpool(require_invited, context.state, new.population)
+    if new.evaluate_on:
+        await run_in_threadpool(require_data, context.state, new.evaluate_on)
     async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
         run = await context.receiving.use(
-            lambda: create_run(context.state, file.read(), new.population, settings, new.name, new.weights)
+            lambda: create_run(
+                context.state,
+                file.read(),
+                new.population,
+                settings,
+                new.name,
+                weights=new.weights or "",
+                evaluation_data=new.evaluate_on,
+            )
         )
     context.changed(new.population)
     status = await run_in_threadpool(run_status, context.state, run)
@@ -111,7 +124,20 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
 
 
 @router.post(
-    "/weights",
+    "/data",
+    summary="Keep data on which runs are evaluated",
+    status_code=201,
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
+)
+async def post_data(request: Request, context: Shared) -> dict[str, str]:
+    """The body is an ``.npz`` as devices have it. Answers its hash, for `evaluate_on` of a new run."""
+    async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
+        digest = await context.receiving.use(lambda: keep_data(context.state, file.read()))
+    return {"data": digest}
+
+
+@router.post(
+    "/initial-weights",
     summary="Send weights for runs to begin with",
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},

@@ -1,5 +1,6 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
+from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
@@ -33,7 +34,7 @@ from edgefl_server.storage.outcomes import (
     sweep_uploads,
 )
 from edgefl_server.storage.pausing import pause_run, resume_run
-from edgefl_server.storage.runs import NameTakenError, create_run, keep_weights, stop_run
+from edgefl_server.storage.runs import NameTakenError, RunStateError, create_run, keep_weights, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow
@@ -54,12 +55,14 @@ from edgefl_server.storage.uploads import Upload
 __all__ = [
     "DEFAULT_KEEP_DAYS",
     "Accepted",
+    "CentralWork",
     "DeviceRow",
     "EnrolmentRefusedError",
     "Found",
     "Looked",
     "NameTakenError",
     "NotWantedError",
+    "RunStateError",
     "ServerState",
     "Swept",
     "UnknownTaskError",
@@ -82,10 +85,13 @@ __all__ = [
     "has_form_of_credentials",
     "has_form_of_invitation",
     "invite",
+    "keep_central",
+    "keep_data",
     "keep_weights",
     "look_at_outcome",
     "look_for_tasks",
     "may_fetch",
+    "next_central",
     "next_task",
     "pause_run",
     "pending_folds",
@@ -93,6 +99,7 @@ __all__ = [
     "prune_rows",
     "received_bytes",
     "renew_lease",
+    "require_data",
     "require_invited",
     "resume_run",
     "roll_back",

@@ -43,7 +43,7 @@ _MOVE = Statement(
 )
 _FINISHED = (
     *("state", "version", "why", "ended_clock"),
-    *("num_examples", "devices", "bytes_up", "metric_sums", "diagnostics"),
+    *("num_examples", "devices", "bytes_up", "metric_sums", "diagnostics", "findings"),
 )
 _FINISH = Statement(
     update(folds)
@@ -151,7 +151,7 @@ def finish_fold(session: Session, of: Gathering, after: Standing, figures: Mappi
         session: that writes.
         of: the fold, and the version of the weights that it was merged into.
         after: as the schedule says that it stands.
-        figures: its ``num_examples``, ``devices``, ``bytes_up``, ``metric_sums`` and ``diagnostics``.
+        figures: its ``num_examples``, ``devices``, ``bytes_up``, ``metric_sums``, ``diagnostics`` and ``findings``.
         now: the time.
     """
     keys = {"of": of.run, "of_number": of.fold}
@@ -200,6 +200,7 @@ def _open_fold(session: Session, run_id: str, number: int, version: int, state: 
             "opened_clock": now.clock,
             "metric_sums": {},
             "diagnostics": {},
+            "findings": {},
             "pruned": {},
         },
     )

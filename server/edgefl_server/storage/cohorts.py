@@ -35,8 +35,8 @@ from edgefl_server.aggregation import (
     RunSettings,
     Schedule,
     Standing,
+    demand_for,
     schedule_for,
-    strategy_for,
 )
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.statements import Row, Statement
@@ -75,6 +75,7 @@ class Gathering:
         settings_text: the run's settings as they are kept.
         standing: of cohort and fold.
         latest: the cohort works for the fold; else it works for a later one, while this one is merged.
+        evaluates: the run of which it evaluates a version; empty: none.
     """
 
     run: str
@@ -85,6 +86,12 @@ class Gathering:
     settings_text: str
     standing: Standing
     latest: bool = True
+    evaluates: str = ""
+
+    @property
+    def remembered_as(self) -> str:
+        """The run as devices know it, and remember it: the one that is evaluated."""
+        return self.evaluates or self.run
 
     @property
     def settings(self) -> RunSettings:
@@ -109,8 +116,8 @@ def settings_of(text: str) -> RunSettings:
 
 @lru_cache(maxsize=256)
 def demand_of(text: str) -> Demand:
-    """Says what the strategy of a run asks of devices, from its settings as they are kept."""
-    return strategy_for(settings_of(text)).demand
+    """Says what a run asks of devices, from its settings as they are kept."""
+    return demand_for(settings_of(text))
 
 
 @lru_cache(maxsize=256)
@@ -157,6 +164,7 @@ STANDING = (
     runs.c.version,
     runs.c.accepted,
     runs.c.weight_size,
+    runs.c.evaluates,
     # As text, read when it is needed: one run whose settings are no JSON spoils no query.
     cast(runs.c.settings, Text).label("settings_text"),
     folds.c.state.label("fold_state"),
@@ -261,7 +269,16 @@ def gathering_of(row: Row) -> Gathering:
         accepted=row.accepted,
         admission=None if row.admits_text in _ALL else _admission(row.admits_text, row.settings_text),
     )
-    return Gathering(row.run, row.cohort, row.fold, row.version, row.weight_size, row.settings_text, standing)
+    return Gathering(
+        row.run,
+        row.cohort,
+        row.fold,
+        row.version,
+        row.weight_size,
+        row.settings_text,
+        standing,
+        evaluates=row.evaluates,
+    )
 
 
 def load_gathering(session: Session, run: str) -> Gathering:

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, select, update
 
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation import Next, Progress, RunSettings
+from edgefl_server.storage.evaluations import wake
 from edgefl_server.storage.runs import NameTakenError, get_run, kept_by_devices, least_served, move_on
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
@@ -62,6 +63,7 @@ def continue_run(state: ServerState, run_id: str, rounds: int) -> str:
         if over:
             served = max(run.served, least_served(session, run.population))
             session.execute(_RESUME, {"of": found, "served": served})
+            wake(session, found)
             move_on(session, found, Progress(Next.COHORT), state.now())
     state.keep_generation()
     _log.info("run %s goes on: %d rounds in all", found, settings.rounds)

@@ -17,7 +17,7 @@ from edgefl_server.storage.database import Inspection
 __all__ = ["Mark", "check_folder", "make_private", "read_mark", "require_own", "write_mark"]
 
 _NAME = "folder.json"
-_FILES = ("models", "weights", "differences", "outcomes", "orphans", "uploads")
+_FILES = ("models", "weights", "differences", "outcomes", "orphans", "uploads", "data")
 _SECRETS = ("operator.json", "server.sqlite", "server.sqlite-wal", "server.sqlite-shm")
 _WAY_OUT = "Put the database back from a backup, or choose another state folder. Nothing was touched."
 

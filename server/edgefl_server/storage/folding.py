@@ -164,6 +164,7 @@ def settle_folds(state: ServerState) -> None:
             digest = state.folded.popleft()
         except IndexError:  # a stop settles while the last settling is still under way
             return
+        state.placements.forget(digest)
         with contextlib.suppress(EdgeflError):  # the next tidying does it
             state.outcomes.delete(digest)
 
@@ -204,13 +205,16 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
 
 
 def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> bool:
-    """Makes what was merged the newest version; False when the run was stopped meanwhile."""
+    """Makes what was merged the newest version, or keeps what was found; False when the run was stopped meanwhile."""
     of, result = work.of, folded.state
-    # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
-    weights_hash = put_vector(state, result.weights)
-    slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
-    if merged.difference is not None:
-        state.differences.keep(weights_hash, work.version.weights_hash, merged.difference.encode())
+    makes_weights = of.settings.makes_weights
+    weights_hash, slots = "", dict[str, str]()
+    if makes_weights:
+        # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
+        weights_hash = put_vector(state, result.weights)
+        slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
+        if merged.difference is not None:
+            state.differences.keep(weights_hash, work.version.weights_hash, merged.difference.encode())
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:
@@ -222,10 +226,13 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
             "bytes_up": sum(each.size for each in merged.intact),
             "metric_sums": folded.metric_sums,
             "diagnostics": folded.diagnostics,
+            "findings": dict(folded.findings),
         }
         _mark(session, merged.lost)
         finish_fold(session, reached, of.schedule.folded(merged.change.standing), figures, now)
-        add_version(session, of.run, work.run.version + 1, of.fold, weights_hash, slots, now, parent=work.run.version)
+        if makes_weights:
+            number, parent = work.run.version + 1, work.run.version
+            add_version(session, of.run, number, of.fold, weights_hash, slots, now, parent=parent)
         enough = _enough(session, work)
         rounds, gathering = reached.settings.rounds, not reached.latest
         move_on(session, of.run, after_fold(of.fold, rounds, gathering=gathering, enough=enough), now)

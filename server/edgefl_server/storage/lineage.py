@@ -1,4 +1,4 @@
-"""The lineage of a run's weights: from where versions come, by what they differ, and going back to one."""
+"""The lineage of a run's weights: from which version each came, by what they differ, and going back to one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from sqlalchemy import bindparam, select, update
 
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl.model_file import ModelFile
-from edgefl_server.aggregation import FoldState, Next, Progress, RunSettings
+from edgefl_server.aggregation import FoldState, Next, Progress, RunSettings, finalise
+from edgefl_server.storage.central import central_of
 from edgefl_server.storage.changes import stop_folds
-from edgefl_server.storage.runs import add_version, get_run, kept_by_devices, move_on
+from edgefl_server.storage.runs import RunStateError, add_version, get_run, kept_by_devices, metrics_of, move_on
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
 from edgefl_server.storage.statements import Statement
@@ -41,13 +42,35 @@ def run_history(state: ServerState, run_id: str) -> dict[str, Any]:
             .where(VersionRow.run == run.run)
             .order_by(VersionRow.number)
         ).all()
+        evaluated = _evaluated(session, run.run)
+        central = {each["version"]: each["metrics"] for each in central_of(session, run.run)["central"]}
         return {
             "run": run.run,
             "name": run.name,
             "state": run.state,
             "version": run.version,
-            "versions": [_version(version, fold) for version, fold in rows],
+            "versions": [
+                {
+                    **_version(version, fold),
+                    "evaluated": evaluated.get(version.number, {}),
+                    "central": central.get(version.number, {}),
+                }
+                for version, fold in rows
+            ],
         }
+
+
+def _evaluated(session: Session, run_id: str) -> dict[int, dict[str, float]]:
+    """Loss and metrics of the versions that devices have evaluated."""
+    own = session.scalars(select(RunRow).where(RunRow.evaluates == run_id)).one_or_none()
+    if own is None:
+        return {}
+    done = session.execute(
+        select(FoldRow.version, FoldRow.metric_sums)
+        .where(FoldRow.run == own.run, FoldRow.state == FoldState.DONE.value)
+        .order_by(FoldRow.number)
+    )
+    return {row.version: finalise(row.metric_sums, metrics_of(own)) for row in done}
 
 
 def _version(version: VersionRow, fold: FoldRow | None) -> dict[str, Any]:
@@ -125,7 +148,8 @@ def roll_back(state: ServerState, run_id: str, number: int) -> str:
         The run's id.
 
     Raises:
-        RunError: there is no such run or version, or the run is over.
+        RunError: there is no such run or version.
+        RunStateError: the run is over.
         InvalidSettingError: devices keep something of what would be undone.
         DamagedBlobError: the weights are damaged.
     """
@@ -145,7 +169,7 @@ def roll_back(state: ServerState, run_id: str, number: int) -> str:
     with state.database.write() as session:
         run = get_run(session, found)
         if run.state not in RunState.GOING_ON:
-            raise RunError(
+            raise RunStateError(
                 f"Run {found} cannot go back: it is {run.state}.", hint="Give it more rounds first: --rounds +N."
             )
         now = state.now()

@@ -27,8 +27,11 @@ from edgefl_server.aggregation import (
     Update,
     broadcast,
     decode_outcome,
+    demand_for,
     fold,
+    fold_evaluations,
     fold_seed,
+    fold_statistics,
     in_order,
     strategy_for,
     validate,
@@ -37,6 +40,7 @@ from edgefl_server.aggregation import (
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
+from edgefl_server.storage.placements import DamagedVectorError
 from edgefl_server.storage.runs import metrics_of
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
@@ -146,11 +150,12 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     Raises:
         StorageError: a temporary file cannot be written.
     """
-    schedule, strategy = work.of.schedule, strategy_for(work.of.settings)
+    schedule, settings = work.of.schedule, work.of.settings
+    strategy = strategy_for(settings)
     believed = _believed(work)
     cohort = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold))
     # What a device remembers goes into what it sends.
-    remembers = strategy.demand.correction is not Correction.NONE or believed.limits.local
+    remembers = demand_for(settings).correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
     gone = {each.continues for each in work.accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
     damaged: set[str] = set()
@@ -165,12 +170,17 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         if change.standing.state is FoldState.FAILED:
             return Merged(change, lost, intact, None)
         contributions = [_contribution(state, work, each) for each in intact]
+        ordered = in_order(contributions)
         try:
-            base = without_residual(before)
-            folded = fold(strategy, base, in_order(contributions), believed, cohort, state.folder)
+            if settings.makes_weights:
+                folded = fold(strategy, without_residual(before), ordered, believed, cohort, state.folder)
+            elif settings.kind == "statistics":
+                folded = fold_statistics(before, ordered, believed.limits.inputs)
+            else:
+                folded = fold_evaluations(before, ordered, believed, settings)
         except FoldError as error:
             return Merged(_failed(change, error.message), lost, intact, None)
-        except _DamagedOutcomeError:
+        except (_DamagedOutcomeError, DamagedVectorError):
             # What was summed holds a part of the round only: begin again without all that are damaged.
             damaged |= _damaged(work.of.run, contributions)
         except OSError as error:
@@ -208,18 +218,24 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
         run.layout_hash,
         run.weight_size,
         run.statistic_size,
-        sections=strategy_for(settings).demand.sections,
+        sections=demand_for(settings).sections,
     )
 
     def read() -> Update:
+        placed = state.placements.get(each.digest, expected)
+        if placed is not None:
+            return placed.begun(each.version, newest=run.version)
         try:
-            outcome = decode_outcome(state.outcomes.get(each.digest))
+            data = state.outcomes.get(each.digest)
+            outcome = decode_outcome(data)
             found = validate(outcome, expected)
         except (DamagedBlobError, OutcomeRefusedError) as error:
             raise _DamagedOutcomeError(each.task_id) from error
         if found is None:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-        return found.begun(each.version, newest=run.version)
+        return state.placements.note(each.digest, data, outcome, expected, found).begun(
+            each.version, newest=run.version
+        )
 
     return Contribution(
         each.task_id,

@@ -111,7 +111,9 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
     """
     with state.database.read() as session:
         task = find_task(session, device, task_id, state.clock())
-        most = most_bytes(task.weight_size, task.statistic_size)
+        with reading(task.run):
+            sections = demand_of(task.gathering.settings_text).sections
+        most = most_bytes(task.weight_size, task.statistic_size, sections)
         if digest is None and task.digest is not None:
             return Looked(accepted=False, most_bytes=most)
         accepted = _was_accepted(task, digest or "")
@@ -167,16 +169,17 @@ def accept_upload(
         expected = expected or look_at_outcome(state, device, task_id, digest).expected
         if expected is None:
             return Accepted()
-        outcome = decode_outcome(upload.read())
-        validate(outcome, expected)
+        data = upload.read()
+        outcome = decode_outcome(data)
+        update = validate(outcome, expected)
         # Only what is recorded is needed from here on; the vectors are as large as the file.
         noted = replace(outcome, sections=())
-        done = outcome.status == OutcomeStatus.DONE
-        del outcome
-        if done:
+        if update is not None:
             # The file first: a row never names a file that is not there. A file without a row is an orphan and
             # harmless. Of an outcome that holds no update the row says all.
             state.outcomes.adopt(upload.path, digest)
+            state.placements.note(digest, data, outcome, expected, update)
+        del data, outcome, update
         try:
             with state.database.write() as session:
                 now = state.now()

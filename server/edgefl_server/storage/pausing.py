@@ -6,8 +6,7 @@ import logging
 
 from sqlalchemy import bindparam, select, update
 
-from edgefl.errors import RunError
-from edgefl_server.storage.runs import get_run, least_served
+from edgefl_server.storage.runs import RunStateError, get_run, least_served
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import CohortRow, RunState, cohorts, runs
@@ -39,12 +38,13 @@ def pause_run(state: ServerState, run_id: str) -> str:
         The run's id.
 
     Raises:
-        RunError: there is no such run, or it is over.
+        RunError: there is no such run.
+        RunStateError: it is over.
     """
     with state.database.write() as session:
         run = get_run(session, run_id)
         if run.state not in RunState.GOING_ON:
-            raise RunError(
+            raise RunStateError(
                 f"Run {run.run} cannot be paused: it is {run.state}.",
                 hint="`edgefl run create … --rounds +N` lets one that is over go on.",
             )
@@ -62,12 +62,13 @@ def resume_run(state: ServerState, run_id: str) -> str:
         The run's id.
 
     Raises:
-        RunError: there is no such run, or it does not pause.
+        RunError: there is no such run.
+        RunStateError: it does not pause.
     """
     with state.database.write() as session:
         run = get_run(session, run_id)
         if run.state != RunState.PAUSED:
-            raise RunError(f"Run {run.run} cannot be resumed: it is {run.state}.", hint="Only a paused one can.")
+            raise RunStateError(f"Run {run.run} cannot be resumed: it is {run.state}.", hint="Only a paused one can.")
         now, since = state.clock(), run.paused_clock or 0.0
         cohort = session.scalars(
             select(CohortRow).where(CohortRow.run == run.run, CohortRow.number == run.cohort)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
-from edgefl.errors import InvalidSettingError, RunError
+from edgefl.errors import DataError, InvalidSettingError, RunError
 from edgefl.manifest import Metric, ModelManifest
+from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
 from edgefl.wire.messages import Correction
 from edgefl.wire.words import is_short_name
@@ -33,6 +34,7 @@ from edgefl_server.aggregation import (
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.changes import open_cohort, stop_folds
 from edgefl_server.storage.clock import Moment
+from edgefl_server.storage.evaluations import add_evaluation, evaluate_due, evaluated_by, rest, stop_evaluation
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector, put_vector
@@ -41,6 +43,7 @@ from edgefl_server.storage.tables import FolderRow, RunRow, RunState, folds, run
 
 __all__ = [
     "NameTakenError",
+    "RunStateError",
     "add_version",
     "after_failed_fold",
     "create_run",
@@ -73,8 +76,18 @@ class NameTakenError(RunError):
     """An active run has the name, or any run has it as its id."""
 
 
+class RunStateError(RunError):
+    """A run is not in the state in which what is wanted could be done."""
+
+
 def create_run(
-    state: ServerState, model: bytes, population: str, settings: RunSettings, name: str = "", weights: str = ""
+    state: ServerState,
+    model: bytes,
+    population: str,
+    settings: RunSettings,
+    name: str = "",
+    weights: str = "",
+    evaluation_data: str = "",
 ) -> str:
     """Starts a run from the weights in a model file, or from others of its layout.
 
@@ -85,6 +98,7 @@ def create_run(
         settings: without a seed, a random one is drawn and kept.
         name: for people, who may use it instead of the id. Runs that are over do not keep theirs from a new one.
         weights: the hash of the weights to begin with, which `keep_weights` gave; empty: those in the file.
+        evaluation_data: the hash of data that `keep_data` kept, on which versions are evaluated; empty: none.
 
     Returns:
         The run's id.
@@ -113,6 +127,9 @@ def create_run(
         )
     if settings.seed is None:
         settings = replace(settings, seed=secrets.randbelow(2**62))
+    metrics, limits = manifest.metrics, ModelLimits.of(manifest)
+    if settings.local_test:
+        metrics, limits = around_training(metrics), limits.around_training()
     model_hash = state.models.put(model)
     first = strategy_for(settings).init(initial, manifest.layout.weight_size)
     weights_hash = put_vector(state, first.weights)
@@ -130,8 +147,8 @@ def create_run(
         layout_hash=manifest.layout_hash,
         weight_size=manifest.layout.weight_size,
         statistic_size=manifest.layout.statistic_size,
-        metrics=[asdict(metric) for metric in manifest.metrics],
-        limits=ModelLimits.of(manifest).to_json(),
+        metrics=[asdict(metric) for metric in metrics],
+        limits=limits.to_json(),
         version=0,
         cohort=0,
         fold=0,
@@ -139,6 +156,7 @@ def create_run(
         served=0,
         created_at=now.date,
         created_clock=now.clock,
+        evaluation_data=evaluation_data,
     )
     with state.database.write() as session:
         _require_free(session, name)
@@ -146,6 +164,7 @@ def create_run(
         session.add(run)
         session.flush()
         add_version(session, run.run, 0, 0, weights_hash, slots, now)
+        add_evaluation(session, run, settings, now)
         move_on(session, run.run, Progress(Next.COHORT), now)
     state.keep_generation()
     _log.info("run %s created: %d rounds of %d outcomes from %s", run.run, settings.rounds, settings.target, population)
@@ -176,7 +195,12 @@ def _given(state: ServerState, digest: str, manifest: ModelManifest) -> NDArray[
         raise InvalidSettingError(
             f"There are no weights {digest:.80} on this server.", hint="Send them first: `edgefl run create --weights`."
         ) from error
-    return manifest.layout.check(vector)
+    try:
+        return manifest.layout.check(vector)
+    except DataError as error:
+        raise InvalidSettingError(
+            f"The weights to begin with are of another layout than the model's. {error.message}", hint=error.hint
+        ) from error
 
 
 def _require_free(session: Session, name: str) -> None:
@@ -195,8 +219,8 @@ def _require_free(session: Session, name: str) -> None:
 
 def least_served(session: Session, population: str) -> int:
     """The share at which a run begins: what the least served one has, so that it takes over nothing of the past."""
-    going_on = select(func.min(RunRow.served)).where(RunRow.population == population, RunRow.state == RunState.ACTIVE)
-    return session.scalar(going_on) or 0
+    share = select(func.min(RunRow.served)).where(RunRow.population == population, RunRow.evaluates == "")
+    return session.scalar(share.where(RunRow.state == RunState.ACTIVE)) or 0
 
 
 def add_version(
@@ -228,8 +252,12 @@ def add_version(
 
 
 def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> None:
-    """Does what comes next in a run: opens its next cohort, or ends it."""
+    """Does what comes next in a run: opens its next cohort, or ends it; and evaluates what is due."""
     _count(session)
+    if evaluated := evaluated_by(session, run_id):
+        rest(session, run_id)
+        evaluate_due(session, evaluated, now)
+        return
     if progress.next is Next.COHORT:
         open_cohort(session, run_id, now)
     elif progress.next is not Next.GATHERING:
@@ -237,6 +265,7 @@ def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> N
         # What is gathered for one more fold is not needed.
         stop_folds(session, run_id, "the run has as many rounds as it was to have", now)
         session.execute(_END, {"of": run_id, "state": outcome, "why": progress.why[:500], "ended_at": now.date})
+    evaluate_due(session, run_id, now)
 
 
 def after_failed_fold(session: Session, run_id: str, number: int, rounds: int, now: Moment) -> None:
@@ -287,11 +316,12 @@ def end_run(session: Session, run_id: str, outcome: str, why: str, now: Moment) 
         now: the time.
 
     Returns:
-        False when the run had ended before.
+        False when the run and its evaluation had ended before.
     """
-    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) not in RunState.GOING_ON:
-        return False
     why = why[:500]
+    evaluation = stop_evaluation(session, run_id, why, now)  # that of the last version may go on after the run
+    if session.scalar(select(RunRow.state).where(RunRow.run == run_id)) not in RunState.GOING_ON:
+        return evaluation
     _count(session)
     stop_folds(session, run_id, why, now)
     session.execute(_END, {"of": run_id, "state": outcome, "why": why, "ended_at": now.date})

@@ -22,6 +22,7 @@ from edgefl_server.storage.database import Database, inspect
 from edgefl_server.storage.differences import Differences
 from edgefl_server.storage.doubles import Doubles
 from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, require_own, write_mark
+from edgefl_server.storage.placements import Placements
 from edgefl_server.storage.tables import FolderRow
 from edgefl_server.storage.troubles import STORE, Troubles
 from edgefl_server.storage.uploads import Uploads
@@ -47,7 +48,9 @@ class ServerState:
         models: model files.
         weights: flat vectors of little-endian float32: weights, and the slots of strategies.
         differences: between versions of weights, for devices that hold the older one.
+        data: of operators, on which versions are evaluated.
         outcomes: accepted messages that are not folded yet, or were discarded.
+        placements: where the vectors of accepted updates lie in them.
         uploads: messages that are arriving.
         orphans: the folder for files among the outcomes that no row names.
         clock: the server's clock, for everything that measures a duration.
@@ -110,8 +113,10 @@ class ServerState:
             self.clock: Callable[[], float] = clock or self._own_clock  # type: ignore[assignment]
             self.models: BlobStore = FolderBlobs(folder / "models", self.clock)
             self.weights: BlobStore = FolderBlobs(folder / "weights", self.clock)
+            self.data: BlobStore = FolderBlobs(folder / "data", self.clock)
             self.outcomes: BlobStore = FolderBlobs(folder / "outcomes", self.clock)
             self.differences = Differences(folder / "differences")
+            self.placements = Placements(self.outcomes)
             self.uploads = Uploads(folder / "uploads")
             self.orphans = folder / "orphans"
             if full is None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import AssignmentState, finalise
+from edgefl_server.storage.central import central_of
 from edgefl_server.storage.identities import doubled_devices
 from edgefl_server.storage.orphans import count_unrecorded
 from edgefl_server.storage.runs import find_run, get_run, metrics_of, readable_runs
@@ -26,6 +27,7 @@ from edgefl_server.storage.tables import (
     FoldRow,
     OutcomeRow,
     RunRow,
+    RunState,
     VersionRow,
 )
 
@@ -42,7 +44,7 @@ def runs_summary(state: ServerState) -> list[dict[str, Any]]:
     with state.database.read() as session:
         return [
             _told(state, session, run_id, run, lambda run: _summary(state, run))
-            for run_id, run in readable_runs(state, session)
+            for run_id, run in readable_runs(state, session, RunRow.evaluates == "")
         ]
 
 
@@ -95,11 +97,7 @@ def _told(
 
 
 def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]:
-    folds = session.scalars(select(FoldRow).where(FoldRow.run == run.run).order_by(FoldRow.number)).all()
-    versions = session.scalars(select(VersionRow).where(VersionRow.run == run.run)).all()
-    hashes = {version.number: version.weights_hash for version in versions}
-    made = {version.fold: version.weights_hash for version in versions}
-    outcomes, started = _outcome_counts(session, run), _started(session, run)
+    hashes = _weights(session, run)
     devices = session.scalar(select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population))
     cohort = session.get_one(CohortRow, (run.run, run.cohort))
     return {
@@ -112,13 +110,46 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "weights_hash": hashes[run.version],
         "devices_enrolled": devices,
         "tasks_open": cohort.open,
-        "history": [
-            {
-                **_round(run, row, (hashes[row.version], made.get(row.number)), outcomes.get(row.number, {})),
-                "seconds": _seconds(row, started, state.clock()),
-            }
-            for row in folds
-        ],
+        "history": _history(state, session, run),
+        **_evaluated(state, session, run),
+        **central_of(session, run.run),
+    }
+
+
+def _weights(session: Session, run: RunRow) -> dict[int, str]:
+    """Hashes of the weights, by version."""
+    found = session.execute(select(VersionRow.number, VersionRow.weights_hash).where(VersionRow.run == run.run))
+    return {row.number: row.weights_hash for row in found}
+
+
+def _history(state: ServerState, session: Session, run: RunRow) -> list[dict[str, Any]]:
+    """A run's folds, oldest first."""
+    folds = session.scalars(select(FoldRow).where(FoldRow.run == run.run).order_by(FoldRow.number)).all()
+    hashes = _weights(session, run)
+    versions = session.execute(select(VersionRow.fold, VersionRow.weights_hash).where(VersionRow.run == run.run))
+    made = {row.fold: row.weights_hash for row in versions}
+    outcomes, started = _outcome_counts(session, run), _started(session, run)
+    return [
+        {
+            **_round(run, row, (hashes[row.version], made.get(row.number)), outcomes.get(row.number, {})),
+            "seconds": _seconds(row, started, state.clock()),
+        }
+        for row in folds
+    ]
+
+
+def _evaluated(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]:
+    """Returns the evaluations of a run, oldest first, and whether one is under way."""
+    evaluation = session.scalars(select(RunRow).where(RunRow.evaluates == run.run)).one_or_none()
+    if evaluation is None:
+        return {"evaluations": [], "evaluating": False}
+    # Nothing of it is trained: there are no weights before and after.
+    without = ("round", "base_weights_hash", "weights_hash")
+    history = _history(state, session, evaluation)
+    return {
+        "evaluations": [{name: each[name] for name in each if name not in without} for each in history],
+        "evaluating": evaluation.state == RunState.ACTIVE,
+        "evaluation_run": evaluation.run,
     }
 
 
@@ -184,6 +215,10 @@ def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, 
         "devices_enrolled": None,
         "tasks_open": None,
         "history": [],
+        "evaluations": [],
+        "evaluating": False,
+        "central": [],
+        "central_pending": False,
     }
 
 
@@ -249,6 +284,7 @@ def _round(run: RunRow, row: FoldRow, weights: tuple[str, str | None], counts: d
     loss = values.pop("loss", None)
     return {
         "round": row.number,
+        "version": row.version,
         "state": row.state,
         "why": row.why,
         "outcomes": {name: counts.get("by", {}).get(name, 0) for name in names},
@@ -260,6 +296,7 @@ def _round(run: RunRow, row: FoldRow, weights: tuple[str, str | None], counts: d
             name: elements for name, elements in row.metric_sums.items() if all(map(math.isfinite, elements))
         },
         "diagnostics": row.diagnostics,
+        "findings": row.findings,
         "base_weights_hash": weights[0],
         "weights_hash": weights[1],
         "opened_at": row.opened_at,

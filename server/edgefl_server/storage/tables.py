@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
     "AssignmentRow",
+    "CentralRow",
     "CohortRow",
     "DeviceRow",
     "Disposition",
@@ -53,6 +54,8 @@ class RunState:
     """It hands out nothing, takes what devices are at, and its deadlines stand still, until it is resumed."""
     GOING_ON = (ACTIVE, PAUSED)
     """Those of a run that is not over."""
+    RESTING = "resting"
+    """A run that evaluates another one's weights waits for newer ones."""
 
 
 class Disposition:
@@ -164,8 +167,15 @@ class RunRow(Table):
     created_clock: Mapped[float] = mapped_column(Float)
     """Says which run came first, also when the wall clock was set back in between."""
     ended_at: Mapped[float | None] = mapped_column(Float)
+    evaluates: Mapped[str] = mapped_column(String(32), default="")
+    """The run of which it evaluates versions, each in a cohort of its own; empty: none."""
+    evaluation_data: Mapped[str] = mapped_column(String(64), default="")
+    """The hash of the operator's data on which versions are evaluated; empty: there is none."""
 
-    __table_args__ = (Index("runs_by_population_and_state", "population", "state"),)
+    __table_args__ = (
+        Index("runs_by_population_and_state", "population", "state"),
+        Index("runs_by_evaluated", "evaluates"),
+    )
 
 
 class VersionRow(Table):
@@ -183,6 +193,20 @@ class VersionRow(Table):
     weights_hash: Mapped[str] = mapped_column(String(64))
     slots: Mapped[dict[str, Any]] = mapped_column(JSON)
     """The strategy's slots by name, as hashes of vectors in the store of weights."""
+
+
+class CentralRow(Table):
+    """The evaluation of a version on the operator's data."""
+
+    __tablename__ = "central_evaluations"
+
+    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    why: Mapped[str] = mapped_column(String(500))
+    examples: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    ended_at: Mapped[float] = mapped_column(Float)
 
 
 class CohortRow(Table):
@@ -225,6 +249,8 @@ class FoldRow(Table):
     """The size of the messages in which they came."""
     metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON)
     diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    findings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Says what a fold that makes no weights has found beside its metrics."""
     pruned: Mapped[dict[str, Any]] = mapped_column(JSON)
     """Counts of the outcomes whose rows are gone: ``{status: {reason: {disposition: count}}}``."""
 

@@ -71,10 +71,14 @@ _ACTIVE = Statement(
     )
     .outerjoin(versions, and_(versions.c.run == runs.c.run, versions.c.number == runs.c.version))
     .where(runs.c.population == bindparam("population"), _GOES_ON)
-    # The least served first: runs share the devices of a population.
-    .order_by(runs.c.served, runs.c.created_clock, runs.c.run)
+    # Evaluations first, which are short: where all devices are wanted for training, none would ever come to them. Then
+    # the least served: runs share the devices of a population.
+    .order_by(runs.c.evaluates == literal(""), runs.c.served, runs.c.created_clock, runs.c.run)
 )
-_ACTIVE_RUNS = Statement(select(runs.c.run).where(runs.c.population == bindparam("population"), _GOES_ON))
+_ACTIVE_RUNS = Statement(
+    # What devices remember of a run is needed until its last version is evaluated.
+    select(runs.c.run, runs.c.evaluates).where(runs.c.population == bindparam("population"), _GOES_ON)
+)
 _VERSION = Statement(
     select(versions.c.number, versions.c.weights_hash, _SLOTS).where(
         versions.c.run == bindparam("run"), versions.c.number == bindparam("number")
@@ -198,7 +202,7 @@ def ended_runs(state: ServerState, population: str, remembered: Collection[str])
     if not remembered:
         return []
     with state.database.read() as session:
-        active = {run for (run,) in session.execute(_ACTIVE_RUNS, {"population": population})}
+        active = {name for row in session.execute(_ACTIVE_RUNS, {"population": population}) for name in row}
     return [run for run in remembered if run not in active]
 
 
@@ -296,7 +300,7 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
             open_task = task_id_of(of.run, of.cohort, renewed.changed[0])
             # As when it was handed out, whatever was accepted or discarded since: the same task, the same outcome.
             continues = session.scalar(_CONTINUES, {"task_id": open_task})
-            counting = _counting(session, device, of.run)
+            counting = _counting(session, device, of)
             yield _Offer(row, of, renewed, continues, tuple(each for each in counting if each != continues))
     for row, of, concerned in able:
         if row.run_state == RunState.PAUSED:
@@ -315,13 +319,15 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
         except Exception as error:
             state.troubles.note(row.run, _HAND_OUT, error, now)
             continue
-        counting = _counting(session, device, of.run)
+        counting = _counting(session, device, of)
         yield _Offer(row, of, assigned, counting[0] if counting else "", tuple(counting[1:]))
 
 
-def _counting(session: Session, device: DeviceRow, run: str) -> list[str]:
-    """The tasks of a device that it may be asked to go on from, newest first."""
-    found = session.execute(_COUNTING, {"device": device.device, "run": run}).all()
+def _counting(session: Session, device: DeviceRow, of: Gathering) -> list[str]:
+    """The tasks of a device that it may be asked to go on from, newest first; none where no device keeps anything."""
+    if not (of.evaluates or of.settings.makes_weights):
+        return []
+    found = session.execute(_COUNTING, {"device": device.device, "run": of.remembered_as}).all()
     return [each.task_id for each in sorted(found, key=lambda each: each.accepted, reverse=True)]
 
 
@@ -335,7 +341,7 @@ def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Ta
     vectors = named_vectors(demand, slots_of(version.slots_text))
     source = TaskSource(
         run.population,
-        of.run,
+        of.remembered_as,
         version.number,
         of.cohort,
         of.fold,
@@ -344,6 +350,7 @@ def _task(state: ServerState, session: Session, offer: _Offer, now: float) -> Ta
         run.layout_hash,
         Blob(version.weights_hash, state.weights.size(version.weights_hash)),
         tuple(ExtraVector(name, digest, state.weights.size(digest)) for name, digest in vectors.items()),
+        of.run,
     )
     left = of.schedule.seconds_left(change.standing, assignment, now)
     return task_for(source, settings, demand, assignment, left, offer.continues, offer.outstanding)

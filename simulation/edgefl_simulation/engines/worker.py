@@ -48,7 +48,8 @@ def _done(performer: Performer, arena: Arena, order: Order) -> Reply | Failure:
         return Failure(RuntimeFailure(f"A worker failed: {type(error).__name__}: {first_line(error)}"))
     if worked.update is None:
         return Reply(worked, {})
-    places = put(worked.update.sections, arena.view(order.result))
+    vectors = {name: worked.update.section(name) for name in worked.update.sections}
+    places = put(vectors, arena.view(order.result))
     return Reply(replace(worked, update=replace(worked.update, sections={})), places)
 
 

@@ -47,7 +47,8 @@ class KeptUpdates:
         """
         places = {}
         try:
-            for name, vector in update.sections.items():
+            for name in update.sections:
+                vector = update.section(name)
                 places[name] = self._file.tell(), vector.size
                 self._file.write(np.ascontiguousarray(vector, np.float32).data)
             self._file.flush()

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgefl_server.aggregation import is_loss
 from edgefl_simulation.curves import flat_rows, metrics_of, numbers, scale, written
-from edgefl_simulation.evaluating import is_loss
 from edgefl_simulation.picture import one_line
 from edgefl_simulation.recorded import RecordedRun, RunState
 

@@ -22,6 +22,8 @@ from edgefl_converters.settings.options import Options
 
 OWN = [
     "flat_products",
+    "shared_slopes",
+    "right_forms",
     "frozen_constants",
     "own_buffers",
     "equal_buffers",

@@ -326,3 +326,11 @@ def test_a_job_holds_each_array_once(tmp_path):
     array = np.zeros(1000, np.float32)
     runtimes._write_job(tmp_path / "job.npz", [Call("train", {"x": array}) for _ in range(50)])
     assert (tmp_path / "job.npz").stat().st_size < 3 * array.nbytes
+
+
+def test_a_metric_that_keras_cannot_trace_is_named_by_where_it_decides():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    model.compile("sgd", "mse", metrics=[keras.metrics.R2Score(num_regressors=1)])
+    with pytest.raises(VerificationError, match=r"in result \(regression_metrics.py") as caught:
+        verifying.check_agreement(model, build(model, batch_size=4).data, runtimes=[])
+    assert "num_regressors" in caught.value.hint

@@ -436,3 +436,35 @@ def test_a_task_that_took_too_long_fails_with_that_reason(device):
 
     result = device.perform(device.task(), progress=too_late)
     assert ending(result) == (OutcomeStatus.FAILED, Reason.OUT_OF_TIME)
+
+
+def states(result):
+    return {state.name: state.values for state in result.outcome.metrics}
+
+
+def test_a_share_for_tests_is_not_trained_on_and_tests_the_weights_before_and_after(device):
+    device.data = {"x": np.arange(40, dtype=np.float32).reshape(10, 4), "y": np.zeros(10, np.float32)}
+    result = device.perform(device.task(local_test=0.35))
+    training = {name: array[:7] for name, array in device.data.items()}
+    tests = {name: array[7:] for name, array in device.data.items()}
+    alone = device.perform(device.task("t2"), data=training)
+    np.testing.assert_array_equal(sections(result)["delta"], sections(alone)["delta"])
+    assert result.outcome.num_examples == 7
+    found = states(result)
+    assert {name: found[name] for name in states(alone)} == states(alone)
+    for when, weights in (("before", device.weights), ("after", device.weights + sections(alone)["delta"])):
+        device.weights = weights
+        evaluated = device.perform(device.task("t3", kind=TaskKind.EVALUATE), data=tests)
+        assert {name: found[f"{when}/{name}"] for name in states(evaluated)} == states(evaluated)
+    assert found["before/rows"] == (3.0,)
+
+
+def test_too_few_rows_for_tests_are_trained_on_instead(device):
+    result = device.perform(device.task(local_test=0.25))  # one of four, and an owner lets no single one go
+    assert result.outcome.num_examples == 4
+    assert not any("/" in name for name in states(result))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_for_tests_that_is_none_is_declined(device, share):
+    assert ending(device.perform(device.task(local_test=share))) == (OutcomeStatus.DECLINED, Reason.UNSUPPORTED_TASK)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its products of quantized matrices end the process
 
+from keras_coverage.own_tests.collecting import require_checkout
 from keras_coverage.own_tests.running import own_tests
 from keras_coverage.own_tests.writing import with_own_tests
 
@@ -19,8 +21,13 @@ DOCUMENT = REPOSITORY / "docs" / "coverage.md"
 
 def main(arguments: list[str]) -> int:
     """Runs the cases of a checkout, as far as the record does not know them."""
-    if len(arguments) != 1 or not Path(arguments[0], "keras", "src", "layers").is_dir():
+    if len(arguments) != 1:
         print("Give the path of one checkout of Keras, at the tag of the installed version.")
+        return 2
+    try:
+        require_checkout(Path(arguments[0]))
+    except ValueError as error:
+        print(error)
         return 2
     found = own_tests(Path(arguments[0]), RECORD)
     for case in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import sys
 import unittest
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from keras.src import testing
 from keras_coverage.pairwise.places import seen
 from keras_coverage.pairwise.subjects import Built
 
-__all__ = ["LayerCase", "layer_cases"]
+__all__ = ["LayerCase", "layer_cases", "require_checkout"]
 
 _CALL = "run_layer_test"
 
@@ -35,6 +36,7 @@ class LayerCase:
         settings: what it is made with.
         inputs: shapes without the batch, and types, as deeply nested as the layer wants them.
         called: further arguments of the call.
+        custom_objects: the test's own classes and functions, by name.
     """
 
     key: str
@@ -42,6 +44,7 @@ class LayerCase:
     settings: dict[str, Any]
     inputs: Any
     called: dict[str, Any] = field(default_factory=dict)
+    custom_objects: dict[str, Any] = field(default_factory=dict)
     alone: bool = False
 
     def make(self) -> Built:
@@ -52,7 +55,8 @@ class LayerCase:
             dense = dtype.startswith("float") and len(shape) > 0
             features.append(layers.Dense(shape[-1], "sigmoid")(given[-1]) if dense else given[-1])
         packed = keras.tree.pack_sequence_as(_marks(self.inputs), features)
-        layer = self.api.from_config(self.api(**self.settings).get_config())
+        with keras.saving.custom_object_scope(self.custom_objects):
+            layer = self.api.from_config(self.api(**self.settings).get_config())
         outputs = layer(**packed, **self.called) if isinstance(packed, dict) else layer(packed, **self.called)
         return Built(given, seen(outputs))
 
@@ -69,6 +73,25 @@ def _leaves(inputs: Any) -> Iterator[tuple[tuple[int, ...], str]]:
 
 def _marks(inputs: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: 0, inputs)
+
+
+def require_checkout(path: Path) -> None:
+    """Checks that a folder is a checkout of Keras at the installed version.
+
+    Raises:
+        ValueError: it is none, or of another version.
+    """
+    source = path / "keras" / "src" / "version.py"
+    if not (source.is_file() and (path / "conftest.py").is_file()):
+        raise ValueError(
+            f"{path} is no checkout of Keras: it has no keras/src/version.py, or no conftest.py beside it."
+        )
+    found = re.search(r'__version__ = "(.+)"', source.read_text())
+    if found is None or found[1] != keras.__version__:
+        raise ValueError(
+            f"{path} is a checkout of Keras {found[1] if found else 'of no known version'}, but {keras.__version__} "
+            f"is installed: git checkout v{keras.__version__}."
+        )
 
 
 def layer_cases(checkout: Path) -> Iterator[LayerCase]:
@@ -125,7 +148,8 @@ def _of_file(path: Path, tries: Callable[[str], bool], where: str) -> Iterator[L
 def _of_test(test: unittest.TestCase, name: str) -> Iterator[LayerCase]:
     noted: list[dict[str, Any]] = []
 
-    def note(self: Any, layer_cls: Any, init_kwargs: Any = None, **details: Any) -> None:
+    def note(self: Any, layer_cls: Any, init_kwargs: Any = None, *shape_and_type: Any, **details: Any) -> None:
+        details.update(zip(("input_shape", "input_dtype"), shape_and_type))
         noted.append({"layer_cls": layer_cls, "init_kwargs": init_kwargs or {}, **details})
 
     with mock.patch.object(testing.TestCase, _CALL, note):
@@ -133,12 +157,21 @@ def _of_test(test: unittest.TestCase, name: str) -> Iterator[LayerCase]:
     for index, details in enumerate(noted):
         inputs = _inputs(details)
         if inputs is not None:
-            key = f"{name} {index}"
-            yield LayerCase(key, details["layer_cls"], details["init_kwargs"], inputs, details.get("call_kwargs") or {})
+            settings, called = details["init_kwargs"], details.get("call_kwargs") or {}
+            own = {**_classes(settings), **(details.get("custom_objects") or {})}
+            yield LayerCase(f"{name} {index}", details["layer_cls"], settings, inputs, called, own)
+
+
+def _classes(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of layers that a layer is given, such as cells: some are the test's own."""
+    given = keras.tree.flatten(list(settings.values()))
+    return {type(each).__name__: type(each) for each in given if isinstance(each, layers.Layer)}
 
 
 def _inputs(details: dict[str, Any]) -> Any:
-    """Shapes and types of rows; None where a test only makes the layer, or feeds it what is no plain tensor."""
+    """Shapes and types of rows; None where a test trains nothing, or feeds the layer what is no plain tensor."""
+    if not details.get("run_training_check", True):
+        return None
     if details.get("input_sparse") or details.get("input_ragged"):
         return None
     if (data := details.get("input_data")) is not None:

@@ -105,7 +105,7 @@ def _images() -> None:
     layer("RandomZoom", place, height_factor=(0.3, (-0.2, 0.3)), width_factor=(None, 0.2))
     layer("RandomCrop", _cropped, height=(4, 3), width=(4, 3))
     layer("AutoContrast", place)
-    layer("Equalization", place, bins=(256, 64))
+    layer("Equalization", _held, bins=(256, 64))
     layer("Solarization", place, addition_factor=(0.0, 0.2), threshold_factor=(0.0, 0.5))
     layer("ContrastLimitedAdaptiveHistogramEqualization", place, clip_limit=(4.0, 2.0), tile_grid_size=((8, 8), (2, 2)))
     layer(
@@ -113,6 +113,16 @@ def _images() -> None:
     )
     layer("RandAugment", place, num_ops=(2, 1), factor=(0.5,))
     layer("Pipeline", _pipeline, layers=("flip, contrast", "zoom"))
+
+
+class _Held(layers.Wrapper):
+    def call(self, images: Any) -> Any:
+        return self.layer(images)
+
+
+def _held(api: Any, settings: Settings) -> Built:
+    """Keras (3.15) says of the layer that it returns the very tensor that it is given, which no model can have."""
+    return images()(lambda **own_settings: _Held(api(**own_settings)), settings)
 
 
 def _pipeline(api: Any, settings: Settings) -> Built:

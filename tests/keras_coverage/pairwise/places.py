@@ -123,8 +123,13 @@ def layer(name: str, build: Callable[[Any, Settings], Built], **values: Sequence
     """A subject for a layer, with the options of the class that all layers extend."""
     api = getattr(layers, name)
     inherited = {"activity_regularizer": (None, "l2"), "trainable": (True, False)}
-    extended = {each: inherited[each] for each in inherited if each not in parameters(api) and _takes_more(api)}
+    taken = [*parameters(api), *_GIVEN_ON.get(name, ())]
+    extended = {each: inherited[each] for each in inherited if each not in taken and _takes_more(api)}
     add(Subject("layers", api, {**extended, **values_of(api, **values)}, build, once=_once(api)))
+
+
+_GIVEN_ON = {"ActivityRegularization": ("activity_regularizer",)}
+"""What a class gives to the class that all layers extend itself."""
 
 
 def _once(api: Any) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _initializers(name: str) -> Sequence[str]:
         "beta_initializer": ("zeros", "random_normal"),
         "gamma_initializer": ("ones", "random_uniform"),
         "moving_mean_initializer": ("zeros", "ones"),
-        "moving_variance_initializer": ("ones", "random_uniform"),
+        "moving_variance_initializer": ("ones", "zeros"),
         "bias_initializer": ("zeros", "random_normal"),
         "recurrent_initializer": ("orthogonal", "glorot_normal"),
         "embeddings_initializer": ("uniform", "he_normal"),

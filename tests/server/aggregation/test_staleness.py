@@ -39,10 +39,10 @@ def test_each_weight_is_that_of_its_paper(settings, expected):
     assert [rule(**settings).weight(staleness) for staleness in (0, 1, 2, 9)] == pytest.approx(expected, rel=1e-15)
 
 
-def test_a_normalised_fold_of_equally_stale_updates_counts_as_a_fresh_one_and_a_floor_of_0_divides_nothing():
-    assert rule(normalise_staleness=True).factors([7, 7, 7]) == [1, 1, 1]
-    assert rule(normalise_staleness=True).factors([0, 2]) == pytest.approx([2**0.5, (2 / 3) ** 0.5])
-    assert rule(staleness="threshold", normalise_staleness=True).factors([9, 9]) == [0, 0]
+def test_a_relative_fold_of_equally_stale_updates_counts_as_a_fresh_one_and_a_floor_of_0_divides_nothing():
+    assert rule(staleness_scale="relative").factors([7, 7, 7]) == [1, 1, 1]
+    assert rule(staleness_scale="relative").factors([0, 2]) == pytest.approx([2**0.5, (2 / 3) ** 0.5])
+    assert rule(staleness="threshold", staleness_scale="relative").factors([9, 9]) == [0, 0]
 
 
 def test_without_a_buffer_nothing_is_discounted():

@@ -151,3 +151,29 @@ def test_a_server_does_not_start_with_a_token_that_protects_nothing(fleet, token
 def test_an_empty_token_never_authenticates_an_operator(api: Api, header: str) -> None:
     api.client.app.state.context.admin_token_hash = sha256(b"")  # as if the server had been started with none
     assert api.client.get("/v1/runs", headers={"Authorization": header}).status_code == 401
+
+
+def test_a_run_is_paused_compared_rolled_back_and_begun_with_weights_by_calls(api: Api) -> None:
+    run = api.create_run(rounds=5)["run"]
+
+    def call(method: str, path: str, status: int = 200, **more: object) -> dict:
+        answer = api.client.request(method, f"/v1/{path}", headers=ADMIN, **more)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    assert call("POST", f"runs/{run}/pause")["state"] == "paused"
+    assert call("POST", f"runs/{run}/resume")["state"] == "active"
+    assert call("POST", f"runs/{run}/resume", 409)["error"]["code"] == "ended"
+    assert [each["by"] for each in call("GET", f"runs/{run}/history")["versions"]] == ["start"]
+    assert call("GET", f"runs/{run}/diff", params={"before": 0, "after": 0})["difference"] == 0
+    assert call("GET", f"runs/{run}/diff", 404, params={"before": 0, "after": 9})["error"]["code"] == "unknown_run"
+    assert call("POST", f"runs/{run}/rollback", params={"version": 0})["round"] == 2
+    assert call("GET", f"runs/{run}/log") == {**call("GET", f"runs/{run}/log"), "folds": [], "rollbacks": {"1": 0}}
+    size = len(api.client.get(f"/v1/runs/{run}/weights", headers=ADMIN).content)
+    digest = call("POST", "initial-weights", 201, content=b"\0" * size)["weights_hash"]
+    new = call("POST", "runs", 201, params={**QUERY, "weights": digest}, content=make_model_file())
+    assert new["initial_weights_hash"] == digest
+    refused = call("POST", "runs", 422, params={**QUERY, "weights": "0" * 64}, content=make_model_file())
+    assert "There are no weights" in refused["error"]["message"]
+    assert call("POST", f"runs/{run}/stop")["state"] == "stopped"
+    assert call("POST", f"runs/{run}/rollback", 409, params={"version": 0})["error"]["code"] == "ended"

@@ -201,3 +201,32 @@ def test_the_servers_learning_rate_of_fedsgd_is_the_models_unless_given(fleet) -
     model = make_model_file(default_parameters(statistics=False), algorithms=["fedsgd"])
     run = create_run(fleet.state, model, "people", RunSettings(rounds=1, target=1, strategy="fedsgd"))
     assert run_status(fleet.state, run)["settings"]["server_learning_rate"] == 0.01
+
+
+def test_a_run_ends_when_its_patience_does_and_says_why(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(rounds=50, patience=2)
+    for _ in range(3):
+        for device in devices:
+            fleet.finish(device)
+        fleet.fold()
+    status = run_status(fleet.state, run)
+    assert (status["state"], status["round"]) == ("done", 3)
+    assert "loss has not got better than" in status["why"]
+    with pytest.raises(InvalidSettingError, match="patience_metric expects one of the model's loss"):
+        fleet.create_run(patience=2, patience_metric="beauty")
+
+
+def test_each_task_says_the_rate_and_the_epochs_of_its_version(fleet) -> None:
+    devices = fleet.add_devices(2)
+    fleet.create_run(
+        rounds=4, epochs=4, learning_rate_course="step", learning_rate_every=1, epochs_course="step", epochs_every=1
+    )
+    said = []
+    for _ in range(3):
+        tasks = [fleet.finish(device) for device in devices]
+        said.append({(task.learning_rate, task.epochs) for task in tasks})
+        fleet.fold()
+    (first,) = said[0]
+    assert said == [{(first[0] * 0.5**version, 4 // 2**version)} for version in range(3)]
+    assert first[0] > 0

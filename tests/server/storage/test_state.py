@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from edgefl.errors import FormatVersionError, StorageError
-from edgefl_server.storage import ServerState, run_status
+from edgefl_server.storage import ServerState, migrations, run_status
 from edgefl_server.storage.database import Database
-from edgefl_server.storage.tables import InvitationRow, Table
+from edgefl_server.storage.tables import CohortRow, InvitationRow, RunRow, Table, VersionRow
 
 
 def test_two_servers_cannot_share_a_state_folder(tmp_path: Path) -> None:
@@ -105,3 +109,46 @@ def test_a_database_of_the_older_form_is_refused_with_what_to_do_and_stays_as_it
     assert "Finish its runs with the older edgefl, or choose another state folder." in str(refused.value)
     assert "\n" not in str(refused.value)
     assert path.read_bytes() == before
+
+
+def test_a_database_of_before_shares_and_lineage_is_migrated_with_what_it_had(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite"
+    _migrate(path, "0007")
+    values = {
+        "runs": {
+            **{"run": "r", "name": "", "population": "people", "state": "active", "why": "", "settings": "{}"},
+            **{"model_hash": "m", "graph_hash": "g", "layout_hash": "l", "weight_size": 1, "statistic_size": 0},
+            **{"metrics": "[]", "limits": "{}", "version": 1, "cohort": 2, "fold": 2, "accepted": 3},
+            **{"created_at": 1.0, "created_clock": 1.0},
+        },
+        "cohorts": {
+            **{"run": "r", "number": 2, "opened_clock": 1.0, "open": 0, "done": 0},
+            **{"failed_devices": 0, "failed_attempts": 0},
+        },
+    }
+    with closing(sqlite3.connect(path)) as connection:
+        for table, row in values.items():
+            marks = ", ".join("?" * len(row))
+            connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
+        for number in (0, 1):
+            connection.execute("INSERT INTO versions VALUES ('r', ?, ?, 'w', '{}')", (number, number))
+        connection.commit()
+    database = Database(path)
+    with database.read() as session:
+        run, cohort = session.row(RunRow, run="r"), session.row(CohortRow, run="r", number=2)
+        versions = [session.row(VersionRow, run="r", number=number) for number in (0, 1)]
+    assert (run.served, run.paused_clock, run.accepted) == (3, None, 3)
+    assert cohort.admits in ({}, "{}")
+    assert [(each.parent, each.made_at) for each in versions] == [(None, None), (0, None)]
+    database.close()
+    _migrate(path, "0007", down=True)
+
+
+def _migrate(path: Path, revision: str, *, down: bool = False) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        (alembic.command.downgrade if down else alembic.command.upgrade)(config, revision)
+    engine.dispose()

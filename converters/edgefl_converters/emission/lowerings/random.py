@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgefl_converters.emission.registry import Context, lowering
+from edgefl.errors import UnsupportedModelError
+from edgefl_converters.emission.registry import LOWERINGS, Context, lowering, lowering_where
 from edgefl_converters.emission.traced_ops import static_shape
+from edgefl_converters.training_step.traced_graphs import RANDOM
 
 __all__ = ["normal", "uniform"]
 
@@ -96,6 +98,20 @@ def random_integers(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> S
     span = tf.cast(highest - lowest, tf.float32)
     drawn = lowest + tf.cast(tf.floor(number * span), tf.int32)
     return [tf.cast(drawn, op.outputs[0].dtype)]
+
+
+def _cannot_be_drawn(op: Any) -> bool:
+    return RANDOM.search(op.type) is not None and op.type not in LOWERINGS
+
+
+@lowering_where(_cannot_be_drawn)
+def drawn_otherwise(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor]:
+    """Refuses what would become a constant, as the state of TensorFlow's generator is none of the file."""
+    raise UnsupportedModelError(
+        f"{op.type} ({op.name!r}) draws random numbers as no file can: files draw uniform and normal numbers, and "
+        "uniform whole ones.",
+        hint="Compute them from keras.random.uniform or keras.random.normal, or leave them to the data pipeline.",
+    )
 
 
 @lowering("StatelessRandomGetKeyCounter")

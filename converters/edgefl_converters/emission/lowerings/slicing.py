@@ -32,6 +32,15 @@ def _squeezed(op: Any, shape: Sequence[int]) -> list[int]:
     return [size for axis, size in enumerate(shape) if (axis not in axes if axes else size != 1)]
 
 
+@lowering("Unpack")
+def parts_of_what_is_found(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """Slices, where how many elements there are depends on values: the places of those that are not zero."""
+    (packed,) = inputs
+    if packed.shape.rank is None or packed.shape.is_fully_defined():
+        return None
+    return [tf.gather(packed, index, axis=op.get_attr("axis")) for index in range(op.get_attr("num"))]
+
+
 @lowering("Slice")
 def slice_of_slice(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
     """A slice of a slice is one: the gradient of padding takes its part of what a convolution's gradient cut out."""

@@ -50,7 +50,8 @@ def may_try_again(settings: RunSettings, before: Assignment, now: float) -> bool
         return now >= max(before.ends_at, before.leased_until + settings.lease_seconds)
     if before.state is AssignmentState.ABANDONED:
         return True
-    return now >= before.ended_at + _retry_seconds(before.attempt)
+    # Those that were done count for nothing: in a cohort that goes on over all folds there are ever more.
+    return now >= before.ended_at + _retry_seconds(before.attempt - before.turn)
 
 
 def is_hopeless(settings: RunSettings, standing: Standing) -> bool:

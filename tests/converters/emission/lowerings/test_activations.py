@@ -22,30 +22,57 @@ POINTS = np.concatenate(
 ).astype(np.float32)
 
 
+LARGE = np.array([50, 87, 88, 89, 90, 104, 1000, 1e5], np.float32)
+"""From 89 on the exponential of a number is no float32."""
+
+ACTIVATIONS = {
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "leaky": lambda x: tf.nn.leaky_relu(x, alpha=0.3),
+    "leaky steep": lambda x: tf.nn.leaky_relu(x, alpha=0.0),
+    "elu": tf.nn.elu,
+    "selu": tf.nn.selu,
+    "softplus": tf.nn.softplus,
+    "softsign": tf.nn.softsign,
+    "exact gelu": lambda x: tf.nn.gelu(x, approximate=False),
+    "erf": tf.math.erf,
+    "erfc": tf.math.erfc,
+}
+
+
+def gradient_of(activation):
+    def gradient(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = activation(x)
+        return tape.gradient(y, x, dy)
+
+    return gradient
+
+
 def test_gradients_of_activations_equal_the_kernels(kernel_parity):
-    activations = {
-        "relu": tf.nn.relu,
-        "relu6": tf.nn.relu6,
-        "leaky": lambda x: tf.nn.leaky_relu(x, alpha=0.3),
-        "leaky steep": lambda x: tf.nn.leaky_relu(x, alpha=0.0),
-        "elu": tf.nn.elu,
-        "selu": tf.nn.selu,
-        "softplus": tf.nn.softplus,
-        "softsign": tf.nn.softsign,
-        "exact gelu": lambda x: tf.nn.gelu(x, approximate=False),
-        "erf": tf.math.erf,
-        "erfc": tf.math.erfc,
-    }
-    for name, activation in activations.items():
-
-        def gradient(x, dy, activation=activation):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = activation(x)
-            return tape.gradient(y, x, dy)
-
+    for name, activation in ACTIVATIONS.items():
+        slopes = np.linspace(-2, 3, POINTS.size).astype(np.float32)
         kernel_parity.add(f"{name} forward", activation, POINTS)
-        kernel_parity.add(f"{name} gradient", gradient, POINTS, np.linspace(-2, 3, POINTS.size).astype(np.float32))
+        kernel_parity.add(f"{name} gradient", gradient_of(activation), POINTS, slopes)
+    kernel_parity.check()
+
+
+def test_activations_of_large_numbers_equal_the_kernels(kernel_parity):
+    others = {
+        "sigmoid": tf.nn.sigmoid,
+        "log sigmoid": tf.math.log_sigmoid,
+        "tanh": tf.nn.tanh,
+        "swish": tf.nn.silu,
+        "mish": keras.activations.mish,
+        "gelu": keras.activations.gelu,
+        "celu": keras.activations.celu,
+        "hard swish": keras.activations.hard_swish,
+    }
+    for name, activation in {**ACTIVATIONS, **others}.items():
+        for sign, given in ("+", LARGE), ("-", -LARGE):
+            kernel_parity.add(f"{name} {sign} forward", activation, given)
+            kernel_parity.add(f"{name} {sign} gradient", gradient_of(activation), given, np.ones_like(given))
     kernel_parity.check()
 
 

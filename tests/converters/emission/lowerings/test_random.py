@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from edgefl.errors import UnsupportedModelError
+from edgefl_converters.building.building import build
 from edgefl_converters.emission.lowerings.random import normal, uniform
 
 SHAPE = (64, 50)
@@ -102,3 +105,21 @@ def test_the_rows_of_a_batch_can_be_drawn_in_parts(draw_part, shape):
         parts = [draw_part(part, 3, seed, shape, size * index) for index in range(shape[0] // rows)]
         # The bits are the same; the logarithm of a number depends on where it lies in a vector of the processor.
         np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-6 if draw_part is normal else 0)
+
+
+class Gamma(keras.layers.Layer):
+    """Draws as no file can."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x * keras.random.gamma((3,), 2.0, seed=self.seeds)
+
+
+def test_random_numbers_of_other_kinds_are_refused_and_not_kept_as_they_were_drawn_once():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), Gamma(), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedModelError, match="StatelessRandomGammaV3"):
+        build(model, batch_size=4)

@@ -15,7 +15,7 @@ import edgefl
 from edgefl_converters.building.building import build
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
-from edgefl_converters.training_step.tracing import layer_of
+from edgefl_converters.training_step.makers import layer_of
 from edgefl_converters.verification.agreement import check_agreement
 
 FEW_ROWS, MANY_ROWS = 3, 24

@@ -23,9 +23,11 @@ def test_each_is_found_in_the_folder_and_replaces_what_no_other_does():
         "ctc",
         "ctc_of_sparse_labels",
         "gelu",
+        "gru",
         "layer_normalization",
         "lstm",
         "recurrence",
+        "sparse_division",
         "weighted_confusions",
     ]
     replaced = [(id(each.owner), attribute) for each in REWRITES.values() for attribute in each.attributes]

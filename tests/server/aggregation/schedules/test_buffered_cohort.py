@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgefl.errors import InvalidSettingError, RunError
 from edgefl_server.aggregation import RunSettings, schedule_for
@@ -23,8 +25,8 @@ DONE, FAILED = AssignmentState.DONE, AssignmentState.FAILED
 class Run:
     """A run under a buffer: keeps what the schedule says, as a server does."""
 
-    def __init__(self, **settings):
-        self.schedule = Buffered(RunSettings.of(**{"rounds": 9, "target": 2, "schedule": "buffered", **settings}))
+    def __init__(self, **chosen):
+        self.schedule = Buffered(RunSettings.of(**{"rounds": 9, "target": 2, "schedule": "buffered", **chosen}))
         self.standing = Standing(enrolled=10)
         self.tasks, self.folds = {}, []
 
@@ -138,8 +140,49 @@ def test_damaged_outcomes_leave_a_smaller_fold_and_all_of_them_none():
     assert run.schedule.lose(full, 2, "2 are damaged").standing.state is FoldState.FAILED
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["ask", "done", "fail", "busy", "late", "merge"])),
+        max_size=60,
+    ),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.sampled_from([0, 1]),
+)
+def test_whatever_devices_do_counters_are_true_and_nothing_is_merged_twice(steps, target, concurrency, most):
+    run = Run(target=target, concurrency=concurrency, max_staleness=most, max_failures=9, lease_seconds=10)
+    now, accepted, merged = 0.0, 0, 0
+    for device, what in steps:
+        now += 7.0
+        mine = run.tasks.get(device)
+        is_open = mine is not None and mine.state is AssignmentState.OPEN
+        if what == "ask":
+            late = min(
+                (each for each in run.tasks.values() if each.state is AssignmentState.OPEN and each.leased_until < now),
+                key=lambda each: (each.leased_until, each.device),
+                default=None,
+            )
+            change = run.assign(device, now, late)
+            assert change is None or not is_open or change.changed
+        elif what == "merge" and run.folds:
+            run.schedule.folded(run.folds.pop(0))
+            merged += 1
+            run.standing = replace(run.standing, version=run.standing.version + 1)
+        elif is_open and what in ("done", "fail", "busy"):
+            state = {"done": DONE, "fail": FAILED, "busy": AssignmentState.DECLINED}[what]
+            run.settle(device, state, now, temporary=what == "busy")
+            accepted += what == "done"
+        open_ones = [each for each in run.tasks.values() if each.state is AssignmentState.OPEN]
+        assert run.standing.open == len(open_ones) <= concurrency
+        assert (run.standing.accepted, run.standing.done < target) == (accepted, True)
+        assert 0 <= run.standing.failed_devices <= 6
+        assert target * (len(run.folds) + merged) + run.standing.done <= accepted
+        assert (run.standing.state is FoldState.COLLECTING) == (run.standing.open >= concurrency)
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("given_settings", "message"),
     [
         ({"strategy": "scaffold"}, "schedule buffered does not go with strategy scaffold: its corrections"),
         ({"strategy": "feddyn", "mu": 0.1}, "schedule buffered does not go with strategy feddyn"),
@@ -153,6 +196,6 @@ def test_damaged_outcomes_leave_a_smaller_fold_and_all_of_them_none():
         ({"staleness_floor": 0.5}, "staleness_floor has no meaning with staleness polynomial"),
     ],
 )
-def test_what_has_no_meaning_with_a_schedule_is_refused_with_the_reason(settings, message):
+def test_what_has_no_meaning_with_a_schedule_is_refused_with_the_reason(given_settings, message):
     with pytest.raises(InvalidSettingError, match=message):
-        schedule_for(RunSettings.of(**{"rounds": 1, "target": 2, "schedule": "buffered", **settings}))
+        schedule_for(RunSettings.of(**{"rounds": 1, "target": 2, "schedule": "buffered", **given_settings}))

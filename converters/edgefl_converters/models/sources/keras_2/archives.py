@@ -18,6 +18,7 @@ import keras
 
 from edgefl_converters.models.naming import snake_case
 from edgefl_converters.models.sources.keras_2.compiling import compile_as_configured, decode
+from edgefl_converters.models.sources.keras_2.cudnn_weights import plain_weights
 from edgefl_converters.models.sources.keras_2.rebuilding import Rebuilt, rebuild
 from edgefl_converters.models.sources.keras_2.spelling import before_keras_3
 from edgefl_converters.models.sources.keras_2.weights import assign, unfit
@@ -66,6 +67,9 @@ def _give_layer(rebuilt: Rebuilt, layer: Any, group: Any, place: str) -> None:
     values = [saved[str(index)][()] for index in range(len(saved))]
     if isinstance(layer, keras.layers.Normalization):
         values = values[: len(wanted)]  # behind them a count, which only adapt needs
+    plain = plain_weights(values) if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU)) else None
+    if plain is not None:  # the layer of cuDNN had no cell
+        wanted, values = layer.cell._trainable_variables or layer.cell._non_trainable_variables, plain
     if [each.shape for each in values] != [tuple(each.shape) for each in wanted]:
         raise unfit(layer, place, [("", each.shape) for each in values], wanted)
     for variable, value in zip(wanted, values, strict=True):
@@ -84,7 +88,7 @@ def _give_each(rebuilt: Rebuilt, layers: Iterable[Any], group: Any, place: str) 
     """Gives the layers in a list their weights: they are counted class by class, each once."""
     counts: dict[str, int] = {}
     for layer in {id(each): each for each in layers}.values():
-        kind = snake_case(type(layer).__name__)
+        kind = snake_case(rebuilt.renamed.get(id(layer), type(layer).__name__))
         count = counts[kind] = counts.get(kind, -1) + 1
         name = f"{kind}_{count}" if count else kind
         if name in group:

@@ -12,7 +12,7 @@ from keras.src.legacy.saving import saving_options
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from edgefl_converters.models.sources.keras_2.calls import Graph
-from edgefl_converters.models.sources.keras_2.spelling import arguments_of, class_of, plain_name
+from edgefl_converters.models.sources.keras_2.spelling import OF_CUDNN, arguments_of, class_of, plain_name
 
 __all__ = ["Rebuilt", "rebuild"]
 
@@ -30,10 +30,12 @@ class Rebuilt:
     Attributes:
         model: Sequential or functional.
         order: of each model in it, by identity: its layers with their names in the file.
+        renamed: the class in the file of layers of which Keras 3 has that of another name, by identity.
     """
 
     model: keras.Model
     order: Mapping[int, Sequence[tuple[str, Any]]]
+    renamed: Mapping[int, str]
 
     def layers_of(self, layer: Any) -> list[tuple[str, Any]]:
         """Layers directly in a layer, with their names in the file."""
@@ -58,7 +60,7 @@ def rebuild(config: Mapping[str, Any]) -> Rebuilt:
     """
     with saving_options.keras_option_scope(use_legacy_config=True), SafeModeScope(True):
         layers = _Layers()
-        return Rebuilt(layers.made(copy.deepcopy(dict(config))), layers.order)
+        return Rebuilt(layers.made(copy.deepcopy(dict(config))), layers.order, layers.renamed)
 
 
 class _Layers:
@@ -66,6 +68,7 @@ class _Layers:
 
     def __init__(self) -> None:
         self.order: dict[int, list[tuple[str, Any]]] = {}
+        self.renamed: dict[int, str] = {}
         self._shared: dict[Any, Any] = {}
 
     def made(self, described: Mapping[str, Any]) -> Any:
@@ -93,7 +96,10 @@ class _Layers:
         if isinstance(own.get("cells"), list) and all(map(_is_layer, own["cells"])):
             own["cells"] = [self.made(each) for each in own["cells"]]
         if made.__module__.startswith("keras."):
-            return made(**own)
+            layer = made(**own)
+            if kind in OF_CUDNN:
+                self.renamed[id(layer)] = kind
+            return layer
         return made.from_config({key: _as_written(each) for key, each in own.items()})  # type: ignore[attr-defined]
 
     def _sequential(self, config: Any, build_config: Any) -> keras.Sequential:

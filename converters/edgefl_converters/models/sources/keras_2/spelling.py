@@ -14,7 +14,7 @@ from edgefl.errors import ModelError
 from edgefl_converters.models.sources.keras_2.activations import hard_sigmoid
 from edgefl_converters.models.sources.keras_errors import UnknownNameError
 
-__all__ = ["arguments_of", "before_keras_3", "class_of", "plain_name"]
+__all__ = ["OF_CUDNN", "arguments_of", "before_keras_3", "class_of", "plain_name"]
 
 _ANY = object()
 _SEPARABLE = {"groups": 1, "kernel_initializer": _ANY, "kernel_regularizer": _ANY, "kernel_constraint": _ANY}
@@ -56,6 +56,8 @@ _NEVER_MEANT = ("batch_input_shape", "batch_size", "rng_type")
 _NOT_YET: dict[str, dict[str, Any]] = {"GRU": {"reset_after": False}, "GRUCell": {"reset_after": False}}
 """Values that an argument had in a file that does not have it: the Keras that wrote it had none."""
 _RENAMED = {("LeakyReLU", "alpha"): "negative_slope", ("ThresholdedReLU", "theta"): "threshold"}
+OF_CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
+"""Layers that only ran on a GPU, and those that compute the same; their weights lie otherwise in a file."""
 _CLASSES = {
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
@@ -65,6 +67,7 @@ _CLASSES = {
     "GRUV1": "GRU",
     "GRUV2": "GRU",
     "ThresholdedReLU": "ReLU",
+    **OF_CUDNN,
 }
 _NO_COUNTERPART = {
     "LocallyConnected1D": "Build the model with Conv1D in its place, and train that.",
@@ -73,9 +76,6 @@ _NO_COUNTERPART = {
     "RandomWidth": "Build the model without it, or with RandomZoom, which keeps the size that devices need.",
     "AddLoss": "Give module:function that builds the model with a layer that calls self.add_loss in its place, calls "
     "load_weights with this file, and returns it.",
-    "CuDNNLSTM": "With Keras 2, build the model with LSTM in its place, call load_weights with this file, save that.",
-    "CuDNNGRU": "With Keras 2, build the model with GRU(reset_after=True) in its place, call load_weights with this "
-    "file, save that.",
 }
 """Layers that Keras 3 does not have, with the way out."""
 

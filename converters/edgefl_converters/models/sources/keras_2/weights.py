@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import ModelError
+from edgefl_converters.models.sources.keras_2.cudnn_weights import all_plain
 from edgefl_converters.models.sources.keras_2.rebuilding import Rebuilt
 from edgefl_converters.models.sources.keras_2.spelling import plain_name
 
@@ -46,6 +47,9 @@ def give(rebuilt: Rebuilt, layer: Any, saved: Sequence[Saved], place: str) -> No
     wanted = weights_of(rebuilt, layer)
     saved = [each for each in saved if not _is_left_out(layer, _last(each[0]))]
     values = [(name, np.asarray(read())) for name, read in saved]
+    plain = all_plain(values)
+    if len(plain) == len(wanted) and all(map(_fits, plain, wanted)) and not all(map(_fits, values, wanted)):
+        values = plain
     chosen: list[int | None] = list(range(len(values)))
     if len(values) != len(wanted) or not all(map(_fits, values, wanted)) or not _agree(values, wanted):
         chosen = [_choose(variable, values) for _, variable in wanted]

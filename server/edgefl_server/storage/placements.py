@@ -1,0 +1,160 @@
+"""Accepted updates whose vectors stay in their files: what was checked once is not hashed and checked for each fold.
+
+An outcome's file was compared with its hash, and its vectors with what they have to be, when it was accepted, or when a
+fold read it first. As long as the file is the same one (inode, size, time of change), a fold reads pieces of it. What
+was written in another way than as float32 is decoded as a whole each time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefl.errors import StorageError, storage_error
+from edgefl.wire.messages import Outcome
+from edgefl_server.aggregation import Expectation, Stored, Update
+from edgefl_server.storage.blobs import BlobStore, DamagedBlobError
+
+__all__ = ["DamagedVectorError", "Placements"]
+
+_MOST = 20_000
+"""Updates of which so much is remembered: about a kilobyte each."""
+_AS_IT_IS = "float32"
+_Signature = tuple[int, int, int, int]
+
+
+class DamagedVectorError(DamagedBlobError):
+    """A vector that was checked is not in its file any more."""
+
+
+class Placements:
+    """Remembers where the vectors of accepted updates lie.
+
+    Args:
+        store: of the outcomes.
+    """
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._known: OrderedDict[str, tuple[_Signature, Expectation, Update]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def note(
+        self, digest: str, data: bytes | memoryview, outcome: Outcome, expected: Expectation, update: Update
+    ) -> Update:
+        """Remembers an update that was just checked.
+
+        Args:
+            digest: of its message, which is in the store.
+            data: the message.
+            outcome: decoded from it.
+            expected: what it was found to fit.
+            update: made of it.
+
+        Returns:
+            The update, with vectors that stay in the file where this is possible.
+        """
+        path = self._store.path(digest)
+        signature = None if path is None else _signature(path)
+        if path is None or signature is None or any(each.codec != _AS_IT_IS for each in outcome.sections):
+            return update
+        begins = _address(data)
+        placed = {
+            each.name: FileSection(path, _address(each.payload) - begins, each.length, lambda: self.forget(digest))
+            for each in outcome.sections
+        }
+        light = replace(update, sections=placed)
+        with self._lock:
+            self._known[digest] = signature, _of_fold(expected), light
+            while len(self._known) > _MOST:
+                self._known.popitem(last=False)
+        return light
+
+    def get(self, digest: str, expected: Expectation) -> Update | None:
+        """An update whose file is what it was and that fits; None: its message is to be read and checked."""
+        with self._lock:
+            known = self._known.get(digest)
+        if known is None or known[1] != _of_fold(expected):
+            return None
+        path = self._store.path(digest)
+        return known[2] if path is not None and _signature(path) == known[0] else None
+
+    def forget(self, digest: str) -> None:
+        """Forgets an update: it is part of the weights, or its file cannot be read."""
+        with self._lock:
+            self._known.pop(digest, None)
+
+
+@dataclass(frozen=True)
+class FileSection:
+    """A vector of little-endian float32 in a file; see `Stored`.
+
+    Attributes:
+        path: the file.
+        offset: its first byte.
+        size: its elements.
+        failed: is called when it cannot be read.
+    """
+
+    path: Path
+    offset: int
+    size: int
+    failed: Callable[[], None]
+
+    def read(self, part: slice, out: NDArray[np.float32]) -> None:
+        """See `Stored`.
+
+        Raises:
+            DamagedVectorError: the file is gone, or shorter than it was.
+            StorageError: it cannot be read now.
+        """
+        try:
+            self._read(self.offset + 4 * part.start, out.view(np.uint8).data)
+        except StorageError:
+            self.failed()
+            raise
+
+    def _read(self, start: int, room: memoryview) -> None:
+        # Not mapped into memory: a disk that fails would then be a signal that ends the process.
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                while room:
+                    count = os.preadv(descriptor, [room], start)
+                    if not count:
+                        raise DamagedVectorError(f"Could not read {self.path}: it is shorter than it was.")
+                    start, room = start + count, room[count:]
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError as error:
+            raise DamagedVectorError(f"Could not read {self.path}: it is gone.") from error
+        except OSError as error:
+            raise storage_error(error, "read", self.path) from error
+
+
+_: type[Stored] = FileSection
+
+
+def _of_fold(expected: Expectation) -> Expectation:
+    """The part of an expectation that a fold looks at: what it counts for was settled when it was accepted."""
+    return replace(expected, max_norm=math.inf, limits=None, codecs=())
+
+
+def _signature(path: Path) -> _Signature | None:
+    try:
+        entry = path.stat()
+    except OSError:
+        return None
+    return entry.st_ino, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns
+
+
+def _address(data: bytes | memoryview) -> int:
+    return int(np.frombuffer(data, np.uint8).ctypes.data) if len(data) else 0
