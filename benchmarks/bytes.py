@@ -2,10 +2,10 @@
 
 100 devices, ten a round (McMahan et al. 2017, C = 0.1), one local epoch of plain SGD, FedAvg over 40 rounds; classes as
 a Dirichlet distribution deals them out (Hsu et al. 2019), with 0.5 and 0.3; three seeds. The accuracy is the mean of
-the last evaluations on the test images, in percent; bytes are what one device sends in one task, and what it fetches
-beside the model file. The networks are the paper's 2NN and CNN (this with 12,000 of the images), and a head with the
-1,280 inputs and 12,810 weights of MobileNetV2's on random features: no weights of ImageNet are at hand, and without
-them its features tell nothing.
+the last evaluations on the test images, in percent; bytes are what one device sends in one task, and what it fetches,
+its first time with the model file. The networks are the paper's 2NN and CNN (this with 12,000 of the images), and a
+head with the 1,280 inputs and 12,810 weights of MobileNetV2's on random features: no weights of ImageNet are at hand,
+and without them its features tell nothing.
 
 What was computed is kept in the folder, cell by cell, so that a part can be run now and the rest later; the table and
 the picture are made of whatever is there.
