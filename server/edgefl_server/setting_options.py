@@ -34,6 +34,7 @@ _PANELS = {
     "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
     "What a device counts for, and sends": (
         "codec",
+        "down_codec",
         "clip_norm",
         "max_examples",
         "max_weight_ratio",
