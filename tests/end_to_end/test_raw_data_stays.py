@@ -90,6 +90,13 @@ class Reader:
             assert headers.pop("EdgeFL-Digest") == hashlib.sha256(request.body).hexdigest()
             assert headers.pop("EdgeFL-Length") == str(len(request.body))
             assert headers.pop("EdgeFL-Offset") == "0"
+        if kind == "weights" and "A-IM" in headers:
+            # It says which of the weights that the server has told it before it could go on from.
+            assert headers.pop("A-IM") == "edgefl"
+            held = [re.fullmatch('"([0-9a-f]{64})"', each)[1] for each in headers.pop("If-None-Match").split(", ")]
+            named = {task.base_weights_hash for task in self.tasks.values()}
+            named |= {vector.sha256 for task in self.tasks.values() for vector in task.extra_vectors}
+            assert named.issuperset(held)
         assert headers == {}, "a header that the protocol does not know"
 
     def enrol(self, request, names, reply):

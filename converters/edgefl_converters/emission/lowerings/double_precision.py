@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from edgefl_converters.emission.registry import Emitter, lowering_where
@@ -27,8 +28,9 @@ def _in_double(op: Any) -> bool:
 @lowering_where(_in_double)
 def in_single(op: Any, inputs: Sequence[tf.Tensor], emitter: Emitter) -> Sequence[tf.Tensor]:
     """The op is traced for itself in float32, and emitted as any other."""
-    if op.type == "Const":
-        return [tf.constant(tf.make_ndarray(op.get_attr("value")), tf.float32)]
+    values = [folded(each) for each in op.outputs]
+    if values and all(each is not None for each in values):
+        return [tf.constant(_near(each), _single(tensor.dtype)) for each, tensor in zip(values, op.outputs)]
     if op.type == "Cast":
         return [tf.cast(inputs[0], _single(op.outputs[0].dtype))]
     graph, bound = tf.__internal__.FuncGraph(f"{op.type}_in_single"), {}
@@ -43,6 +45,15 @@ def in_single(op: Any, inputs: Sequence[tf.Tensor], emitter: Emitter) -> Sequenc
         types = [_single(tensor.dtype) for tensor in op.outputs]
         made = graph._create_op_internal(op.type, given, types, attrs=_attributes(op), name="in_single")
     return emitter.emit(graph, bound, list(made.outputs))
+
+
+def _near(values: Any) -> Any:
+    """The nearest numbers that float32 has; what is not 0 stays so, since logarithms of it are finite."""
+    array: Any = np.asarray(values)
+    if array.dtype != np.float64:
+        return array
+    tiny = np.finfo(np.float32).tiny
+    return np.where((array != 0) & (np.abs(array) < tiny), np.copysign(tiny, array), array).astype(np.float32)
 
 
 def _single(dtype: tf.DType) -> tf.DType:

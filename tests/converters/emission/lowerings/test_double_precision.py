@@ -37,3 +37,16 @@ def test_ops_in_float64_train_as_in_keras():
     model = keras.Model([images, numbers], layers.Dense(2)(layers.Concatenate()(hidden)))
     model.compile(keras.optimizers.SGD(0.05), "mse")
     check_agreement(model, build(model, batch_size=4).data).require()
+
+
+class Surely(layers.Layer):
+    """Keeps a logarithm finite by a number that float32 does not have."""
+
+    def call(self, numbers):
+        return numbers + tf.cast(tf.math.log(tf.constant([0.0, 1.0], tf.float64) + 2.3e-308), tf.float32)
+
+
+def test_numbers_too_small_for_float32_keep_logarithms_finite():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2), Surely(), layers.Softmax()])
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    check_agreement(model, build(model, batch_size=4).data).require()
