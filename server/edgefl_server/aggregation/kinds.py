@@ -29,12 +29,22 @@ _OF_TRAINING = (
     "learning_rate",
     "batch_size",
     "codec",
+    "down_codec",
     "clip_norm",
+    "max_examples",
+    "max_weight_ratio",
+    "max_update_norm",
+    "learning_rate_course",
+    "learning_rate_warm_up",
+    "epochs_course",
+    "patience",
     "evaluate_every",
     "evaluate_cohort",
     "local_test",
 )
 """Settings without a meaning where nothing is trained."""
+_OF_EVALUATING = ("evaluate_cohort", "shown_from", "quantiles_from")
+"""Settings without a meaning where training is all that is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +96,17 @@ class KindSettings:
     def _check_kind(self, minimum: int) -> None:
         if self.kind not in KINDS:
             raise SettingError(f"{{kind}} expects one of {', '.join(KINDS)}, got {self.kind!r:.80}.")
-        if self.evaluate_cohort and not self.evaluate_every:
-            raise SettingError(
-                "{evaluate_cohort} has no meaning without {evaluate_every}.", hint="Give {evaluate_every} 1, or more."
-            )
-        if self.makes_weights:
-            return
         defaults = {each.name: each.default for each in settings_of(type(self))}
-        for name in _OF_TRAINING:
+        if self.makes_weights:
+            for name in () if self.evaluate_every else _OF_EVALUATING:
+                if getattr(self, name) != defaults[name]:
+                    raise SettingError(
+                        f"{{{name}}} has no meaning without {{evaluate_every}}.",
+                        hint="Give {evaluate_every} 1, or more.",
+                    )
+            return
+        of_others = ("quantiles_from",) if self.kind == "statistics" else ()  # its quantiles are of all rows together
+        for name in (*_OF_TRAINING, *of_others):
             if getattr(self, name) != defaults[name]:
                 raise SettingError(f"{{{name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
         if self.kind == "statistics" and minimum < self.shown_from:
