@@ -48,10 +48,11 @@ def pause_run(state: ServerState, run_id: str) -> str:
                 f"Run {run.run} cannot be paused: it is {run.state}.",
                 hint="`edgefl run create … --rounds +N` lets one that is over go on.",
             )
-        if run.state == RunState.ACTIVE:
-            session.execute(_PAUSE, {"of": run.run, "paused_clock": state.clock()})
-            _log.info("run %s pauses", run.run)
-        found: str = run.run
+        found, was_active = str(run.run), run.state == RunState.ACTIVE
+        if was_active:
+            session.execute(_PAUSE, {"of": found, "paused_clock": state.clock()})
+    if was_active:
+        _log.info("run %s pauses", found)
     return found
 
 
@@ -83,8 +84,8 @@ def resume_run(state: ServerState, run_id: str) -> str:
                 },
             )
         session.execute(_RESUME, {"of": run.run, "served": max(run.served, least_served(session, run.population))})
-        _log.info("run %s goes on", run.run)
         found: str = run.run
+    _log.info("run %s goes on", found)
     return found
 
 
