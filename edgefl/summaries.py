@@ -36,8 +36,8 @@ _SMALLEST, _LARGEST = 1e-9, 1e12
 _OFFSET = 1 - math.ceil(math.log(_SMALLEST) / _LOG_BASE)
 _HIGHEST = _OFFSET + math.ceil(math.log(_LARGEST) / _LOG_BASE)
 _MOST_COUNT = 2**53
-_LARGEST_NUMBER = 1e200
-"""Sums and squares of float32 numbers stay far below it."""
+_LARGEST_NUMBER = 1e100
+"""Sums and squares of float32 numbers stay below it, and the square of a difference of such means is finite."""
 
 Numbers = NDArray[np.float64]
 
@@ -171,8 +171,10 @@ class ArraySummary:
         if (mean < vectors["low"] - rounding).any() or (mean > vectors["high"] + rounding).any():
             raise ValueError("a mean outside of the range")
         sketch = document.get("sketch")
+        if (sketch is not None) != with_sketch(shape):  # without that of one device there would be none of all
+            raise ValueError("a sketch that is missing, or of too many features")
         if sketch is not None:
-            if len(sketch) != features or not with_sketch(shape):
+            if len(sketch) != features:
                 raise ValueError("sketches of other features")
             sketch = tuple(_counts(each, _HIGHEST, count) for each in sketch)
         values = document.get("values")

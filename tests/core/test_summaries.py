@@ -133,6 +133,8 @@ def damaged(change) -> bytes:
         lambda x, all: x.update(sketch=[[[5, 2], [5, 2]]]),
         lambda x, all: x.update(sketch=[[[10**9, 4]]]),
         lambda x, all: x.update(sketch=[[], []]),
+        lambda x, all: x.pop("sketch"),
+        lambda x, all: x.update(sums=[4e101], low=[1e101], high=[1e101]),
         lambda x, all: x.update(values=[[1, 1]]),
         lambda x, all: x.update(values=[[0.5, 4]]),
         lambda x, all: x.pop("squares"),
@@ -145,6 +147,14 @@ def test_what_is_no_summary_is_refused_in_one_line(change) -> None:
     with pytest.raises(CodecError, match="A summary of data cannot be read") as refused:
         Summary.decode(damaged(change))
     assert "\n" not in refused.value.message
+
+
+def test_the_largest_that_is_taken_is_finite_with_others() -> None:
+    def of(size: float) -> bytes:
+        return damaged(lambda x, all: x.update(sums=[size], squares=[1e100], low=[size / 4], high=[size / 4]))
+
+    both = Summary.decode(of(1e100)).merged(Summary.decode(of(-1e100))).arrays["x"]
+    assert np.isfinite(both.variance).all()
 
 
 @given(st.binary(max_size=200))

@@ -40,6 +40,8 @@ _OF_ANY_KIND = (
     "quantiles_from",
 )
 """Settings with a meaning where nothing is trained too."""
+_OF_EVALUATING = ("evaluate_cohort", "shown_from", "quantiles_from")
+"""Settings without a meaning where training is all that is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +93,19 @@ class KindSettings:
     def _check_kind(self, minimum: int) -> None:
         if self.kind not in KINDS:
             raise SettingError(f"{{kind}} expects one of {', '.join(KINDS)}, got {self.kind!r:.80}.")
-        if self.evaluate_cohort and not self.evaluate_every:
-            raise SettingError(
-                "{evaluate_cohort} has no meaning without {evaluate_every}.", hint="Give {evaluate_every} 1, or more."
-            )
+        defaults = {each.name: each.default for each in settings_of(type(self))}
         if self.makes_weights:
+            for name in () if self.evaluate_every else _OF_EVALUATING:
+                if getattr(self, name) != defaults[name]:
+                    raise SettingError(
+                        f"{{{name}}} has no meaning without {{evaluate_every}}.",
+                        hint="Give {evaluate_every} 1, or more.",
+                    )
             return
-        for each in settings_of(type(self)):
-            if each.name not in _OF_ANY_KIND and getattr(self, each.name) != each.default:
-                raise SettingError(f"{{{each.name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
+        of_others = {"quantiles_from"} if self.kind == "statistics" else set()  # its quantiles are of all rows together
+        for name in sorted(defaults.keys() - set(_OF_ANY_KIND) | of_others):
+            if getattr(self, name) != defaults[name]:
+                raise SettingError(f"{{{name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
         if self.kind == "statistics" and minimum < self.shown_from:
             raise SettingError(
                 f"{{kind}} statistics expects at least {self.shown_from} outcomes ({{shown_from}}), got {minimum}: of "

@@ -44,6 +44,9 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["operators"], dependencies=[Operator])
 
+_LARGEST = 2**53
+"""Above any number of a round or version: larger ones the database could not even be asked for."""
+Number = Annotated[int, Query(ge=0, le=_LARGEST)]
 RunId = Annotated[str, Path(pattern=f"^{SHORT_NAME}$", description="id, or the name when only one run has it")]
 
 
@@ -170,15 +173,13 @@ async def get_history(run_id: RunId, context: Shared) -> dict[str, Any]:
 
 
 @router.get("/runs/{run_id}/diff", summary="Compare two versions of a run's weights")
-async def get_diff(
-    run_id: RunId, before: Annotated[int, Query(ge=0)], after: Annotated[int, Query(ge=0)], context: Shared
-) -> dict[str, Any]:
+async def get_diff(run_id: RunId, before: Number, after: Number, context: Shared) -> dict[str, Any]:
     """L2 norms, of all weights and of each parameter: of the first, of the difference; and its largest element."""
     return await run_in_threadpool(diff_versions, context.state, run_id, before, after)
 
 
 @router.post("/runs/{run_id}/rollback", summary="Let a run go on from an earlier version")
-async def post_rollback(run_id: RunId, version: Annotated[int, Query(ge=0)], context: Shared) -> dict[str, Any]:
+async def post_rollback(run_id: RunId, version: Number, context: Shared) -> dict[str, Any]:
     """Discards what its open round has accepted; the earlier weights become the newest version."""
     return await _status_after(lambda state, run: roll_back(state, run, version), run_id, context)
 
@@ -229,7 +230,7 @@ async def post_continue(run_id: RunId, rounds: Annotated[int, Query()], context:
 
 @router.get("/runs/{run_id}/weights", summary="Fetch the weights of a run", response_class=FileResponse)
 async def get_weights_of_run(
-    run_id: RunId, request: Request, context: Shared, round: Annotated[int | None, Query(ge=0)] = None
+    run_id: RunId, request: Request, context: Shared, round: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
 ) -> Response:
     """Little-endian float32 of the layout; after the given round, or the latest. 0: the initial ones."""
 

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 
 from edgefl.errors import InvalidSettingError
+from edgefl.wire.words import is_hash
 from edgefl_server.aggregation import RunSettings, SettingError, is_due
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
@@ -74,7 +75,7 @@ def require_data(state: ServerState, digest: str) -> None:
     Raises:
         InvalidSettingError: it is not.
     """
-    if state.data.path(digest) is None:
+    if not is_hash(digest) or state.data.path(digest) is None:
         raise InvalidSettingError(f"There is no data {digest:.80}.", hint="Send it first: POST /v1/data.")
 
 

@@ -160,8 +160,12 @@ def finish_fold(session: Session, of: Gathering, after: Standing, figures: Mappi
     session.execute(_KEEP, keys)
 
 
-def stop_folds(session: Session, run_id: str, why: str, now: Moment) -> None:
-    """Ends all that a run works for, as its schedule says; of a run that cannot be read, whatever is not over."""
+def stop_folds(session: Session, run_id: str, why: str, now: Moment) -> int:
+    """Ends all that a run works for, as its schedule says; of a run that cannot be read, whatever is not over.
+
+    Returns:
+        How many folds that are.
+    """
     numbers = [number for (number,) in session.execute(_NUMBERS_NOT_OVER, {"of": run_id})]
     try:
         standing = [load_fold(session, run_id, number) for number in numbers]
@@ -170,10 +174,11 @@ def stop_folds(session: Session, run_id: str, why: str, now: Moment) -> None:
         raise
     except Exception:
         _end_unreadable(session, run_id, numbers, why, now)
-        return
+        return len(numbers)
     for of, change in changes:
         if change is not None:
             apply(session, of, change, now)
+    return len(numbers)
 
 
 def _end_unreadable(session: Session, run_id: str, numbers: Sequence[int], why: str, now: Moment) -> None:

@@ -14,7 +14,7 @@ from edgefl.errors import DataError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
-from edgefl.wire.words import is_short_name
+from edgefl.wire.words import is_hash, is_short_name
 from edgefl_server.aggregation import ModelLimits, Next, Progress, RunSettings, SettingError, settle, strategy_for
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.evaluations import add_evaluation
@@ -138,12 +138,15 @@ def keep_weights(state: ServerState, data: bytes) -> str:
 
 def _given(state: ServerState, digest: str, manifest: ModelManifest) -> NDArray[np.float32]:
     """The weights that a run is to begin with."""
+    unknown = InvalidSettingError(
+        f"There are no weights {digest:.80} on this server.", hint="Send them first: `edgefl run create --weights`."
+    )
+    if not is_hash(digest):
+        raise unknown
     try:
         vector = get_vector(state, digest)
     except DamagedBlobError as error:
-        raise InvalidSettingError(
-            f"There are no weights {digest:.80} on this server.", hint="Send them first: `edgefl run create --weights`."
-        ) from error
+        raise unknown from error
     try:
         return manifest.layout.check(vector)
     except DataError as error:

@@ -29,16 +29,18 @@ from edgefl_server.storage.runs import add_version, after_failed_fold, metrics_o
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, put_vector
 from edgefl_server.storage.statements import Statement
-from edgefl_server.storage.tables import FoldRow, RunRow, RunState, folds, outcomes, runs
+from edgefl_server.storage.tables import FoldRow, RunRow, RunState, VersionRow, folds, outcomes, runs
 
 __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds", "settle_folds"]
 
 _log = logging.getLogger(__name__)
 _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
+_pausing = runs.alias("pausing")
+_PAUSED = select(_pausing.c.run).where(_pausing.c.state == RunState.PAUSED)
 _ACTIVE = Statement(
     with_standing(select(*STANDING).select_from(runs))
-    .where(runs.c.state == RunState.ACTIVE)
+    .where(runs.c.state == RunState.ACTIVE, runs.c.evaluates.not_in(_PAUSED))
     .order_by(runs.c.created_clock, runs.c.run)
 )
 _PENDING = Statement(
@@ -246,18 +248,31 @@ def _enough(session: Session, work: Work) -> str:
     settings = work.of.settings
     if not settings.patience:
         return ""
-    metrics = metrics_of(work.run)
+    metrics, (versions, folds) = metrics_of(work.run), _lineage(session, work)
     # What evaluates its versions, if something does; else what devices say of their training.
     evaluation = session.scalar(select(RunRow.run).where(RunRow.evaluates == work.of.run))
-    sums = session.scalars(
-        select(FoldRow.metric_sums)
+    counting, place = (versions, FoldRow.version) if evaluation else (folds, FoldRow.number)
+    sums = session.execute(
+        select(place, FoldRow.metric_sums)
         .where(FoldRow.run == (evaluation or work.of.run), FoldRow.state == FoldState.DONE.value)
         .order_by(FoldRow.number)
     )
-    found = [finalise(each, metrics).get(settings.patience_metric) for each in sums]
+    found = [finalise(each, metrics).get(settings.patience_metric) for at, each in sums if at in counting]
     values = [each for each in found if each is not None]
     direction = next((each.direction for each in metrics if each.name == settings.patience_metric), "")
     return settings.why_over(values, direction)
+
+
+def _lineage(session: Session, work: Work) -> tuple[set[int], set[int]]:
+    """The versions and folds from which the weights come, with this one: without those that were gone back from."""
+    of_run = select(VersionRow.number, VersionRow.parent, VersionRow.fold).where(VersionRow.run == work.of.run)
+    known = {number: (parent, fold) for number, parent, fold in session.execute(of_run)}
+    passed, found, at = set[int](), {work.of.fold}, work.run.version
+    while at is not None:
+        passed.add(at)
+        at, fold = known[at]
+        found.add(fold)
+    return passed, found
 
 
 def _give_up(state: ServerState, of: Gathering, merged: Merged) -> None:

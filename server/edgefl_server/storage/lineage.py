@@ -136,8 +136,9 @@ def _difference(old: NDArray[np.float32], new: NDArray[np.float32]) -> dict[str,
 def roll_back(state: ServerState, run_id: str, number: int) -> str:
     """Lets a run go on from an earlier version; what its open round has accepted is discarded, and the round repeated.
 
-    The earlier weights, with what the strategy kept then, become the newest version, whose parent the earlier one is:
-    nothing is forgotten, and one can go back to what was gone back from.
+    Of a buffer, what is full and not merged yet is discarded and repeated as well. The earlier weights, with what the
+    strategy kept then, become the newest version, whose parent the earlier one is: nothing is forgotten, and one can go
+    back to what was gone back from.
 
     Args:
         state: the server's.
@@ -173,10 +174,10 @@ def roll_back(state: ServerState, run_id: str, number: int) -> str:
                 f"Run {found} cannot go back: it is {run.state}.", hint="Give it more rounds first: --rounds +N."
             )
         now = state.now()
-        stop_folds(session, found, f"rolled back to version {number}", now)
+        stopped = stop_folds(session, found, f"rolled back to version {number}", now)
         add_version(session, found, run.version + 1, run.fold, weights_hash, slots, now, parent=number)
         settings = RunSettings.from_json(run.settings)
-        more = replace(settings, rounds=settings.rounds + 1)
+        more = replace(settings, rounds=settings.rounds + stopped)
         session.execute(_SET, {"of": found, "settings": {**run.settings, "rounds": more.rounds}})
         move_on(session, found, Progress(Next.COHORT), now)
     state.keep_generation()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 
 from edgefl_server.storage.runs import RunStateError, get_run, least_served
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.statements import Statement
-from edgefl_server.storage.tables import CohortRow, RunState, cohorts, runs
+from edgefl_server.storage.tables import CohortRow, RunRow, RunState, cohorts, runs
 
 __all__ = ["pause_run", "resume_run"]
 
@@ -48,15 +48,16 @@ def pause_run(state: ServerState, run_id: str) -> str:
                 f"Run {run.run} cannot be paused: it is {run.state}.",
                 hint="`edgefl run create … --rounds +N` lets one that is over go on.",
             )
-        if run.state == RunState.ACTIVE:
-            session.execute(_PAUSE, {"of": run.run, "paused_clock": state.clock()})
-            _log.info("run %s pauses", run.run)
-        found: str = run.run
+        found, was_active = str(run.run), run.state == RunState.ACTIVE
+        if was_active:
+            session.execute(_PAUSE, {"of": found, "paused_clock": state.clock()})
+    if was_active:
+        _log.info("run %s pauses", found)
     return found
 
 
 def resume_run(state: ServerState, run_id: str) -> str:
-    """Lets a run that pauses go on; its open round's deadline comes later by as long as it paused.
+    """Lets a run that pauses go on; the deadlines of its open round, and of its evaluation, come later by as long.
 
     Returns:
         The run's id.
@@ -70,22 +71,21 @@ def resume_run(state: ServerState, run_id: str) -> str:
         if run.state != RunState.PAUSED:
             raise RunStateError(f"Run {run.run} cannot be resumed: it is {run.state}.", hint="Only a paused one can.")
         now, since = state.clock(), run.paused_clock or 0.0
-        cohort = session.scalars(
-            select(CohortRow).where(CohortRow.run == run.run, CohortRow.number == run.cohort)
-        ).one_or_none()
-        if cohort is not None:
+        own_and_evaluation = or_(RunRow.run == run.run, RunRow.evaluates == run.run)
+        latest = and_(CohortRow.run == RunRow.run, CohortRow.number == RunRow.cohort)
+        for cohort in session.scalars(select(CohortRow).join(RunRow, latest).where(own_and_evaluation)):
             session.execute(
                 _SHIFT,
                 {
-                    "of": run.run,
-                    "of_cohort": run.cohort,
+                    "of": cohort.run,
+                    "of_cohort": cohort.number,
                     "opened_clock": _later(cohort.opened_clock, since, now),
                     "started_clock": None if cohort.started_clock is None else _later(cohort.started_clock, since, now),
                 },
             )
         session.execute(_RESUME, {"of": run.run, "served": max(run.served, least_served(session, run.population))})
-        _log.info("run %s goes on", run.run)
         found: str = run.run
+    _log.info("run %s goes on", found)
     return found
 
 

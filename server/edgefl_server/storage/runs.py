@@ -121,9 +121,12 @@ def move_on(session: Session, run_id: str, progress: Progress, now: Moment) -> N
 def after_failed_fold(session: Session, run_id: str, number: int, rounds: int, now: Moment) -> None:
     """Goes on after a fold of a run failed."""
     fold = folds.c
+    # Those that a rollback ended, which is what the newest version then comes from, did not fail.
+    newest = select(RunRow.version).where(RunRow.run == run_id).scalar_subquery()
+    since = select(versions.c.fold).where(versions.c.run == run_id, versions.c.number == newest).scalar_subquery()
     latest = session.execute(
         select(fold.state, fold.why)
-        .where(fold.run == run_id, fold.number <= number)
+        .where(fold.run == run_id, fold.number <= number, fold.number > since)
         .order_by(fold.number.desc())
         .limit(FAILED_FOLDS_IN_A_ROW)
     ).all()

@@ -76,7 +76,7 @@ def run_status(state: ServerState, run_id: str) -> dict[str, Any]:
         found = find_run(session, run_id)
         ((_, run),) = readable_runs(state, session, RunRow.run == found)
         status = _told(state, session, found, run, lambda run: _status(state, session, run))
-    return {**status, "warnings": warnings(state, status["population"])}
+    return {**status, "warnings": [*status.get("warnings", ()), *warnings(state, status["population"])]}
 
 
 def _told(
@@ -100,6 +100,7 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
     hashes = _weights(session, run)
     devices = session.scalar(select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population))
     cohort = session.get_one(CohortRow, (run.run, run.cohort))
+    evaluated = _evaluated(state, session, run)
     return {
         **_summary(state, run),
         "settings": run.settings,
@@ -111,9 +112,21 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "devices_enrolled": devices,
         "tasks_open": cohort.open,
         "history": _history(state, session, run),
-        **_evaluated(state, session, run),
+        **evaluated,
+        "warnings": _waiting(run, evaluated["evaluating"], devices or 0),
         **central_of(session, run.run),
     }
+
+
+def _waiting(run: RunRow, evaluating: bool, enrolled: int) -> list[str]:
+    """Says that an evaluation waits for more devices than there are: nothing else would, and the run may be over."""
+    wanted = run.settings.get("evaluate_cohort") or run.settings["target"]
+    if not evaluating or wanted <= enrolled:
+        return []
+    return [
+        f"a version is to be evaluated on {wanted} devices, and {enrolled} are enrolled in {run.population}: it waits "
+        "for more, until the run is stopped"
+    ]
 
 
 def _weights(session: Session, run: RunRow) -> dict[int, str]:

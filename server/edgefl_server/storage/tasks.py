@@ -211,9 +211,11 @@ def work_for(state: ServerState, population: str) -> tuple[int, int]:
     free = active = 0
     with state.database.read() as session:
         now = state.clock()
-        for row in session.execute(_ACTIVE, {"population": population}).all():
+        rows = session.execute(_ACTIVE, {"population": population}).all()
+        paused = _paused(rows)
+        for row in rows:
             active += 1
-            if row.run_state == RunState.PAUSED:
+            if row.run in paused:
                 continue
             try:
                 free += places(session, gathering_of(row), now)
@@ -282,7 +284,9 @@ class _Offer:
 def _offers(state: ServerState, session: Session, device: DeviceRow, now: float) -> Iterator[_Offer]:
     """The runs that have work for the device; an open task of any run comes first."""
     able: list[tuple[Row, Gathering, Concerned]] = []
-    for row in session.execute(_ACTIVE, {"population": device.population}).all():
+    rows = session.execute(_ACTIVE, {"population": device.population}).all()
+    paused = _paused(rows)
+    for row in rows:
         try:
             of = gathering_of(row)
             if not of.standing.state.takes_outcomes:
@@ -303,7 +307,7 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
             counting = _counting(session, device, of)
             yield _Offer(row, of, renewed, continues, tuple(each for each in counting if each != continues))
     for row, of, concerned in able:
-        if row.run_state == RunState.PAUSED:
+        if row.run in paused:
             continue
         try:
             if of.standing.admission is not None and concerned.mine is None:
@@ -321,6 +325,12 @@ def _offers(state: ServerState, session: Session, device: DeviceRow, now: float)
             continue
         counting = _counting(session, device, of)
         yield _Offer(row, of, assigned, counting[0] if counting else "", tuple(counting[1:]))
+
+
+def _paused(rows: Sequence[Row]) -> set[str]:
+    """The runs that pause, and those that evaluate their versions."""
+    paused = {row.run for row in rows if row.run_state == RunState.PAUSED}
+    return paused | {row.run for row in rows if row.evaluates in paused}
 
 
 def _counting(session: Session, device: DeviceRow, of: Gathering) -> list[str]:

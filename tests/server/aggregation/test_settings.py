@@ -164,6 +164,15 @@ def test_settings_from_before_there_were_strategies_are_those_of_fedavg() -> Non
         ({"strategy": "feddyn", "mu": 0.1, "server_learning_rate": 0.5}, "server_learning_rate has no meaning"),
         ({"strategy": "scaffold", "clip_norm": 1.0}, "clip_norm does not go with"),
         ({"target": 2, "minimum": 3}, "minimum"),
+        ({"kind": "evaluate", "down_codec": "drive"}, "down_codec has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "rule": "median"}, "rule has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "patience": 2}, "patience has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "epochs_course": "cosine"}, "epochs_course has no meaning with kind evaluate"),
+        ({"kind": "statistics", "target": 5, "weighting": "uniform"}, "weighting has no meaning with kind statistics"),
+        ({"kind": "statistics", "target": 5, "max_examples": 9}, "max_examples has no meaning with kind statistics"),
+        ({"kind": "statistics", "target": 5, "quantiles_from": 9}, "quantiles_from has no meaning with kind"),
+        ({"shown_from": 3}, "shown_from has no meaning without evaluate_every"),
+        ({"evaluate_cohort": 3}, "evaluate_cohort has no meaning without evaluate_every"),
     ],
 )
 def test_settings_that_contradict_each_other_or_mean_nothing_are_refused(settings: dict, options: str) -> None:

@@ -173,7 +173,14 @@ def test_a_run_is_paused_compared_rolled_back_and_begun_with_weights_by_calls(ap
     digest = call("POST", "initial-weights", 201, content=b"\0" * size)["weights_hash"]
     new = call("POST", "runs", 201, params={**QUERY, "weights": digest}, content=make_model_file())
     assert new["initial_weights_hash"] == digest
-    refused = call("POST", "runs", 422, params={**QUERY, "weights": "0" * 64}, content=make_model_file())
-    assert "There are no weights" in refused["error"]["message"]
+    for unknown in ("0" * 64, "zz", "../models"):
+        refused = call("POST", "runs", 422, params={**QUERY, "weights": unknown}, content=make_model_file())
+        assert "There are no weights" in refused["error"]["message"]
+        refused = call("POST", "runs", 422, params={**QUERY, "evaluate_on": unknown}, content=make_model_file())
+        assert "There is no data" in refused["error"]["message"]
+    for path, name in (("rollback", "version"), ("diff", "after"), ("weights", "round")):
+        asked = {"before": 0, name: 10**30} if path == "diff" else {name: 10**30}
+        refused = call("POST" if path == "rollback" else "GET", f"runs/{run}/{path}", 422, params=asked)
+        assert refused["error"]["code"] == "malformed"
     assert call("POST", f"runs/{run}/stop")["state"] == "stopped"
     assert call("POST", f"runs/{run}/rollback", 409, params={"version": 0})["error"]["code"] == "ended"

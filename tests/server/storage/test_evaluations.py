@@ -15,6 +15,7 @@ from edgefl_server.storage import (
     continue_run,
     ended_runs,
     keep_central,
+    next_task,
     pause_run,
     resume_run,
     roll_back,
@@ -282,7 +283,20 @@ def test_the_history_of_versions_says_what_devices_and_the_server_found_of_each(
     assert (second["evaluated"], second["central"]) == ({}, {"loss": 0.5})
 
 
-def test_a_paused_run_and_one_that_was_rolled_back_are_evaluated(fleet) -> None:
+def test_an_evaluation_that_waits_for_more_devices_than_there_are_says_so(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(rounds=1, target=1, evaluate_every=1, evaluate_cohort=3)
+    evaluate(fleet, device)
+    fleet.finish(device)
+    fleet.fold()
+    status = run_status(fleet.state, run)
+    assert (status["state"], status["evaluating"]) == ("done", True)
+    assert "to be evaluated on 3 devices, and 1 are enrolled" in status["warnings"][0]
+    stop_run(fleet.state, run)
+    assert run_status(fleet.state, run)["warnings"] == []
+
+
+def test_a_run_is_evaluated_after_its_pause_and_after_it_was_rolled_back(fleet) -> None:
     (device,) = fleet.add_devices(1)
     run = fleet.create_run(rounds=3, target=1, evaluate_every=1)
     evaluate(fleet, device)
@@ -290,9 +304,10 @@ def test_a_paused_run_and_one_that_was_rolled_back_are_evaluated(fleet) -> None:
     fleet.finish(device)
     fleet.fold()
     pause_run(fleet.state, run)
-    evaluate(fleet, device)  # of version 1, which is there
-    fleet.fold()
+    assert next_task(fleet.state, device) is None
     resume_run(fleet.state, run)
+    evaluate(fleet, device)  # of version 1, which was there before
+    fleet.fold()
     roll_back(fleet.state, run, 0)
     evaluate(fleet, device)  # of what is the newest version now
     fleet.fold()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import EdgeflError, InvalidSettingError, RunError
+from edgefl.wire.messages import MetricState, Reason
 from edgefl_server.aggregation import RunSettings
 from edgefl_server.storage import (
     create_run,
@@ -97,6 +100,53 @@ def test_a_run_that_is_rolled_back_goes_on_from_the_earlier_version_and_says_so(
     assert run_status(fleet.state, run)["state"] == "done"
     assert run_log(fleet.state, run)["rollbacks"] == {"3": 1}
     assert weights_of_round(fleet.state, run, None)[0] == versions[4]["weights_hash"]
+
+
+def test_a_buffer_gets_back_all_rounds_that_a_rollback_takes_from_it(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(rounds=2, target=1, schedule="buffered", strategy="fedbuff")
+    fleet.finish(devices[0])
+    fleet.finish(devices[1])  # two rounds are full and not merged, a third one is gathered
+    roll_back(fleet.state, run, 0)
+    assert run_status(fleet.state, run)["rounds"] == 5
+    for _ in range(2):
+        fleet.finish(devices[0])
+        fleet.fold()
+    status = run_status(fleet.state, run)
+    assert status["state"] == "done"
+    assert [entry["state"] for entry in status["history"]][3:5] == ["done", "done"]
+
+
+def test_rollbacks_are_no_failed_rounds(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(rounds=9, target=1, max_failures=1)
+    rounds(fleet, [device], 1)
+    for version in (0, 1):
+        roll_back(fleet.state, run, version)
+    fleet.give_up(device, Reason.NO_DATA)
+    assert run_status(fleet.state, run)["state"] == "active"
+
+
+def test_patience_knows_nothing_of_versions_that_were_gone_back_from(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    run = fleet.create_run(rounds=9, target=1, patience=2)
+
+    def round_with(loss: float) -> None:
+        task = fleet.task(device)
+        outcome = fleet.outcome(task)
+        rows = float(outcome.num_examples)
+        metrics = (MetricState("loss_sum", (loss * rows,)), MetricState("rows", (rows,)))
+        fleet.accept(device, replace(outcome, metrics=metrics))
+        fleet.fold()
+
+    for loss in (1.0, 0.9, 5.0):
+        round_with(loss)
+    roll_back(fleet.state, run, 2)
+    round_with(0.91)
+    assert run_status(fleet.state, run)["state"] == "active"
+    round_with(0.92)
+    status = run_status(fleet.state, run)
+    assert (status["state"], status["why"]) == ("done", "loss has not got better than 0.9 for 2 evaluations")
 
 
 def test_a_run_that_is_over_or_whose_devices_remember_is_not_rolled_back(fleet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgefl.errors import RunError
+from edgefl.wire.messages import TaskKind
 from edgefl_server.storage import (
     close_due_rounds,
     ended_runs,
@@ -46,6 +47,22 @@ def test_what_is_full_is_merged_in_a_pause_and_the_next_round_waits(fleet) -> No
     status = run_status(fleet.state, run)
     assert (status["state"], [entry["state"] for entry in status["history"]]) == ("paused", ["done", "selecting"])
     assert next_task(fleet.state, devices[0]) is None
+
+
+def test_a_paused_run_is_not_evaluated_either_and_the_evaluation_has_as_much_time_left(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(target=2, evaluate_every=1, deadline_seconds=60, over_selection=1)
+    started = fleet.task(devices[0])
+    assert started.kind is TaskKind.EVALUATE
+    fleet.clock.now += 50
+    pause_run(fleet.state, run)
+    assert next_task(fleet.state, devices[1]) is None
+    assert work_for(fleet.state, "people") == (0, 2)
+    fleet.clock.now += 10_000
+    assert close_due_rounds(fleet.state) is False
+    resume_run(fleet.state, run)
+    again = fleet.task(devices[1])
+    assert (again.kind, again.deadline_seconds) == (TaskKind.EVALUATE, pytest.approx(10))
 
 
 def test_deadlines_stand_still_while_a_run_pauses(fleet) -> None:
