@@ -22,19 +22,24 @@ SHOWN_FROM = 5
 would have to put together what they know."""
 QUANTILES_FROM = 20
 """A quantile is the value of some device: from twenty on two are beyond a tenth, and none stands at the end alone."""
-_OF_TRAINING = (
-    "strategy",
-    "epochs",
-    "max_steps",
-    "learning_rate",
-    "batch_size",
-    "codec",
-    "clip_norm",
-    "evaluate_every",
-    "evaluate_cohort",
-    "local_test",
+_OF_ANY_KIND = (
+    "kind",
+    "rounds",
+    "target",
+    "minimum",
+    "over_selection",
+    "deadline_seconds",
+    "max_failures",
+    "lease_seconds",
+    "task_seconds",
+    "seed",
+    "selection",
+    "selection_window",
+    "selection_memory_bytes",
+    "shown_from",
+    "quantiles_from",
 )
-"""Settings without a meaning where nothing is trained."""
+"""Settings with a meaning where nothing is trained too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +97,9 @@ class KindSettings:
             )
         if self.makes_weights:
             return
-        defaults = {each.name: each.default for each in settings_of(type(self))}
-        for name in _OF_TRAINING:
-            if getattr(self, name) != defaults[name]:
-                raise SettingError(f"{{{name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
+        for each in settings_of(type(self)):
+            if each.name not in _OF_ANY_KIND and getattr(self, each.name) != each.default:
+                raise SettingError(f"{{{each.name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
         if self.kind == "statistics" and minimum < self.shown_from:
             raise SettingError(
                 f"{{kind}} statistics expects at least {self.shown_from} outcomes ({{shown_from}}), got {minimum}: of "

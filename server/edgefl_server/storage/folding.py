@@ -247,9 +247,11 @@ def _enough(session: Session, work: Work) -> str:
     if not settings.patience:
         return ""
     metrics = metrics_of(work.run)
+    # What evaluates its versions, if something does; else what devices say of their training.
+    evaluation = session.scalar(select(RunRow.run).where(RunRow.evaluates == work.of.run))
     sums = session.scalars(
         select(FoldRow.metric_sums)
-        .where(FoldRow.run == work.of.run, FoldRow.state == FoldState.DONE.value)
+        .where(FoldRow.run == (evaluation or work.of.run), FoldRow.state == FoldState.DONE.value)
         .order_by(FoldRow.number)
     )
     found = [finalise(each, metrics).get(settings.patience_metric) for each in sums]
