@@ -198,7 +198,7 @@ def _title(history: History) -> str:
     speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
     speed = f"{speed} devices trained per second" if rate else ""
     kept = f"kept in {history.folder}" if history.folder else ""
-    rounds = f"{_ROWS} of {len(history.rounds)} rounds" if len(history.rounds) > _ROWS else ""
+    rounds = f"{_ROWS} of {len(history.rounds)} rounds shown" if len(history.rounds) > _ROWS else ""
     return "; ".join(filter(None, (history.stopped, rounds, speed, kept)))
 
 

@@ -44,7 +44,7 @@ def test_lines_are_no_more_than_tenths_and_a_table_ends_them(plain_sgd_file, own
     assert lines[0] == "6 devices, 30 rounds"
     assert [line.partition(":")[0] for line in lines[1:11]] == [f"Round {3 * tenth} of 30" for tenth in range(1, 11)]
     assert lines[1].startswith("Round 3 of 30: loss ")
-    assert lines[11].startswith("12 of 30 rounds; ")
+    assert lines[11].startswith("12 of 30 rounds shown; ")
     assert "accuracy" in "".join(lines[11:])
     assert "Round" not in "".join(lines[11:])
     assert max(map(len, lines)) <= 80
