@@ -32,6 +32,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fedsgd": ("dropout", {"strategy": "fedsgd", "server_learning_rate": 0.5}),
     "scaffold": ("dropout", {"strategy": "scaffold", "server_learning_rate": 0.7, "epochs": 2}),
     "feddyn": ("dropout", {"strategy": "feddyn", "mu": 0.25, "epochs": 2}),
+    "fedavgm": ("dropout", {"strategy": "fedavgm", "momentum": 0.5, "epochs": 2}),
+    "fedadagrad": ("dropout", {"strategy": "fedadagrad", "server_learning_rate": 0.05, "epochs": 2}),
+    "fedadam": ("dropout", {"strategy": "fedadam", "server_learning_rate": 0.02, "epochs": 2}),
+    "fedyogi": ("dropout", {"strategy": "fedyogi", "epochs": 2}),
+    "fednova": ("dropout", {"strategy": "fednova", "epochs": 2}),
+    "qfedavg": ("dropout", {"strategy": "qfedavg", "q": 0.5, "local_test": 0.2, "epochs": 2}),
+    "robust": ("dropout", {"strategy": "robust", "byzantine": 1, "epochs": 2}),
     "fedavg-float16-clipped": ("dropout", {"epochs": 2, "codec": "float16", "clip_norm": 0.25}),
     "fedavg-statistics": ("normalised", {"epochs": 2}),
 }

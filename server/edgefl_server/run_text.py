@@ -35,7 +35,9 @@ def headline(result: dict[str, Any]) -> str:
 
 
 def waiting(result: dict[str, Any]) -> str:
-    """Says what an active run lacks before a round can have its target; empty when it lacks nothing."""
+    """Says what a run that goes on lacks before a round can have its target; empty when it lacks nothing."""
+    if result["state"] == "paused":
+        return f"paused: devices get no work of it until `edgefl run resume {result['run']}`"
     enrolled, target = result["devices_enrolled"], result["target"]
     if result["state"] != "active" or enrolled is None or target is None or enrolled >= target:
         return ""

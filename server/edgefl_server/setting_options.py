@@ -16,24 +16,27 @@ from edgefl_server.aggregation import Setting, run_settings
 __all__ = ["with_settings"]
 
 _PANELS = {
-    "Rounds": ("rounds", "target", "minimum", "over_selection", "deadline_seconds", "max_failures", "schedule", "seed"),
+    "Rounds": (
+        *("rounds", "target", "cohort", "minimum", "over_selection", "deadline_seconds", "max_failures"),
+        *("schedule", "seed"),
+    ),
     "Whom a round asks": ("selection", "selection_window", "selection_memory_bytes"),
     "Buffered schedule": (
         *("concurrency", "staleness", "staleness_exponent", "staleness_threshold", "staleness_floor"),
         *("staleness_slope", "staleness_scale", "max_staleness"),
     ),
-    "Changes from version to version, and the end": (
+    "Changes from version to version": (
         *("learning_rate_course", "learning_rate_every", "learning_rate_factor", "learning_rate_least"),
         *("learning_rate_warm_up", "epochs_course", "epochs_every", "epochs_factor"),
-        *("patience", "patience_metric", "patience_least"),
     ),
-    "Rules against bad devices": (
-        *("rule", "byzantine", "keep", "radius", "iterations", "smoothing"),
-        *("pre_aggregation", "bound", "initial_norm", "quantile", "quantile_rate", "bucket"),
-    ),
+    "An early end": ("patience", "patience_metric", "patience_least"),
+    "The server's step": ("server_optimizer", "server_learning_rate", "beta_1", "beta_2", "tau", "momentum"),
+    "A rule against bad devices": ("rule", "byzantine", "keep", "radius", "iterations", "smoothing"),
+    "Before the rule": ("pre_aggregation", "bound", "initial_norm", "quantile", "quantile_rate", "bucket"),
     "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
     "What a device counts for, and sends": (
         "codec",
+        "down_codec",
         "clip_norm",
         "max_examples",
         "max_weight_ratio",

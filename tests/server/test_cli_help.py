@@ -71,4 +71,4 @@ def test_the_help_says_the_defaults_of_the_operators_page(option: str, value: st
 
 
 def test_the_table_of_defaults_is_read() -> None:
-    assert len(list(defaults())) == 20
+    assert len(list(defaults())) == 27

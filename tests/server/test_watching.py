@@ -151,6 +151,15 @@ def test_no_runs_are_said_so() -> None:
     assert runs({"runs": [], "warnings": []}) == "no runs"
 
 
+def test_a_paused_run_is_followed_and_said_to_pause_until_it_goes_on() -> None:
+    told: list[str] = []
+    answers = Answers(document("paused"), document("paused"), document("active"), document("done", entry(1, "done")))
+    result = watch(answers, "abc", told.append, lambda _: None)  # type: ignore[arg-type]
+    assert result["state"] == "done"
+    assert told[1] == "paused: devices get no work of it until `edgefl run resume abc`"
+    assert len([line for line in told if line.startswith("paused")]) == 1
+
+
 def evaluation(version: int, state: str, **change: Any) -> dict[str, Any]:
     spread = {"accuracy": {"mean": 0.5, "deviation": 0.25, "quantiles": {"0.1": 0.25, "0.5": 0.5, "0.9": 0.75}}}
     return {**entry(0, state), "version": version, "findings": {"devices": 20, "spread": spread}, **change}

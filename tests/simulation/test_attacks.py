@@ -8,7 +8,7 @@ import pytest
 import edgefl
 from edgefl.hashing import weights_hash
 from edgefl.model_file import ModelFile
-from edgefl.wire.messages import Outcome, Section, Task
+from edgefl.wire.messages import Outcome, Section, SectionCodec, Task
 from edgefl_simulation import run_folder
 from edgefl_simulation.attacks import FreeRider, LabelFlip, Noise, Scaling, SignFlip, poisoned, relabelled
 from quadratic_trainer import quadratic_manifest
@@ -18,10 +18,10 @@ HONEST = np.array([1.0, -2.0, 3.0, 0.5], np.float32)
 START, NOW = np.zeros(4, np.float32), np.arange(4, dtype=np.float32)
 
 
-def task_of(task_id="a", version=2):
+def task_of(task_id="a", version=2, codecs=()):
     names = dict.fromkeys(("population", "run"), "some")
     hashes = dict.fromkeys(("model_hash", "graph_hash", "layout_hash", "base_weights_hash"), "0" * 64)
-    return Task(task_id=task_id, seed=5, version=version, **names, **hashes)
+    return Task(task_id=task_id, seed=5, version=version, codecs=codecs, **names, **hashes)
 
 
 def outcome_of(task, section):
@@ -29,7 +29,7 @@ def outcome_of(task, section):
 
 
 def sent(attack, *, codec="float32", version=2, task_id="a", name="delta"):
-    task = task_of(task_id, version)
+    task = task_of(task_id, version, (SectionCodec(name, codec),))
     (section,) = poisoned(attack, task, outcome_of(task, Section.of(name, HONEST, codec)), NOW, START).sections
     assert (section.name, section.codec, section.length) == (name, codec, 4)
     return section.vector()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Statistics", "normalize", "read_statistics"]
 
 Numbers = NDArray[np.float64]
-_WHENCE = "`edgefl run statistics RUN --output FILE` writes it, of a run of the kind statistics."
+_WHENCE = "`edgefl run statistics` writes it, of a run of the kind statistics."
 
 
 @dataclass(frozen=True)

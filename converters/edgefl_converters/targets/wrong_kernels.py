@@ -1,4 +1,4 @@
-"""What tflite-runtime 2.14 computes wrongly without a word, and ai-edge-litert rightly: tried form by form."""
+"""Names the forms of ops that tflite-runtime 2.14 computes wrongly without a word, and ai-edge-litert rightly."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Reference:
         """The model's outputs for a batch, not training."""
         with self._floatx():
             # An evaluation has them already, where it is Keras's own: nothing more is traced.
-            returned = self._run(self._test, replace(batch, seed=_OF_EVALUATION), None)
+            returned = self._run(self._test, replace(batch, seed=_OF_EVALUATION), None) if batch.targets else {}
             seen = [value for name, value in sorted(returned.items()) if name.startswith(OUTPUT)]
             if seen:
                 return [np.asarray(each) for each in seen]

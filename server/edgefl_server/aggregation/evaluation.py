@@ -15,6 +15,7 @@ import numpy as np
 from edgefl_server.aggregation.folding import Believed, Folded
 from edgefl_server.aggregation.metrics import Reported, Sums, finalise, left_out, sum_states
 from edgefl_server.aggregation.patience import less_is_better
+from edgefl_server.aggregation.seeds import task_seed
 from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies import StrategyState
 from edgefl_server.aggregation.updates import Contribution
@@ -126,7 +127,11 @@ def evaluation_settings(settings: RunSettings) -> RunSettings:
         task_seconds=settings.task_seconds,
         shown_from=settings.shown_from,
         quantiles_from=settings.quantiles_from,
-        seed=settings.seed,
+        selection=settings.selection,
+        selection_window=settings.selection_window,
+        selection_memory_bytes=settings.selection_memory_bytes,
+        # Another seed: who is drawn for an evaluation has nothing to do with who is drawn to train.
+        seed=task_seed(settings.effective_seed, 0, "evaluation") >> 1,
     )
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgefl.plugins import Registry
@@ -161,7 +161,7 @@ def settings_of(owner: type) -> tuple[Setting, ...]:
             found[each.name] = own[each.name]
         elif each.name in parts:
             for one in _settings_of_part(parts[each.name], parts[each.name].registry.names()):
-                found.setdefault(one.name, one)
+                found[one.name] = _both(found[one.name], one) if one.name in found else one
     return tuple(found.values())
 
 
@@ -209,6 +209,12 @@ def build(owner: type, values: Mapping[str, Any]) -> Any:
         chosen_ones = " and ".join(f"{{{each}}} {given.get(each) or 'as it is'}" for each in having)
         raise SettingError(f"{{{name}}} has no meaning with {chosen_ones or 'what is chosen'}.", hint="Leave it out.")
     return owner(**arguments)
+
+
+def _both(one: Setting, other: Setting) -> Setting:
+    """A setting that two parts have."""
+    helps = dict.fromkeys((*one.help.rstrip(".").split("; "), *other.help.rstrip(".").split("; ")))
+    return replace(one, help="; ".join(helps) + ".", owners=(*one.owners, *other.owners))
 
 
 def _own(values: Any) -> tuple[Setting, ...]:

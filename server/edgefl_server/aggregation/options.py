@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from edgefl_server.aggregation.hyperparameters import Setting, settings_of
@@ -63,10 +63,17 @@ def _hyperparameters() -> list[Setting]:
                 None,
                 True,
                 ", ".join(helps) + ".",
-                shown=", ".join(f"{'/'.join(having)}: {default}" for default, having in defaults.items()),
+                shown=_shown(defaults),
             )
         )
     return merged
+
+
+def _shown(defaults: Mapping[str, Sequence[str]]) -> str:
+    """The defaults, each with those that have it; one alone needs no names."""
+    if len(defaults) == 1 and "required" not in defaults:
+        return next(iter(defaults))
+    return "; ".join(f"{', '.join(having)}: {default}" for default, having in defaults.items())
 
 
 def _or(names: tuple[str, ...]) -> str:

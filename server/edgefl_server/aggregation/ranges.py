@@ -106,7 +106,7 @@ class Setting:
     @property
     def unless_given(self) -> str:
         """The default as help shows it."""
-        return "required" if self.required else self.shown or str(self.default)
+        return "required" if self.required else self.shown or str(self.default) or "none"
 
     def check(self, value: Any, allowed: Range | None) -> None:
         """Refuses a number outside a range.

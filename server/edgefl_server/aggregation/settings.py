@@ -12,6 +12,7 @@ from typing import Any
 
 from edgefl.algorithms import Algorithm
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation.believing import NORM_HINT, SMALLEST_NORM, Believing
 from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
     LARGEST,
@@ -37,9 +38,6 @@ _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
 _LARGEST_RATE = 1e6
 """No training survives a step of that length."""
-_SMALLEST_NORM = 1e-6
-"""A shorter update changes no float32 weight."""
-_NORM_HINT = "A shorter update changes no weight."
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 31e6
 """No device fetches, trains and sends in less than the one; the other is a year."""
 _SECONDS_HINT = "These are seconds; 0 stands for no limit."
@@ -55,7 +53,7 @@ _RESERVED = ("model", "population", "name", "state", "server", "format", "help")
 
 
 @dataclass(frozen=True)
-class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
+class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecting):
     """The settings of a run.
 
     Attributes:
@@ -81,12 +79,6 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
         down_codec: how devices that hold earlier weights are told how these have changed; float32: they fetch the new
             ones.
         clip_norm: devices clip the delta's weight section to this L2 norm; 0: they do not.
-        max_examples: a device's num_examples counts for at most this many: it is the device's word.
-        max_weight_ratio: it also counts for at most so many times the median of the round's devices; among three or
-            more, who says more than that, or is beyond four times the median, for no more than all others together.
-            0: neither.
-        max_update_norm: an outcome whose weight section has a larger L2 norm is refused. The default only stops
-            what no training produces.
         seed: all randomness of the run derives from it; None: whoever creates the run draws one.
         schedule: who gets which task when, by the name under which it is registered.
 
@@ -162,24 +154,8 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
         shown="no clipping",
         lowest=SMALLEST,
         off=0,
-        usual=(_SMALLEST_NORM, LARGEST),
-        why=_NORM_HINT,
-    )
-    max_examples: int = setting(100_000, help="A device counts for at most so many examples.", lowest=1, highest=2**53)
-    max_weight_ratio: float = setting(
-        10.0,
-        help="And for at most so many times the round's median; 0: no such limit.",
-        lowest=1,
-        highest=1e6,
-        off=0,
-    )
-    max_update_norm: float = setting(
-        1e6,
-        help="Updates with a larger L2 norm are refused.",
-        shown="1e6",
-        lowest=SMALLEST,
-        usual=(_SMALLEST_NORM, LARGEST),
-        why=_NORM_HINT,
+        usual=(SMALLEST_NORM, LARGEST),
+        why=NORM_HINT,
     )
     seed: int | None = setting(None, help="Makes the run repeatable.", shown="drawn", lowest=0, highest=2**63 - 1)
     schedule: str = setting("synchronous", help="Who gets which task when: {names}.")
@@ -201,16 +177,13 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
         self._check_kind(self.effective_minimum)
         strategy = _strategy(self.strategy, self.hyperparameters)
         self._check_strategy(strategy)
+        if not self.makes_weights:
+            self._check_bare(strategy)
         demand = strategy.demand
         check_codec(
             self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm, robust=strategy.is_robust
         )
         object.__setattr__(self, "hyperparameters", values_of(strategy))
-        if not self.makes_weights:
-            usual = values_of(_strategy(self.strategy, {}))
-            for name, value in self.hyperparameters.items():
-                if name not in usual or value != usual[name]:
-                    raise SettingError(f"{{{name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
 
     @classmethod
     def of(cls, **values: Any) -> RunSettings:
@@ -241,6 +214,13 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
                 hint="Leave it out, or make it shorter than the deadline.",
             )
 
+    def _check_bare(self, strategy: Strategy) -> None:
+        """Refuses hyperparameters where no strategy does anything."""
+        usual = values_of(_strategy(self.strategy, {}))
+        for name, value in values_of(strategy).items():
+            if value != usual[name]:
+                raise SettingError(f"{{{name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
+
     def _check_strategy(self, strategy: Strategy) -> None:
         # What has no effect is refused, so that nobody believes that it had one.
         defaults = {each.name: each.default for each in settings_of(RunSettings)}
@@ -251,6 +231,11 @@ class RunSettings(Buffering, Courses, KindSettings, Patience, Selecting):
         for name, why in strategy.excluded.items():
             if name in defaults and getattr(self, name) != defaults[name]:
                 raise _excluded(name, self.strategy, why)
+        for name, why in strategy.needed.items():
+            if not getattr(self, name):
+                raise SettingError(
+                    f"{{strategy}} {self.strategy} expects a {{{name}}}: {why}.", hint=f"Start with {{{name}}} 0.1."
+                )
         if self.effective_minimum < strategy.fewest:
             raise SettingError(
                 f"{{strategy}} {self.strategy} needs {strategy.fewest} updates a fold as it is set, and "

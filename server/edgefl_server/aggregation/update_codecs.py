@@ -23,7 +23,7 @@ AUTO = "auto"
 """The codec of a run that is to be chosen by the size of its model."""
 WHOLE = "float32"
 """The codec of the way down with which devices fetch whole weights, and no differences."""
-_BY_SIZE = ((4096, "float32"), (65_536, "drive"))
+_BY_SIZE = ((4096, "float32"), (65_536, "eden-3"))
 """Up to so many weights; a larger model has the last resort."""
 _LARGE = "rand-0.25+drive"
 _ROBUST = "eden-4"

@@ -2,6 +2,7 @@
 
 from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
+from edgefl_server.storage.creating import create_run, keep_weights
 from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
@@ -34,7 +35,7 @@ from edgefl_server.storage.outcomes import (
     sweep_uploads,
 )
 from edgefl_server.storage.pausing import pause_run, resume_run
-from edgefl_server.storage.runs import NameTakenError, RunStateError, create_run, keep_weights, stop_run
+from edgefl_server.storage.runs import NameTakenError, RunStateError, stop_run
 from edgefl_server.storage.state import DEFAULT_KEEP_DAYS, ServerState
 from edgefl_server.storage.status import run_status, runs_summary, warnings, weights_of_round
 from edgefl_server.storage.tables import DeviceRow

@@ -248,27 +248,32 @@ def _enough(session: Session, work: Work) -> str:
     settings = work.of.settings
     if not settings.patience:
         return ""
-    metrics, made_by = metrics_of(work.run), _lineage(session, work)
-    sums = session.execute(
-        select(FoldRow.number, FoldRow.metric_sums)
-        .where(FoldRow.run == work.of.run, FoldRow.state == FoldState.DONE.value)
+    metrics, (versions, made_by) = metrics_of(work.run), _lineage(session, work)
+    # What evaluates its versions, if something does; else what devices say of their training.
+    evaluation = session.scalar(select(RunRow.run).where(RunRow.evaluates == work.of.run))
+    done = session.execute(
+        select(FoldRow.number, FoldRow.version, FoldRow.metric_sums)
+        .where(FoldRow.run == (evaluation or work.of.run), FoldRow.state == FoldState.DONE.value)
         .order_by(FoldRow.number)
     )
-    found = [finalise(each, metrics).get(settings.patience_metric) for number, each in sums if number in made_by]
+    sums = [each.metric_sums for each in done if (each.version in versions if evaluation else each.number in made_by)]
+    found = [finalise(each, metrics).get(settings.patience_metric) for each in sums]
     values = [each for each in found if each is not None]
     direction = next((each.direction for each in metrics if each.name == settings.patience_metric), "")
     return settings.why_over(values, direction)
 
 
-def _lineage(session: Session, work: Work) -> set[int]:
-    """The numbers of the folds from which the weights come, with this one: without those that were gone back from."""
+def _lineage(session: Session, work: Work) -> tuple[set[int], set[int]]:
+    """The versions from which the weights come, and the folds that made them: without what was gone back from."""
     of_run = select(VersionRow.number, VersionRow.parent, VersionRow.fold).where(VersionRow.run == work.of.run)
     known = {number: (parent, fold) for number, parent, fold in session.execute(of_run)}
-    found, at = {work.of.fold}, work.run.version
+    numbers, made_by = set[int](), {work.of.fold}
+    at = work.run.version
     while at is not None:
+        numbers.add(at)
         at, fold = known[at]
-        found.add(fold)
-    return found
+        made_by.add(fold)
+    return numbers, made_by
 
 
 def _give_up(state: ServerState, of: Gathering, merged: Merged) -> None:

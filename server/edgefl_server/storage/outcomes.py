@@ -111,16 +111,18 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
     """
     with state.database.read() as session:
         task = find_task(session, device, task_id, state.clock())
-        with reading(task.run):
-            sections = demand_of(task.gathering.settings_text).sections
-        most = most_bytes(task.weight_size, task.statistic_size, sections)
         if digest is None and task.digest is not None:
-            return Looked(accepted=False, most_bytes=most)
-        accepted = _was_accepted(task, digest or "")
-        expected = None if accepted else _expectation(task)
-    if accepted:
-        state.database.require_own_file()  # what only an unnamed file knows is not kept
-    return Looked(accepted, most, expected)
+            # It may be the one that was accepted, also where its run cannot be read any more: not larger than that
+            # one, or than an update, in any case.
+            most = most_bytes(task.weight_size, task.statistic_size)
+            return Looked(accepted=False, most_bytes=max(most, task.size or 0))
+        if not _was_accepted(task, digest or ""):
+            with reading(task.run):
+                sections = demand_of(task.gathering.settings_text).sections
+            most = most_bytes(task.weight_size, task.statistic_size, sections)
+            return Looked(accepted=False, most_bytes=most, expected=_expectation(task))
+    state.database.require_own_file()  # what only an unnamed file knows is not kept
+    return Looked(accepted=True, most_bytes=task.size or 0)
 
 
 def received_bytes(state: ServerState, device: str, task_id: str, digest: str) -> int:

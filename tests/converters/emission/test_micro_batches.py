@@ -260,7 +260,11 @@ class Mixed(layers.Layer):
 @pytest.mark.parametrize(
     ("stack", "loss", "message"),
     [
-        ([layers.BatchNormalization(name="norm")], None, r"layer 'norm' \(BatchNormalization\) normalises.*GroupNorm"),
+        (
+            [layers.BatchNormalization(name="norm")],
+            None,
+            r"layer 'norm' \(BatchNormalization\) looks at all rows.*GroupNorm",
+        ),
         ([layers.SpectralNormalization(layers.Dense(3))], None, "is changed in every forward pass"),
         ([layers.Reshape((3, 1)), layers.Masking()], None, "'sparse_categorical_crossentropy'.*that are not masked"),
         ([], losses.SparseCategoricalCrossentropy(ignore_class=1), "of the whole batch that are not masked"),

@@ -342,7 +342,7 @@ def test_a_server_that_refuses_to_say_whether_there_is_work_is_asked_again_later
         ({"weighting": 9}, Reason.UNSUPPORTED_TASK),
         ({"payloads": (Section.of_bytes("roster", b"all"),)}, Reason.UNSUPPORTED_TASK),
         ({"kind": 77}, Reason.UNSUPPORTED_TASK),
-        ({"kind": 2}, Reason.UNSUPPORTED_TASK),
+        ({"kind": 4}, Reason.UNSUPPORTED_TASK),
         ({"codecs": (SectionCodec("delta", "int4"),)}, Reason.UNSUPPORTED_TASK),
         ({"batch_policy": 9}, Reason.UNSUPPORTED_TASK),
         ({"mu": 0.1}, Reason.UNSUPPORTED_MODEL),

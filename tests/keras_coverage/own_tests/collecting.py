@@ -169,7 +169,9 @@ def _classes(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(details: dict[str, Any]) -> Any:
-    """Shapes and types of rows; None where a test only makes the layer, or feeds it what is no plain tensor."""
+    """Shapes and types of rows; None where a test trains nothing, or feeds the layer what is no plain tensor."""
+    if not details.get("run_training_check", True):
+        return None
     if details.get("input_sparse") or details.get("input_ragged"):
         return None
     if (data := details.get("input_data")) is not None:

@@ -29,6 +29,11 @@ class OwnTest:
     key: str
     complaint: str
 
+    @property
+    def diverges(self) -> bool:
+        """Whether Keras's own loss is no number after a few steps, whatever the learning rate."""
+        return "diverges in Keras itself" in self.complaint
+
 
 def own_tests(checkout: Path, record: Path) -> list[OwnTest]:
     """Tries every case with a gradient that Keras itself trains.

@@ -21,12 +21,15 @@ def with_own_tests(document: str, found: Sequence[OwnTest]) -> str:
         document: all of it.
         found: what became of each case.
     """
+    diverging = sum(case.diverges for case in found)
+    found = [case for case in found if not case.diverges]
     wrong = [case for case in found if case.complaint]
     share = f"{100 * (len(found) - len(wrong)) / len(found):.1f} %" if found else "none"
     lines = [
         "Keras's tests call each layer with settings and inputs of their own. Of the calls that have a gradient and",
         f"that Keras itself trains, {len(found) - len(wrong)} of {len(found)} convert and train as in",
         f"Keras ({share}). `python -m keras_coverage.own_tests CHECKOUT`, in `tests/`, reads them from a checkout.",
+        f"Not counted are {diverging} more, whose loss is no number in Keras itself after a few steps, however small.",
     ]
     if wrong:
         lines += ["", "| | why not |", "|---|---|"]

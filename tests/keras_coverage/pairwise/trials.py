@@ -72,7 +72,7 @@ def _word(value: Any) -> str:
 
 
 def accepted_by_keras(trial: Case) -> bool:
-    """Tells whether Keras computes a finite value and a finite gradient of it."""
+    """Tells whether Keras takes a step of it: all values are finite, those of an evaluation and after the step too."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(1)
     try:
@@ -101,12 +101,19 @@ def _trains(trial: Case) -> bool:
 
     value, output, gradients = step(*inputs)
     tf.function(step, autograph=False).get_concrete_function(*inputs)  # as `fit` does, which refuses more
-    if "optimizer" in part.compiled:
-        part.compiled["optimizer"].apply(gradients, model.trainable_variables)
+    (evaluated,) = keras.tree.flatten(model(inputs, training=False))
+    optimizer = part.compiled.get("optimizer") or keras.optimizers.SGD(1e-6)
+    optimizer.apply(gradients, model.trainable_variables)
+    afterwards, _, _ = step(*inputs)
     for metric in part.compiled.get("metrics", ()):
         metric.update_state(target, output)
         value = value + tf.reduce_sum(_in_graph(metric)(target, output))
-    tensors = [value, *(tf.convert_to_tensor(each) for each in gradients if each is not None)]
+    tensors = [
+        value,
+        function(target, evaluated),
+        afterwards,
+        *(tf.convert_to_tensor(each) for each in gradients if each is not None),
+    ]
     return all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in tensors)
 
 

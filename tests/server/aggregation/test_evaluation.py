@@ -102,6 +102,8 @@ def test_an_evaluation_is_set_like_the_rounds_of_its_run() -> None:
     own = evaluation_settings(run)
     assert (own.kind, own.target, own.effective_minimum, own.deadline_seconds) == ("evaluate", 2, 2, 50)
     assert RunSettings.from_json(own.to_json()) == own
+    assert own.seed not in (None, run.seed)
+    assert evaluation_settings(run) == own
     assert evaluation_settings(RunSettings.of(rounds=9, target=4, evaluate_every=1)).target == 4
 
 

@@ -215,8 +215,8 @@ def test_every_setting_of_every_strategy_is_offered_once() -> None:
 
 def test_a_hyperparameter_that_a_strategy_needs_is_said_to_be_required_by_it() -> None:
     shown = {each.name: each.shown for each in run_settings()}
-    assert shown["mu"] == "feddyn/fedprox: required"
+    assert shown["mu"] == "feddyn, fedprox: required"
     assert shown["server_learning_rate"] == (
-        "adagrad/adam/fedadagrad/fedadam: 0.1, momentum/sgd/fedavgm/scaffold: 1, yogi/fedyogi: 0.01, "
+        "adagrad, adam, fedadagrad, fedadam: 0.1; momentum, sgd, fedavgm, scaffold: 1; yogi, fedyogi: 0.01; "
         "fedsgd: the model's"
     )

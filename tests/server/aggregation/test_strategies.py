@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,12 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgefl.errors import InvalidSettingError
-from edgefl_server.aggregation import Cohort, Strategy, StrategyState, Update, Updates
+from edgefl.wire.messages import MetricState
+from edgefl_server.aggregation import Cohort, FoldError, RunSettings, Strategy, StrategyState, Update, Updates
 from edgefl_server.aggregation.strategies.base import STRATEGIES
 from edgefl_server.aggregation.strategies.fedavg import FedAvg
 from edgefl_server.aggregation.strategies.feddyn import FedDyn
 from edgefl_server.aggregation.strategies.fedprox import FedProx
 from edgefl_server.aggregation.strategies.fedsgd import FedSGD
+from edgefl_server.aggregation.strategies.qfedavg import QFedAvg
 from edgefl_server.aggregation.strategies.scaffold import Scaffold
 
 WEIGHTS, STATISTICS = 5, 3
@@ -163,7 +167,9 @@ def test_a_strategy_leaves_what_it_is_given_as_it_was(name: str) -> None:
     sections = {each: vector.copy() for each in ("delta", "control", "gradient")}
     state = strategy.init(np.ones(WEIGHTS, np.float32), WEIGHTS)
     slots = {each: slot.copy() for each, slot in state.slots.items()}
-    once, again = (strategy.apply(state, Updates.of([Update("t", 3, sections)]), Cohort(2))[0] for _ in range(2))
+    metrics = MetricState("before/loss_sum", (3.0,)), MetricState("before/rows", (4.0,))
+    updates = Updates.of([Update("t", 3, sections, metrics=metrics)])
+    once, again = (strategy.apply(state, updates, Cohort(2))[0] for _ in range(2))
     assert once.weights.tobytes() == again.weights.tobytes()
     assert np.array_equal(state.weights, np.ones(WEIGHTS))
     assert all(np.array_equal(state.slots[each], slot) for each, slot in slots.items())
@@ -174,3 +180,62 @@ def test_a_strategy_leaves_what_it_is_given_as_it_was(name: str) -> None:
 def test_a_hyperparameter_outside_its_range_is_refused(hyperparameters: dict) -> None:
     with pytest.raises(InvalidSettingError, match="mu expects a number"):
         FedProx(**hyperparameters)
+
+
+def saying(task: str, delta: np.ndarray, loss: float | None, rows: float = 4.0) -> Update:
+    values = {} if loss is None else {"before/loss_sum": loss * rows, "before/rows": rows}
+    return replace(update(task, 7, delta), metrics=tuple(MetricState(name, (each,)) for name, each in values.items()))
+
+
+@pytest.mark.parametrize("q", [0.0, 0.5, 1.0, 3.0])
+def test_q_fedavg_is_the_papers_algorithm_2(q: float) -> None:
+    random, lipschitz = np.random.default_rng(8), 20.0
+    w = random.normal(size=WEIGHTS)
+    losses = [0.3, 1.1, 0.7]
+    deltas = [random.normal(size=WEIGHTS).astype(np.float32) * 0.1 for _ in losses]
+    # Li et al. 2020, Algorithm 2, lines 6 and 7.
+    steps = [-lipschitz * each.astype(float) for each in deltas]
+    upper = [loss**q * step for loss, step in zip(losses, steps, strict=True)]
+    lower = [q * loss ** (q - 1) * (s @ s) + lipschitz * loss**q for loss, s in zip(losses, steps, strict=True)]
+    expected = w.astype(np.float32) - np.sum(upper, axis=0) / np.sum(lower)
+    updates = [saying(f"t{i}", *each) for i, each in enumerate(zip(deltas, losses, strict=True))]
+    state = several_rounds(QFedAvg(q=q, lipschitz=lipschitz), w.astype(np.float32), WEIGHTS, [updates])
+    np.testing.assert_allclose(state.weights, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_q_fedavg_makes_the_losses_of_unlike_devices_more_alike() -> None:
+    """Two kinds of devices with quadratic losses; the mean favours the many."""
+    targets = [np.zeros(2)] * 5 + [np.full(2, 3.0)]
+
+    def losses(q: float) -> list[float]:
+        strategy = QFedAvg(q=q, lipschitz=10.0)
+        state = strategy.init(np.ones(2, np.float32), 2)
+        for _ in range(300):
+            w = state.weights.astype(float)
+            updates = [
+                saying(f"t{i}", (0.1 * (each - w)).astype(np.float32), float(((w - each) ** 2).sum() / 2))
+                for i, each in enumerate(targets)
+            ]
+            state = strategy.apply(state, Updates.of(updates), Cohort())[0]
+        return [float(((state.weights - each) ** 2).sum() / 2) for each in targets]
+
+    assert np.std(losses(2.0)) < 0.6 * np.std(losses(0.0))
+
+
+def test_what_a_device_says_of_its_loss_is_not_believed_beyond_ten_times_the_median_and_silence_is_the_median() -> None:
+    honest = [saying(f"t{i}", np.full(2, 0.1, np.float32), 1.0) for i in range(3)]
+    liar, silent = saying("t8", np.full(2, -0.1, np.float32), 1e12), saying("t9", np.full(2, 0.1, np.float32), None)
+    strategy = QFedAvg(q=1.0, lipschitz=1.0)
+    state, figures = strategy.apply(
+        strategy.init(np.zeros(2, np.float32), 2), Updates.of([*honest, liar, silent]), Cohort()
+    )
+    assert (figures["largest_loss"], figures["smallest_loss"]) == (10.0, 1.0)
+    assert np.isfinite(state.weights).all()
+    with pytest.raises(FoldError, match="no device says its loss"):
+        strategy.apply(state, Updates.of([silent]), Cohort())
+
+
+def test_q_fedavg_needs_a_run_in_which_devices_say_their_loss() -> None:
+    with pytest.raises(InvalidSettingError, match="strategy qfedavg expects a local_test"):
+        RunSettings.of(rounds=1, target=1, strategy="qfedavg")
+    RunSettings.of(rounds=1, target=1, strategy="qfedavg", local_test=0.1)

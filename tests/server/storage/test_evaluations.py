@@ -254,6 +254,9 @@ def test_a_share_for_tests_is_refused_where_no_device_trains(fleet) -> None:
     ("settings", "match"),
     [
         ({"kind": "evaluate", "epochs": 2}, "epochs has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "rule": "median"}, "rule has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "patience": 3}, "patience has no meaning with kind evaluate"),
+        ({"kind": "evaluate", "max_examples": 3}, "max_examples has no meaning with kind evaluate"),
         ({"kind": "guess"}, "kind expects one of train, evaluate, statistics"),
         ({"kind": "statistics", "target": 4}, "kind statistics expects at least 5 outcomes"),
         ({"kind": "statistics", "target": 6, "minimum": 4}, "kind statistics expects at least 5 outcomes"),
@@ -315,3 +318,17 @@ def test_a_run_is_evaluated_after_its_pause_and_after_it_was_rolled_back(fleet) 
     status = run_status(fleet.state, run)
     assert [each["version"] for each in status["evaluations"]][:2] == [0, 1]
     assert status["evaluations"][-1]["version"] == run_history(fleet.state, run)["version"]
+
+
+def test_patience_goes_by_the_evaluations_where_there_are_some(fleet) -> None:
+    devices = fleet.add_devices(2)
+    run = fleet.create_run(rounds=50, target=1, patience=2, evaluate_every=1, evaluate_cohort=1)
+    for loss in (9.0, 7.0, 5.0, 5.5, 6.0):  # while the devices' own in training stays the same from the first round on
+        evaluate(fleet, devices[1], loss)
+        fleet.fold()
+        assert run_status(fleet.state, run)["state"] == "active"
+        fleet.finish(devices[0])
+        fleet.fold()
+    status = run_status(fleet.state, run)
+    assert (status["state"], status["round"]) == ("done", 5)
+    assert status["why"] == "loss has not got better than 2.5 for 2 evaluations"

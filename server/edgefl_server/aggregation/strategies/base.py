@@ -136,6 +136,7 @@ class Strategy(ABC):
         model: what it asks of a model file beside its algorithm; for the documentation.
         unused: settings of a run that have no meaning with it, and are refused.
         excluded: settings of a run, or hyperparameters of other strategies, that do not go with it, and why.
+        needed: settings of a run that it cannot do without, and why.
         mixes_models: updates are the differences between what devices trained and the newest weights, not those that
             they started from; the two are the same in a synchronous run.
     """
@@ -145,6 +146,7 @@ class Strategy(ABC):
     model: ClassVar[str] = ""
     unused: ClassVar[tuple[str, ...]] = ()
     excluded: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    needed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     mixes_models: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

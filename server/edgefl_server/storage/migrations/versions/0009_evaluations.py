@@ -30,3 +30,12 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.Float, nullable=False),
     )
     op.add_column("folds", sa.Column("findings", sa.JSON, nullable=False, server_default="{}"))
+
+
+def downgrade() -> None:
+    """Drops the columns and the table."""
+    op.drop_column("folds", "findings")
+    op.drop_table("central_evaluations")
+    op.drop_column("runs", "evaluation_data")
+    op.drop_index("runs_by_evaluated", "runs")
+    op.drop_column("runs", "evaluates")
