@@ -94,19 +94,21 @@ class KindSettings:
     def _check_kind(self, minimum: int) -> None:
         if self.kind not in KINDS:
             raise SettingError(f"{{kind}} expects one of {', '.join(KINDS)}, got {self.kind!r:.80}.")
-        defaults = {each.name: each.default for each in settings_of(type(self))}
+        settings = settings_of(type(self))
+        given = {each.name for each in settings if getattr(self, each.name) != each.default}
         if self.makes_weights:
             for name in () if self.evaluate_every else _OF_EVALUATING:
-                if getattr(self, name) != defaults[name]:
+                if name in given:
                     raise SettingError(
                         f"{{{name}}} has no meaning without {{evaluate_every}}.",
                         hint="Give {evaluate_every} 1, or more.",
                     )
             return
-        of_others = {"quantiles_from"} if self.kind == "statistics" else set()  # its quantiles are of all rows together
-        for name in sorted(defaults.keys() - set(_OF_ANY_KIND) | of_others):
-            if getattr(self, name) != defaults[name]:
-                raise SettingError(f"{{{name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
+        # Quantiles of data are of all rows together.
+        known = [each for each in _OF_ANY_KIND if (each, self.kind) != ("quantiles_from", "statistics")]
+        for each in settings:
+            if each.name in given and each.name not in known:
+                raise SettingError(f"{{{each.name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
         if self.kind == "statistics" and minimum < self.shown_from:
             raise SettingError(
                 f"{{kind}} statistics expects at least {self.shown_from} outcomes ({{shown_from}}), got {minimum}: of "

@@ -184,11 +184,6 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
             self.codec, self.strategy, demand.sections, demand.correction, self.clip_norm, robust=strategy.is_robust
         )
         object.__setattr__(self, "hyperparameters", values_of(strategy))
-        if not self.makes_weights:
-            usual = values_of(_strategy(self.strategy, {}))
-            for name, value in self.hyperparameters.items():
-                if name not in usual or value != usual[name]:
-                    raise SettingError(f"{{{name}}} has no meaning with {{kind}} {self.kind}.", hint="Leave it out.")
 
     @classmethod
     def of(cls, **values: Any) -> RunSettings:

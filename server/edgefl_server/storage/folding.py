@@ -248,31 +248,32 @@ def _enough(session: Session, work: Work) -> str:
     settings = work.of.settings
     if not settings.patience:
         return ""
-    metrics, (versions, folds) = metrics_of(work.run), _lineage(session, work)
+    metrics, (versions, made_by) = metrics_of(work.run), _lineage(session, work)
     # What evaluates its versions, if something does; else what devices say of their training.
     evaluation = session.scalar(select(RunRow.run).where(RunRow.evaluates == work.of.run))
-    counting, place = (versions, FoldRow.version) if evaluation else (folds, FoldRow.number)
-    sums = session.execute(
-        select(place, FoldRow.metric_sums)
+    done = session.execute(
+        select(FoldRow.number, FoldRow.version, FoldRow.metric_sums)
         .where(FoldRow.run == (evaluation or work.of.run), FoldRow.state == FoldState.DONE.value)
         .order_by(FoldRow.number)
     )
-    found = [finalise(each, metrics).get(settings.patience_metric) for at, each in sums if at in counting]
+    sums = [each.metric_sums for each in done if (each.version in versions if evaluation else each.number in made_by)]
+    found = [finalise(each, metrics).get(settings.patience_metric) for each in sums]
     values = [each for each in found if each is not None]
     direction = next((each.direction for each in metrics if each.name == settings.patience_metric), "")
     return settings.why_over(values, direction)
 
 
 def _lineage(session: Session, work: Work) -> tuple[set[int], set[int]]:
-    """The versions and folds from which the weights come, with this one: without those that were gone back from."""
+    """The versions from which the weights come, and the folds that made them: without what was gone back from."""
     of_run = select(VersionRow.number, VersionRow.parent, VersionRow.fold).where(VersionRow.run == work.of.run)
     known = {number: (parent, fold) for number, parent, fold in session.execute(of_run)}
-    passed, found, at = set[int](), {work.of.fold}, work.run.version
+    numbers, made_by = set[int](), {work.of.fold}
+    at = work.run.version
     while at is not None:
-        passed.add(at)
+        numbers.add(at)
         at, fold = known[at]
-        found.add(fold)
-    return passed, found
+        made_by.add(fold)
+    return numbers, made_by
 
 
 def _give_up(state: ServerState, of: Gathering, merged: Merged) -> None:

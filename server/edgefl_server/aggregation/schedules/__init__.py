@@ -62,7 +62,7 @@ def schedule_for(settings: RunSettings) -> Schedule:
 
     Raises:
         SettingError: there is none of that name, the hint is the nearest; it makes no schedule of these settings, one
-            of them has no meaning with it, or it does not go with their codec or kind.
+            of them has no meaning with it, or it does not go with their codec.
     """
     name = settings.schedule
     if name not in SCHEDULES.names():
@@ -87,10 +87,4 @@ def schedule_for(settings: RunSettings) -> Schedule:
         raise SettingError(f"{{schedule}} {name} makes a {type(schedule).__name__}, which lacks {lacking}.")
     if schedule.by_acceptance:
         check_by_acceptance(settings.codec, name)
-        if not settings.makes_weights:
-            raise SettingError(
-                f"{{schedule}} {name} does not go with {{kind}} {settings.kind}: a device may answer again and again, "
-                "so that few devices, or one, would be taken for as many as are wanted.",
-                hint="Use {schedule} synchronous.",
-            )
     return schedule

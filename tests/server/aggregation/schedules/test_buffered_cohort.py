@@ -193,8 +193,8 @@ def test_whatever_devices_do_counters_are_true_and_nothing_is_merged_twice(steps
         ({"schedule": "synchronous", "staleness": "hinge"}, "staleness has no meaning with schedule synchronous"),
         ({"staleness": "linear"}, "staleness expects one of constant, polynomial, threshold, hinge, got 'linear'"),
         ({"staleness": "hinge", "staleness_exponent": 1.0}, "staleness_exponent has no meaning with staleness hinge"),
-        ({"kind": "evaluate"}, "schedule buffered does not go with kind evaluate: a device may answer again and again"),
-        ({"kind": "statistics", "target": 5}, "schedule buffered does not go with kind statistics"),
+        ({"kind": "evaluate"}, "schedule has no meaning with kind evaluate"),
+        ({"kind": "statistics", "target": 5}, "schedule has no meaning with kind statistics"),
         ({"staleness_floor": 0.5}, "staleness_floor has no meaning with staleness polynomial"),
     ],
 )
