@@ -55,10 +55,11 @@ def require_fitting_loss(model: keras.Model) -> None:
 
 def _check_names(model: Any) -> None:
     given, names = model.loss, list(getattr(model, "output_names", None) or [])
-    if isinstance(given, dict) and names and not set(given) & set(names):
+    keys = _keys(model)
+    if isinstance(given, dict) and names and not set(given) & {*names, *keys}:
         raise ModelError(
             f"The compiled losses are for {', '.join(map(repr, given))}, the model's outputs are "
-            f"{', '.join(map(repr, names))}.",
+            f"{', '.join(map(repr, keys or names))}.",
             hint="Compile with loss={output name: loss}.",
         )
 
@@ -130,10 +131,18 @@ def _losses(model: Any, count: int) -> Sequence[Any]:
     given = model.loss
     if isinstance(given, dict):
         names = list(getattr(model, "output_names", []))
+        if set(given) <= set(keys := _keys(model)):
+            names = keys
         return [given.get(name) for name in names]
     if isinstance(given, (list, tuple)):
         return list(given)
     return [given] * count
+
+
+def _keys(model: Any) -> list[str]:
+    """The keys of a model that returns a dict, in the order of its outputs; Keras takes them in `loss` too."""
+    structure = getattr(model, "_outputs_struct", None)
+    return list(keras.tree.flatten({key: key for key in structure})) if isinstance(structure, dict) else []
 
 
 def _output_name(tensor: Any) -> str:

@@ -78,7 +78,7 @@ def _target_array(target: Target, arrays: Arrays, manifest: ModelManifest) -> st
     if found is None and alone and _is_table(arrays):
         found = [name for name in arrays if name != "sample_weight"][-1]
     if found is None:
-        raise _missing(target.name, arrays)
+        raise _missing(target.name, arrays, manifest)
     return found
 
 
@@ -91,7 +91,7 @@ def _inputs(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> dict[st
             return {name: arrays["x"]}
         if _is_table(arrays):
             return {name: _table(arrays, manifest, taken)}
-    raise _missing(next(name for name in manifest.inputs if name not in arrays), arrays)
+    raise _missing(next(name for name in manifest.inputs if name not in arrays), arrays, manifest)
 
 
 def _is_table(arrays: Arrays) -> bool:
@@ -111,8 +111,12 @@ def _table(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> NDArray[
     return table.reshape(-1, *spec.shape[1:])
 
 
-def _missing(name: str, arrays: Arrays) -> DataError:
+def _missing(name: str, arrays: Arrays, manifest: ModelManifest) -> DataError:
+    targets = [target.name for target in manifest.targets]
+    hint = "Name the arrays x and y, or like the model's inputs and targets (`edgefl inspect` lists them)."
+    if len(manifest.inputs) > 1 or len(targets) > 1:
+        hint = f"Give it an array for each of {listed(map(repr, [*manifest.inputs, *targets]))}, under these names."
     return DataError(
         f"The model expects an array {name!r}; the data holds {listed(map(repr, arrays))}.",
-        hint="Name the arrays x and y, or like the model's inputs and targets (`edgefl inspect` lists them).",
+        hint=hint,
     )

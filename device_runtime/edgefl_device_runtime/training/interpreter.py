@@ -37,6 +37,9 @@ is faster with it, it takes 7 to 14 MB more, and no other thread of Python runs 
 
 _MODULES = {**_DISTRIBUTIONS, COMPILED_MODEL: "edgefl_device_runtime.training.compiled_model"}
 
+_OUTSIDE = "gather index out of bounds"
+"""Said by both interpreters of an index that data brought; one that a model makes up is found when it is converted."""
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -252,10 +255,14 @@ def _tensors(details: Any) -> list[tuple[int, tuple[int, ...], Any]]:
 
 
 def _failure(runtime: str, signature: str, error: Exception) -> RuntimeFailure:
-    return RuntimeFailure(
-        f"{runtime} failed in the signature {signature!r}: {_told_by(error)}.",
-        hint="`edgefl verify` runs the model on every installed interpreter and says where it fails.",
-    )
+    told = _told_by(error)
+    hint = "`edgefl verify` runs the model on every installed interpreter and says where it fails."
+    if _OUTSIDE in told:
+        hint = (
+            "Most likely a number in the data that counts something, such as words, is too large: an Embedding takes 0 "
+            "to input_dim - 1."
+        )
+    return RuntimeFailure(f"{runtime} failed in the signature {signature!r}: {told}.", hint=hint)
 
 
 def _wanted(runtime: str) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class Rows:
         if self.labels is None:
             raise DataError(
                 f"The partition {title} needs a class for each row, and the data has none.",
-                hint="Say which array holds them (the label), or take iid.",
+                hint="Say which array holds them (`label`, --label), or take iid.",
             )
         return _groups(self.labels)
 

@@ -75,6 +75,7 @@ def test_a_function_of_a_module_in_the_current_folder_is_called(folder):
         ("my_models:broken", "ZeroDivisionError: division by zero (my_models.py, line 13)"),
         ("my_models:with_arguments", "It is called without arguments"),
         ("my_models:modl", "Did you mean my_models:model?"),
+        ("my_models:kers", "has no 'kers'. Give"),
         ("no_such_module:model", "holds no_such_module.py"),
         (3, "Expected a Keras model, got builtins.int"),
     ],

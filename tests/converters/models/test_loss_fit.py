@@ -65,3 +65,22 @@ def test_losses_by_names_that_are_no_outputs_are_refused():
     model.compile("sgd", {"middle": "mse"})
     with pytest.raises(ModelError, match=r"'middle'.*'left', 'right'"):
         require_fitting_loss(model)
+
+
+def with_a_dict_of_outputs(**given):
+    inputs = keras.Input((4,))
+    outputs = {"kind": layers.Dense(3, "softmax", name="b")(inputs), "age": layers.Dense(1, name="a")(inputs)}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", given)
+    return model
+
+
+def test_losses_go_by_the_keys_of_a_dict_of_outputs():
+    require_fitting_loss(with_a_dict_of_outputs(kind="categorical_crossentropy", age="mse"))
+    with pytest.raises(ModelError, match="output 'a' has shape"):
+        require_fitting_loss(with_a_dict_of_outputs(kind="categorical_crossentropy", age="categorical_crossentropy"))
+
+
+def test_losses_for_neither_keys_nor_names_are_refused_with_the_keys():
+    with pytest.raises(ModelError, match="losses are for 'knd', the model's outputs are 'age', 'kind'"):
+        require_fitting_loss(with_a_dict_of_outputs(knd="mse"))

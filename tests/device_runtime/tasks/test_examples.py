@@ -79,5 +79,5 @@ def test_several_inputs_and_targets_are_taken_by_name():
     both = make_manifest(inputs=("left", "right"), targets=targets)
     examples = arrange({"left": X, "right": X, "a": Y, "y_b": Y}, both)
     assert (list(examples.x), list(examples.y)) == (["left", "right"], ["y_a", "y_b"])
-    with pytest.raises(DataError, match="'right'"):
+    with pytest.raises(DataError, match=r"'right'.* an array for each of 'left', 'right', .*, under these names"):
         arrange({"left": X, "x": X, "a": Y, "b": Y}, both)

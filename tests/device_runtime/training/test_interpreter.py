@@ -143,6 +143,22 @@ def test_whatever_the_bindings_raise_becomes_one_error(monkeypatch: pytest.Monke
         Interpreter("m")
 
 
+def test_an_index_outside_an_embedding_is_said_to_come_from_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(FakeInterpreter):
+        def get_signature_runner(self, name: str) -> Any:
+            def fail(**_: Any) -> Any:
+                raise RuntimeError("gather index out of boundsNode number 10 (GATHER) failed to invoke.")
+
+            return fail
+
+    install(monkeypatch, ai_edge_litert=Failing)
+    with pytest.raises(
+        RuntimeFailure, match=r"a number in the data .* an Embedding takes 0 to input_dim - 1"
+    ) as caught:
+        Interpreter("m").signature("train")({})
+    assert "verify" not in str(caught.value)
+
+
 @needs_tflite_runtime
 def test_tflite_runtime_beside_tensorflow_says_what_to_do(mlp_file: Path) -> None:
     code = (

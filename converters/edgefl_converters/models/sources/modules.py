@@ -64,7 +64,8 @@ def attribute(reference: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError as error:
-        near = difflib.get_close_matches(name, [each for each in vars(module) if each[0] != "_"], n=1)
+        names = [each for each, value in vars(module).items() if each[0] != "_" and not inspect.ismodule(value)]
+        near = difflib.get_close_matches(name, names, n=1)
         raise ModelError(
             f"Module {module_name} has no {name!r}.",
             hint=f"Did you mean {module_name}:{near[0]}?" if near else _SOURCES,
