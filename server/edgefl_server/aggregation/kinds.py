@@ -32,7 +32,6 @@ _OF_ANY_KIND = (
     "max_failures",
     "lease_seconds",
     "task_seconds",
-    "schedule",
     "seed",
     "selection",
     "selection_window",
