@@ -119,9 +119,9 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
 
 
 def _waiting(run: RunRow, evaluating: bool, enrolled: int) -> list[str]:
-    """Says that an evaluation waits for more devices than there are: nothing else would, and the run may be over."""
+    """Says that an evaluation waits for more devices than there are: nothing else would, once its run is over."""
     wanted = run.settings.get("evaluate_cohort") or run.settings["target"]
-    if not evaluating or wanted <= enrolled:
+    if not evaluating or wanted <= enrolled or run.state in RunState.GOING_ON:  # it has time to come by more
         return []
     return [
         f"a version is to be evaluated on {wanted} devices, and {enrolled} are enrolled in {run.population}: it waits "
