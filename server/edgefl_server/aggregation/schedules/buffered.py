@@ -45,7 +45,8 @@ class Buffered:
         unused: settings of a run that have no meaning with it.
 
     Raises:
-        SettingError: the strategy presumes that all updates of a fold began from the same weights.
+        SettingError: the strategy presumes that all updates of a fold began from the same weights, or that each is of
+            another device.
     """
 
     settings: RunSettings
@@ -59,6 +60,12 @@ class Buffered:
                 f"{{schedule}} buffered does not go with {{strategy}} {self.settings.strategy}: its corrections are "
                 "differences between devices that began from the same weights, which those of a buffer did not.",
                 hint="Use fedbuff, or {schedule} synchronous.",
+            )
+        if strategy.is_robust:
+            raise SettingError(
+                "{schedule} buffered does not go with a rule against bad devices: rules count updates, and a device "
+                "that is fast enough could fill a whole fold by itself.",
+                hint="Use {schedule} synchronous, where a device counts once in a round; or {rule} mean.",
             )
 
     def assign(self, standing: Standing, concerned: Concerned, device: str, now: float) -> Change | None:

@@ -185,6 +185,8 @@ def test_whatever_devices_do_counters_are_true_and_nothing_is_merged_twice(steps
     ("given_settings", "message"),
     [
         ({"strategy": "scaffold"}, "schedule buffered does not go with strategy scaffold: its corrections"),
+        ({"strategy": "robust"}, "schedule buffered does not go with a rule against bad devices"),
+        ({"strategy": "fedbuff", "rule": "median"}, "schedule buffered does not go with a rule against bad devices"),
         ({"strategy": "feddyn", "mu": 0.1}, "schedule buffered does not go with strategy feddyn"),
         ({"deadline_seconds": 60}, "deadline_seconds has no meaning with schedule buffered"),
         ({"minimum": 1}, "minimum has no meaning with schedule buffered"),
