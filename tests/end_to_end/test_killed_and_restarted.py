@@ -69,7 +69,11 @@ class Run:
                 if exchange.request.method == "PUT" and exchange.reply is not None:
                     task = OUTCOME.fullmatch(exchange.request.path)["task"]
                     statuses.setdefault(task, []).append(exchange.reply.status)
-                    digests.setdefault(task, set()).add(sha256(exchange.request.body))
+                    headers = dict(exchange.request.headers)
+                    # The body of one that goes on where it was cut is a part only, whose whole the header names.
+                    whole = headers["EdgeFL-Offset"] == "0"
+                    digest = sha256(exchange.request.body) if whole else headers["EdgeFL-Digest"]
+                    digests.setdefault(task, set()).add(digest)
         return statuses, digests
 
 
