@@ -22,9 +22,10 @@ from edgefl_server.aggregation.schedules.base import (
 )
 from edgefl_server.aggregation.schedules.leases import (
     abandoned,
+    handed_out,
     is_hopeless,
-    leased,
     may_try_again,
+    renewed,
     rest_seconds,
     without_overdue,
 )
@@ -88,12 +89,7 @@ class Buffered:
             if concerned.late is None:
                 return None
             standing, changed = abandoned(standing, changed, concerned.late, now)
-        ends_at = now + self.settings.effective_task_seconds
-        new = Assignment.of(device, mine, assigned_at=now, ends_at=ends_at, leased_until=now, version=standing.version)
-        new = leased(self.settings, new, now)
-        standing = standing.counting(None, new)
-        if standing.started_at is None:
-            standing = replace(standing, started_at=now)
+        standing, new = handed_out(self.settings, standing, device, mine, now)
         return Change(self._selected(standing), new, tuple(changed.values()))
 
     def places(self, standing: Standing, overdue: int, late: int) -> int:
@@ -103,10 +99,8 @@ class Buffered:
         return max(0, self.settings.cohort_size - (standing.open - overdue)) + late
 
     def renew(self, standing: Standing, mine: Assignment | None, now: float) -> Change | None:
-        """Extends the lease of the device's open task, never beyond its longest time; None when it is not wanted."""
-        if mine is None or mine.state is not AssignmentState.OPEN or not standing.state.takes_outcomes:
-            return None
-        return None if now >= mine.ends_at else Change(standing, changed=(leased(self.settings, mine, now),))
+        """See `leases.renewed`."""
+        return renewed(self.settings, standing, mine, now)
 
     def settle(
         self, standing: Standing, concerned: Concerned, state: AssignmentState, now: float, *, temporary: bool = False

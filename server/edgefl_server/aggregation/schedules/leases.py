@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgefl_server.aggregation.schedules.base import Assignment, AssignmentState, Standing
+from edgefl_server.aggregation.schedules.base import Assignment, AssignmentState, Change, Standing
 from edgefl_server.aggregation.settings import RunSettings
 
-__all__ = ["Changed", "abandoned", "is_hopeless", "leased", "may_try_again", "rest_seconds", "without_overdue"]
+__all__ = [
+    "Changed",
+    "abandoned",
+    "handed_out",
+    "is_hopeless",
+    "may_try_again",
+    "renewed",
+    "rest_seconds",
+    "without_overdue",
+]
 
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 10.0, 60.0
 """A device that declined or failed is asked again in the same cohort after a pause that doubles each time."""
@@ -16,9 +25,22 @@ Changed = dict[tuple[str, int], Assignment]
 """Tasks as they are afterwards, by device and attempt."""
 
 
-def leased(settings: RunSettings, task: Assignment, now: float) -> Assignment:
-    """Leases a task from now on, never beyond its longest time."""
-    return replace(task, leased_until=min(now + settings.lease_seconds, task.ends_at))
+def handed_out(
+    settings: RunSettings, standing: Standing, device: str, before: Assignment | None, now: float
+) -> tuple[Standing, Assignment]:
+    """Hands a device a new task, from the newest weights; `before` is its latest one, which is over."""
+    ends_at = now + settings.effective_task_seconds
+    new = Assignment.of(device, before, assigned_at=now, ends_at=ends_at, leased_until=now, version=standing.version)
+    new = _leased(settings, new, now)
+    standing = standing.counting(None, new)
+    return (replace(standing, started_at=now) if standing.started_at is None else standing), new
+
+
+def renewed(settings: RunSettings, standing: Standing, mine: Assignment | None, now: float) -> Change | None:
+    """Extends the lease of a device's open task, never beyond its longest time; None when it is not wanted."""
+    if mine is None or mine.state is not AssignmentState.OPEN or not standing.state.takes_outcomes:
+        return None
+    return None if now >= mine.ends_at else Change(standing, changed=(_leased(settings, mine, now),))
 
 
 def without_overdue(standing: Standing, overdue: tuple[Assignment, ...], now: float) -> tuple[Standing, Changed]:
@@ -77,3 +99,8 @@ def rest_seconds(settings: RunSettings, times: int) -> float:
 def _retry_seconds(attempt: int) -> float:
     """The pause before a device that gave up its n-th attempt is asked again in the same cohort."""
     return float(min(_FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 30), _LONGEST_RETRY_SECONDS))
+
+
+def _leased(settings: RunSettings, task: Assignment, now: float) -> Assignment:
+    """Leases a task from now on, never beyond its longest time."""
+    return replace(task, leased_until=min(now + settings.lease_seconds, task.ends_at))
