@@ -161,10 +161,10 @@ class _Fetch:
             if sha256(content) != self._hash:
                 return False
             self._part.write_bytes(content)
-        except (EdgeflError, MemoryError):
+        except (EdgeflError, MemoryError):  # then the whole weights are fetched
             return False
         except OSError as error:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # on a full disk it would only be in the way
                 self._part.unlink(missing_ok=True)
             raise storage_error(error, "store", self._part) from error
         return True

@@ -46,7 +46,7 @@ async def evaluate_centrally(context: Context) -> None:
                 continue
             metrics, examples, why = await _evaluated(work)
             await run_in_threadpool(keep_central, state, work.run, work.version, metrics, examples, why)
-        except Exception as error:  # such as a full disk: later
+        except Exception as error:  # such as a full disk: it is told among the troubles, and tried again later
             await _rest(state, error)
 
 
@@ -82,7 +82,7 @@ def _arguments(work: CentralWork, folder: Path) -> list[str]:
 
 
 async def _run(command: list[str]) -> tuple[int | None, bytes, str]:
-    """Runs a process: its exit code (negative: the signal that ended it; None: it took too long), output, last line."""
+    """Runs a process: its exit code (negative: the signal that ended it; 256: it took too long), output, last line."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -106,12 +106,12 @@ async def _run(command: list[str]) -> tuple[int | None, bytes, str]:
 
 def _be_nice() -> None:
     """Lets the server itself go first."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # where that is not allowed, it competes with the server, and ends all the same
         os.nice(10)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
         process.kill()
     await process.wait()
 

@@ -39,7 +39,7 @@ class Differences:
             older: of those that it starts from.
             difference: encoded.
         """
-        with contextlib.suppress(OSError, StorageError):
+        with contextlib.suppress(OSError, StorageError):  # devices fetch the whole weights without it
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_bytes(self._folder / f"{newer}.{older}", difference, mode=0o600)
             files = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
