@@ -97,6 +97,7 @@ class CohortTasks:
         self.standing = Standing(accepted=accepted)
         self.flights: dict[str, Flight] = {}
         self._tasks: dict[str, Assignment] = {}
+        self._counted: set[str] = set()
         self._first_lease = math.inf
 
     def open(self, now: float, enrolled: int, version: int, admission: Admission | None) -> None:
@@ -109,6 +110,7 @@ class CohortTasks:
             admission=admission,
         )
         self._tasks.clear()
+        self._counted.clear()
         self._first_lease = math.inf
 
     def next_window(self, now: float) -> float:
@@ -131,7 +133,8 @@ class CohortTasks:
     def concerned(self, mine: Assignment | None, now: float) -> Concerned:
         """Names what a question to the schedule may concern; see `Concerned`."""
         overdue, late = self.past_their_lease(now)
-        return Concerned(mine, overdue, late[0] if late else None)
+        counted = mine is not None and mine.device in self._counted
+        return Concerned(mine, overdue, late[0] if late else None, counted=counted)
 
     def past_their_lease(self, now: float) -> tuple[tuple[Assignment, ...], tuple[Assignment, ...]]:
         """Open tasks whose lease is over: those that were leased to the end, and the others, longest ago first."""
@@ -158,10 +161,14 @@ class CohortTasks:
                 over.append(self.flights.pop(each.device))
             if each.state is AssignmentState.OUT_OF_TIME:
                 out_of_time.append(each.device)
+            if each.state is AssignmentState.DONE and not change.left_out:
+                self._counted.add(each.device)
         if change.released:
             for device, flight in self.flights.items():
                 self._tasks[device] = replace(self._tasks[device], state=AssignmentState.ABANDONED)
                 over.append(flight)
             self.flights.clear()
+        if change.following is not None:
+            self._counted.clear()
         self.standing = change.standing if change.following is None else change.following
         return over, out_of_time

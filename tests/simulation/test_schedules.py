@@ -11,7 +11,7 @@ from edgefl.errors import InvalidSettingError
 from edgefl.wire.messages import MetricState
 from edgefl_server.aggregation import RunSettings
 from edgefl_simulation.leading import check_engine
-from edgefl_simulation.pace import Steady
+from edgefl_simulation.pace import Course, Steady
 from simulated_runs import ByNumber, FakeEngine, coordinator, device_of
 
 
@@ -49,6 +49,27 @@ def test_fedasync_without_a_discount_takes_each_model_as_it_comes():
         stale = each.staleness
     assert len(found) == 12
     assert stale is not None
+
+
+@pytest.mark.parametrize("rule", ["median", "mean"])
+def test_bad_devices_that_are_fast_are_no_majority_of_a_fold_under_a_rule_that_counts(rule):
+    bad = 2
+
+    class Bad(FakeEngine):
+        def result(self, ticket):
+            worked = super().result(ticket)
+            if device_of(self.jobs[ticket].task) >= bad:
+                return worked
+            return replace(worked, update=replace(worked.update, sections={"delta": np.full(4, -1000, np.float32)}))
+
+    class Fast(ByNumber):
+        def course(self, work):
+            seconds = 0.01 if work.device < bad else 10.0 + work.device
+            return Course(work.now, work.now, work.now + seconds)
+
+    run = buffered(Bad(), pace=Fast(), target=5, staleness="constant", rule=rule)
+    assert len(list(run.rounds())) == 12
+    assert (run.state.weights > 0).all() == (rule == "median")
 
 
 def test_what_is_too_many_versions_behind_is_left_out_and_counted():
