@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for what is computed")
     parser.add_argument("--strategies", default=";".join(STRATEGIES), help="which, divided by semicolons")
     parser.add_argument("--seeds", default="1,2,3", help="which (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=100, help="of each run (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=60, help="of each run (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
