@@ -335,6 +335,7 @@ class Coordinator:
         cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
         try:
             folded = fold(self._strategy, without_residual(self._state), contributions, self._believed, cohort)
+            folded.require_finite()
         except FoldError as error:
             return self._give_up(number, replace(standing, state=FoldState.FAILED, why=error.message))
         folded, _ = broadcast(self._settings, self._state, folded, before.number + 1)

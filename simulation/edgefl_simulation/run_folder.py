@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from edgefl.atomic import is_part_of, write_bytes, write_text
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import InvalidSettingError, MessageError, StorageError, storage_error
-from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_server.aggregation import SettingError, StrategyState
 from edgefl_simulation.plans import Checkpoint
 from edgefl_simulation.recorded import is_row

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select
 
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import InvalidSettingError
 from edgefl.wire.words import is_hash
 from edgefl_server.aggregation import RunSettings, SettingError, is_due
@@ -62,7 +63,7 @@ def keep_data(state: ServerState, data: bytes) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             members = file.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (*DAMAGED, OSError) as error:
         raise SettingError("{evaluate_on} expects an .npz file, got something else.", hint=_NPZ) from error
     if not members or not all(each.endswith(".npy") for each in members):
         raise SettingError("{evaluate_on} expects an .npz file, got a .zip file without arrays.", hint=_NPZ)
