@@ -89,7 +89,7 @@ def status_text(status: dict[str, Any]) -> str:
 
 
 def _work(noted: dict[str, Any]) -> str:
-    """What a task is; an edgefl that noted no kind did not say more than the round."""
+    """Names a task; an edgefl that noted no kind did not say more than the round."""
     return work_name(noted.get("kind", "train"), noted["round"], noted.get("version", 0))
 
 

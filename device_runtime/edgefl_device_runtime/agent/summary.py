@@ -149,7 +149,7 @@ def kind_of(task: Task) -> str:
 
 
 def work_name(kind: str, round: int, version: int) -> str:
-    """What a task is to people; only training goes by rounds.
+    """Names a task for people; only training goes by rounds.
 
     Args:
         kind: see `kind_of`.
