@@ -36,7 +36,7 @@ SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.STATISTICS, TaskK
 MINIMUM_EXAMPLES = 2
 """So many, unless the owner says otherwise."""
 ALLOWED = ("train", "evaluate", "statistics")
-"""The work that an owner may let a device do: all of it, unless the owner says otherwise. A gradient is training too."""
+"""The work that an owner may allow a device: all of it, unless the owner says otherwise. A gradient is training too."""
 
 
 class TaskDeclinedError(EdgeflError):
