@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError, listed
 from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.training.file_rows import FileRows
-from edgefl_device_runtime.training.structures import flatten, keys
+from edgefl_device_runtime.training.structures import flatten, keys, keys_by_position
 from edgefl_device_runtime.training.values import Expected, check_finite
 
 __all__ = ["Column", "Dataset", "Intake", "prepare"]
@@ -121,15 +121,14 @@ class Intake:
             DataError: a name, shape, type, length, label or number does not fit.
         """
         columns = [
-            _column(self._inputs[name], array)
-            for name, array in _by_name("input", self._inputs, self._of_inputs.named(x))
+            _column(self._inputs[name], array) for name, array in _by_name("input", self._inputs, self._of_inputs, x)
         ]
         if self._targets:
             if y is None:
-                names = listed(self._targets)
+                names = listed(self._of_targets.called.get(name, name) for name in self._targets)
                 raise DataError(f"Targets are missing: the model is trained towards {names}.", hint="Give y.")
             self._of_targets.require_keys(y)
-            given = _by_name("target", self._targets, self._of_targets.named(y), self._aliases)
+            given = _by_name("target", self._targets, self._of_targets, y, self._aliases)
             columns += [_column(self._targets[name], array) for name, array in given]
         rows = len(columns[0].data)
         if any(len(column.data) != rows for column in columns):
@@ -149,10 +148,15 @@ class _Nesting:
     Args:
         structure: of the manifest.
         names: of the signature's inputs by position.
+
+    Attributes:
+        called: the keys of those that a dict has, by name.
     """
 
     def __init__(self, structure: Any, names: Mapping[int, str]) -> None:
         self._structure, self._names = structure, names
+        by_position = keys_by_position(structure)
+        self.called = {name: by_position[position] for position, name in names.items() if position in by_position}
 
     def named(self, given: Any) -> Any:
         """The arrays by name where they are nested as the model nests them; else what was given."""
@@ -179,13 +183,15 @@ class _Nesting:
 
 
 def _by_name(
-    what: str, names: Collection[str], given: Any, aliases: Mapping[str, str] | None = None
+    what: str, names: Collection[str], nesting: _Nesting, original: Any, aliases: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, NDArray[Any] | FileRows]]:
     """Pairs the names with what was given for each, in their order."""
+    given = nesting.named(original)
     if len(names) == 1 and isinstance(given, (np.ndarray, FileRows)):
         yield next(iter(names)), given
         return
-    expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({listed(names)})"
+    called = listed(nesting.called.get(name, name) for name in names)
+    expected = f"Expected {len(names)} {what}{'s' if len(names) != 1 else ''} ({called})"
     if isinstance(given, Mapping):
         renamed = {
             (aliases or {}).get(name, name) if name not in names else name: value for name, value in given.items()
@@ -194,7 +200,7 @@ def _by_name(
         unknown = [name for name in renamed if name not in names]
         if missing or unknown or len(renamed) != len(given):
             raise DataError(
-                f"{expected}; got {listed(map(repr, given))}.",
+                f"{expected}; got {listed(map(repr, original)) or 'none'}.",
                 hint="Use these names as the keys of the dict.",
             )
         values = [renamed[name] for name in names]

@@ -1,4 +1,4 @@
-"""What a model demands of the numbers that it is given: finite, whole, in a range."""
+"""Checks the numbers that a model is given: finite, whole, in a range."""
 
 from __future__ import annotations
 

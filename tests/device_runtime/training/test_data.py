@@ -234,3 +234,16 @@ def test_labels_name_the_place_in_a_row_of_several() -> None:
     labels = np.zeros((2, 5), np.int32)
     labels[1, 4] = 3
     refused("from 0 to 2, got 3 in row 1 at position 4", np.zeros((2, 1), np.float32), labels, model=model)
+
+
+@pytest.mark.parametrize(("given", "got"), [({"kind": 0}, "'kind'"), ({"kind": 0, "colour": 0}, "'kind', 'colour'")])
+def test_a_dict_that_lacks_a_target_is_told_the_models_own_keys(given: dict[str, int], got: str) -> None:
+    model = manifest(
+        TensorSpec("x", "x", (4, 1), "float32"),
+        targets=(Target("y_dense", "dense", 3), Target("y_dense_1", "dense_1")),
+        target_specs=(TensorSpec("y_dense", "y", (4,), "int32"), TensorSpec("y_dense_1", "z", (4, 1), "float32")),
+    )
+    model = replace(model, outputs=("dense", "dense_1"), output_structure={"kind": 0, "size": 1})
+    labels = dict.fromkeys(given, LABELS)
+    refused(rf"Expected 2 targets \(kind, size\); got {got}\.", np.zeros((5, 1), np.float32), labels, model=model)
+    refused("trained towards kind, size", np.zeros((5, 1), np.float32), model=model)
