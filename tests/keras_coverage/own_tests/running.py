@@ -56,8 +56,8 @@ def own_tests(checkout: Path, record: Path) -> Iterator[OwnTest]:
         checkout: of Keras.
         record: what has been tried before, and where to write it.
     """
-    here = Path(__file__).parent
-    tests = [here, here.parent / "pairwise"]
+    own, pairwise = Path(__file__).parent, Path(__file__).parents[1] / "pairwise"
+    tests = [own / "collecting.py", own / "running.py", pairwise / "places.py", pairwise / "trials.py"]
     packages = [Path(each.__file__).parent for each in (edgefl, edgefl_converters)]
     trains, tried = Record(record, version_of(tests)), Record(record, version_of([*tests, *packages]))
     keys = [case.key for case in layer_cases(checkout)]
