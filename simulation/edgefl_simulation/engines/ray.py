@@ -70,7 +70,7 @@ class Ray:
         self._numbers = itertools.count()
         self._bases: dict[int, Any] = {}
         self._deaths: Counter[int] = Counter()
-        self._tickets = Tickets(lambda ticket: self._deaths.pop(ticket, None))
+        self._tickets = Tickets(self._forget)
         self._workers: list[_Worker] = []
         self._pieces: list[tuple[str, Any]] = []
         self._versions = ""
@@ -137,6 +137,9 @@ class Ray:
         with contextlib.suppress(Exception):
             self._ray.kill(worker.actor)
         worker.actor = None
+
+    def _forget(self, ticket: int) -> None:
+        del self._deaths[ticket]  # which a Counter need not have
 
     def _add(self) -> None:
         """Asks for an actor; it begins when the cluster has room for it."""
