@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
 
 import edgefl
 from edgefl.errors import ModelError
@@ -151,6 +154,8 @@ def _class_of(layers, old, new):
     ("old", "new", "words"),
     [
         ("Activation", "LocallyConnected1D", r"LocallyConnected1D, which Keras 3 does not have.*Conv1D"),
+        ("Activation", "AddLoss", r"AddLoss, which Keras 3 does not have.*calls self\.add_loss"),
+        ("Activation", "TensorFlowOpLayer", r"TensorFlowOpLayer, which Keras 3 does not have.*TensorFlow before 2\.4"),
         ("Activation", "Actuation", r"uses Actuation.*Did you mean 'Activation'"),
     ],
 )
@@ -158,6 +163,47 @@ def test_a_layer_that_is_not_there_is_refused_by_its_name(files, tmp_path, old, 
     file = _edited(files, tmp_path, "operations.h5", lambda layers: _class_of(layers, old, new))
     with pytest.raises(ModelError, match=words):
         load(file)
+
+
+@pytest.mark.parametrize("gone", ["AddLoss", "TensorFlowOpLayer"])
+def test_the_way_out_of_a_layer_that_is_not_there_leads_somewhere(files, tmp_path, gone):
+    """A layer without weights does not keep Keras 3 from giving those of a file to a model that was built."""
+    (x,), (y,), _ = _answers(files, "densenet_preprocessing")
+    built = load(files / "densenet_preprocessing.h5")
+    for variable in built.variables:
+        variable.assign(keras.ops.zeros_like(variable))
+    name = f"{gone}.h5"
+
+    def insert(layers):
+        layers.append({"class_name": gone, "name": "gone", "config": {"name": "gone"}, "inbound_nodes": []})
+
+    edited = _edited(files, tmp_path, "densenet_preprocessing.h5", insert).rename(tmp_path / name)
+    with pytest.raises(ModelError, match=rf"{gone}.*load_weights with this file"):
+        load(edited)
+    built.load_weights(edited)
+    np.testing.assert_allclose(built(x), y, rtol=1e-5, atol=1e-5)
+
+
+def test_a_folder_from_before_tensorflow_2_5_has_its_configuration_in_the_graph(files, tmp_path):
+    """As tf.keras wrote it up to 2.4: keras_metadata.pb came later."""
+    folder = tmp_path / "old"
+    shutil.copytree(files / "named_ports", folder)
+    metadata = SavedMetadata.FromString((folder / "keras_metadata.pb").read_bytes())
+    graph = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    objects = graph.meta_graphs[0].object_graph_def.nodes
+    for node in metadata.nodes:
+        assert objects[node.node_id].user_object.identifier.startswith("_tf_keras")
+        objects[node.node_id].user_object.metadata = node.metadata
+    graph.meta_graphs[0].meta_info_def.tensorflow_version = "2.4.4"
+    (folder / "saved_model.pb").write_bytes(graph.SerializeToString())
+    (folder / "keras_metadata.pb").unlink()
+    inputs, outputs, _ = _answers(files, "named_ports")
+
+    model = load(folder)
+
+    for value, expected in zip(_predicted(model, inputs), outputs, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+    assert float(model.optimizer.momentum) == pytest.approx(0.9)
 
 
 def test_an_operation_that_keras_2_did_not_save_whole_is_refused_by_its_name(files, tmp_path):

@@ -7,12 +7,15 @@ import json
 import platform
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
 
+from edgefl.algorithms import SUMMARY
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
+from edgefl.summaries import Summary
 from edgefl.version import __version__
 from edgefl.wire.messages import (
     CONTENT_TYPE,
@@ -150,6 +153,10 @@ class Reader:
             assert empty == ((), (), 0, 0), "only why"
             return
         assert outcome.reason == Reason.NONE
+        assert re.fullmatch(f"edgefl/{re.escape(__version__)} ({'|'.join(RUNTIMES)})/[0-9.]+", outcome.trainer)
+        if task.kind == TaskKind.STATISTICS:
+            self.summary(outcome)
+            return
         sizes = {"delta": layout.weight_size, "statistics": layout.statistic_size}
         if task.kind == TaskKind.GRADIENT:
             sizes = {"gradient": layout.weight_size}
@@ -164,7 +171,16 @@ class Reader:
         states = ["loss_sum", "rows", *(state for metric in self.manifest.metrics for state in metric.states)]
         assert [metric.name for metric in outcome.metrics] == sorted(states)
         assert all(len(metric.values) == 1 for metric in outcome.metrics)
-        assert re.fullmatch(f"edgefl/{re.escape(__version__)} ({'|'.join(RUNTIMES)})/[0-9.]+", outcome.trainer)
+
+    def summary(self, outcome):
+        """Sums, counts and the ends of a range, of each input and target by the model's own names for them."""
+        (section,) = outcome.sections
+        assert (section.name, outcome.metrics, outcome.local_steps) == (SUMMARY, (), 0)
+        assert section.digest == hashlib.sha256(section.payload).hexdigest()
+        found = Summary.decode(bytes(section.payload))
+        assert found.encode() == bytes(section.payload)  # as above: nothing between or behind them
+        assert found.rows == outcome.num_examples
+        assert set(found.arrays) == {*self.manifest.inputs, *(target.name for target in self.manifest.targets)}
 
     def outline(self, outcome):
         """What is left of an outcome without its vectors, their digests, and the sums of loss and metrics."""
@@ -257,6 +273,45 @@ def test_nothing_of_a_local_parameter_or_of_a_devices_control_variate_is_sent(fl
     # After the first task c_i is what was sent as its change; later ones are nobody's business.
     for memory in kept[1:]:
         assert_no_neighbours_in(sent, memory.control)
+
+
+def test_statistics_are_a_summary_and_nothing_else(fleet, proxy, write_data, mlp_file):
+    """How long it is depends on the data, as docs/federated-statistics.md says; who does not want that sends none."""
+    fleet.start_server()
+    data = write_data("data", rows=35, seed=1)
+    fleet.via = proxy.port
+    device = write_identity(fleet.folder / "device", 1)
+    fleet.create_run(mlp_file, "kitchen", rounds=1, target=1, kind="statistics", shown_from=1)
+    summary = fleet.start_device("device", "kitchen", data).finish()
+    assert summary["tasks"] == {"accepted": 1}
+    reader = Reader(mlp_file, device, fleet.token("kitchen"), proxy.port)
+    found = [exchange for recording in proxy.recordings for exchange in exchanges(recording)]
+    kinds = {reader.read(exchange)[0] for exchange in found}
+    assert kinds - {"lease"} == set(CALLS) - {"lease"}
+    sent = b"".join(bytes(recording.sent) for recording in proxy.recordings)
+    arrays = np.load(data)
+    assert_not_in(sent, arrays)
+    assert not any(
+        json.dumps(row[:2].astype(float).tolist())[1:-1].replace(" ", "").encode() in sent for row in arrays["x"]
+    )
+
+
+def test_nothing_is_summed_up_where_the_owner_does_not_want_it(fleet, proxy, write_data, mlp_file):
+    fleet.start_server()
+    data = write_data("data", rows=35, seed=1)
+    fleet.via = proxy.port
+    device = write_identity(fleet.folder / "device", 1)
+    run = fleet.create_run(mlp_file, "kitchen", rounds=1, target=1, kind="statistics", shown_from=1)
+    process = fleet.start_device("device", "kitchen", data, "--tasks", "train,evaluate")
+    for _ in range(600):
+        if troubles := fleet.status(run)["troubles"]:
+            break
+        time.sleep(0.1)
+    assert "lacks 'statistics' among its kinds" in str(troubles)
+    process.terminate()
+    reader = Reader(mlp_file, device, fleet.token("kitchen"), proxy.port)
+    found = [exchange for recording in proxy.recordings for exchange in exchanges(recording, cut=True)]
+    assert {reader.kind(exchange.request)[0] for exchange in found} == {"enrol", "poll"}
 
 
 def memories(model, tasks, found, arrays):

@@ -17,6 +17,7 @@ from edgefl_converters.exporting.blended_masks import blended_masks
 from edgefl_converters.exporting.rows import Rows
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.passes.right_forms import rewrite_forms
+from edgefl_converters.flatbuffer.passes.shared_slopes import spread_slopes
 from edgefl_converters.lint import lint_inference
 from edgefl_converters.models.naming import signature_keys
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
@@ -69,7 +70,7 @@ def tflite_bytes(model: keras.Model, manifest: ModelManifest, quantize: str, row
             f"TensorFlow cannot convert the model for inference ({QUANTIZATIONS[quantize]}): {told}", hint=way_out
         ) from error
     file = FlatModel(data)
-    if rewrite_forms(file):
+    if any([rewrite_forms(file), spread_slopes(file)]):
         data = file.pack()
     findings = lint_inference(data)
     if findings:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl.errors import ModelError, UnsupportedModelError, first_line
@@ -116,13 +117,21 @@ def measure(
         experiment = _with_fitting_rate(side, experiment)
         plain = side.compute(experiment)
         disturbed = [side.compute(disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
-    try:
-        with _side(specification, manifest, "float64") as side:
-            exact = side.compute(experiment)
-        reference = "float64"
-    except Exception as error:  # any failure of a layer that insists on float32
-        exact, reference = plain, f"float32, because the model does not run in float64: {first_line(error)}"
+    exact, reference = _exactly(specification, manifest, experiment, plain)
     return experiment, Expectation(reference, exact, plain, disturbed)
+
+
+def _exactly(
+    specification: Specification, manifest: ModelManifest, experiment: Experiment, plain: Measured
+) -> tuple[Measured, str]:
+    """Computes in float64, in Keras's own copy of the model or else what Keras computes in float32, op by op."""
+    for ways in ({"dtype": "float64"}, {"dtype": "float32", "widened": True}):
+        try:
+            with _side(specification, manifest, **ways) as side:
+                return side.compute(experiment), "float64"
+        except Exception as error:  # any failure of a layer that insists on float32, or of an op that does
+            reason = first_line(error)
+    return plain, f"float32, because the model does not run in float64: {reason}"
 
 
 def look_closer(
@@ -158,9 +167,11 @@ def look_closer(
 
 
 @contextlib.contextmanager
-def _side(specification: Specification, manifest: ModelManifest, dtype: str) -> Iterator[_Side]:
-    with stage(f"Keras in {dtype}"):
-        reference = Reference(specification, dtype, weighted=not manifest.of_whole_batches)
+def _side(
+    specification: Specification, manifest: ModelManifest, dtype: str, *, widened: bool = False
+) -> Iterator[_Side]:
+    with stage(f"Keras in {'float64' if widened else dtype}"):
+        reference = Reference(specification, dtype, weighted=not manifest.of_whole_batches, widened=widened)
         try:
             yield _Side(reference, manifest, logs_may_lack=specification.own_step is not None)
         finally:
@@ -263,6 +274,7 @@ def _with_fitting_rate(side: _Side, experiment: Experiment) -> Experiment:
 
     Raises:
         ModelError: the loss does not stay a number at any rate.
+        tf.errors.InvalidArgumentError: Keras refuses a batch at any rate.
     """
     tried = _try(side, experiment)
     if not tried.stable:
@@ -287,6 +299,8 @@ def _slower(side: _Side, experiment: Experiment, first: _Trial) -> Experiment:
         chosen = slower if tried.finite else chosen
         if tried.stable:
             break
+    if chosen is None and (refusal := tried.refusal or first.refusal):
+        raise refusal
     if chosen is None:
         step, loss = next((step, loss) for step, loss in enumerate(first.losses, 1) if not np.isfinite(loss))
         raise ModelError(
@@ -307,10 +321,13 @@ class _Trial:
     Attributes:
         losses: of each step.
         enough: every weight moves by more than rounding errors.
+        refusal: of a batch by Keras, which takes it at other weights if those are no numbers any more, as a layer that
+            makes places in a table out of features.
     """
 
     losses: Sequence[float]
     enough: bool
+    refusal: Exception | None = None
 
     @property
     def finite(self) -> bool:
@@ -324,7 +341,10 @@ class _Trial:
 
 
 def _try(side: _Side, experiment: Experiment) -> _Trial:
-    logs, after = side.train(experiment)
+    try:
+        logs, after = side.train(experiment)
+    except tf.errors.InvalidArgumentError as error:
+        return _Trial([np.nan], False, error)
     moved = side.moved(experiment, after)
     enough = all(
         np.max(np.abs(change)) >= _ENOUGH_MOVED * np.max(np.abs(experiment.initial[name]))

@@ -21,7 +21,7 @@ from edgefl_device_runtime.agent.local_data import Fit, check_data
 from edgefl_device_runtime.agent.state import StateFolder
 from edgefl_device_runtime.agent.status import status_of, status_text
 from edgefl_device_runtime.agent.stopping import Stop, StopSignals
-from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
+from edgefl_device_runtime.tasks import ALLOWED, MINIMUM_EXAMPLES
 
 __all__ = ["device"]
 
@@ -93,6 +93,13 @@ def run(
         bool, typer.Option("--until-idle", help="End when no run is active any more.", rich_help_panel=_WORK)
     ] = False,
     minimum_examples: MinimumOption = MINIMUM_EXAMPLES,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="What this device does, of train, evaluate, statistics; other tasks are declined.",
+            rich_help_panel=_WORK,
+        ),
+    ] = ",".join(ALLOWED),
     threads: Annotated[
         str,
         typer.Option(
@@ -132,6 +139,7 @@ def run(
                 num_threads=num_threads,
                 runtime=runtime,
                 minimum_examples=minimum_examples,
+                tasks=[each.strip() for each in tasks.split(",") if each.strip()],
                 report=progress,
                 check=signals.check,
             )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,19 @@ from edgefl_device_runtime.agent.replies import GONE, plain
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.sources import open_source
 from edgefl_device_runtime.agent.state import StateFolder
-from edgefl_device_runtime.agent.summary import Summary, TaskReport
+from edgefl_device_runtime.agent.summary import Summary, TaskReport, kind_of
 from edgefl_device_runtime.agent.telling import Sending
 from edgefl_device_runtime.agent.uploads import upload
 from edgefl_device_runtime.agent.work import Worker
-from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES, ModelTrainer, Trainer, given_up, unfinished
+from edgefl_device_runtime.tasks import (
+    ALLOWED,
+    MINIMUM_EXAMPLES,
+    ModelTrainer,
+    Trainer,
+    allowed_kinds,
+    given_up,
+    unfinished,
+)
 from edgefl_device_runtime.training import TrainableModel
 from edgefl_device_runtime.training.interpreter import check_installed, installed_runtimes
 
@@ -64,6 +72,7 @@ class Device:
         num_threads: of the interpreter; ``auto`` measures once for each model which number trains fastest here.
         runtime: ``auto``, or an interpreter by name.
         minimum_examples: a task that would be done with fewer is declined: of a single example, an update may tell all.
+        tasks: what this device does: some of ``train``, ``evaluate``, ``statistics``. Others are declined.
         report: told one line for every task and every trouble.
         settings: waiting times and limits.
         load_trainer: makes a trainer from a model file; by default `TrainableModel` on the interpreter.
@@ -73,7 +82,7 @@ class Device:
         DataError: the data cannot be read.
         StorageError: the state folder cannot be used, or another process uses it.
         InvalidSettingError: the server's URL, the population, the token, a pin or the number of examples is malformed,
-            or there is no such runtime.
+            or there is no such runtime or kind of tasks.
         MissingDependencyError: no interpreter is installed.
 
     Attributes:
@@ -93,6 +102,7 @@ class Device:
         num_threads: int | str = 1,
         runtime: str = "auto",
         minimum_examples: int = MINIMUM_EXAMPLES,
+        tasks: Collection[str] = ALLOWED,
         report: Callable[[str], None] = lambda line: None,
         settings: Settings | None = None,
         load_trainer: Callable[[Path], Trainer] | None = None,
@@ -100,6 +110,7 @@ class Device:
     ) -> None:
         if minimum_examples < 1:
             raise InvalidSettingError(f"Expected at least 1 as the minimum of examples, got {minimum_examples}.")
+        kinds = allowed_kinds(tasks)
         if not is_name(population):
             raise InvalidSettingError(
                 f"Expected letters, digits, dots, dashes and underscores as the population, got {population!r:.80}.",
@@ -129,7 +140,7 @@ class Device:
         self._connection.authorization = self._identity.authorization
         self._journal = Journal(self._state.status, self._connection.contact, self._settings)
         self._worker = Worker(
-            self._connection, self._state, source, load, minimum_examples, self._journal, self._report, check
+            self._connection, self._state, source, load, minimum_examples, kinds, self._journal, self._report, check
         )
         where = {
             "server": server,
@@ -137,7 +148,7 @@ class Device:
             "certificate_pin": certificate_pin,
             "public_key_pin": public_key_pin,
         }
-        told = device_capabilities(_runtimes(runtime) if load_trainer is None else None)
+        told = device_capabilities(_runtimes(runtime) if load_trainer is None else None, kinds)
         self._enrolment = Enrolment(self._connection, self._state, self._identity, where, token, told)
         self._long_poll = LongPoll(self._connection, self._settings.longest_task)
         self._open: Task | None = None
@@ -226,7 +237,7 @@ class Device:
         if task is None:
             return None
         self._open = task
-        report = TaskReport(task.task_id, task.run, task.cohort, started=time.monotonic())
+        report = TaskReport(task.task_id, task.run, task.cohort, kind_of(task), task.version, started=time.monotonic())
         report.bytes_up, report.bytes_down = -self._connection.bytes_up, size - self._connection.bytes_down
         with Lease(self._connection, task.task_id) as lease:
             finished = self._worker.do(task, report, lease)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from edgefl.errors import AuthenticationError, InvalidSettingError
 from edgefl.version import __version__
-from edgefl.wire.messages import PROTOCOL_VERSION
+from edgefl.wire.messages import PROTOCOL_VERSION, TaskKind
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.identity import Identity
 from edgefl_device_runtime.agent.replies import NotReachedError, Reply
 from edgefl_device_runtime.agent.state import StateFolder
-from edgefl_device_runtime.tasks import capabilities
+from edgefl_device_runtime.tasks import SUPPORTED_KINDS, capabilities
 
 __all__ = ["Enrolment", "device_capabilities"]
 
@@ -22,18 +22,21 @@ _ROUGHLY = 1 << 26
 """Bytes; the exact number would tell devices apart."""
 
 
-def device_capabilities(runtimes: Sequence[str] | None) -> dict[str, Any]:
+def device_capabilities(
+    runtimes: Sequence[str] | None, kinds: Collection[TaskKind] = SUPPORTED_KINDS
+) -> dict[str, Any]:
     """Says what a server may want to know of this device before it hands out work.
 
     Nothing of it tells who owns the device, nor anything about the data.
 
     Args:
         runtimes: the interpreters that may be used; None: it is not known what trains.
+        kinds: of tasks that its owner lets it do.
     """
     found: dict[str, Any] = {
         "edgefl": __version__,
         "protocol": PROTOCOL_VERSION,
-        **capabilities(),
+        **capabilities(kinds),
         "machine": platform.machine(),
         "memory_bytes": -(-os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _ROUGHLY) * _ROUGHLY,
     }

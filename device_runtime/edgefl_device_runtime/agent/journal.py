@@ -18,7 +18,7 @@ from edgefl.version import __version__
 from edgefl.wire.messages import Task
 from edgefl_device_runtime.agent.connection import Contact
 from edgefl_device_runtime.agent.settings import Settings
-from edgefl_device_runtime.agent.summary import TaskReport
+from edgefl_device_runtime.agent.summary import TaskReport, kind_of
 
 __all__ = ["Budget", "Journal", "read_journal"]
 
@@ -84,7 +84,13 @@ class Journal:
     def doing(self, what: str, task: Task | None = None) -> None:
         """Notes what the device does from now on, and for which task."""
         if task is not None:
-            self._task = {"task_id": task.task_id, "run": task.run, "round": task.cohort}
+            self._task = {
+                "task_id": task.task_id,
+                "run": task.run,
+                "round": task.cohort,
+                "kind": kind_of(task),
+                "version": task.version,
+            }
         self._doing, self._share = what, None
         self._change(urgent=True)
 
@@ -108,6 +114,8 @@ class Journal:
                 "task_id": report.task_id,
                 "run": report.run,
                 "round": report.round,
+                "kind": report.kind,
+                "version": report.version,
                 "status": report.status,
                 "result": report.result,
                 "loss": _finite(report.loss),

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgefl.wire.messages import Outcome, OutcomeStatus
+from edgefl.wire.messages import Outcome, OutcomeStatus, Task, TaskKind
 
-__all__ = ["Summary", "TaskReport", "amount", "peak_rss_mb"]
+__all__ = ["Summary", "TaskReport", "amount", "kind_of", "peak_rss_mb", "work_name"]
 
 
 @dataclass
@@ -22,6 +22,8 @@ class TaskReport:
         task_id: the server's name for it.
         run: the training job; empty when the task was finished by an earlier process.
         round: of the run.
+        kind: see `kind_of`.
+        version: of the run's weights.
         started: on the monotonic clock; 0 when an earlier process did the work.
         result: ``accepted``, ``reported`` (declined or failed), ``surplus``, ``stale``, ``abandoned``, ``refused: …``.
         status: how the outcome ended.
@@ -37,6 +39,8 @@ class TaskReport:
     task_id: str
     run: str = ""
     round: int = 0
+    kind: str = "train"
+    version: int = 0
     started: float = 0.0
     result: str = ""
     status: str = "done"
@@ -63,7 +67,10 @@ class TaskReport:
 
     def title(self) -> str:
         """The task's name for people."""
-        return f"Round {self.round} of {self.run}" if self.run else f"Task {self.task_id}"
+        if not self.run:
+            return f"Task {self.task_id}"
+        name = work_name(self.kind, self.round, self.version)
+        return f"{name[0].upper()}{name[1:]} of {self.run}"
 
     def __str__(self) -> str:
         loss = "" if self.loss is None else f"loss {self.loss:#.4g}, "
@@ -134,6 +141,22 @@ class Summary:
             f"{amount(self.examples, 'example')}, "
             f"{self.bytes_up / 1000:.1f} kB up, {self.bytes_down / 1000:.1f} kB down, peak memory {peak_rss_mb()} MB"
         )
+
+
+def kind_of(task: Task) -> str:
+    """The kind of a task by the protocol's name, or its number."""
+    return task.kind.name.lower() if isinstance(task.kind, TaskKind) else str(task.kind)
+
+
+def work_name(kind: str, round: int, version: int) -> str:
+    """Names a task for people; only training goes by rounds.
+
+    Args:
+        kind: see `kind_of`.
+        round: of the run.
+        version: of the weights that are evaluated.
+    """
+    return {"evaluate": f"evaluation of version {version}", "statistics": "statistics"}.get(kind, f"round {round}")
 
 
 def amount(number: int, noun: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from edgefl.errors import (
 )
 from edgefl.manifest import ModelManifest
 from edgefl.version import __version__
-from edgefl.wire.messages import Outcome, Task
+from edgefl.wire.messages import Outcome, Task, TaskKind
 from edgefl_device_runtime.agent.cache import Cache
 from edgefl_device_runtime.agent.connection import Connection
 from edgefl_device_runtime.agent.downloads import download, free_bytes
@@ -41,6 +41,7 @@ from edgefl_device_runtime.tasks import (
     Remembered,
     Trainer,
     arrange,
+    check_allowed,
     check_deadline,
     check_fits,
     check_supported,
@@ -62,6 +63,7 @@ class Worker:
         source: the local data.
         load_trainer: makes a trainer from a model file.
         minimum_examples: with fewer, a task is declined.
+        kinds: of tasks that the owner lets this device do; others are declined.
         journal: told how far a task is.
         report: told what the owner should know.
         check: called after every step and before an error becomes an outcome; may raise to end the work.
@@ -78,6 +80,7 @@ class Worker:
         source: Source,
         load_trainer: Callable[[Path], Trainer],
         minimum_examples: int,
+        kinds: Collection[TaskKind],
         journal: Journal,
         report: Callable[[str], None],
         check: Callable[[], None],
@@ -85,7 +88,7 @@ class Worker:
         self._connection = connection
         self._source = source
         self._load_trainer = load_trainer
-        self._minimum = minimum_examples
+        self._minimum, self._kinds = minimum_examples, kinds
         self._journal = journal
         self._report = report
         self._check = check
@@ -117,7 +120,10 @@ class Worker:
             check_deadline(task, time.monotonic() - began)
 
         try:
-            check_supported(task)  # this and what follows before `perform`: so that nothing is fetched in vain
+            check_supported(task)
+            check_allowed(
+                task, self._kinds
+            )  # this and what follows before `perform`: so that nothing is fetched in vain
             self._journal.doing("fetching the model", task)
             trainer = self._trainer_for(task, lease)
             self.version = trainer.version
@@ -127,7 +133,9 @@ class Worker:
             if kept := memory_bytes(task, trainer.manifest):
                 self.memories.check_room(kept)  # before the work, not after
             examples = self._examples(trainer.manifest)
-            told = _Told(task, trainer, examples, in_time, self._journal, self._report, self._connection.settings)
+            told = _Told(
+                report.title(), task, trainer, examples, in_time, self._journal, self._report, self._connection.settings
+            )
 
             def check() -> None:
                 self._check()
@@ -179,7 +187,7 @@ class Worker:
         """Notes that the model is at work, around its doing so."""
         lease.check()
         told.in_time()
-        self._journal.doing("training")
+        self._journal.doing(_DOING.get(task.kind, "training"))
         with self._trials.trial("run", task.model_hash) as told.survived:
             yield
 
@@ -248,6 +256,9 @@ class Worker:
             raise DataNotReadyError(f"The data is not there: {error}.", hint="Check where the data lies.") from error
 
 
+_DOING: dict[TaskKind | int, str] = {TaskKind.EVALUATE: "evaluating", TaskKind.STATISTICS: "summing up"}
+
+
 class _Told:
     """Called after every step: tells the journal and, now and then, the owner.
 
@@ -258,6 +269,7 @@ class _Told:
 
     def __init__(
         self,
+        title: str,
         task: Task,
         trainer: Trainer,
         examples: Examples,
@@ -266,7 +278,7 @@ class _Told:
         report: Callable[[str], None],
         settings: Settings,
     ) -> None:
-        self._title = f"Round {task.cohort} of {task.run}"
+        self._title = title
         batch = task.batch_size or trainer.manifest.batch_size
         expected = task.epochs * -(-examples.rows // max(batch, 1))
         self._expected = min(expected, task.max_steps) if task.max_steps else expected

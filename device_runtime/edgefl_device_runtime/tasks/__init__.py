@@ -11,10 +11,14 @@ No files, sockets or clocks: the agent is one way to get a task and its vectors 
 """
 
 from edgefl_device_runtime.tasks.conditions import (
+    ALLOWED,
     MINIMUM_EXAMPLES,
+    SUPPORTED_KINDS,
     DeadlinePassedError,
     TaskDeclinedError,
+    allowed_kinds,
     capabilities,
+    check_allowed,
     check_deadline,
     check_enough,
     check_fits,
@@ -29,7 +33,9 @@ from edgefl_device_runtime.tasks.run_memory import MemoryLostError, Remembered, 
 from edgefl_device_runtime.tasks.trainer import Progress, Trainer, Training
 
 __all__ = [
+    "ALLOWED",
     "MINIMUM_EXAMPLES",
+    "SUPPORTED_KINDS",
     "Arrays",
     "DeadlinePassedError",
     "Examples",
@@ -43,8 +49,10 @@ __all__ = [
     "TaskResult",
     "Trainer",
     "Training",
+    "allowed_kinds",
     "arrange",
     "capabilities",
+    "check_allowed",
     "check_deadline",
     "check_enough",
     "check_fits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
@@ -16,11 +17,14 @@ from edgefl_device_runtime.tasks.corrections import learning_rate_of
 from edgefl_device_runtime.tasks.examples import Examples
 
 __all__ = [
+    "ALLOWED",
     "MINIMUM_EXAMPLES",
     "SUPPORTED_KINDS",
     "DeadlinePassedError",
     "TaskDeclinedError",
+    "allowed_kinds",
     "capabilities",
+    "check_allowed",
     "check_deadline",
     "check_enough",
     "check_fits",
@@ -31,6 +35,8 @@ __all__ = [
 SUPPORTED_KINDS = (TaskKind.TRAIN, TaskKind.EVALUATE, TaskKind.STATISTICS, TaskKind.GRADIENT)
 MINIMUM_EXAMPLES = 2
 """So many, unless the owner says otherwise."""
+ALLOWED = ("train", "evaluate", "statistics")
+"""The work that an owner may allow a device: all of it, unless the owner says otherwise. A gradient is training too."""
 
 
 class TaskDeclinedError(EdgeflError):
@@ -50,10 +56,51 @@ class DeadlinePassedError(EdgeflError):
     """The task's deadline passed before it was done."""
 
 
-def capabilities() -> dict[str, list[str]]:
-    """Lists what this version can be asked for, by the protocol's names: see `edgefl.capabilities`."""
+def allowed_kinds(allowed: Collection[str]) -> tuple[TaskKind, ...]:
+    """Returns the kinds of tasks that an owner lets a device do.
+
+    Args:
+        allowed: of `ALLOWED`.
+
+    Raises:
+        InvalidSettingError: there is something else among it, or nothing.
+    """
+    unknown = [each for each in allowed if each not in ALLOWED]
+    if unknown or not allowed:
+        raise InvalidSettingError(
+            f"Expected some of {', '.join(ALLOWED)} as what this device does, got {', '.join(unknown) or 'nothing'}.",
+            hint="All of them are done where nothing is said.",
+        )
+    return tuple(kind for kind in SUPPORTED_KINDS if _owners_word(kind) in allowed)
+
+
+def check_allowed(task: Task, kinds: Collection[TaskKind]) -> None:
+    """Makes sure that the owner lets this device do a task of a kind that it knows.
+
+    Raises:
+        TaskDeclinedError: the owner does not.
+    """
+    if task.kind not in kinds:
+        done = dict.fromkeys(map(_owners_word, kinds))
+        raise TaskDeclinedError(
+            Reason.UNSUPPORTED_TASK,
+            f"Its owner lets this device do tasks of {', '.join(done)} alone, and this is one of "
+            f"{_owners_word(task.kind)}.",
+        )
+
+
+def _owners_word(kind: TaskKind | int) -> str:
+    return "train" if kind == TaskKind.GRADIENT else TaskKind(kind).name.lower()
+
+
+def capabilities(kinds: Collection[TaskKind] = SUPPORTED_KINDS) -> dict[str, list[str]]:
+    """Lists what this version can be asked for, by the protocol's names: see `edgefl.capabilities`.
+
+    Args:
+        kinds: of the tasks that the owner lets it do.
+    """
     return {
-        "kinds": [kind.name.lower() for kind in SUPPORTED_KINDS],
+        "kinds": [kind.name.lower() for kind in kinds],
         "corrections": [correction.name.lower() for correction in Correction],
         "weightings": [weighting.name.lower() for weighting in Weighting],
         "codecs": list(part_names()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError, listed
 from edgefl.manifest import ModelManifest, Target
 from edgefl_device_runtime.training.file_rows import FileRows
+from edgefl_device_runtime.training.structures import keys_by_position
 
 __all__ = ["Arrays", "Examples", "arrange"]
 
 Arrays = Mapping[str, NDArray[Any] | FileRows]
-"""Arrays by name: ``x``, ``y`` and ``sample_weight``, or the names of the model's inputs and targets."""
+"""Arrays by name: ``x``, ``y`` and ``sample_weight``, or the names of the model's inputs and outputs."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Examples:
 def arrange(arrays: Arrays, manifest: ModelManifest) -> Examples:
     """Finds a model's inputs and targets among named arrays.
 
-    An input or target is taken from the array of its name, a target also from the one named like the model output it
-    is for; where the model has one input, also from ``x``, and where it has one target, from ``y``. Where there is
-    neither (a CSV file), the remaining columns are the input and the last one the target. Other arrays are left
-    alone.
+    An input is taken from the array of its name. So is a target, or from the one named like the model output that it
+    is for. Where the model has a dict of inputs or outputs, its keys are names too, as in ``fit(y={"kind": …})``. Where
+    it has one input, ``x`` is that, and ``y`` the one target. Where there is neither (a CSV file), the remaining
+    columns are the input and the last one the target. Other arrays are left alone.
 
     Args:
         arrays: see `Arrays`.
@@ -60,7 +61,7 @@ def arrange(arrays: Arrays, manifest: ModelManifest) -> Examples:
         weight = None
     targets = {target.name: _target_array(target, arrays, manifest) for target in manifest.targets}
     y = {name: arrays[source] for name, source in targets.items()}
-    x = _inputs(arrays, manifest, taken=set(targets.values()))
+    x = _inputs(arrays, manifest, taken=set(targets.values()), keys=_input_keys(manifest))
     used = {**x, **y} if weight is None else {**x, **y, "sample_weight": weight}
     if single := [name for name, array in used.items() if array.ndim == 0]:
         raise DataError(f"Expected arrays with a row for each example, got a single number as {single[0]!r}.")
@@ -73,16 +74,41 @@ def arrange(arrays: Arrays, manifest: ModelManifest) -> Examples:
 def _target_array(target: Target, arrays: Arrays, manifest: ModelManifest) -> str:
     """The name of the array that holds a target."""
     alone = len(manifest.targets) == 1
-    names = [target.name, target.output, *(["y"] if alone else [])]
-    found = next((name for name in names if name in arrays and name not in manifest.inputs), None)
+    key = _output_key(target, manifest)
+    names = [target.name, *([] if key is None else [key, f"y_{key}"]), target.output, *(["y"] if alone else [])]
+    inputs = {*manifest.inputs, *_input_keys(manifest)}
+    found = next((name for name in names if name in arrays and name not in inputs), None)
     if found is None and alone and _is_table(arrays):
         found = [name for name in arrays if name != "sample_weight"][-1]
     if found is None:
-        raise _missing(target.name, arrays, manifest)
+        raise _missing(_shown(target, manifest), arrays, manifest)
     return found
 
 
-def _inputs(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> dict[str, NDArray[Any] | FileRows]:
+def _output_key(target: Target, manifest: ModelManifest) -> str | None:
+    keys = keys_by_position(manifest.output_structure)
+    return next((keys.get(position) for position, name in enumerate(manifest.outputs) if name == target.output), None)
+
+
+def _input_keys(manifest: ModelManifest) -> list[str]:
+    """The keys of a dict of inputs, in the order of `ModelManifest.inputs`; none where they are nested otherwise."""
+    keys = keys_by_position(manifest.input_structure)
+    return [keys[position] for position in sorted(keys)] if len(keys) == len(manifest.inputs) else []
+
+
+def _shown(target: Target, manifest: ModelManifest) -> str:
+    """The name by which a user knows a target."""
+    if len(manifest.targets) == 1:
+        return target.name
+    name = _output_key(target, manifest) or target.output
+    return target.name if name in {*manifest.inputs, *_input_keys(manifest)} else name
+
+
+def _inputs(
+    arrays: Arrays, manifest: ModelManifest, taken: set[str], keys: Sequence[str]
+) -> dict[str, NDArray[Any] | FileRows]:
+    if keys and all(key in arrays for key in keys):
+        return {name: arrays[key] for name, key in zip(manifest.inputs, keys, strict=True)}
     if all(name in arrays for name in manifest.inputs):
         return {name: arrays[name] for name in manifest.inputs}
     if len(manifest.inputs) == 1:
@@ -91,7 +117,8 @@ def _inputs(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> dict[st
             return {name: arrays["x"]}
         if _is_table(arrays):
             return {name: _table(arrays, manifest, taken)}
-    raise _missing(next(name for name in manifest.inputs if name not in arrays), arrays, manifest)
+    wanted = keys or manifest.inputs
+    raise _missing(next(name for name in wanted if name not in arrays), arrays, manifest)
 
 
 def _is_table(arrays: Arrays) -> bool:
@@ -112,10 +139,11 @@ def _table(arrays: Arrays, manifest: ModelManifest, taken: set[str]) -> NDArray[
 
 
 def _missing(name: str, arrays: Arrays, manifest: ModelManifest) -> DataError:
-    targets = [target.name for target in manifest.targets]
+    targets = [_shown(target, manifest) for target in manifest.targets]
     hint = "Name the arrays x and y, or like the model's inputs and targets (`edgefl inspect` lists them)."
     if len(manifest.inputs) > 1 or len(targets) > 1:
-        hint = f"Give it an array for each of {listed(map(repr, [*manifest.inputs, *targets]))}, under these names."
+        inputs = _input_keys(manifest) or manifest.inputs
+        hint = f"Give it an array for each of {listed(map(repr, [*inputs, *targets]))}, under these names."
     return DataError(
         f"The model expects an array {name!r}; the data holds {listed(map(repr, arrays))}.",
         hint=hint,

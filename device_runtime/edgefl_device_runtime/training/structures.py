@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["flatten", "keys", "nest"]
+__all__ = ["flatten", "keys", "keys_by_position", "nest"]
 
 
 def nest(structure: Any, values: Sequence[Any]) -> Any:
@@ -55,3 +55,10 @@ def flatten(structure: Any, given: Any) -> dict[int, Any] | None:
 def keys(structure: Any) -> tuple[str, ...]:
     """The keys that a dict of several values needs; none where their order says which is which."""
     return tuple(structure) if isinstance(structure, Mapping) and len(structure) > 1 else ()
+
+
+def keys_by_position(structure: Any) -> dict[int, str]:
+    """The key under which a dict has each of its values; nothing for those that are nested deeper."""
+    if not isinstance(structure, Mapping):
+        return {}
+    return {each: key for key, each in structure.items() if isinstance(each, int)}

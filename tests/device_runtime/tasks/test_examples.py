@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -81,3 +83,37 @@ def test_several_inputs_and_targets_are_taken_by_name():
     assert (list(examples.x), list(examples.y)) == (["left", "right"], ["y_a", "y_b"])
     with pytest.raises(DataError, match=r"'right'.* an array for each of 'left', 'right', .*, under these names"):
         arrange({"left": X, "x": X, "a": Y, "b": Y}, both)
+
+
+DICTS = replace(
+    make_manifest(inputs=("left", "right"), targets=(Target("y_a", "a"), Target("y_b", "b"))),
+    outputs=("a", "b"),
+    input_structure={"first": 1, "second": 0},
+    output_structure={"kind": 1, "size": 0},
+)
+
+
+@pytest.mark.parametrize(
+    "names", [("size", "kind"), ("y_size", "y_kind"), ("a", "b"), ("y_a", "y_b"), ("size", "y_b"), ("y_a", "kind")]
+)
+@pytest.mark.parametrize("inputs", [("left", "right"), ("second", "first")])
+def test_the_keys_of_a_dict_are_names_too(names, inputs):
+    left, right, a, b = X, X + 1, Y, Y + 1
+    arrays = dict(zip((*inputs, *names), (left, right, a, b), strict=True))
+    examples = arrange(arrays, DICTS)
+    assert (examples.x["left"] is left, examples.x["right"] is right) == (True, True)
+    assert (examples.y["y_a"] is a, examples.y["y_b"] is b) == (True, True)
+
+
+def test_a_key_that_is_another_outputs_name_is_the_key():
+    crossed = replace(DICTS, output_structure={"a": 1, "b": 0})
+    examples = arrange({"left": X, "right": X, "a": Y, "b": Y + 1}, crossed)
+    assert examples.y["y_b"] is not examples.y["y_a"]
+    np.testing.assert_array_equal(examples.y["y_b"], Y)
+
+
+def test_what_a_dict_lacks_is_named_by_its_key():
+    with pytest.raises(DataError, match=r"expects an array 'size'.* each of 'second', 'first', 'size', 'kind'"):
+        arrange({"first": X, "second": X, "y": Y}, DICTS)
+    with pytest.raises(DataError, match="expects an array 'first'"):
+        arrange({"second": X, "size": Y, "kind": Y}, DICTS)

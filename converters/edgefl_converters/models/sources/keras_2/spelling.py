@@ -76,6 +76,9 @@ _NO_COUNTERPART = {
     "RandomWidth": "Build the model without it, or with RandomZoom, which keeps the size that devices need.",
     "AddLoss": "Give module:function that builds the model with a layer that calls self.add_loss in its place, calls "
     "load_weights with this file, and returns it.",
+    "TensorFlowOpLayer": "TensorFlow before 2.4 wrote operations between layers so, such as x / 255. Give "
+    "module:function that builds the model with keras.ops or layers in their place, calls load_weights with this file, "
+    "and returns it.",
 }
 """Layers that Keras 3 does not have, with the way out."""
 
