@@ -15,6 +15,7 @@ from edgefl_simulation.engines.arena import Arena
 from edgefl_simulation.engines.base import Job, Setup, Vectors, Worked
 from edgefl_simulation.engines.messages import Answers, Begin, Failure, Order, Places, Reply, put, views
 from edgefl_simulation.engines.own_process import SINGLE_THREADED, OwnProcess
+from edgefl_simulation.engines.tickets import Tickets
 
 __all__ = ["Local"]
 
@@ -77,23 +78,6 @@ class _Worker:
 
 
 @dataclass
-class _Ticket:
-    """A job on its way.
-
-    Attributes:
-        job: what is to be done.
-        slot: for the vectors that come of it; None: there is none yet.
-        answer: what came.
-        unwanted: nobody asks for it any more.
-    """
-
-    job: Job
-    slot: int | None = None
-    answer: Worked | Exception | None = None
-    unwanted: bool = False
-
-
-@dataclass
 class _Base:
     slot: int
     places: Places = field(default_factory=dict)
@@ -118,8 +102,8 @@ class Local:
         self._arena = Arena.create(elements)
         self._numbers = itertools.count()
         self._bases: dict[int, _Base] = {}
-        self._tickets: dict[int, _Ticket] = {}
-        self._queue: deque[int] = deque()
+        self._slots: dict[int, int] = {}
+        self._tickets = Tickets(self._free)
         self._seconds = math.inf
         self._workers: list[_Worker] = []
         try:
@@ -144,35 +128,17 @@ class Local:
 
     def submit(self, job: Job) -> int:
         """See `Engine`."""
-        ticket = next(self._numbers)
-        self._tickets[ticket] = _Ticket(job)
-        self._queue.append(ticket)
+        ticket = self._tickets.add(job)
         self._tell_workers()
         return ticket
 
     def result(self, ticket: int) -> Worked:
         """See `Engine`."""
-        wanted = self._tickets[ticket]
-        while wanted.answer is None:
-            self._collect()
-        if isinstance(wanted.answer, Exception):
-            self.release(ticket)
-            raise wanted.answer
-        return wanted.answer
+        return self._tickets.result(ticket, self._collect)
 
     def release(self, ticket: int) -> None:
         """See `Engine`."""
-        known = self._tickets.get(ticket)
-        if known is None:
-            return
-        if known.slot is not None and known.answer is None:
-            known.unwanted = True  # a worker is at it; its answer gives the slot back
-            return
-        if known.slot is not None:
-            self._arena.give_back(known.slot)
-        else:
-            self._queue.remove(ticket)
-        del self._tickets[ticket]
+        self._tickets.release(ticket)
 
     def close(self) -> None:
         """See `Engine`."""
@@ -187,22 +153,22 @@ class Local:
         """Hands jobs to whoever has none; a second message only while there are enough for all, so that none waits."""
         for most in (1, 2):
             for worker in self._workers:
-                spare = most == 1 or len(self._queue) > len(self._workers)
-                if self._queue and spare and len(worker.orders) < most:
-                    self._tell(worker, [self._queue.popleft() for _ in range(self._at_once())])
+                spare = most == 1 or self._tickets.waiting > len(self._workers)
+                if self._tickets.waiting and spare and len(worker.orders) < most:
+                    self._tell(worker, [self._tickets.take() for _ in range(self._at_once())])
 
     def _at_once(self) -> int:
         """The number of jobs in one message: of short ones so many that all workers still get some at the end."""
-        share = len(self._queue) // (2 * len(self._workers))
+        share = self._tickets.waiting // (2 * len(self._workers))
         return max(1, min(share, int(_MESSAGE / self._seconds)))
 
     def _tell(self, worker: _Worker, tickets: list[int]) -> None:
         orders = []
         for ticket in tickets:
-            known = self._tickets[ticket]
-            known.slot = self._arena.take()
-            base = self._bases[known.job.base]
-            orders.append(Order(known.job, base.slot, base.places, known.slot))
+            job = self._tickets.job(ticket)
+            slot = self._slots[ticket] = self._arena.take()
+            base = self._bases[job.base]
+            orders.append(Order(job, base.slot, base.places, slot))
         worker.orders.append(tickets)
         try:
             worker.connection.send(orders)
@@ -225,14 +191,16 @@ class Local:
         self._tell_workers()
 
     def _take(self, ticket: int, answer: Reply | Failure) -> None:
-        known = self._tickets[ticket]
-        assert known.slot is not None
         if isinstance(answer, Failure):
-            known.answer = answer.error
+            self._tickets.answer(ticket, answer.error)
         elif answer.worked.update is None:
-            known.answer = answer.worked
+            self._tickets.answer(ticket, answer.worked)
         else:
-            sections = views(answer.places, self._arena.view(known.slot))
-            known.answer = replace(answer.worked, update=replace(answer.worked.update, sections=sections))
-        if known.unwanted:
-            self.release(ticket)
+            sections = views(answer.places, self._arena.view(self._slots[ticket]))
+            update = replace(answer.worked.update, sections=sections)
+            self._tickets.answer(ticket, replace(answer.worked, update=update))
+
+    def _free(self, ticket: int) -> None:
+        """Gives back the place for the vectors of a job that is over, if it had one."""
+        if (slot := self._slots.pop(ticket, None)) is not None:
+            self._arena.give_back(slot)

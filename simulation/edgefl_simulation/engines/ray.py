@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgefl.errors import InvalidSettingError, RuntimeFailure, first_line
 from edgefl_simulation.engines.base import Job, Setup, Vectors, Worked
 from edgefl_simulation.engines.ray_connection import RayConnection
 from edgefl_simulation.engines.ray_site import MARK, Done, Failed, Loaded, Site, continued, pieces_of
+from edgefl_simulation.engines.tickets import Tickets
 from edgefl_simulation.memories import Memories
 
 __all__ = ["Ray"]
@@ -47,25 +48,6 @@ class _Worker:
     orders: dict[Any, int] = field(default_factory=dict)
 
 
-@dataclass
-class _Ticket:
-    """A job on its way.
-
-    Attributes:
-        job: what is to be done.
-        told: an actor has it.
-        answer: what came.
-        deaths: actors that were lost with it.
-        unwanted: nobody asks for it any more.
-    """
-
-    job: Job
-    told: bool = False
-    answer: Worked | Exception | None = None
-    deaths: int = 0
-    unwanted: bool = False
-
-
 class Ray:
     """Actors on a Ray cluster.
 
@@ -87,8 +69,8 @@ class Ray:
         self._memories = Memories(setup.memories)
         self._numbers = itertools.count()
         self._bases: dict[int, Any] = {}
-        self._tickets: dict[int, _Ticket] = {}
-        self._queue: deque[int] = deque()
+        self._deaths: Counter[int] = Counter()
+        self._tickets = Tickets(self._forget)
         self._workers: list[_Worker] = []
         self._pieces: list[tuple[str, Any]] = []
         self._versions = ""
@@ -126,38 +108,21 @@ class Ray:
 
     def submit(self, job: Job) -> int:
         """See `Engine`."""
-        ticket = next(self._numbers)
-        self._tickets[ticket] = _Ticket(job)
-        self._queue.append(ticket)
+        ticket = self._tickets.add(job)
         self._tell_workers()
         return ticket
 
     def result(self, ticket: int) -> Worked:
         """See `Engine`."""
-        wanted = self._tickets[ticket]
-        while wanted.answer is None:
-            self._collect()
-        if isinstance(wanted.answer, Exception):
-            self.release(ticket)
-            raise wanted.answer
-        return wanted.answer
+        return self._tickets.result(ticket, self._collect)
 
     def release(self, ticket: int) -> None:
         """See `Engine`."""
-        known = self._tickets.get(ticket)
-        if known is None:
-            return
-        if known.told and known.answer is None:
-            known.unwanted = True  # an actor is at it
-            return
-        if not known.told:
-            self._queue.remove(ticket)
-        del self._tickets[ticket]
+        self._tickets.release(ticket)
 
     def close(self) -> None:
         """See `Engine`."""
         self._tickets.clear()
-        self._queue.clear()
         self._bases.clear()
         workers, self._workers = self._workers, []
         with contextlib.suppress(Exception):  # whatever has become of the cluster
@@ -173,6 +138,9 @@ class Ray:
             self._ray.kill(worker.actor)
         worker.actor = None
 
+    def _forget(self, ticket: int) -> None:
+        del self._deaths[ticket]  # which a Counter need not have
+
     def _add(self) -> None:
         """Asks for an actor; it begins when the cluster has room for it."""
         made = self._ray.remote(Site).options(num_cpus=1, scheduling_strategy="SPREAD")
@@ -184,15 +152,14 @@ class Ray:
         ready = [each for each in self._workers if each.loading is None]
         for most in range(1, _ORDERS + 1):
             for worker in ready:
-                spare = most == 1 or len(self._queue) > len(ready)
-                if self._queue and spare and len(worker.orders) < most:
-                    self._tell(worker, self._queue.popleft())
+                spare = most == 1 or self._tickets.waiting > len(ready)
+                if self._tickets.waiting and spare and len(worker.orders) < most:
+                    self._tell(worker, self._tickets.take())
 
     def _tell(self, worker: _Worker, ticket: int) -> None:
-        known = self._tickets[ticket]
-        known.told = True
-        memory = self._memories.packed(continued(known.job))
-        order = worker.actor.do.remote(known.job, self._bases[known.job.base], memory)
+        job = self._tickets.job(ticket)
+        memory = self._memories.packed(continued(job))
+        order = worker.actor.do.remote(job, self._bases[job.base], memory)
         worker.orders[order] = ticket
 
     def _collect(self) -> None:
@@ -254,34 +221,24 @@ class Ray:
                         hint="Every node needs the same edgefl as this machine, with the extra ray.",
                     ) from error
                 return  # the others go on without one
-        for ticket in reversed(worker.orders.values()):
-            known = self._tickets[ticket]
-            known.told = False
-            if known.unwanted:
-                del self._tickets[ticket]
-                continue
-            self._queue.appendleft(ticket)
-        if worker.orders:
-            first = self._tickets.get(next(iter(worker.orders.values())))
-            if first is not None:
-                first.deaths += 1
-                if first.deaths >= _DEATHS:
-                    raise RuntimeFailure(
-                        f"{_DEATHS} workers on the Ray cluster ended at the same task: {_cause(error)}",
-                        hint="That is often a lack of memory. What has a folder can be resumed.",
-                    ) from error
+        back = [ticket for ticket in reversed(worker.orders.values()) if self._tickets.put_back(ticket)]
+        at = next(iter(worker.orders.values()), None)
+        if at in back:
+            self._deaths[at] += 1
+            if self._deaths[at] >= _DEATHS:
+                raise RuntimeFailure(
+                    f"{_DEATHS} workers on the Ray cluster ended at the same task: {_cause(error)}",
+                    hint="That is often a lack of memory. What has a folder can be resumed.",
+                ) from error
         self._add()
 
     def _take(self, ticket: int, answer: Done | Failed) -> None:
-        known = self._tickets[ticket]
-        if known.unwanted:
-            del self._tickets[ticket]
-        elif isinstance(answer, Failed):
-            known.answer = answer.error
-        else:
-            if answer.memory is not None:
-                self._memories.put(known.job.task.task_id, answer.memory)
-            known.answer = answer.worked
+        if isinstance(answer, Failed):
+            self._tickets.answer(ticket, answer.error)
+            return
+        if answer.memory is not None:
+            self._memories.put(self._tickets.job(ticket).task.task_id, answer.memory)
+        self._tickets.answer(ticket, answer.worked)
 
 
 def _cause(error: Exception) -> str:
