@@ -131,9 +131,13 @@ def _version_line(entry: dict[str, Any]) -> str:
                 ("outcomes", "update"),
                 ("devices", "device"),
                 ("num_examples", "example"),
-                ("bytes_up", "byte"),
             )
             if entry[name] is not None
+        ]
+        parts += [
+            f"{run_text.counted(entry[f'bytes_{way}'], 'byte')} {way}"
+            for way in ("up", "down")
+            if entry[f"bytes_{way}"] is not None
         ]
         if entry["staleness"]:
             parts.append(f"{entry['staleness']:.1f} versions behind")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from edgefl.atomic import write_bytes
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import StorageError, storage_error
 from edgefl.wire.messages import Task
 from edgefl_device_runtime.tasks import Remembered, RunMemory
-from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 
 __all__ = ["Memories"]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
-from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 
 __all__ = ["RecordedRun", "RunState", "is_row", "read_run", "read_weights"]
 

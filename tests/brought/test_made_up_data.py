@@ -29,6 +29,13 @@ class Exploding(layers.Layer):
         return inputs * ops.sqrt(self.kernel)
 
 
+class Table(layers.Layer):
+    """Makes places in a table out of its features, as augmentation does of colours; what is no number has no place."""
+
+    def call(self, inputs):
+        return inputs + ops.take(ops.arange(256.0), ops.cast(ops.clip(inputs, 0.0, 255.0), "int32"))
+
+
 def of(*stack):
     keras.utils.set_random_seed(1)
     model = keras.Sequential(stack)
@@ -73,3 +80,10 @@ def test_that_training_diverges_is_said_of_keras_and_not_of_the_file():
         check_agreement(model, build(model, batch_size=4).data)
     assert "learning rate" in refusal.value.hint
     assert "report" not in str(refusal.value)
+
+
+def test_a_layer_that_refuses_what_is_no_number_is_trained_in_smaller_steps():
+    model = of(keras.Input((5,)), layers.Dense(4), layers.Rescaling(1000.0), Table(), layers.Dense(2))
+    report = check_agreement(model, build(model, batch_size=4).data)
+    assert report.passed
+    assert report.learning_rate < 0.01

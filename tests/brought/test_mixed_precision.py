@@ -15,8 +15,10 @@ import edgefl
 import edgefl_converters
 from edgefl.errors import UnsupportedModelError
 from edgefl.model_file import ModelFile
+from edgefl_converters.building.building import build
 from edgefl_converters.models.loading import load
 from edgefl_converters.training_step.precision import in_float32, mixed_layers
+from edgefl_converters.verification.agreement import check_agreement
 
 ARCHIVE = Path(__file__).with_name("keras_2_files.zip")
 
@@ -124,6 +126,23 @@ def test_policies_layer_by_layer_come_through_a_file_of_keras_3(tmp_path, name):
     assert mixed_layers(loaded) == {"half": "bfloat16", "head": "float16"}
     with in_float32(loaded) as single:
         assert [layer.compute_dtype for layer in single.layers] == ["float32"] * 3
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_what_comes_before_quantized_weights_in_mixed_precision_is_trained_in_float32(weights):
+    keras.utils.set_random_seed(1)
+    keras.config.set_dtype_policy("float32")
+    quantized = layers.Dense(3, dtype=f"{weights}_from_mixed_bfloat16", name="quantized")
+    model = keras.Sequential(
+        [keras.Input((6, 5)), layers.Dense(4, "tanh"), quantized, layers.Flatten(), layers.Dense(2)]
+    )
+    model.compile("sgd", "mse")
+    assert mixed_layers(model) == {"quantized": "bfloat16"}
+
+    with in_float32(model) as single:
+        assert single.get_layer("quantized").dtype_policy.name == f"{weights}_from_float32"
+        np.testing.assert_array_equal(single.get_layer("quantized")._kernel, quantized._kernel)
+        assert check_agreement(single, build(single, batch_size=4).data).passed
 
 
 class Own(keras.Model):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from edgefl.errors import RunError
@@ -144,6 +146,26 @@ def test_a_run_goes_on_from_a_checkpoint_as_if_there_had_been_no_break():
     assert again.state.weights.tobytes() == whole.state.weights.tobytes()
 
 
+@pytest.mark.parametrize("schedule", ["synchronous", "buffered"])
+def test_a_fold_of_which_no_finite_weights_come_fails_with_the_reason_and_the_weights_stay(schedule):
+    class Diverging(FakeEngine):
+        def result(self, ticket):
+            worked = super().result(ticket)
+            if self.jobs[ticket].task.version == 0:
+                return worked
+            sections = {"delta": np.full(4, 3e38, np.float32)}
+            return replace(worked, update=replace(worked.update, sections=sections))
+
+    settings = {"strategy": "fedavg", "server_learning_rate": 10.0, "target": 2, "rounds": 9, "schedule": schedule}
+    run = coordinator(Diverging(), **settings)
+    rounds = list(run.rounds())
+    assert [each.version for each in rounds if each.folded is not None]
+    failed = [each for each in rounds if each.folded is None]
+    assert {each.why for each in failed} == {"the new weights would not be finite: the run diverges."}
+    assert (rounds[-1].over, "would not be finite" in rounds[-1].failed) == (True, True)
+    assert np.isfinite(run.state.weights).all()
+
+
 def test_a_buffered_schedule_folds_what_began_from_older_versions(monkeypatch):
     monkeypatch.setitem(SCHEDULES._entries, "toy-buffered", Buffered)
     engine = FakeEngine()
@@ -153,7 +175,8 @@ def test_a_buffered_schedule_folds_what_began_from_older_versions(monkeypatch):
     assert max(max(each.staleness) for each in rounds) > 0
     assert all(earlier.clock <= later.clock for earlier, later in itertools.pairwise(rounds))
     assert len({task.seed for task in engine.tasks}) == len(engine.tasks)
-    assert run.checkpoint() is None, "tasks are open"
+    checkpoint = run.checkpoint()
+    assert (checkpoint.under_way, checkpoint.fold) == (None, 12), "nothing goes on after the last fold"
     assert len(engine.bases) <= 7, "no more versions than tasks are open, and the newest"
 
 

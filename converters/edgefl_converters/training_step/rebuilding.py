@@ -18,6 +18,11 @@ from edgefl_converters.training_step.specification import Specification, specify
 __all__ = ["compiled_copy", "own_objects", "rebuild"]
 
 _LAMBDA = "OriginalLambda"
+_POLICIES = {
+    each.__name__
+    for each in vars(keras.dtype_policies).values()
+    if inspect.isclass(each) and issubclass(each, keras.DTypePolicy)
+}
 
 
 def rebuild(
@@ -140,9 +145,10 @@ def _from_constructor(specification: Specification, dtype: str) -> Any:
 def _in_type(config: Any, dtype: str, in_place_of: Collection[str]) -> Any:
     """Replaces a type by another wherever a configuration names the type that a layer computes in."""
     if isinstance(config, Mapping):
-        if config.get("class_name") == "DTypePolicy":
-            name = config["config"]["name"]
-            return {**config, "config": {**config["config"], "name": dtype if name in in_place_of else name}}
+        if config.get("class_name") in _POLICIES:
+            # A policy of quantized weights names the type of all else as its source.
+            named = {each: dtype for each in ("name", "source_name") if config["config"].get(each) in in_place_of}
+            return {**config, "config": {**config["config"], **named}}
         if config.get("class_name") == "Lambda" and config.get("module") == "keras.layers":
             config = {**config, "module": None, "class_name": _LAMBDA, "registered_name": _LAMBDA}
         return {

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgefl.errors import ModelError, UnsupportedModelError, first_line
@@ -276,6 +277,7 @@ def _with_fitting_rate(side: _Side, experiment: Experiment) -> Experiment:
 
     Raises:
         ModelError: the loss does not stay a number at any rate.
+        tf.errors.InvalidArgumentError: Keras refuses a batch at any rate.
     """
     tried = _try(side, experiment)
     if not tried.stable:
@@ -300,6 +302,8 @@ def _slower(side: _Side, experiment: Experiment, first: _Trial) -> Experiment:
         chosen = slower if tried.finite else chosen
         if tried.stable:
             break
+    if chosen is None and (refusal := tried.refusal or first.refusal):
+        raise refusal
     if chosen is None:
         step, loss = next((step, loss) for step, loss in enumerate(first.losses, 1) if not np.isfinite(loss))
         raise ModelError(
@@ -320,10 +324,13 @@ class _Trial:
     Attributes:
         losses: of each step.
         enough: every weight moves by more than rounding errors.
+        refusal: of a batch by Keras, which takes it at other weights if those are no numbers any more, as a layer that
+            makes places in a table out of features.
     """
 
     losses: Sequence[float]
     enough: bool
+    refusal: Exception | None = None
 
     @property
     def finite(self) -> bool:
@@ -337,7 +344,10 @@ class _Trial:
 
 
 def _try(side: _Side, experiment: Experiment) -> _Trial:
-    logs, after = side.train(experiment)
+    try:
+        logs, after = side.train(experiment)
+    except tf.errors.InvalidArgumentError as error:
+        return _Trial([np.nan], False, error)
     moved = side.moved(experiment, after)
     enough = all(
         np.max(np.abs(change)) >= _ENOUGH_MOVED * np.max(np.abs(experiment.initial[name]))

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from edgefl.atomic import read_bytes, write_bytes
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import storage_error
 from edgefl.hashing import sha256
 from edgefl.wire.calls import LONGEST_ASKED
 from edgefl.wire.words import check_name, is_name
 from edgefl_device_runtime.agent.downloads import free_bytes, no_room
 from edgefl_device_runtime.tasks import RunMemory
-from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 
 __all__ = ["Memories"]
 

@@ -20,9 +20,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import DataError, DataNotReadyError
 from edgefl_device_runtime.tasks import Arrays
-from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_device_runtime.training.file_rows import DataFile, FileRows, changed
 
 __all__ = ["Source", "open_source", "wrong_or_unfinished"]

@@ -24,7 +24,7 @@ from edgefl_server.aggregation.metrics import Reported, left_out, sum_states
 from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.statistics import Range, absolute_range, range_of_round
 from edgefl_server.aggregation.strategies import Cohort, Strategy, StrategyState
-from edgefl_server.aggregation.updates import Contribution, Update, Updates
+from edgefl_server.aggregation.updates import Contribution, FoldError, Update, Updates
 
 __all__ = ["Believed", "Folded", "fold"]
 
@@ -75,6 +75,16 @@ class Folded:
     def is_finite(self) -> bool:
         """Whether the state is one to go on from: no device can train from NaN or infinity."""
         return all(np.isfinite(vector).all() for vector in (self.state.weights, *self.state.slots.values()))
+
+    def require_finite(self) -> Folded:
+        """The same, which is one to go on from.
+
+        Raises:
+            FoldError: it is not.
+        """
+        if not self.is_finite:
+            raise FoldError("the new weights would not be finite: the run diverges")
+        return self
 
 
 def fold(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -43,8 +44,8 @@ from edgefl_server.storage import (
     accept_upload,
     ended_runs,
     enrol,
+    fetching_run,
     look_at_outcome,
-    may_fetch,
     received_bytes,
     renew_lease,
     tell_capabilities,
@@ -340,12 +341,35 @@ def _fetch_weights(state: ServerState, device: str, digest: str, request: Reques
         return whole
     base, content = found
     headers = {"ETag": f'"{digest}"', "IM": DIFFERENCE, "Delta-Base": f'"{base}"', "Cache-Control": "private, no-store"}
-    return Response(content, 226, headers, "application/octet-stream")
+    return _Counted(Response(content, 226, headers, "application/octet-stream"), whole.note)
 
 
-def _fetch(state: ServerState, blobs: BlobStore, device: str, digest: str, request: Request) -> Response:
-    if not may_fetch(state, device, digest):
+def _fetch(state: ServerState, blobs: BlobStore, device: str, digest: str, request: Request) -> _Counted:
+    run = fetching_run(state, device, digest)
+    if run is None:
         raise RequestError(
             404, Refusal.NOT_FOUND, "No open task of this device names this hash.", "Ask for the next task, then fetch."
         )
-    return send_blob(request, blobs.path(digest), digest)
+    return _Counted(send_blob(request, blobs.path(digest), digest), partial(state.fetched.note, run))
+
+
+class _Counted(Response):
+    """An answer of which is noted how many bytes of its body were sent, also where the connection breaks."""
+
+    def __init__(self, answer: Response, note: Callable[[int], None]) -> None:
+        super().__init__(status_code=answer.status_code)
+        self.note, self._answer = note, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        sent = 0
+
+        async def counting_send(message: Message) -> None:
+            nonlocal sent
+            await send(message)
+            sent += len(message.get("body", b""))
+
+        try:
+            await self._answer(scope, receive, counting_send)
+        finally:
+            self.note(sent)

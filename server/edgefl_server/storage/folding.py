@@ -221,13 +221,13 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:
             return False
-        now = state.now()
+        now, fetched = state.now(), state.fetched.of(of.run)
         figures = {
             "num_examples": folded.num_examples,
             "devices": len({each.device for each in merged.intact}),
             "bytes_up": sum(each.size for each in merged.intact),
             "metric_sums": folded.metric_sums,
-            "diagnostics": folded.diagnostics,
+            "diagnostics": {**folded.diagnostics, "bytes_down": float(fetched)},
             "findings": dict(folded.findings),
         }
         _mark(session, merged.lost)
@@ -238,6 +238,7 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
         enough = _enough(session, work)
         rounds, gathering = reached.settings.rounds, not reached.latest
         move_on(session, of.run, after_fold(of.fold, rounds, gathering=gathering, enough=enough), now)
+    state.fetched.written(of.run, fetched)
     state.folded.extend(each.digest for each in merged.intact)
     _log.info("run %s: round %d done, %d outcomes folded", of.run, of.fold, len(merged.intact))
     return True

@@ -173,7 +173,8 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
         ordered = in_order(contributions)
         try:
             if settings.makes_weights:
-                folded = fold(strategy, without_residual(before), ordered, believed, cohort, state.folder)
+                after = fold(strategy, without_residual(before), ordered, believed, cohort, state.folder)
+                folded = after.require_finite()
             elif settings.kind == "statistics":
                 folded = fold_statistics(before, ordered, believed.limits.inputs)
             else:
@@ -187,9 +188,6 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             raise storage_error(error, "write a temporary file in", state.folder) from error
         else:
             break
-    if not folded.is_finite:
-        why = "the new weights would not be finite: the run diverges"
-        return Merged(_failed(change, why), lost, intact, None)
     folded, difference = broadcast(work.of.settings, before, folded, work.run.version + 1)
     return Merged(change, lost, intact, folded, difference)
 

@@ -21,6 +21,7 @@ from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, s
 from edgefl_server.storage.database import Database, inspect
 from edgefl_server.storage.differences import Differences
 from edgefl_server.storage.doubles import Doubles
+from edgefl_server.storage.fetched import Fetched
 from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, require_own, write_mark
 from edgefl_server.storage.placements import Placements
 from edgefl_server.storage.tables import FolderRow
@@ -61,6 +62,7 @@ class ServerState:
         intact: inode, size and time of change of blobs whose content was seen to have their hash.
         unrecorded: intact outcomes that no row named at the start, by the task that they answer.
         folded: outcomes in `outcomes` that are part of the weights; see `settle_folds`.
+        fetched: bytes that devices have fetched for each run since its latest fold, as far as this process knows.
 
     Raises:
         SettingError: `keep_days` is no number of days.
@@ -86,6 +88,7 @@ class ServerState:
         self.intact: dict[str, tuple[int, int, int]] = {}
         self.unrecorded: dict[str, Path] = {}
         self.folded: deque[str] = deque()
+        self.fetched = Fetched()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             require_own(folder)

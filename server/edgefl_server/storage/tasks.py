@@ -44,8 +44,8 @@ __all__ = [
     "Found",
     "devices_with_tasks",
     "ended_runs",
+    "fetching_run",
     "look_for_tasks",
-    "may_fetch",
     "next_task",
     "renew_lease",
     "work_for",
@@ -253,12 +253,13 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
         return max(1.0, renewed.leased_until - now.clock)
 
 
-def may_fetch(state: ServerState, device: str, digest: str) -> bool:
-    """Whether an open task of the device names this model, these weights or this vector."""
+def fetching_run(state: ServerState, device: str, digest: str) -> str | None:
+    """The run of an open task of the device that names this model, these weights or this vector; None: none does."""
     with state.database.read() as session:
         named = session.execute(_FETCHABLE, {"device": device}).all()
-    if any(digest in (each.model_hash, each.weights_hash) for each in named):
-        return True
+    for each in named:
+        if digest in (each.model_hash, each.weights_hash):
+            return str(each.run)
     for each in named:
         try:
             vectors = named_vectors(demand_of(each.settings_text), slots_of(each.slots_text))
@@ -266,8 +267,8 @@ def may_fetch(state: ServerState, device: str, digest: str) -> bool:
             state.troubles.note(each.run, _READ, error, state.clock())
             continue
         if digest in vectors.values():
-            return True
-    return False
+            return str(each.run)
+    return None
 
 
 @dataclass(frozen=True)

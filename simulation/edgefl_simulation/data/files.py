@@ -10,8 +10,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import DataError
-from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_simulation.data.arrays import from_arrays
 from edgefl_simulation.data.base import DataSet
 from edgefl_simulation.data.csv_tables import read_csv

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike, NDArray
 
-from edgefl.errors import DataError, RunError
+from edgefl.errors import DataError, InvalidSettingError, RunError
 from edgefl_server.aggregation import (
     Believed,
     Cohort,
@@ -174,6 +174,10 @@ class _Averaging(LearningProcess):
         return LearningProcessOutput(self._state(state.round + 1, folded.state), metrics)
 
 
+_OF_A_RUN = {"model_aggregator": "codec", "model_distributor": "down_codec", "metrics_aggregator": ""}
+"""The arguments of TensorFlow Federated's, and what is like them elsewhere."""
+
+
 class _Evaluation(LearningProcess):
     """Evaluates, and changes no weights."""
 
@@ -200,6 +204,7 @@ def build_weighted_fed_avg(
     epochs: int = 1,
     seed: int = DEFAULT_SEED,
     num_threads: int = 1,
+    **others: Any,
 ) -> LearningProcess:
     """Builds federated averaging (McMahan et al. 2017; with a server optimizer Reddi et al. 2021).
 
@@ -219,12 +224,14 @@ def build_weighted_fed_avg(
         epochs: passes over each client's data; a dataset may also repeat itself.
         seed: of all that is drawn: the order of rows of clients who are arrays, and dropout. Not 0.
         num_threads: that a kernel may use.
+        others: what only a run has, which is refused by name.
 
     Raises:
-        InvalidSettingError: an argument has a value that it cannot have.
+        InvalidSettingError: an argument has a value that it cannot have, or is one of a run.
         DataError: the sample batch does not fit the model.
         EdgeflError: what ``model_fn`` or the conversion raises.
     """
+    _refuse(others)
     optimizer = server_optimizer(server_optimizer_fn)
     models = ReadyModels(model_of(model_fn, client_optimizer_fn), num_threads)
     settings = client_settings(models, client_learning_rate, epochs, seed)
@@ -283,6 +290,17 @@ def client_settings(models: ReadyModels, learning_rate: float | None, epochs: in
         return settle(settings, models.manifest)
     except SettingError as error:
         raise error.naming(lambda name: _CALLED.get(name, name)) from error
+
+
+def _refuse(others: dict[str, Any]) -> None:
+    for name in others:
+        instead = _OF_A_RUN.get(name, name)
+        if instead not in {*vars(RunSettings(rounds=1, target=1)), ""}:
+            raise TypeError(f"build_weighted_fed_avg() got an unexpected keyword argument {name!r}")
+        raise InvalidSettingError(
+            f"{name} has no meaning here, where clients and server are one process, and nothing is sent.",
+            hint=f"edgefl.simulate(…, {instead}=…) emulates a fleet with it." if instead else "Leave it out.",
+        )
 
 
 def _tell(diverged: int, clients: int, *, any_others: bool) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgefl.atomic import write_bytes
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import DataError, storage_error
-from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_server.aggregation import StrategyState
 
 __all__ = ["KerasWeights", "Place", "ServerState"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +77,21 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
+def running(command: list[object], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is stopped at the end, with all that it started: Flower's go on starting others without it."""
+    process = subprocess.Popen([str(word) for word in command], start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
 def superlink(flower: Path, folder: Path, port: int, *options: str) -> Iterator[dict[str, str]]:
     """Flower's server, with a home of its own; what its commands need to find it."""
     home = folder / "home"
@@ -85,16 +102,15 @@ def superlink(flower: Path, folder: Path, port: int, *options: str) -> Iterator[
     settings = {**QUIET, "FLWR_HOME": str(home), "PATH": f"{flower}{os.pathsep}{os.environ['PATH']}"}
     options = ("--insecure", "--disable-runtime-dependency-installation", *options)
     command = [flower / "flower-superlink", *options, "--host", "127.0.0.1", "--port", str(port)]
-    with (folder / "superlink.log").open("w") as log:
-        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=subprocess.STDOUT)
-    try:
+    told = folder / "superlink.log"
+    with (
+        told.open("w") as log,
+        running(command, env={**os.environ, **settings}, stdout=log, stderr=subprocess.STDOUT) as process,
+    ):
         while not answers(port):
-            assert process.poll() is None, (folder / "superlink.log").read_text()
+            assert process.poll() is None, told.read_text()
             time.sleep(0.2)
         yield settings
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def simulated(flower: Path, folder: Path, **config: object) -> str:
@@ -164,21 +180,16 @@ def test_flowers_own_devices_train_on_their_files(flower: Path, model: Path, tmp
     arrays = load_data("digits").arrays
     x, y = arrays["x"].reshape(-1, 64), arrays["y"]
     mine = np.flatnonzero(np.arange(len(x)) % 10)
-    port, devices = free_port(), []
-    with superlink(flower, tmp_path, port) as settings:
-        try:
-            for number in range(2):
-                np.savez(tmp_path / f"{number}.npz", x=x[mine[number::2]], y=y[mine[number::2]])
-                data = f"data={str(tmp_path / f'{number}.npz')!r}"
-                command = [flower / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
-                command += ["--port", str(free_port()), "--node-config", data]
-                log = subprocess.DEVNULL
-                devices.append(subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log))
-            told = run(flower / "flwr", *_run_words(tmp_path, model=str(model), **{"num-server-rounds": 2}), **settings)
-        finally:
-            for each in devices:
-                each.terminate()
-                each.wait(30)
+    port = free_port()
+    with superlink(flower, tmp_path, port) as settings, ExitStack() as devices:
+        for number in range(2):
+            np.savez(tmp_path / f"{number}.npz", x=x[mine[number::2]], y=y[mine[number::2]])
+            data = f"data={str(tmp_path / f'{number}.npz')!r}"
+            command = [flower / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
+            command += ["--port", str(free_port()), "--node-config", data]
+            log, env = subprocess.DEVNULL, {**os.environ, **settings}
+            devices.enter_context(running(command, env=env, stdout=log, stderr=log))
+        told = run(flower / "flwr", *_run_words(tmp_path, model=str(model), **{"num-server-rounds": 2}), **settings)
     assert told.count("aggregate_train: Received 2 results and 0 failures") == 2
     rounds = json.loads((tmp_path / "out" / "accuracy.json").read_text())
     assert rounds["2"]["accuracy"] > 0.9

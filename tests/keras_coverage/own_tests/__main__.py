@@ -29,10 +29,10 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(error)
         return 2
-    found = own_tests(Path(arguments[0]), RECORD)
-    for case in found:
-        if case.complaint:
-            print(f"{case.key}: {case.complaint}", flush=True)
+    found = []
+    for case in own_tests(Path(arguments[0]), RECORD):
+        found.append(case)
+        print(f"{case.key}: {case.complaint or 'as in Keras'} ({case.seconds:.1f} s of processors)", flush=True)
     DOCUMENT.write_text(with_own_tests(DOCUMENT.read_text(), found))
     print(f"wrote {DOCUMENT}")
     return 0

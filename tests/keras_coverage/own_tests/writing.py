@@ -26,10 +26,14 @@ def with_own_tests(document: str, found: Sequence[OwnTest]) -> str:
     wrong = [case for case in found if case.complaint]
     share = f"{100 * (len(found) - len(wrong)) / len(found):.1f} %" if found else "none"
     lines = [
-        "Keras's tests call each layer with settings and inputs of their own. Of the calls that have a gradient and",
-        f"that Keras itself trains, {len(found) - len(wrong)} of {len(found)} convert and train as in",
-        f"Keras ({share}). `python -m keras_coverage.own_tests CHECKOUT`, in `tests/`, reads them from a checkout.",
+        "Keras's tests call each layer with settings and inputs of their own (`run_layer_test`). Such a call is put",
+        "between a layer that learns and one that sees all that it returns. It counts if Keras's tests train it, on",
+        "plain tensors, if there is a gradient (for its own weights, or what stands before it), and if Keras itself",
+        "trains it: takes a step, in a graph as `fit` does, with numbers as losses and gradients, before it and after.",
+        f"Of these, {len(found) - len(wrong)} of {len(found)} convert and train as in Keras ({share}).",
         f"Not counted are {diverging} more, whose loss is no number in Keras itself after a few steps, however small.",
+        "`python -m keras_coverage.own_tests CHECKOUT`, in `tests/`, reads them from a checkout of Keras at the tag of",
+        "the installed version, and goes on where it stopped.",
     ]
     if wrong:
         lines += ["", "| | why not |", "|---|---|"]

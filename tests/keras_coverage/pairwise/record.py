@@ -46,11 +46,11 @@ class Record:
             file.write(json.dumps({"version": self._version, "key": key, "value": value}) + "\n")
 
 
-def version_of(folders: Sequence[Path]) -> str:
-    """A hash of all Python below some folders, and of what computes beside it."""
+def version_of(paths: Sequence[Path]) -> str:
+    """A hash of some Python files, of all below some folders, and of what computes beside them."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for source in sorted(folder.rglob("*.py")):
+    for path in paths:
+        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(source.read_bytes())
     installed = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
     digest.update(json.dumps([installed.get(each) for each in _PACKAGES]).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,10 +13,11 @@ import tensorflow as tf
 from edgefl.errors import EdgeflError
 from edgefl_converters.building.building import build
 from edgefl_converters.lint import require_clean
+from edgefl_converters.training_step.precision import in_float32
 from edgefl_converters.verification.agreement import check_agreement
 from keras_coverage.pairwise.subjects import Built, Settings, Subject
 
-__all__ = ["Case", "Trial", "accepted_by_keras", "complaints", "numbers_for"]
+__all__ = ["Case", "Trial", "accepted_by_keras", "complaint_about", "complaints", "numbers_for"]
 
 _ROWS = 4
 _TOGETHER = 16
@@ -71,18 +72,26 @@ def _word(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
-def accepted_by_keras(trial: Case) -> bool:
-    """Tells whether Keras takes a step of it: all values are finite, those of an evaluation and after the step too."""
+def accepted_by_keras(
+    trial: Case, learns: Callable[[Any, Sequence[Any]], bool] = lambda model, gradients: True
+) -> bool:
+    """Tells whether Keras takes a step of it: all values are finite, those of an evaluation and after the step too.
+
+    Args:
+        trial: what to train.
+        learns: what is asked besides, of the model and of the gradients of its trainable variables; None where there
+            is none.
+    """
     keras.backend.clear_session()
     keras.utils.set_random_seed(1)
     try:
         with tf.device("CPU:0"):
-            return _trains(trial)
+            return _trains(trial, learns)
     except Exception:  # whatever Keras says, it says no
         return False
 
 
-def _trains(trial: Case) -> bool:
+def _trains(trial: Case, learns: Callable[[Any, Sequence[Any]], bool]) -> bool:
     part = trial.make()
     model = keras.Model(list(part.inputs), list(part.outputs))
     inputs = [numbers_for(each) for each in part.inputs]
@@ -114,7 +123,7 @@ def _trains(trial: Case) -> bool:
         afterwards,
         *(tf.convert_to_tensor(each) for each in gradients if each is not None),
     ]
-    return all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in tensors)
+    return all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in tensors) and learns(model, gradients)
 
 
 def _in_graph(metric: Any) -> Any:
@@ -158,7 +167,7 @@ def complaints(trials: Sequence[Case]) -> Iterator[tuple[Case, str]]:
 
 
 def _halved(trials: Sequence[Case]) -> Iterator[tuple[Case, str]]:
-    complaint = _complaint(trials)
+    complaint = complaint_about(trials)
     if not complaint or len(trials) == 1:
         yield from ((each, complaint) for each in trials)
         return
@@ -167,14 +176,19 @@ def _halved(trials: Sequence[Case]) -> Iterator[tuple[Case, str]]:
     yield from _halved(trials[middle:])
 
 
-def _complaint(trials: Sequence[Case]) -> str:
+def complaint_about(trials: Sequence[Case]) -> str:
+    """Says what is wrong with cases that are parts of one model; nothing if they train as in Keras.
+
+    Args:
+        trials: as `complaints` takes them.
+    """
     keras.backend.clear_session()
     keras.utils.set_random_seed(1)
     try:
-        model = _model([each.make() for each in trials])
-        built = build(model, batch_size=_ROWS)
-        require_clean(built.data, built.manifest)
-        report = check_agreement(model, built.data)
+        with in_float32(_model([each.make() for each in trials])) as model:
+            built = build(model, batch_size=_ROWS)
+            require_clean(built.data, built.manifest)
+            report = check_agreement(model, built.data)
     except EdgeflError as error:
         return f"{type(error).__name__}: {error.message}"
     except Exception as error:  # a traceback is what must not happen to anybody

@@ -8,7 +8,7 @@ import pytest
 from edgefl.layout import Parameter
 from edgefl.wire.differences import split
 from edgefl_server.aggregation import RunSettings
-from edgefl_server.storage import create_run
+from edgefl_server.storage import create_run, run_history
 from fake_device import outcome_for
 from model_files import make_model_file
 
@@ -47,6 +47,36 @@ def led_to(answer, weights):
     for each in split(answer.content):
         weights = each.applied(weights)
     return weights
+
+
+@pytest.mark.parametrize("down_codec", ["float32", "drive"])
+def test_a_history_says_how_many_bytes_devices_fetched_for_a_version(api, down_codec):
+    create_run(
+        api.fleet.state,
+        make_model_file(MODEL),
+        "people",
+        RunSettings.of(rounds=3, target=1, seed=7, down_codec=down_codec),
+    )
+    headers, held, fetched = api.device(1), [], []
+    for number in range(2):
+        task = api.task(headers, wait=20)
+        answers = [fetch(api, headers, task.base_weights_hash, held)]
+        if number == 0:
+            answers.append(api.client.get(f"/v1/models/{task.model_hash}", headers=headers))
+            rest = {**headers, "Range": f"bytes={task.model_bytes - 10}-"}
+            answers.append(api.client.get(f"/v1/models/{task.model_hash}", headers=rest))
+            refused = api.client.get(f"/v1/models/{task.model_hash}", headers={**headers, "Range": "bytes=9000000-"})
+            assert refused.status_code == 416
+        held = [task.base_weights_hash]
+        fetched.append(sum(len(each.content) for each in answers))
+        weights = np.frombuffer(api.fleet.state.weights.get(task.base_weights_hash), "<f4")
+        assert api.put(headers, task, outcome_for(task, weights, statistic_size=5)).status_code == 202
+    api.task(headers, wait=20)
+    versions = run_history(api.fleet.state, task.run)["versions"]
+    found = [each["bytes_down"] for each in versions]
+    assert found[0] is None
+    assert found[2] == fetched[1] == 4 * (12_000 + 5) if down_codec == "float32" else found[2] == fetched[1] < 5000
+    assert 0 <= found[1] - fetched[0] < 500, "and the refusal"
 
 
 @pytest.mark.parametrize("behind", [1, 2, 4])

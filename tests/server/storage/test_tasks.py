@@ -12,9 +12,9 @@ from edgefl_server.storage import (
     authenticate,
     close_due_rounds,
     enrol,
+    fetching_run,
     invite,
     look_for_tasks,
-    may_fetch,
     next_task,
     renew_lease,
     run_status,
@@ -180,11 +180,11 @@ def test_only_what_an_open_task_names_may_be_fetched(fleet) -> None:
     fleet.create_run(target=1)
     task = fleet.task(first)
     for digest in (task.model_hash, task.base_weights_hash):
-        assert may_fetch(fleet.state, first.device, digest)
-        assert not may_fetch(fleet.state, second.device, digest)
+        assert fetching_run(fleet.state, first.device, digest)
+        assert not fetching_run(fleet.state, second.device, digest)
     fleet.finish(first)
     for digest in (task.model_hash, task.base_weights_hash):
-        assert not may_fetch(fleet.state, first.device, digest)
+        assert not fetching_run(fleet.state, first.device, digest)
 
 
 def test_a_device_serves_the_older_of_two_runs_first_and_then_the_other(fleet) -> None:
@@ -307,7 +307,7 @@ def test_no_work_is_handed_out_for_a_stopped_run(fleet) -> None:
     assert stop_run(fleet.state, run) is False
     assert next_task(fleet.state, device) is None
     assert renew_lease(fleet.state, device.device, task.task_id) is None
-    assert not may_fetch(fleet.state, device.device, task.model_hash)
+    assert not fetching_run(fleet.state, device.device, task.model_hash)
 
 
 def test_a_task_says_what_the_strategy_asks_of_the_device(fleet) -> None:
@@ -334,14 +334,14 @@ def test_scaffolds_control_variate_is_open_to_a_device_whose_task_names_it_and_n
     assert (name, task.correction) == ("control", Correction.SCAFFOLD)
     assert fleet.state.weights.get(digest) == bytes(size)
     assert size == 4 * 16
-    assert may_fetch(fleet.state, first.device, digest)
-    assert not may_fetch(fleet.state, second.device, digest)
+    assert fetching_run(fleet.state, first.device, digest)
+    assert not fetching_run(fleet.state, second.device, digest)
     fleet.finish(first)
     fleet.fold()
     ((_, later, _),) = fleet.task(first).extra_vectors
     assert later != digest
-    assert may_fetch(fleet.state, first.device, later)
-    assert not may_fetch(fleet.state, first.device, digest)
+    assert fetching_run(fleet.state, first.device, later)
+    assert not fetching_run(fleet.state, first.device, digest)
 
 
 def test_what_feddyn_keeps_on_the_server_is_open_to_no_device(fleet) -> None:
@@ -350,7 +350,7 @@ def test_what_feddyn_keeps_on_the_server_is_open_to_no_device(fleet) -> None:
     fleet.task(device)
     with fleet.state.database.read() as session:
         (digest,) = session.get_one(VersionRow, (run, 0)).slots.values()
-    assert not may_fetch(fleet.state, device.device, digest)
+    assert not fetching_run(fleet.state, device.device, digest)
 
 
 def test_a_task_names_the_devices_latest_folded_task_and_no_discarded_one(fleet) -> None:

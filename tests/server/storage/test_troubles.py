@@ -17,7 +17,7 @@ from edgefl_server import run_text
 from edgefl_server.storage import (
     close_due_rounds,
     fail_damaged_runs,
-    may_fetch,
+    fetching_run,
     next_task,
     prune_rows,
     renew_lease,
@@ -54,8 +54,8 @@ def test_a_run_that_cannot_be_read_takes_nothing_from_the_devices_of_others(
     task = next_task(fleet.state, device)
     assert task is not None
     assert task.run == healthy
-    assert may_fetch(fleet.state, device.device, task.base_weights_hash) is True
-    assert may_fetch(fleet.state, device.device, "0" * 64) is False
+    assert fetching_run(fleet.state, device.device, task.base_weights_hash) in (broken, healthy)
+    assert fetching_run(fleet.state, device.device, "0" * 64) is None
     for _ in range(20):
         next_task(fleet.state, device)
         close_due_rounds(fleet.state)
@@ -196,7 +196,7 @@ def test_while_another_program_holds_the_writer_one_call_waits_for_it_and_no_oth
         for _ in range(3):
             with pytest.raises(StorageError, match="takes too long"):
                 renew_lease(fleet.state, second.device, task.task_id)
-        assert may_fetch(fleet.state, second.device, task.base_weights_hash)
+        assert fetching_run(fleet.state, second.device, task.base_weights_hash)
         assert waiting.is_alive()
         other.execute("ROLLBACK")
     waiting.join()

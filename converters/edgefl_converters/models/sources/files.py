@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import EdgeflError, ModelError, first_line, storage_error
 from edgefl_converters.models.sources.keras_errors import cause, class_in_the_making, unknown_name
 from edgefl_converters.models.sources.nearest_names import classes, nearest
@@ -99,11 +100,20 @@ def _kind(path: Path) -> str:
         raise ModelError(
             f"{path} is a TFLite file already, expected a Keras model.", hint="Convert the Keras model it came from."
         )
-    if not zipfile.is_zipfile(path) or "config.json" not in zipfile.ZipFile(path).namelist():
+    if "config.json" not in _entries(path):
         raise ModelError(f"{path} is not a Keras model file.", hint=SOURCES)
     if path.suffix != ".keras":
         raise ModelError(f"{path} must have a name that ends in .keras for Keras to load it.", hint="Rename it.")
     return "keras"
+
+
+def _entries(path: Path) -> list[str]:
+    """The names in an archive; none where it is none, or damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except DAMAGED:
+        return []
 
 
 def _refusal(path: Path, error: Exception) -> ModelError:

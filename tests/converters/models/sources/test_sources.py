@@ -237,3 +237,15 @@ def test_each_module_is_named_before_its_code_runs(own):
     named = []
     with known_objects(["own_layers"], named.append):
         assert named == ["own_layers"]
+
+
+def test_an_archive_of_a_version_that_nobody_knows_is_no_model(tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    data[at + 6] = 99  # the version that is needed to extract it
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="is not a Keras model file"):
+        load(path)
