@@ -54,8 +54,8 @@ def masked():
 
 def shared_slopes():
     """XNNPACK of tflite-runtime 2.14 read a slope for each channel where there is one for all."""
-    slope = layers.PReLU("random_normal", shared_axes=[1, 2])
-    return compiled(keras.Sequential([keras.Input((4, 3)), layers.Dense(16), slope, layers.Dense(2)]))
+    stack = [layers.Flatten(), layers.Dense(16), layers.PReLU("random_normal", shared_axes=[1])]
+    return compiled(keras.Sequential([keras.Input((4, 3)), *stack, layers.Dense(2)]))
 
 
 def own():

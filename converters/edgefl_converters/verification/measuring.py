@@ -125,13 +125,16 @@ def _exactly(
     specification: Specification, manifest: ModelManifest, experiment: Experiment, plain: Measured
 ) -> tuple[Measured, str]:
     """Computes in float64, in Keras's own copy of the model or else what Keras computes in float32, op by op."""
-    for ways in ({"dtype": "float64"}, {"dtype": "float32", "widened": True}):
-        try:
-            with _side(specification, manifest, **ways) as side:
-                return side.compute(experiment), "float64"
-        except Exception as error:  # any failure of a layer that insists on float32, or of an op that does
-            reason = first_line(error)
-    return plain, f"float32, because the model does not run in float64: {reason}"
+    try:
+        with _side(specification, manifest, "float64") as side:
+            return side.compute(experiment), "float64"
+    except Exception as error:  # any failure of a layer that insists on float32
+        reason = first_line(error)
+    try:
+        with _side(specification, manifest, "float32", widened=True) as side:
+            return side.compute(experiment), f"float64, operation by operation of Keras's float32: {reason}"
+    except Exception as error:  # of an op that insists on it
+        return plain, f"float32, because the model does not run in float64: {reason} {first_line(error)}"
 
 
 def look_closer(
