@@ -64,7 +64,7 @@ def status_text(status: dict[str, Any]) -> str:
     if isinstance(task, dict):
         step = f", step {task['step']} of about {task.get('steps')}" if "step" in task else ""
         loss = f", loss {task['loss']:#.4g}" if isinstance(task.get("loss"), float) else ""
-        lines.append(f"task: {_work(task)} of {task.get('run')}{step}{loss}")
+        lines.append(f"task: {_work(task, task.get('round'))} of {task.get('run')}{step}{loss}")
     lines.append(f"last contact: {_ago(status['last_contact'], '{}') or 'none'}")
     if status["trouble"]:
         lines.append(f"trouble: {status['trouble']}")
@@ -81,16 +81,16 @@ def status_text(status: dict[str, Any]) -> str:
         ):  # written by another version: one line less
             loss = "" if entry["loss"] is None else f"loss {entry['loss']:#.4g}, "
             lines.append(
-                f"  {_ago(entry['at'], '{}')}  {_work(entry)} of {entry['run'] or entry['task_id']}: "
+                f"  {_ago(entry['at'], '{}')}  {_work(entry, entry['round'])} of {entry['run'] or entry['task_id']}: "
                 f"{entry['status']}, {entry['result']}; {loss}{amount(entry['examples'], 'example')}, "
                 f"{amount(entry['steps'], 'step')}, {entry['seconds']:.2f} s"
             )
     return "\n".join(plain(line, 1000) for line in lines)
 
 
-def _work(noted: dict[str, Any]) -> str:
+def _work(noted: dict[str, Any], round: Any) -> str:
     """Names a task; an edgefl that noted no kind did not say more than the round."""
-    return work_name(noted.get("kind", "train"), noted["round"], noted.get("version", 0))
+    return work_name(str(noted.get("kind", "train")), round, noted.get("version", 0))
 
 
 def _size(file: Any) -> int:

@@ -217,7 +217,8 @@ def test_the_status_tells_task_and_step_while_a_device_trains(rig, quick):
     device.step()
     assert seen["running"]
     assert seen["doing"] == "training"
-    assert seen["task"] == {"task_id": "r-1-d", "run": "r", "round": 1, "step": 1, "steps": 4, "loss": 3.0}
+    named = {"task_id": "r-1-d", "run": "r", "round": 1, "kind": "train", "version": 0}
+    assert seen["task"] == {**named, "step": 1, "steps": 4, "loss": 3.0}
     assert seen["last_contact"] is not None
     assert "task: round 1 of r, step 1 of about 4, loss 3.000" in status_text(seen)
     device.close()
