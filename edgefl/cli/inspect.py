@@ -65,6 +65,7 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "mixes_rows": manifest.mixes_rows,
         "of_whole_batches": list(manifest.of_whole_batches),
         "inputs": list(manifest.inputs),
+        "index_sizes": dict(manifest.index_sizes),
         "outputs": list(manifest.outputs),
         "targets": [target.name for target in manifest.targets],
         "loss": _class_name(manifest.loss),

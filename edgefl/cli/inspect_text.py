@@ -24,6 +24,7 @@ def as_text(file: str, result: Mapping[str, Any]) -> str:
             f"{_evidence(result['evidence'])}",
             f"  batch of {_rows(result)}; {', '.join(result['inputs'])} -> {', '.join(result['outputs'])}; "
             f"targets: {', '.join(result['targets']) or 'none'}",
+            *_looked_up(result["index_sizes"]),
             *(f"  of all rows of a batch together: {each}" for each in result["of_whole_batches"]),
             f"  loss {result['loss'] or 'of its own'}, {result['optimizer']} "
             f"at learning rate {result['learning_rate']:g}, metrics: {', '.join(result['metrics']) or 'none'}",
@@ -56,6 +57,17 @@ def _rows(result: Mapping[str, Any]) -> str:
     if result["further_batch_sizes"]:
         parts = f" (or {', '.join(map(str, result['further_batch_sizes']))})"
     return f"{size}{parts} {'row' if size == 1 else 'rows'}"
+
+
+def _looked_up(sizes: Mapping[str, Any]) -> list[str]:
+    """Says between which numbers inputs must lie that are looked up."""
+    lines = []
+    for name, entries in sizes.items():
+        one = [entries] if isinstance(entries, int) else [each for each in entries if each is not None]
+        ends = " or ".join(str(each - 1) for each in sorted(set(one)))
+        some = "" if isinstance(entries, int) else f", {len(one)} of {len(entries)} values of a row,"
+        lines.append(f"  input {name!r}{some} is looked up: whole numbers from 0 to {ends}")
+    return lines
 
 
 def _frozen(count: int) -> str:

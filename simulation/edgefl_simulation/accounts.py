@@ -1,4 +1,4 @@
-"""The accounts of a round: simulated seconds by what they went by with, bytes, and what devices spent."""
+"""The accounts of a round: how tasks ended, seconds by what they went by with, bytes, and what devices spent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class Accounts:
 
     Args:
         now: when the first one begins.
+
+    Attributes:
+        ended: how many of its tasks ended how.
+        errors: what devices said, each text once.
     """
 
     def __init__(self, now: float) -> None:
@@ -24,6 +28,14 @@ class Accounts:
         self._seconds = self._joules = 0.0
         self._profiles: dict[str, int] = {}
         self._latest: Flight | None = None
+        self.ended: dict[str, int] = {}
+        self.errors: dict[str, None] = {}
+
+    def over(self, how: str, error: str = "") -> None:
+        """A task is over, whatever its device says."""
+        self.ended[how] = self.ended.get(how, 0) + 1
+        if error:
+            self.errors[error] = None
 
     def asked(self, flight: Flight) -> None:
         """A device was given a task."""

@@ -36,6 +36,10 @@ class Agenda(Generic[What]):
         """
         heapq.heappush(self._coming, (max(time, self.now), next(self._numbers), what))
 
+    def coming(self) -> list[tuple[float, What]]:
+        """Says what is to happen, and when; in that order."""
+        return [(time, what) for time, _, what in sorted(self._coming, key=lambda each: each[:2])]
+
     def next_before(self, time: float) -> What | None:
         """Goes on to what happens next, and says what it is; None where that is a time at which nothing was noted.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from edgefl.wire.messages import Task
 from edgefl_server.aggregation import (
     Admission,
     Assignment,
@@ -15,8 +17,10 @@ from edgefl_server.aggregation import (
     Standing,
     Update,
 )
+from edgefl_simulation.agenda import Agenda
 from edgefl_simulation.engines import Worked
 from edgefl_simulation.pace import Course
+from edgefl_simulation.under_way import OpenTask, UnderWay
 from edgefl_simulation.versions import Version
 
 __all__ = ["AcceptedUpdate", "CohortTasks", "Flight"]
@@ -36,6 +40,7 @@ class Flight:
         attacks: the device does not do what it should.
         worked: what it sends, once that is computed.
         arrived: that has come.
+        task: what the device was given; None: it is over, and only the time is left at which it was looked for.
     """
 
     device: str
@@ -47,6 +52,7 @@ class Flight:
     attacks: bool = False
     worked: Worked | None = None
     arrived: bool = False
+    task: Task | None = None
 
     @property
     def bytes_up(self) -> int:
@@ -97,6 +103,7 @@ class CohortTasks:
         self.standing = Standing(accepted=accepted)
         self.flights: dict[str, Flight] = {}
         self._tasks: dict[str, Assignment] = {}
+        self._counted: set[str] = set()
         self._first_lease = math.inf
 
     def open(self, now: float, enrolled: int, version: int, admission: Admission | None) -> None:
@@ -109,7 +116,42 @@ class CohortTasks:
             admission=admission,
         )
         self._tasks.clear()
+        self._counted.clear()
         self._first_lease = math.inf
+
+    def under_way(
+        self, coming: Iterable[tuple[float, Flight]], taken: int, look_at: float, marks: tuple[float, float]
+    ) -> UnderWay:
+        """Says what is open between two folds; see there."""
+        flights = [(each, each.task) for each in self.flights.values() if each.task is not None]
+        places = {flight: place for place, (flight, _) in enumerate(flights)}
+        return UnderWay(
+            self.standing,
+            tuple(self._tasks.values()),
+            tuple(OpenTask(each.device, task, each.course, each.bytes_down) for each, task in flights),
+            tuple((time, places.get(flight, -1)) for time, flight in coming),
+            taken,
+            look_at,
+            marks,
+            {each.version.number: each.version.state for each, _ in flights},
+        )
+
+    def resume(self, under_way: UnderWay, flights: Sequence[Flight], agenda: Agenda[Flight], newest: Version) -> None:
+        """Goes on where a cohort stood between two folds.
+
+        Args:
+            under_way: how it stood.
+            flights: the tasks that were open.
+            agenda: for what is to come.
+            newest: the version of the weights.
+        """
+        self.standing = under_way.standing
+        self._tasks = {each.device: each for each in under_way.tasks}
+        self._first_lease = -math.inf
+        self.flights = {each.device: each for each in flights}
+        for time, place in under_way.coming:
+            over = Flight("", "", None, newest, Course(time, time, time))
+            agenda.add(time, flights[place] if place >= 0 else over)
 
     def next_window(self, now: float) -> float:
         """The time from which the cohort admits more devices; infinity: it admits all that it ever will."""
@@ -131,7 +173,8 @@ class CohortTasks:
     def concerned(self, mine: Assignment | None, now: float) -> Concerned:
         """Names what a question to the schedule may concern; see `Concerned`."""
         overdue, late = self.past_their_lease(now)
-        return Concerned(mine, overdue, late[0] if late else None)
+        counted = mine is not None and mine.device in self._counted
+        return Concerned(mine, overdue, late[0] if late else None, counted=counted)
 
     def past_their_lease(self, now: float) -> tuple[tuple[Assignment, ...], tuple[Assignment, ...]]:
         """Open tasks whose lease is over: those that were leased to the end, and the others, longest ago first."""
@@ -158,10 +201,14 @@ class CohortTasks:
                 over.append(self.flights.pop(each.device))
             if each.state is AssignmentState.OUT_OF_TIME:
                 out_of_time.append(each.device)
+            if each.state is AssignmentState.DONE and not change.left_out:
+                self._counted.add(each.device)
         if change.released:
             for device, flight in self.flights.items():
                 self._tasks[device] = replace(self._tasks[device], state=AssignmentState.ABANDONED)
                 over.append(flight)
             self.flights.clear()
+        if change.following is not None:
+            self._counted.clear()
         self.standing = change.standing if change.following is None else change.following
         return over, out_of_time

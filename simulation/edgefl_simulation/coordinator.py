@@ -6,7 +6,6 @@ What is decided here is what the server's storage decides, by the same functions
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +15,6 @@ from edgefl.metrics import around_training
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
-    AssignmentState,
     Believed,
     Change,
     Cohort,
@@ -47,11 +45,13 @@ from edgefl_simulation.accounts import Accounts
 from edgefl_simulation.agenda import Agenda
 from edgefl_simulation.cohorts import AcceptedUpdate, CohortTasks, Flight
 from edgefl_simulation.devices import Devices
-from edgefl_simulation.draws import line_of
-from edgefl_simulation.engines import Engine, Worked
+from edgefl_simulation.draws import Line
+from edgefl_simulation.engines import Engine
 from edgefl_simulation.patience import Patience
 from edgefl_simulation.plans import Checkpoint, Plan, Round
+from edgefl_simulation.rests import Rests
 from edgefl_simulation.selecting import Selecting
+from edgefl_simulation.under_way import UnderWay
 from edgefl_simulation.versions import Versions
 
 __all__ = ["Coordinator"]
@@ -77,13 +77,9 @@ class Coordinator:
         limits, metrics = ModelLimits.of(plan.manifest), plan.manifest.metrics
         if plan.settings.local_test:
             limits, metrics = limits.around_training(), around_training(metrics)
-        self._believed = Believed(
-            plan.settings.max_examples,
-            plan.settings.max_weight_ratio,
-            limits,
-            metrics,
-            Staleness.in_run(plan.settings, plan.settings.schedule),
-        )
+        most = plan.settings.max_examples, plan.settings.max_weight_ratio
+        staleness = Staleness.in_run(plan.settings, plan.settings.schedule)
+        self._believed = Believed(*most, limits, metrics, staleness)
         # Without anything to remember, a list of all who ever took part would only grow.
         self._remember = (
             bool(plan.manifest.local_parameters) or self._demand.needs.corrected or codec(plan.settings.codec).memory
@@ -92,7 +88,8 @@ class Coordinator:
         self._state = checkpoint.state
         self._cohort, self._fold = checkpoint.cohort, checkpoint.fold
         self._failed_in_a_row = checkpoint.failed_in_a_row
-        self._folded, self._late = dict(checkpoint.folded), dict(checkpoint.late)
+        self._over, self._resumed = checkpoint.fold, checkpoint.under_way
+        self._folded, self._rests = dict(checkpoint.folded), Rests(checkpoint.late)
         self._versions = Versions(plan, engine, self._demand)
         self._version = self._versions.publish(checkpoint.version, self._state)
         self._tasks = CohortTasks(checkpoint.accepted)
@@ -100,12 +97,10 @@ class Coordinator:
         self._patience = Patience(checkpoint.clock, plan.settings.effective_task_seconds)
         self._devices = Devices(plan, engine, checkpoint.fetched)
         self._accounts = Accounts(checkpoint.clock)
-        self._line: Iterator[int] = iter(())
+        self._line = Line(0, 0, 0)
         self._accepted: list[AcceptedUpdate] = []
-        self._ended: dict[str, int] = {}
         self._values = list(checkpoint.values)
         self._selecting = Selecting(plan, checkpoint.past)
-        self._errors: dict[str, None] = {}
         self._next = Next.COHORT
 
     @property
@@ -138,22 +133,27 @@ class Coordinator:
         """Nothing was written."""
 
     def checkpoint(self) -> Checkpoint | None:
-        """Says how far the run has come; None while tasks are open from one fold to the next."""
-        if self._tasks.flights or self._accepted:
-            return None
+        """Says how far the run has come; None where a cohort goes on that does not admit all, which is not kept."""
+        under_way = None
+        if self._next is Next.GATHERING:
+            if self._tasks.standing.admission is not None:
+                return None
+            coming = self._agenda.coming()
+            under_way = self._tasks.under_way(coming, self._line.taken, self._look_at, self._patience.marks)
         return Checkpoint(
             self._state,
             self._version.number,
             self._cohort,
-            self._fold,
+            self._over,
             self._agenda.now,
             self._failed_in_a_row,
             self._tasks.standing.accepted,
             dict(self._folded),
-            dict(self._late),
+            dict(self._rests.late),
             self._devices.fetched,
             tuple(self._values),
             dict(self._selecting.past),
+            under_way,
         )
 
     def rounds(self) -> Iterator[Round]:
@@ -163,10 +163,22 @@ class Coordinator:
             RunError: nothing happens any more, or the schedule contradicts itself.
             EdgeflError: what the engine raises.
         """
+        if self._resumed is not None:
+            self._resume(self._resumed)
         while self._next in (Next.COHORT, Next.GATHERING):
             if self._next is Next.COHORT:
                 self._open_cohort()
             yield self._gather()
+
+    def _resume(self, under_way: UnderWay) -> None:
+        """Goes on with a cohort between two of its folds."""
+        versions = self._versions.publish_again(under_way.versions, self._version)
+        flights = self._devices.resumed(under_way.open, versions)
+        self._tasks.resume(under_way, flights, self._agenda, self._version)
+        seed = self._settings.effective_seed
+        self._line = Line(len(self._plan.fleet), seed, self._cohort, taken=under_way.taken)
+        self._look_at, self._fold, self._next = under_way.look_at, self._over + 1, Next.GATHERING
+        self._patience.resume(under_way.marks)
 
     def _open_cohort(self) -> None:
         """Opens the next cohort, with a fold of its own."""
@@ -177,7 +189,7 @@ class Coordinator:
         self._look_at = math.inf
         self._patience.renew(self._agenda.now)
         seed = self._settings.effective_seed
-        self._line = line_of(len(self._plan.fleet), seed, self._cohort) if order is None else itertools.cycle(order)
+        self._line = Line(len(self._plan.fleet), seed, self._cohort, order=order)
 
     def _gather(self) -> Round:
         """Hands out tasks and takes outcomes until a fold is over."""
@@ -186,7 +198,7 @@ class Coordinator:
             if self._hand_out():
                 wait = 1.0
             said = f"Round {self._fold} has {self._tasks.standing.done} of {self._settings.target} outcomes"
-            self._patience.check(self._agenda.now, said, self._errors)
+            self._patience.check(self._agenda.now, said, self._accounts.errors)
             if not len(self._agenda) and self._look_at == math.inf:
                 # Devices that failed are asked again after a pause, which only the schedule knows.
                 self._look_at = self._agenda.now + wait
@@ -214,7 +226,8 @@ class Coordinator:
             device = next(self._line)
             name = self._plan.fleet.names[device]
             flight = self._tasks.flights.get(name)
-            if (flight is not None and now < flight.course.gone) or self._rests(name):
+            rests = self._rests.rests(name, now, self._schedule.rest_seconds)
+            if (flight is not None and now < flight.course.gone) or rests:
                 continue
             back = self._devices.back(device, now)
             if back > now:
@@ -235,11 +248,6 @@ class Coordinator:
             if not len(self._agenda) and asked_again < math.inf:  # nothing is waited for but devices
                 self._patience.expect(asked_again)
         return any_assigned
-
-    def _rests(self, name: str) -> bool:
-        """Whether a device that was out of time gets no task for now."""
-        times, latest = self._late.get(name, (0, 0.0))
-        return times > 0 and self._agenda.now < latest + self._schedule.rest_seconds(times)
 
     def _start(self, assignment: Assignment, device: int) -> None:
         """Lets a device begin its task, and notes when it will be heard of."""
@@ -271,7 +279,7 @@ class Coordinator:
                 self._agenda.add(arrives, flight)
             return None
         state, temporary = ending(OutcomeStatus(worked.outcome.status), worked.outcome.reason)
-        self._note(worked, state)
+        self._accounts.over(state.value, worked.error)
         self._accounts.arrived(flight, now, accepted=worked.update is not None)
         flight.arrived = True
         concerned = self._tasks.concerned(self._tasks.task_of(flight.device), now)
@@ -279,7 +287,7 @@ class Coordinator:
         if worked.update is not None:
             self._patience.renew(now)
             if change.left_out:  # too old: it is over with its task
-                self._ended["stale"] = self._ended.get("stale", 0) + 1
+                self._accounts.over("stale")
                 return change
             self._selecting.note(flight.device, worked.update.num_examples, self._cohort, now - flight.course.began)
             del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
@@ -309,8 +317,7 @@ class Coordinator:
                 self._accounts.broken_off(flight, self._agenda.now)
             self._end(flight)
         for name in out_of_time:
-            times, _ = self._late.get(name, (0, 0.0))
-            self._late[name] = times + 1, self._agenda.now
+            self._rests.note(name, self._agenda.now)
         if change.following is not None:
             self._fold += 1
 
@@ -374,9 +381,8 @@ class Coordinator:
     def _round(
         self, number: int, standing: Standing, folded: Folded | None, staleness: tuple[int, ...], progress: Progress
     ) -> Round:
-        self._next = progress.next
-        ended, errors = self._ended, tuple(self._errors)
-        self._ended, self._errors = {}, {}
+        self._next, self._over = progress.next, number
+        ended, errors = self._accounts.ended, tuple(self._accounts.errors)
         return Round(
             number,
             self._version.number,
@@ -391,8 +397,3 @@ class Coordinator:
             progress.why if progress.next is Next.FAILED else "",
             progress.why if progress.next is Next.DONE else "",
         )
-
-    def _note(self, worked: Worked, state: AssignmentState) -> None:
-        self._ended[state.value] = self._ended.get(state.value, 0) + 1
-        if worked.error:
-            self._errors[worked.error] = None

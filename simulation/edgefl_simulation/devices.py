@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from edgefl_simulation.cohorts import Flight
 from edgefl_simulation.engines import Engine, Job, Worked
 from edgefl_simulation.pace import Work
 from edgefl_simulation.plans import Plan
+from edgefl_simulation.under_way import OpenTask
 from edgefl_simulation.versions import Version
 
 __all__ = ["Devices"]
@@ -75,12 +77,26 @@ class Devices:
         course = plan.pace.course(Work(plan.settings.effective_seed, task.task_id, device, now, steps, fetched))
         if course.received <= course.gone:
             self._has_model[device], self._has_version[device] = True, task.version
-        attack = plan.attack(device)
-        flight = Flight(name, task.task_id, None, version, course, fetched, attack is not None)
+        return self._at(OpenTask(name, task, course, fetched), device, version)
+
+    def resumed(self, open_tasks: Iterable[OpenTask], versions: Mapping[int, Version]) -> list[Flight]:
+        """Lets devices be at tasks that they had begun from versions of the weights, by their numbers."""
+        numbers = {name: device for device, name in enumerate(self._plan.fleet.names)}
+        flights = [self._at(each, numbers[each.device], versions[each.task.version]) for each in open_tasks]
+        for each in flights:
+            each.version.users += 1
+        return flights
+
+    def _at(self, open_task: OpenTask, device: int, version: Version) -> Flight:
+        task, course, attack = open_task.task, open_task.course, self._plan.attack(device)
+        flight = Flight(open_task.device, task.task_id, None, version, course, open_task.bytes_down, attack is not None)
+        flight.task = task
         if course.failure:
             flight.worked = _without_memory(task, course.failure)
         elif course.is_computed:
-            flight.ticket = self._engine.submit(Job(task, version.base, rows, plan.minimum_examples, attack=attack))
+            rows = self._plan.fleet.rows(device)
+            job = Job(task, version.base, rows, self._plan.minimum_examples, attack=attack)
+            flight.ticket = self._engine.submit(job)
         return flight
 
     def _weights_bytes(self, task: Task, device: int) -> int:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["drawn_order", "line_of", "stream", "uniform"]
+__all__ = ["Line", "drawn_order", "stream", "uniform"]
 
 
 def stream(seed: int, *about: object) -> np.random.Philox:
@@ -50,13 +50,32 @@ def drawn_order(count: int, seed: int, *about: object) -> Iterator[int]:
     yield from (rest[each] for each in order)
 
 
-def line_of(devices: int, seed: int, cohort: int) -> Iterator[int]:
+class Line(Iterator[int]):
     """Devices as they come to ask for work: in a random order, and in another one when all have asked; endless.
 
     Args:
         devices: how many there are.
         seed: of the run.
         cohort: for whose work they ask.
+        taken: how many have asked already.
+        order: that of each turn; None: it is drawn.
+
+    Attributes:
+        taken: how many have asked.
     """
-    for turn in itertools.count():
-        yield from drawn_order(devices, seed, "line", cohort, turn)
+
+    def __init__(
+        self, devices: int, seed: int, cohort: int, *, taken: int = 0, order: Sequence[int] | None = None
+    ) -> None:
+        def turn(number: int) -> Iterator[int]:
+            return drawn_order(devices, seed, "line", cohort, number) if order is None else iter(order)
+
+        self.taken = taken
+        first, asked = divmod(taken, devices) if devices else (0, 0)
+        self._coming = itertools.islice(
+            itertools.chain.from_iterable(turn(number) for number in itertools.count(first)), asked, None
+        )
+
+    def __next__(self) -> int:
+        self.taken += 1
+        return next(self._coming)

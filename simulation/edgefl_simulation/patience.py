@@ -29,6 +29,15 @@ class Patience:
         self._longest = max(_LONGEST_WAIT, 3 * task_seconds)
         self._hopeful_at = self._latest = now
 
+    @property
+    def marks(self) -> tuple[float, float]:
+        """The times until which there is hope, and since which nothing came: all that it knows."""
+        return self._hopeful_at, self._latest
+
+    def resume(self, marks: tuple[float, float]) -> None:
+        """Goes on from its marks."""
+        self._hopeful_at, self._latest = marks
+
     def renew(self, now: float) -> None:
         """Something came, or a round begins."""
         self._hopeful_at = self._latest = now

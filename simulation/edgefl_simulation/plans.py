@@ -12,6 +12,7 @@ from edgefl_server.aggregation import Blob, Folded, RunSettings, StrategyState
 from edgefl_simulation.attacks import Attack
 from edgefl_simulation.fleet import Fleet
 from edgefl_simulation.pace import Pace
+from edgefl_simulation.under_way import UnderWay
 
 __all__ = ["Checkpoint", "Costs", "Plan", "Round"]
 
@@ -55,7 +56,7 @@ class Checkpoint:
         state: the strategy's.
         version: the number of the weights.
         cohort: the latest cohort's number.
-        fold: the latest fold's number.
+        fold: the number of the latest fold that is over.
         clock: simulated seconds.
         failed_in_a_row: of the latest folds.
         accepted: updates that were accepted so far.
@@ -63,6 +64,7 @@ class Checkpoint:
         late: how often each device was out of time, and when last.
         fetched: which devices have the model file: a bit each, as hexadecimal digits.
         values: of the metric that the run has patience with, of all folds.
+        under_way: what the cohort has open that goes on to the next fold; None: there is none.
         past: of each device's latest accepted update its examples, its cohort and how many seconds it took, where
             devices are selected by it.
     """
@@ -79,6 +81,17 @@ class Checkpoint:
     fetched: str = ""
     values: tuple[float, ...] = ()
     past: dict[str, tuple[float, int, float]] = field(default_factory=dict)
+    under_way: UnderWay | None = None
+
+    @property
+    def remembered(self) -> set[str]:
+        """The tasks of which it is still asked what their devices remembered at their end."""
+        return {*self.folded.values(), *(self.under_way.continued if self.under_way else ())}
+
+    @property
+    def to_keep(self) -> set[str]:
+        """The same, and what open tasks may have left already."""
+        return self.remembered | {each.task.task_id for each in (self.under_way.open if self.under_way else ())}
 
 
 @dataclass(frozen=True)

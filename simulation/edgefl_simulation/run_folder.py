@@ -17,19 +17,19 @@ import shutil
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgefl.atomic import is_part_of, write_bytes, write_text
-from edgefl.errors import InvalidSettingError, StorageError, storage_error
+from edgefl.errors import InvalidSettingError, MessageError, StorageError, storage_error
 from edgefl_device_runtime.training.damaged_arrays import DAMAGED
 from edgefl_server.aggregation import SettingError, StrategyState
 from edgefl_simulation.plans import Checkpoint
 from edgefl_simulation.recorded import is_row
 from edgefl_simulation.round_table import parquet
+from edgefl_simulation.under_way import UnderWay
 
 __all__ = ["RunFolder"]
 
@@ -37,7 +37,9 @@ _SETTINGS, _ROUNDS, _WEIGHTS, _CHECKPOINT = "settings.json", "rounds.jsonl", "we
 _SUMMARY, _MODEL, _TABLE = "summary.json", "model.tflite", "rounds.parquet"
 _PAUSE = 1.0
 """Seconds between two checkpoints: what is lost with the process is computed again, to the same bits."""
-_SLOT, _PROGRESS = "slot/", "progress"
+_TIMES = 20
+"""Times as long as it takes to write one, at least, where a model is large."""
+_SLOT, _VERSION, _PROGRESS = "slot/", "version/", "progress"
 
 
 _PATIENCE, _LOOK = 1.0, 0.05
@@ -60,7 +62,7 @@ class RunFolder:
     def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
         self.folder = folder
         self._settings = json.loads(json.dumps(settings))
-        self._latest = 0.0
+        self._latest, self._pause = 0.0, _PAUSE
         self._lock = -1
         try:
             self._was_there = folder.exists()
@@ -165,7 +167,7 @@ class RunFolder:
             progress = json.loads(arrays.pop(_PROGRESS).tobytes())
             checkpoint = _checkpoint(arrays, progress, initial)
             rounds = self._read_rounds(checkpoint.fold)
-        except (*DAMAGED, OSError, LookupError, TypeError, AttributeError) as error:
+        except (*DAMAGED, OSError, LookupError, TypeError, AttributeError, MessageError) as error:
             raise StorageError(
                 f"{path} cannot be read, or is damaged: {error}.", hint="Delete it to begin the run anew."
             ) from error
@@ -195,17 +197,22 @@ class RunFolder:
         Raises:
             StorageError: it cannot be written.
         """
-        now = time.monotonic()
-        if not at_once and now - self._latest < _PAUSE:
+        began = time.monotonic()
+        if not at_once and began - self._latest < self._pause:
             return False
-        self._latest = now
-        plain = replace(checkpoint, state=StrategyState(np.empty(0, np.float32), 0))
-        progress = {name: value for name, value in vars(plain).items() if name != "state"}
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {f"{_SLOT}{name}": vector for name, vector in checkpoint.state.slots.items()}
+        open_ones = checkpoint.under_way
+        progress: dict[str, Any] = {name: value for name, value in vars(checkpoint).items() if name != "state"}
+        progress["under_way"] = open_ones and open_ones.to_json()
+        arrays = _arrays("", checkpoint.state)
+        for number, state in (open_ones.versions if open_ones else {}).items():
+            if number != checkpoint.version:
+                arrays |= _arrays(f"{_VERSION}{number}/", state)
         arrays[_PROGRESS] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
-        np.savez(buffer, weights=checkpoint.state.weights, **arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
         write_bytes(self.folder / _CHECKPOINT, buffer.getvalue())
+        self._latest = time.monotonic()
+        self._pause = _PAUSE * max(1.0, _TIMES * (self._latest - began))
         return True
 
     def finish(
@@ -317,15 +324,36 @@ def _checkpoint(arrays: Mapping[str, Any], progress: Mapping[str, Any], initial:
     Raises:
         ValueError, LookupError, TypeError, AttributeError: it is no checkpoint of this run.
     """
-    weights = arrays["weights"]
-    if weights.shape != initial.weights.shape or weights.dtype != initial.weights.dtype:
-        raise ValueError(
-            f"expected weights {initial.weights.dtype} {initial.weights.shape}, got {weights.dtype} {weights.shape}"
-        )
-    slots = {name[len(_SLOT) :]: array for name, array in arrays.items() if name.startswith(_SLOT)}
+    state = _state("", arrays, initial)
     late = {name: (int(times), float(latest)) for name, (times, latest) in progress["late"].items()}
     counts = [progress[name] for name in ("version", "cohort", "fold", "failed_in_a_row", "accepted")]
     if not all(isinstance(count, int) and count >= 0 for count in counts):
         raise ValueError(f"expected counts, got {counts}")
-    float(progress["clock"]), bytes.fromhex(progress["fetched"]), progress["folded"].items()
-    return Checkpoint(**{**progress, "late": late}, state=StrategyState(weights, initial.weight_size, slots))
+    float(progress["clock"]), list(map(bytes.fromhex, progress["fetched"].split(":"))), progress["folded"].items()
+    under_way = None
+    if progress["under_way"] is not None:
+        numbers = {int(name.split("/")[1]) for name in arrays if name.startswith(_VERSION)}
+        versions = {number: _state(f"{_VERSION}{number}/", arrays, initial) for number in numbers}
+        under_way = UnderWay.from_json(progress["under_way"], {**versions, progress["version"]: state})
+    return Checkpoint(**{**progress, "late": late, "under_way": under_way}, state=state)
+
+
+def _arrays(prefix: str, state: StrategyState) -> dict[str, Any]:
+    """The vectors of a state, by names in a file."""
+    slots = {f"{prefix}{_SLOT}{name}": vector for name, vector in state.slots.items()}
+    return {f"{prefix}weights": state.weights, **slots}
+
+
+def _state(prefix: str, arrays: Mapping[str, Any], initial: StrategyState) -> StrategyState:
+    """Reads what `_arrays` made, of a model whose run began with a state.
+
+    Raises:
+        ValueError, LookupError: it is not there, or of another model.
+    """
+    weights, slot = arrays[f"{prefix}weights"], f"{prefix}{_SLOT}"
+    if weights.shape != initial.weights.shape or weights.dtype != initial.weights.dtype:
+        raise ValueError(
+            f"expected weights {initial.weights.dtype} {initial.weights.shape}, got {weights.dtype} {weights.shape}"
+        )
+    slots = {name[len(slot) :]: array for name, array in arrays.items() if name.startswith(slot)}
+    return StrategyState(weights, initial.weight_size, slots)

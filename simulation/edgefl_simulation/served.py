@@ -19,7 +19,7 @@ import numpy as np
 from edgefl.errors import RunError
 from edgefl_device_runtime.training.threads import physical_cores
 from edgefl_server.aggregation import Folded, StrategyState, TaskSource, strategy_for
-from edgefl_simulation.draws import line_of
+from edgefl_simulation.draws import Line
 from edgefl_simulation.engines import Engine, Setup
 from edgefl_simulation.engines.http_fleet import HttpFleet
 from edgefl_simulation.engines.http_messages import Answer, Ask, Begin
@@ -198,7 +198,7 @@ class ServedRun:
         done = self._accepted.setdefault(cohort, {})
         # Before this process began, which is not told by whom.
         before = max(0, status["history"][cohort - 1]["outcomes"]["accepted"] - len(done))
-        line = line_of(devices, settings.effective_seed, cohort)
+        line = Line(devices, settings.effective_seed, cohort)
         in_vain, heard, pause = 0, time.monotonic(), _FIRST_PAUSE
         while status["state"] == "active" and status["round"] == cohort:
             places = settings.cohort_size - before - len(done) - len(self._asked)

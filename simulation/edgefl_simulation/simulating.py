@@ -159,7 +159,7 @@ class _Running:
         manifest, rounds = self._plan.manifest, self._plan.settings.rounds
         restored = self._kept.restore(initial) if self._kept else None
         checkpoint, rows = restored or (Checkpoint(initial), [])
-        Memories(self._place.memories).check(checkpoint.folded.values())
+        Memories(self._place.memories).check(checkpoint.remembered)
         coordinator = self._lead(checkpoint)
         stack.callback(coordinator.close)
         folder = self._kept.folder if self._kept else None
@@ -218,7 +218,7 @@ class _Running:
             return
         written = self._kept is None or self._kept.keep(checkpoint, at_once=at_once)
         if written and checkpoint.folded:
-            Memories(self._place.memories).keep_only(checkpoint.folded.values())
+            Memories(self._place.memories).keep_only(checkpoint.to_keep)
 
     def _initial(self, coordinator: Leader | None, initial: StrategyState) -> Row:
         if coordinator is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +26,20 @@ class Version:
         number: counted from 0.
         source: what the tasks that start from it have in common, but for cohort and fold.
         base: its number among the engine's published vectors.
-        weights: themselves, which the engine may have as a copy.
+        state: themselves, with the slots that tasks name; the engine may have it as a copy.
         users: tasks that started from it and are neither over nor folded, and one while it is the newest.
     """
 
     number: int
     source: TaskSource
     base: int
-    weights: NDArray[np.float32]
+    state: StrategyState
     users: int = 1
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """The weights themselves."""
+        return self.state.weights
 
 
 class Versions:
@@ -66,8 +72,16 @@ class Versions:
             Blob(weights_hash(weights), weights.nbytes),
             tuple(ExtraVector(name, digest, state.slots[name].nbytes) for name, digest in vectors.items()),
         )
-        published = {WEIGHTS: weights, **{name: state.slots[name] for name in vectors}}
-        return Version(number, source, self._engine.publish(published), state.weights)
+        slots = {name: state.slots[name] for name in vectors}
+        base = self._engine.publish({WEIGHTS: weights, **slots})
+        return Version(number, source, base, StrategyState(state.weights, state.weight_size, slots))
+
+    def publish_again(self, states: Mapping[int, StrategyState], newest: Version) -> dict[int, Version]:
+        """Makes of the states of earlier versions something to start from again, of which nobody is a user yet."""
+        found = {number: self.publish(number, state) for number, state in states.items() if number != newest.number}
+        for each in found.values():
+            each.users = 0
+        return {**found, newest.number: newest}
 
     def leave(self, version: Version) -> None:
         """Says that one of its users does not need a version any more."""

@@ -38,6 +38,7 @@ MANIFEST = ModelManifest(
     targets=(Target("y", "head", classes=3),),
     batch_size=8,
     further_batch_sizes=(1, 4),
+    index_sizes={"x": (None, 7, 7, None)},
     micro_batch=2,
     mixes_rows=True,
     of_whole_batches=("the loss 'dice'",),
@@ -57,8 +58,9 @@ MANIFEST = ModelManifest(
     weights_hash="2b" * 32,
 )
 
+FOURTH = replace(MANIFEST, index_sizes={})
 THIRD = replace(
-    MANIFEST,
+    FOURTH,
     further_batch_sizes=(),
     signatures={name: each for name, each in MANIFEST.signatures.items() if name not in ("train_1", "train_4")},
     input_structure=None,
@@ -100,6 +102,16 @@ def test_a_manifest_of_the_second_version_computes_all_rows_at_once() -> None:
 
 def test_a_manifest_of_the_third_version_has_plain_lists_and_metrics_without_a_direction() -> None:
     assert ModelManifest.from_json(GOLDEN.with_name("manifest_1_2.json").read_bytes()) == THIRD
+
+
+def test_a_manifest_of_the_fourth_version_says_nothing_of_what_is_looked_up() -> None:
+    assert ModelManifest.from_json(GOLDEN.with_name("manifest_1_3.json").read_bytes()) == FOURTH
+
+
+@pytest.mark.parametrize("sizes", [{"x": 0}, {"x": None}, {"x": "7"}, {"x": [7]}, {"x": [0, 1, 1, 1]}, {"z": 7}, [7]])
+def test_entries_that_fit_no_input_are_refused(sizes: Any) -> None:
+    with pytest.raises(ModelFileError, match="lacks or mistypes"):
+        ModelManifest.from_json(json.dumps(document(index_sizes=sizes)))
 
 
 def test_a_file_of_several_batch_sizes_is_seen_as_one_of_each() -> None:

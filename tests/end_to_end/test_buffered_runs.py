@@ -37,8 +37,9 @@ def wait_for(condition):
             "down_codec": "drive",
         },
         {"strategy": "fedasync", "target": 1, "concurrency": 3, "staleness": "hinge", "staleness_threshold": 0},
+        {"strategy": "fedbuff", "target": BUFFER, "concurrency": DEVICES, "rule": "median"},
     ],
-    ids=["FedBuff with codecs both ways", "FedAsync"],
+    ids=["FedBuff with codecs both ways", "FedAsync", "a rule that counts devices"],
 )
 def test_devices_and_a_server_that_are_killed_end_with_the_bits_that_the_log_says(
     fleet, write_data, mlp_file, settings
@@ -63,6 +64,8 @@ def test_devices_and_a_server_that_are_killed_end_with_the_bits_that_the_log_say
     assert [len(each.updates) for each in log.folds] == [settings["target"]] * FOLDS
     numbers = [update.accepted for each in log.folds for update in each.updates]
     assert numbers == sorted(set(numbers))
+    if "rule" in settings:
+        assert all(len({update.device for update in each.updates}) == settings["target"] for each in log.folds)
     trainer = ModelTrainer(TrainableModel(mlp_file))
     manifest = trainer.manifest
 

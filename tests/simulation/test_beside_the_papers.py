@@ -11,7 +11,7 @@ import edgefl
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation.seeds import task_seed
 from edgefl_simulation import partition_data
-from edgefl_simulation.draws import line_of
+from edgefl_simulation.draws import Line
 from edgefl_simulation.fleet import device_ids
 from federated_numpy import SIZE, LocalData, fedprox, probabilities, scaffold
 
@@ -29,7 +29,7 @@ def test_weights_and_figures_of_all_rounds_are_those_of_the_paper(federated_file
     losses, accuracies = [], []
     for number in range(1, ROUNDS + 1):
         deltas, changes, examples = [], [], []
-        for device in itertools.islice(line_of(DEVICES, SEED, number), COHORT):
+        for device in itertools.islice(Line(DEVICES, SEED, number), COHORT):
             rows, seed = divided.parts[device], task_seed(SEED, number, names[device])
             data = LocalData(x[rows], y[rows], seed, EPOCHS)
             if strategy == "scaffold":

@@ -153,7 +153,8 @@ def test_a_buffered_schedule_folds_what_began_from_older_versions(monkeypatch):
     assert max(max(each.staleness) for each in rounds) > 0
     assert all(earlier.clock <= later.clock for earlier, later in itertools.pairwise(rounds))
     assert len({task.seed for task in engine.tasks}) == len(engine.tasks)
-    assert run.checkpoint() is None, "tasks are open"
+    checkpoint = run.checkpoint()
+    assert (checkpoint.under_way, checkpoint.fold) == (None, 12), "nothing goes on after the last fold"
     assert len(engine.bases) <= 7, "no more versions than tasks are open, and the newest"
 
 

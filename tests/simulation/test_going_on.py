@@ -19,6 +19,7 @@ from edgefl.errors import InvalidSettingError, RuntimeFailure, StorageError
 from edgefl.hashing import weights_hash
 from edgefl_simulation import run_folder
 from edgefl_simulation.engines.local import Local
+from edgefl_simulation.pace import Steady
 
 SETTINGS = {"devices": 6, "partition": "dirichlet:1,2", "rounds": 5, "cohort": 3, "workers": 1, "seed": 3}
 
@@ -59,6 +60,35 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_bits(federated_file, data
     finished = edgefl.simulate(federated_file, data, out=tmp_path / "broken", resume=True, **settings)
     assert rows_of(finished) == rows_of(whole)
     assert weights_hash(finished.weights) == weights_hash(whole.weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("federated", {"strategy": "fedbuff", "pace": Steady(drop_out=0.2), "codec": "drive", "down_codec": "drive"}),
+        ("personal", {}),
+    ],
+    ids=["codecs both ways", "local parameters"],
+)
+def test_a_buffered_run_that_was_broken_off_goes_on_to_the_same_bits(request, data, tmp_path, monkeypatch, name, more):
+    monkeypatch.setattr(run_folder, "_PAUSE", 0.0)
+    model = request.getfixturevalue(f"{name}_file")
+    settings = {**SETTINGS, "schedule": "buffered", "cohort": 2, "rounds": 8, "lease_seconds": 3, **more}
+    whole = edgefl.simulate(model, data, **settings)
+
+    def stop(row):
+        if row["round"] % 3 == 0:
+            raise KeyboardInterrupt
+
+    again = {**settings, "out": tmp_path / "run", "resume": True}
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            edgefl.simulate(model, data, on_round=stop, **again)
+    history = edgefl.simulate(model, data, **{**again, "workers": 2})
+    assert rows_of(history) == rows_of(whole)
+    assert weights_hash(history.weights) == weights_hash(whole.weights)
+    finished = edgefl.simulate(model, data, **again)
+    assert (rows_of(finished), finished.devices_per_second) == (rows_of(whole), 0.0)
 
 
 def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(federated_file, data, tmp_path):

@@ -13,6 +13,7 @@ from edgefl.hashing import weights_hash
 from edgefl.layout import Parameter, ParameterLayout
 from edgefl.manifest import Metric, ModelManifest, Signature, StateVariable, Target
 from edgefl.version import __version__
+from edgefl_converters.building.index_sizes import index_sizes
 from edgefl_converters.emission.micro_batches import row_mixing_layers
 from edgefl_converters.models.configuration import configuration
 from edgefl_converters.settings.options import fine_tuning_document
@@ -63,6 +64,7 @@ def describe(
         input_structure=_positions(specification.nesting.input_structure, len(specification.inputs)),
         output_structure=_positions(specification.nesting.output_structure, len(outputs)),
         targets=tuple(Target(port.name, outputs[port.output].name, port.classes) for port in specification.targets),
+        index_sizes=index_sizes(traces, specification.inputs),
         batch_size=specification.batch_size,
         further_batch_sizes=tuple(specification.options.further_batch_sizes),
         micro_batch=specification.options.micro_batch if specification.parts > 1 else None,

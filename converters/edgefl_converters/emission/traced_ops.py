@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 
-__all__ = ["attribute", "constant", "constant_filter", "folded", "know_inputs", "static_shape"]
+__all__ = ["attribute", "computed", "constant", "constant_filter", "folded", "know_inputs", "static_shape"]
 
 _KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 """Graphs of functions to those of their inputs that are called with constants, by name."""
@@ -80,7 +80,7 @@ def folded(tensor: tf.Tensor) -> Any:
     """The value of a tensor that follows from constants and known shapes alone; None for any other."""
     value = tf.get_static_value(tensor)
     if value is None and _follows_from_shapes(tensor):
-        value = _computed(tensor, {})
+        value = computed(tensor, {})
     return value
 
 
@@ -107,8 +107,13 @@ def _known(op: Any) -> Any:
     return _KNOWN.get(op.graph, {}).get(op.outputs[0].name) if op.type == "Placeholder" else None
 
 
-def _computed(tensor: tf.Tensor, known: dict[str, Any]) -> Any:
-    """Runs the ops that lead to a tensor, by TensorFlow's own kernels."""
+def computed(tensor: tf.Tensor, known: dict[str, Any]) -> Any:
+    """Runs the ops that lead to a tensor, by TensorFlow's own kernels.
+
+    Args:
+        tensor: that follows from constants, shapes and what is known.
+        known: values by the names of tensors; filled.
+    """
     if tensor.name not in known:
         op = tensor.op
         if (value := _known(op)) is not None:
@@ -120,7 +125,7 @@ def _computed(tensor: tf.Tensor, known: dict[str, Any]) -> Any:
             value = {"Size": int(np.prod(shape)), "Rank": len(shape)}.get(op.type, shape)
             known[tensor.name] = np.asarray(value, tensor.dtype.as_numpy_dtype)
         else:
-            results = _run(op, [_computed(each, known) for each in op.inputs])
+            results = _run(op, [computed(each, known) for each in op.inputs])
             known.update((output.name, result) for output, result in zip(op.outputs, results))
     return known[tensor.name]
 

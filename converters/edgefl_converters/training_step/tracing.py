@@ -16,6 +16,7 @@ from edgefl_converters.training_step.batch_metrics import BatchMetric, batch_met
 from edgefl_converters.training_step.compiled_losses import at, row_weighted_loss
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps, unscaled
+from edgefl_converters.training_step.lookups import Lookup, lookups
 from edgefl_converters.training_step.makers import attributed, stage_scope
 from edgefl_converters.training_step.own_metrics import OwnMetric
 from edgefl_converters.training_step.own_traces import OwnSteps
@@ -68,6 +69,7 @@ class Traces:
         of_whole_batches: what is computed from all rows of a batch together, in words: losses and metrics.
         parts: where a batch is cut into micro-batches, what happens to one of them: ``train`` (up to the gradient of
             every variable) and the others; and ``update``, what happens to the sum of the gradients.
+        lookups: what Embedding layers were called with.
     """
 
     functions: Mapping[str, Trace]
@@ -75,6 +77,7 @@ class Traces:
     layers: tuple[Any, ...]
     of_whole_batches: tuple[str, ...] = ()
     parts: Mapping[str, Trace] = field(default_factory=dict)
+    lookups: Sequence[Lookup] = ()
 
 
 def trace(specification: Specification) -> Traces:
@@ -95,7 +98,7 @@ def trace(specification: Specification) -> Traces:
     data = (*specification.inputs, *specification.targets)
     settings = (rate, mu) if specification.federated_terms.proximal else (rate,)
     parts = {}
-    with attributed(layers), rewritten_keras(), added_losses() as added:
+    with attributed(layers), rewritten_keras(), added_losses() as added, lookups() as looked_up:
         functions = {
             "train": _trace_one("train", steps.train, (*data, weights, *settings, seed)),
             **_trace_forward(steps, steps.evaluate, (*data, weights), specification.inputs),
@@ -115,7 +118,8 @@ def trace(specification: Specification) -> Traces:
             found = tuple(_gradients_found(parts["train"], specification.parts))
             update = functools.partial(of_part.update, [port.name for port in found])
             parts["update"] = _trace_one("train", update, (*found, *settings))
-    return Traces(functions, metrics, layers, tuple(_of_whole_batches(specification, metrics, added.layers)), parts)
+    together = tuple(_of_whole_batches(specification, metrics, added.layers))
+    return Traces(functions, metrics, layers, together, parts, looked_up)
 
 
 def _of_whole_batches(

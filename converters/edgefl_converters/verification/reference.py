@@ -1,9 +1,13 @@
-"""A Keras model that takes Keras's own training steps in TensorFlow, in float32 or float64."""
+"""A Keras model that takes Keras's own training steps in TensorFlow, in float32 or float64.
+
+Keras computes in float64 itself where it can, in a copy of the model. Where it cannot, what it computes in float32 is
+widened (`Widening`).
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +25,7 @@ from edgefl_converters.verification.compared_models import OUTPUT, compared_mode
 from edgefl_converters.verification.federated_losses import FederatedLoss
 from edgefl_converters.verification.made_up_batches import Batch
 from edgefl_converters.verification.seeded_random_ops import hashed_random_numbers
+from edgefl_converters.verification.widening import Widening
 
 __all__ = ["Reference", "Snapshot"]
 
@@ -54,13 +59,17 @@ class Reference:
         specification: of the original model, which is as it was when this has been closed.
         dtype: ``float32`` or ``float64``: what it computes in.
         weighted: whether Keras is given weights of rows, which has other values for some where they are all 1.
+        widened: whether steps that Keras has in this type, float32, are done in float64.
 
     Raises:
         UnsupportedModelError: there is no such model in this type.
     """
 
-    def __init__(self, specification: Specification, dtype: str, *, weighted: bool = True) -> None:
+    def __init__(
+        self, specification: Specification, dtype: str, *, weighted: bool = True, widened: bool = False
+    ) -> None:
         self.dtype = dtype
+        self._widening = Widening() if widened else None
         self._specification = specification
         with self._floatx():
             self._compared = compared_model(specification, dtype, weighted=weighted)
@@ -131,12 +140,15 @@ class Reference:
     def snapshot(self) -> Snapshot:
         """The present weights and optimizer slots."""
         return Snapshot(
-            {name: np.array(variable) for name, variable in zip(self._names, self._model.variables, strict=True)},
+            {name: self._value(variable) for name, variable in zip(self._names, self._model.variables, strict=True)},
             {
-                name: np.array(variable)
+                name: self._value(variable)
                 for name, variable in zip(self._slot_names, self._optimizer.variables, strict=True)
             },
         )
+
+    def _value(self, variable: Any) -> NDArray[Any]:
+        return np.array(variable) if self._widening is None else self._widening.value(variable)
 
     def close(self) -> None:
         """Puts the original model back."""
@@ -178,7 +190,19 @@ class Reference:
 
         signature = self._signature((*specification.inputs, *specification.targets))
         signature += [tf.TensorSpec([None], self.dtype), tf.TensorSpec([1], tf.int32)]
-        return tf.function(run, input_signature=signature, autograph=False)
+        function = tf.function(run, input_signature=signature, autograph=False)
+        return function if self._widening is None else self._in_float64(self._widening, function)
+
+    def _in_float64(self, widening: Widening, function: Any) -> Callable[..., Any]:
+        """Traces a function when it is first called, as TensorFlow does, and widens it."""
+        made: list[Callable[..., Any]] = []
+
+        def call(*arrays: Any) -> Any:
+            if not made:
+                made.append(widening.function(function.get_concrete_function()))
+            return made[0](*arrays)
+
+        return call
 
     def _inference(self) -> Any:
         specification, model = self._specification, self._model
@@ -190,7 +214,8 @@ class Reference:
                 outputs = model(inputs, training=False) if model._call_has_training_arg else model(inputs)
             return [tf.identity(each) for each in keras.tree.flatten(outputs)]
 
-        return tf.function(run, autograph=False).get_concrete_function(*self._signature(specification.inputs))
+        traced = tf.function(run, autograph=False).get_concrete_function(*self._signature(specification.inputs))
+        return traced if self._widening is None else self._widening.function(traced)
 
     def _signature(self, ports: Sequence[Port]) -> list[tf.TensorSpec]:
         """With a dynamic batch, as Keras's own fit: with a static one, Keras adds columns as if they were rows."""

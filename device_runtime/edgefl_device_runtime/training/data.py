@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import DataError, listed
-from edgefl.manifest import ModelManifest, TensorSpec
+from edgefl.manifest import ModelManifest
 from edgefl_device_runtime.training.file_rows import FileRows
 from edgefl_device_runtime.training.structures import flatten, keys
+from edgefl_device_runtime.training.values import Expected, check_finite
 
 __all__ = ["Column", "Dataset", "Intake", "prepare"]
 
-_CHUNK = 1 << 16
-"""Elements that are checked at a time, so that checking needs no memory worth mentioning."""
 _SMALL = 1 << 17
 """Elements up to which an array of another type (labels, mostly) is converted as a whole instead of batch by batch."""
 
@@ -84,8 +83,10 @@ class Intake:
     def __init__(self, manifest: ModelManifest, signature: str, *, with_targets: bool = True) -> None:
         specs = {spec.name: spec for spec in manifest.signatures[signature].inputs}
         targets = manifest.targets if with_targets else ()
-        self._inputs = {name: _Expected("input", specs[name]) for name in manifest.inputs}
-        self._targets = {each.name: _Expected("target", specs[each.name], each.classes) for each in targets}
+        self._inputs = {
+            name: Expected("input", specs[name], entries=manifest.index_sizes.get(name)) for name in manifest.inputs
+        }
+        self._targets = {each.name: Expected("target", specs[each.name], each.classes) for each in targets}
         self._aliases = {target.output: target.name for target in targets}
         self._of_inputs = _Nesting(manifest.input_structure, dict(enumerate(manifest.inputs)))
         named = {target.output: target.name for target in targets}
@@ -177,39 +178,6 @@ class _Nesting:
             )
 
 
-class _Expected:
-    """One input's demands: rows of one shape, of finite numbers or of whole numbers in a range."""
-
-    def __init__(self, what: str, spec: TensorSpec, classes: int | None = None) -> None:
-        self.name = spec.name
-        self.title = f"{what.capitalize()} {spec.name!r}"
-        self.shape, self.ndim = tuple(spec.shape[1:]), len(spec.shape)
-        self.dtype = np.dtype(spec.dtype)
-        self.classes = classes
-        self.low = self.high = 0
-        if self.dtype.kind in "iu":
-            info = np.iinfo(self.dtype)
-            self.low, self.high = (int(info.min), int(info.max)) if classes is None else (0, classes - 1)
-
-    def fits_as_it_is(self, array: NDArray[Any]) -> bool:
-        """Says at the least cost whether an array needs nothing done to it, as those of a loop over batches.
-
-        False also where it only takes a closer look.
-        """
-        if array.dtype is not self.dtype or array.ndim != self.ndim or array.shape[1:] != self.shape:
-            return False
-        if not 0 < array.size <= _CHUNK:
-            return False
-        flags = array.flags
-        if not (flags.c_contiguous and flags.aligned):
-            return False
-        if self.dtype.kind == "f":
-            return bool(np.isfinite(array).all())
-        if self.dtype.kind in "iu":
-            return bool(array.min() >= self.low and array.max() <= self.high)
-        return False
-
-
 def _by_name(
     what: str, names: Collection[str], given: Any, aliases: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, NDArray[Any] | FileRows]]:
@@ -249,17 +217,14 @@ def _by_name(
         yield name, array
 
 
-def _column(expected: _Expected, array: NDArray[Any] | FileRows) -> Column:
+def _column(expected: Expected, array: NDArray[Any] | FileRows) -> Column:
     if not isinstance(array, FileRows) and expected.fits_as_it_is(array):
         return Column(expected.name, array, expected.dtype)
     title, dtype = expected.title, expected.dtype
     if array.dtype.kind not in "biuf":
         raise DataError(f"{title} expects numbers ({dtype.name}), got {array.dtype}.", hint=_NUMBERS)
     array = _fit_rank(title, expected.shape, array, expected.classes)
-    if dtype.kind in "iu":
-        _check_integers(expected, array)
-    elif array.dtype.kind == "f":
-        _check_finite(title, array, dtype)
+    expected.check(array)
     if isinstance(array, FileRows):
         array.file.check()  # what was looked at is what will be read
         return Column(expected.name, array, dtype)
@@ -291,58 +256,6 @@ def _fit_rank(
     return array
 
 
-def _check_finite(title: str, array: NDArray[Any] | FileRows, dtype: np.dtype[Any]) -> None:
-    for start, chunk in _chunks(array):
-        if chunk.dtype != dtype:
-            with np.errstate(over="ignore"):
-                chunk = chunk.astype(dtype)
-        finite = np.isfinite(chunk)
-        if not finite.all():
-            row = start + int(np.flatnonzero(~finite.reshape(len(chunk), -1).all(1))[0])
-            raise DataError(
-                f"{title} must be finite {dtype.name} numbers, got NaN, infinity or an overflow in row {row}.",
-                hint="Remove such rows or fill them in.",
-            )
-
-
-def _check_integers(expected: _Expected, array: NDArray[Any] | FileRows) -> None:
-    title, low, high, classes = expected.title, expected.low, expected.high, expected.classes
-    for start, chunk in _chunks(array):
-        if chunk.dtype.kind == "f":
-            with np.errstate(invalid="ignore"):
-                wrong = ~(np.rint(chunk) == chunk)
-            if wrong.any():
-                raise DataError(
-                    f"{title} expects whole numbers, got {chunk[wrong].flat[0]} in row {start + _first_row(wrong)}.",
-                    hint="Round or encode the values first.",
-                )
-        if chunk.dtype.kind != "b" and (chunk.min() < low or chunk.max() > high):
-            wrong = (chunk < low) | (chunk > high)
-            hint = (
-                "Labels count from 0 and are smaller than the model's number of classes." if classes is not None else ""
-            )
-            raise DataError(
-                f"{title} expects whole numbers from {low} to {high}, got {chunk[wrong].flat[0]} "
-                f"in row {start + _first_row(wrong)}.",
-                hint=hint or None,
-            )
-
-
-def _first_row(wrong: NDArray[np.bool_]) -> int:
-    return int(np.flatnonzero(wrong.reshape(len(wrong), -1).any(1))[0])
-
-
-def _chunks(array: NDArray[Any] | FileRows) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Pieces of whole rows and the row at which each begins; none for an empty array."""
-    if array.size:
-        step = max(1, _CHUNK // (array.size // len(array)))
-        if isinstance(array, FileRows):
-            yield from array.pieces(step)
-            return
-        for start in range(0, len(array), step):
-            yield start, array[start : start + step]
-
-
 def _row_weights(sample_weight: Any, rows: int) -> NDArray[np.float32] | None:
     if sample_weight is None:
         return None
@@ -354,7 +267,7 @@ def _row_weights(sample_weight: Any, rows: int) -> NDArray[np.float32] | None:
             f"sample_weight expects one number per row, shape ({rows},), got {array.dtype} {array.shape}.",
             hint="Give one weight for each example." if array.ndim else "A number of rows is `batch_size=`.",
         )
-    _check_finite("sample_weight", array, np.dtype(np.float32))
+    check_finite("sample_weight", array, np.dtype(np.float32))
     weights = array.astype(np.float32)
     if weights.min() < 0:
         raise DataError(

@@ -1,8 +1,8 @@
 """Averages of updates: the rule by which each counts is a part of its own, and the sum streams.
 
 Sums run in float64 because float32 sums depend on their order in most elements, and in the order of the fold. They go
-over pieces of elements that stay in the cache; each element has its sum in the same order as without pieces, and so the
-same bits.
+over pieces of elements that stay in the cache, several updates at a time; each element has its sum in the same order as
+one update after the other, and so the same bits, on every machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ __all__ = ["Average", "Weighting", "average", "by_examples", "equally", "pieces"
 Weighting = Callable[[Update], float]
 """The amount for which an update counts in an average; above 0."""
 _PIECE = 1 << 15
-"""Elements whose sum, product and terms fit into a core's own cache."""
+"""Elements whose sum and terms fit into a core's own cache."""
+_ADDED = 1 << 14
+"""Elements of a piece of which `_ROWS` updates are added up in one go: fewer, since all of these are in the cache."""
+_ROWS = 16
+_EXACT = 1 << 29
+"""A whole number below this times a float32 is exact in float64: it is rounded once, fused with the sum or not."""
 
 
 def by_examples(update: Update) -> float:
@@ -83,7 +88,7 @@ def average(updates: Updates, weightings: Mapping[str, Weighting]) -> dict[str, 
     """
     totals: dict[str, NDArray[np.float64]] = {}
     weights = dict.fromkeys(weightings, 0.0)
-    room = np.empty(_PIECE), np.empty(_PIECE, np.float32)
+    room = _Room()
     for group in updates.groups():
         for name, weighting in weightings.items():
             factors = [weighting(update) for update in group]
@@ -94,26 +99,36 @@ def average(updates: Updates, weightings: Mapping[str, Weighting]) -> dict[str, 
                 totals[name] = np.zeros(size)
             if totals[name].size != size or any(each.size(name) != size for each in group):
                 raise RunError(f"The updates of a fold expect as many elements of {name!r}, got other numbers.")
-            for part in pieces(size):
-                _add(totals[name][part], group, factors, name, part, room)
+            for part in pieces(size, _ADDED):
+                for start in range(0, len(group), _ROWS):
+                    several = slice(start, start + _ROWS)
+                    room.add(totals[name][part], group[several], factors[several], name, part)
     for name, weight in weights.items():
         if not (weight > 0 and math.isfinite(weight)):
             raise FoldError(f"the weights of all updates add up to {weight:g} in {name!r}: there is no average")
     return {name: Average(total, weights[name]) for name, total in totals.items()}
 
 
-def _add(
-    total: NDArray[np.float64],
-    group: Sequence[Update],
-    factors: Sequence[float],
-    name: str,
-    part: slice,
-    room: tuple[NDArray[np.float64], NDArray[np.float32]],
-) -> None:
-    """Adds factors × pieces to a piece of a total, in place, one after the other."""
-    term, read = room[0][: total.size], room[1][: total.size]
-    for update, factor in zip(group, factors, strict=True):
-        term[...] = update.piece(name, part, read)
-        if factor != 1:
-            term *= factor
-        total += term
+class _Room:
+    """Memory in which pieces of some updates lie below each other, float64, under the sum so far."""
+
+    def __init__(self) -> None:
+        self._read = np.empty(_ADDED, np.float32)
+        self._rows = np.zeros((_ROWS + 1, _ADDED))
+        self._sum = np.empty(_ADDED)
+
+    def add(
+        self, total: NDArray[np.float64], updates: Sequence[Update], factors: Sequence[float], name: str, part: slice
+    ) -> None:
+        """Adds factors × pieces to a piece of a total, in place, one after the other."""
+        # A single column would be added up in another order: there are always two.
+        rows = self._rows[: len(updates) + 1, : max(2, total.size)]
+        rows[0, : total.size] = total
+        for row, update in zip(rows[1:], updates, strict=True):
+            row[: total.size] = update.piece(name, part, self._read[: total.size])
+        counts = np.array([1.0, *factors])
+        if any(factor >= _EXACT or factor % 1 for factor in factors):
+            rows[1:] *= counts[1:, None]
+            counts[:] = 1
+        # Goes along the rows, and to the next when one is done; a dot product's order is the processor's.
+        total[...] = np.einsum("i,ij->j", counts, rows, out=self._sum[: rows.shape[1]])[: total.size]

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgefl_server.aggregation.hyperparameters import LARGEST, SMALLEST, setting
+from edgefl_server.aggregation.hyperparameters import NORM_HINT, NORMS, SMALLEST, setting
 
-__all__ = ["NORM_HINT", "SMALLEST_NORM", "Believing"]
-
-SMALLEST_NORM = 1e-6
-"""A shorter update changes no float32 weight."""
-NORM_HINT = "A shorter update changes no weight."
+__all__ = ["Believing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +35,6 @@ class Believing:
         help="Updates with a larger L2 norm are refused.",
         shown="1e6",
         lowest=SMALLEST,
-        usual=(SMALLEST_NORM, LARGEST),
+        usual=NORMS,
         why=NORM_HINT,
     )

@@ -10,7 +10,7 @@ from edgefl.errors import FormatVersionError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import check_finalisers
 from edgefl.wire.vocabulary import TaskKind
-from edgefl_server.aggregation.hyperparameters import SettingError, values_of
+from edgefl_server.aggregation.hyperparameters import STEPS, SettingError, values_of
 from edgefl_server.aggregation.schedules import schedule_for
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
 from edgefl_server.aggregation.update_codecs import AUTO, chosen_codec
@@ -50,9 +50,9 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             f"The model was compiled with the learning rate {rate:g}: every device would diverge.",
             hint="Give a {learning_rate}, or convert the model again.",
         )
-    if "learning_rate" not in strategy.unused and not rate > 0:
+    if "learning_rate" not in strategy.unused and rate < STEPS[0]:
         raise SettingError(
-            "The model's learning rate is 0, expected one above 0: everything would stay as it is.",
+            f"The model's learning rate is {rate:g}, expected one above 0: everything would stay as it is.",
             hint="Give a {learning_rate}.",
         )
     if settings.codec == AUTO:

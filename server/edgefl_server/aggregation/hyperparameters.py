@@ -15,11 +15,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgefl.plugins import Registry
-from edgefl_server.aggregation.ranges import LARGEST, SMALLEST, Range, Setting, SettingError
+from edgefl_server.aggregation.ranges import (
+    LARGEST,
+    NORM_HINT,
+    NORMS,
+    SMALLEST,
+    STEP_HINT,
+    STEPS,
+    Range,
+    Setting,
+    SettingError,
+)
 
 __all__ = [
     "LARGEST",
+    "NORMS",
+    "NORM_HINT",
     "SMALLEST",
+    "STEPS",
+    "STEP_HINT",
     "Part",
     "Range",
     "Setting",

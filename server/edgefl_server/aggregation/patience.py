@@ -42,7 +42,7 @@ class Patience:
         highest=1_000_000,
     )
     patience_metric: str = setting("loss", help="Patience: of which metric.")
-    patience_least: float = setting(0.0, help="Patience: improvement that counts.", shown="any", lowest=0, highest=1e30)
+    patience_least: float = setting(0.0, help="Patience: improvement that counts.", shown="any", lowest=0, highest=1e6)
 
     def check_patience(self) -> None:
         """Refuses what has no meaning without patience.

@@ -14,12 +14,28 @@ from typing import Any
 
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["LARGEST", "SMALLEST", "Range", "Setting", "SettingError"]
+__all__ = [
+    "LARGEST",
+    "NORMS",
+    "NORM_HINT",
+    "SMALLEST",
+    "STEPS",
+    "STEP_HINT",
+    "Range",
+    "Setting",
+    "SettingError",
+]
 
 LARGEST = 1e30
 """Larger numbers are mistakes, and sums of them leave float32."""
 SMALLEST = 1e-30
 """Less is 0 in the float32 of a task."""
+NORMS = 1e-6, LARGEST
+"""The L2 norms that new runs may have as a bound of updates."""
+NORM_HINT = "A shorter update changes no weight."
+STEPS = 1e-9, 1e6
+"""The steps that new runs may have, of devices or of the server: with less no float32 weight changes."""
+STEP_HINT = "Usual ones are below 10, and those under 1e-9 change no weight."
 
 _NAMED = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 

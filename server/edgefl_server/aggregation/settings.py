@@ -12,11 +12,14 @@ from typing import Any
 
 from edgefl.algorithms import Algorithm
 from edgefl.errors import InvalidSettingError
-from edgefl_server.aggregation.believing import NORM_HINT, SMALLEST_NORM, Believing
+from edgefl_server.aggregation.believing import Believing
 from edgefl_server.aggregation.courses import Courses
 from edgefl_server.aggregation.hyperparameters import (
-    LARGEST,
+    NORM_HINT,
+    NORMS,
     SMALLEST,
+    STEP_HINT,
+    STEPS,
     SettingError,
     build,
     check_ranges,
@@ -36,7 +39,6 @@ __all__ = ["RunSettings", "demand_for", "strategy_for"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
-_LARGEST_RATE = 1e6
 """No training survives a step of that length."""
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 31e6
 """No device fetches, trains and sends in less than the one; the other is a year."""
@@ -140,8 +142,8 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
         shown="the model's",
         lowest=SMALLEST,
         off=0,
-        usual=(SMALLEST, _LARGEST_RATE),
-        why="Usual ones are below 10.",
+        usual=STEPS,
+        why=STEP_HINT,
     )
     batch_size: int = setting(0, help="Rows per step.", shown="the model's", lowest=0, highest=2**31)
     codec: str = setting("float32", help="How devices write updates: {names}.")
@@ -154,7 +156,7 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
         shown="no clipping",
         lowest=SMALLEST,
         off=0,
-        usual=(SMALLEST_NORM, LARGEST),
+        usual=NORMS,
         why=NORM_HINT,
     )
     seed: int | None = setting(None, help="Makes the run repeatable.", shown="drawn", lowest=0, highest=2**63 - 1)

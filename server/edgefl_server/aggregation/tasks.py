@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgefl.algorithms import SUMMARY
 from edgefl.wire.messages import MOST_OUTSTANDING, Correction, ExtraVector, SectionCodec, Task, Weighting
 from edgefl_server.aggregation.schedules import Assignment
@@ -96,7 +98,7 @@ def task_for(
     continues: str = "",
     outstanding: Sequence[str] = (),
 ) -> Task:
-    """The message that hands out a task.
+    """The message that hands out a task, as it is once it was sent: whoever does it without a wire has the same bits.
 
     Args:
         source: what it starts from.
@@ -108,6 +110,7 @@ def task_for(
         outstanding: its earlier ones that are not part of the weights yet, and the latest that is, newest first.
     """
     seed = task_seed(settings.effective_seed, source.cohort, assignment.device, assignment.turn)
+    rate = settings.learning_rate_from(source.version)
     return Task(
         population=source.population,
         run=source.run,
@@ -127,21 +130,26 @@ def task_for(
         epochs=settings.epochs_of(source.version),
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate_from(source.version),
+        learning_rate=None if rate is None else _sent(rate),
         kind=demand.kind,
-        mu=demand.mu,
+        mu=_sent(demand.mu),
         correction=demand.correction,
         extra_vectors=source.vectors,
         continues=continues,
-        clip_norm=settings.clip_norm,
+        clip_norm=_sent(settings.clip_norm),
         codecs=codecs_of(settings, demand, source.cohort, assignment),
         # At least a second: 0 would say that there is no deadline.
-        deadline_seconds=max(1.0, seconds_left),
+        deadline_seconds=_sent(max(1.0, seconds_left)),
         model_bytes=source.model.bytes,
         base_weights_bytes=source.base.bytes,
         outstanding=_at_most(outstanding),
-        local_test=settings.local_test,
+        local_test=_sent(settings.local_test),
     )
+
+
+def _sent(value: float) -> float:
+    """A number as a device reads it, in the message's float32."""
+    return float(np.float32(value))
 
 
 def _at_most(outstanding: Sequence[str]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,16 @@ _ATTEMPTS = 3
 """A process that is killed, for want of memory for example, is started so often for a version."""
 _PAUSE_SECONDS = 1.0
 _TROUBLE = "evaluate on the server's data"
+_FOLDER = "evaluating"
+"""A folder beside the server's state, for what a process is given: what a killed one left goes with the next."""
 _COMMAND = (sys.executable, "-m", "edgefl.cli.main", "evaluate")
 
 
 async def evaluate_centrally(context: Context) -> None:
     """Evaluates what is due until it is cancelled; ends the process that is at work then."""
     state = context.state
+    folder = state.folder / _FOLDER
+    await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
     while True:
         try:
             work = await run_in_threadpool(next_central, state)
@@ -44,7 +49,7 @@ async def evaluate_centrally(context: Context) -> None:
                 state.troubles.clear("", _TROUBLE)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            metrics, examples, why = await _evaluated(work)
+            metrics, examples, why = await _evaluated(work, folder)
             await run_in_threadpool(keep_central, state, work.run, work.version, metrics, examples, why)
         except Exception as error:  # such as a full disk: it is told among the troubles, and tried again later
             await _rest(state, error)
@@ -55,12 +60,12 @@ async def _rest(state: ServerState, error: Exception) -> None:
     await asyncio.sleep(max(_PAUSE_SECONDS, state.troubles.rest("", _TROUBLE, state.clock())))
 
 
-async def _evaluated(work: CentralWork) -> tuple[dict[str, float], int, str]:
+async def _evaluated(work: CentralWork, folder: Path) -> tuple[dict[str, float], int, str]:
     """The metrics, on how many examples, and why there are none."""
     why = ""
     for _ in range(_ATTEMPTS):
-        with tempfile.TemporaryDirectory(prefix="edgefl-evaluation-") as folder:
-            code, out, said = await _run(await run_in_threadpool(_arguments, work, Path(folder)))
+        with _emptied(folder):
+            code, out, said = await _run(await run_in_threadpool(_arguments, work, folder))
         if code == 0:
             try:
                 return _read(out)
@@ -72,8 +77,19 @@ async def _evaluated(work: CentralWork) -> tuple[dict[str, float], int, str]:
     return {}, 0, why
 
 
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Makes the folder, and deletes it with all that is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _arguments(work: CentralWork, folder: Path) -> list[str]:
-    """Gives the files of a work the names by which they are known, and returns the command's words."""
+    """Gives the files of a work the names by which they are known, in a folder; returns the command's words."""
     model, data, weights = folder / "model.tflite", folder / "data.npz", folder / "weights.npy"
     model.symlink_to(work.model.absolute())
     data.symlink_to(work.data.absolute())

@@ -80,20 +80,19 @@ def require_data(state: ServerState, digest: str) -> None:
 
 
 def next_central(state: ServerState) -> CentralWork | None:
-    """The oldest version that is due and was not evaluated, of the run that was created first; None: there is none."""
-    with state.database.read() as session:
-        chosen = select(RunRow.run).where(RunRow.evaluation_data != "").order_by(RunRow.created_clock, RunRow.run)
-        for run_id in session.scalars(chosen).all():
-            for number in _pending(session, run_id):
-                row = session.execute(
-                    select(RunRow.model_hash, RunRow.evaluation_data, VersionRow.weights_hash)
-                    .join_from(RunRow, VersionRow, VersionRow.run == RunRow.run)
-                    .where(RunRow.run == run_id, VersionRow.number == number)
-                ).one()
-                model, weights = state.models.path(row.model_hash), state.weights.path(row.weights_hash)
-                data = state.data.path(row.evaluation_data)
-                if model is not None and weights is not None and data is not None:
-                    return CentralWork(run_id, number, model, weights, data)
+    """The oldest version that is due and was not evaluated, of the run that was created first; None: there is none.
+
+    One of which a file is gone is noted as failed, and nobody waits for it.
+    """
+    while (due := _first_due(state)) is not None:
+        run_id, number, row = due
+        model, weights = state.models.path(row.model_hash), state.weights.path(row.weights_hash)
+        data = state.data.path(row.evaluation_data)
+        if model is not None and weights is not None and data is not None:
+            return CentralWork(run_id, number, model, weights, data)
+        files = {"its weights": weights, "the model file": model, "the data": data}
+        gone = " and ".join(name for name, path in files.items() if path is None)
+        keep_central(state, run_id, number, {}, 0, f"gone from the server's folder: {gone}")
     return None
 
 
@@ -135,6 +134,20 @@ def central_of(session: Session, run_id: str) -> dict[str, Any]:
         "central": [{name: getattr(row, name) for name in names} for row in rows],
         "central_pending": bool(_pending(session, run_id)),
     }
+
+
+def _first_due(state: ServerState) -> tuple[str, int, Any] | None:
+    with state.database.read() as session:
+        chosen = select(RunRow.run).where(RunRow.evaluation_data != "").order_by(RunRow.created_clock, RunRow.run)
+        for run_id in session.scalars(chosen).all():
+            for number in _pending(session, run_id)[:1]:
+                row = session.execute(
+                    select(RunRow.model_hash, RunRow.evaluation_data, VersionRow.weights_hash)
+                    .join_from(RunRow, VersionRow, VersionRow.run == RunRow.run)
+                    .where(RunRow.run == run_id, VersionRow.number == number)
+                ).one()
+                return run_id, number, row
+    return None
 
 
 def _pending(session: Session, run_id: str) -> list[int]:

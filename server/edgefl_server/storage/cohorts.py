@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     false,
     func,
@@ -219,10 +220,18 @@ OPEN_IN_COHORT = and_(
 )
 _IS_OVERDUE = and_(OPEN_IN_COHORT, _task.leased_to_the_end == true(), _task.leased_until_clock <= bindparam("now"))
 _IS_LATE = and_(OPEN_IN_COHORT, _task.leased_to_the_end == false(), _task.leased_until_clock < bindparam("now"))
-_OVERDUE_TASKS = select(literal(_OVERDUE).label("role"), *TASK).where(_IS_OVERDUE)
+_IN_NONE = literal(0).label("in_fold")
+_OVERDUE_TASKS = select(literal(_OVERDUE).label("role"), _IN_NONE, *TASK).where(_IS_OVERDUE)
 _ALL_OVERDUE = Statement(_OVERDUE_TASKS)
 _LATEST_OF_DEVICE = (
-    select(literal(_MINE).label("role"), *TASK)
+    select(
+        literal(_MINE).label("role"),
+        case((outcomes.c.disposition == literal(Disposition.ACCEPTED), outcomes.c.fold), else_=literal(0)).label(
+            "in_fold"
+        ),
+        *TASK,
+    )
+    .outerjoin(outcomes, outcomes.c.task_id == _task.task_id)
     .where(
         _task.device == bindparam("device"), _task.run == bindparam("of_run"), _task.cohort == bindparam("of_cohort")
     )
@@ -231,7 +240,7 @@ _LATEST_OF_DEVICE = (
     .subquery()
 )
 _LONGEST_LATE = (
-    select(literal(_LATE).label("role"), *TASK)
+    select(literal(_LATE).label("role"), _IN_NONE, *TASK)
     .where(_IS_LATE)
     .order_by(_task.leased_until_clock, _task.device)
     .limit(1)
@@ -328,10 +337,12 @@ def concerned_by_a_call_for_work(session: Session, of: Gathering, device: str, n
     """The tasks that handing one to a device concerns."""
     keys = {"of_run": of.run, "of_cohort": of.cohort, "device": device, "now": now}
     found: tuple[list[Assignment], ...] = ([], [], [])
+    counted = False
     for row in session.execute(_CONCERNED, keys):
         found[row.role].append(assignment_of(row))
+        counted |= row.in_fold == of.fold
     mine, overdue, late = found
-    return Concerned(mine[0] if mine else None, tuple(overdue), late[0] if late else None)
+    return Concerned(mine[0] if mine else None, tuple(overdue), late[0] if late else None, counted=counted)
 
 
 def concerned_by_time(session: Session, of: Gathering, now: float, mine: Assignment | None = None) -> Concerned:

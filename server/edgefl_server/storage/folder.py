@@ -41,7 +41,7 @@ def require_own(folder: Path) -> None:
     Raises:
         StorageError: it is one.
     """
-    require_own_folder(folder, (_NAME, "operator.json", "server.sqlite"), (*_FILES, *_SECRETS, "lock"))
+    require_own_folder(folder, (_NAME, "operator.json", "server.sqlite"), (*_FILES, *_SECRETS, "lock", "evaluating"))
 
 
 def check_folder(folder: Path, database: Inspection) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,56 @@ def test_every_type_that_holds_the_values_keeps_them(dtype: str, rows: int, orde
     data = prepare(WORDS, "infer", [values, values[:, 0]], with_targets=False)
     for column, expected in zip(data.columns, (values, values[:, 0]), strict=True):
         np.testing.assert_array_equal(column.data.astype(column.dtype), expected)
+
+
+def looked_up(dtype: str, entries: Any, shape: tuple[int, ...] = (3,)) -> Any:
+    return replace(manifest(TensorSpec("words", "words", (4, *shape), dtype)), index_sizes={"words": entries})
+
+
+@pytest.mark.parametrize("signature", ["evaluate", "infer"])
+@pytest.mark.parametrize("given_as", [np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+@pytest.mark.parametrize("number", [-1, 10])
+def test_a_number_that_an_embedding_does_not_have_is_refused(
+    number: int, dtype: str, given_as: Any, signature: str
+) -> None:
+    words = np.array([[0, 1, 2], [3, 9, 9], [4, number, number]], given_as)
+    with pytest.raises(DataError, match=rf"'words' expects .* from 0 to 9, got {number}(\.0)? in row 2 at") as caught:
+        prepare(looked_up(dtype, 10), signature, words, with_targets=False)
+    assert "position 1" in str(caught.value)
+    assert "10 entries" in str(caught.value.hint)
+    prepare(looked_up(dtype, 10), signature, words[:2], with_targets=False)
+
+
+def test_the_row_is_that_of_the_whole_array_and_the_position_that_in_a_row() -> None:
+    words = np.zeros((60_000, 2, 2), np.int64)
+    words[50_001, 1, 0] = 7
+    with pytest.raises(DataError, match=r"from 0 to 6, got 7 in row 50001 at position \(1, 0\)\."):
+        prepare(looked_up("int32", 7, (2, 2)), "evaluate", words)
+    with pytest.raises(DataError, match=r"from 0 to 6, got 9 in row 1\."):
+        prepare(looked_up("int32", 7, ()), "evaluate", np.array([0, 9], np.int32))
+
+
+def test_columns_are_looked_up_each_in_its_own_entries() -> None:
+    model = looked_up("float32", (None, 5, 2))
+    prepare(model, "evaluate", np.array([[-7.5, 4.0, 1.0], [1e9, 4.9, 0.0]], np.float32))
+    for row, message in (
+        ([0.0, 5.0, 0.0], "from 0 to 4, got 5.0 in row 1 at position 1"),
+        (
+            [0.0, 0.0, -1.0],
+            "from 0 to 1, got -1.0 in row 1 at position 2",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepare(model, "evaluate", np.array([[0, 0, 0], row], np.float32))
+
+
+def test_labels_name_the_place_in_a_row_of_several() -> None:
+    model = manifest(
+        TensorSpec("x", "x", (4, 1), "float32"),
+        targets=(Target("y", "scores", 3),),
+        target_specs=(TensorSpec("y", "y", (4, 5), "int32"),),
+    )
+    labels = np.zeros((2, 5), np.int32)
+    labels[1, 4] = 3
+    refused("from 0 to 2, got 3 in row 1 at position 4", np.zeros((2, 1), np.float32), labels, model=model)

@@ -35,3 +35,17 @@ def test_sgd_goes_along_the_average(rate: float | None, factor: float) -> None:
     change, slots = Sgd(rate).step(found, {})
     np.testing.assert_allclose(change, factor * mean, rtol=1e-15)
     assert slots == Sgd(rate).init(2) == {}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000, (1 << 14) - 1, (1 << 14) + 1])
+@pytest.mark.parametrize("factor", [1.0, 7.0, 1e9, 1 / 3])
+def test_the_bits_are_those_of_one_update_after_the_other(size: int, factor: float) -> None:
+    rng = np.random.default_rng(size)
+    for count in (1, 15, 16, 17, 70):
+        vectors = [(rng.normal(size=size) * 10.0 ** rng.integers(-6, 6)).astype(np.float32) for _ in range(count)]
+        updates = [Update(f"t{index:03d}", index + 1, {"delta": each}) for index, each in enumerate(vectors)]
+        total = np.zeros(size)
+        for update, vector in zip(updates, vectors, strict=True):
+            total += vector.astype(np.float64) * (update.num_examples * factor)
+        found = average(Updates.of(updates), {"delta": lambda each: each.num_examples * factor})["delta"]
+        assert found.total.tobytes() == total.tobytes(), (size, count)

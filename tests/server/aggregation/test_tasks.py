@@ -49,6 +49,13 @@ def test_a_task_says_what_its_cohort_starts_from_what_the_run_wants_and_what_the
     assert Task.decode(task.encode()) == task
 
 
+def test_a_task_that_is_done_without_a_wire_has_the_numbers_that_a_device_reads() -> None:
+    settings = replace(SETTINGS, learning_rate=0.1, clip_norm=0.3, local_test=0.7)
+    task = task_for(SOURCE, settings, Demand(algorithm("feddyn"), mu=0.1), Assignment(DEVICE, 1, 0.0, 9.9, 9.9), 9.9)
+    assert Task.decode(task.encode()) == task
+    assert [round(each, 6) for each in (task.learning_rate, task.clip_norm, task.mu)] == [0.1, 0.3, 0.1]
+
+
 @pytest.mark.parametrize("codec", ["rand-0.25+drive", "stc", "int8"])
 def test_the_runs_codec_is_for_updates_and_what_it_does_not_suit_is_float32(codec: str) -> None:
     settings, demand = replace(SETTINGS, codec=codec), Demand(algorithm("scaffold" if codec != "stc" else ""))

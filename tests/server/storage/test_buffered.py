@@ -11,6 +11,7 @@ from edgefl_server.aggregation import fold
 from edgefl_server.aggregation.schedules import SCHEDULES
 from edgefl_server.storage import (
     fold_round,
+    next_task,
     pending_folds,
     prune_rows,
     run_log,
@@ -230,6 +231,34 @@ def test_pruning_repeats_no_task_of_a_cohort_that_goes_on_and_no_seed(fleet, buf
     after = fleet.task(devices[0])
     assert after.task_id not in {each.task_id for each in done}
     assert after.seed not in {each.seed for each in done[:2]}
+
+
+@pytest.mark.parametrize("rule", ["median", "mean"])
+def test_a_device_counts_once_in_a_fold_where_updates_are_counted_also_after_a_restart(make_fleet, rule: str) -> None:
+    fleet = make_fleet()
+    devices = fleet.add_devices(4)
+    run = fleet.create_run(schedule="buffered", target=3, concurrency=4, rounds=2, rule=rule)
+    fast, slow = devices[0], fleet.task(devices[1])  # the slow one began before the fast one had done anything
+    once = 0
+    for _ in range(2):
+        fleet.finish(fast)
+        fleet.state.close()
+        fleet = make_fleet(clock=fleet.clock)
+        if rule == "median":
+            assert next_task(fleet.state, fast) is None
+            once += 1
+            fleet.accept(devices[1], fleet.outcome(slow))
+            assert next_task(fleet.state, fast) is None
+            fleet.finish(devices[2])
+            slow = fleet.task(devices[1])
+        else:
+            fleet.finish(fast), fleet.finish(fast)
+        fleet.fold()
+    told = run_log(fleet.state, run)["folds"]
+    by = [[update["device"] for update in each["updates"]] for each in told]
+    names = [each.device for each in devices]
+    assert by == ([names[:3]] * 2 if rule == "median" else [names[:1] * 3] * 2)
+    assert once == (2 if rule == "median" else 0)
 
 
 def test_what_is_too_old_is_answered_with_202_and_said_to_be_left_out(fleet) -> None:

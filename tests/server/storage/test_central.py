@@ -83,6 +83,25 @@ def test_a_failure_is_told_and_the_run_goes_on(fleet) -> None:
     assert versions_due(fleet) == [1]
 
 
+@pytest.mark.parametrize(
+    ("store", "gone"), [("weights", "its weights"), ("models", "the model file"), ("data", "the data")]
+)
+def test_a_version_of_which_a_file_is_gone_is_noted_as_failed_and_not_waited_for(fleet, store, gone) -> None:
+    (device,) = fleet.add_devices(1)
+    run = create(fleet, rounds=1)
+    fleet.finish(device)
+    fleet.fold()
+    kept = getattr(fleet.state, store)
+    for digest in list(kept):
+        if store != "weights" or digest != run_status(fleet.state, run)["weights_hash"]:
+            kept.path(digest).unlink()
+    assert versions_due(fleet) == ([1] if store == "weights" else [])
+    status = run_status(fleet.state, run)
+    assert not status["central_pending"]
+    assert status["central"][0]["state"] == "failed"
+    assert status["central"][0]["why"] == f"gone from the server's folder: {gone}"
+
+
 def test_a_run_without_data_has_nothing_due(fleet) -> None:
     fleet.create_run()
     assert next_central(fleet.state) is None

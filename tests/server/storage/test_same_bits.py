@@ -66,4 +66,4 @@ def test_a_buffer_ends_with_the_same_bits_whenever_the_server_is_killed(make_fle
 
 
 def test_the_buffer_takes_every_strategy_but_those_that_presume_a_round() -> None:
-    assert set(taken("synchronous")) - set(taken("buffered")) == {"scaffold", "feddyn", "robust"}
+    assert set(taken("synchronous")) - set(taken("buffered")) == {"scaffold", "feddyn"}

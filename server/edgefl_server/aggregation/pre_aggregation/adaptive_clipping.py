@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_server.aggregation.hyperparameters import SMALLEST, setting
+from edgefl_server.aggregation.hyperparameters import NORM_HINT, NORMS, SMALLEST, setting
 from edgefl_server.aggregation.points import Points
 from edgefl_server.aggregation.pre_aggregation.base import PRE_AGGREGATORS, PreAggregator, Prepared
 from edgefl_server.aggregation.pre_aggregation.norm_bound import shortened
@@ -41,13 +41,29 @@ class AdaptiveClipping(PreAggregator):
     summary: ClassVar[str] = "no update is longer than a quantile of all folds' norms (Andrew et al. 2021)"
 
     initial_norm: float = setting(
-        0.1, help="The first norm of adaptive-clipping", lowest=SMALLEST, table="C of the first fold, 0.1 unless given"
+        0.1,
+        help="The first norm of adaptive-clipping",
+        lowest=SMALLEST,
+        usual=NORMS,
+        why=NORM_HINT,
+        table="C of the first fold, 0.1 unless given",
     )
     quantile: float = setting(
-        0.5, help="The quantile that adaptive-clipping follows", lowest=0, highest=1, table="γ, 0.5 unless given"
+        0.5,
+        help="The quantile that adaptive-clipping follows",
+        lowest=0,
+        highest=1,
+        usual=(0.01, 0.99),
+        why="At 0 updates become ever shorter.",
+        table="γ, 0.5 unless given",
     )
     quantile_rate: float = setting(
-        0.2, help="How fast adaptive-clipping follows it", lowest=SMALLEST, highest=100, table="η, 0.2 unless given"
+        0.2,
+        help="How fast adaptive-clipping follows it",
+        lowest=SMALLEST,
+        highest=100,
+        usual=(1e-6, 100),
+        table="η, 0.2 unless given",
     )
 
     def init(self) -> dict[str, NDArray[np.float32]]:

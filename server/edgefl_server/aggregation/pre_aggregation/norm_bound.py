@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_server.aggregation.hyperparameters import SMALLEST, setting
+from edgefl_server.aggregation.hyperparameters import NORM_HINT, NORMS, SMALLEST, setting
 from edgefl_server.aggregation.points import Points
 from edgefl_server.aggregation.pre_aggregation.base import PRE_AGGREGATORS, PreAggregator, Prepared
 
@@ -41,6 +41,8 @@ class NormBound(PreAggregator):
         help="The longest update that norm-bound lets through",
         shown="the fold's median norm",
         lowest=SMALLEST,
+        usual=NORMS,
+        why=NORM_HINT,
         table="M: the median norm of the fold unless given",
     )
 

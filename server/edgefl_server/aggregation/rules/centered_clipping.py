@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefl_server.aggregation.hyperparameters import SMALLEST, setting
+from edgefl_server.aggregation.hyperparameters import NORM_HINT, NORMS, SMALLEST, setting
 from edgefl_server.aggregation.points import Points
 from edgefl_server.aggregation.rules.base import RULES, Rule
 
@@ -35,7 +35,13 @@ class CenteredClipping(Rule):
     )
 
     radius: float = setting(
-        100.0, help="The radius of centered-clipping", shown="100", lowest=SMALLEST, table="τ, 100 unless given"
+        100.0,
+        help="The radius of centered-clipping",
+        shown="100",
+        lowest=SMALLEST,
+        usual=NORMS,
+        why=NORM_HINT,
+        table="τ, 100 unless given",
     )
     iterations: int = setting(
         1, help="How often the rule improves its result", lowest=1, highest=1000, table="L, 1 unless given"

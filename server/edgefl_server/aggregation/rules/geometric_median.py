@@ -32,7 +32,11 @@ class GeometricMedian(Rule):
     summary: ClassVar[str] = "fewer than half are bad; it turns with the coordinates (Pillutla et al. 2022)"
 
     smoothing: float = setting(
-        0.1, help="The least distance of geometric-median", lowest=SMALLEST, table="ν, 0.1 unless given"
+        0.1,
+        help="The least distance of geometric-median",
+        lowest=SMALLEST,
+        usual=(1e-12, 1e6),
+        table="ν, 0.1 unless given",
     )
     iterations: int = setting(
         3, help="How often the rule improves its result", lowest=1, highest=1000, table="T, 3 unless given"

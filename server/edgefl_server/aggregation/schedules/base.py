@@ -204,12 +204,14 @@ class Concerned:
         late: of the other open tasks whose lease is over now, the one for which that is longest ago, and of several the
             one whose device's id is smallest.
         key: of the device that asks, where the cohort has an admission and the device no task in it.
+        counted: an update of the device that asks is in the fold already.
     """
 
     mine: Assignment | None = None
     overdue: tuple[Assignment, ...] = ()
     late: Assignment | None = None
     key: float = 0.0
+    counted: bool = False
 
 
 @dataclass(frozen=True)

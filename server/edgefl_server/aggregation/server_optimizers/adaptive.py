@@ -48,7 +48,14 @@ class Adaptive(ABC):
 
     server_learning_rate: float = rate(0.1)
     beta_1: float = decay(0.9, "m")
-    tau: float = setting(1e-3, help="The server's degree of adaptivity", lowest=SMALLEST, table="τ, 0.001 unless given")
+    tau: float = setting(
+        1e-3,
+        help="The server's degree of adaptivity",
+        lowest=SMALLEST,
+        usual=(1e-12, 1e3),
+        why="With a larger one no weight changes.",
+        table="τ, 0.001 unless given",
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgefl.errors import InvalidSettingError
 from edgefl.plugins import Registry
 from edgefl_server.aggregation.averaging import Average
-from edgefl_server.aggregation.hyperparameters import SMALLEST, setting
+from edgefl_server.aggregation.hyperparameters import SMALLEST, STEP_HINT, STEPS, setting
 
 __all__ = ["SERVER_OPTIMIZERS", "ServerOptimizer", "rate"]
 
@@ -49,8 +49,8 @@ def rate(default: float | None, shown: str = "") -> Any:
         help="The server's own step",
         shown=shown or f"{default:g}",
         lowest=SMALLEST,
-        usual=(SMALLEST, 1e6),
-        why="Usual ones are below 10.",
+        usual=STEPS,
+        why=STEP_HINT,
         table=f"η, {shown or f'{default:g}'} unless given",
     )
 

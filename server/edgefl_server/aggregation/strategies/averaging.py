@@ -59,6 +59,11 @@ class Averaging(Strategy):
         """See `Strategy`."""
         return self.rule.robust
 
+    @property
+    def counts_updates(self) -> bool:
+        """See `Strategy`; medians, quantiles and nearest neighbours are taken before a rule, too."""
+        return self.is_robust or bool(self.pre_aggregation)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weighting == _EXAMPLES and self.rule.robust:

@@ -167,6 +167,11 @@ class Strategy(ABC):
         """Whether it makes of single devices' updates something else than their mean."""
         return False
 
+    @property
+    def counts_updates(self) -> bool:
+        """Whether it judges updates by how many there are, so that a device must not have several in a fold."""
+        return self.is_robust
+
     def settled(self, manifest: ModelManifest, learning_rate: float) -> Strategy:
         """The strategy with what only the model file knows.
 

@@ -36,6 +36,8 @@ class FedAsync(Strategy):
         shown="0.6",
         lowest=SMALLEST,
         highest=1,
+        usual=(1e-6, 1),
+        why="With less no weight changes.",
         table="its α, 0.6 unless given",
     )
 

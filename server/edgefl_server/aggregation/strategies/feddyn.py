@@ -49,6 +49,7 @@ class FedDyn(Strategy):
     mu: float = setting(
         help="FedDyn's alpha",
         lowest=SMALLEST,
+        usual=(1e-9, 1e6),
         hint="Start with {mu} 0.01.",
         table="its α, above 0; try 0.01 to 0.1",
     )

@@ -33,6 +33,7 @@ class FedProx(FedAvg):
     mu: float = setting(
         help="FedProx's mu",
         lowest=SMALLEST,
+        usual=(1e-9, 1e6),
         hint="Start with {mu} 0.01.",
         table="above 0: larger is nearer; try 0.001 to 1",
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgefl.manifest import ModelManifest
 from edgefl_server.aggregation.averaging import Average
-from edgefl_server.aggregation.hyperparameters import SMALLEST, SettingError, setting
+from edgefl_server.aggregation.hyperparameters import SMALLEST, STEP_HINT, STEPS, SettingError, setting
 from edgefl_server.aggregation.server_optimizers import ServerOptimizer, Sgd
 from edgefl_server.aggregation.strategies.averaging import Averaging
 from edgefl_server.aggregation.strategies.base import STRATEGIES, Strategy
@@ -39,8 +39,8 @@ class FedSGD(Averaging):
         help="The server's own step",
         shown="the model's",
         lowest=SMALLEST,
-        usual=(SMALLEST, 1e6),
-        why="Usual ones are below 10.",
+        usual=STEPS,
+        why=STEP_HINT,
         table="the model's unless given",
     )
 

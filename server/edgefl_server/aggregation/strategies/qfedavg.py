@@ -14,7 +14,7 @@ import numpy as np
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import BEFORE, LOSS_STATES
 from edgefl_server.aggregation.averaging import average, by_examples, pieces
-from edgefl_server.aggregation.hyperparameters import SMALLEST, setting
+from edgefl_server.aggregation.hyperparameters import SMALLEST, STEPS, setting
 from edgefl_server.aggregation.strategies.base import STRATEGIES, Cohort, Strategy, StrategyState
 from edgefl_server.aggregation.updates import FoldError, Update, Updates
 
@@ -69,6 +69,8 @@ class QFedAvg(Strategy):
         help="qfedavg's L",
         shown="1 / the devices' learning rate",
         lowest=SMALLEST,
+        usual=(1 / STEPS[1], 1 / STEPS[0]),
+        why="It is about 1 / the devices' learning rate.",
         table="L, 1 / the devices' learning rate unless given",
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefl.algorithms import CONTROL
 from edgefl_server.aggregation.averaging import average, by_examples, equally
-from edgefl_server.aggregation.hyperparameters import SMALLEST, setting
+from edgefl_server.aggregation.hyperparameters import SMALLEST, STEP_HINT, STEPS, setting
 from edgefl_server.aggregation.server_optimizers import Sgd
 from edgefl_server.aggregation.strategies.base import STRATEGIES, Cohort, Strategy, StrategyState
 from edgefl_server.aggregation.updates import Updates
@@ -52,8 +52,8 @@ class Scaffold(Strategy):
         help="The server's own step",
         shown="1",
         lowest=SMALLEST,
-        usual=(SMALLEST, 1e6),
-        why="Usual ones are below 10.",
+        usual=STEPS,
+        why=STEP_HINT,
         table="1 unless given",
     )
 
