@@ -20,7 +20,11 @@ from edgefl_device_runtime.training.threads import time_threads
 def made_up(model: TrainableModel, rows: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     random = np.random.default_rng(0)
     specs = {spec.name: spec for spec in model.manifest.signatures["train"].inputs}
-    x = [random.normal(size=(rows, *specs[name].shape[1:])).astype(specs[name].dtype) for name in model.manifest.inputs]
+    # Where they are looked up in an Embedding, they are small numbers of its entries.
+    x = [
+        np.abs(random.normal(size=(rows, *specs[name].shape[1:]))).astype(specs[name].dtype)
+        for name in model.manifest.inputs
+    ]
     y = [
         random.integers(0, target.classes or 2, (rows, *specs[target.name].shape[1:])).astype(specs[target.name].dtype)
         for target in model.manifest.targets

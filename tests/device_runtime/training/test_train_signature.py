@@ -21,7 +21,10 @@ def made_up(manifest: ModelManifest, rows: int, seed: int = 0) -> tuple[Any, Any
     """Data of the shapes and types that ``train`` takes."""
     random = np.random.default_rng(seed)
     specs = {spec.name: spec for spec in manifest.signatures["train"].inputs}
-    x = [random.normal(size=(rows, *specs[name].shape[1:])).astype(specs[name].dtype) for name in manifest.inputs]
+    # Where they are looked up in an Embedding, they are small numbers of its entries.
+    x = [
+        np.abs(random.normal(size=(rows, *specs[name].shape[1:]))).astype(specs[name].dtype) for name in manifest.inputs
+    ]
     y = [
         random.integers(0, target.classes or 2, (rows, *specs[target.name].shape[1:])).astype(specs[target.name].dtype)
         for target in manifest.targets

@@ -87,7 +87,9 @@ def test_a_database_that_fails_while_the_server_runs_is_said_once_and_answered_w
                 assert "/secret" not in answer.text
                 assert int(answer.headers["Retry-After"]) > 0
         until(lambda: state.troubles.rest("", "advance rounds", state.clock()))
-    assert caplog.text.count("malformed") == 2  # for those who ask, and for the rounds
+    said = [record.getMessage() for record in caplog.records if "malformed" in record.getMessage()]
+    # For those who ask, for the rounds, and for evaluations where these were due meanwhile.
+    assert 2 <= len(said) == len(set(said)) <= 3
     assert "Traceback" not in caplog.text
     listed = api.client.get("/v1/runs", headers=ADMIN).json()
     assert any("malformed" in line for line in listed["warnings"])

@@ -53,6 +53,10 @@ def test_biases_of_as_many_filters_as_positions_are_added_to_the_filters_as_in_p
     layer = layers.Conv1D(5, 2, data_format="channels_first", bias_initializer="random_normal")
     model = keras.Model(given, layers.Dense(2)(layers.Flatten()(layer(given))))
     model.compile(keras.optimizers.SGD(0.1), "mse")
+    try:
+        model.predict(np.zeros((4, 3, 6), np.float32), verbose=0)
+    except tf.errors.UnimplementedError as error:
+        pytest.skip(f"Keras itself has no convolution with the channels first on this processor: {error.message[:80]}")
     built = build(model, batch_size=4)
 
     check_agreement(model, built.data, runtimes=installed_runtimes()[:1]).require()
