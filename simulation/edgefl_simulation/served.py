@@ -240,9 +240,7 @@ class ServedRun:
             self.state = StrategyState(vector, self.state.weight_size)
             before, self._version = self._version, self._versions.publish(self._version.number + 1, self.state)
             self._versions.leave(before)
-            # What was fetched is a figure of the round here, by the device that fetched it.
-            diagnostics = {name: each for name, each in entry["diagnostics"].items() if name != "bytes_down"}
-            folded = Folded(self.state, entry["num_examples"], entry["metric_sums"], diagnostics)
+            folded = Folded(self.state, entry["num_examples"], entry["metric_sums"], entry["diagnostics"])
             self._remember_all(fleet, accepted)
         outcomes = {name: entry["outcomes"][name] for name in ("declined", "failed")}
         outcomes["done"] = sum(entry["outcomes"][name] for name in ("accepted", "folded", "discarded", "damaged"))
