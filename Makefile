@@ -106,9 +106,10 @@ lint: setup ## ruff (style and formatting), mypy --strict, import-linter (which 
 	@$(BIN)/mypy $$($(BIN)/python -c 'import sys; print("--python-version=3.10" * (sys.version_info < (3, 12)))')
 	@$(BIN)/lint-imports
 
-bench: setup ## All benchmarks; each compares with a peer or a limit in the same run and leaves bench/NAME.json
+bench: setup ## All benchmarks that need no --folder; each compares with a peer or a limit in the same run and leaves bench/NAME.json
 	@mkdir -p bench
-	@for file in $$(grep -l __main__ benchmarks/*.py); do \
+	@# The longest keep what they computed in a folder that has to be named: they are run by hand.
+	@for file in $$(grep -L required=True $$(grep -l __main__ benchmarks/*.py)); do \
 	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python $$file --json bench/$$name.json || exit 1; done
 
 bench-peers: $(PEERS_STAMP) $(FLEETS:%=.venvs/%/.made) .venvs/byzfl/.made ## Make the environments of those with whom the benchmarks compare: .venv-peers and .venvs

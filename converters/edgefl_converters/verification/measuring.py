@@ -133,7 +133,7 @@ def _exactly(
     try:
         with _side(specification, manifest, "float32", widened=True) as side:
             return side.compute(experiment), f"float64, operation by operation of Keras's float32: {reason}"
-    except Exception as error:  # of an op that insists on it
+    except Exception as error:  # an op that insists on float32 may say anything: the report tells it
         return plain, f"float32, because the model does not run in float64: {reason} {first_line(error)}"
 
 
