@@ -43,7 +43,7 @@ _MOVE = Statement(
 )
 _FINISHED = (
     *("state", "version", "why", "ended_clock"),
-    *("num_examples", "devices", "bytes_up", "metric_sums", "diagnostics", "findings"),
+    *("num_examples", "devices", "bytes_up", "bytes_down", "metric_sums", "diagnostics", "findings"),
 )
 _FINISH = Statement(
     update(folds)
@@ -151,7 +151,8 @@ def finish_fold(session: Session, of: Gathering, after: Standing, figures: Mappi
         session: that writes.
         of: the fold, and the version of the weights that it was merged into.
         after: as the schedule says that it stands.
-        figures: its ``num_examples``, ``devices``, ``bytes_up``, ``metric_sums``, ``diagnostics`` and ``findings``.
+        figures: its ``num_examples``, ``devices``, ``bytes_up``, ``bytes_down``, ``metric_sums``, ``diagnostics`` and
+            ``findings``.
         now: the time.
     """
     keys = {"of": of.run, "of_number": of.fold}

@@ -227,7 +227,8 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
             "devices": len({each.device for each in merged.intact}),
             "bytes_up": sum(each.size for each in merged.intact),
             "metric_sums": folded.metric_sums,
-            "diagnostics": {**folded.diagnostics, "bytes_down": float(fetched)},
+            "bytes_down": fetched,
+            "diagnostics": folded.diagnostics,
             "findings": dict(folded.findings),
         }
         _mark(session, merged.lost)

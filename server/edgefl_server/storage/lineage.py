@@ -87,7 +87,7 @@ def _version(version: VersionRow, fold: FoldRow | None) -> dict[str, Any]:
         "outcomes": None if outcomes is None else int(outcomes),
         "num_examples": fold.num_examples if fold is not None and merged else None,
         "bytes_up": fold.bytes_up if fold is not None and merged else None,
-        "bytes_down": None if "bytes_down" not in figures else int(figures["bytes_down"]),
+        "bytes_down": fold.bytes_down if fold is not None and merged else None,
         "update_norm": figures.get("update_norm"),
         "staleness": figures.get("staleness"),
         "weights_hash": version.weights_hash,

@@ -308,8 +308,7 @@ def _round(run: RunRow, row: FoldRow, weights: tuple[str, str | None], counts: d
         "metric_sums": {
             name: elements for name, elements in row.metric_sums.items() if all(map(math.isfinite, elements))
         },
-        # What was fetched is no figure of the fold: `run history` has it, and another run of the same updates another.
-        "diagnostics": {name: each for name, each in row.diagnostics.items() if name != "bytes_down"},
+        "diagnostics": row.diagnostics,
         "findings": row.findings,
         "base_weights_hash": weights[0],
         "weights_hash": weights[1],

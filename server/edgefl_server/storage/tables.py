@@ -247,6 +247,8 @@ class FoldRow(Table):
     """The number of devices of which it has updates."""
     bytes_up: Mapped[int | None] = mapped_column(BigInteger)
     """The size of the messages in which they came."""
+    bytes_down: Mapped[int | None] = mapped_column(BigInteger)
+    """What devices fetched for the run since the fold before it: no figure of its updates, and of other runs another."""
     metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON)
     diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON)
     findings: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -8,12 +8,16 @@ went on to the weights below.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
+import sqlalchemy as sa
 
-from edgefl_server.storage import ServerState, authenticate, run_history, run_log, run_status, runs_summary
+from edgefl_server.storage import ServerState, authenticate, migrations, run_history, run_log, run_status, runs_summary
 from fake_device import Identity
 from server.conftest import Clock, Fleet
 
@@ -80,3 +84,24 @@ def test_new_runs_beside_the_old_ones_have_all_that_there_is_today(old) -> None:
             old.finish(device)
         old.fold()
     assert run_status(old.state, run)["state"] == "done"
+
+
+def test_what_devices_fetched_moves_out_of_the_figures_of_the_updates(fleet, tmp_path) -> None:
+    run = fleet.create_run(rounds=1, target=1)
+    fleet.state.fetched.note(run, 1234)
+    fleet.finish(*fleet.add_devices(1))
+    fleet.fold()
+    (row,) = run_status(fleet.state, run)["history"]
+    fleet.state.close()
+    path = next(tmp_path.glob("**/*.sqlite*"))
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with sa.create_engine(f"sqlite:///{path}").connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "0009")
+        (figures,) = connection.execute(sa.text("SELECT diagnostics FROM folds")).scalars()
+        assert json.loads(figures) == {**row["diagnostics"], "bytes_down": 1234.0}
+    state = ServerState(path.parent, fleet.clock, fleet.clock)
+    assert run_status(state, run)["history"] == [row]
+    assert run_history(state, run)["versions"][1]["bytes_down"] == 1234
+    state.close()
