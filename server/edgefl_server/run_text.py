@@ -35,13 +35,13 @@ def headline(result: dict[str, Any]) -> str:
 
 
 def waiting(result: dict[str, Any]) -> str:
-    """Says what a run that goes on lacks before a round can have its target; empty when it lacks nothing."""
+    """Says what a run that goes on lacks before a round can end; empty when it lacks nothing."""
     if result["state"] == "paused":
         return f"paused: devices get no work of it until `edgefl run resume {result['run']}`"
-    enrolled, target = result["devices_enrolled"], result["target"]
-    if result["state"] != "active" or enrolled is None or target is None or enrolled >= target:
+    enrolled, needed = result["devices_enrolled"], result.get("devices_needed", result["target"])  # of an older server
+    if result["state"] != "active" or enrolled is None or needed is None or enrolled >= needed:
         return ""
-    return f"waiting: {enrolled:,} of {counted(target, 'device')} enrolled in {result['population']}"
+    return f"waiting: {enrolled:,} of {counted(needed, 'device')} enrolled in {result['population']}"
 
 
 def status(result: dict[str, Any], *, rounds: bool = True) -> str:

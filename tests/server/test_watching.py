@@ -77,6 +77,13 @@ def test_what_a_run_waits_for_is_told_once_until_it_changes() -> None:
     assert told[1:] == ["waiting: 0 of 2 devices enrolled in people", "waiting: 1 of 2 devices enrolled in people"]
 
 
+def test_a_run_that_needs_fewer_devices_than_updates_does_not_wait_for_more() -> None:
+    told: list[str] = []
+    documents = [{**document("active"), "devices_enrolled": enrolled, "devices_needed": 1} for enrolled in (0, 1)]
+    watch(Answers(*documents, document("done")), "abc", told.append, sleep=lambda seconds: None)  # type: ignore[arg-type]
+    assert told[1:] == ["waiting: 0 of 1 device enrolled in people"]
+
+
 def test_who_has_watched_the_rounds_is_not_told_them_again() -> None:
     result = document("done", entry(1, "done"), entry(2, "done"))
     assert "round    1" in status(result)

@@ -28,6 +28,7 @@ from edgefl_server.aggregation.schedules import (
     FoldState,
     Schedule,
     Standing,
+    devices_needed,
     ending,
     schedule_for,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "codecs_of",
     "decode_outcome",
     "demand_for",
+    "devices_needed",
     "difference_bytes",
     "ending",
     "evaluation_settings",

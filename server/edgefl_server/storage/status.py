@@ -12,7 +12,7 @@ from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
-from edgefl_server.aggregation import AssignmentState, finalise
+from edgefl_server.aggregation import AssignmentState, RunSettings, devices_needed, finalise
 from edgefl_server.storage.central import central_of
 from edgefl_server.storage.identities import doubled_devices
 from edgefl_server.storage.orphans import count_unrecorded
@@ -110,6 +110,7 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "initial_weights_hash": hashes[0],
         "weights_hash": hashes[run.version],
         "devices_enrolled": devices,
+        "devices_needed": devices_needed(RunSettings.from_json(run.settings)),
         "tasks_open": cohort.open,
         "history": _history(state, session, run),
         **evaluated,
@@ -226,6 +227,7 @@ def _unreadable(state: ServerState, session: Session, run_id: str) -> dict[str, 
         "settings": {},
         "weights_hash": weights_hash,
         "devices_enrolled": None,
+        "devices_needed": None,
         "tasks_open": None,
         "history": [],
         "evaluations": [],

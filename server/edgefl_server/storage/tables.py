@@ -248,7 +248,7 @@ class FoldRow(Table):
     bytes_up: Mapped[int | None] = mapped_column(BigInteger)
     """The size of the messages in which they came."""
     bytes_down: Mapped[int | None] = mapped_column(BigInteger)
-    """What devices fetched for the run since the fold before it: no figure of its updates, and of other runs another."""
+    """The bytes that devices fetched for the run since the fold before: no figure of its updates, another each time."""
     metric_sums: Mapped[dict[str, Any]] = mapped_column(JSON)
     diagnostics: Mapped[dict[str, Any]] = mapped_column(JSON)
     findings: Mapped[dict[str, Any]] = mapped_column(JSON)

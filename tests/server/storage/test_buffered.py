@@ -297,3 +297,9 @@ def test_of_a_log_whose_rows_are_pruned_it_is_said_that_it_is_not_whole(fleet) -
     assert prune_rows(fleet.state)
     with pytest.raises(RunError, match="not whole any more: of round 1 only 0 of 1 updates"):
         run_log(fleet.state, run)
+
+
+@pytest.mark.parametrize(("settings", "needed"), [({}, 1), ({"rule": "median"}, 8), ({"schedule": "synchronous"}, 8)])
+def test_a_buffer_needs_as_many_devices_as_updates_only_where_each_counts_once(fleet, settings, needed) -> None:
+    run = fleet.create_run(**{"target": 8, "schedule": "buffered", **settings})
+    assert run_status(fleet.state, run)["devices_needed"] == needed

@@ -32,6 +32,7 @@ __all__ = [
     "Schedule",
     "Standing",
     "Synchronous",
+    "devices_needed",
     "ending",
     "schedule_for",
 ]
@@ -88,3 +89,12 @@ def schedule_for(settings: RunSettings) -> Schedule:
     if schedule.by_acceptance:
         check_by_acceptance(settings.codec, name)
     return schedule
+
+
+def devices_needed(settings: RunSettings) -> int:
+    """The number of devices without which no fold of a run ends.
+
+    Raises:
+        SettingError: the settings have no schedule, see `schedule_for`.
+    """
+    return int(getattr(schedule_for(settings), "devices_needed", settings.target))

@@ -239,7 +239,8 @@ class Change:
 class Schedule(Protocol):
     """The questions that the server asks a schedule. One is made for a run from its settings.
 
-    It may have an attribute ``unused``: names of settings that have no meaning with it, and are refused.
+    It may have an attribute ``unused``: names of settings that have no meaning with it, and are refused; and one
+    ``devices_needed``: without so many devices no fold of it ends, where that are others than the target.
     """
 
     @property

@@ -161,6 +161,11 @@ class Buffered:
         return rest_seconds(self.settings, times)
 
     @property
+    def devices_needed(self) -> int:
+        """One fills the buffer, again and again, unless a device counts once in a fold."""
+        return self.settings.target if self._counts_once else 1
+
+    @property
     def _counts_once(self) -> bool:
         # Not for all: FedBuff lets devices repeat, and a few of them have to fill a large buffer.
         return strategy_for(self.settings).counts_updates

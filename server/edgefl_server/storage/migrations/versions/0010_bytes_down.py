@@ -1,4 +1,4 @@
-"""What devices fetched for a fold, in a column of its own: among the figures of the updates it made equal folds differ.
+"""The bytes that devices fetch for a fold, in a column of their own: as figures of its updates, equal folds differed.
 
 Revision ID: 0010
 """
