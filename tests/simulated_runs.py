@@ -67,23 +67,24 @@ class FakeEngine:
 
 @dataclass(frozen=True)
 class ByNumber:
-    """Device n takes n + 1 seconds, some for ever."""
+    """Device n takes n + `first` seconds, some for ever."""
 
     silent: tuple[int, ...] = ()
     times: float = 1.0
+    first: float = 1.0
 
     def back(self, seed, device, now):
         return now
 
     def course(self, work):
         gone = work.now if work.device in self.silent else math.inf
-        return Course(work.now, work.now, work.now + self.times * (work.device + 1), gone=gone)
+        return Course(work.now, work.now, work.now + self.times * (work.device + self.first), gone=gone)
 
 
-def coordinator(engine, devices=6, pace=None, checkpoint=None, attack=None, **settings):
+def coordinator(engine, devices=6, pace=None, checkpoint=None, attack=None, manifest=MANIFEST, **settings):
     given = RunSettings.of(**{"rounds": 3, "target": 3, "seed": 7, **settings})
     fleet = Fleet(device_names(devices), np.arange(devices + 1) * 8, np.zeros(devices, np.int64))
-    plan = Plan(MANIFEST, Blob("a" * 64, 1), given, fleet, pace or ByNumber())
+    plan = Plan(manifest, Blob("a" * 64, 1), given, fleet, pace or ByNumber())
     plan = plan if attack is None else replace(plan, attack=attack)
     return Coordinator(plan, engine, checkpoint or Checkpoint(START))
 

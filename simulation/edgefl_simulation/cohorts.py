@@ -74,6 +74,11 @@ class AcceptedUpdate:
     flight: Flight
     number: int
 
+    @property
+    def continues(self) -> str:
+        """The task from the end of which its device went on; empty: none."""
+        return self.flight.task.continues if self.flight.task is not None else ""
+
     def contribution(self, newest: int, by_acceptance: bool) -> Contribution:
         """To a fold that makes of the newest version the next one."""
         update, version = self.update.begun(self.flight.version.number, newest=newest), self.flight.version

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from edgefl.codecs import codec
 from edgefl.metrics import around_training
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
@@ -44,6 +43,7 @@ from edgefl_server.aggregation import (
 from edgefl_simulation.accounts import Accounts
 from edgefl_simulation.agenda import Agenda
 from edgefl_simulation.cohorts import AcceptedUpdate, CohortTasks, Flight
+from edgefl_simulation.continuing import Continuing
 from edgefl_simulation.devices import Devices
 from edgefl_simulation.draws import Line
 from edgefl_simulation.engines import Engine
@@ -80,16 +80,12 @@ class Coordinator:
         most = plan.settings.max_examples, plan.settings.max_weight_ratio
         staleness = Staleness.in_run(plan.settings, plan.settings.schedule)
         self._believed = Believed(*most, limits, metrics, staleness)
-        # Without anything to remember, a list of all who ever took part would only grow.
-        self._remember = (
-            bool(plan.manifest.local_parameters) or self._demand.needs.corrected or codec(plan.settings.codec).memory
-        )
         self._agenda: Agenda[Flight] = Agenda(checkpoint.clock)
         self._state = checkpoint.state
         self._cohort, self._fold = checkpoint.cohort, checkpoint.fold
         self._failed_in_a_row = checkpoint.failed_in_a_row
         self._over, self._resumed = checkpoint.fold, checkpoint.under_way
-        self._folded, self._rests = dict(checkpoint.folded), Rests(checkpoint.late)
+        self._continuing, self._rests = Continuing.of(plan, self._demand, checkpoint), Rests(checkpoint.late)
         self._versions = Versions(plan, engine, self._demand)
         self._version = self._versions.publish(checkpoint.version, self._state)
         self._tasks = CohortTasks(checkpoint.accepted)
@@ -121,7 +117,7 @@ class Coordinator:
     @property
     def folded(self) -> dict[str, str]:
         """Each device's latest task that is part of the weights, where it remembers something of it."""
-        return self._folded
+        return self._continuing.folded
 
     def begin(self) -> None:
         """Nothing is to be started."""
@@ -148,7 +144,7 @@ class Coordinator:
             self._agenda.now,
             self._failed_in_a_row,
             self._tasks.standing.accepted,
-            dict(self._folded),
+            dict(self.folded),
             dict(self._rests.late),
             self._devices.fetched,
             tuple(self._values),
@@ -254,7 +250,7 @@ class Coordinator:
         now, name = self._agenda.now, assignment.device
         source = replace(self._version.source, cohort=self._cohort, fold=self._fold)
         left = self._schedule.seconds_left(self._tasks.standing, assignment, now)
-        task = task_for(source, self._settings, self._demand, assignment, left, self._folded.get(name, ""))
+        task = task_for(source, self._settings, self._demand, assignment, left, self._continuing.task(name))
         flight = self._tasks.flights[name] = self._devices.begin(task, device, name, self._version, now)
         self._accounts.asked(flight)
         if flight.course.is_computed:
@@ -292,6 +288,7 @@ class Coordinator:
             self._selecting.note(flight.device, worked.update.num_examples, self._cohort, now - flight.course.began)
             del self._tasks.flights[flight.device]  # its version and its ticket are needed until it is folded
             self._accepted.append(AcceptedUpdate(worked.update, flight, change.standing.accepted))
+            self._continuing.accepted(self._accepted[-1])
         return change
 
     def _look(self) -> Change | None:
@@ -329,7 +326,11 @@ class Coordinator:
 
     def _merge(self, number: int, standing: Standing) -> Round:
         """Folds what was accepted into a new version."""
-        before, accepted = self._version, self._accepted
+        before, (accepted, why) = self._version, self._continuing.counting(self._accepted)
+        if why:
+            standing = self._schedule.lose(standing, len(self._accepted) - len(accepted), why).standing
+            if standing.state is FoldState.FAILED:
+                return self._give_up(number, standing)
         contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
         staleness = tuple(each.read().staleness for each in contributions)
         cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
@@ -339,11 +340,9 @@ class Coordinator:
         except FoldError as error:
             return self._give_up(number, replace(standing, state=FoldState.FAILED, why=error.message))
         folded, _ = broadcast(self._settings, self._state, folded, before.number + 1)
-        standing = self._schedule.folded(standing)
-        self._state = folded.state
+        standing, self._state = self._schedule.folded(standing), folded.state
+        self._continuing.fold(accepted)
         self._discard()
-        if self._remember:
-            self._folded.update({each.flight.device: each.flight.task_id for each in accepted})
         self._version = self._versions.publish(before.number + 1, self._state)
         self._versions.leave(before)
         self._tasks.start_from(self._version.number)
@@ -378,6 +377,7 @@ class Coordinator:
         for each in self._accepted:
             self._end(each.flight)
         self._accepted = []
+        self._continuing.discard()
 
     def _round(
         self, number: int, standing: Standing, folded: Folded | None, staleness: tuple[int, ...], progress: Progress

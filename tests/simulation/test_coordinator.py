@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from edgefl.errors import RunError
+from edgefl.layout import Parameter
 from edgefl.wire.messages import Reason
-from edgefl_server.aggregation import task_seed
+from edgefl_server.aggregation import FoldError, fold, task_seed
 from edgefl_server.aggregation.schedules import SCHEDULES
+from edgefl_simulation import coordinator as coordinator_module
 from extension.toy_schedule import Buffered
+from quadratic_trainer import quadratic_manifest
 from simulated_runs import ByNumber, FakeEngine, coordinator, device_of
 
 
@@ -200,3 +203,34 @@ def _counting(drawn):
             yield each
 
     return order
+
+
+LOCAL = quadratic_manifest(Parameter("own", "m/own", (2,), shared=False), algorithms=False)
+FILLING = {"schedule": "buffered", "manifest": LOCAL, "devices": 1, "concurrency": 1, "target": 3}
+
+
+def test_a_device_that_fills_a_buffer_goes_on_from_its_latest_update_before_that_is_folded():
+    engine = FakeEngine()
+    for _ in coordinator(engine, rounds=2, **FILLING).rounds():
+        pass
+    assert [task.continues for task in engine.tasks[:6]] == ["", *(task.task_id for task in engine.tasks[:5])]
+
+
+def test_what_goes_on_from_a_discarded_update_does_not_count(monkeypatch):
+    engine, folds = FakeEngine(), []
+
+    def failing(strategy, before, contributions, believed, cohort):
+        folds.append([each.task_id for each in contributions])
+        if len(folds) == 1:
+            raise FoldError("for once")
+        return fold(strategy, before, contributions, believed, cohort)
+
+    monkeypatch.setattr(coordinator_module, "fold", failing)
+    settings = {**FILLING, "devices": 2, "concurrency": 2, "target": 2}
+    first, second, *_ = coordinator(engine, rounds=3, pace=ByNumber(first=2.5), **settings).rounds()
+    assert first.why == "for once."
+    discarded = {*folds[0]}
+    assert any(task.continues in discarded for task in engine.tasks)
+    baseless = {task.task_id for task in engine.tasks if task.continues in discarded}
+    assert not baseless & {task for fold in folds for task in fold}
+    assert "go on from others that do not count" in second.why
