@@ -77,7 +77,7 @@ class AcceptedUpdate:
     @property
     def continues(self) -> str:
         """The task from the end of which its device went on; empty: none."""
-        return self.flight.task.continues if self.flight.task is not None else ""
+        return (self.flight.task.continues or "") if self.flight.task is not None else ""
 
     def contribution(self, newest: int, by_acceptance: bool) -> Contribution:
         """To a fold that makes of the newest version the next one."""

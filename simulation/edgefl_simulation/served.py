@@ -32,6 +32,9 @@ __all__ = ["ServedRun"]
 
 _LONGEST_WAIT = 300.0
 """Seconds without work for anybody after which a run is taken to be stuck: five times the longest pause of a device."""
+_WAIT = 1.5
+"""Seconds for which devices wait for work: longer than a server believes that there is none. A round is open a moment
+before those who wait are told, and whoever is sent away loses its place in the line to the next one."""
 _LOOK = 0.5
 """Seconds between two looks at a round that only time may end."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 2.0
@@ -157,7 +160,7 @@ class ServedRun:
         else:
             # Strategies count the devices of the population: all join before there is work.
             for device in range(len(plan.fleet)):
-                self._ask(fleet, device)
+                self._ask(fleet, device, 0.0)
             while self._asked:
                 self._take(fleet.answers(_LOOK))
             model = self._setup.model.read_bytes()
@@ -175,9 +178,9 @@ class ServedRun:
                 if fleet.memory(device, self._run, task_id) is not None:
                     self._accepted.setdefault(cohort, {})[device] = task_id
 
-    def _ask(self, fleet: HttpFleet, device: int) -> None:
+    def _ask(self, fleet: HttpFleet, device: int, wait: float) -> None:
         self._asked.add(device)
-        fleet.ask(Ask(self._plan.fleet.names[device], self._plan.fleet.rows(device)))
+        fleet.ask(Ask(self._plan.fleet.names[device], self._plan.fleet.rows(device), wait))
 
     def _take(self, answers: Sequence[Answer]) -> None:
         """Notes what devices are through with."""
@@ -206,7 +209,7 @@ class ServedRun:
                 if places <= 0:
                     break
                 if device not in self._asked and self._plan.fleet.names[device] not in done:
-                    self._ask(fleet, device)
+                    self._ask(fleet, device, _WAIT)
                     places -= 1
             enough = before + len(done) >= settings.target
             answers = [] if enough else fleet.answers(_LOOK)

@@ -15,9 +15,13 @@ import pytest
 import edgefl
 from edgefl.errors import InvalidSettingError, RuntimeFailure
 from edgefl.hashing import weights_hash
-from edgefl_simulation import Steady
+from edgefl_server.http import waiting
+from edgefl_simulation import Steady, served
+from edgefl_simulation.engines import http_devices
 from edgefl_simulation.engines.http_fleet import HttpFleet
+from edgefl_simulation.engines.http_messages import Ask, Begin
 from edgefl_simulation.engines.http_server import HttpServer
+from edgefl_simulation.tables import Rows, write_table
 from real_processes import device_id
 
 TIMES = {"seconds", "clock", "simulated", "device_seconds", "bytes_down", "bytes_up"}
@@ -50,6 +54,26 @@ def test_for_a_device_that_declines_the_next_one_of_the_line_is_asked(plain_sgd_
     alone = edgefl.simulate(plain_sgd_file, data, workers=1, **settings)
     assert sum(row["outcomes"].get("declined", 0) for row in alone.rounds) > 0
     assert rows_and_weights(edgefl.simulate(plain_sgd_file, data, engine="http", **settings)) == rows_and_weights(alone)
+
+
+def test_a_device_outwaits_what_a_server_believes_of_the_round_before(monkeypatch, tmp_path):
+    waits = []
+
+    class Asking:
+        def __init__(self, *arguments, **options): ...
+
+        def step(self, *, wait=0.0):
+            waits.append(wait)
+
+        def close(self): ...
+
+    write_table(tmp_path / "devices", {"x": (np.zeros((8, 2)), np.dtype("f4"))}, np.arange(8))
+    begin = Begin("http://127.0.0.1:1", "people", "token", tmp_path / "states", tmp_path, 1, "auto", "0" * 32)
+    devices = http_devices._Devices(begin)
+    devices._device = Asking
+    devices.ask(Ask("device-000000", Rows("devices", 0, 8), served._WAIT))
+    assert waits == [served._WAIT]
+    assert waits[0] > waiting._FRESH_SECONDS
 
 
 @pytest.mark.parametrize("victim", ["server", "devices"])

@@ -85,7 +85,7 @@ class _Devices:
             load_trainer=self._load,
         )
         with closing(device):
-            report = device.step()
+            report = device.step(wait=ask.wait)
         self._tables.release(ask.rows)
         if report is None:
             return Answer(ask.device)

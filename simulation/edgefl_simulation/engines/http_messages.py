@@ -47,10 +47,12 @@ class Ask:
     Attributes:
         device: its id.
         rows: that it has.
+        wait: seconds for which the server may let it wait for work.
     """
 
     device: str
     rows: Rows
+    wait: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ Revision ID: 0010
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -25,24 +27,25 @@ _FOLDS = sa.table(
 def upgrade() -> None:
     """Adds the column, and moves the figures of folds that have one."""
     op.add_column("folds", sa.Column("bytes_down", sa.BigInteger))
-    for run, number, diagnostics, _ in _rows():
-        figures = dict(diagnostics)
+    for row in _rows():
+        figures = dict(row.diagnostics)
         if "bytes_down" in figures:
             fetched = int(figures.pop("bytes_down"))
-            _set(run, number, {"diagnostics": figures, "bytes_down": fetched})
+            _set(row, {"diagnostics": figures, "bytes_down": fetched})
 
 
 def downgrade() -> None:
     """Moves the figures back, and drops the column."""
-    for run, number, diagnostics, fetched in _rows():
-        if fetched is not None:
-            _set(run, number, {"diagnostics": {**diagnostics, "bytes_down": float(fetched)}})
+    for row in _rows():
+        if row.bytes_down is not None:
+            _set(row, {"diagnostics": {**row.diagnostics, "bytes_down": float(row.bytes_down)}})
     op.drop_column("folds", "bytes_down")
 
 
-def _rows() -> list[sa.Row[tuple[str, int, dict[str, float], int | None]]]:
+def _rows() -> list[sa.Row[Any]]:
     return list(op.get_bind().execute(sa.select(_FOLDS)))
 
 
-def _set(run: str, number: int, values: dict[str, object]) -> None:
-    op.get_bind().execute(sa.update(_FOLDS).where(_FOLDS.c.run == run, _FOLDS.c.number == number).values(values))
+def _set(row: sa.Row[Any], values: dict[str, object]) -> None:
+    of_row = (_FOLDS.c.run == row.run, _FOLDS.c.number == row.number)
+    op.get_bind().execute(sa.update(_FOLDS).where(*of_row).values(values))
