@@ -8,7 +8,7 @@ import around_a_step
 from edgefl_device_runtime.training import TrainableModel
 
 
-@pytest.mark.parametrize("name", ["mlp", "two_inputs"])
+@pytest.mark.parametrize("name", [pytest.param("mlp", marks=pytest.mark.slow), "two_inputs"])
 def test_every_way_to_take_a_step_is_timed(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

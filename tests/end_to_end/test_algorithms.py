@@ -65,6 +65,7 @@ def test_scaffold(fleet, devices, federated_file):
     assert all(summary["peak_rss_mb"] < 80 for summary in summaries)
 
 
+@pytest.mark.slow
 def test_feddyn(fleet, devices, federated_file):
     alpha = 0.25
     weights, _ = run_for_real(fleet, federated_file, devices, strategy="feddyn", mu=alpha)
@@ -89,6 +90,7 @@ def test_fedprox(fleet, devices, federated_file):
     assert_close(weights, w)
 
 
+@pytest.mark.slow
 def test_fedsgd(fleet, devices, federated_file):
     weights, _ = run_for_real(fleet, federated_file, devices, strategy="fedsgd", server_learning_rate=0.5, epochs=1)
     w = initial_weights(federated_file)

@@ -36,8 +36,13 @@ def wait_for(condition):
             "codec": "rand-0.25+drive",
             "down_codec": "drive",
         },
-        {"strategy": "fedasync", "target": 1, "concurrency": 3, "staleness": "hinge", "staleness_threshold": 0},
-        {"strategy": "fedbuff", "target": BUFFER, "concurrency": DEVICES, "rule": "median"},
+        pytest.param(
+            {"strategy": "fedasync", "target": 1, "concurrency": 3, "staleness": "hinge", "staleness_threshold": 0},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"strategy": "fedbuff", "target": BUFFER, "concurrency": DEVICES, "rule": "median"}, marks=pytest.mark.slow
+        ),
     ],
     ids=["FedBuff with codecs both ways", "FedAsync", "a rule that counts devices"],
 )

@@ -50,7 +50,7 @@ def federated_averaging(model, devices, rounds=ROUNDS):
     return weights
 
 
-@pytest.mark.parametrize("name", ["mlp", "dropout", "batch_norm"])
+@pytest.mark.parametrize("name", [pytest.param("mlp", marks=pytest.mark.slow), "dropout", "batch_norm"])
 def test_devices_and_server_compute_federated_averaging(fleet, write_data, request, name):
     model = request.getfixturevalue(f"{name}_file")
     devices = {write_identity(fleet.folder / f"d{i}", i): write_data(f"d{i}", 27 + 8 * i, i) for i in range(3)}

@@ -128,6 +128,7 @@ def children_of(process: Process) -> list[int]:
     return [int(each) for task in tasks.iterdir() for each in (task / "children").read_text().split()]
 
 
+@pytest.mark.slow
 def test_the_server_evaluates_each_version_on_the_operators_data_whoever_is_killed(
     fleet, write_data, mlp_file, tmp_path
 ) -> None:

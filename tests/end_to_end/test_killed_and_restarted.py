@@ -117,6 +117,7 @@ def assert_folded_exactly_once(run, rounds):
     assert [entry["outcomes"]["folded"] for entry in run.status["history"]] == [DEVICES] * rounds
 
 
+@pytest.mark.slow
 def test_six_kills_change_nothing(tmp_path, write_data, mlp_file):
     compare(tmp_path, write_data, mlp_file, kills=6, rounds=12, longest_pause=1.0)
 

@@ -12,8 +12,8 @@ from edgefl_server.aggregation.strategies import STRATEGIES
 from recorded_runs import CASES, ROUNDS, perform, record_file
 
 KILLS = (0, "server", 1, "server")
-FAST = ("fedavg", "scaffold")
-"""A run without and one with what devices remember; all others are slow tests."""
+FAST = ("scaffold",)
+"""A run with what devices remember; all others are slow tests."""
 
 
 def recorded(case, folder):

@@ -76,7 +76,7 @@ def test_a_device_outwaits_what_a_server_believes_of_the_round_before(monkeypatc
     assert waits[0] > waiting._FRESH_SECONDS
 
 
-@pytest.mark.parametrize("victim", ["server", "devices"])
+@pytest.mark.parametrize("victim", ["server", pytest.param("devices", marks=pytest.mark.slow)])
 def test_a_killed_process_is_one_clear_error_and_the_run_goes_on_to_the_same_bits(
     personal_file, owned, tmp_path, monkeypatch, victim
 ):
@@ -122,6 +122,7 @@ def processes_of(folder):
     return found
 
 
+@pytest.mark.slow
 def test_after_a_kill_nothing_goes_on_alone_and_the_same_line_with_resume_ends_with_the_same_bits(
     federated_file, owned, tmp_path
 ):

@@ -236,6 +236,7 @@ def test_kinds_of_devices_and_attackers_are_settings_one_by_one(runs, tmp_path):
     assert not any("{" in value for value in found.values())
 
 
+@pytest.mark.slow
 def test_pictures_of_an_earlier_report_are_replaced_and_those_of_others_stay(runs, tmp_path):
     folder = tmp_path / "png"
     report([runs / "plain", runs / ROGUE], tmp_path / "r.html", folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import pytest
 from keras import layers
 
 from edgefl_converters.building.building import build
@@ -18,6 +19,7 @@ def mlp():
     return model
 
 
+@pytest.mark.slow
 def test_a_file_holds_them_unless_they_are_left_out():
     def names(*without):
         built = build(mlp(), batch_size=4, options=Options(without_passes=without))

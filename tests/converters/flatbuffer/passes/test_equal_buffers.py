@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import pytest
 from keras import layers
 
 from edgefl_converters.building.building import build
@@ -19,6 +20,7 @@ def mlp():
     return model
 
 
+@pytest.mark.slow
 def test_without_it_a_file_is_larger_and_says_the_same():
     shared, plain = (
         build(mlp(), batch_size=4),

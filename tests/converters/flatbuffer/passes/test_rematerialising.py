@@ -118,6 +118,7 @@ def test_what_does_not_lower_the_peak_is_left_out(graph):
     assert graph.subgraph.operators == before
 
 
+@pytest.mark.slow
 def test_both_runtimes_train_to_the_same_bits_and_ai_edge_litert_in_less_memory(tmp_path):
     def made(built, name):
         path = tmp_path / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import pytest
 from keras import layers
 
 from edgefl.model_file import ModelFile
@@ -17,6 +18,7 @@ def mlp():
     return model
 
 
+@pytest.mark.slow
 def test_without_it_slots_that_start_at_zero_are_stored():
     built = build(mlp(), batch_size=4)
     plain = build(mlp(), batch_size=4, options=Options(without_passes="repeated_constants"))

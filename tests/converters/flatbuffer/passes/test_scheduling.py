@@ -238,6 +238,7 @@ def test_a_step_goes_back_through_the_weights_as_they_were(tmp_path):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_ai_edge_litert_trains_a_convolutional_network_in_less_memory(tmp_path):
     def arena(built):
         path = tmp_path / "model.tflite"

@@ -85,6 +85,7 @@ def test_keras_is_as_before_when_it_is_over_whatever_happens():
     assert (keras_nn.moments, keras_nn.batch_normalization) == before
 
 
+@pytest.mark.slow
 def test_a_layer_takes_fewer_ops_in_a_file(monkeypatch):
     def ops():
         keras.utils.set_random_seed(3)

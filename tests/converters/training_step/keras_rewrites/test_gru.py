@@ -153,6 +153,7 @@ def operators(steps):
     return {bytes(each.signatureKey): len(file.subgraphs[each.subgraphIndex].operators) for each in file.signatureDefs}
 
 
+@pytest.mark.slow
 def test_a_masked_step_of_the_sequence_is_33_ops_of_training_and_15_of_inference():
     # Both have a second group of steps, whose products are one.
     few, more = operators(7), operators(10)

@@ -164,6 +164,7 @@ def test_it_converts_for_each_target(tmp_path, target):
     edgefl.convert(small(3), tmp_path / "model.tflite", batch_size=MANY_ROWS, target=target, verify=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [lambda: small(3), pytest.param(stacked_in_both_directions, marks=pytest.mark.slow)], ids=["one", "stacked"]
 )
@@ -180,7 +181,7 @@ def operators(model, rows):
     return [names[parsed.operatorCodes[each.opcodeIndex].builtinCode] for each in parsed.subgraphs[0].operators]
 
 
-@pytest.mark.parametrize("rows", [FEW_ROWS, MANY_ROWS])
+@pytest.mark.parametrize("rows", [FEW_ROWS, pytest.param(MANY_ROWS, marks=pytest.mark.slow)])
 def test_a_step_of_the_sequence_is_24_ops(rows):
     # Both have a second group of steps, whose products are one.
     assert len(operators(small(10), rows)) - len(operators(small(7), rows)) == 3 * 24

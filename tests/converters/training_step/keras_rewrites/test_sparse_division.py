@@ -26,7 +26,11 @@ def test_rows_that_were_looked_up_are_divided_one_by_one():
 
 @pytest.mark.parametrize(
     "optimizer",
-    [optimizers.Adadelta(1.0), optimizers.Adadelta(1.0, clipnorm=0.1), optimizers.RMSprop(0.01, momentum=0.9)],
+    [
+        pytest.param(optimizers.Adadelta(1.0), marks=pytest.mark.slow),
+        optimizers.Adadelta(1.0, clipnorm=0.1),
+        pytest.param(optimizers.RMSprop(0.01, momentum=0.9), marks=pytest.mark.slow),
+    ],
     ids=["Adadelta", "Adadelta, clipped", "RMSprop with momentum"],
 )
 def test_an_embedding_trains_with_optimizers_that_use_the_quotient_again(optimizer):

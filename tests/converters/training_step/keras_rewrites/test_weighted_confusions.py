@@ -36,6 +36,7 @@ def test_the_weight_of_a_row_is_that_of_all_its_positions(name):
     np.testing.assert_allclose(found.total_cm, expected.total_cm)
 
 
+@pytest.mark.slow
 def test_a_segmentation_with_weighted_metrics_converts():
     given = keras.Input((4, 4, 1))
     hidden = layers.Conv2D(2, 3, padding="same", activation="tanh")(given)
