@@ -36,7 +36,8 @@ flower-keras_NEEDS := tensorflow-cpu flwr[simulation]
 ORACLE := byzfl==0.0.11
 byzfl_NEEDS := numpy scipy
 
-ONE_HALF := $(addprefix tests/converters/,blame building cli exporting flatbuffer training_step)
+ONE_HALF := tests/brought $(addprefix tests/converters/,blame building cli exporting flatbuffer training_step)
+OTHER_HALF := tests/converters tests/simulation/learning
 NEITHER := tests/server tests/simulation
 
 # Where this is set, each of the hundreds of processes that the tests start would compile edgefl anew.
@@ -69,14 +70,13 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (about 13 minutes on two free cores; three of four parts beside the first, shown at the end)."
-	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others.
-	@# They are halved so that all end at about the same time: the halves take some 300 and 380 s of a processor, the
-	@# server's and the simulation's tests 270 s and the rest 400 s.
+	@echo "Running the tests (about 20 minutes on two free cores; three of four parts beside the first, shown at the end)."
+	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others,
+	@# and so have those of what trains Keras models beside them. They are halved so that all end at about the same time.
 	@status=0; logs=$$(mktemp -d); \
 	  $(BIN)/python -m pytest -q $(ONE_HALF) >$$logs/one 2>&1 & one=$$!; \
-	  $(BIN)/python -m pytest -q tests/converters tests/brought $(ONE_HALF:%=--ignore=%) >$$logs/other 2>&1 & other=$$!; \
-	  $(BIN)/python -m pytest -q $(NEITHER) >$$logs/neither 2>&1 & neither=$$!; \
+	  $(BIN)/python -m pytest -q $(OTHER_HALF) $(ONE_HALF:%=--ignore=%) >$$logs/other 2>&1 & other=$$!; \
+	  $(BIN)/python -m pytest -q $(NEITHER) $(OTHER_HALF:%=--ignore=%) >$$logs/neither 2>&1 & neither=$$!; \
 	  trap 'kill $$one $$other $$neither 2>/dev/null; rm -rf $$logs' EXIT; \
 	  $(BIN)/python -m pytest -q --ignore=tests/converters --ignore=tests/brought $(NEITHER:%=--ignore=%) || status=1; \
 	  echo "The server's and the simulation's tests:"; wait $$neither || status=1; cat $$logs/neither; \

@@ -100,7 +100,9 @@ def test_the_document_knows_the_classes_and_at_least_95_in_100_cases_convert():
     assert converted >= 0.95 * cases
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.slow] if each.startswith("metrics.") else []) for each in SAMPLE]
+)
 def test_pairs_that_once_failed_convert(name):
     subject = SUBJECTS[name]
     found = [

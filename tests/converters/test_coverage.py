@@ -26,8 +26,11 @@ ROWS_WITH_MODELS = {
 }
 
 
-def rows(names):
-    return [pytest.param(*ROWS_WITH_MODELS[name], id=name) for name in names]
+OF_SMALL_THINGS = ("metrics.", "activations.")
+
+
+def rows(names, *marks):
+    return [pytest.param(*ROWS_WITH_MODELS[name], id=name, marks=marks) for name in names]
 
 
 def test_every_public_name_has_a_row():
@@ -48,7 +51,14 @@ def test_at_most_one_row_in_twenty_of_those_with_a_gradient_says_no():
     assert refused <= 0.05 * total
 
 
-@pytest.mark.parametrize(("row", "section"), rows(sorted(REPRESENTATIVES)))
+@pytest.mark.parametrize(
+    ("row", "section"),
+    [
+        # How each metric is finalised, and simple functions, have fast tests of their own.
+        *rows(sorted(each for each in REPRESENTATIVES if not each.startswith(OF_SMALL_THINGS))),
+        *rows(sorted(each for each in REPRESENTATIVES if each.startswith(OF_SMALL_THINGS)), pytest.mark.slow),
+    ],
+)
 def test_first_model_of_a_row(row, section):
     measure(replace(row, models=dict([next(iter(row.models.items()))])), section)
 

@@ -179,9 +179,9 @@ def attention():
 @pytest.mark.parametrize(
     ("make", "rows", "algorithms"),
     [
-        (embedded, 4, ()),
+        pytest.param(embedded, 4, (), marks=pytest.mark.slow),
         (sequence, 4, ("feddyn",)),
-        (shared_mask, 1, ("fedsgd",)),
+        pytest.param(shared_mask, 1, ("fedsgd",), marks=pytest.mark.slow),
         pytest.param(embedded, 2, ("fedsgd",), marks=pytest.mark.slow),
         pytest.param(recurrent, 2, ("fedprox", "fedsgd"), marks=pytest.mark.slow),
         pytest.param(attention, 2, (), marks=pytest.mark.slow),
@@ -195,6 +195,7 @@ def test_the_verification_agrees_with_keras_on_whole_batches(make, rows, algorit
     assert [each.name for each in report.runtimes if each.ran] == list(EXPECTED)
 
 
+@pytest.mark.slow
 def test_activations_of_a_batch_take_the_memory_of_a_micro_batch(tmp_path):
     def network():
         stack = [keras.Input((28, 28, 1)), layers.Conv2D(32, 5, activation="relu"), layers.MaxPooling2D(2)]

@@ -70,6 +70,7 @@ def test_ways_of_ones_own_get_a_model_with_the_weights():
     assert alone["own"]["loss"][0] == found["own"]["loss"][1]
 
 
+@pytest.mark.slow
 def test_of_many_clients_some_are_drawn():
     ways = {"one": Personalisation(epochs=1)}
     clients = [{"train_data": rows(24, number), "test_data": rows(8, number)} for number in range(5)]

@@ -47,6 +47,7 @@ def test_two_rounds_are_what_keras_computes_by_hand_batch_after_batch():
     assert state.round == 2
 
 
+@pytest.mark.slow
 def test_where_all_count_the_same_a_client_without_rows_is_one_that_changed_nothing():
     process = learning.build_unweighted_fed_avg(model_fn_of(plain))
     data = [make() for make in UNLIKE.values()]
@@ -146,6 +147,7 @@ def test_batches_may_be_larger_than_the_sample_and_weights_count():
     assert not same(half_counts, trainer().next(first, [[(x, y)]]).state)
 
 
+@pytest.mark.slow
 def test_the_optimizers_of_clients_and_server_can_be_chosen():
     data = [dataset(21, 1).batch(BATCH)]
     first = trainer().initialize()

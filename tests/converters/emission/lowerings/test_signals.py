@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 LENGTHS = (1, 2, 7, 8, 15, 72, 144, 257)
@@ -32,6 +33,7 @@ def complex_of(x):
     return tf.complex(x, 0.5 * tf.cos(x))
 
 
+@pytest.mark.slow
 def test_transforms_equal_the_kernels_at_every_length(kernel_parity):
     for length in LENGTHS:
         x, name = numbers(2, length), f"of {length}"
