@@ -123,6 +123,7 @@ def test_a_file_with_micro_batches_trains_as_one_without_on_both_runtimes(optimi
                 np.testing.assert_allclose(found[name], expected[name], rtol=2e-5, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_step_counts_once_and_repeats_itself_to_the_last_bit(tmp_path):
     built = in_parts("momentum and clipnorm")
     one, two = (answers(built, tmp_path / "m.tflite")["ai-edge-litert"] for _ in range(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 
@@ -51,6 +52,7 @@ def test_crops_equal_the_kernels(kernel_parity):
     kernel_parity.check()
 
 
+@pytest.mark.slow
 def test_morphology_and_places_of_maxima_equal_the_kernels(kernel_parity):
     image, kernel = numbers(2, 7, 6, 3), numbers(2, 3, 3, seed=2)
     for strides, rates, padding in itertools.product((1, 2), (1, 2), ("VALID", "SAME")):

@@ -64,6 +64,7 @@ def test_transforms_of_several_axes_and_of_other_lengths_equal_the_kernels(kerne
     kernel_parity.check()
 
 
+@pytest.mark.slow
 def test_what_is_made_of_windows_of_a_signal_equals_the_kernels(kernel_parity):
     signal = numbers(2, 64)
     stft = lambda x: tf.signal.stft(x, 16, 8, fft_length=20)  # noqa: E731
