@@ -47,6 +47,7 @@ class History:
         model: the model file.
         folder: where everything was written; None: nowhere.
         stopped: why the run ended before its last round; empty otherwise.
+        failed: the error that ended it; empty: none did.
         devices_per_second: that trained, beside evaluation; of this process's rounds.
     """
 
@@ -57,6 +58,7 @@ class History:
     initial: Row = field(default_factory=dict)
     folder: Path | None = None
     stopped: str = ""
+    failed: str = ""
     devices_per_second: float = 0.0
 
     @classmethod
@@ -83,6 +85,7 @@ class History:
             run.initial,
             run.folder,
             run.stopped,
+            run.failed,
             float(speed) if isinstance(speed, (int, float)) else 0.0,
         )
 
@@ -175,6 +178,7 @@ class History:
             "federated": self._latest("federated"),
             **({"personalised": found} if (found := self._latest("personalised")) else {}),
             "stopped": self.stopped,
+            "failed": self.failed,
             "devices_per_second": round(self.devices_per_second, 1),
         }
 

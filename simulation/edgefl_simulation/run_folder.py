@@ -27,7 +27,7 @@ from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import InvalidSettingError, MessageError, StorageError, storage_error
 from edgefl_server.aggregation import SettingError, StrategyState
 from edgefl_simulation.plans import Checkpoint
-from edgefl_simulation.recorded import is_row
+from edgefl_simulation.recorded import is_row, read_summary
 from edgefl_simulation.round_table import parquet
 from edgefl_simulation.under_way import UnderWay
 
@@ -188,7 +188,7 @@ class RunFolder:
             raise storage_error(error, "write", path) from error
 
     def keep(self, checkpoint: Checkpoint, *, at_once: bool = False) -> bool:
-        """Writes where to go on from, unless that was done a moment ago; whether it was written.
+        """Writes the weights and where to go on from, unless that was done a moment ago; whether it was written.
 
         Args:
             checkpoint: between two folds.
@@ -211,6 +211,7 @@ class RunFolder:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         write_bytes(self.folder / _CHECKPOINT, buffer.getvalue())
+        self._write_weights(checkpoint.state.weights)
         self._latest = time.monotonic()
         self._pause = _PAUSE * max(1.0, _TIMES * (self._latest - began))
         return True
@@ -228,17 +229,28 @@ class RunFolder:
         Raises:
             StorageError: it cannot be written.
         """
-        buffer = io.BytesIO()
-        np.save(buffer, weights)
-        write_bytes(self.folder / _WEIGHTS, buffer.getvalue())
+        self._write_weights(weights)
         write_text(self.folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
         content = parquet(table)
         if content is not None:
             write_bytes(self.folder / _TABLE, content)
 
+    def failed(self) -> str:
+        """Why the run failed that the folder holds; empty: it did not, or there is no summary yet.
+
+        Raises:
+            StorageError: the summary cannot be read, or is damaged.
+        """
+        return str(read_summary(self.folder).get("failed") or "")
+
     def clear_rows(self) -> None:
         """Deletes what is made anew at every start."""
         shutil.rmtree(self.tables, ignore_errors=True)
+
+    def _write_weights(self, weights: np.ndarray[Any, Any]) -> None:
+        buffer = io.BytesIO()
+        np.save(buffer, weights)
+        write_bytes(self.folder / _WEIGHTS, buffer.getvalue())
 
     def _tidy(self) -> None:
         """Deletes what a process left that died while it wrote a file."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgefl.errors import RunError
+from edgefl.errors import EdgeflError, RunError, StorageError
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import (
@@ -169,23 +169,41 @@ class _Running:
             # Of the first weights, also where they are long gone: they are in the model file.
             first = coordinator if not rows else None
             history.initial = self._initial(first, initial)
-        failed = ""
+        error = None
         if rows and (reached := self._reached(rows[-1])):
             history.stopped = reached
         elif len(rows) < rounds:
-            failed = self._go_on(coordinator, history)
+            error = self._go_on(coordinator, history)
+        elif self._kept and (why := self._kept.failed()):
+            error = RunError(why)
+        history.failed = "" if error is None else " ".join(filter(None, (error.message, error.hint)))
         history.weights = coordinator.state.weights
         history.devices_per_second = self._trained / self._spent if self._spent else 0.0
         if self._kept:
-            self._kept.finish(history.weights, history.summary(), history.table())
+            # Where the disk is full, what ended the run says so already.
+            with contextlib.suppress(*((StorageError,) if error else ())):
+                self._kept.finish(history.weights, history.summary(), history.table())
         self._watcher.end(history)
-        if failed:
-            raise RunError(f"The run failed: {failed}.", hint=_errors(history.rounds))
+        if error is not None:
+            raise error
         coordinator.discard()
         return history
 
-    def _go_on(self, coordinator: Leader, history: History) -> str:
-        """Simulates round after round; why the run failed, empty where it did not."""
+    def _go_on(self, coordinator: Leader, history: History) -> EdgeflError | None:
+        """Simulates to the end; the error that ended it, which is kept with what there is by then, or None."""
+        try:
+            self._simulate(coordinator, history)
+        except EdgeflError as error:
+            return error
+        return None
+
+    def _simulate(self, coordinator: Leader, history: History) -> None:
+        """Simulates round after round.
+
+        Raises:
+            RunError: the run failed.
+            EdgeflError: what the engine or the folder raises.
+        """
         coordinator.begin()
         began = time.monotonic()
         for done in coordinator.rounds():
@@ -204,12 +222,11 @@ class _Running:
             self._keep(coordinator, at_once=done.over or bool(reached))
             self._watcher.round(row)
             if done.failed:
-                return done.failed
+                raise RunError(f"The run failed: {done.failed}.", hint=_errors(history.rounds))
             if reached:
                 history.stopped = reached
-                return ""
+                return
             began = time.monotonic()
-        return ""
 
     def _keep(self, coordinator: Leader, *, at_once: bool) -> None:
         """Notes where to go on from, and forgets what nobody will ask for again."""

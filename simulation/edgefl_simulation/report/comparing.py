@@ -52,7 +52,8 @@ class Compared:
             return state
         if self.run.state is RunState.REACHED:
             return f"{state}: {one_line(self.run.stopped, _LONGEST)}"
-        return f"{state} after {len(self.run.rounds)} of {self.run.wanted_rounds} rounds"
+        how_far = f"{state} after {len(self.run.rounds)} of {self.run.wanted_rounds} rounds"
+        return f"{how_far}: {one_line(self.run.failed, _LONGEST)}" if self.run.failed else how_far
 
 
 @dataclass(frozen=True)
