@@ -19,7 +19,6 @@ from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import option_of
 from edgefl_server.setting_options import with_settings
 from edgefl_simulation.column_options import DATA_PANEL, FeatureColumns, TargetColumn, listed
-from edgefl_simulation.curves import written
 from edgefl_simulation.data import KINDS, NAMED, OWNER
 from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.history import History
@@ -244,9 +243,8 @@ def _bound(text: str) -> tuple[str, float]:
 
 
 def _text(history: History) -> str:
-    values = ", ".join(f"{name} {written(value)}" for name, value in history.final.items()) or "not evaluated"
     rounds = f"{len(history.rounds)} round{'s' if len(history.rounds) != 1 else ''}"
-    lines = [f"{rounds}: {values}" + (f" ({history.stopped})" if history.stopped else "")]
+    lines = [f"{rounds}: {history.told()}" + (f" ({history.stopped})" if history.stopped else "")]
     if history.folder:
         lines.append(
             f"{history.folder}: rounds.jsonl, weights.npy, model.tflite; edgefl export {history.folder}/model.tflite "

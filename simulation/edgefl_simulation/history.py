@@ -17,7 +17,7 @@ from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
 from edgefl.parts import Part, needing
 from edgefl_server.aggregation import Spread, finalise
-from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale, wide, written
+from edgefl_simulation.curves import MEASURED_ON, axis_of, curve, flat_rows, measured, metrics_of, scale, wide, written
 from edgefl_simulation.evaluating import Evaluation
 from edgefl_simulation.picture import Band, Line, Picture, draw
 from edgefl_simulation.plans import Round
@@ -90,9 +90,16 @@ class History:
         )
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name} {written(value)}" for name, value in self.final.items()) or "not evaluated"
         kept = f", kept in {self.folder}" if self.folder else ""
-        return f"<History of {len(self.rounds)} rounds: {values}{kept}>"
+        return f"<History of {len(self.rounds)} rounds: {self.told()}{kept}>"
+
+    def told(self) -> str:
+        """The latest figures in words, and what they are of where that is not the held-out rows."""
+        kind, values = measured([self.initial, *self.rounds])
+        if not values:
+            return "not evaluated"
+        text = ", ".join(f"{name} {written(value)}" for name, value in values.items()) + MEASURED_ON[kind]
+        return f"not evaluated; {text}" if kind == "training" else text
 
     def table(self) -> list[Row]:
         """A row for each round with the same flat columns, for ``pandas.DataFrame(history.table())``.

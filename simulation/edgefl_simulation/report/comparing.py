@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefl_server.aggregation import is_loss
-from edgefl_simulation.curves import flat_rows, metrics_of, numbers, scale, written
+from edgefl_simulation.curves import DEVICES, MEASURED_ON, flat_rows, metrics_of, numbers, scale, written
 from edgefl_simulation.picture import one_line
 from edgefl_simulation.recorded import RecordedRun, RunState
 
@@ -90,8 +90,10 @@ def overview(runs: Sequence[Compared]) -> Table:
         else list(dict.fromkeys(name for each in runs for name in metrics_of(each.rows, "training")))
     )
     columns = [(name, f"central.{name}") for name in metrics]
+    if not metrics:
+        columns += [(f"{name}{MEASURED_ON[DEVICES]}", f"federated.{name}.mean") for name in spread]
     columns += [(f"{name}, worst tenth", f"federated.{name}.worst_tenth") for name in spread]
-    columns += [(f"{name}, in training", f"training.{name}") for name in training]
+    columns += [(f"{name}{MEASURED_ON['training']}", f"training.{name}") for name in training]
     with_bytes = any(numbers(each.rows, "bytes_so_far") for each in runs)
     lines = []
     for each in runs:
