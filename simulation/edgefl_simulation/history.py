@@ -218,7 +218,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         "diagnostics": {} if folded is None else dict(folded.diagnostics),
         **({} if done.costs is None else done.costs.plain()),
     }
-    if any(done.staleness):
+    if done.staleness:
         row["staleness"] = list(done.staleness)
     if done.why:
         row["why"] = done.why

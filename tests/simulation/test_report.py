@@ -8,6 +8,7 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ import pytest
 import edgefl
 from browser import CHROMIUM, look
 from edgefl.errors import InvalidSettingError, RunError, StorageError
+from edgefl_simulation.curves import flat_rows
 from edgefl_simulation.picture import SERIES, Line, Picture, one_line, svg
 from edgefl_simulation.profiles import profile_of
-from edgefl_simulation.recorded import read_run
+from edgefl_simulation.recorded import RecordedRun, RunState, read_run
 from edgefl_simulation.report import report
 from edgefl_simulation.report.comparing import (
     Compared,
@@ -171,6 +173,30 @@ def test_what_rounds_do_not_say_is_left_out(runs, tmp_path):
     assert sections(found)[0].constant == ("The same in every round: outcomes done 3.",)
     (tmp_path / "bare" / "rounds.jsonl").write_text("")
     assert "None: no round is over yet" in report([tmp_path / "bare"], tmp_path / "r.html").page.read_text()
+
+
+def recorded(name, rows, state=RunState.DONE, **settings):
+    """A run of a report that was never simulated."""
+    return Compared(name, RecordedRun(Path(name), state, settings, rows), flat_rows({}, rows))
+
+
+def test_staleness_is_drawn_once_and_from_the_first_fold_on():
+    stale = {"staleness": 1.5, "stalest": 2.0, "staleness_weight": 0.7}
+    rows = [{"round": 1, "staleness": [0, 0]}, {"round": 2, "staleness": [1, 2], "diagnostics": stale}]
+    rows.append({"round": 3, "staleness": [1, 1], "diagnostics": {**stale, "staleness": 1.0, "staleness_weight": 0.6}})
+    pictures = {each.name: each for part in sections([recorded("a", rows)]) for each in part.pictures}
+    assert list(pictures) == [f"staleness-{word}-by-round" for word in ("mean", "largest")] + [
+        "diagnostics-staleness_weight-by-round"
+    ]
+    assert pictures["staleness-largest-by-round"].lines[0].y == (0, 2, 1)
+    real = [{name: value for name, value in row.items() if name != "staleness"} for row in rows]
+    names = [each.name for part in sections([recorded("a", real)]) for each in part.pictures]
+    assert "diagnostics-staleness-by-round" in names
+
+
+def test_without_held_out_rows_the_overview_has_what_devices_said():
+    table = overview([recorded("a", [{"round": 1, "federated": {"devices": 2, "loss": {"mean": 1.952}}}])])
+    assert dict(zip(table.header, table.rows[0], strict=True))["loss over devices"] == "1.9520"
 
 
 def test_a_run_in_real_time_has_no_simulated_time(runs, tmp_path):

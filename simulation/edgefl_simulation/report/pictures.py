@@ -17,6 +17,8 @@ _LABEL = 32
 _PHASES = ("download", "compute", "upload", "waiting")
 _ROOM = 1.5
 """Times that a logarithmic scale goes beyond its values."""
+_STALENESS = {"staleness.mean": "diagnostics.staleness", "staleness.max": "diagnostics.stalest"}
+"""Columns of updates' staleness, and the diagnostics that say the same of those folds alone in which one is stale."""
 _DIAGNOSTICS = 24
 """Pictures of diagnostics, beyond which they would only be many."""
 
@@ -202,7 +204,7 @@ def _quantities(runs: Sequence[Compared], column: str, name: str, title: str) ->
 
 
 def _staleness(runs: Sequence[Compared]) -> Iterable[Picture]:
-    for column, word in (("staleness.mean", "mean"), ("staleness.max", "largest")):
+    for column, word in zip(_STALENESS, ("mean", "largest"), strict=True):
         title = f"{word} staleness"
         yield from _lines(runs, column, f"staleness-{word}-by-round", title, "versions", AXES["round"])
 
@@ -230,7 +232,8 @@ def _constant(runs: Sequence[Compared], prefix: str) -> Iterable[str]:
 
 
 def _columns(runs: Sequence[Compared], prefix: str) -> dict[str, list[float]]:
-    names = _names(runs, lambda each: _with_prefix(each.rows, prefix))
+    told = [each for column, each in _STALENESS.items() if any(numbers(run.rows, column) for run in runs)]
+    names = [name for name in _names(runs, lambda each: _with_prefix(each.rows, prefix)) if name not in told]
     return {name: [value for each in runs for value in numbers(each.rows, name)] for name in names}
 
 
