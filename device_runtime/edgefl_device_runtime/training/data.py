@@ -86,7 +86,9 @@ class Intake:
         self._inputs = {
             name: Expected("input", specs[name], entries=manifest.index_sizes.get(name)) for name in manifest.inputs
         }
-        self._targets = {each.name: Expected("target", specs[each.name], each.classes) for each in targets}
+        self._targets = {
+            each.name: Expected("target", specs[each.name], each.classes, bounds=each.bounds) for each in targets
+        }
         self._aliases = {target.output: target.name for target in targets}
         self._of_inputs = _Nesting(manifest.input_structure, dict(enumerate(manifest.inputs)))
         named = {target.output: target.name for target in targets}
