@@ -49,7 +49,7 @@ def partition_verb(
         typer.Option("--out", "-o", metavar="FOLDER", help="A file for each device, for `edgefl device run --data`."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .tflite that all rows have to fit.", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="A .tflite: rows get its shape, and have to fit.", show_default=False)
     ] = None,
     held_out: Annotated[
         float, typer.Option(help="Share of rows for tests, where the data set has none.", min=0, max=1)

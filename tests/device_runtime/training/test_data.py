@@ -139,6 +139,8 @@ def test_labels_outside_the_classes_are_refused_with_their_row() -> None:
 def test_a_hint_tells_how_to_turn_labels_into_what_the_loss_takes() -> None:
     assert "argmax" in str(refused(r"expects shape \(rows,\), got \(5, 3\)", IMAGES, np.eye(3)[LABELS]))
     assert "np.eye(3)[y]" in str(refused(r"expects shape \(rows, 3\), got \(5,\)", IMAGES, LABELS, model=ONE_HOT))
+    assert "x.reshape(-1, 2, 2, 1)." in str(refused("expects shape", IMAGES.reshape(-1, 4), LABELS))
+    assert "y.reshape(-1, 3)." in str(refused("expects shape", IMAGES, np.zeros((5, 1, 3)), model=ONE_HOT))
     assert "np.newaxis" in str(refused("expects shape", IMAGES[0], LABELS))
 
 
