@@ -21,6 +21,7 @@ from edgefl_simulation.profiles import FleetProfile
 
 __all__ = [
     "DEFAULT_SEED",
+    "MOST_WORKERS",
     "Simulation",
     "check_cohort",
     "check_counts",
@@ -30,8 +31,9 @@ __all__ = [
     "written_down",
 ]
 
-_MOST, _MOST_WORKERS = 2**53, 1024
-"""The largest numbers of anything, and of processes."""
+_MOST = 2**53
+"""The largest number of anything."""
+MOST_WORKERS = 1024
 DEFAULT_SEED = 1
 """A simulation repeats itself unless it is told another one."""
 
@@ -95,7 +97,7 @@ def check_cohort(settings: RunSettings, devices: int) -> None:
 def check_counts(wanted: Simulation) -> None:
     """Makes sure that what is counted can be."""
     counts: dict[str, tuple[Any, int, int]] = {
-        "workers": (wanted.workers, 0, _MOST_WORKERS),
+        "workers": (wanted.workers, 0, MOST_WORKERS),
         "evaluate_every": (wanted.evaluate_every, 0, _MOST),
         "evaluate_devices": (0 if wanted.evaluate_devices is None else wanted.evaluate_devices, 0, _MOST),
         "minimum_examples": (wanted.minimum_examples, 1, _MOST),

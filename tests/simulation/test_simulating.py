@@ -244,6 +244,11 @@ def test_zero_is_a_seed_like_any_other(plain_sgd_file, data, tmp_path):
 def test_help_tells_the_defaults_of_a_simulation_where_a_server_has_others():
     command = [sys.executable, "-m", "edgefl.cli.main", "simulate", "--help"]
     told = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"})
-    options = {line.split()[1]: line for line in told.stdout.splitlines() if line.startswith("│    --")}
+    options = {line.split()[1]: line for line in told.stdout.splitlines() if line[1:].lstrip().startswith("--")}
     assert "[default: (1)]" in options["--seed"]
     assert "[default: (the cohort)]" in options["--minimum"]
+    for name in ("--held-out", "--local-test", "--drop-out"):
+        assert " SHARE " in options[name]  # not a range with an end that is refused
+        assert "below 1" in options[name]
+    assert "[x>=1]" in options["--devices"]
+    assert "[0<=x<=1024]" in options["--workers"]

@@ -238,7 +238,7 @@ def bounded(low: float, high: float) -> Any:
 def test_a_label_beyond_what_the_loss_is_made_for_is_refused(low: float, wrong: int, given_as: Any) -> None:
     labels = np.array([[0], [1], [wrong], [1]], given_as)
     x = np.zeros((4, 1), np.float32)
-    with pytest.raises(DataError, match=rf"'y' expects numbers from {low:g} to 1, got {wrong}(\.0)? in row 2") as caught:
+    with pytest.raises(DataError, match=rf"expects numbers from {low:g} to 1, got {wrong}(\.0)? in row 2") as caught:
         prepare(bounded(low, 1.0), "evaluate", x, labels)
     assert f"write them as {low:g} and 1" in str(caught.value.hint)
     prepare(bounded(low, 1.0), "evaluate", x[:2], labels[:2])
