@@ -12,7 +12,7 @@ DATA_PANEL = "Data, and who holds what"
 """The heading of options about data."""
 
 SHARE = "SHARE"
-"""What stands for a number from 0 up to but not including 1, which a range of the command line cannot say."""
+"""Stands for a number from 0 up to but not including 1, which a range of the command line cannot say."""
 
 Devices = Annotated[
     int | None,

@@ -13,7 +13,7 @@ __all__ = ["Continuing"]
 
 
 class Continuing:
-    """What devices remember of a run, by the ids of tasks.
+    """The memories that devices have of a run, by the ids of tasks.
 
     Args:
         folded: each device's latest task that is part of the weights.
@@ -63,5 +63,5 @@ class Continuing:
             self.folded.update({each.flight.device: each.flight.task_id for each in folded})
 
     def discard(self) -> None:
-        """What was accepted and not folded counts no more."""
+        """Forgets what was accepted and not folded."""
         self._accepted.clear()

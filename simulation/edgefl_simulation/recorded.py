@@ -104,7 +104,7 @@ def read_run(folder: str | os.PathLike[str]) -> RecordedRun:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What came out of the simulation of a folder; empty: nothing has yet.
+    """The summary of the simulation in a folder; empty: there is none yet.
 
     Raises:
         StorageError: it cannot be read, or is damaged.

@@ -236,7 +236,7 @@ class RunFolder:
             write_bytes(self.folder / _TABLE, content)
 
     def failed(self) -> str:
-        """Why the run failed that the folder holds; empty: it did not, or there is no summary yet.
+        """The error that ended the run that the folder holds; empty: none did, or there is no summary yet.
 
         Raises:
             StorageError: the summary cannot be read, or is damaged.
