@@ -167,10 +167,10 @@ def labels_of(data: DataSet, label: str, target: NDArray[Any] | None) -> NDArray
 
 def fingerprint(data: DataSet) -> dict[str, Any]:
     """Computes what tells one data set from another: shapes, types and checksums."""
-    owners = {} if data.owners is None else {"owners": np.asarray(data.owners)}
+    owners = {} if data.owners is None else {"owner of each row": np.asarray(data.owners)}
     if data.owner_names is not None:
-        owners["names"] = data.owner_names.astype(np.str_)
-    groups: dict[str, Mapping[str, NDArray[Any]]] = {"": data.arrays, "held_out ": data.held_out, "whose ": owners}
+        owners["names of owners"] = data.owner_names.astype(np.str_)
+    groups: dict[str, Mapping[str, NDArray[Any]]] = {"": data.arrays, "held out ": data.held_out, "the ": owners}
     return {
         prefix + name: [list(array.shape), array.dtype.str, _checksum(array)]
         for prefix, arrays in groups.items()

@@ -26,6 +26,7 @@ from edgefl.atomic import is_part_of, write_bytes, write_text
 from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import InvalidSettingError, MessageError, StorageError, storage_error
 from edgefl_server.aggregation import SettingError, StrategyState
+from edgefl_simulation.changed_settings import changed
 from edgefl_simulation.plans import Checkpoint
 from edgefl_simulation.recorded import is_row, read_summary
 from edgefl_simulation.round_table import parquet
@@ -42,6 +43,8 @@ _TIMES = 20
 _SLOT, _VERSION, _PROGRESS = "slot/", "version/", "progress"
 
 
+_PHRASES = 3
+"""Settings that a refusal names, where more than one is another one."""
 _PATIENCE, _LOOK = 1.0, 0.05
 """Seconds for which whoever only looks whether the folder is written to may hold it, and between two tries."""
 
@@ -295,12 +298,9 @@ class RunFolder:
                 raise ValueError(f"expected names and values, got {before!r:.80}")
         except (OSError, ValueError) as error:
             raise StorageError(f"{path} cannot be read, or is damaged: {error}.") from error
-        changed = sorted(name for name in {*before, *self._settings} if before.get(name) != self._settings.get(name))
-        if changed:
-            name = changed[0]
-            raise InvalidSettingError(
-                f"{self.folder} holds a simulation with other settings: {name} is {before.get(name)!r:.80} there, got "
-                f"{self._settings.get(name)!r:.80}.",
+        if phrases := changed(before, self._settings):
+            raise SettingError(
+                f"{self.folder} holds a simulation with other settings: {'; '.join(phrases[:_PHRASES])}.",
                 hint="Give the same settings, or choose another folder.",
             )
 

@@ -142,12 +142,21 @@ def check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
             raise InvalidSettingError(f"The model has no metric {name!r} to reach a value; it has {', '.join(known)}.")
 
 
-def written_down(wanted: Simulation, settings: RunSettings, model: str) -> dict[str, Any]:
-    """All that the results follow from, as plain values, but for the data itself."""
+def written_down(wanted: Simulation, settings: RunSettings, manifest: ModelManifest, model: str) -> dict[str, Any]:
+    """All that the results follow from, as plain values, but for the data itself.
+
+    Args:
+        wanted: the simulation.
+        settings: of its run, settled.
+        manifest: of the model file.
+        model: the file's hash.
+    """
     division, run = asdict(replace(wanted.division, partition="")), settings.to_json()
     return {
-        **run,
+        **{name: value for name, value in run.items() if name != "target"},
         "cohort": run["target"],
+        # Whoever leaves it out gets the file's, and goes on with what somebody began who gave that number.
+        "batch_size": run["batch_size"] or manifest.batch_size,
         "model": model,
         **division,
         "partition": str(wanted.division.partition),
@@ -161,5 +170,5 @@ def written_down(wanted: Simulation, settings: RunSettings, model: str) -> dict[
         "evaluate_devices": wanted.evaluate_devices,
         **({} if wanted.personalise is None else {"personalise": asdict(wanted.personalise)}),
         "until": dict(wanted.until),
-        "engine": "http" if wanted.engine == "http" else "local or ray",
+        "engine": wanted.engine,
     }

@@ -88,7 +88,7 @@ def run_simulation(
     check_until(wanted.until, manifest)
     data = load_data(wanted.data, wanted.owner, features=wanted.features, target=wanted.target)
     with contextlib.ExitStack() as stack:
-        document = written_down(wanted, settings, sha256(model)) if folder else {}
+        document = written_down(wanted, settings, manifest, sha256(model)) if folder else {}
         if folder is None:
             kept = None
             place = RunFolder(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefl-"))), {}, False)
