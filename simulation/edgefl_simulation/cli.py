@@ -16,7 +16,7 @@ from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
 from edgefl.targets import CHOICES
 from edgefl_server.aggregation import SettingError
-from edgefl_server.option_names import option_of
+from edgefl_server.option_names import converting_options, option_of
 from edgefl_server.setting_options import with_settings
 from edgefl_simulation.column_options import (
     DATA_PANEL,
@@ -198,7 +198,9 @@ def simulate(
         with _ended_by_signals():
             history = run_simulation(wanted, out, resume=resume, watcher=watcher)
     except SettingError as error:
-        raise error.naming(lambda name: option_of(_COHORT.get(name, name))) from error
+        raise _typed(error.naming(lambda name: option_of(_COHORT.get(name, name)))) from error
+    except InvalidSettingError as error:
+        raise _typed(error) from error
     result = history.summary() | {"folder": None if out is None else str(out)}
     emit(result, format, lambda: _text(history))
 
@@ -207,6 +209,11 @@ _SHOWN = {"minimum": "the cohort", "seed": str(DEFAULT_SEED)}
 _OTHERWISE = ("kind", "evaluate_cohort", "shown_from", "quantiles_from")
 """Settings of measurements beside training, for which a simulation has options of its own."""
 simulate = functools.partial(with_settings, called=_COHORT, shown=_SHOWN, without=_OTHERWISE)(simulate)
+
+
+def _typed(error: InvalidSettingError) -> InvalidSettingError:
+    """The same error for somebody who types: settings of a conversion are options."""
+    return InvalidSettingError(error.message, hint=None if error.hint is None else converting_options(error.hint))
 
 
 @contextlib.contextmanager

@@ -88,6 +88,7 @@ def _result(found: Partitioned, plot: Path | None, files: list[Path]) -> dict[st
     return {
         "figures": holdings.figures(),
         "held_out": found.held_out,
+        "left_over": found.left_over,
         "devices": {
             name: {"rows": int(size)} | ({"classes": dict(zip(classes, row, strict=True))} if classes else {})
             for name, size, row in zip(holdings.names, holdings.sizes, holdings.counts.tolist(), strict=True)
@@ -99,6 +100,8 @@ def _result(found: Partitioned, plot: Path | None, files: list[Path]) -> dict[st
 
 def _text(found: Partitioned, plot: Path | None, out: Path | None, files: list[Path]) -> str:
     lines = [as_text(found.holdings), f"held out        {found.held_out:,} rows that no device holds"]
+    if found.left_over:
+        lines.append(f"left over       {found.left_over:,} rows that lie nowhere")
     if plot is not None:
         lines.append(f"drawn           {plot}")
     if out is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ from edgefl_simulation.partitioning.base import Indices, shuffled
 from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
 
 __all__ = ["Divided", "Division", "Prepared", "check_fit", "divide", "fingerprint", "labels_of", "prepare_fleet"]
+
+
+_SCALING = re.compile(r"Rescaling|Normalization|Divide|Multiply|Lambda")
+"""Layers and operations of Keras, by their names, that may bring pixels between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,10 @@ class Divided:
     parts: Parts
     held_out: Indices
 
+    def left_over(self, rows: int) -> int:
+        """How many of all rows nobody holds, and no test either, as where a partition names the sizes of devices."""
+        return rows - len(self.held_out) - sum(map(len, self.parts))
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -75,10 +85,12 @@ class Prepared:
     Attributes:
         fleet: the devices.
         held_out: rows of the table with those that no device has; 0: there is none.
+        remarks: what may be a mistake, a sentence each.
     """
 
     fleet: Fleet
     held_out: int
+    remarks: tuple[str, ...] = ()
 
 
 def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, tables: Path) -> Prepared:
@@ -107,8 +119,23 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
         write_table(tables / HELD_OUT, _arrays(whole), divided.held_out)
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     return Prepared(
-        Fleet(device_ids(divided.names), offsets, tests), len(divided.held_out) if test is None else test.rows
+        Fleet(device_ids(divided.names), offsets, tests),
+        len(divided.held_out) if test is None else test.rows,
+        tuple(_remarks(data, divided, manifest)),
     )
+
+
+def _remarks(data: DataSet, divided: Divided, manifest: ModelManifest) -> Iterator[str]:
+    if left_over := divided.left_over(data.rows):
+        yield f"{left_over:,} of {data.rows:,} rows lie on no device: the partition leaves them over."
+    pixels = next(
+        (name for name in ("x", *manifest.inputs) if getattr(data.arrays.get(name), "dtype", None) == np.uint8), ""
+    )
+    if pixels and not manifest.index_sizes and not _SCALING.search(json.dumps(manifest.keras_config, default=str)):
+        yield (
+            f"The array {pixels!r} is uint8, as pixels from 0 to 255, and no layer of the model scales it: if it was "
+            "made for numbers from 0 to 1, divide by 255."
+        )
 
 
 def divide(data: DataSet, division: Division, labels: NDArray[Any] | None) -> Divided:

@@ -57,6 +57,9 @@ class RunFolder:
         settings: all that the results follow from, as plain values.
         resume: go on where the folder is; else it must be new.
 
+    Attributes:
+        is_new: there was nothing to go on from.
+
     Raises:
         InvalidSettingError: the folder is there already, or of other settings, or another process writes to it.
         StorageError: it cannot be written or read.
@@ -89,7 +92,7 @@ class RunFolder:
             )
         if there:
             self._check_settings()
-        self._is_new = not there
+        self.is_new = not there
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,7 +109,7 @@ class RunFolder:
 
     def abandon(self) -> None:
         """Takes back a new folder whose run was refused before it began: another try finds nothing in its way."""
-        if not self._is_new or (self.folder / _ROUNDS).exists():
+        if not self.is_new or (self.folder / _ROUNDS).exists():
             return
         for name in (_SETTINGS, _MODEL):
             with contextlib.suppress(OSError):  # what stays is named by the next start

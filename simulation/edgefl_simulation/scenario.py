@@ -11,6 +11,7 @@ import numpy as np
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.metrics import is_share
 from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
 from edgefl_server.aggregation import RunSettings, SettingError
 from edgefl_simulation.data import OWNER
@@ -83,8 +84,14 @@ class Simulation:
     profile: FleetProfile | None = None
 
 
-def check_cohort(settings: RunSettings, devices: int) -> None:
+def check_cohort(wanted: Simulation, settings: RunSettings, devices: int) -> None:
     """Makes sure that there are enough devices, and that they are to train."""
+    if wanted.evaluate_devices is not None and wanted.evaluate_devices > devices:
+        raise SettingError(
+            f"{{evaluate_devices}} expects a number from 0 to {devices}, which is the fleet, got "
+            f"{wanted.evaluate_devices}.",
+            hint="Leave it out, or take more devices.",
+        )
     if not settings.makes_weights:
         raise InvalidSettingError(f"A simulation trains; {settings.kind} is a kind of run of a server.")
     if settings.target > devices:
@@ -140,6 +147,11 @@ def check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
             raise InvalidSettingError(f"The value of {name!r:.80} that ends a run expects a number, got {value!r:.80}.")
         if name not in known:
             raise InvalidSettingError(f"The model has no metric {name!r} to reach a value; it has {', '.join(known)}.")
+        if value > 1 and any(metric.name == name and is_share(metric) for metric in manifest.metrics):
+            raise InvalidSettingError(
+                f"The value of {name!r} that ends a run expects at most 1, got {value:g}: it is never more.",
+                hint="Of 90 % it is 0.9.",
+            )
 
 
 def written_down(wanted: Simulation, settings: RunSettings, manifest: ModelManifest, model: str) -> dict[str, Any]:

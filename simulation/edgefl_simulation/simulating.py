@@ -20,9 +20,11 @@ from edgefl_server.aggregation import (
     Expectation,
     ModelLimits,
     RunSettings,
+    SettingError,
     StrategyState,
     choice_text,
     is_better,
+    schedule_for,
     settle,
     strategy_for,
 )
@@ -72,10 +74,15 @@ def run_simulation(
         EdgeflError: what the conversion, the model or a folder raises.
     """
     watcher = watcher or Silent()
+    if resume and folder is None:
+        raise SettingError("{resume} goes on where a folder is, and none is named.", hint="Give {out}.")
     check_counts(wanted)
     check_profile(wanted)
     settings = RunSettings.of(**wanted.settings)
     settings = settings if settings.seed is not None else replace(settings, seed=DEFAULT_SEED)
+    # Before anything is converted for what will be refused.
+    settings.require_meaning()
+    schedule_for(settings)
     model = model_file(wanted.model, Wanted(settings.strategy, settings.batch_size), watcher.say)
     file = ModelFile(model)
     file.verify()
@@ -94,15 +101,19 @@ def run_simulation(
             place = RunFolder(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefl-"))), {}, False)
         else:
             kept = place = RunFolder(folder, {**document, "data": fingerprint(data)}, resume)
+        if resume and place.is_new:
+            watcher.say(f"{folder} holds nothing to go on from: the simulation begins anew.")
         stack.callback(place.close)
         stack.callback(place.abandon)
         place.keep_model(model)
         stack.callback(place.clear_rows)
         place.clear_rows()
         prepared = prepare_fleet(data, manifest, wanted.division, place.tables)
+        for remark in prepared.remarks:
+            watcher.say(remark)
         del data
         give_back()
-        check_cohort(settings, len(prepared.fleet))
+        check_cohort(wanted, settings, len(prepared.fleet))
         layout = manifest.layout
         setup = Setup(
             place.model,
