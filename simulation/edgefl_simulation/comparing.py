@@ -193,10 +193,10 @@ def _beside(without: Point, point: Point, first: Finished, run: Finished) -> dic
 
 
 def _differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """The names of the settings in which two runs differ, as far down as both have them."""
+    """The names of the settings in which two runs differ, as far down as both have them; data is one."""
     if one == other:
         return []
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
+    if name != "data" and isinstance(one, Mapping) and isinstance(other, Mapping):
         found = [
             _differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
             for key in sorted({*one, *other})

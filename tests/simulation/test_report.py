@@ -194,6 +194,47 @@ def test_staleness_is_drawn_once_and_from_the_first_fold_on():
     assert "diagnostics-staleness-by-round" in names
 
 
+def test_runs_of_very_different_lengths_share_a_scale_on_which_both_are_seen():
+    def rows(seconds):
+        phases = {"simulated": {"compute": seconds, "waiting": 0.0}}
+        return [
+            {"round": number, "clock": number * seconds, "central": {"accuracy": number / 4}, **phases}
+            for number in range(4)
+        ]
+
+    def pictures(*runs):
+        return {each.name: each for part in sections(list(runs)) for each in part.pictures}
+
+    near = pictures(recorded("a", rows(6.0)), recorded("b", rows(12.0)))
+    assert not near["accuracy-by-time"].across_logarithmic
+    assert near["accuracy-by-time"].lines[0].y == (0, 0.25, 0.5, 0.75)
+    assert near["phases-by-round-1"].limits == near["phases-by-round-2"].limits
+    far = pictures(recorded("a", rows(6.0)), recorded("b", rows(400.0)))
+    assert far["accuracy-by-time"].across_logarithmic
+    assert far["time-by-round"].logarithmic
+    assert [line.y for line in far["accuracy-by-time"].lines] == [(0.25, 0.5, 0.75)] * 2
+    assert not far["accuracy-by-round"].across_logarithmic
+    assert far["phases-by-round-1"].limits[1] < 10 < far["phases-by-round-2"].limits[1]
+    assert b"<svg" in svg(far["accuracy-by-time"])
+
+
+def test_settings_that_are_left_out_are_told_in_words_and_a_profile_beside_none_in_one_line():
+    profile = {"devices": [{"name": "pi4", "share": 1.0, "network": {"up_mbps": 5}}], "attackers": [{"kind": "noise"}]}
+    left_out = {"deadline_seconds": 0.0, "minimum": 0, "learning_rate": None, "codec": "float32", "mu": None}
+    given = {"deadline_seconds": 9.0, "minimum": 2, "learning_rate": 0.5, "codec": "float32", "mu": 0.1}
+    runs = [recorded("a", [], profile=None, **left_out), recorded("b", [], profile=profile, **given)]
+    assert {row[0]: row[1:] for row in differing_settings(runs).rows} == {
+        "deadline_seconds": ("for ever", "9"),
+        "learning_rate": ("the model's", "0.5"),
+        "minimum": ("the cohort", "2"),
+        "mu": ("none", "0.1"),
+        "profile": ("none", "pi4, attackers: noise"),
+    }
+    assert ("profile.devices.pi4.share", "–", "1") in all_settings(runs).rows
+    other = recorded("c", [], profile={**profile, "attackers": []}, **given)
+    assert [row[0] for row in differing_settings([runs[1], other]).rows] == ["profile.attackers", "profile.attackers.1.kind"]
+
+
 def test_without_held_out_rows_the_overview_has_what_devices_said():
     table = overview([recorded("a", [{"round": 1, "federated": {"devices": 2, "loss": {"mean": 1.952}}}])])
     assert dict(zip(table.header, table.rows[0], strict=True))["loss over devices"] == "1.9520"
@@ -228,8 +269,8 @@ def test_a_run_that_diverges_does_not_hide_the_others(runs, tmp_path):
 
     assert not any(scales("tame").values())
     found = scales("tame", "wild")
-    wide = {"loss-by-round", "loss-by-time", "loss-over-devices-1", "loss-over-devices-2"}
-    assert all(found[name] for name in wide)
+    assert all(found[name] for name in ("loss-by-round", "loss-by-time", "loss-over-devices-2"))
+    assert not found["loss-over-devices-1"]  # in a picture of its own it needs no room for the other one
     assert not any(logarithmic for name, logarithmic in found.items() if "accuracy" in name)
     page = report([tmp_path / "tame", tmp_path / "wild"], tmp_path / "r.html").page.read_text()
     assert "1.000e+10" in page
@@ -240,7 +281,7 @@ def test_settings_that_differ_are_listed_and_only_those(runs):
     table = differing_settings(found)
     assert table.header == ("setting", "plain", one_line(ROGUE, 60), "_failed")
     assert {row[0]: row[1:] for row in table.rows} == {
-        "deadline_seconds": ("0", "0", "9"),
+        "deadline_seconds": ("for ever", "for ever", "9"),
         "max_update_norm": ("1000000", "1000000", "1e-06"),
         "partition": ("iid", "dirichlet:1,2", "iid"),
     }
@@ -256,7 +297,7 @@ def test_kinds_of_devices_and_attackers_are_settings_one_by_one(runs, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"profile": profile.to_json()}))
     table = all_settings(Compared.of([read_run(tmp_path / "attacked")]))
     found = dict(table.rows)
-    assert found["profile.attackers.1.kind"] == "sign-flip"
+    assert found["profile.attackers", "profile.attackers.1.kind"] == "sign-flip"
     assert found["profile.attackers.1.share"] == "0.25"
     assert "profile.devices.pi4.compute.gflops" in found
     assert not any("{" in value for value in found.values())
