@@ -19,6 +19,7 @@ from edgefl_device_runtime.tasks import arrange
 from edgefl_device_runtime.training.data import Dataset, prepare
 from edgefl_server.aggregation import SettingError
 from edgefl_simulation.data import DataSet, fitted_to
+from edgefl_simulation.data.advice import COUNTED
 from edgefl_simulation.draws import stream
 from edgefl_simulation.fleet import Fleet, device_ids
 from edgefl_simulation.partitioning import Partitioner, Parts, Rows, partition
@@ -28,6 +29,7 @@ from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
 __all__ = ["Divided", "Division", "Prepared", "check_fit", "divide", "fingerprint", "labels_of", "prepare_fleet"]
 
 
+_ROW = re.compile(r"\brow \d")
 _SCALING = re.compile(r"Rescaling|Normalization|Divide|Multiply|Lambda")
 """Layers and operations of Keras, by their names, that may bring pixels between 0 and 1."""
 
@@ -225,7 +227,8 @@ def _fit(arrays: Mapping[str, NDArray[Any]], manifest: ModelManifest, title: str
         examples = arrange(arrays, manifest)
         return prepare(manifest, "train", examples.x, examples.y, examples.sample_weight)
     except DataError as error:
-        raise DataError(f"{title} does not fit the model: {error.message}", hint=error.hint) from error
+        hint = " ".join(filter(None, (error.hint, COUNTED if _ROW.search(error.message) else None)))
+        raise DataError(f"{title} does not fit the model: {error.message}", hint=hint or None) from error
 
 
 def _arrays(data: Dataset) -> dict[str, tuple[NDArray[Any], np.dtype[Any]]]:

@@ -89,6 +89,15 @@ def test_columns_become_rows_of_the_input_and_the_last_one_the_target(manifest, 
     assert rows[manifest.targets[0].name].tolist() == arrays()["y"][own].tolist()
 
 
+def test_it_is_said_from_where_rows_are_counted_which_in_a_file_are_lines(manifest, tmp_path):
+    with pytest.raises(DataError, match=r"in row 17") as caught:
+        prepared(arrays(x=with_one(arrays()["x"], (17, 3), np.nan)), manifest, tmp_path)
+    assert str(caught.value.hint).endswith("Rows are counted from 0, a header is none.")
+    with pytest.raises(DataError, match="expects shape") as caught:
+        prepared(arrays(x=arrays()["x"][:, :7]), manifest, tmp_path)
+    assert "counted" not in str(caught.value.hint)
+
+
 def test_of_several_arrays_that_could_be_the_input_it_is_said_how_to_name_one(manifest, tmp_path):
     given = arrays()
     data = {"image": given["x"], "writer": given["id"], "y": given["y"]}

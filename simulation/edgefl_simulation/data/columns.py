@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest
-from edgefl_simulation.data.advice import AS_OWNER, FEATURES, TARGET
+from edgefl_simulation.data.advice import AS_OWNER, COUNTED, FEATURES, TARGET
 from edgefl_simulation.data.base import OWNER, Arrays, DataSet, first_value
 from edgefl_simulation.data.spool import ENOUGH, Spool
 
@@ -218,7 +218,7 @@ def _numbers(name: str, values: NDArray[np.generic], dtype: np.dtype[np.generic]
         row = int(np.flatnonzero(wrong)[0])
         raise DataError(
             f"The column {name!r} expects {expected}, got {values[row]} in row {start + row}.",
-            hint="Remove such rows or fill them in.",
+            hint=f"Remove such rows or fill them in. {COUNTED}",
         )
     return found
 

@@ -82,7 +82,8 @@ class Rows:
             raise DataError(
                 f"The partition {title} expects an id of a person or a device for each row, got {got} in row {row}"
                 + (f" and in {len(group) - 1} more." if len(group) > 1 else "."),
-                hint="Fill it in or remove such rows, or say which array or column holds the ids (owner, --owner).",
+                hint="Fill it in or remove such rows, or say which array or column holds the ids (owner, --owner). "
+                "Rows are counted from 0, a header is none.",
             )
         return names, groups
 
