@@ -76,7 +76,7 @@ class Divided:
     held_out: Indices
 
     def left_over(self, rows: int) -> int:
-        """How many of all rows nobody holds, and no test either, as where a partition names the sizes of devices."""
+        """The number of rows that nobody holds, and no test either, as where a partition names the sizes of devices."""
         return rows - len(self.held_out) - sum(map(len, self.parts))
 
 

@@ -370,9 +370,8 @@ def _excluded(name: str, strategy: str, why: str) -> SettingError:
 
 
 def _pointless(name: str, strategy: str) -> SettingError:
-    known = {
-        each.name for kind in (RunSettings, *map(STRATEGIES.get, STRATEGIES.names())) for each in settings_of(kind)
-    }
+    kinds: list[type] = [RunSettings, *map(STRATEGIES.get, STRATEGIES.names())]
+    known = {each.name for kind in kinds for each in settings_of(kind)}
     if name not in known:
         near = difflib.get_close_matches(name, sorted(known), n=1)
         return SettingError(f"There is no setting {{{name}}}.", hint=f"Did you mean {{{near[0]}}}?" if near else None)
