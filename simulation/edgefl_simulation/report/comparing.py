@@ -55,7 +55,8 @@ class Compared:
         if self.run.state is RunState.REACHED:
             return f"{state}: {one_line(self.run.stopped, _LONGEST)}"
         how_far = f"{state} after {len(self.run.rounds)} of {self.run.wanted_rounds} rounds"
-        return f"{how_far}: {one_line(self.run.failed, _LONGEST)}" if self.run.failed else how_far
+        why = one_line(self.run.failed.removeprefix("The run failed: "), 2 * _LONGEST)
+        return f"{how_far}: {why}" if why else how_far
 
 
 @dataclass(frozen=True)

@@ -249,8 +249,8 @@ def _columns(runs: Sequence[Compared], prefix: str) -> dict[str, list[float]]:
 
 def _far_apart(values: Sequence[Sequence[float]]) -> bool:
     """Whether one run is so much longer or larger than another that this one would be a line at the edge."""
-    largest = [max(each) for each in values if each]
-    return bool(largest) and max(largest) > _TIMES * min(largest) > 0
+    largest = [largest for each in values if each and (largest := max(each)) > 0]
+    return bool(largest) and max(largest) > _TIMES * min(largest)
 
 
 def _from_above_0(points: Curve, values: Sequence[float], logarithmic: bool) -> Curve:
