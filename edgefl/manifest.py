@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 FORMAT = "edgefl-model"
-FORMAT_VERSION = (1, 4)
+FORMAT_VERSION = (1, 5)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
 
 
@@ -71,11 +71,14 @@ class Target:
         name: the input of ``train`` and ``evaluate`` that takes it.
         output: the model output that it is compared with.
         classes: number of classes when the target is an integer label in ``[0, classes)``, else None.
+        bounds: the smallest and the largest number that its loss is made for, as 0 and 1 of binary cross-entropy, which
+            grows without end below and above; None for a loss of any numbers, and in older files.
     """
 
     name: str
     output: str
     classes: int | None = None
+    bounds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -348,4 +351,9 @@ def _read(kind: type[Any], document: dict[str, Any]) -> Any:
     for name in ("shape", "states"):
         if name in known:
             known[name] = tuple(known[name])
+    if known.get("bounds") is not None:
+        low, high = map(float, known["bounds"])
+        if not low < high:
+            raise ValueError(f"bounds {known['bounds']!r:.40}")
+        known["bounds"] = low, high
     return kind(**known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,12 +23,16 @@ __all__ = [
     "check_finalisers",
     "compute",
     "finalise",
+    "is_share",
 ]
 
 LOSS_STATES = ("loss_sum", "rows")
 """The states of the loss, which every evaluation has: its sum over the rows and their number."""
 BEFORE, AFTER = "before/", "after/"
 """In front of metrics, and of their states, of weights that a device tests before and after it trains."""
+_SHARES = ("area_under_curve", "best_at", "f_beta", "intersection_over_union", "r_squared", "share")
+_ACCURACIES = re.compile(r"acc|((sparse_)?(top_k_)?categorical_|binary_)?accuracy")
+"""Means of shares, by the names that Keras gives them."""
 _LOSS = Metric("loss", "mean", LOSS_STATES)
 
 
@@ -47,6 +52,11 @@ def compute(metric: Metric, states: Sequence[ArrayLike]) -> float:
         return FINALISERS[metric.finaliser]([np.asarray(state) for state in states], metric.settings)
     except (ValueError, KeyError, IndexError, ZeroDivisionError) as error:
         raise DataError(f"The states of metric {metric.name!r} do not fit its settings: {error}") from error
+
+
+def is_share(metric: Metric) -> bool:
+    """Whether a metric is known never to be more than 1; False also where its name does not tell."""
+    return metric.finaliser in _SHARES or (metric.finaliser == "mean" and bool(_ACCURACIES.fullmatch(metric.name)))
 
 
 def check_finalisers(metrics: Iterable[Metric]) -> None:

@@ -16,10 +16,17 @@ from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
 from edgefl.targets import CHOICES
 from edgefl_server.aggregation import SettingError
-from edgefl_server.option_names import option_of
+from edgefl_server.option_names import converting_options, option_of
 from edgefl_server.setting_options import with_settings
-from edgefl_simulation.column_options import DATA_PANEL, FeatureColumns, TargetColumn, listed
-from edgefl_simulation.curves import written
+from edgefl_simulation.column_options import (
+    DATA_PANEL,
+    SHARE,
+    Devices,
+    FeatureColumns,
+    HeldOut,
+    TargetColumn,
+    listed,
+)
 from edgefl_simulation.data import KINDS, NAMED, OWNER
 from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.history import History
@@ -27,7 +34,7 @@ from edgefl_simulation.pace import Steady
 from edgefl_simulation.partitioning import PARTITIONERS
 from edgefl_simulation.preparing import Division
 from edgefl_simulation.profiles import SHIPPED, profile_of
-from edgefl_simulation.scenario import DEFAULT_SEED, Simulation
+from edgefl_simulation.scenario import DEFAULT_SEED, MOST_WORKERS, Simulation
 from edgefl_simulation.simulating import run_simulation
 from edgefl_simulation.watching import watcher_for
 
@@ -46,28 +53,18 @@ def simulate(
         str, typer.Argument(metavar="MODEL", help="A .tflite; or a .keras file or module:function to convert.")
     ],
     data: Annotated[str, typer.Option(help=f"{', '.join(NAMED)}; or {KINDS}.", rich_help_panel=DATA_PANEL)],
-    devices: Annotated[
-        int,
-        typer.Option(
-            help="How many there are.", min=0, show_default="as many as the partition says", rich_help_panel=DATA_PANEL
-        ),
-    ] = 0,
+    devices: Devices = None,
     partition: Annotated[
         str,
         typer.Option(
             help=f"Who holds what: {', '.join(PARTITIONERS.names())}; as in dirichlet:0.5.", rich_help_panel=DATA_PANEL
         ),
     ] = "iid",
-    held_out: Annotated[
-        float,
-        typer.Option(
-            help="Share of rows for tests, where the data set has none.", min=0, max=1, rich_help_panel=DATA_PANEL
-        ),
-    ] = 0.1,
+    held_out: HeldOut = 0.1,
     local_test: Annotated[
         float,
         typer.Option(
-            help="Share of its rows that each device keeps for tests.", min=0, max=1, rich_help_panel=DATA_PANEL
+            metavar=SHARE, help="Share of its rows that a device keeps for tests, below 1.", rich_help_panel=DATA_PANEL
         ),
     ] = 0.0,
     owner: Annotated[
@@ -118,7 +115,11 @@ def simulate(
     workers: Annotated[
         int,
         typer.Option(
-            help="Processes that train; 1: this one.", min=0, show_default="one for each core", rich_help_panel=_WORK
+            help="Processes that train; 1: this one.",
+            min=0,
+            max=MOST_WORKERS,
+            show_default="one for each core",
+            rich_help_panel=_WORK,
         ),
     ] = 0,
     engine: Annotated[
@@ -148,16 +149,15 @@ def simulate(
         ),
     ] = "",
     step_seconds: Annotated[
-        float, typer.Option(help="Simulated seconds of a step, without a profile.", min=0, rich_help_panel=_DEVICES)
+        float, typer.Option(help="Simulated seconds of a step, without a profile.", rich_help_panel=_DEVICES)
     ] = Steady.step_seconds,
     overhead_seconds: Annotated[
-        float,
-        typer.Option(help="Simulated seconds of a task beside its steps, likewise.", min=0, rich_help_panel=_DEVICES),
+        float, typer.Option(help="Simulated seconds of a task beside its steps, likewise.", rich_help_panel=_DEVICES)
     ] = Steady.overhead_seconds,
     drop_out: Annotated[
         float,
         typer.Option(
-            help="Share of tasks that are never heard of again, likewise.", min=0, max=1, rich_help_panel=_DEVICES
+            metavar=SHARE, help="Share of tasks never heard of again, below 1, likewise.", rich_help_panel=_DEVICES
         ),
     ] = 0.0,
     runtime: Annotated[
@@ -179,7 +179,7 @@ def simulate(
             model,
             data,
             settings={**given, "target": cohort, "seed": seed},
-            division=Division(partition, devices, held_out, local_test, label, seed),
+            division=Division(partition, devices or 0, held_out, local_test, label, seed),
             pace=Steady(step_seconds, overhead_seconds, drop_out),
             owner=owner,
             minimum_examples=minimum_examples,
@@ -198,7 +198,9 @@ def simulate(
         with _ended_by_signals():
             history = run_simulation(wanted, out, resume=resume, watcher=watcher)
     except SettingError as error:
-        raise error.naming(lambda name: option_of(_COHORT.get(name, name))) from error
+        raise _typed(error.naming(lambda name: option_of(_COHORT.get(name, name)))) from error
+    except InvalidSettingError as error:
+        raise _typed(error) from error
     result = history.summary() | {"folder": None if out is None else str(out)}
     emit(result, format, lambda: _text(history))
 
@@ -207,6 +209,11 @@ _SHOWN = {"minimum": "the cohort", "seed": str(DEFAULT_SEED)}
 _OTHERWISE = ("kind", "evaluate_cohort", "shown_from", "quantiles_from")
 """Settings of measurements beside training, for which a simulation has options of its own."""
 simulate = functools.partial(with_settings, called=_COHORT, shown=_SHOWN, without=_OTHERWISE)(simulate)
+
+
+def _typed(error: InvalidSettingError) -> InvalidSettingError:
+    """The same error for somebody who types: settings of a conversion are options."""
+    return InvalidSettingError(error.message, hint=None if error.hint is None else converting_options(error.hint))
 
 
 @contextlib.contextmanager
@@ -244,9 +251,8 @@ def _bound(text: str) -> tuple[str, float]:
 
 
 def _text(history: History) -> str:
-    values = ", ".join(f"{name} {written(value)}" for name, value in history.final.items()) or "not evaluated"
     rounds = f"{len(history.rounds)} round{'s' if len(history.rounds) != 1 else ''}"
-    lines = [f"{rounds}: {values}" + (f" ({history.stopped})" if history.stopped else "")]
+    lines = [f"{rounds}: {history.told()}" + (f" ({history.stopped})" if history.stopped else "")]
     if history.folder:
         lines.append(
             f"{history.folder}: rounds.jsonl, weights.npy, model.tflite; edgefl export {history.folder}/model.tflite "

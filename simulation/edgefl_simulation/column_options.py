@@ -1,4 +1,4 @@
-"""The options that say which columns of a table are what."""
+"""The options that say which columns of a table are what, and how rows are shared out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["DATA_PANEL", "FeatureColumns", "TargetColumn", "listed"]
+__all__ = ["DATA_PANEL", "SHARE", "Devices", "FeatureColumns", "HeldOut", "TargetColumn", "listed"]
 
 DATA_PANEL = "Data, and who holds what"
 """The heading of options about data."""
 
+SHARE = "SHARE"
+"""Stands for a number from 0 up to but not including 1, which a range of the command line cannot say."""
+
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        help="How many there are.", min=1, show_default="as many as the partition says", rich_help_panel=DATA_PANEL
+    ),
+]
+HeldOut = Annotated[
+    float,
+    typer.Option(
+        metavar=SHARE, help="Share of rows for tests, below 1, where the data set has none.", rich_help_panel=DATA_PANEL
+    ),
+]
 FeatureColumns = Annotated[
     str,
     typer.Option(

@@ -17,6 +17,7 @@ from typing import Any
 from edgefl.errors import InvalidSettingError
 from edgefl_server.aggregation import is_better
 from edgefl_simulation import recorded
+from edgefl_simulation.curves import DEVICES, metrics_in
 
 __all__ = ["Budget", "Finished", "Point", "compare", "cost_to_target", "points", "quality_under_budget", "read_run"]
 
@@ -114,9 +115,7 @@ def points(run: Finished, metric: str) -> list[Point]:
             spent.joules + row.get("energy_joules", 0.0),
             spent.device_seconds + row.get("device_seconds", 0.0),
         )
-        values = row.get("central") or {
-            name: spread["mean"] for name, spread in row.get("federated", {}).items() if name != "devices"
-        }
+        values = metrics_in(row, "central") or metrics_in(row, DEVICES)
         if metric in values:
             found.append(Point(**{**asdict(spent), "value": values[metric]}))
     if not found:
@@ -194,10 +193,10 @@ def _beside(without: Point, point: Point, first: Finished, run: Finished) -> dic
 
 
 def _differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """The names of the settings in which two runs differ, as far down as both have them."""
+    """The names of the settings in which two runs differ, as far down as both have them; data is one."""
     if one == other:
         return []
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
+    if name != "data" and isinstance(one, Mapping) and isinstance(other, Mapping):
         found = [
             _differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
             for key in sorted({*one, *other})

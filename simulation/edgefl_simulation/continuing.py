@@ -13,7 +13,7 @@ __all__ = ["Continuing"]
 
 
 class Continuing:
-    """Keeps by the ids of tasks what devices remember of a run.
+    """The memories that devices have of a run, by the ids of tasks.
 
     Args:
         folded: each device's latest task that is part of the weights.
@@ -63,5 +63,5 @@ class Continuing:
             self.folded.update({each.flight.device: each.flight.task_id for each in folded})
 
     def discard(self) -> None:
-        """Says that nothing counts any more of what was accepted and not folded."""
+        """Forgets what was accepted and not folded."""
         self._accepted.clear()

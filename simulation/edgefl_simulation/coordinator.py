@@ -332,7 +332,7 @@ class Coordinator:
             if standing.state is FoldState.FAILED:
                 return self._give_up(number, standing)
         contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
-        staleness = tuple(each.read().staleness for each in contributions)
+        staleness = tuple(each.read().staleness for each in contributions if self._schedule.by_acceptance)
         cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
         try:
             folded = fold(self._strategy, without_residual(self._state), contributions, self._believed, cohort)

@@ -11,12 +11,16 @@ from edgefl.errors import InvalidSettingError
 
 __all__ = [
     "AXES",
+    "DEVICES",
+    "MEASURED_ON",
     "Axis",
     "Curve",
     "axis_of",
     "curve",
     "flat",
     "flat_rows",
+    "measured",
+    "metrics_in",
     "metrics_of",
     "numbers",
     "scale",
@@ -52,6 +56,10 @@ AXES = {
     "bytes": Axis(_TOTAL, "bytes up and down", "by bytes up and down"),
 }
 """The quantities along which a picture can go, by the names that people give."""
+
+DEVICES = "federated"
+MEASURED_ON = {"central": "", DEVICES: " over devices", "training": " in training"}
+"""Kinds of metrics, the most telling first, and what is said of those that are not of rows that no device holds."""
 
 _UNITS = {
     "clock": ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "days")),
@@ -152,9 +160,37 @@ def metrics_of(rows: Iterable[Row], kind: str) -> list[str]:
     """
     names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{kind}."))
     short = [name.removeprefix(f"{kind}.") for name in names]
-    if kind == "federated":
+    if kind == DEVICES:
         short = [name.removesuffix(".mean") for name in short if name.endswith(".mean")]
     return short
+
+
+def measured(rows: Sequence[Row]) -> tuple[str, dict[str, float]]:
+    """The figures that say best how good the newest weights are, and what they are of.
+
+    Args:
+        rows: of rounds, not flat, in their order.
+
+    Returns:
+        A name of `MEASURED_ON` and metrics of the latest row that has some of that kind: those on the held-out rows,
+        else their means over devices, else those of the training.
+    """
+    for kind in MEASURED_ON:
+        for row in reversed(rows):
+            if found := metrics_in(row, kind):
+                return kind, found
+    return "", {}
+
+
+def metrics_in(row: Row, kind: str) -> dict[str, float]:
+    """The metrics of one kind in a row that is not flat; those over devices by their means.
+
+    Args:
+        row: of a round.
+        kind: a name of `MEASURED_ON`.
+    """
+    found = row.get(kind) or {}
+    return {name: each["mean"] for name, each in found.items() if name != "devices"} if kind == DEVICES else dict(found)
 
 
 def axis_of(name: str) -> Axis:

@@ -11,7 +11,7 @@ from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import option_of
-from edgefl_simulation.column_options import FeatureColumns, TargetColumn, listed
+from edgefl_simulation.column_options import Devices, FeatureColumns, HeldOut, TargetColumn, listed
 from edgefl_simulation.data import KINDS, NAMED, OWNER
 from edgefl_simulation.holdings.device_files import HELD_OUT, PARTITION
 from edgefl_simulation.holdings.picture import FORMATS, write_picture
@@ -40,20 +40,17 @@ def partition_verb(
     partition: Annotated[
         str, typer.Option(help=f"Who holds what: {', '.join(PARTITIONERS.names())}; as in dirichlet:0.5.")
     ] = "iid",
-    devices: Annotated[
-        int, typer.Option(help="How many there are.", min=0, show_default="as many as the partition says")
-    ] = 0,
+    devices: Devices = None,
     plot: Annotated[Path | None, typer.Option(help=f"Draw it: .{', .'.join(FORMATS)}.", metavar="FILE")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="A file for each device, for `edgefl device run --data`."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .tflite that all rows have to fit.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="A .tflite: rows get its shape, and have to fit.", show_default=False),
     ] = None,
-    held_out: Annotated[
-        float, typer.Option(help="Share of rows for tests, where the data set has none.", min=0, max=1)
-    ] = 0.1,
+    held_out: HeldOut = 0.1,
     owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
     feature_columns: FeatureColumns = "",
     target_column: TargetColumn = "",
@@ -67,7 +64,7 @@ def partition_verb(
     try:
         found = partition_data(
             source,
-            devices=devices,
+            devices=devices or 0,
             partition=partition,
             seed=seed,
             held_out=held_out,
@@ -91,6 +88,7 @@ def _result(found: Partitioned, plot: Path | None, files: list[Path]) -> dict[st
     return {
         "figures": holdings.figures(),
         "held_out": found.held_out,
+        "left_over": found.left_over,
         "devices": {
             name: {"rows": int(size)} | ({"classes": dict(zip(classes, row, strict=True))} if classes else {})
             for name, size, row in zip(holdings.names, holdings.sizes, holdings.counts.tolist(), strict=True)
@@ -102,6 +100,8 @@ def _result(found: Partitioned, plot: Path | None, files: list[Path]) -> dict[st
 
 def _text(found: Partitioned, plot: Path | None, out: Path | None, files: list[Path]) -> str:
     lines = [as_text(found.holdings), f"held out        {found.held_out:,} rows that no device holds"]
+    if found.left_over:
+        lines.append(f"left over       {found.left_over:,} rows that lie nowhere")
     if plot is not None:
         lines.append(f"drawn           {plot}")
     if out is not None:

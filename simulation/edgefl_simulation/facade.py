@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from edgefl.errors import InvalidSettingError
 from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
-from edgefl_server.aggregation import SettingError
+from edgefl_server.aggregation import SettingError, run_settings
 from edgefl_simulation.argument_kinds import check_kinds
 from edgefl_simulation.data import OWNER
 from edgefl_simulation.evaluating import Personalisation
@@ -21,6 +24,9 @@ from edgefl_simulation.simulating import run_simulation
 from edgefl_simulation.watching import watcher_for
 
 __all__ = ["simulate"]
+
+_OTHER_NAMES = {"target": "cohort"}
+"""Settings of a run on a server that are arguments of a simulation by another name."""
 
 
 def simulate(
@@ -102,6 +108,7 @@ def simulate(
         EdgeflError: see `run_simulation`.
     """
     check_kinds(simulate, locals())
+    _check_names(settings)
     tuning = Personalisation(personalise) if isinstance(personalise, int) and personalise else personalise
     wanted = Simulation(
         model,
@@ -127,5 +134,21 @@ def simulate(
     try:
         return run_simulation(wanted, None if out is None else Path(out), resume=resume, watcher=watcher)
     except SettingError as error:
-        # What a server calls a target is the cohort here: it waits for all that it wants.
-        raise error.naming(lambda name: "cohort" if name == "target" else name) from error
+        # It waits for all that it wants.
+        raise error.naming(lambda name: _OTHER_NAMES.get(name, name)) from error
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    """Makes sure that each argument is a setting, of whatever strategy; which go together is looked at later.
+
+    Raises:
+        InvalidSettingError: one is none; the hint is the nearest.
+    """
+    own = set(inspect.signature(simulate).parameters) - {"settings"}
+    known = {each.name for each in run_settings()} - _OTHER_NAMES.keys()
+    for name in settings:
+        if name not in known:
+            near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else get_close_matches(name, sorted(known | own), n=1)
+            raise InvalidSettingError(
+                f"edgefl.simulate has no argument {name!r:.80}.", hint=f"Did you mean {near[0]}?" if near else None
+            )

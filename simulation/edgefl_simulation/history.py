@@ -17,7 +17,7 @@ from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
 from edgefl.parts import Part, needing
 from edgefl_server.aggregation import Spread, finalise
-from edgefl_simulation.curves import axis_of, curve, flat_rows, metrics_of, scale, wide, written
+from edgefl_simulation.curves import MEASURED_ON, axis_of, curve, flat_rows, measured, metrics_of, scale, wide, written
 from edgefl_simulation.evaluating import Evaluation
 from edgefl_simulation.picture import Band, Line, Picture, draw
 from edgefl_simulation.plans import Round
@@ -47,6 +47,7 @@ class History:
         model: the model file.
         folder: where everything was written; None: nowhere.
         stopped: why the run ended before its last round; empty otherwise.
+        failed: the error that ended it; empty: none did.
         devices_per_second: that trained, beside evaluation; of this process's rounds.
     """
 
@@ -57,6 +58,7 @@ class History:
     initial: Row = field(default_factory=dict)
     folder: Path | None = None
     stopped: str = ""
+    failed: str = ""
     devices_per_second: float = 0.0
 
     @classmethod
@@ -83,13 +85,21 @@ class History:
             run.initial,
             run.folder,
             run.stopped,
+            run.failed,
             float(speed) if isinstance(speed, (int, float)) else 0.0,
         )
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name} {written(value)}" for name, value in self.final.items()) or "not evaluated"
         kept = f", kept in {self.folder}" if self.folder else ""
-        return f"<History of {len(self.rounds)} rounds: {values}{kept}>"
+        return f"<History of {len(self.rounds)} rounds: {self.told()}{kept}>"
+
+    def told(self) -> str:
+        """The latest figures in words, and what they are of where that is not the held-out rows."""
+        kind, values = measured([self.initial, *self.rounds])
+        if not values:
+            return "not evaluated"
+        text = ", ".join(f"{name} {written(value)}" for name, value in values.items()) + MEASURED_ON[kind]
+        return f"not evaluated; {text}" if kind == "training" else text
 
     def table(self) -> list[Row]:
         """A row for each round with the same flat columns, for ``pandas.DataFrame(history.table())``.
@@ -175,6 +185,7 @@ class History:
             "federated": self._latest("federated"),
             **({"personalised": found} if (found := self._latest("personalised")) else {}),
             "stopped": self.stopped,
+            "failed": self.failed,
             "devices_per_second": round(self.devices_per_second, 1),
         }
 
@@ -207,7 +218,7 @@ def row_of(done: Round, manifest: ModelManifest, evaluation: Evaluation | None, 
         "diagnostics": {} if folded is None else dict(folded.diagnostics),
         **({} if done.costs is None else done.costs.plain()),
     }
-    if any(done.staleness):
+    if done.staleness:
         row["staleness"] = list(done.staleness)
     if done.why:
         row["why"] = done.why

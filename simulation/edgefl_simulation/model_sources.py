@@ -67,15 +67,13 @@ def model_file(model: Any, wanted: Wanted, tell: Callable[[str], None] = lambda 
     path = Path(model)
     if path.suffix == ".tflite":
         return _read(path)
+    if ":" not in str(model):
+        _check_path(path)
     key = ""
     if path.is_file():
         key = _key(wanted, sha256(_read(path)))
         if (found := _cache() / f"{key}.tflite").exists():
             return _read(found)
-    elif ":" not in str(model) and not path.exists():
-        raise InvalidSettingError(
-            f"Expected a .tflite, a .keras file or module:function as the model, got {str(model)!r}: no such file."
-        )
     tell(
         f"Converting {model}; the next time it is there already."
         if key
@@ -93,6 +91,25 @@ def model_file(model: Any, wanted: Wanted, tell: Callable[[str], None] = lambda 
     if key:
         write_bytes(_cache() / f"{key}.tflite", data)
     return data
+
+
+def _check_path(path: Path) -> None:
+    """Makes sure that what is called like no module can be a model: a file, or a SavedModel folder.
+
+    Raises:
+        InvalidSettingError: it cannot.
+    """
+    expected = f"Expected a .tflite, a .keras file or module:function as the model, got {str(path)!r}"
+    if not path.exists():
+        module = str(path).removesuffix(".py").replace("/", ".")
+        named = all(part.isidentifier() for part in module.split("."))
+        hint = f"Of a module, name the function that makes the model: {module}:build." if named else None
+        raise InvalidSettingError(f"{expected}: no such file.", hint=hint)
+    if path.suffix == ".py":
+        hint = f"Name the function in it that makes the model: {path.stem}:build."
+        raise InvalidSettingError(f"{expected}: a file of Python.", hint=hint)
+    if (path / "settings.json").is_file() and (path / "model.tflite").is_file():
+        raise InvalidSettingError(f"{expected}: the folder of a simulation.", hint=f"Give its {path / 'model.tflite'}.")
 
 
 def converted_in_cache(model: Any, wanted: Wanted, tell: Callable[[str], None]) -> Path:

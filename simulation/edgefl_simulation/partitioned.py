@@ -46,6 +46,11 @@ class Partitioned:
         tests = self.data.held_out
         return len(next(iter(tests.values()))) if tests else len(self.divided.held_out)
 
+    @property
+    def left_over(self) -> int:
+        """Rows that nobody holds and that are no test either."""
+        return self.divided.left_over(self.data.rows)
+
     def plot(self, title: str = "") -> Any:
         """A `matplotlib.figure.Figure`: rows of each device, and the share of each class in them.
 

@@ -129,6 +129,7 @@ class Picture:
         span: of the horizontal axis; None: as the curves need.
         legend: whether there is one.
         logarithmic: whether the vertical axis is; then all values are above 0.
+        across_logarithmic: whether the horizontal axis is; likewise.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Picture:
     span: tuple[float, float] | None = None
     legend: bool = True
     logarithmic: bool = False
+    across_logarithmic: bool = False
 
     def told(self) -> str:
         """The picture in words, for those who do not see it."""
@@ -189,6 +191,8 @@ def draw(picture: Picture, axes: Axes) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     if picture.logarithmic:
         axes.set_yscale("log")
+    if picture.across_logarithmic:
+        axes.set_xscale("log")
     if picture.limits is not None:
         axes.set_ylim(*picture.limits)
     if picture.span is not None:

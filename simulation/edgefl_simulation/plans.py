@@ -148,7 +148,7 @@ class Round:
         clock: simulated seconds since the beginning; None: time was real.
         folded: what it left; None: it failed.
         outcomes: how many tasks ended how: ``done``, ``declined``, ``failed``.
-        staleness: of each update that was folded, in versions.
+        staleness: of each update that was folded, in versions; nothing where none can be stale.
         why: what ended it, when that was not simply enough outcomes.
         errors: what single devices said, each text once.
         costs: time, bytes and what devices spent; None: time was real.

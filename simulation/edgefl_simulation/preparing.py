@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from edgefl_device_runtime.tasks import arrange
 from edgefl_device_runtime.training.data import Dataset, prepare
 from edgefl_server.aggregation import SettingError
 from edgefl_simulation.data import DataSet, fitted_to
+from edgefl_simulation.data.advice import COUNTED
 from edgefl_simulation.draws import stream
 from edgefl_simulation.fleet import Fleet, device_ids
 from edgefl_simulation.partitioning import Partitioner, Parts, Rows, partition
@@ -24,6 +27,11 @@ from edgefl_simulation.partitioning.base import Indices, shuffled
 from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
 
 __all__ = ["Divided", "Division", "Prepared", "check_fit", "divide", "fingerprint", "labels_of", "prepare_fleet"]
+
+
+_ROW = re.compile(r"\brow \d")
+_SCALING = re.compile(r"Rescaling|Normalization|Divide|Multiply|Lambda")
+"""Layers and operations of Keras, by their names, that may bring pixels between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,10 @@ class Divided:
     parts: Parts
     held_out: Indices
 
+    def left_over(self, rows: int) -> int:
+        """The number of rows that nobody holds, and no test either, as where a partition names the sizes of devices."""
+        return rows - len(self.held_out) - sum(map(len, self.parts))
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -75,10 +87,12 @@ class Prepared:
     Attributes:
         fleet: the devices.
         held_out: rows of the table with those that no device has; 0: there is none.
+        remarks: what may be a mistake, a sentence each.
     """
 
     fleet: Fleet
     held_out: int
+    remarks: tuple[str, ...] = ()
 
 
 def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, tables: Path) -> Prepared:
@@ -107,8 +121,23 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
         write_table(tables / HELD_OUT, _arrays(whole), divided.held_out)
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     return Prepared(
-        Fleet(device_ids(divided.names), offsets, tests), len(divided.held_out) if test is None else test.rows
+        Fleet(device_ids(divided.names), offsets, tests),
+        len(divided.held_out) if test is None else test.rows,
+        tuple(_remarks(data, divided, manifest)),
     )
+
+
+def _remarks(data: DataSet, divided: Divided, manifest: ModelManifest) -> Iterator[str]:
+    if left_over := divided.left_over(data.rows):
+        yield f"{left_over:,} of {data.rows:,} rows lie on no device: the partition leaves them over."
+    pixels = next(
+        (name for name in ("x", *manifest.inputs) if getattr(data.arrays.get(name), "dtype", None) == np.uint8), ""
+    )
+    if pixels and not manifest.index_sizes and not _SCALING.search(json.dumps(manifest.keras_config, default=str)):
+        yield (
+            f"The array {pixels!r} is uint8, as pixels from 0 to 255, and no layer of the model scales it: if it was "
+            "made for numbers from 0 to 1, divide by 255."
+        )
 
 
 def divide(data: DataSet, division: Division, labels: NDArray[Any] | None) -> Divided:
@@ -167,10 +196,10 @@ def labels_of(data: DataSet, label: str, target: NDArray[Any] | None) -> NDArray
 
 def fingerprint(data: DataSet) -> dict[str, Any]:
     """Computes what tells one data set from another: shapes, types and checksums."""
-    owners = {} if data.owners is None else {"owners": np.asarray(data.owners)}
+    owners = {} if data.owners is None else {"owner of each row": np.asarray(data.owners)}
     if data.owner_names is not None:
-        owners["names"] = data.owner_names.astype(np.str_)
-    groups: dict[str, Mapping[str, NDArray[Any]]] = {"": data.arrays, "held_out ": data.held_out, "whose ": owners}
+        owners["names of owners"] = data.owner_names.astype(np.str_)
+    groups: dict[str, Mapping[str, NDArray[Any]]] = {"": data.arrays, "held out ": data.held_out, "the ": owners}
     return {
         prefix + name: [list(array.shape), array.dtype.str, _checksum(array)]
         for prefix, arrays in groups.items()
@@ -198,7 +227,8 @@ def _fit(arrays: Mapping[str, NDArray[Any]], manifest: ModelManifest, title: str
         examples = arrange(arrays, manifest)
         return prepare(manifest, "train", examples.x, examples.y, examples.sample_weight)
     except DataError as error:
-        raise DataError(f"{title} does not fit the model: {error.message}", hint=error.hint) from error
+        hint = " ".join(filter(None, (error.hint, COUNTED if _ROW.search(error.message) else None)))
+        raise DataError(f"{title} does not fit the model: {error.message}", hint=hint or None) from error
 
 
 def _arrays(data: Dataset) -> dict[str, tuple[NDArray[Any], np.dtype[Any]]]:

@@ -7,7 +7,7 @@ import fcntl
 import io
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import InvalidSettingError, StorageError, storage_error
 
-__all__ = ["RecordedRun", "RunState", "is_row", "read_run", "read_weights"]
+__all__ = ["RecordedRun", "RunState", "is_row", "read_run", "read_summary", "read_weights"]
 
 
 class RunState(str, Enum):
@@ -61,6 +61,11 @@ class RecordedRun:
         return str(self.summary.get("stopped") or "")
 
     @property
+    def failed(self) -> str:
+        """The error that ended the run; empty: none did, or it goes on."""
+        return str(self.summary.get("failed") or "")
+
+    @property
     def wanted_rounds(self) -> int:
         """The number of rounds that it was to have; 0: its settings do not say."""
         found = self.settings.get("rounds")
@@ -88,18 +93,24 @@ def read_run(folder: str | os.PathLike[str]) -> RecordedRun:
     busy = _is_written_to(folder)
     settings = _read_object(folder / "settings.json")
     rounds = _read_rounds(folder / "rounds.jsonl")
-    summary = _read_object(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    summary = read_summary(folder)
     if busy or summary.get("rounds") != len(rounds):
         # A summary of other rounds is that of an earlier end, after which the run went on: from the same beginning.
         began = {name: summary[name] for name in ("initial",) if name in summary}
         return RecordedRun(folder, RunState.UNDER_WAY if busy else RunState.BROKEN_OFF, settings, rounds, began)
     found = RecordedRun(folder, RunState.DONE, settings, rounds, summary)
-    state = RunState.DONE
-    if found.stopped:
-        state = RunState.REACHED
-    elif len(rounds) < found.wanted_rounds:
-        state = RunState.FAILED
-    return RecordedRun(folder, state, settings, rounds, summary)
+    state = RunState.FAILED if found.failed else RunState.REACHED if found.stopped else RunState.DONE
+    return replace(found, state=state)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of the simulation in a folder; empty: there is none yet.
+
+    Raises:
+        StorageError: it cannot be read, or is damaged.
+    """
+    path = folder / "summary.json"
+    return _read_object(path) if path.is_file() else {}
 
 
 def read_weights(folder: Path, size: int) -> NDArray[np.float32] | None:
@@ -112,14 +123,11 @@ def read_weights(folder: Path, size: int) -> NDArray[np.float32] | None:
     Raises:
         StorageError: they cannot be read, are damaged, or are of another model.
     """
-    final, checkpoint = folder / "weights.npy", folder / "checkpoint.npz"
-    # A run that went on after it had ended wrote its checkpoint last.
-    path = max((each for each in (final, checkpoint) if each.is_file()), key=_written, default=None)
-    if path is None:
+    path = folder / "weights.npy"
+    if not path.is_file():
         return None
     try:
-        found = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        weights = found if path == final else found["weights"]
+        weights = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         if not isinstance(weights, np.ndarray):
             raise ValueError("it holds several arrays")
     except (*DAMAGED, OSError, LookupError, AttributeError) as error:
@@ -141,10 +149,6 @@ def is_row(row: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _written(path: Path) -> int:
-    return path.stat().st_mtime_ns
 
 
 def _is_written_to(folder: Path) -> bool:

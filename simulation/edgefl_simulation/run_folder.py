@@ -26,8 +26,9 @@ from edgefl.atomic import is_part_of, write_bytes, write_text
 from edgefl.damaged_arrays import DAMAGED
 from edgefl.errors import InvalidSettingError, MessageError, StorageError, storage_error
 from edgefl_server.aggregation import SettingError, StrategyState
+from edgefl_simulation.changed_settings import changed
 from edgefl_simulation.plans import Checkpoint
-from edgefl_simulation.recorded import is_row
+from edgefl_simulation.recorded import is_row, read_summary
 from edgefl_simulation.round_table import parquet
 from edgefl_simulation.under_way import UnderWay
 
@@ -42,6 +43,8 @@ _TIMES = 20
 _SLOT, _VERSION, _PROGRESS = "slot/", "version/", "progress"
 
 
+_PHRASES = 3
+"""Settings that a refusal names, where more than one is another one."""
 _PATIENCE, _LOOK = 1.0, 0.05
 """Seconds for which whoever only looks whether the folder is written to may hold it, and between two tries."""
 
@@ -53,6 +56,9 @@ class RunFolder:
         folder: where.
         settings: all that the results follow from, as plain values.
         resume: go on where the folder is; else it must be new.
+
+    Attributes:
+        is_new: there was nothing to go on from.
 
     Raises:
         InvalidSettingError: the folder is there already, or of other settings, or another process writes to it.
@@ -86,7 +92,7 @@ class RunFolder:
             )
         if there:
             self._check_settings()
-        self._is_new = not there
+        self.is_new = not there
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -103,7 +109,7 @@ class RunFolder:
 
     def abandon(self) -> None:
         """Takes back a new folder whose run was refused before it began: another try finds nothing in its way."""
-        if not self._is_new or (self.folder / _ROUNDS).exists():
+        if not self.is_new or (self.folder / _ROUNDS).exists():
             return
         for name in (_SETTINGS, _MODEL):
             with contextlib.suppress(OSError):  # what stays is named by the next start
@@ -188,7 +194,7 @@ class RunFolder:
             raise storage_error(error, "write", path) from error
 
     def keep(self, checkpoint: Checkpoint, *, at_once: bool = False) -> bool:
-        """Writes where to go on from, unless that was done a moment ago; whether it was written.
+        """Writes the weights and where to go on from, unless that was done a moment ago; whether it was written.
 
         Args:
             checkpoint: between two folds.
@@ -211,6 +217,7 @@ class RunFolder:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         write_bytes(self.folder / _CHECKPOINT, buffer.getvalue())
+        self._write_weights(checkpoint.state.weights)
         self._latest = time.monotonic()
         self._pause = _PAUSE * max(1.0, _TIMES * (self._latest - began))
         return True
@@ -228,17 +235,28 @@ class RunFolder:
         Raises:
             StorageError: it cannot be written.
         """
-        buffer = io.BytesIO()
-        np.save(buffer, weights)
-        write_bytes(self.folder / _WEIGHTS, buffer.getvalue())
+        self._write_weights(weights)
         write_text(self.folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
         content = parquet(table)
         if content is not None:
             write_bytes(self.folder / _TABLE, content)
 
+    def failed(self) -> str:
+        """The error that ended the run that the folder holds; empty: none did, or there is no summary yet.
+
+        Raises:
+            StorageError: the summary cannot be read, or is damaged.
+        """
+        return str(read_summary(self.folder).get("failed") or "")
+
     def clear_rows(self) -> None:
         """Deletes what is made anew at every start."""
         shutil.rmtree(self.tables, ignore_errors=True)
+
+    def _write_weights(self, weights: np.ndarray[Any, Any]) -> None:
+        buffer = io.BytesIO()
+        np.save(buffer, weights)
+        write_bytes(self.folder / _WEIGHTS, buffer.getvalue())
 
     def _tidy(self) -> None:
         """Deletes what a process left that died while it wrote a file."""
@@ -283,12 +301,9 @@ class RunFolder:
                 raise ValueError(f"expected names and values, got {before!r:.80}")
         except (OSError, ValueError) as error:
             raise StorageError(f"{path} cannot be read, or is damaged: {error}.") from error
-        changed = sorted(name for name in {*before, *self._settings} if before.get(name) != self._settings.get(name))
-        if changed:
-            name = changed[0]
-            raise InvalidSettingError(
-                f"{self.folder} holds a simulation with other settings: {name} is {before.get(name)!r:.80} there, got "
-                f"{self._settings.get(name)!r:.80}.",
+        if phrases := changed(before, self._settings):
+            raise SettingError(
+                f"{self.folder} holds a simulation with other settings: {'; '.join(phrases[:_PHRASES])}.",
                 hint="Give the same settings, or choose another folder.",
             )
 

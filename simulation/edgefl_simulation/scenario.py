@@ -11,6 +11,7 @@ import numpy as np
 
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
+from edgefl.metrics import is_share
 from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
 from edgefl_server.aggregation import RunSettings, SettingError
 from edgefl_simulation.data import OWNER
@@ -21,6 +22,7 @@ from edgefl_simulation.profiles import FleetProfile
 
 __all__ = [
     "DEFAULT_SEED",
+    "MOST_WORKERS",
     "Simulation",
     "check_cohort",
     "check_counts",
@@ -30,8 +32,9 @@ __all__ = [
     "written_down",
 ]
 
-_MOST, _MOST_WORKERS = 2**53, 1024
-"""The largest numbers of anything, and of processes."""
+_MOST = 2**53
+"""The largest number of anything."""
+MOST_WORKERS = 1024
 DEFAULT_SEED = 1
 """A simulation repeats itself unless it is told another one."""
 
@@ -81,8 +84,14 @@ class Simulation:
     profile: FleetProfile | None = None
 
 
-def check_cohort(settings: RunSettings, devices: int) -> None:
+def check_cohort(wanted: Simulation, settings: RunSettings, devices: int) -> None:
     """Makes sure that there are enough devices, and that they are to train."""
+    if wanted.evaluate_devices is not None and wanted.evaluate_devices > devices:
+        raise SettingError(
+            f"{{evaluate_devices}} expects a number from 0 to {devices}, which is the fleet, got "
+            f"{wanted.evaluate_devices}.",
+            hint="Leave it out, or take more devices.",
+        )
     if not settings.makes_weights:
         raise InvalidSettingError(f"A simulation trains; {settings.kind} is a kind of run of a server.")
     if settings.target > devices:
@@ -95,7 +104,7 @@ def check_cohort(settings: RunSettings, devices: int) -> None:
 def check_counts(wanted: Simulation) -> None:
     """Makes sure that what is counted can be."""
     counts: dict[str, tuple[Any, int, int]] = {
-        "workers": (wanted.workers, 0, _MOST_WORKERS),
+        "workers": (wanted.workers, 0, MOST_WORKERS),
         "evaluate_every": (wanted.evaluate_every, 0, _MOST),
         "evaluate_devices": (0 if wanted.evaluate_devices is None else wanted.evaluate_devices, 0, _MOST),
         "minimum_examples": (wanted.minimum_examples, 1, _MOST),
@@ -138,14 +147,28 @@ def check_until(until: Mapping[str, float], manifest: ModelManifest) -> None:
             raise InvalidSettingError(f"The value of {name!r:.80} that ends a run expects a number, got {value!r:.80}.")
         if name not in known:
             raise InvalidSettingError(f"The model has no metric {name!r} to reach a value; it has {', '.join(known)}.")
+        if value > 1 and any(metric.name == name and is_share(metric) for metric in manifest.metrics):
+            raise InvalidSettingError(
+                f"The value of {name!r} that ends a run expects at most 1, got {value:g}: it is never more.",
+                hint="Of 90 % it is 0.9.",
+            )
 
 
-def written_down(wanted: Simulation, settings: RunSettings, model: str) -> dict[str, Any]:
-    """All that the results follow from, as plain values, but for the data itself."""
+def written_down(wanted: Simulation, settings: RunSettings, manifest: ModelManifest, model: str) -> dict[str, Any]:
+    """All that the results follow from, as plain values, but for the data itself.
+
+    Args:
+        wanted: the simulation.
+        settings: of its run, settled.
+        manifest: of the model file.
+        model: the file's hash.
+    """
     division, run = asdict(replace(wanted.division, partition="")), settings.to_json()
     return {
-        **run,
+        **{name: value for name, value in run.items() if name != "target"},
         "cohort": run["target"],
+        # Whoever leaves it out gets the file's, and goes on with what somebody began who gave that number.
+        "batch_size": run["batch_size"] or manifest.batch_size,
         "model": model,
         **division,
         "partition": str(wanted.division.partition),
@@ -159,5 +182,5 @@ def written_down(wanted: Simulation, settings: RunSettings, model: str) -> dict[
         "evaluate_devices": wanted.evaluate_devices,
         **({} if wanted.personalise is None else {"personalise": asdict(wanted.personalise)}),
         "until": dict(wanted.until),
-        "engine": "http" if wanted.engine == "http" else "local or ray",
+        "engine": wanted.engine,
     }

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgefl.errors import RunError
+from edgefl.errors import EdgeflError, RunError, StorageError
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
 from edgefl_server.aggregation import (
@@ -20,9 +20,11 @@ from edgefl_server.aggregation import (
     Expectation,
     ModelLimits,
     RunSettings,
+    SettingError,
     StrategyState,
     choice_text,
     is_better,
+    schedule_for,
     settle,
     strategy_for,
 )
@@ -72,10 +74,15 @@ def run_simulation(
         EdgeflError: what the conversion, the model or a folder raises.
     """
     watcher = watcher or Silent()
+    if resume and folder is None:
+        raise SettingError("{resume} goes on where a folder is, and none is named.", hint="Give {out}.")
     check_counts(wanted)
     check_profile(wanted)
     settings = RunSettings.of(**wanted.settings)
     settings = settings if settings.seed is not None else replace(settings, seed=DEFAULT_SEED)
+    # Before anything is converted for what will be refused.
+    settings.require_meaning()
+    schedule_for(settings)
     model = model_file(wanted.model, Wanted(settings.strategy, settings.batch_size), watcher.say)
     file = ModelFile(model)
     file.verify()
@@ -88,21 +95,25 @@ def run_simulation(
     check_until(wanted.until, manifest)
     data = load_data(wanted.data, wanted.owner, features=wanted.features, target=wanted.target)
     with contextlib.ExitStack() as stack:
-        document = written_down(wanted, settings, sha256(model)) if folder else {}
+        document = written_down(wanted, settings, manifest, sha256(model)) if folder else {}
         if folder is None:
             kept = None
             place = RunFolder(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefl-"))), {}, False)
         else:
             kept = place = RunFolder(folder, {**document, "data": fingerprint(data)}, resume)
+        if resume and place.is_new:
+            watcher.say(f"{folder} holds nothing to go on from: the simulation begins anew.")
         stack.callback(place.close)
         stack.callback(place.abandon)
         place.keep_model(model)
         stack.callback(place.clear_rows)
         place.clear_rows()
         prepared = prepare_fleet(data, manifest, wanted.division, place.tables)
+        for remark in prepared.remarks:
+            watcher.say(remark)
         del data
         give_back()
-        check_cohort(settings, len(prepared.fleet))
+        check_cohort(wanted, settings, len(prepared.fleet))
         layout = manifest.layout
         setup = Setup(
             place.model,
@@ -169,23 +180,41 @@ class _Running:
             # Of the first weights, also where they are long gone: they are in the model file.
             first = coordinator if not rows else None
             history.initial = self._initial(first, initial)
-        failed = ""
+        error = None
         if rows and (reached := self._reached(rows[-1])):
             history.stopped = reached
         elif len(rows) < rounds:
-            failed = self._go_on(coordinator, history)
+            error = self._go_on(coordinator, history)
+        elif self._kept and (why := self._kept.failed()):
+            error = RunError(why)
+        history.failed = "" if error is None else " ".join(filter(None, (error.message, error.hint)))
         history.weights = coordinator.state.weights
         history.devices_per_second = self._trained / self._spent if self._spent else 0.0
         if self._kept:
-            self._kept.finish(history.weights, history.summary(), history.table())
+            # Where the disk is full, what ended the run says so already.
+            with contextlib.suppress(*((StorageError,) if error else ())):
+                self._kept.finish(history.weights, history.summary(), history.table())
         self._watcher.end(history)
-        if failed:
-            raise RunError(f"The run failed: {failed}.", hint=_errors(history.rounds))
+        if error is not None:
+            raise error
         coordinator.discard()
         return history
 
-    def _go_on(self, coordinator: Leader, history: History) -> str:
-        """Simulates round after round; why the run failed, empty where it did not."""
+    def _go_on(self, coordinator: Leader, history: History) -> EdgeflError | None:
+        """Simulates to the end; the error that ended it, which is kept with what there is by then, or None."""
+        try:
+            self._simulate(coordinator, history)
+        except EdgeflError as error:
+            return error
+        return None
+
+    def _simulate(self, coordinator: Leader, history: History) -> None:
+        """Simulates round after round.
+
+        Raises:
+            RunError: the run failed.
+            EdgeflError: what the engine or the folder raises.
+        """
         coordinator.begin()
         began = time.monotonic()
         for done in coordinator.rounds():
@@ -204,12 +233,11 @@ class _Running:
             self._keep(coordinator, at_once=done.over or bool(reached))
             self._watcher.round(row)
             if done.failed:
-                return done.failed
+                raise RunError(f"The run failed: {done.failed}.", hint=_errors(history.rounds))
             if reached:
                 history.stopped = reached
-                return ""
+                return
             began = time.monotonic()
-        return ""
 
     def _keep(self, coordinator: Leader, *, at_once: bool) -> None:
         """Notes where to go on from, and forgets what nobody will ask for again."""

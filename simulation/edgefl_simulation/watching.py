@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from edgefl.cli.output import progress
-from edgefl_simulation.curves import written
+from edgefl_simulation.curves import MEASURED_ON, measured, metrics_in, written
 from edgefl_simulation.history import History, Row
 
 __all__ = ["Lines", "Silent", "Terminal", "Watcher", "watcher_for"]
@@ -164,16 +164,20 @@ def watcher_for(verbose: bool | None, on_round: Callable[[Row], None] | None = N
 
 
 def _values(row: Row) -> str:
-    values = row.get("central") or row["training"]
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or str(row["state"])
+    kind, values = measured([row])
+    if not values:
+        return str(row["state"])
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items()) + MEASURED_ON[kind]
 
 
 def table(history: History) -> Any:
     """Rounds as a table of rich."""
     from rich.table import Table
 
-    names = list(history.final) or list(history.rounds[-1]["training"] if history.rounds else ())
-    columns = [(name, partial(_central, name=name)) for name in names] + _over_devices(history, names)
+    kind, latest = measured([history.initial, *history.rounds])
+    names = list(latest)
+    columns: list[_Column] = [(name + MEASURED_ON[kind], partial(_metric, kind, name)) for name in names]
+    columns += _over_devices(history, names)
     found = Table(title=_title(history), title_justify="left")
     clock = "seconds" if history.rounds and history.rounds[-1]["clock"] is None else "simulated s"
     for column in ("round", clock, "outcomes", *(title for title, _ in columns)):
@@ -226,9 +230,9 @@ def _over_devices(history: History, names: list[str]) -> list[_Column]:
     ]
 
 
-def _central(row: Row, name: str) -> float | None:
-    found: float | None = (row.get("central") or row.get("training", {})).get(name)
-    return found
+def _metric(kind: str, name: str, row: Row) -> float | None:
+    """A metric of one kind; none in a round that was not evaluated."""
+    return metrics_in(row, kind).get(name)
 
 
 def _spread(part: str, name: str, what: str, row: Row) -> float | None:

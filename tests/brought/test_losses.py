@@ -274,6 +274,24 @@ def test_what_a_loss_is_is_found_by_trying_it(loss, rank, together):
     assert (form.rank, form.together) == (rank, together)
 
 
+@pytest.mark.parametrize(
+    ("loss", "bounds"),
+    [
+        ("binary_crossentropy", (0, 1)),
+        (losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1), (0, 1)),
+        (losses.BinaryFocalCrossentropy(), (0, 1)),
+        ("hinge", (-1, 1)),
+        (losses.SquaredHinge(), (-1, 1)),
+        ("categorical_crossentropy", None),
+        ("mse", None),
+        (squares, None),
+    ],
+)
+def test_between_which_labels_a_loss_is_defined_is_known_of_keras_s_own(loss, bounds):
+    output = Port("output", (8, 3), "float32")
+    assert target_of(get_loss(loss, None, None), output, 0, "y").bounds == bounds
+
+
 class Quiet(layers.Layer):
     """Adds a loss for large outputs, by rows."""
 

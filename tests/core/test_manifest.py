@@ -35,7 +35,7 @@ MANIFEST = ModelManifest(
     outputs=("head",),
     input_structure={"readings": 0},
     output_structure={"kind": 0},
-    targets=(Target("y", "head", classes=3),),
+    targets=(Target("y", "head", classes=3, bounds=(0.0, 1.0)),),
     batch_size=8,
     further_batch_sizes=(1, 4),
     index_sizes={"x": (None, 7, 7, None)},
@@ -58,7 +58,8 @@ MANIFEST = ModelManifest(
     weights_hash="2b" * 32,
 )
 
-FOURTH = replace(MANIFEST, index_sizes={})
+FIFTH = replace(MANIFEST, targets=(Target("y", "head", classes=3),))
+FOURTH = replace(FIFTH, index_sizes={})
 THIRD = replace(
     FOURTH,
     further_batch_sizes=(),
@@ -106,6 +107,17 @@ def test_a_manifest_of_the_third_version_has_plain_lists_and_metrics_without_a_d
 
 def test_a_manifest_of_the_fourth_version_says_nothing_of_what_is_looked_up() -> None:
     assert ModelManifest.from_json(GOLDEN.with_name("manifest_1_3.json").read_bytes()) == FOURTH
+
+
+def test_a_manifest_of_the_fifth_version_has_targets_without_bounds() -> None:
+    assert ModelManifest.from_json(GOLDEN.with_name("manifest_1_4.json").read_bytes()) == FIFTH
+
+
+@pytest.mark.parametrize("bounds", [[1, 0], [0, 0], [0], "ab", 1, [float("nan"), 1]])
+def test_bounds_that_are_none_are_refused(bounds: Any) -> None:
+    targets = [{"name": "y", "output": "head", "bounds": bounds}]
+    with pytest.raises(ModelFileError, match="lacks or mistypes"):
+        ModelManifest.from_json(json.dumps(document(targets=targets)))
 
 
 @pytest.mark.parametrize("sizes", [{"x": 0}, {"x": None}, {"x": "7"}, {"x": [7]}, {"x": [0, 1, 1, 1]}, {"z": 7}, [7]])

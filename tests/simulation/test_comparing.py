@@ -83,6 +83,8 @@ def test_without_a_budget_runs_are_compared_at_the_end_of_the_shortest_and_robus
     assert (beside["attackers"], beside["updates"]) == (4, 8)
     assert beside["differs_in"] == ["profile"]
     assert result["robustness"]["runs"]["fast"]["differs_in"] == []
+    data = [Finished(name, {"data": {name: [[1], "<f4", 0]}}, {}, FAST.rounds) for name in ("one", "other")]
+    assert compare(data, "loss", Budget())["robustness"]["runs"]["other"]["differs_in"] == ["data"]
     assert "robustness" not in compare([FAST], "accuracy", Budget())
 
 

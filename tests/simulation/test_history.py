@@ -13,9 +13,12 @@ from matplotlib.figure import Figure
 
 import edgefl
 from edgefl.errors import InvalidSettingError, RunError, StorageError
+from edgefl_server.aggregation import StrategyState
 from edgefl_simulation import History
 from edgefl_simulation.curves import flat, flat_rows
+from edgefl_simulation.plans import Checkpoint
 from edgefl_simulation.recorded import RunState, read_run
+from edgefl_simulation.report.comparing import Compared
 from edgefl_simulation.run_folder import RunFolder
 
 SETTINGS = {"devices": 6, "partition": "dirichlet:1,2", "rounds": 4, "cohort": 3, "workers": 1, "seed": 3}
@@ -153,11 +156,10 @@ def test_a_run_that_is_under_way_or_was_broken_off_is_read_as_far_as_it_is(kept,
     assert read_run(folder).state is RunState.BROKEN_OFF  # of an earlier end there is still a summary
     assert History.load(folder).initial == kept[0].initial
     (folder / "summary.json").unlink()
-    (folder / "weights.npy").unlink()
     found = History.load(folder)
     assert [row["round"] for row in found.rounds] == [1, 2]
-    assert np.array_equal(found.weights, kept[0].weights)  # those of the checkpoint
-    (folder / "checkpoint.npz").unlink()
+    assert np.array_equal(found.weights, kept[0].weights)
+    (folder / "weights.npy").unlink()
     assert not np.array_equal(History.load(folder).weights, kept[0].weights)
     settings = json.loads((folder / "settings.json").read_text())
     held = RunFolder(folder, settings, resume=True)
@@ -181,6 +183,39 @@ def test_a_run_that_reached_its_target_or_failed_is_told_from_one_that_is_done(
     failed = read_run(tmp_path / "failed")
     assert failed.state is RunState.FAILED
     assert all(row["state"] == "failed" for row in failed.rounds)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rounds", "why"),
+    [
+        ({"rounds": 3, "max_update_norm": 1e-6, "deadline_seconds": 30}, 3, "3 rounds in a row failed"),
+        ({"rounds": 20, "minimum_examples": 1000}, 0, "takes part with at least 1000"),
+    ],
+)
+def test_an_error_that_ends_a_run_in_its_last_round_or_before_any_is_kept_and_said_again(
+    plain_sgd_file, owned_once, tmp_path, settings, rounds, why
+):
+    given = {**SETTINGS, "workers": 1, **settings}
+    with pytest.raises(RunError, match=why):
+        edgefl.simulate(plain_sgd_file, owned_once, out=tmp_path / "run", **given)
+    run = read_run(tmp_path / "run")
+    assert (run.state, len(run.rounds)) == (RunState.FAILED, rounds)
+    assert why in run.failed
+    assert History.load(tmp_path / "run").failed == run.failed
+    (told,) = Compared.of([run])
+    assert told.standing.startswith(f"failed after {rounds} of {given['rounds']} rounds: ")
+    with pytest.raises(RunError, match=why):
+        edgefl.simulate(plain_sgd_file, owned_once, out=tmp_path / "run", resume=True, **given)
+    assert read_run(tmp_path / "run").state is RunState.FAILED
+
+
+def test_the_newest_weights_lie_in_the_folder_wherever_the_run_may_be_broken_off(tmp_path):
+    folder = RunFolder(tmp_path / "run", {}, resume=False)
+    for value in (1, 2):
+        weights = np.full(4, value, np.float32)
+        assert folder.keep(Checkpoint(StrategyState(weights, 4)), at_once=True)
+        np.testing.assert_array_equal(np.load(tmp_path / "run" / "weights.npy"), weights)
+    folder.close()
 
 
 def test_two_simulations_do_not_write_to_one_folder(kept, tmp_path):
@@ -220,7 +255,7 @@ def test_what_is_no_run_or_is_damaged_is_named(kept, tmp_path):
     )
     (folder / "rounds.jsonl").write_text('{"round": 1}\n')
     assert History.load(folder).summary()["devices_per_second"] == 0
-    (folder / "weights.npy").write_bytes((folder / "checkpoint.npz").read_bytes())
+    (folder / "weights.npy").write_bytes((folder / "checkpoint.npz").read_bytes())  # several arrays
     with pytest.raises(StorageError, match=r"weights\.npy cannot be read, or is damaged: it holds several arrays"):
         History.load(folder)
     folder = copied(kept[1], tmp_path / "other")

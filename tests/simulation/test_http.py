@@ -98,7 +98,7 @@ def test_a_killed_process_is_one_clear_error_and_the_run_goes_on_to_the_same_bit
         message = {"server": r"simulation's server ended with -9\. ", "devices": r"devices ended with -9\. "}[victim]
         with pytest.raises(RuntimeFailure, match=message):
             edgefl.simulate(personal_file, data, engine="http", out=tmp_path / "run", on_round=kill, **settings)
-    with pytest.raises(InvalidSettingError, match="engine is 'http' there, got 'local or ray'"):
+    with pytest.raises(InvalidSettingError, match="engine is 'http' there, got 'local'"):
         edgefl.simulate(personal_file, data, out=tmp_path / "run", resume=True, **settings)
     told = []
     again = edgefl.simulate(

@@ -52,6 +52,25 @@ def test_what_is_not_there_is_named(tmp_path):
         model_file(str(tmp_path / "none.keras"), Wanted())
 
 
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("small", "Of a module, name the function that makes the model: small:build."),
+        ("models.small", "name the function that makes the model: models.small:build."),
+        ("small.py", "Name the function in it that makes the model: small:build."),
+        ("run", "Give its run/model.tflite."),
+        ("no model", None),
+    ],
+)
+def test_what_is_no_model_is_refused_with_what_was_meant(here, given, hint):
+    (here / "run").mkdir()
+    for name in ("settings.json", "model.tflite"):
+        (here / "run" / name).write_text("")
+    with pytest.raises(InvalidSettingError) as caught:
+        model_file(given, Wanted())
+    assert (caught.value.hint or "None").endswith(str(hint))
+
+
 def test_a_function_s_model_is_converted_for_the_strategy_in_another_process_and_only_once(here):
     told = []
     data = model_file("small:build", Wanted("scaffold", 4), told.append)

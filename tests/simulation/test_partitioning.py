@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -128,9 +130,9 @@ def test_so_many_owners_share_a_device():
     ("text", "devices", "message"),
     [
         ("dirichle:0.5", 3, "Did you mean dirichlet"),
-        ("dirichlet", 3, "expects dirichlet:ALPHA,LEAST, got 'dirichlet'"),
+        ("dirichlet", 3, "expects dirichlet:ALPHA[,LEAST], got 'dirichlet'"),
         ("dirichlet:much", 3, "expects dirichlet:ALPHA"),
-        ("dirichlet:0.5,10,3", 3, "expects dirichlet:ALPHA,LEAST"),
+        ("dirichlet:0.5,10,3", 3, "expects dirichlet:ALPHA[,LEAST]"),
         ("dirichlet:0", 3, "alpha above 0"),
         ("dirichlet:0.5", 100, "100 devices have 600 together"),
         ("dirichlet:0.001", 50, "none gave each of 50 devices 10 rows"),
@@ -138,8 +140,10 @@ def test_so_many_owners_share_a_device():
         ("iid", 0, "how many devices"),
         ("iid", 601, "leaves 1 of 601 devices with no rows; the first is number 600"),
         ("exponential", 50, "with no rows"),
-        ("size:10,20", 3, "names 2 devices, and there are 3"),
+        ("size:10,20", 3, "names 2 devices, and there are 3. Leave devices out, or name as many sizes."),
         ("size:10,700", 2, "add up to 710 rows, and there are 600"),
+        ("shard:two", 1, "expects shard[:SHARDS]"),
+        ("distribution", 1, "expects distribution:CLASSES[,SIGMA,LEAST]"),
         ("size:ten", 1, "expects size:SIZES"),
         ("size:0,5", 2, "leaves 1 of 2 devices with no rows; the first is number 0"),
         ("pathological:11", 3, "1 to 10 classes"),
@@ -156,10 +160,20 @@ def test_what_cannot_be_is_refused_with_what_to_do(text, devices, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("alpha", "devices", "possible"), [(0.5, 100, True), (0.7, 20, True), (0.001, 50, False)])
+def test_a_dirichlet_partition_proposes_only_what_is_then_taken(alpha, devices, possible):
+    with pytest.raises(InvalidSettingError) as caught:
+        cut(f"dirichlet:{alpha},25", devices)
+    found = re.search(rf"dirichlet:{alpha},(\d+)\.$", str(caught.value.hint))
+    assert bool(found) == possible
+    if found:
+        assert min(map(len, cut(f"dirichlet:{alpha},{found[1]}", devices)[1])) == int(found[1])
+
+
 def test_a_partition_that_needs_classes_or_owners_says_that_there_are_none():
     with pytest.raises(DataError, match="needs a class for each row"):
         cut("shard", rows=Rows(600))
-    with pytest.raises(DataError, match="needs to know whose each row is"):
+    with pytest.raises(DataError, match=r"needs to know whose each row is.*\(owner, --owner\)"):
         cut("natural-id", rows=Rows(600))
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ import pytest
 import edgefl
 from browser import CHROMIUM, look
 from edgefl.errors import InvalidSettingError, RunError, StorageError
+from edgefl_simulation.curves import flat_rows
 from edgefl_simulation.picture import SERIES, Line, Picture, one_line, svg
 from edgefl_simulation.profiles import profile_of
-from edgefl_simulation.recorded import read_run
+from edgefl_simulation.recorded import RecordedRun, RunState, read_run
 from edgefl_simulation.report import report
 from edgefl_simulation.report.comparing import (
     Compared,
@@ -173,6 +175,73 @@ def test_what_rounds_do_not_say_is_left_out(runs, tmp_path):
     assert "None: no round is over yet" in report([tmp_path / "bare"], tmp_path / "r.html").page.read_text()
 
 
+def recorded(name, rows, state=RunState.DONE, **settings):
+    """A run of a report that was never simulated."""
+    return Compared(name, RecordedRun(Path(name), state, settings, rows), flat_rows({}, rows))
+
+
+def test_staleness_is_drawn_once_and_from_the_first_fold_on():
+    stale = {"staleness": 1.5, "stalest": 2.0, "staleness_weight": 0.7}
+    rows = [{"round": 1, "staleness": [0, 0]}, {"round": 2, "staleness": [1, 2], "diagnostics": stale}]
+    rows.append({"round": 3, "staleness": [1, 1], "diagnostics": {**stale, "staleness": 1.0, "staleness_weight": 0.6}})
+    pictures = {each.name: each for part in sections([recorded("a", rows)]) for each in part.pictures}
+    assert list(pictures) == [f"staleness-{word}-by-round" for word in ("mean", "largest")] + [
+        "diagnostics-staleness_weight-by-round"
+    ]
+    assert pictures["staleness-largest-by-round"].lines[0].y == (0, 2, 1)
+    real = [{name: value for name, value in row.items() if name != "staleness"} for row in rows]
+    names = [each.name for part in sections([recorded("a", real)]) for each in part.pictures]
+    assert "diagnostics-staleness-by-round" in names
+
+
+def test_runs_of_very_different_lengths_share_a_scale_on_which_both_are_seen():
+    def rows(seconds):
+        phases = {"simulated": {"compute": seconds, "waiting": 0.0}}
+        return [
+            {"round": number, "clock": number * seconds, "central": {"accuracy": number / 4}, **phases}
+            for number in range(4)
+        ]
+
+    def pictures(*runs):
+        return {each.name: each for part in sections(list(runs)) for each in part.pictures}
+
+    near = pictures(recorded("a", rows(6.0)), recorded("b", rows(12.0)))
+    assert not near["accuracy-by-time"].across_logarithmic
+    assert near["accuracy-by-time"].lines[0].y == (0, 0.25, 0.5, 0.75)
+    assert near["phases-by-round-1"].limits == near["phases-by-round-2"].limits
+    far = pictures(recorded("a", rows(6.0)), recorded("b", rows(400.0)))
+    assert far["accuracy-by-time"].across_logarithmic
+    assert far["time-by-round"].logarithmic
+    assert [line.y for line in far["accuracy-by-time"].lines] == [(0.25, 0.5, 0.75)] * 2
+    assert not far["accuracy-by-round"].across_logarithmic
+    begun = recorded("c", rows(6.0)[:1])  # of which there is nothing but the beginning
+    assert pictures(recorded("a", rows(6.0)), recorded("b", rows(400.0)), begun)["accuracy-by-time"].across_logarithmic
+    assert far["phases-by-round-1"].limits[1] < 10 < far["phases-by-round-2"].limits[1]
+    assert b"<svg" in svg(far["accuracy-by-time"])
+
+
+def test_settings_that_are_left_out_are_told_in_words_and_a_profile_beside_none_in_one_line():
+    profile = {"devices": [{"name": "pi4", "share": 1.0, "network": {"up_mbps": 5}}], "attackers": [{"kind": "noise"}]}
+    left_out = {"deadline_seconds": 0.0, "minimum": 0, "learning_rate": None, "codec": "float32", "mu": None}
+    given = {"deadline_seconds": 9.0, "minimum": 2, "learning_rate": 0.5, "codec": "float32", "mu": 0.1}
+    runs = [recorded("a", [], profile=None, **left_out), recorded("b", [], profile=profile, **given)]
+    assert {row[0]: row[1:] for row in differing_settings(runs).rows} == {
+        "deadline_seconds": ("for ever", "9"),
+        "learning_rate": ("the model's", "0.5"),
+        "minimum": ("the cohort", "2"),
+        "mu": ("none", "0.1"),
+        "profile": ("none", "pi4, attackers: noise"),
+    }
+    assert ("profile.devices.pi4.share", "–", "1") in all_settings(runs).rows
+    other = recorded("c", [], profile={**profile, "attackers": []}, **given)
+    assert [row[0] for row in differing_settings([runs[1], other]).rows] == ["profile.attackers.1.kind"]
+
+
+def test_without_held_out_rows_the_overview_has_what_devices_said():
+    table = overview([recorded("a", [{"round": 1, "federated": {"devices": 2, "loss": {"mean": 1.952}}}])])
+    assert dict(zip(table.header, table.rows[0], strict=True))["loss over devices"] == "1.9520"
+
+
 def test_a_run_in_real_time_has_no_simulated_time(runs, tmp_path):
     shutil.copytree(runs / ROGUE, tmp_path / "real")
     mark(tmp_path / "real", clock=None)
@@ -202,8 +271,8 @@ def test_a_run_that_diverges_does_not_hide_the_others(runs, tmp_path):
 
     assert not any(scales("tame").values())
     found = scales("tame", "wild")
-    wide = {"loss-by-round", "loss-by-time", "loss-over-devices-1", "loss-over-devices-2"}
-    assert all(found[name] for name in wide)
+    assert all(found[name] for name in ("loss-by-round", "loss-by-time", "loss-over-devices-2"))
+    assert not found["loss-over-devices-1"]  # in a picture of its own it needs no room for the other one
     assert not any(logarithmic for name, logarithmic in found.items() if "accuracy" in name)
     page = report([tmp_path / "tame", tmp_path / "wild"], tmp_path / "r.html").page.read_text()
     assert "1.000e+10" in page
@@ -214,7 +283,7 @@ def test_settings_that_differ_are_listed_and_only_those(runs):
     table = differing_settings(found)
     assert table.header == ("setting", "plain", one_line(ROGUE, 60), "_failed")
     assert {row[0]: row[1:] for row in table.rows} == {
-        "deadline_seconds": ("0", "0", "9"),
+        "deadline_seconds": ("for ever", "for ever", "9"),
         "max_update_norm": ("1000000", "1000000", "1e-06"),
         "partition": ("iid", "dirichlet:1,2", "iid"),
     }

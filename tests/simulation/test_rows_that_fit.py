@@ -89,6 +89,25 @@ def test_columns_become_rows_of_the_input_and_the_last_one_the_target(manifest, 
     assert rows[manifest.targets[0].name].tolist() == arrays()["y"][own].tolist()
 
 
+def test_it_is_said_from_where_rows_are_counted_which_in_a_file_are_lines(manifest, tmp_path):
+    with pytest.raises(DataError, match=r"in row 17") as caught:
+        prepared(arrays(x=with_one(arrays()["x"], (17, 3), np.nan)), manifest, tmp_path)
+    assert str(caught.value.hint).endswith("Rows are counted from 0, a header is none.")
+    with pytest.raises(DataError, match="expects shape") as caught:
+        prepared(arrays(x=arrays()["x"][:, :7]), manifest, tmp_path)
+    assert "counted" not in str(caught.value.hint)
+
+
+def test_of_several_arrays_that_could_be_the_input_it_is_said_how_to_name_one(manifest, tmp_path):
+    given = arrays()
+    data = {"image": given["x"], "writer": given["id"], "y": given["y"]}
+    with pytest.raises(DataError, match=r"model's input .*holds image, writer beside") as caught:
+        prepared(data, manifest, tmp_path)
+    assert "--feature-columns), as in image." in str(caught.value.hint)
+    assert "--owner" in str(caught.value.hint)
+    prepared(data, manifest, tmp_path, owner="writer")
+
+
 def test_features_go_into_the_input_in_the_order_in_which_they_are_named(manifest, tmp_path):
     names = [f"f{number}" for number in range(19, -1, -1)]
     data = fitted_to(load_data(table(tmp_path), features=names, target="kind"), manifest)

@@ -14,10 +14,11 @@ from edgefl.wire.messages import MetricState, Reason
 from edgefl_server.aggregation import RunSettings
 from edgefl_simulation.draws import uniform
 from edgefl_simulation.fleet import device_names
+from edgefl_simulation.history import row_of
 from edgefl_simulation.leading import check_engine
 from edgefl_simulation.pace import Course, Steady
 from edgefl_simulation.under_way import UnderWay
-from simulated_runs import START, ByNumber, FakeEngine, coordinator, device_of
+from simulated_runs import MANIFEST, START, ByNumber, FakeEngine, coordinator, device_of
 
 
 def buffered(engine, **settings):
@@ -32,6 +33,8 @@ def test_a_buffer_waits_for_nobody_and_merges_what_began_from_older_versions():
     assert rounds[-1].clock < synchronous[-1].clock
     assert max(max(each.staleness) for each in rounds) > 1
     assert [len(each.staleness) for each in rounds] == [2] * 12
+    assert row_of(rounds[0], MANIFEST, None, 0.0)["staleness"] == [0, 0]
+    assert not any(each.staleness for each in coordinator(FakeEngine(), rounds=3).rounds())
     assert rounds[-1].folded.diagnostics["staleness_weight"] < 1
     assert len({task.seed for task in engine.tasks}) == len(engine.tasks)
     assert len(engine.bases) <= 5, "no more versions than tasks are open, and the newest"

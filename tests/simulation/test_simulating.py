@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -104,6 +105,15 @@ def test_a_folder_that_is_another_run_s_is_left_as_it_is(plain_sgd_file, data, t
         ({"until": {"accuracy": float("nan")}}, "expects a number, got nan"),
         ({"partition": "dirichlet:1e308"}, "an alpha above 0 and up to 1e+09"),
         ({"devices": 500}, "500 devices have"),
+        ({"until": {"accuracy": 2}}, "'accuracy' that ends a run expects at most 1, got 2"),
+        ({"evaluate_devices": 7}, "evaluate_devices expects a number from 0 to 6, which is the fleet, got 7"),
+        ({"epoch": 3}, "edgefl.simulate has no argument 'epoch'. Did you mean epochs?"),
+        ({"divices": 3}, "Did you mean devices?"),
+        ({"target": 3}, "Did you mean cohort?"),
+        ({"minimum": 4}, "minimum expects a number from 0 to 3, got 4. It is at most the cohort."),
+        ({"strategy": "scaffold", "schedule": "buffered"}, "schedule buffered does not go with strategy scaffold"),
+        ({"strategy": "fedbuff"}, "strategy fedbuff merges updates as they come"),
+        ({"learning_rate": -1}, "learning_rate expects a number above 0, got -1. Usual ones are below 10"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(
@@ -119,6 +129,33 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(
 def test_times_in_which_nothing_ever_comes_are_refused(seconds):
     with pytest.raises(InvalidSettingError, match="expect seconds from 0 to"):
         Steady(**seconds)
+
+
+def test_going_on_needs_a_folder_and_one_that_holds_nothing_is_said_to(plain_sgd_file, data, tmp_path, monkeypatch):
+    with pytest.raises(InvalidSettingError, match=r"resume goes on where a folder is, and none is named\. Give out\."):
+        edgefl.simulate(plain_sgd_file, data, resume=True, **SETTINGS)
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", told)
+    given = {**SETTINGS, "rounds": 1, "out": tmp_path / "run", "resume": True, "verbose": True}
+    for begins in (True, False):
+        edgefl.simulate(plain_sgd_file, data, **given)
+        assert ("run holds nothing to go on from: the simulation begins anew." in told.getvalue()) == begins
+        told.truncate(0)
+
+
+def test_what_may_be_a_mistake_is_said_in_a_line(plain_sgd_file, data, monkeypatch):
+    x, y = data
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", told)
+    given = {**SETTINGS, "rounds": 1, "verbose": True, "devices": 0}
+    edgefl.simulate(plain_sgd_file, ((x * 10).astype(np.uint8), y), **{**given, "partition": "size:20,20,20"})
+    kept = len(y) - round(0.1 * len(y)) - 60
+    assert f"{kept} of {len(y)} rows lie on no device" in told.getvalue()
+    assert "The array 'x' is uint8, as pixels from 0 to 255, and no layer of the model scales it" in told.getvalue()
+    told.truncate(0)
+    edgefl.simulate(plain_sgd_file, (x, y), **{**given, "devices": 3, "partition": "iid"})
+    assert "uint8" not in told.getvalue()
+    assert "lie on no device" not in told.getvalue()
 
 
 def test_a_folder_that_was_there_and_empty_is_so_again_when_a_run_is_refused_and_takes_the_next(
@@ -189,6 +226,8 @@ def test_the_command_prints_a_summary_and_leaves_a_folder(plain_sgd_file, data, 
     refused = subprocess.run([*command[:-4], "--held-out", "1"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--held-out expects a share" in refused.stderr
+    refused = subprocess.run([*command[:-4], "--batch-size", "16"], capture_output=True, text=True, check=False)
+    assert "Convert the model again with a larger --batch-size." in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -244,6 +283,11 @@ def test_zero_is_a_seed_like_any_other(plain_sgd_file, data, tmp_path):
 def test_help_tells_the_defaults_of_a_simulation_where_a_server_has_others():
     command = [sys.executable, "-m", "edgefl.cli.main", "simulate", "--help"]
     told = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"})
-    options = {line.split()[1]: line for line in told.stdout.splitlines() if line.startswith("│    --")}
+    options = {line.split()[1]: line for line in told.stdout.splitlines() if line[1:].lstrip().startswith("--")}
     assert "[default: (1)]" in options["--seed"]
     assert "[default: (the cohort)]" in options["--minimum"]
+    for name in ("--held-out", "--local-test", "--drop-out"):
+        assert " SHARE " in options[name]  # not a range with an end that is refused
+        assert "below 1" in options[name]
+    assert "[x>=1]" in options["--devices"]
+    assert "[0<=x<=1024]" in options["--workers"]

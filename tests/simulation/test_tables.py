@@ -91,6 +91,18 @@ def test_columns_that_are_not_there_or_stand_twice_are_refused(tmp_path, write, 
         load_data(write(tmp_path / f"table.{ending}", NUMBERS), features=features, target=target)
 
 
+@pytest.mark.parametrize(("write", "ending"), WRITERS)
+def test_owners_that_somebody_names_have_to_be_there_whatever_else_is_wrong(tmp_path, write, ending):
+    columns = {"id": ["north", "south"], "age": [1, 2], "sick": [0, 1]}
+    write(tmp_path / f"t.{ending}", columns)
+    with pytest.raises(DataError, match="no array or column 'clinic'; it holds id, age, sick"):
+        load_data(tmp_path / f"t.{ending}", "clinic")
+    with pytest.raises(DataError, match="it holds age, sick, and 'id', which says whose each row is"):
+        load_data(tmp_path / f"t.{ending}", target="ill")
+    with pytest.raises(DataError, match="no array or column 'clinic'"):
+        load_data({**columns, "id": np.array(columns["id"])}, "clinic")
+
+
 def test_a_name_that_is_almost_there_is_suggested(tmp_path):
     with pytest.raises(DataError, match="Did you mean weight"):
         load_data(write_csv(tmp_path / "table.csv", NUMBERS), features=("wieght",), target="ill")

@@ -11,7 +11,7 @@ from rich.console import Console
 import edgefl
 from edgefl.model_file import ModelFile
 from edgefl_simulation.history import History
-from edgefl_simulation.watching import Lines, Silent, Terminal, table, watcher_for
+from edgefl_simulation.watching import Lines, Silent, Terminal, _values, table, watcher_for
 
 NAMES = ("loss", "accuracy")
 
@@ -48,6 +48,35 @@ def test_lines_are_no_more_than_tenths_and_a_table_ends_them(plain_sgd_file, own
     assert "accuracy" in "".join(lines[11:])
     assert "Round" not in "".join(lines[11:])
     assert max(map(len, lines)) <= 80
+
+
+def test_figures_that_are_not_of_held_out_rows_say_of_what_they_are_and_stand_in_columns_of_their_own(plain_sgd_file):
+    manifest = ModelFile(plain_sgd_file.read_bytes()).manifest
+    training, spread = {"training": {"loss": 2.2442}}, {"federated": {"devices": 3, "loss": {"mean": 1.952}}}
+
+    def shown(*rows, initial=None):
+        rounds = [
+            {"round": number, "clock": 1.0, "state": "done", "outcomes": {"done": 2}, **row}
+            for number, row in enumerate(rows, start=1)
+        ]
+        history = History(manifest, np.zeros(1, np.float32), b"", rounds, initial or {})
+        told = io.StringIO()
+        Console(file=told, width=80).print(table(history))
+        return told.getvalue(), history.told(), _values(rounds[0])
+
+    evaluated = training | {"central": {"loss": 1.8695}}
+    text, told, progress = shown(training, evaluated, initial={"central": {"loss": 2.3455}})
+    assert "2.3455" in text
+    assert "1.8695" in text
+    assert "2.2442" not in text
+    assert (told, progress) == ("loss 1.8695", "loss 2.244 in training")
+    text, told, progress = shown(training | spread)
+    assert "loss over devices" in text
+    assert "1.9520" in text
+    assert (told, progress) == ("loss 1.9520 over devices", "loss 1.952 over devices")
+    text, told, _ = shown(training)
+    assert "loss in training" in text
+    assert told == "not evaluated; loss 2.2442 in training"
 
 
 def test_a_loss_without_bounds_is_not_cut_off(plain_sgd_file):

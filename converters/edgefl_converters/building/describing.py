@@ -63,7 +63,9 @@ def describe(
         outputs=tuple(port.name for port in outputs),
         input_structure=_positions(specification.nesting.input_structure, len(specification.inputs)),
         output_structure=_positions(specification.nesting.output_structure, len(outputs)),
-        targets=tuple(Target(port.name, outputs[port.output].name, port.classes) for port in specification.targets),
+        targets=tuple(
+            Target(port.name, outputs[port.output].name, port.classes, port.bounds) for port in specification.targets
+        ),
         index_sizes=index_sizes(traces, specification.inputs),
         batch_size=specification.batch_size,
         further_batch_sizes=tuple(specification.options.further_batch_sizes),

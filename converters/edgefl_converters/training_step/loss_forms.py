@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -23,6 +23,12 @@ __all__ = ["LossForm", "close", "form_of", "is_of_keras", "made_up_rows", "some_
 
 _TOGETHER = ("circle",)
 """Keras's own losses that compare the rows of a batch with each other."""
+_BOUNDS = {
+    **dict.fromkeys(("binary_crossentropy", "binary_focal_crossentropy"), (0.0, 1.0)),
+    **dict.fromkeys(("hinge", "squared_hinge"), (-1.0, 1.0)),
+}
+"""Keras's own losses for two classes, and between which numbers their targets lie, probabilities among them: a label
+beyond makes a loss that has no least value. Those of one-hot rows are left out, since people weigh rows in them."""
 _LARGE = 1 << 22
 """Elements of an output from which on fewer rows are tried than a batch has."""
 _FEW = 4
@@ -73,7 +79,7 @@ def target_of(loss: Any, output: Port, index: int, name: str) -> Port:
             # As many labels as there could be, filled up with the blank, which is 0.
             return Port(name, output.shape[:2], "int32", index, output.shape[-1])
         if not named:
-            return alike
+            return replace(alike, bounds=_BOUNDS.get(_formula(loss)))
         if not labels:
             raise ModelError(
                 f"The loss expects class scores [batch, ..., classes], but output {output.name!r} has shape "

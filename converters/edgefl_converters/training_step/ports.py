@@ -21,6 +21,7 @@ class Port:
         dtype: name of the type.
         output: for a target, index of the model output that it is compared with.
         classes: for a target of integer labels, their number; else None.
+        bounds: for a target of a loss that is made for numbers between two, these; else None.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Port:
     dtype: str
     output: int = 0
     classes: int | None = None
+    bounds: tuple[float, float] | None = None
 
     @property
     def symbolic(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,7 +87,9 @@ class Intake:
         self._inputs = {
             name: Expected("input", specs[name], entries=manifest.index_sizes.get(name)) for name in manifest.inputs
         }
-        self._targets = {each.name: Expected("target", specs[each.name], each.classes) for each in targets}
+        self._targets = {
+            each.name: Expected("target", specs[each.name], each.classes, bounds=each.bounds) for each in targets
+        }
         self._aliases = {target.output: target.name for target in targets}
         self._of_inputs = _Nesting(manifest.input_structure, dict(enumerate(manifest.inputs)))
         named = {target.output: target.name for target in targets}
@@ -258,6 +261,10 @@ def _fit_rank(
             hint = f"The loss takes one value per class; turn class numbers into rows with np.eye({wanted[-1]})[y]."
         elif array.shape == wanted:
             hint = "For a single example add the dimension of rows: x[np.newaxis]."
+        elif array.ndim > 0 and math.prod(array.shape[1:]) == math.prod(wanted):
+            given = "y" if title.startswith("Target") else "x"
+            shape = ", ".join(map(str, (-1, *wanted)))
+            hint = f"A row has as many numbers, in another shape: {given}.reshape({shape})."
         raise DataError(f"{title} expects shape {_rows(wanted)}, got {array.shape}.", hint=hint)
     return array
 

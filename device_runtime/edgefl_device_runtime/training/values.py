@@ -19,13 +19,14 @@ _CHUNK = 1 << 16
 
 
 class Expected:
-    """One input's demands: rows of one shape, of finite numbers or of whole numbers in a range.
+    """One input's demands: rows of one shape, of finite numbers or of numbers in a range.
 
     Args:
         what: ``input`` or ``target``.
         spec: of the signature's input.
         classes: of a target of labels, their number.
         entries: of an input that is looked up, how many there are to look up, as the manifest's `index_sizes` say it.
+        bounds: of a target of numbers, between which its loss is made for them; None: for any.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Expected:
         spec: TensorSpec,
         classes: int | None = None,
         entries: int | tuple[int | None, ...] | None = None,
+        bounds: tuple[float, float] | None = None,
     ) -> None:
         self.name = spec.name
         self.title = f"{what.capitalize()} {spec.name!r}"
@@ -49,6 +51,9 @@ class Expected:
         if classes is not None and self._whole:
             self._low, self._high = 0, classes - 1
         self._entries = entries
+        self._bounds = bounds
+        if bounds is not None:
+            self._low, self._high = bounds
         if isinstance(entries, int):
             self._low, self._high = 0, self._last(entries)
         elif entries is not None:
@@ -56,7 +61,7 @@ class Expected:
             ends = [free if each is None else (0, self._last(each)) for each in entries]
             dtype = np.int64 if self._whole else np.float64
             self._low, self._high = (np.array(each, dtype).reshape(self.shape) for each in zip(*ends))
-        self._ends = self._whole or entries is not None
+        self._ends = self._whole or entries is not None or bounds is not None
         self._one_range = not isinstance(self._low, np.ndarray)
 
     def fits_as_it_is(self, array: NDArray[Any]) -> bool:
@@ -115,15 +120,18 @@ class Expected:
         first = tuple(int(each[0]) for each in np.nonzero(wrong))
         low, high = (int(np.broadcast_to(each, chunk.shape)[first] // 1) for each in (self._low, self._high))
         hint = None
-        if self.classes is not None:
+        if self._bounds is not None:
+            hint = f"The loss that the model was compiled with knows two classes: write them as {low} and {high}."
+        elif self.classes is not None:
             hint = "Labels count from 0 and are smaller than the model's number of classes."
         elif self._entries is not None and low == 0:
             hint = (
                 f"They are looked up in an Embedding of {high + 1} entries. Give what it does not know one of its "
                 "numbers, or convert the model with a larger input_dim."
             )
+        numbers = "numbers" if self._bounds is not None else "whole numbers"
         raise DataError(
-            f"{self.title} expects whole numbers from {low} to {high}, got {chunk[first]} in {_place(wrong, start)}.",
+            f"{self.title} expects {numbers} from {low} to {high}, got {chunk[first]} in {_place(wrong, start)}.",
             hint=hint,
         )
 

@@ -33,6 +33,7 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
             hint="Convert the model again and keep less of it with `local`.",
         )
     strategy = strategy_for(settings)
+    schedule_for(settings)  # before the file: what does not go together does so with no other one
     check_supports(manifest, strategy.algorithm)
     if settings.local_test and strategy.demand.kind is not TaskKind.TRAIN:
         raise SettingError(

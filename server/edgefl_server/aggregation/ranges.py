@@ -124,6 +124,13 @@ class Setting:
         """The default as help shows it."""
         return "required" if self.required else self.shown or str(self.default) or "none"
 
+    @property
+    def _hint_of_off(self) -> str | None:
+        """The value outside the range that may be given all the same; what is left out instead needs no such value."""
+        if self.off is None or self.optional:
+            return None if self.usual is None else self.usual.hint
+        return f"Or {self.off:g}: {self.shown if self.shown and self.off == self.default else 'none'}."
+
     def check(self, value: Any, allowed: Range | None) -> None:
         """Refuses a number outside a range.
 
@@ -145,8 +152,8 @@ class Setting:
             raise SettingError(f"{{{self.name}}} expects a whole number, got {_shown(value)}.")
         if allowed.lowest <= value <= allowed.highest:  # which no NaN is
             return
-        hint = allowed.hint or (None if self.off is None else f"Or {self.off:g}: none.")
-        if allowed.lowest == SMALLEST and 0 <= value < SMALLEST:
+        hint = allowed.hint or self._hint_of_off
+        if allowed.lowest == SMALLEST and value < SMALLEST:
             raise SettingError(f"{{{self.name}}} expects a number above 0, got {value:g}.", hint=hint)
         raise SettingError(
             f"{{{self.name}}} expects a number from {allowed.lowest:g} to {allowed.highest:g}, got {_shown(value)}.",

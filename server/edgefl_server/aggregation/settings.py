@@ -5,6 +5,7 @@ Every field is a `setting`, and so is every hyperparameter of every strategy.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -171,7 +172,7 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
         if self.minimum > self.target:
             raise SettingError(
                 f"{{minimum}} expects a number from 0 to {self.target}, got {self.minimum}.",
-                hint="The minimum is at most the target.",
+                hint="It is at most the {target}.",
             )
         check_name(self.codec)
         check_down_codec(self.down_codec)
@@ -252,7 +253,14 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
             SettingError: a value that no operator can want.
         """
         check_usual(self)
-        check_usual(strategy_for(self))
+        strategy = strategy_for(self)
+        check_usual(strategy)
+        if strategy.of_buffers and self.schedule == RunSettings.schedule:
+            raise SettingError(
+                f"{{strategy}} {self.strategy} merges updates as they come, and {{schedule}} {self.schedule} waits for "
+                "all of a round: nothing would be left of it but an average.",
+                hint="Give {schedule} buffered, or take fedavg.",
+            )
         most = _FAILURES_PER_DEVICE_ASKED * self.cohort_size
         if self.max_failures > most:
             raise SettingError(
@@ -362,6 +370,11 @@ def _excluded(name: str, strategy: str, why: str) -> SettingError:
 
 
 def _pointless(name: str, strategy: str) -> SettingError:
+    kinds: list[type] = [RunSettings, *map(STRATEGIES.get, STRATEGIES.names())]
+    known = {each.name for kind in kinds for each in settings_of(kind)}
+    if name not in known:
+        near = difflib.get_close_matches(name, sorted(known), n=1)
+        return SettingError(f"There is no setting {{{name}}}.", hint=f"Did you mean {{{near[0]}}}?" if near else None)
     return SettingError(f"{{{name}}} has no meaning with {{strategy}} {strategy}.", hint="Leave it out.")
 
 

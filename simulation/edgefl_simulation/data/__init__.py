@@ -10,8 +10,8 @@ from typing import Any
 from edgefl.errors import DataError
 from edgefl_simulation.data import digits, fashion_mnist, smartwatch, vowel
 from edgefl_simulation.data.arrays import from_arrays
-from edgefl_simulation.data.base import DataSet
-from edgefl_simulation.data.columns import WEIGHT, chosen, conventional, fitted_to
+from edgefl_simulation.data.base import OWNER, DataSet
+from edgefl_simulation.data.columns import WEIGHT, chosen, conventional, fitted_to, require_owner
 from edgefl_simulation.data.dataset_objects import from_object
 from edgefl_simulation.data.files import KINDS, from_file
 
@@ -25,9 +25,6 @@ NAMED: dict[str, Callable[[], DataSet]] = {
 }
 """Data sets by name, each with whatever brings it."""
 
-OWNER = "id"
-"""The name of the array, or column, that says whose each row is."""
-
 
 def load_data(data: Any, owner: str = OWNER, *, features: Sequence[str] = (), target: str = "") -> DataSet:
     """Finds out what is meant, and reads it.
@@ -35,7 +32,7 @@ def load_data(data: Any, owner: str = OWNER, *, features: Sequence[str] = (), ta
     Args:
         data: a name of `NAMED`; a path; ``(x, y)``, ``(x, y, sample_weight)`` or arrays by name; a `tf.data.Dataset`,
             a Hugging Face data set or a DataFrame; a `DataSet`.
-        owner: the array, or column, that says whose each row is, where there is one of this name.
+        owner: the array, or column, that says whose each row is; one that is not `OWNER` has to be there.
         features: the arrays, or columns, that are the model's input, in this order; none: all but the target.
         target: the array, or column, that is the model's target; empty: the one called ``y`` or ``label``, else a
             table's last column.
@@ -53,7 +50,9 @@ def load_data(data: Any, owner: str = OWNER, *, features: Sequence[str] = (), ta
         )
     # A table is read without what nobody wants; with a target alone it is all wanted.
     found, origin = _load(data, owner, (*features, target, WEIGHT) if features and target else ())
-    return chosen(found, features, target, origin)
+    if found.owners is None:
+        require_owner(owner, found.arrays, origin)
+    return chosen(found, features, target, origin, "" if found.owners is None else owner)
 
 
 def _load(data: Any, owner: str, wanted: Sequence[str]) -> tuple[DataSet, str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError
 from edgefl_simulation.data.base import DataSet, first_value
+from edgefl_simulation.data.columns import require_owner
 
 __all__ = ["TEST", "as_array", "from_arrays"]
 
@@ -23,13 +24,15 @@ def from_arrays(arrays: Mapping[str, Any], owner: str, origin: str, owner_names:
 
     Args:
         arrays: of equal length, but for those that are held out.
-        owner: the name of the one that says whose each row is, where there is one of this name.
+        owner: the name of the one that says whose each row is; empty: none does.
         origin: what the user calls them.
         owner_names: what the numbers in it stand for; None: they are themselves.
 
     Raises:
-        DataError: they differ in their number of rows, hold something that is no number, or there are none.
+        DataError: they differ in their number of rows, hold something that is no number, there are none, or not the one
+            of owners.
     """
+    require_owner(owner, map(str, arrays), origin)
     given = {str(name): as_array(str(name), array, origin, owner) for name, array in arrays.items()}
     held_out = {name[len(TEST) :]: array for name, array in given.items() if name.startswith(TEST)}
     own = {name: array for name, array in given.items() if not name.startswith(TEST)}

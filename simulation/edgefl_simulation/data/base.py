@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "DataSet", "first_value"]
+__all__ = ["OWNER", "Arrays", "DataSet", "first_value"]
 
 Arrays = Mapping[str, NDArray[Any]]
+OWNER = "id"
+"""The name of the array, or column, that says whose each row is; only this one may be missing."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

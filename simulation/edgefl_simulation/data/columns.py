@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest
-from edgefl_simulation.data.advice import FEATURES, TARGET
-from edgefl_simulation.data.base import Arrays, DataSet, first_value
+from edgefl_simulation.data.advice import AS_OWNER, COUNTED, FEATURES, TARGET
+from edgefl_simulation.data.base import OWNER, Arrays, DataSet, first_value
 from edgefl_simulation.data.spool import ENOUGH, Spool
 
-__all__ = ["TARGETS", "WEIGHT", "chosen", "conventional", "fitted_to", "missing", "target_of"]
+__all__ = ["TARGETS", "WEIGHT", "chosen", "conventional", "fitted_to", "missing", "require_owner", "target_of"]
 
 TARGETS = ("y", "label", "labels", "target", "targets")
 """Names by which a target is known where nobody says which it is."""
 WEIGHT = "sample_weight"
 
 
-def chosen(data: DataSet, features: Sequence[str], target: str, origin: str) -> DataSet:
+def chosen(data: DataSet, features: Sequence[str], target: str, origin: str, owner: str = "") -> DataSet:
     """Takes the features and the target that the user names, and leaves the rest.
 
     Args:
@@ -30,6 +30,7 @@ def chosen(data: DataSet, features: Sequence[str], target: str, origin: str) -> 
         features: their names, in the order of the model's input; none: all but the target.
         target: its name; empty: as `target_of` finds it.
         origin: what the user calls the data.
+        owner: the array, or column, that says whose each row is; empty: none does.
 
     Returns:
         The target as ``y``; a single feature as ``x``, several under their names.
@@ -48,7 +49,7 @@ def chosen(data: DataSet, features: Sequence[str], target: str, origin: str) -> 
     wanted = tuple(features) or tuple(name for name in data.arrays if name not in (target, WEIGHT))
     for name in (*wanted, target):
         if name not in data.arrays:
-            raise missing(name, data.arrays, origin)
+            raise missing(name, data.arrays, origin, owner)
     if not wanted or len({*wanted, target}) != len(wanted) + 1:
         raise DataError(f"Expected different names as features and target, got {', '.join((*wanted, target))}.")
 
@@ -64,17 +65,35 @@ def chosen(data: DataSet, features: Sequence[str], target: str, origin: str) -> 
     return data.with_arrays(renamed(data.arrays), renamed(data.held_out))
 
 
-def missing(name: str, names: Iterable[str], origin: str) -> DataError:
+def require_owner(owner: str, names: Iterable[str], origin: str) -> None:
+    """Makes sure that the array, or column, is there which somebody says the owners are in.
+
+    Args:
+        owner: its name; `OWNER`, which nobody has to say, and nothing at all are not looked for.
+        names: that are there.
+        origin: what the user calls the data.
+
+    Raises:
+        DataError: it is not there.
+    """
+    names = list(names)
+    if owner not in ("", OWNER, *names):
+        raise missing(owner, names, origin)
+
+
+def missing(name: str, names: Iterable[str], origin: str, owner: str = "") -> DataError:
     """The error for an array or column that is asked for and not there.
 
     Args:
         name: that was asked for.
         names: that are there.
         origin: what the user calls the data.
+        owner: one more, which says whose each row is and is nothing else; empty: there is none.
     """
     near = difflib.get_close_matches(name, names := list(names))
     return DataError(
-        f"{origin} has no array or column {name!r:.80}; it holds {_listed(names)}.",
+        f"{origin} has no array or column {name!r:.80}; it holds {_listed(names)}"
+        + (f", and {owner!r:.80}, which says whose each row is." if owner and owner not in names else "."),
         hint=f"Did you mean {near[0]}?" if near else None,
     )
 
@@ -106,7 +125,7 @@ def fitted_to(data: DataSet, manifest: ModelManifest) -> DataSet:
         manifest: the model's.
 
     Raises:
-        DataError: the columns are more or fewer than the input has numbers.
+        DataError: the columns are more or fewer than the input has numbers, or several arrays could be it.
         StorageError: the disk is full.
     """
     if len(manifest.inputs) != 1:
@@ -124,6 +143,13 @@ def fitted_to(data: DataSet, manifest: ModelManifest) -> DataSet:
     data = _renamed(data, found, name)
     if "x" not in data.arrays and _is_table(data.arrays):
         data = _stacked(data, shape, np.dtype(spec.dtype), name)
+    others = [each for each in data.arrays if each not in ("y", WEIGHT)]
+    if "x" not in data.arrays and len(others) > 1:
+        raise DataError(
+            f"Nothing says which array is the model's input {name!r}; the data holds {_listed(others)} beside the "
+            "target.",
+            hint=f"Name it ({FEATURES}), as in {others[0]}. {AS_OWNER}",
+        )
     return data.fitted("x", shape)
 
 
@@ -192,7 +218,7 @@ def _numbers(name: str, values: NDArray[np.generic], dtype: np.dtype[np.generic]
         row = int(np.flatnonzero(wrong)[0])
         raise DataError(
             f"The column {name!r} expects {expected}, got {values[row]} in row {start + row}.",
-            hint="Remove such rows or fill them in.",
+            hint=f"Remove such rows or fill them in. {COUNTED}",
         )
     return found
 

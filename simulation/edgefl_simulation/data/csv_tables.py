@@ -14,7 +14,7 @@ from edgefl.errors import DataError
 from edgefl_simulation.data.advice import AS_OWNER, LEFT_OUT
 from edgefl_simulation.data.arrays import from_arrays
 from edgefl_simulation.data.base import DataSet
-from edgefl_simulation.data.columns import WEIGHT, missing
+from edgefl_simulation.data.columns import WEIGHT, missing, require_owner
 from edgefl_simulation.data.owners import Owners
 from edgefl_simulation.data.spool import Gathering
 
@@ -77,6 +77,7 @@ def _chosen(header: Sequence[str], owner: str, wanted: Sequence[str], path: Path
         raise DataError(f"Expected a header of at least two different names in {path}, got {got}.")
     if "" in header:
         raise DataError(f"Column {header.index('') + 1} of {path} has no name in the header.", hint="Give it one.")
+    require_owner(owner, header, str(path))
     if lacking := [name for name in wanted if name not in (*header, WEIGHT)]:
         raise missing(lacking[0], header, str(path))
     return [name for name in header if name != owner and (not wanted or name in wanted)]

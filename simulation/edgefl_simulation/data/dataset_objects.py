@@ -77,7 +77,7 @@ def _gathered(pieces: Iterator[Mapping[str, Any]], owner: str, origin: str) -> D
     if not gathering.rows:
         raise DataError(f"Expected examples from {origin}, got none.")
     if not owned:
-        return from_arrays(gathering.arrays(), owner, origin)
+        return from_arrays(gathering.arrays(), "", origin)
     numbers, names = owners.finished()
     return from_arrays({**gathering.arrays(), owner: numbers}, owner, origin, names)
 

@@ -14,7 +14,7 @@ from edgefl.parts import install_line
 from edgefl_simulation.data.advice import AS_OWNER, LEFT_OUT
 from edgefl_simulation.data.arrays import from_arrays
 from edgefl_simulation.data.base import DataSet
-from edgefl_simulation.data.columns import WEIGHT, missing
+from edgefl_simulation.data.columns import WEIGHT, missing, require_owner
 from edgefl_simulation.data.owners import Owners
 from edgefl_simulation.data.spool import Gathering
 
@@ -54,6 +54,7 @@ def read_parquet(path: Path, owner: str, wanted: Sequence[str]) -> DataSet:
             owned.add(owner in opened.schema_arrow.names)
             if len(owned) > 1:
                 raise DataError(f"Expected a column {owner!r} in all files of {path} or in none; {file.name} differs.")
+            require_owner(owner, opened.schema_arrow.names, str(path))
             for batch in _batches(opened, owner, wanted, file):
                 columns = dict(zip(batch.schema.names, batch.columns, strict=True))
                 if True in owned:

@@ -69,7 +69,7 @@ class Rows:
         if self.owners is None:
             raise DataError(
                 f"The partition {title} needs to know whose each row is, and the data does not say.",
-                hint="Add an array or a column 'id', or say which one it is (the owner).",
+                hint="Add an array or a column 'id', or say which one it is (owner, --owner).",
             )
         found, groups = np.unique(self.owners), _groups(self.owners)
         raw = found if self.owner_names is None else self.owner_names[found]
@@ -82,7 +82,8 @@ class Rows:
             raise DataError(
                 f"The partition {title} expects an id of a person or a device for each row, got {got} in row {row}"
                 + (f" and in {len(group) - 1} more." if len(group) > 1 else "."),
-                hint="Fill it in or remove such rows, or say which array or column holds the ids (the owner).",
+                hint="Fill it in or remove such rows, or say which array or column holds the ids (owner, --owner). "
+                "Rows are counted from 0, a header is none.",
             )
         return names, groups
 
@@ -135,10 +136,7 @@ def parse(text: str) -> Partitioner:
     # What is no number is for Python only.
     fields = [each for each in dataclasses.fields(chosen) if each.type in _SPELT]  # type: ignore[arg-type]
     words = [word.strip() for word in rest.split(",")] if colon else []
-    shown = ",".join(each.name.upper() for each in fields)
-    expected = InvalidSettingError(
-        f"The partition {name} expects {f'{name}:{shown}' if shown else f'{name} alone'}, got {text!r:.80}."
-    )
+    expected = InvalidSettingError(f"The partition {name} expects {_spelt(name, fields)}, got {text!r:.80}.")
     if len(fields) == 1 and fields[0].type == "tuple[int, ...]":
         values: list[Any] = [words]
     elif len(words) <= len(fields):
@@ -158,6 +156,16 @@ def parse(text: str) -> Partitioner:
     if lacking:
         raise expected
     return chosen(**given)
+
+
+def _spelt(name: str, fields: Sequence[dataclasses.Field[Any]]) -> str:
+    """A partition as people type it, with what they may leave out in brackets: ``dirichlet:ALPHA[,LEAST]``."""
+    needed = [each.name.upper() for each in fields if each.default is dataclasses.MISSING]
+    others = [each.name.upper() for each in fields if each.default is not dataclasses.MISSING]
+    if not fields:
+        return f"{name} alone"
+    text = f"{name}:{','.join(needed)}" if needed else name
+    return f"{text}[{',' if needed else ':'}{','.join(others)}]" if others else text
 
 
 def check(parts: Parts, text: str, least: int = 1) -> None:

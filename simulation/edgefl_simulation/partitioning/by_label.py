@@ -29,6 +29,8 @@ _LARGEST_ALPHA = 1e9
 """All shares are alike far below; what is drawn of an alpha that sums to infinity is no share."""
 _ATTEMPTS = 100
 """Draws of a Dirichlet partition until every device has enough."""
+_MOST_TRIED = 1000
+"""Devices up to which it is tried out how many rows each could have, where they cannot have what they should."""
 
 
 @PARTITIONERS.register("dirichlet")
@@ -55,21 +57,25 @@ class Dirichlet(Partitioner):
             raise InvalidSettingError(
                 f"The partition dirichlet expects an alpha above 0 and up to {_LARGEST_ALPHA:g}, got {self.alpha:g}."
             )
-        if self.least * count > rows.count:
+        most, impossible = 0, self.least * count > rows.count
+        for _ in range(_ATTEMPTS if count <= min(rows.count, _MOST_TRIED) or not impossible else 0):
+            shares = random.dirichlet(np.full(count, self.alpha), len(classes))
+            sizes = np.array([proportional_sizes(len(own), share) for own, share in zip(classes, shares)])
+            fewest = int(sizes.sum(axis=0).min())
+            if fewest >= self.least:
+                return dealt(classes, sizes, random)
+            most = max(most, fewest)
+        # With the most that a draw gave everybody, the same draw is taken.
+        hint = "Take fewer devices or a larger alpha" + (f", or dirichlet:{self.alpha:g},{most}." if most else ".")
+        if impossible:
             raise InvalidSettingError(
                 f"The partition dirichlet gives every device {self.least} rows at least, and {count} devices have "
                 f"{rows.count} together.",
-                hint=f"Take fewer devices, or dirichlet:{self.alpha:g},{max(1, rows.count // (4 * count))}.",
+                hint=hint,
             )
-        for _ in range(_ATTEMPTS):
-            shares = random.dirichlet(np.full(count, self.alpha), len(classes))
-            sizes = np.array([proportional_sizes(len(own), share) for own, share in zip(classes, shares)])
-            if sizes.sum(axis=0).min() >= self.least:
-                return dealt(classes, sizes, random)
         raise InvalidSettingError(
             f"Of {_ATTEMPTS} draws of dirichlet:{self.alpha:g}, none gave each of {count} devices {self.least} rows.",
-            hint="Take fewer devices or a larger alpha"
-            + (f", or fewer rows at least: dirichlet:{self.alpha:g},1." if self.least > 1 else "."),
+            hint=hint,
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.errors import InvalidSettingError
+from edgefl_server.aggregation import SettingError
 from edgefl_simulation.partitioning.base import (
     PARTITIONERS,
     Partitioner,
@@ -54,7 +55,10 @@ class Size(Partitioner):
     def cut(self, rows: Rows, devices: int, random: np.random.Generator) -> Parts:
         """See `Partitioner`."""
         if devices not in (0, len(self.sizes)):
-            raise InvalidSettingError(f"The partition size names {len(self.sizes)} devices, and there are {devices}.")
+            raise SettingError(
+                f"The partition size names {len(self.sizes)} devices, and there are {devices}.",
+                hint="Leave {devices} out, or name as many sizes.",
+            )
         if min(self.sizes) < 0 or sum(self.sizes) > rows.count:
             raise InvalidSettingError(f"The sizes add up to {sum(self.sizes)} rows, and there are {rows.count}.")
         return cut_at(shuffled(np.arange(rows.count), random), self.sizes)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edgefl_server.aggregation import is_loss
-from edgefl_simulation.curves import flat_rows, metrics_of, numbers, scale, written
+from edgefl_server.aggregation import RunSettings, is_loss, run_settings
+from edgefl_simulation.curves import DEVICES, MEASURED_ON, flat_rows, metrics_of, numbers, scale, written
 from edgefl_simulation.picture import one_line
 from edgefl_simulation.recorded import RecordedRun, RunState
 
@@ -20,6 +21,7 @@ __all__ = ["Compared", "Table", "all_settings", "differing_settings", "failed_ro
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 160
 _MISSING = "–"
+_OF_RUNS = {each.name for each in fields(RunSettings)}
 _ERRORS = 3
 """Texts of devices that are shown of a failed round."""
 
@@ -52,7 +54,9 @@ class Compared:
             return state
         if self.run.state is RunState.REACHED:
             return f"{state}: {one_line(self.run.stopped, _LONGEST)}"
-        return f"{state} after {len(self.run.rounds)} of {self.run.wanted_rounds} rounds"
+        how_far = f"{state} after {len(self.run.rounds)} of {self.run.wanted_rounds} rounds"
+        why = one_line(self.run.failed.removeprefix("The run failed: "), 2 * _LONGEST)
+        return f"{how_far}: {why}" if why else how_far
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,10 @@ def overview(runs: Sequence[Compared]) -> Table:
         else list(dict.fromkeys(name for each in runs for name in metrics_of(each.rows, "training")))
     )
     columns = [(name, f"central.{name}") for name in metrics]
+    if not metrics:
+        columns += [(f"{name}{MEASURED_ON[DEVICES]}", f"federated.{name}.mean") for name in spread]
     columns += [(f"{name}, worst tenth", f"federated.{name}.worst_tenth") for name in spread]
-    columns += [(f"{name}, in training", f"training.{name}") for name in training]
+    columns += [(f"{name}{MEASURED_ON['training']}", f"training.{name}") for name in training]
     with_bytes = any(numbers(each.rows, "bytes_so_far") for each in runs)
     lines = []
     for each in runs:
@@ -107,7 +113,9 @@ def overview(runs: Sequence[Compared]) -> Table:
 
 def differing_settings(runs: Sequence[Compared]) -> Table:
     """The settings that are not the same in all runs; no rows for a single one."""
-    settings = [_settings(each) for each in runs]
+    # Beside a run without a profile every line of one would be a difference.
+    whole = all(isinstance(each.run.settings.get("profile"), Mapping) for each in runs)
+    settings = [_settings(each, whole_profile=whole) for each in runs]
     names = sorted({name for each in settings for name in each})
     lines = [(name, *(each.get(name, _MISSING) for each in settings)) for name in names]
     return Table(_header(runs), tuple(line for line in lines if len(set(line[1:])) > 1))
@@ -139,11 +147,33 @@ def shown(value: Any) -> str:
         return f"{value:.10g}"
     if isinstance(value, str):
         return f"{value[:12]}…" if _HASH.fullmatch(value) else one_line(value, _LONGEST) or _MISSING
-    return one_line(json.dumps(value), _LONGEST)
+    return "none" if value is None else one_line(json.dumps(value), _LONGEST)
 
 
-def _settings(each: Compared) -> dict[str, str]:
-    return {one_line(name, _LONGEST): shown(value) for name, value in _entries("", each.run.settings)}
+def _settings(each: Compared, *, whole_profile: bool = True) -> dict[str, str]:
+    settings, profile = each.run.settings, each.run.settings.get("profile")
+    if not whole_profile and isinstance(profile, Mapping):
+        settings = {**settings, "profile": _kinds(profile)}
+    found = {}
+    for name, value in _entries("", settings):
+        words = _unless_given().get(name) if not value else None
+        found[one_line(name, _LONGEST)] = words or shown(value)
+    return found
+
+
+@functools.cache
+def _unless_given() -> Mapping[str, str]:
+    """The words of help for settings that were left out, where nothing, or 0, stands for that."""
+    words = {each.name: each.shown for each in run_settings() if not each.default and each.shown}
+    own = {name: words[name].replace("the target", "the cohort") for name in words if name in _OF_RUNS - {"staleness"}}
+    return {**own, "devices": "as many as the partition says", "evaluate_devices": "the cohort"}
+
+
+def _kinds(profile: Mapping[str, Any]) -> str:
+    """A profile in a line: its kinds of devices, and what attackers do."""
+    kinds = [str(_object(each).get("name")) for each in _list(profile.get("devices"))]
+    attacks = [f"attackers: {_object(each).get('kind')}" for each in _list(profile.get("attackers"))]
+    return ", ".join((*kinds, *attacks))
 
 
 def _entries(name: str, value: Any) -> Iterator[tuple[str, Any]]:

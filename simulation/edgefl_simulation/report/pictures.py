@@ -15,8 +15,12 @@ __all__ = ["Section", "sections"]
 
 _LABEL = 32
 _PHASES = ("download", "compute", "upload", "waiting")
+_TIMES = 20.0
+"""Times that runs differ by from which on they do not share a scale that is not logarithmic."""
 _ROOM = 1.5
 """Times that a logarithmic scale goes beyond its values."""
+_STALENESS = {"staleness.mean": "diagnostics.staleness", "staleness.max": "diagnostics.stalest"}
+"""Columns of updates' staleness, and the diagnostics that say the same of those folds alone in which one is stale."""
 _DIAGNOSTICS = 24
 """Pictures of diagnostics, beyond which they would only be many."""
 
@@ -97,34 +101,41 @@ def _lines(runs: Sequence[Compared], column: str, name: str, title: str, up: str
     if not any(len(points) for _, points in curves) or not _worth(runs, axis):
         return
     unit, across = _across(axis, [points for _, points in curves])
+    far_apart = axis.column == "clock" and _far_apart([points.x for _, points in curves])
     lines = tuple(
         Line(_label(runs[number]), [x / unit for x in points.x], points.y, number)
-        for number, points in curves
+        for number, points in ((number, _from_above_0(points, points.x, far_apart)) for number, points in curves)
         if points
     )
     logarithmic = wide([y for line in lines for y in line.y])
     title = f"{title} {axis.phrase}"
-    yield Picture(_file(name), title, across, up, lines, legend=len(runs) > 1, logarithmic=logarithmic)
+    yield Picture(
+        *(_file(name), title, across, up, lines),
+        legend=len(runs) > 1,
+        logarithmic=logarithmic,
+        across_logarithmic=far_apart,
+    )
 
 
 def _spreads(runs: Sequence[Compared]) -> Iterable[Picture]:
-    """A picture for each metric and run, with the same scale for all runs."""
+    """A picture for each metric and run, with the same scale for all runs unless that would hide one."""
     axis = AXES["round"]
     for metric in _names(runs, lambda each: metrics_of(each.rows, "federated")):
         column = f"federated.{metric}"
         names = [
             f"{column}.{each}" for each in ("mean", "worst_tenth", "quantiles.0.5", "quantiles.0.1", "quantiles.0.9")
         ]
-        values = [value for each in runs for name in names for value in numbers(each.rows, name)]
-        if not values:
+        own = [[value for name in names for value in numbers(each.rows, name)] for each in runs]
+        if not any(own):
             continue
-        logarithmic = wide(values)
-        limits = (min(values) / _ROOM, max(values) * _ROOM) if logarithmic else _with_room(values, 0.04)
         span = _with_room([value for each in runs for value in numbers(each.rows, axis.column)], 0.02)
         for number, each in enumerate(runs):
             mean, worst, median, low, high = (curve(each.rows, name, axis) for name in names)
             if not mean:
                 continue
+            values = _to_scale(own, number)
+            logarithmic = wide(values)
+            limits = (min(values) / _ROOM, max(values) * _ROOM) if logarithmic else _with_room(values, 0.04)
             bands = (Band("eight tenths of devices", low.x, low.y, high.y, number),) if low.x == high.x and low else ()
             found = (("mean", mean, 0), ("median", median, 3), ("worst tenth", worst, 1))
             lines = tuple(Line(word, points.x, points.y, number, dashes) for word, points, dashes in found if points)
@@ -145,8 +156,8 @@ def _personalised(runs: Sequence[Compared]) -> Iterable[Picture]:
 def _several(runs: Sequence[Compared], columns: Mapping[str, str], name: str, title: str, up: str) -> Iterable[Picture]:
     """A picture for each run of columns that belong together, by the names that they have in its legend."""
     axis = AXES["round"]
-    values = [value for each in runs for column in columns.values() for value in numbers(each.rows, column)]
-    if not any(values):
+    own = [[value for column in columns.values() for value in numbers(each.rows, column)] for each in runs]
+    if not any(map(any, own)):
         return
     span = _with_room([value for each in runs for value in numbers(each.rows, axis.column)], 0.02)
     for number, each in enumerate(runs):
@@ -155,7 +166,7 @@ def _several(runs: Sequence[Compared], columns: Mapping[str, str], name: str, ti
         if lines:
             whose = f": {_label(each)}" if len(runs) > 1 else ""
             ending = f"-{number + 1}" if len(runs) > 1 else ""
-            limits = _with_room(values, 0.04)
+            limits = _with_room(_to_scale(own, number), 0.04)
             yield Picture(_file(name + ending), f"{title}{whose}", axis.label, up, lines, (), limits, span)
 
 
@@ -193,16 +204,17 @@ def _quantities(runs: Sequence[Compared], column: str, name: str, title: str) ->
     if largest <= 0:
         return
     unit, word = scale("clock" if column == "clock" else "bytes_so_far", largest)
+    far_apart = _far_apart([points.y for _, points in curves])
     lines = tuple(
         Line(_label(runs[number]), points.x, [y / unit for y in points.y], number)
-        for number, points in curves
+        for number, points in ((number, _from_above_0(points, points.y, far_apart)) for number, points in curves)
         if points
     )
-    yield Picture(_file(name), title, axis.label, word, lines, legend=len(runs) > 1)
+    yield Picture(_file(name), title, axis.label, word, lines, legend=len(runs) > 1, logarithmic=far_apart)
 
 
 def _staleness(runs: Sequence[Compared]) -> Iterable[Picture]:
-    for column, word in (("staleness.mean", "mean"), ("staleness.max", "largest")):
+    for column, word in zip(_STALENESS, ("mean", "largest"), strict=True):
         title = f"{word} staleness"
         yield from _lines(runs, column, f"staleness-{word}-by-round", title, "versions", AXES["round"])
 
@@ -230,8 +242,27 @@ def _constant(runs: Sequence[Compared], prefix: str) -> Iterable[str]:
 
 
 def _columns(runs: Sequence[Compared], prefix: str) -> dict[str, list[float]]:
-    names = _names(runs, lambda each: _with_prefix(each.rows, prefix))
+    told = [each for column, each in _STALENESS.items() if any(numbers(run.rows, column) for run in runs)]
+    names = [name for name in _names(runs, lambda each: _with_prefix(each.rows, prefix)) if name not in told]
     return {name: [value for each in runs for value in numbers(each.rows, name)] for name in names}
+
+
+def _far_apart(values: Sequence[Sequence[float]]) -> bool:
+    """Whether one run is so much longer or larger than another that this one would be a line at the edge."""
+    largest = [largest for each in values if each and (largest := max(each)) > 0]
+    return bool(largest) and max(largest) > _TIMES * min(largest)
+
+
+def _from_above_0(points: Curve, values: Sequence[float], logarithmic: bool) -> Curve:
+    """The points that a scale of these values has room for, which has no 0 where it is logarithmic."""
+    kept = [place for place, value in enumerate(values) if value > 0 or not logarithmic]
+    return Curve(tuple(points.x[place] for place in kept), tuple(points.y[place] for place in kept))
+
+
+def _to_scale(own: Sequence[Sequence[float]], number: int) -> Sequence[float]:
+    """The values that the picture of one run has room for: those of all runs, or its own where that would hide one."""
+    every = [value for each in own for value in each]
+    return own[number] if wide(every) or _far_apart(own) else every
 
 
 def _with_room(values: Sequence[float], share: float) -> tuple[float, float]:

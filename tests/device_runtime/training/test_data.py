@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgefl.errors import DataError
 from edgefl.manifest import ModelManifest, Signature, Target, TensorSpec
-from edgefl_device_runtime.training.data import prepare
+from edgefl_device_runtime.training.data import Intake, prepare
 
 
 def manifest(*inputs: TensorSpec, targets: tuple[Target, ...] = (), target_specs: tuple[TensorSpec, ...] = ()) -> Any:
@@ -139,6 +139,8 @@ def test_labels_outside_the_classes_are_refused_with_their_row() -> None:
 def test_a_hint_tells_how_to_turn_labels_into_what_the_loss_takes() -> None:
     assert "argmax" in str(refused(r"expects shape \(rows,\), got \(5, 3\)", IMAGES, np.eye(3)[LABELS]))
     assert "np.eye(3)[y]" in str(refused(r"expects shape \(rows, 3\), got \(5,\)", IMAGES, LABELS, model=ONE_HOT))
+    assert "x.reshape(-1, 2, 2, 1)." in str(refused("expects shape", IMAGES.reshape(-1, 4), LABELS))
+    assert "y.reshape(-1, 3)." in str(refused("expects shape", IMAGES, np.zeros((5, 1, 3)), model=ONE_HOT))
     assert "np.newaxis" in str(refused("expects shape", IMAGES[0], LABELS))
 
 
@@ -223,6 +225,28 @@ def test_columns_are_looked_up_each_in_its_own_entries() -> None:
     ):
         with pytest.raises(DataError, match=message):
             prepare(model, "evaluate", np.array([[0, 0, 0], row], np.float32))
+
+
+def bounded(low: float, high: float) -> Any:
+    targets = (Target("y", "scores", bounds=(low, high)),)
+    spec = TensorSpec("y", "y", (4, 1), "float32")
+    return manifest(TensorSpec("x", "x", (4, 1), "float32"), targets=targets, target_specs=(spec,))
+
+
+@pytest.mark.parametrize("given_as", [np.int64, np.float32, np.float64])
+@pytest.mark.parametrize(("low", "wrong"), [(0.0, -1), (0.0, 2), (-1.0, 7)])
+def test_a_label_beyond_what_the_loss_is_made_for_is_refused(low: float, wrong: int, given_as: Any) -> None:
+    labels = np.array([[0], [1], [wrong], [1]], given_as)
+    x = np.zeros((4, 1), np.float32)
+    with pytest.raises(DataError, match=rf"expects numbers from {low:g} to 1, got {wrong}(\.0)? in row 2") as caught:
+        prepare(bounded(low, 1.0), "evaluate", x, labels)
+    assert f"write them as {low:g} and 1" in str(caught.value.hint)
+    prepare(bounded(low, 1.0), "evaluate", x[:2], labels[:2])
+    soft = np.array([[0.0], [0.3], [low], [1.0]], np.float32)
+    data = prepare(bounded(low, 1.0), "evaluate", x, soft)
+    np.testing.assert_array_equal(data.columns[1].data, soft)
+    assert Intake(bounded(low, 1.0), "evaluate").take_batch(x, soft, 4) is not None
+    assert Intake(bounded(low, 1.0), "evaluate").take_batch(x, labels.astype(np.float32), 4) is None
 
 
 def test_labels_name_the_place_in_a_row_of_several() -> None:

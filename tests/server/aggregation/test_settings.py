@@ -31,7 +31,9 @@ from edgefl_server.aggregation.schedules import Synchronous
         ("task_seconds", -1, "task_seconds"),
         ("max_weight_ratio", 0.5, "max_weight_ratio"),
         ("max_weight_ratio", -1, "Or 0: none"),
-        ("clip_norm", -1, "Or 0: none"),
+        ("clip_norm", -1, "above 0, got -1. Or 0: no clipping"),
+        ("learning_rate", -1, "above 0, got -1. Usual ones are below 10"),
+        ("deadline_seconds", -1, "Or 0: for ever"),
         ("max_weight_ratio", math.nan, "max_weight_ratio"),
         ("max_examples", 0, "max_examples"),
         ("seed", -1, "seed"),
@@ -96,6 +98,20 @@ def test_a_clipped_update_is_held_to_its_clip_norm() -> None:
     assert RunSettings(rounds=1, target=1, max_update_norm=9).norm_bound == 9
 
 
+def test_a_minimum_above_the_target_names_both_as_whoever_typed_them_knows_them() -> None:
+    with pytest.raises(SettingError) as caught:
+        RunSettings(rounds=1, target=5, minimum=10)
+    told = str(caught.value.naming(lambda name: {"target": "--cohort"}.get(name, f"--{name}")))
+    assert told == "--minimum expects a number from 0 to 5, got 10. It is at most the --cohort."
+
+
+@pytest.mark.parametrize("strategy", ["fedbuff", "fedasync"])
+def test_a_strategy_of_buffers_is_refused_for_new_synchronous_runs(strategy: str) -> None:
+    RunSettings(rounds=1, target=1, strategy=strategy, schedule="buffered").require_meaning()
+    with pytest.raises(SettingError, match=rf"strategy {strategy} merges updates as they come.*schedule buffered"):
+        RunSettings(rounds=1, target=1, strategy=strategy).require_meaning()
+
+
 def test_a_cohort_is_not_enlarged_by_rounding() -> None:
     assert RunSettings(rounds=1, target=10, over_selection=1.3).cohort_size == 13
     assert RunSettings(rounds=1, target=3, over_selection=1.3).cohort_size == 4
@@ -125,10 +141,11 @@ def test_an_unknown_strategy_is_refused_with_the_nearest() -> None:
     ("strategy", "settings", "option"),
     [
         ("fedavg", {"mu": 0.1}, "mu has no meaning"),
+        ("fedavg", {"epoch": 3}, "There is no setting epoch. Did you mean epochs?"),
         ("fedprox", {}, "expects mu above 0"),
         ("feddyn", {}, "expects mu above 0"),
         ("feddyn", {"mu": 1e-50}, "expects mu above 0"),
-        ("fedprox", {"mu": -0.1}, "mu expects a number from"),
+        ("fedprox", {"mu": -0.1}, "mu expects a number above 0, got -0.1"),
         ("fedprox", {"mu": math.nan}, "mu expects"),
         ("fedprox", {"mu": math.inf}, "mu expects"),
         ("feddyn", {"mu": 0.1, "server_learning_rate": 0.5}, "server_learning_rate has no meaning"),

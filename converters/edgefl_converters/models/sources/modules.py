@@ -162,12 +162,12 @@ def _import(name: str) -> ModuleType:
             here = [each.stem for each in Path.cwd().iterdir() if each.suffix == ".py" or (package and each.is_dir())]
             near = difflib.get_close_matches(first, [each for each in here if each != first], n=1)
             what = f"the package {first}" if package else f"{first}.py"
-            raise ModelError(
-                f"There is no Python module {name!r} to import.",
-                hint=f"Did you mean {near[0]!r}?"
-                if near
-                else f"Run this in the folder that holds {what}, or correct the name.",
-            ) from error
+            hint = f"Run this in the folder that holds {what}, or correct the name."
+            if name.endswith(".py"):
+                hint = f"A module is called like its file without .py: {name[:-3].replace('/', '.')}."
+            elif near:
+                hint = f"Did you mean {near[0]!r}?"
+            raise ModelError(f"There is no Python module {name!r} to import.", hint=hint) from error
         except Exception as error:
             raise ModelError(f"Importing {name} failed: {_where(error)}") from error
 

@@ -139,6 +139,7 @@ class Strategy(ABC):
         needed: settings of a run that it cannot do without, and why.
         mixes_models: updates are the differences between what devices trained and the newest weights, not those that
             they started from; the two are the same in a synchronous run.
+        of_buffers: it is for updates that are merged as they come; a synchronous run with it is refused.
     """
 
     algorithm: ClassVar[str] = ""
@@ -148,6 +149,7 @@ class Strategy(ABC):
     excluded: ClassVar[Mapping[str, str]] = MappingProxyType({})
     needed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     mixes_models: ClassVar[bool] = False
+    of_buffers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_ranges(self)

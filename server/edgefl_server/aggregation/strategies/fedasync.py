@@ -29,6 +29,7 @@ class FedAsync(Strategy):
         "every update by itself, `--schedule buffered --target 1`: mixes models as they come (Xie et al. 2019)"
     )
     mixes_models: ClassVar[bool] = True
+    of_buffers: ClassVar[bool] = True
 
     mixing: float = setting(
         0.6,

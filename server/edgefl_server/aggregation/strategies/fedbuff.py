@@ -28,6 +28,7 @@ class FedBuff(FedAvg):
     """
 
     summary: ClassVar[str] = "a buffer, `--schedule buffered`: nobody waits for slow devices (Nguyen et al. 2022)"
+    of_buffers: ClassVar[bool] = True
 
     weighting: str | None = setting(
         None, help="What each device counts for: examples or uniform", shown="uniform", choices=("examples", "uniform")
