@@ -73,7 +73,7 @@ test: setup ## The tests, without the slow ones and those that need a package re
 	@echo "Running the tests (about 20 minutes on two free cores; three of four parts beside the first, shown at the end)."
 	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others,
 	@# and so have those of what trains Keras models beside them. They are halved so that all end at about the same time.
-	@status=0; logs=$$(mktemp -d); \
+	@status=0; logs=$$(mktemp -d); export EDGEFL_TEST_MODELS=$$logs/models; \
 	  $(BIN)/python -m pytest -q $(ONE_HALF) >$$logs/one 2>&1 & one=$$!; \
 	  $(BIN)/python -m pytest -q $(OTHER_HALF) $(ONE_HALF:%=--ignore=%) >$$logs/other 2>&1 & other=$$!; \
 	  $(BIN)/python -m pytest -q $(NEITHER) $(OTHER_HALF:%=--ignore=%) >$$logs/neither 2>&1 & neither=$$!; \

@@ -2,11 +2,12 @@
 
 ``NAME_file`` (for the names in `MODELS`) is the path of a model file; beside it lies ``NAME.npz``, written by
 build_models.py (not for those made for federated algorithms). All that a session's tests need are built by one child
-process when the first of them is asked for.
+process when the first of them is asked for. Sessions to which `EDGEFL_TEST_MODELS` names one folder share it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -59,12 +60,15 @@ def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """Holds the files of all models that the tests of this session name as fixtures."""
     given = os.environ.get("EDGEFL_TEST_MODELS")
     folder = Path(given) if given else tmp_path_factory.mktemp("models")
+    folder.mkdir(exist_ok=True)
     asked = {name for item in request.session.items for name in _asked_by(item)}
-    names = [name for name in MODELS if f"{name}_file" in asked and not (folder / f"{name}.tflite").exists()]
-    if names:
-        script = Path(__file__).with_name("build_models.py")
-        done = subprocess.run([sys.executable, script, folder, *names], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        names = [name for name in MODELS if f"{name}_file" in asked and not (folder / f"{name}.tflite").exists()]
+        if names:
+            script = Path(__file__).with_name("build_models.py")
+            done = subprocess.run([sys.executable, script, folder, *names], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "assignments.py"
 
 
+@pytest.mark.slow
 def test_a_task_of_a_cohort_of_six_hundred_costs_what_one_of_a_hundred_costs(tmp_path: Path) -> None:
     file = tmp_path / "table.json"
     done = subprocess.run([sys.executable, PROGRAM, "--tasks", "600", "--json", file], capture_output=True, text=True)

@@ -64,7 +64,7 @@ def own():
     return compiled(model)
 
 
-@pytest.mark.parametrize("make", [dropping, masked, own, shared_slopes])
+@pytest.mark.parametrize("make", [pytest.param(dropping, marks=pytest.mark.slow), masked, own, shared_slopes])
 def test_what_differs_in_training_only_is_exported_in_every_precision(make, tmp_path):
     keras.utils.set_random_seed(1)
     model = make()
