@@ -36,7 +36,7 @@ flower-keras_NEEDS := tensorflow-cpu flwr[simulation]
 ORACLE := byzfl==0.0.11
 byzfl_NEEDS := numpy scipy
 
-ONE_HALF := tests/brought $(addprefix tests/converters/,blame building cli flatbuffer training_step)
+ONE_HALF := tests/brought $(addprefix tests/converters/,blame building cli training_step)
 OTHER_HALF := tests/converters tests/simulation/learning
 NEITHER := tests/server tests/simulation
 
