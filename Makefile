@@ -70,7 +70,7 @@ demo: setup ## Federated learning on real smartwatch recordings: 8 device proces
 	@$(BIN)/python examples/smartwatch/run.py --out demo
 
 test: setup ## The tests, without the slow ones and those that need a package registry
-	@echo "Running the tests (about 20 minutes on two free cores; three of four parts beside the first, shown at the end)."
+	@echo "Running the tests (about 25 minutes on two slow cores; three of four parts beside the first, shown at the end)."
 	@# TensorFlow and tflite-runtime cannot share a process, so the converter's tests have their own, beside the others,
 	@# and so have those of what trains Keras models beside them. They are halved so that all end at about the same time.
 	@status=0; logs=$$(mktemp -d); export EDGEFL_TEST_MODELS=$$logs/models; \

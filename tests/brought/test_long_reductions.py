@@ -112,6 +112,7 @@ def wide_strides():
     return model
 
 
+@pytest.mark.slow
 def test_a_network_for_eeg_trains_as_in_keras():
     model = eeg()
     check_agreement(model, build(model).data).require()

@@ -50,10 +50,12 @@ def run_for_real(fleet, model, data, **settings):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("federated", {"strategy": "fedavg", "codec": "float16", "clip_norm": 0.3}),
+        pytest.param("federated", {"strategy": "fedavg", "codec": "float16", "clip_norm": 0.3}, marks=pytest.mark.slow),
         ("federated", {"strategy": "scaffold", "server_learning_rate": 0.7}),
         ("dropout", {"strategy": "fedavg", "codec": "rand-0.25+drive", "clip_norm": 0.5}),
-        ("federated", {"strategy": "fedavg", "codec": "stc-0.04", "down_codec": "drive"}),
+        pytest.param(
+            "federated", {"strategy": "fedavg", "codec": "stc-0.04", "down_codec": "drive"}, marks=pytest.mark.slow
+        ),
     ],
     ids=["fedavg", "scaffold", "dropout", "error feedback"],
 )

@@ -123,6 +123,7 @@ WIDE = """
 """
 
 
+@pytest.mark.slow
 def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch):
     (folder / "wide.py").write_text(textwrap.dedent(WIDE))
     options = "--lora-rank 2 --lora-target head --trainable head/bias --quantize-frozen int8 --algorithm fedprox"
