@@ -25,14 +25,17 @@ PASTED = Path(__file__).parents[1] / "pasted_page.py"
 ROOT = Path(__file__).parents[2]
 TESTED_ELSEWHERE = {"docs/training.md"}  # by the trainer's tests, with the model and the data that it speaks of
 LONG = {
-    *("docs/coming-from.md", "docs/converting.md", "docs/evaluating.md", "docs/federated-statistics.md"),
-    *(
-        "docs/fine-tuning.md",
-        "docs/getting-started-keras.md",
-        "docs/getting-started-researcher.md",
-        "docs/lowerings.md",
-    ),
-    *("docs/operating.md", "docs/profiles.md", "docs/simulating.md"),
+    "docs/coming-from.md",
+    "docs/converting.md",
+    "docs/evaluating.md",
+    "docs/federated-statistics.md",
+    "docs/fine-tuning.md",
+    "docs/getting-started-keras.md",
+    "docs/getting-started-researcher.md",
+    "docs/lowerings.md",
+    "docs/operating.md",
+    "docs/profiles.md",
+    "docs/simulating.md",
 }
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = {"python", "sh"}
