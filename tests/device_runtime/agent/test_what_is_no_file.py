@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -27,7 +28,8 @@ def step(rig, device=None) -> object:
 
     def work() -> None:
         try:
-            found.append((device or rig.device()).step().result)
+            with contextlib.nullcontext(device) if device else contextlib.closing(rig.device()) as one:
+                found.append(one.step().result)
         except StorageError as error:
             found.append(error)
 
