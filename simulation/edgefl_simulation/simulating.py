@@ -191,9 +191,11 @@ class _Running:
         history.weights = coordinator.state.weights
         history.devices_per_second = self._trained / self._spent if self._spent else 0.0
         if self._kept:
-            # Where the disk is full, what ended the run says so already.
-            with contextlib.suppress(*((StorageError,) if error else ())):
+            try:
                 self._kept.finish(history.weights, history.summary(), history.table())
+            except StorageError:
+                if error is None:  # where the disk is full, what ended the run says so already
+                    raise
         self._watcher.end(history)
         if error is not None:
             raise error

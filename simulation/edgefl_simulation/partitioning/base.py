@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgefl.errors import DataError, InvalidSettingError
 from edgefl.plugins import Registry
 from edgefl_server.aggregation import SettingError
+from edgefl_simulation.data.advice import COUNTED
 from edgefl_simulation.draws import stream
 
 __all__ = ["PARTITIONERS", "Indices", "Partitioner", "Parts", "Rows", "check", "cut_at", "parse", "shuffled"]
@@ -83,7 +84,7 @@ class Rows:
                 f"The partition {title} expects an id of a person or a device for each row, got {got} in row {row}"
                 + (f" and in {len(group) - 1} more." if len(group) > 1 else "."),
                 hint="Fill it in or remove such rows, or say which array or column holds the ids (owner, --owner). "
-                "Rows are counted from 0, a header is none.",
+                + COUNTED,
             )
         return names, groups
 
