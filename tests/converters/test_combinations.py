@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keras_coverage.families import ROWS
 from keras_coverage.pairwise.arrays import covering
-from keras_coverage.pairwise.combining import combine
+from keras_coverage.pairwise.combining import Combined, combine
 from keras_coverage.pairwise.record import Record
 from keras_coverage.pairwise.share import with_combinations, written_shares
 from keras_coverage.pairwise.subjects import SUBJECTS, unvalued
@@ -96,8 +96,19 @@ def test_the_document_knows_the_classes_and_at_least_95_in_100_cases_convert():
     shares = written_shares(document)
     assert shares.keys() <= SUBJECTS.keys()
     assert with_combinations(document, []).startswith(document.partition("## Combinations")[0].rstrip())
+    assert written_shares(with_combinations(document, [])) == shares
     converted, cases = (sum(each) for each in zip(*shares.values()))
     assert converted >= 0.95 * cases
+
+
+def test_classes_that_were_not_tried_again_keep_their_rows():
+    before = with_combinations(
+        "# What converts\n", [Combined("layers.Dense", {"a": "", "b": "b: No"}), Combined("layers.Dot", {"c": ""})]
+    )
+    after = with_combinations(before, [Combined("layers.Dense", {"a": "", "b": ""})])
+    assert written_shares(after) == {"layers.Dense": (2, 2), "layers.Dot": (1, 1)}
+    assert "3 of 3 do (100.0 %), of 2\n" in after
+    assert with_combinations(after, []) == after
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ DOCUMENT = REPOSITORY / "docs" / "coverage.md"
 
 
 def main(only: list[str]) -> int:
-    """Tries the subjects with these names, or all; writes down all that has been found out by now."""
+    """Tries the subjects with these names, or all; of the others the document keeps what stands there."""
     unknown = [name for name in only if name not in SUBJECTS]
     if unknown:
         print(f"No such class: {', '.join(unknown)}. It is written as in layers.Dense.")

@@ -38,6 +38,9 @@ RANKS = {1: (4,), 2: (3, 4), 3: (3, 2, 4)}
 ALL_RANKS = {"rank": (2, 1, 3)}
 
 
+_MANY, _FEW = 1024, 8
+
+
 _AROUND = ("rank", "mask", "causal", "scores", "initial_state", "given", "branches")
 """Settings that are none of the layer's own."""
 
@@ -68,9 +71,10 @@ def first_channels(shape: Sequence[int], settings: Settings) -> tuple[int, ...]:
 
 
 def hidden(shape: Sequence[int]) -> tuple[Any, Any]:
-    """An input, and what a first layer makes of it."""
+    """An input, and what a first layer makes of it; of many features through a few, or it would have their square."""
     given = keras.Input(tuple(shape))
-    return given, layers.Dense(shape[-1], "tanh")(given)
+    few = layers.Dense(_FEW)(given) if shape[-1] > _MANY else given
+    return given, layers.Dense(shape[-1], "tanh")(few)
 
 
 def behind(shape: Sequence[int] | None = None) -> Callable[[Any, Settings], Built]:

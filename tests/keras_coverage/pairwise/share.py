@@ -15,36 +15,49 @@ _HEADING = "Combinations"
 
 
 def with_combinations(document: str, found: Sequence[Combined]) -> str:
-    """A document with the part about combinations written anew.
+    """A document with the part about combinations written anew; classes that were not tried keep their rows.
 
     Args:
         document: all of it.
-        found: what became of each class.
+        found: what became of each class that was tried.
     """
-    converted, cases = sum(each.converted for each in found), sum(len(each.complaints) for each in found)
+    rows = {name: row for name, row in _written_rows(document).items() if name in SUBJECTS}
+    rows |= {
+        each.name: f"| `{each.name}` | {each.converted} | {len(each.complaints)} | {reasons(each.complaints)} |"
+        for each in found
+    }
+    shares = [_share(row) for row in rows.values()]
+    converted, cases = sum(each for each, _ in shares), sum(each for _, each in shares)
     share = f"{100 * converted / cases:.1f} %" if cases else "none"
     lines = [
         "Arguments that work one by one may not work together. For each class the cases hold every *pair* of values",
         "of its arguments that Keras accepts and trains with: activations, biases, paddings, strides, formats, ranks,",
         "masks, initial values, regularizers, constraints, and what the class inherits. Each converts and passes all",
-        f"that `edgefl convert` verifies, on each runtime: {converted} of {cases} do ({share}), of {len(found)}",
+        f"that `edgefl convert` verifies, on each runtime: {converted} of {cases} do ({share}), of {len(rows)}",
         f"classes out of {len(SUBJECTS)}. The values lie in `tests/keras_coverage/pairwise`; `make coverage` goes on",
         "where it stopped.",
         "",
         "| | convert | cases | what does not |",
         "|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{each.name}` | {each.converted} | {len(each.complaints)} | {reasons(each.complaints)} |"
-        for each in sorted(found, key=lambda each: each.name.lower())
+        *(rows[name] for name in sorted(rows, key=str.lower)),
     ]
     return with_section(document, _HEADING, lines)
 
 
+def _written_rows(document: str) -> dict[str, str]:
+    return {
+        row[1]: row[0] for row in re.finditer(r"^\| `(\w+\.\w+)` .*$", section_of(document, _HEADING), re.MULTILINE)
+    }
+
+
+def _share(row: str) -> tuple[int, int]:
+    _, _, converted, cases, _ = row.split("|", 4)
+    return int(converted), int(cases)
+
+
 def written_shares(document: str) -> dict[str, tuple[int, int]]:
     """What a document says: ``layers.Dense`` to how many cases convert, and how many there are."""
-    rows = re.findall(r"\| `(\w+\.\w+)` \| (\d+) \| (\d+) \|", section_of(document, _HEADING))
-    return {name: (int(converted), int(cases)) for name, converted, cases in rows}
+    return {name: _share(row) for name, row in _written_rows(document).items()}
 
 
 def reasons(complaints: Mapping[str, str]) -> str:
