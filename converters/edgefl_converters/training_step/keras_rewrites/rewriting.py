@@ -15,13 +15,15 @@ __all__ = ["REWRITES", "rewritten_keras"]
 
 def _found() -> Iterator[tuple[str, Rewrite]]:
     for module in sorted(each.name for each in pkgutil.iter_modules(keras_rewrites.__path__)):
-        rewrite = getattr(importlib.import_module(f"{keras_rewrites.__name__}.{module}"), "REWRITE", None)
-        if rewrite is not None:
-            yield module, rewrite
+        found = importlib.import_module(f"{keras_rewrites.__name__}.{module}")
+        if hasattr(found, "REWRITE"):
+            yield module, found.REWRITE
+        yield from getattr(found, "REWRITES", {}).items()
 
 
 REWRITES: dict[str, Rewrite] = dict(_found())
-"""The ``REWRITE`` of each module of this folder that has one, by the module's name; no two replace one thing."""
+"""The ``REWRITE`` of each module of this folder that has one, by the module's name, and the ``REWRITES`` of those that
+have several, by theirs; no two replace one thing."""
 
 
 @contextlib.contextmanager
