@@ -75,7 +75,8 @@ class Memories:
         arrays: dict[str, Any] = {**memory.to_arrays()}
         buffer = io.BytesIO()  # numpy would leave half a file on a disk that is full
         np.savez(buffer, **arrays)
-        self.put(task.task_id, buffer.getbuffer())
+        # No view of it: one that the error of a full disk holds ends the process in Python 3.12, once it is collected.
+        self.put(task.task_id, buffer.getvalue())
 
     def packed(self, task_id: str) -> bytes | None:
         """A memory as bytes, to be put into another folder; None where nothing was kept.
@@ -94,7 +95,7 @@ class Memories:
         except OSError as error:
             raise storage_error(error, "read", path) from error
 
-    def put(self, task_id: str, packed: bytes | memoryview) -> None:
+    def put(self, task_id: str, packed: bytes) -> None:
         """Writes a memory as bytes, as one that comes from another folder.
 
         Args:
