@@ -68,3 +68,11 @@ def test_what_has_one_element_becomes_a_scalar_as_by_the_kernels(kernel_parity):
                 np.arange(4, dtype=np.float32),
             )
     kernel_parity.check()
+
+
+def test_whole_numbers_are_held_to_any_limits(kernel_parity):
+    numbers = np.arange(-9, 12, dtype=np.int32)
+    for low, high in ((0, 6), (-1, 1), (0, 1), (0, 255)):
+        kernel_parity.add(f"clip {low} {high}", lambda x, a=low, b=high: tf.clip_by_value(x, a, b), numbers)
+        kernel_parity.add(f"other {low} {high}", lambda x, a=low, b=high: tf.minimum(tf.maximum(a, x), b), numbers)
+    kernel_parity.check()
