@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ __all__ = [
     "alphas_of",
     "enable",
     "entry",
+    "matrix_of",
     "merge",
     "restore",
     "restore_alphas",
@@ -177,6 +179,16 @@ def enable(model: keras.Model, adapters: list[Adapter]) -> None:
         layer.lora_alpha = _plain(each.alpha)
 
 
+def matrix_of(layer: Any) -> tuple[int, int]:
+    """Rows and columns of the matrix that a layer's adapters adapt: the smaller number is the highest rank it can have.
+
+    Args:
+        layer: a built one that takes adapters.
+    """
+    *rows, columns = _weight(layer).shape
+    return math.prod(rows), int(columns)
+
+
 def entry(model: keras.Model, adapters: list[Adapter], trained: list[str]) -> bytes:
     """Returns what a file with kept adapters holds beside Keras's own entries.
 
@@ -258,12 +270,16 @@ def _pair(layer: Any) -> tuple[Any, Any]:
     return getattr(layer, f"lora_{matrix}_a"), getattr(layer, f"lora_{matrix}_b")
 
 
+def _weight(layer: Any) -> Any:
+    weight = getattr(layer, "_embeddings", None)
+    return getattr(layer, "_kernel", None) if weight is None else weight
+
+
 def _layers(model: keras.Model) -> Iterator[tuple[Any, Any]]:
     """Layers that can have adapters, each once, with the weight that is adapted."""
     seen: set[int] = set()
     for layer in model._flatten_layers(include_self=False):
-        weight = getattr(layer, "_embeddings", None)
-        weight = getattr(layer, "_kernel", None) if weight is None else weight
+        weight = _weight(layer)
         if hasattr(layer, "enable_lora") and weight is not None and id(layer) not in seen:
             seen.add(id(layer))
             yield layer, weight

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from edgefl.errors import ModelError
+from edgefl.errors import InvalidSettingError, ModelError
+from edgefl_converters.models.adapter_layers import matrix_of
 from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.models.variable_patterns import choose
 from edgefl_converters.training_step.rebuilding import compiled_copy
@@ -26,7 +27,7 @@ def with_adapters(model: Any, rank: int, alpha: float | None, targets: Sequence[
         own: True if the adapters may go into this model, else they go into a copy of it.
 
     Raises:
-        InvalidSettingError: a pattern matches nothing.
+        InvalidSettingError: a pattern matches nothing, or no layer whose weight could have so high a rank.
         ModelError: none of the layers that a pattern names takes adapters, or Keras refuses.
     """
     if not own:
@@ -43,11 +44,25 @@ def with_adapters(model: Any, rank: int, alpha: float | None, targets: Sequence[
                 hint="Dense, EinsumDense, Embedding and convolutions take them, also inside others such as "
                 "MultiHeadAttention; train the rest with `trainable`.",
             )
+        _require_low_rank(pattern, able, rank)
         for layer in able:
             if not layer.lora_enabled:
                 added += 1
                 _enable(layer, rank, alpha, seed=added)
     return model
+
+
+def _require_low_rank(pattern: str, able: Sequence[Any], rank: int) -> None:
+    """Refuses adapters that are larger than what they would save, in all of some layers."""
+    matrices = {layer.name: matrix_of(layer) for layer in able}
+    highest = max(map(min, matrices.values()))
+    if rank > highest:
+        shown = ", ".join(f"{name} ({rows} x {columns})" for name, (rows, columns) in list(matrices.items())[:3])
+        raise InvalidSettingError(
+            f"`lora_rank` {rank} is above the rank that any weight of `lora_targets` {pattern!r} can have, {highest}: "
+            f"{shown}{' and more' if len(matrices) > 3 else ''}.",
+            hint=f"Take a rank of at most {highest}, 2 to 16 as a rule, or train such a layer whole with `trainable`.",
+        )
 
 
 def _enable(layer: Any, rank: int, alpha: float | None, *, seed: int) -> None:

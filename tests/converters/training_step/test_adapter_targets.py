@@ -193,3 +193,19 @@ def test_a_model_that_keras_cannot_copy_is_refused_and_not_changed():
 def test_what_is_frozen_in_the_file_is_no_parameter(converted):
     file = ModelFile.read(converted.path)
     assert {"dense/kernel", "normal/gamma", "normal/moving_mean"} <= set(file.manifest.frozen)
+
+
+@pytest.mark.parametrize(("rank", "targets"), [(6, "*"), (4, "head"), (100, ("body", "*"))])
+def test_a_rank_above_what_the_weights_can_have_is_refused_with_the_highest(rank, targets):
+    with (
+        pytest.raises(
+            InvalidSettingError, match=rf"`lora_rank` {rank} is above .* can have, [34]: .*(body|head) \(\d x"
+        ),
+        fine_tuned(small(), FineTuning(lora_rank=rank, lora_targets=targets)),
+    ):
+        pass
+
+
+def test_a_rank_that_some_weights_can_have_is_taken():
+    with fine_tuned(small(), FineTuning(lora_rank=4)) as adapted:
+        assert len(adapter_variables(adapted.model)) == 4

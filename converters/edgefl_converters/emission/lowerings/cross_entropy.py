@@ -1,4 +1,4 @@
-"""Cross-entropy with integer targets, as languages have it: many rows times many classes, so few tensors of that size."""
+"""Cross-entropy with integer targets, which language models have many of: few tensors of rows times classes."""
 
 from __future__ import annotations
 
