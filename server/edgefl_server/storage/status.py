@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import RunError
@@ -250,7 +250,8 @@ def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
 
     rows = session.execute(
         select(OutcomeRow.fold, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason, func.count())
-        .where(OutcomeRow.run == run.run)
+        # A round counts the updates that it wants; that of the root device is none of them, and only missed.
+        .where(OutcomeRow.run == run.run, or_(OutcomeRow.device != _root(run), OutcomeRow.status != "done"))
         .group_by(OutcomeRow.fold, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason)
     )
     for number, disposition, status, reason, count in (*rows, *_out_of_time(session, run)):
@@ -261,6 +262,10 @@ def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
                 for disposition, count in dispositions.items():
                     add(number, disposition, status, reason, count)
     return counts
+
+
+def _root(run: RunRow) -> str:
+    return str(run.settings.get("root_device") or "")
 
 
 def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str, int]]:
