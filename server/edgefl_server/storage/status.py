@@ -12,7 +12,7 @@ from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
-from edgefl_server.aggregation import AssignmentState, RunSettings, devices_needed, finalise
+from edgefl_server.aggregation import AssignmentState, FoldState, RunSettings, devices_needed, finalise
 from edgefl_server.storage.central import central_of
 from edgefl_server.storage.identities import doubled_devices
 from edgefl_server.storage.orphans import count_unrecorded
@@ -114,7 +114,7 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "tasks_open": cohort.open,
         "history": _history(state, session, run),
         **evaluated,
-        "warnings": _waiting(run, evaluated["evaluating"], devices or 0),
+        "warnings": [*_waiting(run, evaluated["evaluating"], devices or 0), *_waiting_for_root(session, run, cohort)],
         **central_of(session, run.run),
     }
 
@@ -128,6 +128,14 @@ def _waiting(run: RunRow, evaluating: bool, enrolled: int) -> list[str]:
         f"a version is to be evaluated on {wanted} devices, and {enrolled} are enrolled in {run.population}: it waits "
         "for more, until the run is stopped"
     ]
+
+
+def _waiting_for_root(session: Session, run: RunRow, cohort: CohortRow) -> list[str]:
+    """Says that a round has all that it wants but the update of its root device."""
+    fold = session.get_one(FoldRow, (run.run, run.fold))
+    if not _root(run) or cohort.done < run.settings["target"] or not FoldState(fold.state).takes_outcomes:
+        return []
+    return [f"round {run.fold} waits for the update of its root device {_root(run)}"]
 
 
 def _weights(session: Session, run: RunRow) -> dict[int, str]:
