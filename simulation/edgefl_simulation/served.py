@@ -177,7 +177,7 @@ class ServedRun:
             for device, attempt in itertools.product(self._plan.fleet.names, range(1, _ATTEMPTS + 1)):
                 task_id = f"{self._run}-{cohort:06d}-{device}-{attempt:03d}"
                 if fleet.memory(device, self._run, task_id) is not None:
-                    self._accepted.setdefault(cohort, {})[device] = task_id
+                    self._note(device, cohort, task_id)
 
     def _ask(self, fleet: HttpFleet, device: int, wait: float) -> None:
         self._asked.add(device)
@@ -191,10 +191,13 @@ class ServedRun:
                 self._errors[answer.error] = None
             if answer.result == "accepted":
                 cohort = int(answer.task_id.removeprefix(f"{self._run}-").partition("-")[0])
-                if self._numbers[answer.device] == self._root:
-                    self._rooted.add(cohort)
-                else:
-                    self._accepted.setdefault(cohort, {})[answer.device] = answer.task_id
+                self._note(answer.device, cohort, answer.task_id)
+
+    def _note(self, device: str, cohort: int, task_id: str) -> None:
+        if self._numbers[device] == self._root:
+            self._rooted.add(cohort)
+        else:
+            self._accepted.setdefault(cohort, {})[device] = task_id
 
     def _work(self, server: HttpServer, fleet: HttpFleet, status: dict[str, Any]) -> None:
         """Has devices ask for work until a round is over.

@@ -64,7 +64,7 @@ def trained(folder: Path, kills: int, settings: dict[str, object], root_last: bo
                 wait(lambda: client.get(f"/v1/runs/{run}")["history"][0]["outcomes"]["accepted"] == DEVICES)
                 status = client.get(f"/v1/runs/{run}")
                 assert status["round"] == 1
-                assert status["warnings"] == [f"round 1 waits for the update of its root device {root}"]
+                assert status["warnings"] == [f"round 1 waits for its root device {root}, which is not at work on it"]
             threads[-1].start()
         for kill in range(kills):
             wait(lambda kill=kill: sum(len(each.accepted) for each in devices) > 7 * kill)

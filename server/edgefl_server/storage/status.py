@@ -114,7 +114,10 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "tasks_open": cohort.open,
         "history": _history(state, session, run),
         **evaluated,
-        "warnings": [*_waiting(run, evaluated["evaluating"], devices or 0), *_waiting_for_root(session, run, cohort)],
+        "warnings": [
+            *_waiting(run, evaluated["evaluating"], devices or 0),
+            *_without_root(state, session, run, cohort),
+        ],
         **central_of(session, run.run),
     }
 
@@ -130,12 +133,21 @@ def _waiting(run: RunRow, evaluating: bool, enrolled: int) -> list[str]:
     ]
 
 
-def _waiting_for_root(session: Session, run: RunRow, cohort: CohortRow) -> list[str]:
-    """Says that a round has all that it wants but the update of its root device."""
+def _without_root(state: ServerState, session: Session, run: RunRow, cohort: CohortRow) -> list[str]:
+    """Says that a round has all that it wants but the update of its root device, which is not at it."""
     fold = session.get_one(FoldRow, (run.run, run.fold))
     if not _root(run) or cohort.done < run.settings["target"] or not FoldState(fold.state).takes_outcomes:
         return []
-    return [f"round {run.fold} waits for the update of its root device {_root(run)}"]
+    at_it = select(AssignmentRow.task_id).where(
+        AssignmentRow.run == run.run,
+        AssignmentRow.cohort == run.cohort,
+        AssignmentRow.device == _root(run),
+        AssignmentRow.state == AssignmentState.OPEN.value,
+        AssignmentRow.leased_until_clock > state.clock(),
+    )
+    if session.scalar(at_it.limit(1)) is not None:
+        return []
+    return [f"round {run.fold} waits for its root device {_root(run)}, which is not at work on it"]
 
 
 def _weights(session: Session, run: RunRow) -> dict[int, str]:

@@ -162,7 +162,12 @@ def test_a_round_waits_for_it_and_takes_no_more_than_it_asked_meanwhile(fleet) -
     close_due_rounds(fleet.state)
     assert not fleet.fold()
     assert next_task(fleet.state, devices[2]) is None
-    assert f"waits for the update of its root device {root.device}" in run_status(fleet.state, run)["warnings"][0]
+    why = f"round 1 waits for its root device {root.device}, which is not at work on it"
+    assert run_status(fleet.state, run)["warnings"] == [why]
+    fleet.task(root)
+    assert run_status(fleet.state, run)["warnings"] == []
+    fleet.clock.now += 301  # it is silent
+    assert run_status(fleet.state, run)["warnings"] == [why]
     fleet.finish(root)
     assert fleet.fold()
     assert run_status(fleet.state, run)["warnings"] == []
