@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from edgefl_server.aggregation import RunSettings
+from edgefl_server.aggregation import RunSettings, root_device_of
 from edgefl_server.aggregation.schedules import (
     Assignment,
     AssignmentState,
@@ -53,13 +53,15 @@ class Cohort:
         return max(mine, key=lambda each: each.attempt, default=None)
 
     def concerned(self, device: str | None, now: float) -> Concerned:
-        open_ones = [each for each in self.assignments if each.state is OPEN]
+        root = root_device_of(self.settings)
+        open_ones = [each for each in self.assignments if each.state is OPEN and each.device != root]
         overdue = [each for each in open_ones if each.leased_to_the_end and each.leased_until <= now]
         late = [each for each in open_ones if not each.leased_to_the_end and each.leased_until < now]
         return Concerned(
             None if device is None else self.latest(device),
             tuple(sorted(overdue, key=lambda each: (each.leased_until, each.device))),
             min(late, key=lambda each: (each.leased_until, each.device), default=None),
+            root=self.latest(root) if root else None,
         )
 
     def assign(self, device: str, now: float) -> Cohort | None:

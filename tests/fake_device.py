@@ -77,13 +77,22 @@ class FakeDevice:
         identity: see `Identity`.
         statistic_size: elements of the model's statistics.
         patience: seconds for which a server may be away.
+        make: what it makes of a task, the weights and the number of statistics.
     """
 
-    def __init__(self, url: str, identity: Identity, statistic_size: int = 4, patience: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        identity: Identity,
+        statistic_size: int = 4,
+        patience: float = 60.0,
+        make: Callable[[Task, np.ndarray, int], Outcome] = outcome_for,
+    ) -> None:
         self.url = url
         self.identity = identity
         self.statistic_size = statistic_size
         self.patience = patience
+        self.make = make
         self.accepted: dict[str, int] = {}
         self.refused: list[str] = []
         self._http = urllib3.PoolManager(retries=False)
@@ -117,7 +126,7 @@ class FakeDevice:
         if fetched.status == 404:  # the task was taken away in between
             return False
         assert hashlib.sha256(fetched.data).hexdigest() == task.base_weights_hash
-        outcome = outcome_for(task, np.frombuffer(fetched.data, "<f4"), self.statistic_size)
+        outcome = self.make(task, np.frombuffer(fetched.data, "<f4"), self.statistic_size)
         answer = self.call("PUT", f"/v1/tasks/{task.task_id}/outcome", outcome.encode())
         if answer.status == 202:
             self.accepted[task.task_id] = self.accepted.get(task.task_id, 0) + 1

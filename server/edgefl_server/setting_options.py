@@ -31,7 +31,7 @@ _PANELS = {
     ),
     "An early end": ("patience", "patience_metric", "patience_least"),
     "The server's step": ("server_optimizer", "server_learning_rate", "beta_1", "beta_2", "tau", "momentum"),
-    "A rule against bad devices": ("rule", "byzantine", "keep", "radius", "iterations", "smoothing"),
+    "A rule against bad devices": ("rule", "root_device", "byzantine", "keep", "radius", "iterations", "smoothing"),
     "Before the rule": ("pre_aggregation", "bound", "initial_norm", "quantile", "quantile_rate", "bucket"),
     "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
     "What a device counts for, and sends": (

@@ -44,8 +44,9 @@ _EVALUATION = "Evaluation"
 _WORK = "Where the work is done"
 _DEVICES = "Devices and simulated time"
 _RESULT = "What is kept and shown"
-_COHORT = {"target": "cohort"}
-"""A server's target is the number of devices of a cohort here: it waits for all that it wants."""
+_CALLED = {"target": "cohort", "root_device": "root_rows"}
+"""A server's target is the number of devices of a cohort here: it waits for all that it wants. An operator names a
+root device, which has rows of its own; here these are drawn."""
 
 
 def simulate(
@@ -78,6 +79,14 @@ def simulate(
             help="The array that a partition by class goes by.", show_default="the target", rich_help_panel=DATA_PANEL
         ),
     ] = "",
+    root_rows: Annotated[
+        int,
+        typer.Option(
+            help="Rows of one more device, honest and asked in every round, for --rule fltrust.",
+            min=0,
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = 0,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for settings, rounds and weights.", rich_help_panel=_RESULT),
@@ -179,7 +188,7 @@ def simulate(
             model,
             data,
             settings={**given, "target": cohort, "seed": seed},
-            division=Division(partition, devices or 0, held_out, local_test, label, seed),
+            division=Division(partition, devices or 0, held_out, local_test, label, seed, root_rows),
             pace=Steady(step_seconds, overhead_seconds, drop_out),
             owner=owner,
             minimum_examples=minimum_examples,
@@ -198,7 +207,7 @@ def simulate(
         with _ended_by_signals():
             history = run_simulation(wanted, out, resume=resume, watcher=watcher)
     except SettingError as error:
-        raise _typed(error.naming(lambda name: option_of(_COHORT.get(name, name)))) from error
+        raise _typed(error.naming(lambda name: option_of(_CALLED.get(name, name)))) from error
     except InvalidSettingError as error:
         raise _typed(error) from error
     result = history.summary() | {"folder": None if out is None else str(out)}
@@ -206,9 +215,9 @@ def simulate(
 
 
 _SHOWN = {"minimum": "the cohort", "seed": str(DEFAULT_SEED)}
-_OTHERWISE = ("kind", "evaluate_cohort", "shown_from", "quantiles_from")
-"""Settings of measurements beside training, for which a simulation has options of its own."""
-simulate = functools.partial(with_settings, called=_COHORT, shown=_SHOWN, without=_OTHERWISE)(simulate)
+_OTHERWISE = ("kind", "evaluate_cohort", "shown_from", "quantiles_from", "root_device")
+"""Settings for which a simulation has options of its own."""
+simulate = functools.partial(with_settings, called=_CALLED, shown=_SHOWN, without=_OTHERWISE)(simulate)
 
 
 def _typed(error: InvalidSettingError) -> InvalidSettingError:

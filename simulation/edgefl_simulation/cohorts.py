@@ -98,14 +98,15 @@ class CohortTasks:
 
     Args:
         accepted: updates of the run that were accepted before.
+        root: the id of the root device; empty: there is none.
 
     Attributes:
         standing: of the cohort and the fold that it works for.
         flights: what devices are at, by device.
     """
 
-    def __init__(self, accepted: int) -> None:
-        self.standing = Standing(accepted=accepted)
+    def __init__(self, accepted: int, root: str) -> None:
+        self.standing, self._root = Standing(accepted=accepted), root
         self.flights: dict[str, Flight] = {}
         self._tasks: dict[str, Assignment] = {}
         self._counted: set[str] = set()
@@ -179,13 +180,13 @@ class CohortTasks:
         """Names what a question to the schedule may concern; see `Concerned`."""
         overdue, late = self.past_their_lease(now)
         counted = mine is not None and mine.device in self._counted
-        return Concerned(mine, overdue, late[0] if late else None, counted=counted)
+        return Concerned(mine, overdue, late[0] if late else None, counted=counted, root=self._tasks.get(self._root))
 
     def past_their_lease(self, now: float) -> tuple[tuple[Assignment, ...], tuple[Assignment, ...]]:
         """Open tasks whose lease is over: those that were leased to the end, and the others, longest ago first."""
         if now < self._first_lease:
             return (), ()
-        tasks = self.open_tasks()
+        tasks = [each for each in self.open_tasks() if each.device != self._root]
         self._first_lease = min((each.leased_until for each in tasks), default=math.inf)
         overdue = tuple(each for each in tasks if each.leased_to_the_end and each.leased_until <= now)
         late = [each for each in tasks if not each.leased_to_the_end and each.leased_until < now]

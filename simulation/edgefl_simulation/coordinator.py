@@ -10,31 +10,29 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from edgefl.metrics import around_training
 from edgefl.wire.messages import OutcomeStatus
 from edgefl_server.aggregation import (
     Assignment,
-    Believed,
     Change,
     Cohort,
     Folded,
     FoldError,
     FoldState,
-    ModelLimits,
     Next,
     Progress,
-    Staleness,
     Standing,
     StrategyState,
     TaskSource,
     after_failure,
     after_fold,
+    apart,
     broadcast,
     ending,
     finalise,
     fold,
     fold_seed,
     in_order,
+    root_device_of,
     schedule_for,
     strategy_for,
     task_for,
@@ -73,13 +71,7 @@ class Coordinator:
         self._plan, self._engine = plan, engine
         self._settings = plan.settings
         self._schedule, self._strategy = schedule_for(plan.settings), strategy_for(plan.settings)
-        self._demand = self._strategy.demand
-        limits, metrics = ModelLimits.of(plan.manifest), plan.manifest.metrics
-        if plan.settings.local_test:
-            limits, metrics = limits.around_training(), around_training(metrics)
-        most = plan.settings.max_examples, plan.settings.max_weight_ratio
-        staleness = Staleness.in_run(plan.settings, plan.settings.schedule)
-        self._believed = Believed(*most, limits, metrics, staleness)
+        self._demand, self._believed, self._root = self._strategy.demand, plan.believed, root_device_of(plan.settings)
         self._agenda: Agenda[Flight] = Agenda(checkpoint.clock)
         self._state = checkpoint.state
         self._cohort, self._fold = checkpoint.cohort, checkpoint.fold
@@ -88,7 +80,7 @@ class Coordinator:
         self._continuing, self._rests = Continuing.of(plan, self._demand, checkpoint), Rests(checkpoint.late)
         self._versions = Versions(plan, engine, self._demand)
         self._version = self._versions.publish(checkpoint.version, self._state)
-        self._tasks = CohortTasks(checkpoint.accepted)
+        self._tasks = CohortTasks(checkpoint.accepted, self._root)
         self._look_at = math.inf
         self._patience = Patience(checkpoint.clock, plan.settings.effective_task_seconds)
         self._devices = Devices(plan, engine, checkpoint.fetched)
@@ -172,7 +164,7 @@ class Coordinator:
         flights = self._devices.resumed(under_way.open, versions)
         self._tasks.resume(under_way, flights, self._agenda, self._version)
         seed = self._settings.effective_seed
-        self._line = Line(len(self._plan.fleet), seed, self._cohort, taken=under_way.taken)
+        self._line = Line(self._plan.devices, seed, self._cohort, taken=under_way.taken)
         self._look_at, self._fold, self._next = under_way.look_at, self._over + 1, Next.GATHERING
         self._patience.resume(under_way.marks)
 
@@ -185,7 +177,7 @@ class Coordinator:
         self._look_at = math.inf
         self._patience.renew(self._agenda.now)
         seed = self._settings.effective_seed
-        self._line = Line(len(self._plan.fleet), seed, self._cohort, order=order)
+        self._line = Line(self._plan.devices, seed, self._cohort, order=order)
 
     def _gather(self) -> Round:
         """Hands out tasks and takes outcomes until a fold is over."""
@@ -212,7 +204,8 @@ class Coordinator:
 
     def _hand_out(self) -> bool:
         """Gives tasks to devices that are there and wait, as many as there are places; whether there was one."""
-        now, any_assigned = self._agenda.now, False
+        now = self._agenda.now
+        any_assigned = self._plan.root is not None and self._offer(self._plan.root, self._root)
         most, asked_again = self._devices.asking(now)
         away = 0
         for _ in range(most):
@@ -229,21 +222,25 @@ class Coordinator:
             if back > now:
                 asked_again, away = min(asked_again, back), away + 1
                 continue
-            concerned = self._tasks.concerned(self._tasks.task_of(name), now)
-            if self._tasks.standing.admission is not None:
-                concerned = replace(concerned, key=self._selecting.key(device))
-            change = self._schedule.assign(self._tasks.standing, concerned, name, now)
-            if change is None or change.assigned is None:
-                continue
-            self._apply(change)
-            self._start(change.assigned, device)
-            any_assigned = True
+            any_assigned = self._offer(device, name) or any_assigned
         self._look_at = min(self._look_at, self._tasks.next_window(now))
         if away:
             self._look_at = min(self._look_at, asked_again)
             if not len(self._agenda) and asked_again < math.inf:  # nothing is waited for but devices
                 self._patience.expect(asked_again)
         return any_assigned
+
+    def _offer(self, device: int, name: str) -> bool:
+        """Lets a device begin a task, if there is one for it."""
+        concerned = self._tasks.concerned(self._tasks.task_of(name), self._agenda.now)
+        if self._tasks.standing.admission is not None and name != self._root:
+            concerned = replace(concerned, key=self._selecting.key(device))
+        change = self._schedule.assign(self._tasks.standing, concerned, name, self._agenda.now)
+        if change is None or change.assigned is None:
+            return False
+        self._apply(change)
+        self._start(change.assigned, device)
+        return True
 
     def _start(self, assignment: Assignment, device: int) -> None:
         """Lets a device begin its task, and notes when it will be heard of."""
@@ -275,7 +272,8 @@ class Coordinator:
                 self._agenda.add(arrives, flight)
             return None
         state, temporary = ending(OutcomeStatus(worked.outcome.status), worked.outcome.reason)
-        self._accounts.over(state.value, worked.error)
+        if flight.device != self._root or worked.update is None:
+            self._accounts.over(state.value, worked.error)
         self._accounts.arrived(flight, now, accepted=worked.update is not None)
         flight.arrived = True
         concerned = self._tasks.concerned(self._tasks.task_of(flight.device), now)
@@ -327,13 +325,15 @@ class Coordinator:
     def _merge(self, number: int, standing: Standing) -> Round:
         """Folds what was accepted into a new version."""
         before, (accepted, why) = self._version, self._continuing.counting(self._accepted)
+        fleet, rooted = apart(accepted, self._root, lambda each: each.flight.device)
         if why:
             standing = self._schedule.lose(standing, len(self._accepted) - len(accepted), why).standing
             if standing.state is FoldState.FAILED:
                 return self._give_up(number, standing)
-        contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in accepted)
+        contributions = in_order(each.contribution(before.number, self._schedule.by_acceptance) for each in fleet)
         staleness = tuple(each.read().staleness for each in contributions if self._schedule.by_acceptance)
-        cohort = Cohort(standing.enrolled, fold_seed(self._settings.effective_seed, number))
+        seed, root = fold_seed(self._settings.effective_seed, number), None if rooted is None else rooted.update
+        cohort = Cohort(standing.enrolled, seed, root)
         try:
             folded = fold(self._strategy, without_residual(self._state), contributions, self._believed, cohort)
             folded.require_finite()

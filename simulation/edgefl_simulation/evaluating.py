@@ -104,7 +104,7 @@ class Evaluator:
     ) -> None:
         self._settings, self._engine, self._fleet = plan.settings, engine, plan.fleet
         self._metrics, self._states = plan.manifest.metrics, ModelLimits.of(plan.manifest).states
-        self._held_out, self._devices = held_out, min(devices, len(plan.fleet))
+        self._held_out, self._devices, self._among = held_out, min(devices, plan.devices), plan.devices
         self._personalisation = personalisation
         self._rows = math.ceil(_ROWS / plan.manifest.batch_size) * plan.manifest.batch_size
 
@@ -121,7 +121,7 @@ class Evaluator:
         """
         starts = range(0, self._held_out, self._rows)
         pieces = [Rows(HELD_OUT, start, min(start + self._rows, self._held_out)) for start in starts]
-        drawn = drawn_order(len(self._fleet), self._settings.effective_seed, "evaluation", source.version)
+        drawn = drawn_order(self._among, self._settings.effective_seed, "evaluation", source.version)
         asked = sorted(itertools.islice(drawn, self._devices))
         tuned = [device for device in asked if self._fleet.tests[device]] if self._personalisation else []
         central = self._submit(_job(source, base, rows, f"held-out-{number:06d}") for number, rows in enumerate(pieces))

@@ -25,7 +25,7 @@ from edgefl_simulation.watching import watcher_for
 
 __all__ = ["simulate"]
 
-_OTHER_NAMES = {"target": "cohort"}
+_OTHER_NAMES = {"target": "cohort", "root_device": "root_rows"}
 """Settings of a run on a server that are arguments of a simulation by another name."""
 
 
@@ -42,6 +42,7 @@ def simulate(
     held_out: float = 0.1,
     local_test: float = 0.0,
     label: str = "",
+    root_rows: int = 0,
     owner: str = OWNER,
     feature_columns: Sequence[str] = (),
     target_column: str = "",
@@ -81,6 +82,8 @@ def simulate(
         held_out: the share of rows that no device gets, for tests, where the data set has no such rows itself.
         local_test: the share of its rows that each device keeps for tests.
         label: the array that a partition by class goes by; by default the model's target.
+        root_rows: rows that are drawn before all others are divided, for one more device, which is honest, is asked in
+            every round, and by which ``rule="fltrust"`` judges the others; 0: there is none.
         owner: the array, or column, that says whose each row is.
         feature_columns: the columns, or arrays, that are the model's input, in this order; by default all but the
             target.
@@ -114,7 +117,7 @@ def simulate(
         model,
         data,
         settings={"rounds": int(rounds), "target": int(cohort), "strategy": strategy, "seed": int(seed), **settings},
-        division=Division(partition, devices, held_out, local_test, label, seed),
+        division=Division(partition, devices, held_out, local_test, label, seed, root_rows),
         pace=pace or Steady(),
         owner=owner,
         minimum_examples=minimum_examples,

@@ -14,7 +14,10 @@ from edgefl.hashing import sha256
 from edgefl.wire.words import is_name, is_random_id
 from edgefl_simulation.tables import DEVICES, Rows
 
-__all__ = ["Fleet", "device_id", "device_ids", "device_names"]
+__all__ = ["ROOT_DEVICE", "Fleet", "device_id", "device_ids", "device_names"]
+
+ROOT_DEVICE = sha256(b"edgefl root device")[:32]
+"""The id of the device that holds the root set."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Protocol
 from edgefl.errors import InvalidSettingError
 from edgefl_simulation.draws import uniform
 
-__all__ = ["Course", "Pace", "Steady", "Work"]
+__all__ = ["Attended", "Course", "Pace", "Steady", "Work"]
 
 
 @dataclass(frozen=True)
@@ -145,3 +145,24 @@ class Steady:
         lost = self.drop_out and uniform(work.seed, "drop-out", work.task_id) < self.drop_out
         computed = work.now + self.overhead_seconds + work.steps * self.step_seconds
         return Course(work.now, work.now, computed, gone=work.now if lost else math.inf)
+
+
+@dataclass(frozen=True)
+class Attended:
+    """A device of the operator's own is always there and loses nothing; all others are as a pace says.
+
+    Attributes:
+        pace: of the others.
+        device: the number of that one.
+    """
+
+    pace: Pace
+    device: int
+
+    def back(self, seed: int, device: int, now: float) -> float:
+        """See `Pace`."""
+        return now if device == self.device else self.pace.back(seed, device, now)
+
+    def course(self, work: Work) -> Course:
+        """See `Pace`."""
+        return (Steady() if work.device == self.device else self.pace).course(work)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgefl.manifest import ModelManifest
+from edgefl.metrics import around_training
 from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
-from edgefl_server.aggregation import Blob, Folded, RunSettings, StrategyState
+from edgefl_server.aggregation import (
+    Believed,
+    Blob,
+    Folded,
+    ModelLimits,
+    RunSettings,
+    Staleness,
+    StrategyState,
+    root_device_of,
+)
 from edgefl_simulation.attacks import Attack
 from edgefl_simulation.fleet import Fleet
-from edgefl_simulation.pace import Pace
+from edgefl_simulation.pace import Attended, Pace
 from edgefl_simulation.under_way import UnderWay
 
 __all__ = ["Checkpoint", "Costs", "Plan", "Round"]
@@ -46,6 +56,36 @@ class Plan:
     population: str = "fleet"
     run: str = "simulated"
     attack: Callable[[int], Attack | None] = _honest
+
+    @property
+    def root(self) -> int | None:
+        """The number of the root device, which is the last one; None: there is none."""
+        return len(self.fleet) - 1 if root_device_of(self.settings) else None
+
+    @property
+    def believed(self) -> Believed:
+        """Says how far devices are."""
+        settings, limits, metrics = self.settings, ModelLimits.of(self.manifest), self.manifest.metrics
+        if settings.local_test:
+            limits, metrics = limits.around_training(), around_training(metrics)
+        staleness = Staleness.in_run(settings, settings.schedule)
+        return Believed(settings.max_examples, settings.max_weight_ratio, limits, metrics, staleness)
+
+    def attended(self) -> Plan:
+        """The plan with a root device that is always there and honest, whatever the others are."""
+        root, attack = self.root, self.attack
+        if root is None:
+            return self
+        return replace(
+            self,
+            pace=Attended(self.pace, root),
+            attack=lambda device: None if device == root else attack(device),
+        )
+
+    @property
+    def devices(self) -> int:
+        """The devices of the fleet that cohorts are made of."""
+        return len(self.fleet) if self.root is None else self.root
 
 
 @dataclass(frozen=True)

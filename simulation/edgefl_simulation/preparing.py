@@ -21,7 +21,7 @@ from edgefl_server.aggregation import SettingError
 from edgefl_simulation.data import DataSet, fitted_to
 from edgefl_simulation.data.advice import COUNTED
 from edgefl_simulation.draws import stream
-from edgefl_simulation.fleet import Fleet, device_ids
+from edgefl_simulation.fleet import ROOT_DEVICE, Fleet, device_ids
 from edgefl_simulation.partitioning import Partitioner, Parts, Rows, partition
 from edgefl_simulation.partitioning.base import Indices, shuffled
 from edgefl_simulation.tables import DEVICES, HELD_OUT, write_table
@@ -45,6 +45,8 @@ class Division:
         local_test: the share of its rows that each device keeps for tests.
         label: the array that a partition by class goes by; empty: the model's target.
         seed: of every choice.
+        root_rows: rows that a device beside all others gets, drawn before these: the root set of a run; 0: there is no
+            such device.
     """
 
     partition: str | Partitioner = "iid"
@@ -53,6 +55,7 @@ class Division:
     local_test: float = 0.0
     label: str = ""
     seed: int = 0
+    root_rows: int = 0
 
     def __post_init__(self) -> None:
         for name, share in (("held_out", self.held_out), ("local_test", self.local_test)):
@@ -69,15 +72,17 @@ class Divided:
         names: the devices' ids.
         parts: their rows, ascending.
         held_out: rows that no device has, where the data set has no rows for tests itself.
+        root: the rows of the root device, ascending.
     """
 
     names: Sequence[str]
     parts: Parts
     held_out: Indices
+    root: Indices
 
     def left_over(self, rows: int) -> int:
         """The number of rows that nobody holds, and no test either, as where a partition names the sizes of devices."""
-        return rows - len(self.held_out) - sum(map(len, self.parts))
+        return rows - len(self.held_out) - len(self.root) - sum(map(len, self.parts))
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Prepared:
     """A fleet whose rows lie in tables.
 
     Attributes:
-        fleet: the devices.
+        fleet: the devices; the last one is the root device, where there is one.
         held_out: rows of the table with those that no device has; 0: there is none.
         remarks: what may be a mistake, a sentence each.
     """
@@ -114,6 +119,9 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
     target = np.asarray(whole.columns[-1].data) if len(manifest.targets) == 1 else None
     divided = divide(data, division, labels_of(data, division.label, target))
     parts, tests = _with_tests(divided.parts, division)
+    names = device_ids(divided.names)
+    if division.root_rows:  # it is tested on nothing
+        names, parts, tests = [*names, ROOT_DEVICE], [*parts, divided.root], np.append(tests, 0)
     write_table(tables / DEVICES, _arrays(whole), np.concatenate(parts))
     if test is not None:
         write_table(tables / HELD_OUT, _arrays(test), np.arange(test.rows))
@@ -121,7 +129,7 @@ def prepare_fleet(data: DataSet, manifest: ModelManifest, division: Division, ta
         write_table(tables / HELD_OUT, _arrays(whole), divided.held_out)
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     return Prepared(
-        Fleet(device_ids(divided.names), offsets, tests),
+        Fleet(names, offsets, tests),
         len(divided.held_out) if test is None else test.rows,
         tuple(_remarks(data, divided, manifest)),
     )
@@ -157,6 +165,12 @@ def divide(data: DataSet, division: Division, labels: NDArray[Any] | None) -> Di
         order = shuffled(own, np.random.Generator(stream(division.seed, "held-out")))
         count = round(division.held_out * data.rows)
         held_out, own = np.sort(order[:count]), np.sort(order[count:])
+    if division.root_rows >= max(1, len(own)):
+        raise SettingError(
+            f"{{root_rows}} expects fewer than the {len(own)} rows that there are, got {division.root_rows}."
+        )
+    order = shuffled(own, np.random.Generator(stream(division.seed, "root set"))) if division.root_rows else own
+    root, own = np.sort(order[: division.root_rows]), np.sort(order[division.root_rows :])
     rows = Rows(
         len(own),
         None if labels is None else labels[own],
@@ -165,7 +179,7 @@ def divide(data: DataSet, division: Division, labels: NDArray[Any] | None) -> Di
         own,
     )
     names, parts = partition(rows, division.partition, division.devices, division.seed)
-    return Divided(names, [own[part] for part in parts], held_out)
+    return Divided(names, [own[part] for part in parts], held_out, root)
 
 
 def labels_of(data: DataSet, label: str, target: NDArray[Any] | None) -> NDArray[Any] | None:

@@ -16,6 +16,7 @@ from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
 from edgefl_server.aggregation import RunSettings, SettingError
 from edgefl_simulation.data import OWNER
 from edgefl_simulation.evaluating import Personalisation
+from edgefl_simulation.fleet import ROOT_DEVICE
 from edgefl_simulation.pace import Pace, Steady
 from edgefl_simulation.preparing import Division
 from edgefl_simulation.profiles import FleetProfile
@@ -83,6 +84,11 @@ class Simulation:
     ray_address: str = ""
     profile: FleetProfile | None = None
 
+    @property
+    def run_settings(self) -> Mapping[str, Any]:
+        """The settings with the root device that the division makes."""
+        return {**self.settings, "root_device": ROOT_DEVICE} if self.division.root_rows else self.settings
+
 
 def check_cohort(wanted: Simulation, settings: RunSettings, devices: int) -> None:
     """Makes sure that there are enough devices, and that they are to train."""
@@ -108,10 +114,17 @@ def check_counts(wanted: Simulation) -> None:
         "evaluate_every": (wanted.evaluate_every, 0, _MOST),
         "evaluate_devices": (0 if wanted.evaluate_devices is None else wanted.evaluate_devices, 0, _MOST),
         "minimum_examples": (wanted.minimum_examples, 1, _MOST),
+        "root_rows": (wanted.division.root_rows, 0, _MOST),
     }
     for name, (count, least, most) in counts.items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not least <= count <= most:
             raise SettingError(f"{{{name}}} expects a whole number from {least} to {most}, got {count!r:.80}.")
+    if 0 < wanted.division.root_rows < wanted.minimum_examples:
+        raise SettingError(
+            f"{{root_rows}} {wanted.division.root_rows} is below {{minimum_examples}} {wanted.minimum_examples}: the "
+            "root device would take no part.",
+            hint="Give more {root_rows}.",
+        )
 
 
 def check_personalised(wanted: Simulation) -> None:
@@ -164,6 +177,8 @@ def written_down(wanted: Simulation, settings: RunSettings, manifest: ModelManif
         model: the file's hash.
     """
     division, run = asdict(replace(wanted.division, partition="")), settings.to_json()
+    if not division["root_rows"]:  # as folders have it that were begun before there was such a device
+        del division["root_rows"]
     return {
         **{name: value for name, value in run.items() if name != "target"},
         "cohort": run["target"],

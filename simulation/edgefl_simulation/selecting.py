@@ -35,7 +35,8 @@ class Selecting:
         known = self.past.values()
         usual = math.fsum(examples for examples, _, _ in known) / len(known) if known else 1.0
         seed = settings.effective_seed
-        self._keys = [key_of(self._candidate(name, usual), settings, seed, cohort) for name in self._plan.fleet.names]
+        names = self._plan.fleet.names[: self._plan.devices]
+        self._keys = [key_of(self._candidate(name, usual), settings, seed, cohort) for name in names]
         order = sorted(range(len(self._keys)), key=self._keys.__getitem__)
         return admission_of(self._keys, settings.cohort_size, usual, settings), order
 

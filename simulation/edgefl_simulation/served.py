@@ -75,6 +75,7 @@ class ServedRun:
         self._run = ""
         self._numbers: dict[str, int] = {}
         self._asked: set[int] = set()
+        self._root, self._rooted = plan.root, set[int]()
         self._accepted: dict[int, dict[str, str]] = {}
         self._errors: dict[str, None] = {}
 
@@ -176,7 +177,7 @@ class ServedRun:
             for device, attempt in itertools.product(self._plan.fleet.names, range(1, _ATTEMPTS + 1)):
                 task_id = f"{self._run}-{cohort:06d}-{device}-{attempt:03d}"
                 if fleet.memory(device, self._run, task_id) is not None:
-                    self._accepted.setdefault(cohort, {})[device] = task_id
+                    self._note(device, cohort, task_id)
 
     def _ask(self, fleet: HttpFleet, device: int, wait: float) -> None:
         self._asked.add(device)
@@ -190,28 +191,36 @@ class ServedRun:
                 self._errors[answer.error] = None
             if answer.result == "accepted":
                 cohort = int(answer.task_id.removeprefix(f"{self._run}-").partition("-")[0])
-                self._accepted.setdefault(cohort, {})[answer.device] = answer.task_id
+                self._note(answer.device, cohort, answer.task_id)
+
+    def _note(self, device: str, cohort: int, task_id: str) -> None:
+        if self._numbers[device] == self._root:
+            self._rooted.add(cohort)
+        else:
+            self._accepted.setdefault(cohort, {})[device] = task_id
 
     def _work(self, server: HttpServer, fleet: HttpFleet, status: dict[str, Any]) -> None:
         """Has devices ask for work until a round is over.
 
         As many ask as there are places: the first of the line, and for each that has no outcome the next one.
         """
-        settings, devices, cohort = self._plan.settings, len(self._plan.fleet), status["round"]
+        settings, devices, cohort = self._plan.settings, self._plan.devices, status["round"]
         done = self._accepted.setdefault(cohort, {})
         # Before this process began, which is not told by whom.
         before = max(0, status["history"][cohort - 1]["outcomes"]["accepted"] - len(done))
         line = Line(devices, settings.effective_seed, cohort)
         in_vain, heard, pause = 0, time.monotonic(), _FIRST_PAUSE
         while status["state"] == "active" and status["round"] == cohort:
-            places = settings.cohort_size - before - len(done) - len(self._asked)
+            if self._root is not None and self._root not in self._asked and cohort not in self._rooted:
+                self._ask(fleet, self._root, _WAIT)
+            places = settings.cohort_size - before - len(done) - len(self._asked - {self._root})
             for device in itertools.islice(line, devices):
                 if places <= 0:
                     break
                 if device not in self._asked and self._plan.fleet.names[device] not in done:
                     self._ask(fleet, device, _WAIT)
                     places -= 1
-            enough = before + len(done) >= settings.target
+            enough = before + len(done) >= settings.target and (self._root is None or cohort in self._rooted)
             answers = [] if enough else fleet.answers(_LOOK)
             self._take(answers)
             worked = sum(bool(each.task_id) for each in answers)

@@ -78,7 +78,7 @@ def run_simulation(
         raise SettingError("{resume} goes on where a folder is, and none is named.", hint="Give {out}.")
     check_counts(wanted)
     check_profile(wanted)
-    settings = RunSettings.of(**wanted.settings)
+    settings = RunSettings.of(**wanted.run_settings)
     settings = settings if settings.seed is not None else replace(settings, seed=DEFAULT_SEED)
     # Before anything is converted for what will be refused.
     settings.require_meaning()
@@ -113,7 +113,7 @@ def run_simulation(
             watcher.say(remark)
         del data
         give_back()
-        check_cohort(wanted, settings, len(prepared.fleet))
+        check_cohort(wanted, settings, len(prepared.fleet) - bool(wanted.division.root_rows))
         layout = manifest.layout
         setup = Setup(
             place.model,
@@ -134,8 +134,10 @@ def run_simulation(
         blob, pace = Blob(sha256(model), len(model)), wanted.pace
         plan = Plan(manifest, blob, settings, prepared.fleet, pace, wanted.minimum_examples)
         if wanted.profile is not None:
-            deployed = Deployment(wanted.profile, prepared.fleet.names, settings.effective_seed, cost_of(file), pace)
+            names = prepared.fleet.names if plan.root is None else prepared.fleet.names[: plan.devices]
+            deployed = Deployment(wanted.profile, names, settings.effective_seed, cost_of(file), pace)
             plan = replace(plan, pace=deployed, attack=deployed.attack)
+        plan = plan.attended()
         del file
         engine = start_engine(wanted.engine, setup, wanted.workers, settings.cohort_size, wanted.ray_address)
         stack.callback(engine.close)
@@ -175,7 +177,7 @@ class _Running:
         stack.callback(coordinator.close)
         folder = self._kept.folder if self._kept else None
         history = History(manifest, checkpoint.state.weights, model, rows, folder=folder)
-        self._watcher.begin(len(self._plan.fleet), rounds, len(rows))
+        self._watcher.begin(self._plan.devices, rounds, len(rows))
         if self._wanted.evaluate_every:
             # Of the first weights, also where they are long gone: they are in the model file.
             first = coordinator if not rows else None

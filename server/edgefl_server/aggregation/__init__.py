@@ -20,6 +20,7 @@ from edgefl_server.aggregation.metrics import finalise, sum_states
 from edgefl_server.aggregation.options import run_settings
 from edgefl_server.aggregation.progress import FAILED_FOLDS_IN_A_ROW, Next, Progress, after_failure, after_fold
 from edgefl_server.aggregation.replaying import LoggedFold, LoggedUpdate, RunLog, replay
+from edgefl_server.aggregation.root_device import apart, root_device_of
 from edgefl_server.aggregation.schedules import (
     Assignment,
     AssignmentState,
@@ -84,6 +85,7 @@ __all__ = [
     "admission_of",
     "after_failure",
     "after_fold",
+    "apart",
     "broadcast",
     "choice_text",
     "codec_seed",
@@ -108,6 +110,7 @@ __all__ = [
     "named_vectors",
     "next_evaluation",
     "replay",
+    "root_device_of",
     "run_settings",
     "schedule_for",
     "settle",

@@ -21,6 +21,7 @@ from edgefl.wire.messages import ExtraVector, Outcome, Task
 from edgefl_server.aggregation.broadcast import broadcast, without_residual
 from edgefl_server.aggregation.folding import Believed, Folded, fold
 from edgefl_server.aggregation.limits import ModelLimits
+from edgefl_server.aggregation.root_device import apart, root_device_of
 from edgefl_server.aggregation.schedules import Assignment, schedule_for
 from edgefl_server.aggregation.seeds import fold_seed
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
@@ -192,8 +193,11 @@ def replay(log: RunLog, manifest: ModelManifest, initial: NDArray[np.float32], p
         )
 
     for each in log.folds:
-        contributions: Sequence[Contribution] = in_order(contribution(update, each) for update in each.updates)
-        before, cohort = state_of(each.version), Cohort(each.enrolled, fold_seed(settings.effective_seed, each.number))
+        fleet, rooted = apart(each.updates, root_device_of(settings), lambda update: update.device)
+        contributions: Sequence[Contribution] = in_order(contribution(update, each) for update in fleet)
+        root = None if rooted is None else contribution(rooted, each).read()
+        seed = fold_seed(settings.effective_seed, each.number)
+        before, cohort = state_of(each.version), Cohort(each.enrolled, seed, root)
         folded = fold(strategy, without_residual(before), contributions, believed, cohort)
         folded, _ = broadcast(settings, before, folded, each.makes)
         found = weights_hash(folded.state.weights)

@@ -70,7 +70,7 @@ class Context:
     async def find_task(self, device: DeviceRow, outlook: Outlook) -> Task | None:
         """The device's open task, else a new one, else None. Most find nothing, and read nothing from the database."""
         who = device.device
-        if not outlook.places and who not in self.tasked:
+        if not outlook.places and who not in self.tasked and who not in outlook.roots:
             return None
         look = self.tasked[who] = object()
         found = await self.handing_out.find(device)

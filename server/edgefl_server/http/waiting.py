@@ -77,10 +77,12 @@ class Outlook:
     Attributes:
         places: how many tasks could be handed out now.
         active: how many runs are not over.
+        roots: root devices of these runs, for which there may be a task beside those that are counted.
     """
 
     places: int
     active: int
+    roots: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -98,8 +100,9 @@ class _Line:
 class WaitingLines:
     """Requests that wait for work, a line for each population.
 
-    A ring wakes as many as there are places for, and once a population's last run is over those that end with the
-    work: all others wait for the next run. Whoever is called and does not take a place lets the next try (`pass_on`).
+    A ring wakes as many as there are places for, and root devices, which need none; and once a population's last run is
+    over those that end with the work: all others wait for the next run. Whoever is called and does not take a place
+    lets the next try (`pass_on`).
     So a thousand devices that wait cost nothing while there is no work, and one look each when they are called.
 
     Args:
@@ -232,9 +235,16 @@ class WaitingLines:
                 if found.active == 0:
                     _wake(line, len(line.waiting), until_idle=True)
                 else:
+                    if changed:
+                        self._wake_roots(line, found.roots)
                     _wake(line, found.places if changed else min(found.places, 1))
         finally:
             line.calling = None
+
+    def _wake_roots(self, line: _Line, roots: frozenset[str]) -> None:
+        for called in filter(None, map(self._waits.get, roots)):
+            if line.waiting.pop(called, None) is not None and not called.done():
+                called.set_result(None)
 
     def _wake_all(self) -> None:
         for line in self._lines.values():

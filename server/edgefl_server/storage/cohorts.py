@@ -37,6 +37,7 @@ from edgefl_server.aggregation import (
     Schedule,
     Standing,
     demand_for,
+    root_device_of,
     schedule_for,
 )
 from edgefl_server.storage.sessions import Session
@@ -103,6 +104,11 @@ class Gathering:
     def schedule(self) -> Schedule:
         """The run's schedule; raises what `settings_of` does."""
         return _schedule(self.settings_text)
+
+    @property
+    def root(self) -> str:
+        """The id of the run's root device; empty: it has none. Raises what `settings_of` does."""
+        return root_device_of(self.settings)
 
 
 @lru_cache(maxsize=256)
@@ -218,8 +224,13 @@ OPEN_IN_COHORT = and_(
     _task.cohort == bindparam("of_cohort"),
     _task.state == literal(AssignmentState.OPEN.value),
 )
-_IS_OVERDUE = and_(OPEN_IN_COHORT, _task.leased_to_the_end == true(), _task.leased_until_clock <= bindparam("now"))
-_IS_LATE = and_(OPEN_IN_COHORT, _task.leased_to_the_end == false(), _task.leased_until_clock < bindparam("now"))
+_OF_FLEET = _task.device != bindparam("root")  # whose place nobody takes
+_IS_OVERDUE = and_(
+    OPEN_IN_COHORT, _task.leased_to_the_end == true(), _task.leased_until_clock <= bindparam("now"), _OF_FLEET
+)
+_IS_LATE = and_(
+    OPEN_IN_COHORT, _task.leased_to_the_end == false(), _task.leased_until_clock < bindparam("now"), _OF_FLEET
+)
 _IN_NONE = literal(0).label("in_fold")
 _OVERDUE_TASKS = select(literal(_OVERDUE).label("role"), _IN_NONE, *TASK).where(_IS_OVERDUE)
 _ALL_OVERDUE = Statement(_OVERDUE_TASKS)
@@ -246,6 +257,7 @@ _LONGEST_LATE = (
     .limit(1)
     .subquery()
 )
+_LATEST_OF_ROOT = Statement(select(_LATEST_OF_DEVICE))
 _CONCERNED = Statement(union_all(select(_LATEST_OF_DEVICE), _OVERDUE_TASKS, select(_LONGEST_LATE)))
 _COUNTS = Statement(
     select(
@@ -335,7 +347,7 @@ def assignment_of(row: Row) -> Assignment:
 
 def concerned_by_a_call_for_work(session: Session, of: Gathering, device: str, now: float) -> Concerned:
     """The tasks that handing one to a device concerns."""
-    keys = {"of_run": of.run, "of_cohort": of.cohort, "device": device, "now": now}
+    keys = {**_keys(of, now), "device": device}
     found: tuple[list[Assignment], ...] = ([], [], [])
     counted = False
     for row in session.execute(_CONCERNED, keys):
@@ -347,11 +359,19 @@ def concerned_by_a_call_for_work(session: Session, of: Gathering, device: str, n
 
 def concerned_by_time(session: Session, of: Gathering, now: float, mine: Assignment | None = None) -> Concerned:
     """The tasks that are over as time goes by, beside one that is being settled."""
-    rows = session.execute(_ALL_OVERDUE, {"of_run": of.run, "of_cohort": of.cohort, "now": now})
-    return Concerned(mine, tuple(map(assignment_of, rows)))
+    overdue = tuple(map(assignment_of, session.execute(_ALL_OVERDUE, _keys(of, now))))
+    root = None
+    if of.root:
+        row = session.execute(_LATEST_OF_ROOT, {**_keys(of, now), "device": of.root}).one_or_none()
+        root = None if row is None else assignment_of(row)
+    return Concerned(mine, overdue, root=root)
 
 
 def places(session: Session, of: Gathering, now: float) -> int:
     """The number of tasks that could be handed out now."""
-    overdue, late = session.execute(_COUNTS, {"of_run": of.run, "of_cohort": of.cohort, "now": now}).one()
+    overdue, late = session.execute(_COUNTS, _keys(of, now)).one()
     return of.schedule.places(of.standing, overdue, late)
+
+
+def _keys(of: Gathering, now: float) -> dict[str, object]:
+    return {"of_run": of.run, "of_cohort": of.cohort, "root": of.root, "now": now}

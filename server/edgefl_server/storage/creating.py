@@ -15,14 +15,23 @@ from edgefl.manifest import ModelManifest
 from edgefl.metrics import around_training
 from edgefl.model_file import ModelFile
 from edgefl.wire.words import is_hash, is_short_name
-from edgefl_server.aggregation import ModelLimits, Next, Progress, RunSettings, SettingError, settle, strategy_for
+from edgefl_server.aggregation import (
+    ModelLimits,
+    Next,
+    Progress,
+    RunSettings,
+    SettingError,
+    root_device_of,
+    settle,
+    strategy_for,
+)
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.evaluations import add_evaluation
 from edgefl_server.storage.identities import check_population
 from edgefl_server.storage.runs import NameTakenError, add_version, least_served, move_on
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector, put_vector
-from edgefl_server.storage.tables import RunRow, RunState
+from edgefl_server.storage.tables import DeviceRow, RunRow, RunState
 
 __all__ = ["create_run", "keep_weights"]
 
@@ -55,7 +64,8 @@ def create_run(
     Raises:
         ModelFileError: the bytes are no intact model file.
         InvalidSettingError: every device would decline the tasks, the file cannot take part in the strategy or holds
-            NaN, or a name has another form; or the weights are not there, or of another layout.
+            NaN, or a name has another form; the weights are not there, or of another layout; or the root device is no
+            device of the population.
         NameTakenError: an active run has the name.
         StorageError: no space.
     """
@@ -64,6 +74,7 @@ def create_run(
         raise SettingError(f"{{name}} expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}.")
     with state.database.read() as session:  # before anything is written
         _require_free(session, name)
+        _require_enrolled(session, root_device_of(settings), population)
     file = ModelFile(model)
     file.verify()
     manifest = file.manifest
@@ -153,6 +164,16 @@ def _given(state: ServerState, digest: str, manifest: ModelManifest) -> NDArray[
         raise InvalidSettingError(
             f"The weights to begin with are of another layout than the model's. {error.message}", hint=error.hint
         ) from error
+
+
+def _require_enrolled(session: Session, root_device: str, population: str) -> None:
+    """Makes sure that a run's root device, where it has one, is a device of its population."""
+    known = session.get(DeviceRow, root_device) if root_device else None
+    if root_device and (known is None or known.population != population):
+        raise SettingError(
+            f"{{root_device}} expects the id of a device that is enrolled in {population}, got {root_device!r:.80}.",
+            hint="Start it first: `edgefl device run`; `edgefl device status --state DIR` says its id.",
+        )
 
 
 def _require_free(session: Session, name: str) -> None:

@@ -224,7 +224,7 @@ def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> boo
         now, fetched = state.now(), state.fetched.of(of.run)
         figures = {
             "num_examples": folded.num_examples,
-            "devices": len({each.device for each in merged.intact}),
+            "devices": len({each.device for each in merged.intact} - {of.root}),
             "bytes_up": sum(each.size for each in merged.intact),
             "metric_sums": folded.metric_sums,
             "bytes_down": fetched,

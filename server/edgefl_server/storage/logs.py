@@ -55,9 +55,10 @@ def run_log(state: ServerState, run_id: str) -> dict[str, Any]:
         merged: dict[int, list[dict[str, Any]]] = {}
         for number, *values in session.execute(_UPDATES.where(OutcomeRow.run == run.run)):
             merged.setdefault(number, []).append(dict(zip(_FIELDS, values, strict=True)))
-    entries = []
+    entries, rooted = [], bool(run.settings.get("root_device"))
     for number, version, makes, enrolled, weights_hash, diagnostics in made:
-        updates, all_of_them = merged.get(number, []), int(diagnostics["outcomes"])
+        # That of the root device is none of those that were merged, and they are merged by it.
+        updates, all_of_them = merged.get(number, []), int(diagnostics["outcomes"]) + rooted
         if len(updates) != all_of_them:
             raise RunError(
                 f"The log of run {run.run} is not whole any more: of round {number} only {len(updates)} of "

@@ -25,6 +25,7 @@ from edgefl_server.aggregation import (
     Standing,
     StrategyState,
     Update,
+    apart,
     broadcast,
     decode_outcome,
     demand_for,
@@ -107,7 +108,7 @@ class Merged:
     Attributes:
         change: how it stands with what is left; FAILED when that is too little or nothing to go on from.
         lost: tasks whose outcomes do not count, by their disposition from now on.
-        intact: the rows of the outcomes that count.
+        intact: the rows of the outcomes that count, that of the root device among them.
         folded: the new weights; None when the fold failed.
         difference: to the weights before; None where devices fetch whole weights.
     """
@@ -153,7 +154,7 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     schedule, settings = work.of.schedule, work.of.settings
     strategy = strategy_for(settings)
     believed = _believed(work)
-    cohort = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold))
+    cohort, root = Cohort(work.enrolled, fold_seed(work.of.settings.effective_seed, work.of.fold)), work.of.root
     # What a device remembers goes into what it sends.
     remembers = demand_for(settings).correction is not Correction.NONE or believed.limits.local
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
@@ -166,12 +167,19 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             **dict.fromkeys(sorted(baseless), Disposition.DISCARDED),
         }
         intact = [each for each in work.accepted if each.task_id not in lost]
-        change = schedule.lose(closed, len(lost), _left_out(damaged, baseless)) if lost else Change(closed)
+        fleet, rooted = apart(intact, root, lambda each: str(each.device))
+        fewer = len([each for each in work.accepted if each.task_id in lost and each.device != root])
+        change = schedule.lose(closed, fewer, _left_out(damaged, baseless)) if fewer else Change(closed)
+        if root and rooted is None:
+            change = _failed(change, f"there is no update of the root device: {_left_out(damaged, baseless)}")
         if change.standing.state is FoldState.FAILED:
             return Merged(change, lost, intact, None)
-        contributions = [_contribution(state, work, each) for each in intact]
+        contributions = [_contribution(state, work, each) for each in fleet]
+        roots = [] if rooted is None else [_contribution(state, work, rooted)]
         ordered = in_order(contributions)
         try:
+            for each in roots:
+                cohort = replace(cohort, root=each.read())
             if settings.makes_weights:
                 after = fold(strategy, without_residual(before), ordered, believed, cohort, state.folder)
                 folded = after.require_finite()
@@ -183,7 +191,7 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
             return Merged(_failed(change, error.message), lost, intact, None)
         except (_DamagedOutcomeError, DamagedVectorError):
             # What was summed holds a part of the round only: begin again without all that are damaged.
-            damaged |= _damaged(work.of.run, contributions)
+            damaged |= _damaged(work.of.run, [*contributions, *roots])
         except OSError as error:
             raise storage_error(error, "write a temporary file in", state.folder) from error
         else:

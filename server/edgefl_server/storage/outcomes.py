@@ -269,8 +269,8 @@ def _record(
     with reading(of.run):
         settings, schedule = of.settings, of.schedule
     concerned = Concerned(task.assignment)
-    if task.any_overdue:
-        with reading(of.run):
+    with reading(of.run):
+        if task.any_overdue or of.root:
             concerned = concerned_by_time(session, of, now.clock, task.assignment)
     ended, temporary = ending(status, outcome.reason)
     change = schedule.settle(of.standing, concerned, ended, now.clock, temporary=temporary)

@@ -8,7 +8,15 @@ from typing import Any, Protocol
 
 from sqlalchemy import Text, and_, bindparam, cast, func, literal, select
 
-from edgefl_server.aggregation import FIRST_COME, Admission, Candidate, RunSettings, admission_of, key_of
+from edgefl_server.aggregation import (
+    FIRST_COME,
+    Admission,
+    Candidate,
+    RunSettings,
+    admission_of,
+    key_of,
+    root_device_of,
+)
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.statements import Row, Statement
 from edgefl_server.storage.tables import DeviceRow, assignments, outcomes, runs, table
@@ -89,6 +97,7 @@ def admission(session: Session, run: str, cohort: int) -> dict[str, Any]:
             cohort,
         )
         for each in session.execute(_ENROLLED, {"population": row.population})
+        if each.device != root_device_of(settings)  # it is asked in any case, and takes nobody's place
     ]
     return admission_of(keys, settings.cohort_size, usual, settings).to_json()
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
-from edgefl_server.aggregation import AssignmentState, RunSettings, devices_needed, finalise
+from edgefl_server.aggregation import AssignmentState, FoldState, RunSettings, devices_needed, finalise
 from edgefl_server.storage.central import central_of
 from edgefl_server.storage.identities import doubled_devices
 from edgefl_server.storage.orphans import count_unrecorded
@@ -114,7 +114,10 @@ def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "tasks_open": cohort.open,
         "history": _history(state, session, run),
         **evaluated,
-        "warnings": _waiting(run, evaluated["evaluating"], devices or 0),
+        "warnings": [
+            *_waiting(run, evaluated["evaluating"], devices or 0),
+            *_without_root(state, session, run, cohort),
+        ],
         **central_of(session, run.run),
     }
 
@@ -128,6 +131,23 @@ def _waiting(run: RunRow, evaluating: bool, enrolled: int) -> list[str]:
         f"a version is to be evaluated on {wanted} devices, and {enrolled} are enrolled in {run.population}: it waits "
         "for more, until the run is stopped"
     ]
+
+
+def _without_root(state: ServerState, session: Session, run: RunRow, cohort: CohortRow) -> list[str]:
+    """Says that a round has all that it wants but the update of its root device, which is not at it."""
+    fold = session.get_one(FoldRow, (run.run, run.fold))
+    if not _root(run) or cohort.done < run.settings["target"] or not FoldState(fold.state).takes_outcomes:
+        return []
+    at_it = select(AssignmentRow.task_id).where(
+        AssignmentRow.run == run.run,
+        AssignmentRow.cohort == run.cohort,
+        AssignmentRow.device == _root(run),
+        AssignmentRow.state == AssignmentState.OPEN.value,
+        AssignmentRow.leased_until_clock > state.clock(),
+    )
+    if session.scalar(at_it.limit(1)) is not None:
+        return []
+    return [f"round {run.fold} waits for its root device {_root(run)}, which is not at work on it"]
 
 
 def _weights(session: Session, run: RunRow) -> dict[int, str]:
@@ -250,7 +270,8 @@ def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
 
     rows = session.execute(
         select(OutcomeRow.fold, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason, func.count())
-        .where(OutcomeRow.run == run.run)
+        # A round counts the updates that it wants; that of the root device is none of them, and only missed.
+        .where(OutcomeRow.run == run.run, or_(OutcomeRow.device != _root(run), OutcomeRow.status != "done"))
         .group_by(OutcomeRow.fold, OutcomeRow.disposition, OutcomeRow.status, OutcomeRow.reason)
     )
     for number, disposition, status, reason, count in (*rows, *_out_of_time(session, run)):
@@ -261,6 +282,10 @@ def _outcome_counts(session: Session, run: RunRow) -> dict[int, dict[str, Any]]:
                 for disposition, count in dispositions.items():
                     add(number, disposition, status, reason, count)
     return counts
+
+
+def _root(run: RunRow) -> str:
+    return str(run.settings.get("root_device") or "")
 
 
 def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str, int]]:

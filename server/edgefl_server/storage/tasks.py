@@ -206,9 +206,14 @@ def ended_runs(state: ServerState, population: str, remembered: Collection[str])
     return [run for run in remembered if run not in active]
 
 
-def work_for(state: ServerState, population: str) -> tuple[int, int]:
-    """Counts the tasks that the runs of a population could hand out now, and its runs that are not over."""
+def work_for(state: ServerState, population: str) -> tuple[int, int, frozenset[str]]:
+    """Counts the tasks that the runs of a population could hand out now, and its runs that are not over.
+
+    Returns:
+        Both numbers, and the root devices of the runs, for which there may be a task beside those counted.
+    """
     free = active = 0
+    roots = set[str]()
     with state.database.read() as session:
         now = state.clock()
         rows = session.execute(_ACTIVE, {"population": population}).all()
@@ -218,14 +223,16 @@ def work_for(state: ServerState, population: str) -> tuple[int, int]:
             if row.run in paused:
                 continue
             try:
-                free += places(session, gathering_of(row), now)
+                of = gathering_of(row)
+                free += places(session, of, now)
+                roots |= {of.root} - {""}
             except DatabaseError:
                 raise
             except Exception as error:
                 state.troubles.note(row.run, _READ, error, now)
             else:
                 state.troubles.clear(row.run, _READ)
-    return free, active
+    return free, active, frozenset(roots)
 
 
 def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:

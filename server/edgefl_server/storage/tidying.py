@@ -138,9 +138,15 @@ def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str] 
     """Prunes a round; `latest` are tasks that stay because the run is active, None when it is over."""
     with state.database.write() as session:
         row = session.get_one(FoldRow, (run_id, number))
+        root = session.get_one(RunRow, run_id).settings.get("root_device")
         outcomes = session.execute(
             select(
-                OutcomeRow.task_id, OutcomeRow.digest, OutcomeRow.status, OutcomeRow.reason, OutcomeRow.disposition
+                OutcomeRow.task_id,
+                OutcomeRow.device,
+                OutcomeRow.digest,
+                OutcomeRow.status,
+                OutcomeRow.reason,
+                OutcomeRow.disposition,
             ).where(OutcomeRow.run == run_id, OutcomeRow.fold == number)
         ).all()
         needed = (latest or set()) | {each.task_id for each in outcomes if state.outcomes.path(each.digest) is not None}
@@ -150,6 +156,8 @@ def _prune_round(state: ServerState, run_id: str, number: int, latest: set[str] 
             if each.task_id in needed:
                 continue
             gone.append(each.task_id)
+            if each.device == root and each.status == "done":  # a round counts no update of it
+                continue
             by = counts.setdefault(each.status, {}).setdefault(each.reason, {})
             by[each.disposition] = by.get(each.disposition, 0) + 1
         tasks = session.execute(select(AssignmentRow.task_id, AssignmentRow.state).where(_of(run_id, number))).all()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgefl_server.aggregation import STRATEGIES, Cohort, FoldError, Update, Updates
-from edgefl_server.aggregation.hyperparameters import build
+from edgefl_server.aggregation.hyperparameters import SettingError, build
 from edgefl_server.aggregation.points import Points
 from edgefl_server.aggregation.rules import (
     RULES,
@@ -107,6 +107,15 @@ def centered_clipping(x: np.ndarray, v: np.ndarray, tau: float, times: int) -> n
     return v
 
 
+def fltrust(x: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Cao et al. 2021, Algorithm 2, lines 9 to 13."""
+    trust = [max(0.0, float(each @ g) / (np.linalg.norm(each) * np.linalg.norm(g))) for each in x]
+    scaled = [score * np.linalg.norm(g) / np.linalg.norm(each) * each for score, each in zip(trust, x, strict=True)]
+    return np.sum(scaled, axis=0) / np.sum(trust)
+
+
+ROOT = (np.random.default_rng(1).normal(size=SIZE) + 0.5).astype(np.float32)
+
 CASES: dict[str, tuple[Rule, Callable[[np.ndarray], np.ndarray]]] = {
     "median": (Median(), median),
     "trimmed-mean": (TrimmedMean(F), trimmed_mean),
@@ -117,6 +126,7 @@ CASES: dict[str, tuple[Rule, Callable[[np.ndarray], np.ndarray]]] = {
     "geometric-median": (GeometricMedian(), geometric_median),
     "geometric-median, long": (GeometricMedian(1e-3, 40), lambda x: geometric_median(x, 1e-3, 40)),
     "centered-clipping": (CenteredClipping(9.0, 3), lambda x: centered_clipping(x, np.zeros(SIZE), 9.0, 3)),
+    "fltrust": (FLTrust("root").rooted(ROOT), lambda x: fltrust(x, ROOT.astype(float))),
 }
 
 
@@ -147,20 +157,25 @@ def test_centered_clipping_goes_on_from_what_the_fold_before_made() -> None:
         center = center.astype(np.float32).astype(float)
 
 
-def test_fltrust_trusts_those_who_point_where_the_root_update_does() -> None:
-    """Cao et al. 2021, Algorithm 2, lines 9 to 13."""
-    vectors = drawn(5)
-    root = vectors.mean(axis=0) + np.random.default_rng(1).normal(size=SIZE).astype(np.float32)
-    x, g = vectors.astype(float), root.astype(float)
-    trust = [max(0.0, float(each @ g) / (np.linalg.norm(each) * np.linalg.norm(g))) for each in x]
-    scaled = [score * np.linalg.norm(g) / np.linalg.norm(each) * each for score, each in zip(trust, x, strict=True)]
-    np.testing.assert_allclose(made(FLTrust(root), vectors), np.sum(scaled, axis=0) / np.sum(trust), rtol=1e-8)
-
-    honest = np.tile(root, (2, 1))
-    bad = np.tile(-100 * root, (9, 1))  # nine of eleven
-    np.testing.assert_allclose(made(FLTrust(root), np.concatenate([honest, bad])), root, rtol=1e-5)
+def test_fltrust_trusts_those_who_point_where_the_root_update_does_however_long_others_are() -> None:
+    rule = FLTrust("root").rooted(ROOT)
+    honest = np.tile(ROOT, (2, 1))
+    bad = np.tile(-100 * ROOT, (9, 1))  # nine of eleven
+    np.testing.assert_allclose(made(rule, np.concatenate([honest, bad])), ROOT, rtol=1e-5)
     with pytest.raises(FoldError, match="nobody to trust"):
-        made(FLTrust(root), bad)
+        made(rule, bad)
+    across = np.roll(ROOT, 1) - ROOT * (np.roll(ROOT, 1) @ ROOT) / (ROOT @ ROOT)
+    long = np.concatenate([1e6 * (across - 1e-3 * ROOT)[None], np.float32(1e-6) * honest]).astype(np.float32)
+    np.testing.assert_allclose(made(FLTrust("root").rooted(np.float32(1e-6) * ROOT), long), 1e-6 * ROOT, rtol=1e-5)
+
+
+def test_fltrust_does_nothing_without_an_update_by_which_it_could_judge() -> None:
+    with pytest.raises(FoldError, match="the update of the root device is all zeros"):
+        made(FLTrust("root").rooted(np.zeros(SIZE, np.float32)), drawn(5))
+    with pytest.raises(FoldError, match="there is no update of the root device"):
+        made(FLTrust("root"), drawn(5))
+    with pytest.raises(SettingError, match="fltrust expects root_device"):
+        FLTrust()
 
 
 # What they are for.
@@ -234,13 +249,25 @@ def test_the_default_against_bad_devices_goes_where_unlike_honest_ones_do(kind: 
 
 # What holds for all of them.
 
-ALL = [*RULES.names(), "norm-bound,nnm+trimmed-mean", "bucketing+krum", "adaptive-zeroing,adaptive-clipping+mean"]
+ALL = [
+    *RULES.names(),
+    "norm-bound,nnm+trimmed-mean",
+    "bucketing+krum",
+    "norm-bound+fltrust",
+    "adaptive-zeroing,adaptive-clipping+mean",
+]
 
 
 def composed(name: str) -> FedAvg:
     before, _, rule = name.rpartition("+")
-    found: FedAvg = build(FedAvg, {"pre_aggregation": before, "rule": rule})
+    root = {"root_device": "root"} if rule == "fltrust" else {}
+    found: FedAvg = build(FedAvg, {"pre_aggregation": before, "rule": rule, **root})
     return found
+
+
+def cohort_of(strategy: FedAvg) -> Cohort:
+    rooted = isinstance(strategy.rule, FLTrust)
+    return Cohort(20, 77, Update("root", 9, {"delta": ROOT}) if rooted else None)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -256,7 +283,7 @@ def test_the_order_of_arrival_does_not_change_one_bit(name: str) -> None:
         ordered = Updates.of(sorted(updates, key=lambda each: each.task_id))
         state = strategy.init(np.zeros(SIZE + 7, np.float32), SIZE)
         for _ in range(2):
-            state, figures = strategy.apply(state, ordered, Cohort(20, 77))
+            state, figures = strategy.apply(state, ordered, cohort_of(strategy))
         slots = b"".join(state.slots[each].tobytes() for each in sorted(state.slots))
         results.add((state.weights.tobytes(), slots, tuple(sorted(figures.items()))))
     assert len(results) == 1
@@ -266,12 +293,12 @@ def test_the_order_of_arrival_does_not_change_one_bit(name: str) -> None:
 def test_blocks_and_temporary_files_do_not_change_what_is_made(monkeypatch, tmp_path, name: str) -> None:
     vectors, strategy = drawn(4), composed(name)
     state = strategy.init(np.zeros(SIZE, np.float32), SIZE)
-    whole = strategy.apply(state, updates_of(vectors), Cohort(20, 77))[0].weights
+    whole = strategy.apply(state, updates_of(vectors), cohort_of(strategy))[0].weights
     monkeypatch.setattr("edgefl_server.aggregation.updates._IN_MEMORY", 0)
     monkeypatch.setattr("edgefl_server.aggregation.updates._ELEMENTS", 16 * (COUNT + 1))
     monkeypatch.setattr("edgefl_server.aggregation.points._AT_ONCE", 7 * (COUNT + 1))
     updates = Updates(updates_of(vectors).contributions, tmp_path)
-    assert np.allclose(strategy.apply(state, updates, Cohort(20, 77))[0].weights, whole, rtol=1e-5, atol=1e-6)
+    assert np.allclose(strategy.apply(state, updates, cohort_of(strategy))[0].weights, whole, rtol=1e-5, atol=1e-6)
     assert list(tmp_path.iterdir()) == []
 
 

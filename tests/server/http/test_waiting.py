@@ -102,6 +102,27 @@ def test_a_ring_calls_as_many_as_there_are_places_the_first_first() -> None:
     asyncio.run(scenario())
 
 
+def test_a_ring_calls_a_root_device_wherever_it_stands_and_whether_there_are_places_or_not() -> None:
+    async def scenario() -> None:
+        lines = WaitingLines(look, Repeats(logging.getLogger(__name__)))
+        lines.attach()
+        ticket = lines.ticket("people")
+        waiting = [asyncio.create_task(lines.wait("people", ticket, 1000, device=name)) for name in ("a", "b", "root")]
+        await asyncio.sleep(0)
+        lines.ring("people")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert [each.done() for each in waiting] == [False, False, True]
+        assert waiting[2].result() is Call.CALLED
+        for each in waiting[:2]:
+            each.cancel()
+
+    async def look(population: str) -> Outlook:
+        return Outlook(0, 1, frozenset({"root", "one that does not wait"}))
+
+    asyncio.run(scenario())
+
+
 def test_whoever_takes_no_place_lets_the_next_try_while_there_is_one() -> None:
     async def scenario() -> None:
         devices = Devices(4, places=1)

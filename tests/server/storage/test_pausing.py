@@ -25,7 +25,7 @@ def test_a_paused_run_hands_out_nothing_takes_what_devices_are_at_and_goes_on(fl
     assert pause_run(fleet.state, run) == run
     assert pause_run(fleet.state, run) == run
     assert next_task(fleet.state, devices[1]) is None
-    assert work_for(fleet.state, "people") == (0, 1)  # devices that end with the work stay
+    assert work_for(fleet.state, "people")[:2] == (0, 1)  # devices that end with the work stay
     assert ended_runs(fleet.state, "people", [run]) == []  # and forget nothing
     assert next_task(fleet.state, devices[0]).task_id == task.task_id  # after a restart it goes on
     fleet.accept(devices[0], fleet.outcome(task))
@@ -57,7 +57,7 @@ def test_a_paused_run_is_not_evaluated_either_and_the_evaluation_has_as_much_tim
     fleet.clock.now += 50
     pause_run(fleet.state, run)
     assert next_task(fleet.state, devices[1]) is None
-    assert work_for(fleet.state, "people") == (0, 2)
+    assert work_for(fleet.state, "people")[:2] == (0, 2)
     fleet.clock.now += 10_000
     assert close_due_rounds(fleet.state) is False
     resume_run(fleet.state, run)

@@ -46,6 +46,14 @@ class Rule(ABC):
         """
         return {}
 
+    def rooted(self, root: NDArray[np.float32]) -> Rule:
+        """The rule for a fold with an update of the root device; one with a setting ``root_device`` goes by it.
+
+        Args:
+            root: float32 ``[size]``, the section of which the rule makes one vector.
+        """
+        return self
+
     @abstractmethod
     def combine(
         self, points: Points, slots: Mapping[str, NDArray[np.float32]]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.plugins import Registry
 from edgefl_server.aggregation.hyperparameters import SettingError, settings_of
+from edgefl_server.aggregation.root_device import root_device_of
 from edgefl_server.aggregation.schedules.base import (
     Assignment,
     AssignmentState,
@@ -86,6 +87,11 @@ def schedule_for(settings: RunSettings) -> Schedule:
     lacking = _lacking(schedule)
     if lacking:
         raise SettingError(f"{{schedule}} {name} makes a {type(schedule).__name__}, which lacks {lacking}.")
+    if root_device_of(settings) and not getattr(schedule, "asks_root_device", False):
+        raise SettingError(
+            f"{{root_device}} does not go with {{schedule}} {name}: it has no rounds in each of which one is asked.",
+            hint="Leave {schedule} out, or take another {rule}.",
+        )
     if schedule.by_acceptance:
         check_by_acceptance(settings.codec, name)
     return schedule

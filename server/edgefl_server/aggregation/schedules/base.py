@@ -205,6 +205,7 @@ class Concerned:
             one whose device's id is smallest.
         key: of the device that asks, where the cohort has an admission and the device no task in it.
         counted: an update of the device that asks is in the fold already.
+        root: the latest task of the root device, whose tasks are none of the others and not counted; None: it has none.
     """
 
     mine: Assignment | None = None
@@ -212,6 +213,7 @@ class Concerned:
     late: Assignment | None = None
     key: float = 0.0
     counted: bool = False
+    root: Assignment | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,8 @@ class Schedule(Protocol):
     """The questions that the server asks a schedule. One is made for a run from its settings.
 
     It may have an attribute ``unused``: names of settings that have no meaning with it, and are refused; and one
-    ``devices_needed``: without so many devices no fold of it ends, where that are others than the target.
+    ``devices_needed``: without so many devices no fold of it ends, where that are others than the target. With a true
+    ``asks_root_device`` it asks the root device of a run that has one beside each cohort.
     """
 
     @property

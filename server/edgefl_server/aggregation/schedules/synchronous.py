@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from edgefl.errors import RunError
 from edgefl_server.aggregation.hyperparameters import settings_of
+from edgefl_server.aggregation.root_device import root_device_of
 from edgefl_server.aggregation.schedules.base import (
     Assignment,
     AssignmentState,
@@ -32,22 +33,34 @@ from edgefl_server.aggregation.staleness import Buffering
 
 __all__ = ["Synchronous"]
 
+_ROOT_ATTEMPTS = 3
+"""A round without the root device is none: when it fails so often, it is not asked again."""
+
 
 @dataclass(frozen=True)
 class Synchronous:
     """Rounds that wait for as many outcomes as are wanted, and begin anew from the weights that these make.
+
+    Where the run has a root device, it is asked in every round, has no place in it, and is waited for.
 
     Args:
         settings: the run's.
 
     Attributes:
         by_acceptance: see `Schedule`.
+        asks_root_device: see `Schedule`.
         unused: settings of a run that have no meaning with it.
     """
 
     settings: RunSettings
     by_acceptance: ClassVar[bool] = False
+    asks_root_device: ClassVar[bool] = True
     unused: ClassVar[tuple[str, ...]] = tuple(each.name for each in settings_of(Buffering))
+
+    @property
+    def devices_needed(self) -> int:
+        """See `Schedule`."""
+        return self.settings.target + bool(self._root)
 
     def assign(self, standing: Standing, concerned: Concerned, device: str, now: float) -> Change | None:
         """Hands the device a task; None when there is no work for it.
@@ -58,6 +71,8 @@ class Synchronous:
         """
         if not standing.state.takes_outcomes:
             return None
+        if device == self._root:
+            return self._assign_root(standing, concerned.mine, now)
         standing, changed = without_overdue(standing, concerned.overdue, now)
         mine = concerned.mine
         if mine is not None:
@@ -101,16 +116,21 @@ class Synchronous:
         if state not in (AssignmentState.DONE, AssignmentState.DECLINED, AssignmentState.FAILED):
             raise RunError(f"A task cannot be settled as {state.value}.")
         ended = replace(mine, state=state, ended_at=now, temporary=temporary and state is AssignmentState.DECLINED)
-        standing = standing.counting(mine, ended)
+        root = concerned.root
+        if mine.device == self._root:
+            root = ended
+            standing = replace(standing, accepted=standing.accepted + int(state is AssignmentState.DONE))
+        else:
+            standing = standing.counting(mine, ended)
         others = tuple(each for each in concerned.overdue if each != mine)
-        change = self._advanced(standing, others, now)
+        change = self._advanced(standing, others, root, now)
         return replace(change, changed=(ended, *change.changed))
 
     def advance(self, standing: Standing, concerned: Concerned, now: float) -> Change | None:
         """Ends overdue tasks, and the round when it is time: enough outcomes, the deadline, or too many failures."""
         if not standing.state.takes_outcomes:
             return None
-        change = self._advanced(standing, concerned.overdue, now)
+        change = self._advanced(standing, concerned.overdue, concerned.root, now)
         return None if change == Change(standing) else change
 
     def stop(self, standing: Standing, why: str) -> Change | None:
@@ -141,19 +161,44 @@ class Synchronous:
         """See `leases.rest_seconds`."""
         return rest_seconds(self.settings, times)
 
-    def _advanced(self, standing: Standing, overdue: tuple[Assignment, ...], now: float) -> Change:
-        if standing.done >= self.settings.target:
+    @property
+    def _root(self) -> str:
+        return root_device_of(self.settings)
+
+    def _assign_root(self, standing: Standing, mine: Assignment | None, now: float) -> Change | None:
+        """Hands the root device its task; the time of the round begins with the first other one."""
+        if mine is not None and not self._may_try_again(mine, now):
+            return None
+        over = mine is not None and mine.state is AssignmentState.OPEN
+        changed = (replace(mine, state=AssignmentState.ABANDONED, ended_at=now),) if mine is not None and over else ()
+        _, new = handed_out(self.settings, standing, self._root, mine, now)
+        return Change(standing, new, changed)
+
+    def _advanced(
+        self, standing: Standing, overdue: tuple[Assignment, ...], root: Assignment | None, now: float
+    ) -> Change:
+        waits = bool(self._root) and (root is None or root.state is not AssignmentState.DONE)
+        if standing.done >= self.settings.target and not waits:
             return self._closed(standing, "")
         standing, ended = without_overdue(standing, overdue, now)
         changed = tuple(ended.values())
-        if is_hopeless(self.settings, standing):
+        if waits and root is not None and root.failed and root.attempt >= _ROOT_ATTEMPTS:
+            return replace(self._without_root(standing, "it failed or declined for good"), changed=changed)
+        fleet = replace(standing, enrolled=max(0, standing.enrolled - bool(self._root)))
+        if is_hopeless(self.settings, fleet) and not (waits and standing.done >= self.settings.effective_minimum):
             devices = "1 device" if standing.failed_devices == 1 else f"{standing.failed_devices} devices"
             return replace(self._closed(standing, f"{devices} failed or declined for good"), changed=changed)
         deadline = self._deadline(standing)
         if deadline is not None and now >= deadline:
             why = f"the deadline of {self.settings.deadline_seconds:g} s passed"
-            return replace(self._closed(standing, why), changed=changed)
+            enough = standing.done >= self.settings.effective_minimum
+            closed = self._without_root(standing, why) if waits and enough else self._closed(standing, why)
+            return replace(closed, changed=changed)
         return Change(self._selected(standing), changed=changed)
+
+    def _without_root(self, standing: Standing, why: str) -> Change:
+        because = f"there is no update of the root device {self._root}: {why}"
+        return _released(standing, FoldState.FAILED, because)
 
     def _deadline(self, standing: Standing) -> float | None:
         """The time at which the round closes whatever has come; None: never, or not known yet."""

@@ -105,7 +105,9 @@ class Averaging(Strategy):
                 direction = Average(direction.total, lengths.weight / lengths.scale(median=False))
         else:
             total, statistics, slots, figures = self._by_rule(state, updates, cohort, lengths)
-            direction = Average(total, 1.0 / lengths.scale(median=self.rule.robust))
+            # What a root device has sent is divided by nothing, and by it such a rule goes.
+            scale = lengths.scale(median=self.rule.robust) if cohort.root is None else 1.0
+            direction = Average(total, 1.0 / scale)
         change, moved = self.optimizer.step(direction, state.slots)
         after, moved_by = state.moved(change, statistics, {**slots, **moved})
         return after, {**moved_by, **figures}
@@ -134,7 +136,8 @@ class Averaging(Strategy):
             points = prepared.points
             slots.update(prepared.slots)
             figures.update(prepared.figures)
-        found, after = self.rule.combine(points, state.slots)
+        rule = self.rule if cohort.root is None else self.rule.rooted(cohort.root.section(self.section))
+        found, after = rule.combine(points, state.slots)
         statistics = np.zeros(0)
         if state.weights.size > state.weight_size:
             statistics = self.rule.combine_statistics(Points(updates.columns("statistics"), weights))

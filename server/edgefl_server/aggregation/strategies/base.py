@@ -26,7 +26,7 @@ from edgefl.plugins import Registry
 from edgefl.wire.vocabulary import Correction, TaskKind
 from edgefl_server.aggregation.averaging import pieces
 from edgefl_server.aggregation.hyperparameters import check_ranges, parts_of, settings_of
-from edgefl_server.aggregation.updates import Updates
+from edgefl_server.aggregation.updates import Update, Updates
 
 __all__ = ["STRATEGIES", "Cohort", "Demand", "Strategy", "StrategyState"]
 
@@ -84,10 +84,12 @@ class Cohort:
     Attributes:
         enrolled: devices of the population, N in the papers; 0: not known.
         seed: of what is drawn in the fold; the same for the same fold of a run.
+        root: the update of the root device, which is none of the fold's; None: the run has none.
     """
 
     enrolled: int = 0
     seed: int = 0
+    root: Update | None = None
 
     def size(self, updates: Updates) -> int:
         """N; at least the devices of the fold are counted."""

@@ -499,3 +499,46 @@ def test_whatever_happens_it_decides_as_if_it_had_looked_at_all_the_tasks(
             else:
                 cohort = cohort.settle(device, AssignmentState(name), now, temporary=action == "busy")
         same(cohort, whole)
+
+
+ROOT = {"strategy": "fedavg", "hyperparameters": {"rule": "fltrust", "root_device": "root"}}
+
+
+def test_a_root_device_is_beside_the_round_and_its_update_comes_last_or_first() -> None:
+    current = assigned(a_round(**ROOT), "root")
+    assert (current.standing.open, current.standing.started_at, current.places(0)) == (0, None, 2)
+    current = assigned(assigned(current, "a"), "b")
+    assert (current.state, current.places(0)) == (FoldState.COLLECTING, 0)
+    first = current.settle("root", AssignmentState.DONE, 1)
+    assert (first.standing.done, first.standing.accepted, first.state) == (0, 1, FoldState.COLLECTING)
+    for last, before in (("a", ("root", "b")), ("root", ("a", "b"))):
+        waiting = current
+        for device in before:
+            waiting = waiting.settle(device, AssignmentState.DONE, 1)
+        assert waiting.advance(1e9).state is FoldState.COLLECTING
+        over = waiting.settle(last, AssignmentState.DONE, 2)
+        assert (over.state, over.standing.done, over.standing.accepted) == (FoldState.FOLDING, 2, 3)
+
+
+def test_a_root_device_that_is_silent_or_late_keeps_its_task_until_it_asks_again() -> None:
+    current = assigned(assigned(assigned(a_round(lease_seconds=10, task_seconds=40, **ROOT), "root"), "a"), "b")
+    assert assigned(current, "c", 11).latest("root").state is AssignmentState.OPEN  # another one's place
+    assert current.assign("root", 39) is None
+    again = assigned(current, "root", 60)
+    assert (again.latest("root").attempt, again.standing.open) == (2, 2)
+    late = current.settle("root", AssignmentState.DONE, 59)
+    assert late.standing.failed_devices == 0
+
+
+def test_a_round_whose_devices_have_failed_waits_for_its_root_device_only_while_it_has_the_minimum() -> None:
+    current = assigned(a_round(target=3, minimum=1, max_failures=1, enrolled=9, **ROOT), "root")
+    for device in "abc":
+        current = assigned(current, device)
+    assert current.settle("a", AssignmentState.FAILED, 1).state is FoldState.FAILED
+    waiting = current.settle("b", AssignmentState.DONE, 1).settle("a", AssignmentState.FAILED, 2)
+    assert waiting.state.takes_outcomes
+    assert waiting.settle("root", AssignmentState.DONE, 3).state is FoldState.FOLDING
+    alone = a_round(target=3, max_failures=2, enrolled=2, **ROOT)  # the root device, and another one
+    for now in (0, 100):
+        alone = assigned(alone, "a", now).settle("a", AssignmentState.FAILED, now)
+    assert alone.state is FoldState.FAILED
