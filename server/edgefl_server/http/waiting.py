@@ -85,13 +85,21 @@ class Outlook:
     roots: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class _Wait:
+    """One that waits: whether it ends with the work, and the version at which it looked last."""
+
+    until_idle: bool
+    looked_at: int
+
+
 @dataclass
 class _Line:
-    """The devices of one population that wait, first come first served; each with whether it ends with the work."""
+    """The devices of one population that wait, first come first served."""
 
     version: int = 0
     outlook: tuple[int, float, asyncio.Future[Outlook]] | None = None
-    waiting: OrderedDict[asyncio.Future[None], bool] = field(default_factory=OrderedDict)
+    waiting: OrderedDict[asyncio.Future[None], _Wait] = field(default_factory=OrderedDict)
     changed: bool = False
     passed_on: bool = False
     calling: asyncio.Task[None] | None = None
@@ -102,7 +110,7 @@ class WaitingLines:
 
     A ring wakes as many as there are places for, and root devices, which need none; and once a population's last run is
     over those that end with the work: all others wait for the next run. Whoever is called and does not take a place
-    lets the next try (`pass_on`).
+    lets the next try (`pass_on`), until all have looked: a place that none of them may take waits for the next ring.
     So a thousand devices that wait cost nothing while there is no work, and one look each when they are called.
 
     Args:
@@ -179,7 +187,7 @@ class WaitingLines:
         if self.stopping or seconds <= 0:
             return Call.NONE
         called = asyncio.get_running_loop().create_future()
-        line.waiting[called] = until_idle
+        line.waiting[called] = _Wait(until_idle, ticket)
         if device is not None:
             if (older := self._waits.get(device)) is not None:
                 older.cancel()
@@ -248,12 +256,17 @@ class WaitingLines:
 
     def _wake_all(self) -> None:
         for line in self._lines.values():
+            line.version += 1
             _wake(line, len(line.waiting))
 
 
 def _wake(line: _Line, count: int, until_idle: bool = False) -> None:
-    """Calls so many, the first first; ``until_idle``: only of those that end with the work."""
-    able = (each for each, ends in line.waiting.items() if (ends or not until_idle) and not each.done())
+    """Calls so many that have not looked since the last ring, the first first; ``until_idle``: all that end with it."""
+    able = (
+        called
+        for called, wait in line.waiting.items()
+        if not called.done() and (wait.until_idle if until_idle else wait.looked_at < line.version)
+    )
     for called in list(islice(able, count)):
         del line.waiting[called]
         called.set_result(None)

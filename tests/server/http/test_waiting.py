@@ -137,6 +137,31 @@ def test_whoever_takes_no_place_lets_the_next_try_while_there_is_one() -> None:
     asyncio.run(scenario())
 
 
+def test_a_place_that_nobody_may_take_is_looked_at_once_by_each_until_something_rings() -> None:
+    async def scenario() -> None:
+        devices = Devices(3, places=1)
+
+        async def in_line() -> None:
+            while True:
+                if await devices.lines.wait("people", devices.lines.ticket("people"), 1000) is Call.CALLED:
+                    calls.append(devices.looks)
+                    devices.lines.pass_on("people")
+
+        calls: list[int] = []
+        waiting = [asyncio.create_task(in_line()) for _ in range(3)]
+        for each in devices.waiting:
+            each.cancel()
+        for rings in (1, 2):
+            await devices.ring()
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert len(calls) == 3 * rings
+        for each in waiting:
+            each.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_one_that_goes_away_when_it_is_called_lets_the_next_try() -> None:
     async def scenario() -> None:
         devices = Devices(2, places=1)

@@ -23,12 +23,12 @@ _RANK_LABELS = "rstuvwxyzabcdefghijklmnopq"
 
 
 def _is_factored(layer: Any) -> bool:
-    """Whether a layer has adapters beside one matrix of floats; quantized layers compute in a way of their own."""
+    """True for adapters beside one matrix of floats; quantized layers compute in a way of their own."""
     return bool(layer.lora_enabled) and layer.quantization_mode is None
 
 
 def _scaled(layer: Any, update: Any) -> Any:
-    """What the adapters make of an input counts alpha / rank times."""
+    """The adapters' part of an output, which counts alpha / rank times."""
     return update if layer.lora_alpha == layer.lora_rank else update * (layer.lora_alpha / layer.lora_rank)
 
 
