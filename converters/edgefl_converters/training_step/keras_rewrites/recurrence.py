@@ -40,14 +40,16 @@ def _replacement(original: Any) -> tuple[Any, ...]:
     ) -> Any:
         axis = 0 if time_major else 1
         require_length(keras.tree.flatten(inputs)[0].shape[axis])
-        if go_backwards:
-            # Not left to Keras: written out, it forgets to reverse the mask of the outputs (3.15).
+        if go_backwards and not unroll:
+            # Not left to Keras: written out, it forgets to reverse the mask of the outputs (3.15). Whoever asks for
+            # ``unroll=True`` gets that, as in Keras.
             inputs = keras.tree.map_structure(lambda each: tf.reverse(each, [axis]), inputs)
             mask = None if mask is None else tf.reverse(tf.cast(mask, tf.bool), [axis])
         return original(
             step_function,
             inputs,
             initial_states,
+            go_backwards=go_backwards and unroll,
             mask=mask,
             constants=constants,
             unroll=True,

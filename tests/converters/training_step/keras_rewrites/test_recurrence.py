@@ -36,14 +36,17 @@ def test_keras_gets_its_loop_back():
 
 @pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN])
 @pytest.mark.parametrize("backwards", [False, True])
-def test_written_out_it_computes_what_the_loop_computes_with_masks(kind, backwards):
-    layer = kind(3, go_backwards=backwards, return_sequences=True, return_state=True, zero_output_for_mask=True)
+@pytest.mark.parametrize("unroll", [False, True])
+def test_written_out_it_computes_what_keras_computes_with_masks(kind, backwards, unroll):
+    """Keras's loop, and its own way of writing it out, which masks other outputs of what goes backwards."""
+    settings = {"return_sequences": True, "return_state": True, "zero_output_for_mask": True, "unroll": unroll}
+    layer = kind(3, go_backwards=backwards, **settings)
     x = np.random.default_rng(1).normal(size=(4, 6, 2)).astype(np.float32)
     mask = np.random.default_rng(2).integers(0, 2, (4, 6)).astype(bool)
-    loop = layer(x, mask=mask)
+    kept = layer(x, mask=mask)
     with rewritten_keras("recurrence"):
         written_out = layer(x, mask=mask)
-    for expected, got in zip(loop, written_out, strict=True):
+    for expected, got in zip(kept, written_out, strict=True):
         assert np.asarray(got) == pytest.approx(np.asarray(expected), abs=1e-6)
 
 
