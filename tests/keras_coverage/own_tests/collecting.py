@@ -18,7 +18,7 @@ import numpy as np
 from keras import layers
 from keras.src import testing
 
-from keras_coverage.pairwise.places import seen
+from keras_coverage.pairwise.places import learnt, seen
 from keras_coverage.pairwise.subjects import Built
 
 __all__ = ["LayerCase", "layer_cases", "require_checkout"]
@@ -53,7 +53,7 @@ class LayerCase:
         for shape, dtype in _leaves(self.inputs):
             given.append(keras.Input(shape, dtype=dtype))
             dense = dtype.startswith("float") and len(shape) > 0
-            features.append(layers.Dense(shape[-1], "sigmoid")(given[-1]) if dense else given[-1])
+            features.append(learnt(given[-1], "sigmoid") if dense else given[-1])
         packed = keras.tree.pack_sequence_as(_marks(self.inputs), features)
         with keras.saving.custom_object_scope(self.custom_objects):
             layer = self.api.from_config(self.api(**self.settings).get_config())

@@ -21,6 +21,7 @@ __all__ = [
     "hidden",
     "images",
     "layer",
+    "learnt",
     "own",
     "seen",
     "sequence",
@@ -71,10 +72,16 @@ def first_channels(shape: Sequence[int], settings: Settings) -> tuple[int, ...]:
 
 
 def hidden(shape: Sequence[int]) -> tuple[Any, Any]:
-    """An input, and what a first layer makes of it; of many features through a few, or it would have their square."""
+    """An input, and what a first layer makes of it."""
     given = keras.Input(tuple(shape))
-    few = layers.Dense(_FEW)(given) if shape[-1] > _MANY else given
-    return given, layers.Dense(shape[-1], "tanh")(few)
+    return given, learnt(given)
+
+
+def learnt(given: Any, activation: str = "tanh") -> Any:
+    """As many features as before, of a layer that learns; of many through a few, or it would have their square."""
+    width = given.shape[-1]
+    few = layers.Dense(_FEW)(given) if width > _MANY else given
+    return layers.Dense(width, activation)(few)
 
 
 def behind(shape: Sequence[int] | None = None) -> Callable[[Any, Settings], Built]:
