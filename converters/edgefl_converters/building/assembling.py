@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import Signature, TensorSpec
 from edgefl_converters.blame.attribution import explain_conversion, explain_emission
+from edgefl_converters.emission.constants import LARGE, Constants
 from edgefl_converters.emission.micro_batches import emit_parts
 from edgefl_converters.emission.walk import EmissionError, Origins, Walk
 from edgefl_converters.flatbuffer.quiet import without_remarks
@@ -48,12 +50,14 @@ class Assembled:
         signatures: with names and keys.
         resources: shared name of each variable in the file to the variable.
         origins: where its ops come from.
+        large: the constants that placeholders in the file stand for, by their numbers.
     """
 
     data: bytes
     signatures: Mapping[str, Signature]
     resources: Mapping[str, Variable]
     origins: Origins
+    large: Sequence[NDArray[np.float32]]
 
 
 def assemble(
@@ -62,6 +66,7 @@ def assemble(
     variables: Variables,
     origins: Origins | None = None,
     further: Mapping[int, Traces] | None = None,
+    large: float = LARGE,
 ) -> Assembled:
     """Emits every signature over plain variables, and converts.
 
@@ -71,13 +76,15 @@ def assemble(
         variables: its variables.
         origins: filled with what was emitted, up to a failure.
         further: its functions for further batch sizes.
+        large: bytes of a constant from which a placeholder stands for it.
 
     Raises:
         UnsupportedModelError: an op has no builtin form and no lowering; the message names its layer.
     """
     origins = Origins() if origins is None else origins
     holder = _Holder(variables)
-    emitter = _Emitter(holder, variables, origins)
+    constants = Constants(large)
+    emitter = _Emitter(holder, variables, origins, constants)
     functions: dict[str, Any] = {}
     signatures: dict[str, Signature] = {}
 
@@ -105,7 +112,8 @@ def assemble(
         add("set_reference", (), holder.copier(variables.weights_of(references), references))
     if corrections:
         add("set_correction", _ports(variables.weights_of(corrections)), holder.writer(corrections))
-    return Assembled(_convert(holder, functions, traces, origins), signatures, holder.resources, origins)
+    data = _convert(holder, functions, traces, origins)
+    return Assembled(data, signatures, holder.resources, origins, constants.large)
 
 
 class _Holder(tf.Module):  # type: ignore[misc]
@@ -166,8 +174,8 @@ class _Holder(tf.Module):  # type: ignore[misc]
 
 
 class _Emitter:
-    def __init__(self, holder: _Holder, variables: Variables, origins: Origins) -> None:
-        self._holder = holder
+    def __init__(self, holder: _Holder, variables: Variables, origins: Origins, constants: Constants) -> None:
+        self._holder, self._constants = holder, constants
         self._variables = variables
         self._origins = origins
 
@@ -178,7 +186,7 @@ class _Emitter:
         def run(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
             # Only a seed that nothing draws by may be missing, and it comes last.
             given = {port.name: tensor for port, tensor in zip(trace.inputs, tensors)}
-            walk = Walk(self._read, self._origins, given.get("seed"))
+            walk = Walk(self._read, self._origins, given.get("seed"), self._constants)
 
             def emit(trace: Trace, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
                 return self._emit(walk, trace, given)
@@ -214,7 +222,7 @@ class _Emitter:
         if variable.role in (SEED, METRIC):
             return tf.zeros(variable.initial.shape, variable.initial.dtype)
         if variable.role == FROZEN:
-            return tf.constant(variable.initial)
+            return self._constants.tensor(variable.initial, key=id(variable))
         return self._holder.read(variable)
 
 
