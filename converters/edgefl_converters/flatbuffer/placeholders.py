@@ -31,6 +31,8 @@ _TYPES = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT32: np.int
 _OUTPUT_CHANNELS = {_Operator.CONV_2D: 0, _Operator.DEPTHWISE_CONV_2D: 3}
 """The axis of a convolution's filter that its output's channels are counted by."""
 
+_COMMUTATIVE = frozenset({_Operator.ADD, _Operator.MAXIMUM, _Operator.MINIMUM, _Operator.MUL})
+
 
 class _Known(NamedTuple):
     """A value that is known: the key of its bytes, and its shape."""
@@ -110,6 +112,7 @@ class _Filling:
             self._scale_filters()
             for operator in subgraph.operators:
                 self._turn_factors(operator)
+                self._put_constant_last(operator)
             used = {int(each) for operator in subgraph.operators for each in operator.inputs}
             for tensor in sorted(used | set(map(int, subgraph.outputs))):
                 if tensor in self._known:
@@ -238,6 +241,11 @@ class _Filling:
                 inputs[place] = self._added(tensor, _Known(key, shape))
                 operator.inputs = inputs
                 setattr(operator.builtinOptions, name, False)
+
+    def _put_constant_last(self, operator: Any) -> None:
+        """Exchanges the inputs of a sum or product whose first one is constant, as the converter does."""
+        if self._file.builtin(operator) in _COMMUTATIVE and int(operator.inputs[0]) in self._known:
+            operator.inputs = [int(operator.inputs[1]), int(operator.inputs[0])]
 
     def _added(self, like: int, value: _Known) -> int:
         """Adds a tensor with a known value and returns its index."""
