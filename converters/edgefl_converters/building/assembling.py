@@ -19,6 +19,7 @@ from edgefl_converters.emission.micro_batches import emit_parts
 from edgefl_converters.emission.walk import EmissionError, Origins, Walk
 from edgefl_converters.flatbuffer.quiet import without_remarks
 from edgefl_converters.flatbuffer.saved_model import ConverterError, convert_saved_model
+from edgefl_converters.memory import give_back
 from edgefl_converters.models.naming import signature_keys
 from edgefl_converters.stages import stage
 from edgefl_converters.training_step.ports import Port
@@ -269,7 +270,9 @@ def _convert(holder: _Holder, functions: Mapping[str, Any], traces: Traces, orig
             tf.saved_model.save(holder, folder, signatures=dict(functions))
         try:
             with stage("converting"):
-                return convert_saved_model(folder, list(functions))
+                data = convert_saved_model(folder, list(functions))
         except ConverterError as error:
             # The converter prints the whole graph into its message; what matters of it is in ours.
             raise explain_conversion(error, origins, traces) from None
+    give_back()  # half of the memory of all that comes before
+    return data

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flatbuffers
 import numpy as np
 from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.object_form import append, text_of
 from edgefl_converters.flatbuffer.reading import read_model
-from edgefl_converters.flatbuffer.schema_writers import AlignedBuffer
+from edgefl_converters.flatbuffer.schema_writers import AlignedBuffer, file_of
 
 __all__ = ["Emitted", "FlatModel"]
 
@@ -100,9 +99,7 @@ class FlatModel:
 
     def pack(self) -> bytes:
         """The file."""
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(self._model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return file_of(self._model)
 
     # Details.
 
