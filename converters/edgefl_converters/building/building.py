@@ -60,6 +60,7 @@ def build(
     batch_size: int = 32,
     options: Options | None = None,
     on_layers: Callable[[Mapping[str, LayerReport]], None] | None = None,
+    large: float = LARGE,
 ) -> BuiltModel:
     """Converts a compiled Keras model to a model file that trains.
 
@@ -70,6 +71,7 @@ def build(
         batch_size: rows of every batch; fixed in the file.
         options: what else the file is made for.
         on_layers: called with what became of each layer, also when the conversion fails, then up to the failure.
+        large: bytes of a frozen weight from which TensorFlow's converter is shown a placeholder instead.
 
     Raises:
         ModelError: the model is not compiled, not built, or its output does not fit its loss.
@@ -77,7 +79,8 @@ def build(
         InvalidSettingError: the batch size is not positive, no frozen weight is there to be stored in fewer bytes, or
             there is no pass of a name.
     """
-    return build_specified(specify(model, batch_size=batch_size, options=options), on_layers=on_layers)
+    specification = specify(model, batch_size=batch_size, options=options)
+    return build_specified(specification, on_layers=on_layers, large=large)
 
 
 def build_specified(
@@ -91,7 +94,7 @@ def build_specified(
     Args:
         specification: of the model and the options.
         on_layers: as `build` takes it.
-        large: bytes of a frozen weight from which TensorFlow's converter is shown a placeholder instead.
+        large: likewise.
 
     Raises:
         EdgeflError: whatever `build` raises.
