@@ -59,6 +59,10 @@ class Constants:
         if tensor.op.type == "Const":
             value: NDArray[Any] = tf.make_ndarray(tensor.op.get_attr("value"))
             return value
+        return self.large_value(tensor)
+
+    def large_value(self, tensor: tf.Tensor) -> NDArray[np.float32] | None:
+        """The value of a large constant; None for any other tensor."""
         number = _number(tensor)
         return None if number is None else self.large[number]
 
