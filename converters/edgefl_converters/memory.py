@@ -50,7 +50,7 @@ def _meminfo(path: Path) -> int | None:
 
 
 def _groups(root: Path) -> Iterator[int]:
-    """What is left of the limit of each control group that this process is in, and of those around it."""
+    """Yields what is left of the limit of each control group that this process is in, and of those around it."""
     try:
         lines = (root / _OWN_GROUPS).read_text().splitlines()
     except OSError:

@@ -45,42 +45,42 @@ class Weights:
 
     @classmethod
     def of(cls, specification: Specification) -> Weights:
-        """Those of a model as it is to be converted."""
+        """Measures a model as it is to be converted."""
         model = specification.model
         trained = _bytes(model.trainable_variables)
         return cls(_bytes(model.variables) - trained, trained, _bytes(specification.optimizer.variables))
 
 
-def require_room(
-    specification: Specification, *, verify: bool, free: int | None = None, largest: int = LARGEST_FILE
-) -> None:
+def require_room(specification: Specification, *, verify: bool, free: int | None = None) -> None:
     """Checks that the file can be as large as it would be, and that the memory is there to make it.
 
     Args:
         specification: of the model.
         verify: whether the file is to be verified.
         free: bytes of memory that may still be taken; by default what the machine says.
-        largest: bytes that a file may have.
 
     Raises:
         UnsupportedModelError: the file would be too large.
         MemoryShortageError: there is too little memory.
     """
     weights = Weights.of(specification)
-    _require_fitting_file(weights, largest)
+    _require_fitting_file(weights)
     free = available() if free is None else free
     needed = memory_needed(weights, verify=verify)
     if free is None or weights.frozen + weights.trained <= _SMALL or needed <= free:
         return
     without = memory_needed(weights, verify=False)
+    changed = weights.trained + weights.slots
     hint = "Use a machine with more memory, or end what takes it here."
     if verify and without <= free:
         hint += f" Without verification (`verify=False`) about {_told(without)} are enough."
-    elif weights.trained + weights.slots > weights.frozen:
-        hint += " Frozen weights need less: train some layers only (`trainable`, `last_layers`), or adapters (`lora_rank`)."
+    elif changed > weights.frozen:
+        hint += (
+            " Frozen weights need less: train some layers only (`trainable`, `last_layers`), or adapters (`lora_rank`)."
+        )
     raise MemoryShortageError(
-        f"Converting this model takes about {_told(needed)} of memory, and {_told(free)} may still be taken here: it has "
-        f"{_told(weights.frozen)} of frozen weights, and training changes {_told(weights.trained + weights.slots)}.",
+        f"Converting this model takes about {_told(needed)} of memory, and {_told(free)} may still be taken here: it "
+        f"has {_told(weights.frozen)} of frozen weights, and training changes {_told(changed)}.",
         hint=hint,
     )
 
@@ -96,21 +96,23 @@ def memory_needed(weights: Weights, *, verify: bool) -> int:
     return _WORK + math.ceil(_PER_FROZEN[verify] * weights.frozen + _PER_TRAINED[verify] * changed)
 
 
-def _require_fitting_file(weights: Weights, largest: int) -> None:
+def _require_fitting_file(weights: Weights) -> None:
     size = weights.frozen + weights.trained
-    if size + _GRAPHS <= largest:
+    if size + _GRAPHS <= LARGEST_FILE:
         return
     raise UnsupportedModelError(
-        f"The model has {_told(size)} of weights in float32, and a TFLite file can have {_told(largest)}, the graphs of its "
-        "signatures among it.",
-        hint="Choose a smaller model: fewer or narrower layers, a smaller vocabulary. Or keep the first, frozen part as "
-        "a model of its own that devices run before, and convert what is trained behind it. `quantize_frozen` does not "
-        "help: the file is made in float32 first, to be compared with Keras.",
+        f"The model has {_told(size)} of weights in float32, and a TFLite file can have {_told(LARGEST_FILE)}, the "
+        "graphs of its signatures among it.",
+        hint="Choose a smaller model: fewer or narrower layers, a smaller vocabulary. Or keep the first, frozen part "
+        "as a model of its own that devices run before, and convert what is trained behind it. `quantize_frozen` does "
+        "not help: the file is made in float32 first, to be compared with Keras.",
     )
 
 
 def _bytes(variables: Iterable[Any]) -> int:
-    return sum(math.prod(each.shape) * (np.dtype(each.dtype).itemsize if _is_plain(each.dtype) else 2) for each in variables)
+    return sum(
+        math.prod(each.shape) * (np.dtype(each.dtype).itemsize if _is_plain(each.dtype) else 2) for each in variables
+    )
 
 
 def _is_plain(dtype: str) -> bool:

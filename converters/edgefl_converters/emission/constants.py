@@ -85,4 +85,4 @@ def _number(tensor: tf.Tensor) -> int | None:
 
 
 def _digest(value: NDArray[Any]) -> Any:
-    return value.shape, hashlib.sha256(np.ascontiguousarray(value)).digest()
+    return value.shape, hashlib.sha256(np.ascontiguousarray(value).data).digest()

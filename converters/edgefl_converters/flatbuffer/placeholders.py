@@ -64,7 +64,7 @@ class _Store:
         self._buffers: dict[Any, int] = {}
 
     def placeholder(self, operator: Any) -> _Known | None:
-        """What a placeholder stands for; None for any other op."""
+        """Returns what a placeholder stands for; None for any other op."""
         if self.file.builtin(operator) != _Operator.RANDOM_UNIFORM or operator.builtinOptions.seed != SEED:
             return None
         number = int(operator.builtinOptions.seed2) - 1
@@ -83,9 +83,9 @@ class _Store:
 
     def array(self, known: _Known) -> NDArray[Any]:
         """The numbers themselves."""
-        if known.key[0] == "value":
-            return self._values[known.key[1]].reshape(known.shape)
-        return self._made[known.key].reshape(known.shape)
+        key = known.key
+        values: NDArray[Any] = self._values[key[1]] if key[0] == "value" else self._made[key]
+        return values.reshape(known.shape)
 
     def computed(self, key: Any, make: Any) -> Any:
         """The key, under which an array is kept that is made if it is not there yet."""
@@ -123,7 +123,7 @@ class _Filling:
         return () if shape is None else tuple(map(int, shape))
 
     def _value(self, tensor: int) -> _Known | None:
-        """What is known of a tensor, from a placeholder or as a constant of the file."""
+        """Finds out what is known of a tensor, from a placeholder or as a constant of the file."""
         if tensor in self._known:
             return self._known[tensor]
         if tensor not in self._constants:
@@ -204,7 +204,8 @@ class _Filling:
         image, kernel, bias = (int(each) for each in convolution.inputs)
         (other,) = (int(each) for each in follower.inputs if int(each) != int(convolution.outputs[0]))
         number, filters, shift = self._value(other), self._known[kernel], self._value(bias)
-        assert number is not None and shift is not None
+        assert number is not None
+        assert shift is not None
         numbers = self._store.array(number).reshape(-1)
         if self._file.builtin(follower) == _Operator.ADD:
             shift_made = self._store.array(shift) + numbers
@@ -226,7 +227,7 @@ class _Filling:
     # Products.
 
     def _turn_factors(self, operator: Any) -> None:
-        """Stores a factor as a product needs it: the converter takes a transposition of what it does not know into it."""
+        """Stores a factor as a product needs it: the converter leaves transposing what it does not know to the op."""
         if self._file.builtin(operator) != _Operator.BATCH_MATMUL:
             return
         for place, name in enumerate(("adjX", "adjY")):

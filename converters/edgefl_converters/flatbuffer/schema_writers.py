@@ -23,7 +23,7 @@ class _Builder(flatbuffers.Builder):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(1 << 20)
         self.large: list[tuple[int, NDArray[np.uint8]]] = []
-        """Where the reference to each lies, counted from the end of what is built, and what it holds."""
+        """The place of the reference to each, counted from the end of what is built, and what it holds."""
 
 
 def file_of(model: Any) -> bytes:

@@ -63,7 +63,9 @@ def convolutions():
     x = layers.BatchNormalization(name="grouped_norm")(x)
     x = layers.Conv2D(16, 1, activation="tanh", name="middle")(x)
     x = layers.Conv2D(24, 3, strides=2, padding="same", name="behind")(x)
-    x = layers.Add()([layers.BatchNormalization(name="norm")(x), layers.Conv2D(24, 1, strides=2, name="beside")(x[:, :3])])
+    x = layers.Add()(
+        [layers.BatchNormalization(name="norm")(x), layers.Conv2D(24, 1, strides=2, name="beside")(x[:, :3])]
+    )
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(4, activation="softmax", name="head")(x))
     generator = np.random.default_rng(0)

@@ -23,5 +23,5 @@ def share_equal_buffers(context: PassContext) -> None:
             data = file.model.buffers[tensor.buffer].data
             if tensor.buffer not in owned and data is not None and len(data):
                 if tensor.buffer not in digests:
-                    digests[tensor.buffer] = hashlib.sha256(np.ascontiguousarray(data, np.uint8)).digest()
+                    digests[tensor.buffer] = hashlib.sha256(np.ascontiguousarray(data, np.uint8).data).digest()
                 tensor.buffer = first.setdefault(digests[tensor.buffer], tensor.buffer)
