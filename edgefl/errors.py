@@ -17,6 +17,7 @@ __all__ = [
     "InsecureListenError",
     "InvalidSettingError",
     "ListenError",
+    "MemoryShortageError",
     "MessageError",
     "MissingDependencyError",
     "ModelError",
@@ -116,6 +117,12 @@ class VerificationError(EdgeflError):
     def __init__(self, message: str, *, hint: str | None = None, layer: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.layer = layer
+
+
+class MemoryShortageError(EdgeflError):
+    """A machine with too little memory for what it is to do, noticed before that begins."""
+
+    exit_code = 13
 
 
 class ModelFileError(EdgeflError):

@@ -19,6 +19,7 @@ from edgefl_converters.blame.checked_causes import Causes, checked_causes
 from edgefl_converters.blame.layer_reports import as_json
 from edgefl_converters.building.blaming import build_or_blame, options_of_a_piece, with_smallest_layer
 from edgefl_converters.building.building import BuiltModel, build
+from edgefl_converters.building.room import require_room
 from edgefl_converters.models.loading import load_compiled
 from edgefl_converters.models.loss_fit import require_fitting_loss
 from edgefl_converters.models.normalization import normalize, read_statistics
@@ -95,6 +96,7 @@ def _converted(
         fine_tuned(single, options.fine_tuning, own=single is not model) as wanted,
     ):
         specification = specify(wanted, batch_size=batch_size, options=options)
+        require_room(specification, verify=verify)
         built, report = _checked(specification, verify, tell, on_layers)
     report["mixed_precision"] = {"layers": halved, "trained_in": "float32"} if halved else None
     return built, report

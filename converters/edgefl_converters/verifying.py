@@ -13,6 +13,7 @@ from edgefl.errors import InvalidSettingError, ModelError, VerificationError, li
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build_specified
+from edgefl_converters.building.room import require_room
 from edgefl_converters.lint import require_clean
 from edgefl_converters.models.loading import compile_model, load_source
 from edgefl_converters.settings.options import options_of
@@ -40,6 +41,7 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
             fine_tuned(single, options.fine_tuning, own=single is not against) as wanted,
         ):
             specification = specify(wanted, batch_size=manifest.batch_size, options=options)
+            require_room(specification, verify=True)
             return _verify(source, specification, same_weights=same_weights_every_time)
     except InvalidSettingError as error:
         raise _made_from_another(source, error.message) from error

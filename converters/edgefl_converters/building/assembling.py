@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 from edgefl.manifest import Signature, TensorSpec
 from edgefl_converters.blame.attribution import explain_conversion, explain_emission
+from edgefl_converters.emission.constants import LARGE, Constants
 from edgefl_converters.emission.micro_batches import emit_parts
 from edgefl_converters.emission.walk import EmissionError, Origins, Walk
 from edgefl_converters.flatbuffer.quiet import without_remarks
 from edgefl_converters.flatbuffer.saved_model import ConverterError, convert_saved_model
+from edgefl_converters.memory import give_back
 from edgefl_converters.models.naming import signature_keys
 from edgefl_converters.stages import stage
 from edgefl_converters.training_step.ports import Port
@@ -48,12 +51,14 @@ class Assembled:
         signatures: with names and keys.
         resources: shared name of each variable in the file to the variable.
         origins: where its ops come from.
+        large: the constants that placeholders in the file stand for, by their numbers.
     """
 
     data: bytes
     signatures: Mapping[str, Signature]
     resources: Mapping[str, Variable]
     origins: Origins
+    large: Sequence[NDArray[np.float32]]
 
 
 def assemble(
@@ -62,6 +67,7 @@ def assemble(
     variables: Variables,
     origins: Origins | None = None,
     further: Mapping[int, Traces] | None = None,
+    large: float = LARGE,
 ) -> Assembled:
     """Emits every signature over plain variables, and converts.
 
@@ -71,13 +77,15 @@ def assemble(
         variables: its variables.
         origins: filled with what was emitted, up to a failure.
         further: its functions for further batch sizes.
+        large: bytes of a constant from which a placeholder stands for it.
 
     Raises:
         UnsupportedModelError: an op has no builtin form and no lowering; the message names its layer.
     """
     origins = Origins() if origins is None else origins
     holder = _Holder(variables)
-    emitter = _Emitter(holder, variables, origins)
+    constants = Constants(large)
+    emitter = _Emitter(holder, variables, origins, constants)
     functions: dict[str, Any] = {}
     signatures: dict[str, Signature] = {}
 
@@ -105,7 +113,8 @@ def assemble(
         add("set_reference", (), holder.copier(variables.weights_of(references), references))
     if corrections:
         add("set_correction", _ports(variables.weights_of(corrections)), holder.writer(corrections))
-    return Assembled(_convert(holder, functions, traces, origins), signatures, holder.resources, origins)
+    data = _convert(holder, functions, traces, origins)
+    return Assembled(data, signatures, holder.resources, origins, constants.large)
 
 
 class _Holder(tf.Module):  # type: ignore[misc]
@@ -166,8 +175,8 @@ class _Holder(tf.Module):  # type: ignore[misc]
 
 
 class _Emitter:
-    def __init__(self, holder: _Holder, variables: Variables, origins: Origins) -> None:
-        self._holder = holder
+    def __init__(self, holder: _Holder, variables: Variables, origins: Origins, constants: Constants) -> None:
+        self._holder, self._constants = holder, constants
         self._variables = variables
         self._origins = origins
 
@@ -178,7 +187,7 @@ class _Emitter:
         def run(*tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
             # Only a seed that nothing draws by may be missing, and it comes last.
             given = {port.name: tensor for port, tensor in zip(trace.inputs, tensors)}
-            walk = Walk(self._read, self._origins, given.get("seed"))
+            walk = Walk(self._read, self._origins, given.get("seed"), self._constants)
 
             def emit(trace: Trace, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
                 return self._emit(walk, trace, given)
@@ -214,7 +223,7 @@ class _Emitter:
         if variable.role in (SEED, METRIC):
             return tf.zeros(variable.initial.shape, variable.initial.dtype)
         if variable.role == FROZEN:
-            return tf.constant(variable.initial)
+            return self._constants.tensor(variable.initial, key=id(variable))
         return self._holder.read(variable)
 
 
@@ -261,7 +270,9 @@ def _convert(holder: _Holder, functions: Mapping[str, Any], traces: Traces, orig
             tf.saved_model.save(holder, folder, signatures=dict(functions))
         try:
             with stage("converting"):
-                return convert_saved_model(folder, list(functions))
+                data = convert_saved_model(folder, list(functions))
         except ConverterError as error:
             # The converter prints the whole graph into its message; what matters of it is in ours.
             raise explain_conversion(error, origins, traces) from None
+    give_back()  # half of the memory of all that comes before
+    return data

@@ -11,14 +11,16 @@ from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.model_file import METADATA_NAME, ModelFile
 from edgefl_converters.blame.layer_reports import LayerReport, makers_of_versions, report_layers
-from edgefl_converters.building.assembling import assemble
+from edgefl_converters.building.assembling import Assembled, assemble
 from edgefl_converters.building.describing import describe
+from edgefl_converters.emission.constants import LARGE
 from edgefl_converters.emission.micro_batches import require_separable_rows
 from edgefl_converters.emission.walk import Origins
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.frozen_storage import LEAST_ELEMENTS
 from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.pipeline import chosen_passes, run_passes
+from edgefl_converters.flatbuffer.placeholders import fill_placeholders
 from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.settings.options import Options
 from edgefl_converters.stages import stage
@@ -58,6 +60,7 @@ def build(
     batch_size: int = 32,
     options: Options | None = None,
     on_layers: Callable[[Mapping[str, LayerReport]], None] | None = None,
+    large: float = LARGE,
 ) -> BuiltModel:
     """Converts a compiled Keras model to a model file that trains.
 
@@ -68,6 +71,7 @@ def build(
         batch_size: rows of every batch; fixed in the file.
         options: what else the file is made for.
         on_layers: called with what became of each layer, also when the conversion fails, then up to the failure.
+        large: bytes of a frozen weight from which TensorFlow's converter is shown a placeholder instead.
 
     Raises:
         ModelError: the model is not compiled, not built, or its output does not fit its loss.
@@ -75,17 +79,22 @@ def build(
         InvalidSettingError: the batch size is not positive, no frozen weight is there to be stored in fewer bytes, or
             there is no pass of a name.
     """
-    return build_specified(specify(model, batch_size=batch_size, options=options), on_layers=on_layers)
+    specification = specify(model, batch_size=batch_size, options=options)
+    return build_specified(specification, on_layers=on_layers, large=large)
 
 
 def build_specified(
-    specification: Specification, *, on_layers: Callable[[Mapping[str, LayerReport]], None] | None = None
+    specification: Specification,
+    *,
+    on_layers: Callable[[Mapping[str, LayerReport]], None] | None = None,
+    large: float = LARGE,
 ) -> BuiltModel:
     """Does as `build` does, for a model that has been looked at already.
 
     Args:
         specification: of the model and the options.
         on_layers: as `build` takes it.
+        large: likewise.
 
     Raises:
         EdgeflError: whatever `build` raises.
@@ -101,12 +110,12 @@ def build_specified(
         with stage("tracing"), lean_graphs():
             further = {size: trace(specification.of_batch_size(size)) for size in sizes}
         with lean_graphs():
-            assembled = assemble(specification, traces, variables, origins, further)
+            assembled = assemble(specification, traces, variables, origins, further, large)
     except EdgeflError:
         tell(report_layers(origins, traces))
         raise
     with stage("passes"):
-        exact = FlatModel(assembled.data)
+        exact = _filled(assembled)
         emitted = list(exact.emitted())
     layers = report_layers(origins, traces, emitted)
     tell(layers)
@@ -130,9 +139,15 @@ def build_specified(
     float32, manifest = finish(exact, None)
     data, storage = float32, specification.options.quantize_frozen
     if storage is not None:
-        data, manifest = finish(FlatModel(assembled.data), storage)
+        data, manifest = finish(_filled(assembled), storage)
     paths = {each.name: each.keras_path for each in variables.of_role(WEIGHT, STATISTIC)}
     return BuiltModel(data, manifest, layers, paths, float32, makers_of_versions(origins, traces, emitted))
+
+
+def _filled(assembled: Assembled) -> FlatModel:
+    flat = FlatModel(assembled.data)
+    fill_placeholders(flat, assembled.large)
+    return flat
 
 
 def _complete(flat: FlatModel, manifest: ModelManifest) -> tuple[bytes, ModelManifest]:

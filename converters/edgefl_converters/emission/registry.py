@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from edgefl_converters.emission.constants import Constants
+
 __all__ = [
     "EMITTED_AS_THEY_ARE",
     "LOWERINGS",
@@ -28,6 +30,10 @@ class Context(Protocol):
     @property
     def seed(self) -> tf.Tensor | None:
         """The int32 input of shape ``[1]`` that random numbers are a function of; None where there is none."""
+
+    @property
+    def constants(self) -> Constants:
+        """Makes constants of the new graph, and tells their values."""
 
     @property
     def untiled(self) -> dict[str, tf.Tensor]:

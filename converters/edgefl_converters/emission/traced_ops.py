@@ -8,11 +8,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from edgefl.errors import UnsupportedModelError
 
-__all__ = ["attribute", "computed", "constant", "constant_filter", "folded", "know_inputs", "static_shape"]
+__all__ = ["attribute", "computed", "constant", "folded", "know_inputs", "static_shape"]
 
 _KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 """Graphs of functions to those of their inputs that are called with constants, by name."""
@@ -51,11 +50,6 @@ def constant(op: Any, index: int) -> Any:
             hint="Use sizes, axes and paddings that are fixed when the model is built.",
         )
     return value
-
-
-def constant_filter(tensor: tf.Tensor) -> NDArray[np.float32] | None:
-    """The value of a filter that nothing trains; None for any other."""
-    return tf.make_ndarray(tensor.op.get_attr("value")) if tensor.op.type == "Const" else None
 
 
 def know_inputs(graph: Any, given: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from edgefl.errors import EdgeflError, UnsupportedModelError
+from edgefl_converters.emission.constants import Constants
 from edgefl_converters.emission.registry import EMITTED_AS_THEY_ARE, lowering_for
 from edgefl_converters.emission.traced_ops import folded, static_shape
 from edgefl_converters.emission.walk_values import Handle
@@ -64,11 +65,19 @@ class Walk:
         read: makes a tensor with the current value of a variable, given the variable's key.
         origins: filled with what was emitted.
         seed: the input that random numbers are a function of, shape ``[1]`` int32.
+        constants: makes the constants of all signatures of a file; by default all of them are in the graph.
     """
 
-    def __init__(self, read: Callable[[Any], tf.Tensor], origins: Origins, seed: tf.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        read: Callable[[Any], tf.Tensor],
+        origins: Origins,
+        seed: tf.Tensor | None = None,
+        constants: Constants | None = None,
+    ) -> None:
         self._read = read
         self._origins = origins
+        self.constants = constants or Constants()
         self.streams = 0
         self._drawn: Callable[[Any], tuple[Sequence[int], int]] | None = None
         self.seed = seed
@@ -134,7 +143,7 @@ class Walk:
         """The current value of a variable."""
         if key not in self.values:
             self.values[key] = self._read(key)
-        return self.values[key]
+        return self.constants.here(self.values[key])
 
     def assign(self, key: Any, value: tf.Tensor) -> None:
         """Gives a variable a new value."""
@@ -181,7 +190,7 @@ class Walk:
 
     def branch(self) -> Walk:
         """A walk for the body of a conditional, which starts from the values of this one."""
-        inner = Walk(self.value, self._origins, self.seed)
+        inner = Walk(self.value, self._origins, self.seed, self.constants)
         inner.streams, inner._drawn = self.streams, self._drawn
         return inner
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flatbuffers
 import numpy as np
+from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.object_form import append, text_of
 from edgefl_converters.flatbuffer.reading import read_model
-from edgefl_converters.flatbuffer.schema_writers import AlignedBuffer
+from edgefl_converters.flatbuffer.schema_writers import AlignedBuffer, file_of
 
 __all__ = ["Emitted", "FlatModel"]
 
@@ -87,11 +87,19 @@ class FlatModel:
         self._model.metadataBuffer = None
         return moved
 
+    def drop_unused_codes(self) -> None:
+        """Removes operator codes that no op has any more."""
+        codes = self._model.operatorCodes
+        used = sorted({operator.opcodeIndex for subgraph in self.subgraphs for operator in subgraph.operators})
+        moved = {old: new for new, old in enumerate(used)}
+        self._model.operatorCodes = [codes[old] for old in used]
+        for subgraph in self.subgraphs:
+            for operator in subgraph.operators:
+                operator.opcodeIndex = moved[operator.opcodeIndex]
+
     def pack(self) -> bytes:
         """The file."""
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(self._model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return file_of(self._model)
 
     # Details.
 
@@ -138,8 +146,8 @@ class FlatModel:
         tensor.type, tensor.shape, tensor.buffer = dtype, shape, self.add_buffer(data)
         return append(subgraph.tensors, tensor)
 
-    def add_buffer(self, data: bytes) -> int:
-        """Adds a buffer and returns its index."""
+    def add_buffer(self, data: bytes | NDArray[Any]) -> int:
+        """Adds a buffer and returns its index; it refers to the data."""
         buffer = AlignedBuffer()
         buffer.data = np.frombuffer(data, np.uint8)
         return append(self._model.buffers, buffer)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,6 +20,8 @@ from edgefl_converters.training_step.specification import Specification, specify
 __all__ = ["compiled_copy", "own_objects", "rebuild"]
 
 _LAMBDA = "OriginalLambda"
+_LARGE = 1 << 18
+"""Numbers in a variable that is not drawn."""
 _POLICIES = {
     each.__name__
     for each in vars(keras.dtype_policies).values()
@@ -39,17 +43,34 @@ def rebuild(
         Exception: of any kind, Keras's or the model's own: it cannot be rebuilt.
     """
     model = specification.model
-    try:
-        copy = _from_config(model, dtype, in_place_of)
-    except Exception:
-        if isinstance(model, (keras.Sequential, Functional)):
-            raise
-        copy = _from_constructor(specification, dtype)
+    with _large_variables_at_zero():
+        try:
+            copy = _from_config(model, dtype, in_place_of)
+        except Exception:
+            if isinstance(model, (keras.Sequential, Functional)):
+                raise
+            copy = _from_constructor(specification, dtype)
     adapt_like(copy, specification.named)
     if list(NamedModel(copy).variables) != list(specification.named.variables):
         raise ValueError("the rebuilt model has other variables than the original")
     _carry_over(model, copy)
     return copy
+
+
+@contextlib.contextmanager
+def _large_variables_at_zero() -> Iterator[None]:
+    """Lets large variables begin at zero: drawing numbers that are replaced takes several times their memory."""
+    original = keras.Variable._initialize_with_initializer
+
+    def initialize(variable: Any, initializer: Any) -> None:
+        large = math.prod(variable._shape) >= _LARGE
+        original(variable, keras.initializers.Zeros() if large else initializer)
+
+    keras.Variable._initialize_with_initializer = initialize
+    try:
+        yield
+    finally:
+        keras.Variable._initialize_with_initializer = original
 
 
 def compiled_copy(model: Any) -> Any:

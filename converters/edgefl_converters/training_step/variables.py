@@ -16,7 +16,7 @@ from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.training_step.traced_graphs import assigned_inputs
 from edgefl_converters.training_step.tracing import Traces
 
-__all__ = ["Variable", "Variables", "classify"]
+__all__ = ["Variable", "Variables", "classify", "present_value"]
 
 WEIGHT, STATISTIC, STATE, FROZEN, SEED = "weight", "statistic", "state", "frozen", "seed"
 REFERENCE, CORRECTION, METRIC = "reference", "correction", "metric"
@@ -71,6 +71,18 @@ class Variables:
         return tuple(by_name[term.name.partition("/")[2]] for term in terms)
 
 
+def present_value(variable: tf.Variable) -> NDArray[Any]:
+    """The value that a variable has now, read-only and not copied where NumPy has its type.
+
+    TensorFlow gives a variable that is assigned other memory while somebody looks at this.
+    """
+    value = variable.read_value()
+    try:
+        return np.asarray(memoryview(value))
+    except ValueError:  # bfloat16 and the like
+        return np.asarray(value.numpy())
+
+
 def classify(specification: Specification, traces: Traces) -> Variables:
     """Sorts everything that the traced graphs captured by what happens to it."""
     captured: dict[int, None] = {}
@@ -97,7 +109,7 @@ def classify(specification: Specification, traces: Traces) -> Variables:
 
     def add(handle: int, name: str, path: str, role: str, variable: Any) -> None:
         if handle in captured:
-            found.append((handle, Variable(name, path, role, np.asarray(variable.numpy()), handle not in local)))
+            found.append((handle, Variable(name, path, role, present_value(variable), handle not in local)))
 
     # All of the model's variables take part in the numbering of repeated names, whether they are used or not.
     names = unique([*specification.named.variables, *(specification.names(path) for _, _, path in others)])

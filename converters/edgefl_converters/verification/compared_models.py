@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from edgefl.errors import UnsupportedModelError, first_line
@@ -19,6 +18,7 @@ from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.rebuilding import rebuild
 from edgefl_converters.training_step.row_weights import expand, mean_weight
 from edgefl_converters.training_step.specification import Specification, inner_optimizer
+from edgefl_converters.training_step.variables import present_value
 from edgefl_converters.verification.federated_losses import FederatedLoss
 
 __all__ = ["OUTPUT", "ComparedModel", "compared_model"]
@@ -170,7 +170,7 @@ class _Original:
         targets = specification.nest_targets([port.symbolic for port in specification.targets])
         self._lent = Lent(model, self.optimizer, targets, specification.nesting.symbolic_outputs())
         changed = [*model.variables, *(each for metric in self._lent.metrics for each in metric.variables)]
-        self._before = [(variable, np.array(variable)) for variable in changed]
+        self._before = [(variable, present_value(variable.value)) for variable in changed]
 
     def train(self, inputs: Any, targets: Any, weight: tf.Tensor, rate: Any, federated: FederatedLoss) -> Logs:
         step = self._specification.own_step

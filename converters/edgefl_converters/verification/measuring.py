@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import ModelError, UnsupportedModelError, first_line
 from edgefl.manifest import ModelManifest
+from edgefl_converters.memory import give_back
 from edgefl_converters.stages import stage
 from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.verification.experiment import Experiment, disturb
@@ -112,27 +113,40 @@ def measure(
         UndefinedLossError: its loss is no number on the made-up data, before anything is trained.
         ModelError: it diverges in Keras itself.
     """
+    experiment, plain, disturbed = _in_float32(specification, manifest, experiment, generator)
+    give_back()
+    exact, reference = _exactly(specification, manifest, experiment, plain)
+    give_back()
+    return experiment, Expectation(reference, exact, plain, disturbed)
+
+
+def _in_float32(
+    specification: Specification, manifest: ModelManifest, experiment: Experiment, generator: np.random.Generator
+) -> tuple[Experiment, Measured, list[Measured]]:
+    """Computes as Keras does, at a rate that fits; and the same with other last bits."""
     with _side(specification, manifest, "float32") as side:
         side.require_defined_on(experiment)
         experiment = _with_fitting_rate(side, experiment)
         plain = side.compute(experiment)
-        disturbed = [side.compute(disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
-    exact, reference = _exactly(specification, manifest, experiment, plain)
-    return experiment, Expectation(reference, exact, plain, disturbed)
+        return experiment, plain, [side.compute(disturb(experiment, generator)) for _ in range(_DISTURBED_RUNS)]
 
 
 def _exactly(
     specification: Specification, manifest: ModelManifest, experiment: Experiment, plain: Measured
 ) -> tuple[Measured, str]:
     """Computes in float64, in Keras's own copy of the model or else what Keras computes in float32, op by op."""
+
+    def computed(dtype: str, *, widened: bool = False) -> Measured:
+        with _side(specification, manifest, dtype, widened=widened) as side:
+            return side.compute(experiment)
+
     try:
-        with _side(specification, manifest, "float64") as side:
-            return side.compute(experiment), "float64"
+        return computed("float64"), "float64"
     except Exception as error:  # any failure of a layer that insists on float32
         reason = first_line(error)
+    give_back()
     try:
-        with _side(specification, manifest, "float32", widened=True) as side:
-            return side.compute(experiment), f"float64, operation by operation of Keras's float32: {reason}"
+        return computed("float32", widened=True), f"float64, operation by operation of Keras's float32: {reason}"
     except Exception as error:  # an op that insists on float32 may say anything: the report tells it
         return plain, f"float32, because the model does not run in float64: {reason} {first_line(error)}"
 

@@ -21,6 +21,7 @@ from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_k
 from edgefl_converters.training_step.lean_graphs import lean_graphs
 from edgefl_converters.training_step.ports import Port
 from edgefl_converters.training_step.specification import Specification
+from edgefl_converters.training_step.variables import present_value
 from edgefl_converters.verification.compared_models import OUTPUT, compared_model
 from edgefl_converters.verification.federated_losses import FederatedLoss
 from edgefl_converters.verification.made_up_batches import Batch
@@ -75,7 +76,7 @@ class Reference:
             self._compared = compared_model(specification, dtype, weighted=weighted)
         self._model, self._optimizer = self._compared.model, self._compared.optimizer
         self._names = list(specification.named.variables)
-        self._initial = [np.array(variable) for variable in specification.model.variables]
+        self._initial = [present_value(each.value) for each in specification.model.variables]
         self._optimizer_initial = [np.array(variable) for variable in self._optimizer.variables]
         self._slot_names = self._name_slots()
         self._rate = tf.Variable(0.0, dtype=dtype, trainable=False)
@@ -86,10 +87,14 @@ class Reference:
         self._gradient: Any = None
 
     def reset(self, initial: Mapping[str, NDArray[Any]] | None = None) -> None:
-        """Goes back to the weights of the original model, or to given ones, with a fresh optimizer."""
+        """Goes back to the weights of the original model, or to given ones, with a fresh optimizer.
+
+        Args:
+            initial: of all that steps can change.
+        """
         initial = initial or {}
         for name, variable, value in zip(self._names, self._model.variables, self._initial, strict=True):
-            if variable.dtype.startswith("float"):
+            if variable.dtype.startswith("float") and (name in initial or not initial):
                 variable.assign(np.asarray(initial.get(name, value), self.dtype))
         for variable, value in zip(self._optimizer.variables, self._optimizer_initial, strict=True):
             variable.assign(value)

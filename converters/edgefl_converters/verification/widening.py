@@ -18,7 +18,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import gen_resource_variable_ops as resources
 
-from edgefl_converters.training_step.traced_graphs import function_graph, in_order
+from edgefl_converters.training_step.traced_graphs import assigned_inputs, function_graph, in_order
 
 __all__ = ["Widening"]
 
@@ -66,6 +66,8 @@ class Widening:
         graph = traced.graph
         captured = {inner.name: self._own(outer) for outer, inner in graph.captures}
         given = [each for each in graph.inputs if each.name not in captured]
+        names = assigned_inputs(graph, traced.outputs)
+        changed = {id(outer) for outer, inner in graph.captures if inner.name in names}
 
         def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
             bound = {**captured, **{own.name: new for own, new in zip(given, tensors, strict=True)}}
@@ -78,9 +80,10 @@ class Widening:
             for twin in self._twins.values():
                 _follow(twin)
             results = wide(*(tf.cast(array, spec.dtype) for array, spec in zip(arrays, signature, strict=True)))
-            for twin in self._twins.values():
-                twin.seen = np.asarray(twin.variable.numpy(), np.float32)
-                resources.assign_variable_op(twin.handle, twin.seen)
+            # What is not assigned, such as large frozen weights, is what it was, and is not copied.
+            for twin in (self._twins[handle] for handle in changed if handle in self._twins):
+                resources.assign_variable_op(twin.handle, tf.cast(twin.variable, tf.float32))
+                twin.seen = _read(twin.handle)
             return tf.nest.pack_sequence_as(traced.structured_outputs, results)
 
         return call
@@ -105,12 +108,13 @@ class Widening:
 
 
 def _read(handle: tf.Tensor) -> NDArray[np.float32]:
-    return np.array(resources.read_variable_op(handle, tf.float32))
+    """A view: TensorFlow gives a variable that is assigned other memory while somebody looks at this."""
+    return np.asarray(memoryview(resources.read_variable_op(handle, tf.float32)))
 
 
 def _follow(twin: _Twin) -> None:
     now = _read(twin.handle)
-    if not np.array_equal(now, twin.seen, equal_nan=True):
+    if now.ctypes.data != twin.seen.ctypes.data and not np.array_equal(now, twin.seen, equal_nan=True):
         twin.variable.assign(now.astype(np.float64))
         twin.seen = now
 

@@ -29,7 +29,7 @@ from edgefl_converters.emission.lowerings.windows import (
     through_phases,
 )
 from edgefl_converters.emission.registry import Context, lowering
-from edgefl_converters.emission.traced_ops import attribute, constant, constant_filter, static_shape
+from edgefl_converters.emission.traced_ops import attribute, constant, static_shape
 
 __all__ = ["convolve", "filter_gradient", "input_gradient"]
 
@@ -40,7 +40,7 @@ def conv2d(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[t
     image, kernel = inputs
     window = Window.of(op, static_shape(image)[1:3], static_shape(kernel)[:2])
     if _is_depthwise(window, static_shape(image)[3], static_shape(kernel)[2]):
-        by_channel = _by_channel(kernel, static_shape(image)[3])
+        by_channel = _by_channel(kernel, static_shape(image)[3], context)
         padding = op.get_attr("explicit_paddings") if attribute(op, "padding") == "EXPLICIT" else []
         return [
             tf.raw_ops.DepthwiseConv2dNative(
@@ -51,7 +51,7 @@ def conv2d(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[t
                 explicit_paddings=padding,
             )
         ]
-    if kernel.op.type == "Const" and attribute(op, "padding") != "EXPLICIT":
+    if context.constants.value(kernel) is not None and attribute(op, "padding") != "EXPLICIT":
         return None
     return [convolve(image, kernel, window, context)]
 
@@ -76,10 +76,10 @@ def conv2d_backprop_input(op: Any, inputs: Sequence[tf.Tensor], context: Context
     shape = [int(size) for size in constant(op, 0)]
     window = Window.of(op, (shape[1], shape[2]), static_shape(kernel)[:2])
     if _is_depthwise(window, shape[3], static_shape(kernel)[2]):
-        return [depthwise.input_gradient(_by_channel(kernel, shape[3]), gradient, shape, window, context)]
-    fixed = constant_filter(kernel)
+        return [depthwise.input_gradient(_by_channel(kernel, shape[3], context), gradient, shape, window, context)]
+    fixed = context.constants.value(kernel)
     if fixed is not None and fixed.shape[2] == shape[3] and window.dilations == (1, 1):
-        return [through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))]
+        return [through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed, context))]
     return [input_gradient(kernel, gradient, shape, window, context)]
 
 
@@ -88,17 +88,19 @@ def _is_depthwise(window: Window, channels: int, depth: int) -> bool:
     return depth == 1 < channels and window.strides[0] == window.strides[1] and window.dilations == (1, 1)
 
 
-def _by_channel(kernel: tf.Tensor, channels: int) -> tf.Tensor:
+def _by_channel(kernel: tf.Tensor, channels: int, context: Context) -> tf.Tensor:
     """A filter ``[h, w, 1, C x multiplier]`` as DEPTHWISE_CONV_2D has it; a constant stays one."""
     rows, columns, _, filters = static_shape(kernel)
     shape = [rows, columns, channels, filters // channels]
-    fixed = constant_filter(kernel)
-    return tf.reshape(kernel, shape) if fixed is None else tf.constant(fixed.reshape(shape))
+    fixed = context.constants.value(kernel)
+    return tf.reshape(kernel, shape) if fixed is None else context.constants.tensor(fixed.reshape(shape))
 
 
-def _convolve_back(kernel: NDArray[np.float32], part: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:
+def _convolve_back(
+    kernel: NDArray[np.float32], context: Context, part: tf.Tensor, rows: list[int], columns: list[int]
+) -> tf.Tensor:
     exchanged = kernel[np.ix_(rows[::-1], columns[::-1])].transpose(0, 1, 3, 2)
-    return tf.nn.conv2d(part, tf.constant(np.ascontiguousarray(exchanged)), 1, "VALID")
+    return tf.nn.conv2d(part, context.constants.tensor(np.ascontiguousarray(exchanged)), 1, "VALID")
 
 
 def convolve(image: tf.Tensor, kernel: tf.Tensor, window: Window, context: Context) -> tf.Tensor:

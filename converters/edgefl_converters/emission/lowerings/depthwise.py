@@ -26,7 +26,7 @@ from edgefl_converters.emission.lowerings.windows import (
     through_phases,
 )
 from edgefl_converters.emission.registry import Context, lowering
-from edgefl_converters.emission.traced_ops import constant, constant_filter, static_shape
+from edgefl_converters.emission.traced_ops import constant, static_shape
 
 __all__ = ["filter_gradient", "input_gradient"]
 
@@ -69,10 +69,10 @@ def input_gradient(
     batch, height, width, channels = shape
     multiplier = static_shape(kernel)[3]
     filters = channels * multiplier
-    fixed = constant_filter(kernel)
+    fixed = context.constants.value(kernel)
     if multiplier == 1 and window.dilations == (1, 1):
         if fixed is not None:
-            return through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed))
+            return through_phases(gradient, shape, window, functools.partial(_convolve_back, fixed, context))
         if window.strides == (1, 1):
             # On ARM half the instructions of shifted gradients. On x86 as fast with ai-edge-litert; tflite-runtime 2.14
             # has no fast kernel there and takes a sixth longer for a step of MobileNetV2.
@@ -91,9 +91,11 @@ def input_gradient(
     return whole
 
 
-def _convolve_back(kernel: NDArray[np.float32], seen: tf.Tensor, rows: list[int], columns: list[int]) -> tf.Tensor:
+def _convolve_back(
+    kernel: NDArray[np.float32], context: Context, seen: tf.Tensor, rows: list[int], columns: list[int]
+) -> tf.Tensor:
     flipped = np.ascontiguousarray(kernel[np.ix_(rows[::-1], columns[::-1])])
-    return tf.nn.depthwise_conv2d(seen, tf.constant(flipped), [1, 1, 1, 1], "VALID")
+    return tf.nn.depthwise_conv2d(seen, context.constants.tensor(flipped), [1, 1, 1, 1], "VALID")
 
 
 def _repeat_channels(image: tf.Tensor, times: int) -> tf.Tensor:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from edgefl_converters.emission.registry import Context, lowering
@@ -80,6 +81,8 @@ def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
     """A product of rank 3."""
     left, right = inputs
     transpose_left, transpose_right = bool(attribute(op, "transpose_a")), bool(attribute(op, "transpose_b"))
+    if _is_zero(left, right, context):
+        return [tf.zeros(static_shape(op.outputs[0]))]
     if not (transpose_left or transpose_right) and _is_a_step(op.inputs[0]) and left.op.type == "Unpack":
         return [_of_each_step(left, right, context)]
     if transpose_right:
@@ -90,6 +93,15 @@ def lower_matmul(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequ
     if transpose_left and not transpose_right:
         context.factors[product.name] = (left, right)
     return [product]
+
+
+def _is_zero(left: tf.Tensor, right: tf.Tensor, context: Context) -> bool:
+    """Tells whether a product with a large constant is known: a state that begins at zero times recurrent weights."""
+    weights = context.constants.large_value(right)
+    if weights is None:
+        return False
+    state = tf.get_static_value(left)
+    return state is not None and not state.any() and bool(np.isfinite(weights).all())
 
 
 def _is_a_step(traced: Any) -> bool:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.frozen_storage import StoredConstant, store
-from edgefl_converters.flatbuffer.object_form import text_of
+from edgefl_converters.flatbuffer.object_form import append, text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.passes.base import register_pass
 from edgefl_converters.flatbuffer.schema_writers import SharedQuantization
 
 __all__ = ["store_frozen_constants"]
+
+
+class _Stored(NamedTuple):
+    """A constant in fewer bytes, as tensors and ops refer to it."""
+
+    buffer: int
+    dtype: int
+    version: int
+    quantization: SharedQuantization | None
 
 
 @register_pass("frozen_constants", after="flat_products", required=True)
@@ -24,7 +34,7 @@ def store_frozen_constants(context: PassContext) -> None:
         return
     file = context.file
     initialisers = {index for index, _ in file.initialiser_subgraphs()}
-    scales: dict[tuple[int, bytes], SharedQuantization] = {}
+    known: dict[tuple[int, tuple[int, ...]], _Stored | None] = {}
     for index, subgraph in enumerate(file.subgraphs):
         if index in initialisers:
             continue
@@ -36,7 +46,7 @@ def store_frozen_constants(context: PassContext) -> None:
             if source >= 0
         }
         restoring = [
-            each for source in sorted(wanted) if (each := _restore(file, subgraph, source, context.storage, scales))
+            each for source in sorted(wanted) if (each := _restore(file, subgraph, source, context.storage, known))
         ]
         subgraph.operators = [*restoring, *subgraph.operators]
         context.stored += len(restoring)
@@ -47,35 +57,46 @@ def _restore(
     subgraph: Any,
     source: int,
     storage: str,
-    scales: dict[tuple[int, bytes], SharedQuantization],
+    known: dict[tuple[int, tuple[int, ...]], _Stored | None],
 ) -> Any:
     """Makes a constant tensor the output of a DEQUANTIZE op, which is returned; None where it stays as it is."""
     tensor = subgraph.tensors[source]
     data = file.model.buffers[tensor.buffer].data
     if tensor.type != schema.TensorType.FLOAT32 or data is None or not len(data):
         return None
-    stored = store(np.asarray(data, np.uint8).view(np.float32).reshape(tensor.shape), storage)
+    key = int(tensor.buffer), tuple(map(int, tensor.shape))
+    if key not in known:
+        known[key] = _stored(file, np.asarray(data, np.uint8).view(np.float32).reshape(tensor.shape), storage)
+    stored = known[key]
     if stored is None:
         return None
-    dtype = schema.TensorType.INT8 if stored.scales.size else schema.TensorType.FLOAT16
-    constant = file.constant(subgraph, dtype, list(tensor.shape), stored.values.tobytes())
-    version = 3
-    if stored.scales.size:
-        subgraph.tensors[constant].quantization = _scales(stored, scales)
-        version = 5 if stored.scales.size > 1 else 2
+    made = schema.TensorT()
+    made.type, made.shape, made.buffer = stored.dtype, list(tensor.shape), stored.buffer
+    made.quantization = stored.quantization
+    constant = append(subgraph.tensors, made)
     tensor.buffer = 0
     operator = schema.OperatorT()
-    operator.opcodeIndex = file.operator_code(schema.BuiltinOperator.DEQUANTIZE, version)
+    operator.opcodeIndex = file.operator_code(schema.BuiltinOperator.DEQUANTIZE, stored.version)
     operator.inputs, operator.outputs = [constant], [source]
     operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
     operator.builtinOptions = schema.DequantizeOptionsT()
     return operator
 
 
-def _scales(stored: StoredConstant, known: dict[tuple[int, bytes], SharedQuantization]) -> SharedQuantization:
-    """One object for all signatures that know a constant."""
+def _stored(file: FlatModel, constant: NDArray[np.float32], storage: str) -> _Stored | None:
+    """Stores a constant for all signatures that know it; None where it stays as it is."""
+    stored = store(constant, storage)
+    if stored is None:
+        return None
+    buffer = file.add_buffer(np.ascontiguousarray(stored.values))
+    if not stored.scales.size:
+        return _Stored(buffer, schema.TensorType.FLOAT16, 3, None)
+    return _Stored(buffer, schema.TensorType.INT8, 5 if stored.scales.size > 1 else 2, _scales(stored))
+
+
+def _scales(stored: StoredConstant) -> SharedQuantization:
     quantization = SharedQuantization()
     quantization.scale = stored.scales.tolist()
     quantization.zeroPoint = [0] * stored.scales.size
     quantization.quantizedDimension = stored.axis
-    return known.setdefault((stored.axis, stored.scales.tobytes()), quantization)
+    return quantization

@@ -31,7 +31,7 @@ def give_own_buffers(context: PassContext) -> None:
         if name not in values:
             continue
         tensor = copy.copy(subgraph.tensors[operator.inputs[1]])
-        tensor.buffer = file.add_buffer(np.ascontiguousarray(values[name]).tobytes())
+        tensor.buffer = file.add_buffer(np.ascontiguousarray(values[name]))
         operator.inputs = [operator.inputs[0], append(subgraph.tensors, tensor)]
         context.buffers[name] = tensor.buffer
     missing = sorted(set(values) - set(context.buffers))
