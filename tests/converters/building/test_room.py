@@ -77,8 +77,9 @@ def test_a_large_frozen_kernel_is_converted_in_a_few_times_its_memory(tmp_path):
 
 @pytest.mark.slow
 def test_verifying_it_keeps_the_bound_too(tmp_path):
+    # While runtimes run, in processes of their own, what Keras had has been given back: the peaks do not add up.
     _, peak, of_runtimes = converted_in_a_child(tmp_path / "model.tflite", "verify")
-    assert peak + of_runtimes < 6 * _KERNEL + 1.5e9
+    assert max(peak, of_runtimes) < 6 * _KERNEL + 1.5e9
 
 
 def test_too_little_memory_is_told_in_figures_with_what_to_do(specification):
