@@ -33,8 +33,9 @@ model.compile("sgd", "sparse_categorical_crossentropy")
 with open("/proc/self/statm") as file:
     before = int(file.read().split()[1]) * resource.getpagesize()
 edgefl.convert(model, sys.argv[1], batch_size=4, verify=sys.argv[2] == "verify")
-peaks = [resource.getrusage(each).ru_maxrss << 10 for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps([before, *peaks]))
+with open("/proc/self/status") as file:  # what rusage says begins with the memory of whoever started the process
+    peak = next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
+print(json.dumps([before, peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10]))
 """
 
 
@@ -77,8 +78,9 @@ def test_a_large_frozen_kernel_is_converted_in_a_few_times_its_memory(tmp_path):
 
 @pytest.mark.slow
 def test_verifying_it_keeps_the_bound_too(tmp_path):
+    # While runtimes run, in processes of their own, what Keras had has been given back: the peaks do not add up.
     _, peak, of_runtimes = converted_in_a_child(tmp_path / "model.tflite", "verify")
-    assert peak + of_runtimes < 6 * _KERNEL + 1.5e9
+    assert max(peak, of_runtimes) < 6 * _KERNEL + 1.5e9
 
 
 def test_too_little_memory_is_told_in_figures_with_what_to_do(specification):
