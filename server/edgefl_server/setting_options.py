@@ -13,8 +13,9 @@ import typer
 
 from edgefl_server.aggregation import Setting, run_settings
 
-__all__ = ["with_settings"]
+__all__ = ["RULE_PANEL", "with_settings"]
 
+RULE_PANEL = "A rule against bad devices"
 _PANELS = {
     "Rounds": (
         *("rounds", "target", "cohort", "minimum", "over_selection", "deadline_seconds", "max_failures"),
@@ -31,7 +32,7 @@ _PANELS = {
     ),
     "An early end": ("patience", "patience_metric", "patience_least"),
     "The server's step": ("server_optimizer", "server_learning_rate", "beta_1", "beta_2", "tau", "momentum"),
-    "A rule against bad devices": ("rule", "root_device", "byzantine", "keep", "radius", "iterations", "smoothing"),
+    RULE_PANEL: ("rule", "root_device", "byzantine", "keep", "radius", "iterations", "smoothing"),
     "Before the rule": ("pre_aggregation", "bound", "initial_norm", "quantile", "quantile_rate", "bucket"),
     "Training on a device": ("epochs", "max_steps", "learning_rate", "batch_size", "lease_seconds", "task_seconds"),
     "What a device counts for, and sends": (

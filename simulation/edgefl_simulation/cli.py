@@ -17,7 +17,7 @@ from edgefl.errors import InvalidSettingError
 from edgefl.targets import CHOICES
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import converting_options, option_of
-from edgefl_server.setting_options import with_settings
+from edgefl_server.setting_options import RULE_PANEL, with_settings
 from edgefl_simulation.column_options import (
     DATA_PANEL,
     SHARE,
@@ -84,7 +84,7 @@ def simulate(
         typer.Option(
             help="Rows of one more device, honest and asked in every round, for --rule fltrust.",
             min=0,
-            rich_help_panel=DATA_PANEL,
+            rich_help_panel=RULE_PANEL,
         ),
     ] = 0,
     out: Annotated[
