@@ -7,6 +7,7 @@ offers words.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -94,8 +95,16 @@ def run(out: Path, size: Size, *, say: Say = print) -> report.Result:
 
 def _prepare(out: Path, size: Size, say: Say) -> None:
     # TensorFlow lives and dies with this child process; no simulated device ever imports it.
-    options = ("--steps", str(size.steps), "--width", str(size.width), *(() if size.verify else ("--no-verify",)))
-    command(sys.executable, "-m", "examples.keyboard.preparing", out, *options, on_line=lambda line: say(f"  {line}"))
+    numbers = {"--steps": size.steps, "--width": size.width, "--blocks": size.blocks}
+    options = [*itertools.chain.from_iterable(numbers.items()), *([] if size.verify else ["--no-verify"])]
+    command(
+        sys.executable,
+        "-m",
+        "examples.keyboard.preparing",
+        out,
+        *map(str, options),
+        on_line=lambda line: say(f"  {line}"),
+    )
 
 
 def _protocols(out: Path, size: Size) -> str:

@@ -28,11 +28,12 @@ RATE_OF_ADAPTERS = 0.005
 """Adam's, on devices."""
 
 
-def build(width: int = WIDTH) -> Any:
+def build(width: int = WIDTH, blocks: int = BLOCKS) -> Any:
     """A decoder: of each character in a window it says what comes next, and sees nothing but what stands before.
 
     Args:
         width: of what travels between its blocks.
+        blocks: of attention and two dense layers.
     """
     keras.utils.set_random_seed(SEED)
     layers = keras.layers
@@ -40,7 +41,7 @@ def build(width: int = WIDTH) -> Any:
     places = keras.ops.cumsum(keras.ops.ones_like(typed), axis=1) - 1
     x = layers.Embedding(len(CHARACTERS), width, name="characters")(typed)
     x = layers.Add(name="where")([x, layers.Embedding(LENGTH, width, name="places")(places)])
-    for number in range(1, BLOCKS + 1):
+    for number in range(1, blocks + 1):
         name = f"block_{number}"
         normed = layers.RMSNormalization(name=f"{name}_before_attention")(x)
         attention = layers.MultiHeadAttention(HEADS, width // HEADS, name=f"{name}_attention")
@@ -52,17 +53,18 @@ def build(width: int = WIDTH) -> Any:
     return keras.Model(typed, layers.Dense(len(CHARACTERS), name="head")(x), name="keyboard")
 
 
-def pretrain(out: Path, steps: int = STEPS, width: int = WIDTH) -> dict[str, Any]:
+def pretrain(out: Path, steps: int = STEPS, width: int = WIDTH, blocks: int = BLOCKS) -> dict[str, Any]:
     """Trains the base on the plays that are no device's, and writes it, with what it scores beside it.
 
     Args:
         out: the ``.keras`` file; ``.json`` beside it says how good it is on a play that it has not seen.
         steps: of Adam, with a rate that rises and falls.
         width: of the model.
+        blocks: of the model.
     """
     started = time.monotonic()
     text = np.concatenate([encoded("\n".join(line for _, line in speeches(play)) + "\n") for play in BASE_PLAYS])
-    model = build(width)
+    model = build(width, blocks)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=0.004, warmup_steps=max(1, steps // 20))
     _compile(model, keras.optimizers.Adam(rate))
     drawn = np.random.default_rng(SEED)

@@ -10,12 +10,15 @@ from typing import Any
 
 import edgefl
 from edgefl import History
+from edgefl_simulation import Personalisation
 from examples.keyboard.devices import FleetData
 from examples.keyboard.files import files
 
 __all__ = ["COMPARED", "QUICK", "RUNS", "Run", "Size", "simulate"]
 
 SEED = 1623
+GENTLE = 0.001
+"""The learning rate of a device that goes on alone; in rounds it is the model file's."""
 BOARDS: Mapping[str, Any] = {"devices": [{"like": "pi4", "share": 0.5}, {"like": "pi-zero-2", "share": 0.5}]}
 LEAVING: Mapping[str, Any] = {"devices": [{**board, "reliability": {"drop_out": 0.3}} for board in BOARDS["devices"]]}
 ATTACKED: Mapping[str, Any] = {**BOARDS, "attackers": [{"kind": "sign-flip", "share": 0.2, "factor": 5.0}]}
@@ -34,27 +37,34 @@ class Size:
         unseen: windows of the play that nobody trains on.
         steps: of the base's training.
         width: of the model.
+        blocks: of the model.
         words: that the keyboard is to guess.
         verify: whether model files are trained beside Keras before they are written.
         target: of the cost to a target: the share of characters guessed right.
         budget_bytes: of the quality under a budget, down and up, of all devices.
+        workers: processes of the simulations; 0: one for each core.
     """
 
-    rounds: int = 30
+    rounds: int = 16
     cohort: int = 10
     epochs: int = 1
-    every: int = 2
+    every: int = 4
     most: int = 160
     unseen: int = 400
     steps: int = 2000
     width: int = 96
+    blocks: int = 2
     words: int = 200
     verify: bool = True
-    target: float = 0.45
-    budget_bytes: int = 50_000_000
+    target: float = 0.46
+    budget_bytes: int = 150_000_000
+    workers: int = 0
 
 
-QUICK = Size(rounds=2, cohort=3, every=1, most=10, unseen=16, steps=3, width=32, words=12, verify=False, target=0.01)
+QUICK = Size(
+    rounds=2, cohort=3, every=2, most=10, unseen=16, steps=3, width=32, blocks=1, words=12, verify=False, target=0.01,
+    workers=1,
+)  # fmt: skip
 """To see that everything runs; nothing is learnt."""
 
 
@@ -125,7 +135,8 @@ def simulate(name: str, out: Path, data: FleetData, size: Size, say: Callable[[s
         local_test=0.2,
         evaluate_every=size.every,
         evaluate_devices=len(data.roles),
-        personalise=0 if run.settings else size.epochs,
+        personalise=0 if run.settings else Personalisation(size.epochs, learning_rate=GENTLE),
+        workers=size.workers,
         verbose=False,
         on_round=tell,
         **{"profile": BOARDS, **run.settings},
