@@ -84,6 +84,7 @@ def run(out: Path, size: Size, *, say: Say = print) -> report.Result:
         epochs=size.epochs,
         moments=asked,
         guesses=guesses,
+        spelled_today=data.spelled_today,
         protocols=_protocols(out, size),
         seconds=time.monotonic() - started,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +28,13 @@ class FleetData:
         roles: windows of each, by name.
         arrays: as `edgefl.simulate` takes them: ``x``, ``y``, ``id``, ``test_x``, ``test_y``.
         unseen: the text of the play that no device has.
+        spelled_today: the words of that play in today's spelling.
     """
 
     roles: Mapping[str, int]
     arrays: Mapping[str, NDArray[Any]]
     unseen: str
+    spelled_today: frozenset[str]
 
     @property
     def characters(self) -> int:
@@ -60,4 +63,6 @@ def load_fleet(most: int = MOST_WINDOWS, unseen_windows: int = UNSEEN_WINDOWS) -
         "test_x": test_x[kept],
         "test_y": test_y[kept],
     }
-    return FleetData({name: len(x) for name, (x, _) in cut.items()}, arrays, unseen)
+    today = " ".join(line for _, line in speeches(UNSEEN_PLAY))
+    counts = {name: len(x) for name, (x, _) in cut.items()}
+    return FleetData(counts, arrays, unseen, frozenset(re.findall("[A-Za-z]+", today)))

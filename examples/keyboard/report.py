@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = ["WIDTH", "Result", "tables", "write_summary"]
 WIDTH = 80
 SHOWN_MOMENTS = 8
 METRIC = "accuracy"
+_OFFERING = {"base": "the base", "adapters": "the fleet's model"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Result:
         epochs: passes over a device's own text with which each was tested once more.
         moments: words that were guessed.
         guesses: the three words for each moment, from the base and from the fleet's model.
+        spelled_today: the words that the play has in today's spelling, too.
         protocols: what `edgefl compare` says of the simulations.
         seconds: the whole example.
     """
@@ -53,17 +56,22 @@ class Result:
     epochs: int
     moments: Sequence[Moment]
     guesses: Mapping[str, Sequence[tuple[str, ...]]]
+    spelled_today: Collection[str]
     protocols: str
     seconds: float
 
     @property
-    def words(self) -> dict[str, float]:
-        """The share of words that are among the three that were offered."""
-        return {
-            name: sum(moment.word in offered for moment, offered in zip(self.moments, found, strict=True))
-            / max(1, len(found))
-            for name, found in self.guesses.items()
-        }
+    def words(self) -> dict[str, dict[str, float]]:
+        """By model: the share of words that are among the three offered: of all, of those spelled as today, of others."""
+        today = [moment.word in self.spelled_today for moment in self.moments]
+        kinds = {"all": [True] * len(today), "as_today": today, "otherwise": [not each for each in today]}
+        found: dict[str, dict[str, float]] = {}
+        for name, guesses in self.guesses.items():
+            right = [moment.word in offered for moment, offered in zip(self.moments, guesses, strict=True)]
+            found[name] = {
+                kind: sum(itertools.compress(right, which)) / max(1, sum(which)) for kind, which in kinds.items()
+            }
+        return found
 
     @property
     def quality(self) -> dict[str, dict[str, float | None]]:
@@ -82,7 +90,9 @@ class Result:
             "file_bytes": self.file_bytes,
             "trained": self.trained,
             METRIC: self.quality,
-            "words_in_three": {name: round(share, 4) for name, share in self.words.items()},
+            "words_in_three": {
+                name: {kind: round(share, 4) for kind, share in shares.items()} for name, shares in self.words.items()
+            },
             "runs": {name: history.summary() for name, history in self.histories.items()},
             "seconds": round(self.seconds, 1),
         }
@@ -95,7 +105,7 @@ def write_summary(result: Result, path: Path) -> None:
 
 def tables(result: Result) -> str:
     """What people read at the end, no wider than a terminal."""
-    return "\n\n".join([_quality(result), _travel(result), result.protocols, _suggestions(result)])
+    return "\n\n".join([_quality(result), _travel(result), result.protocols, _words(result), _suggestions(result)])
 
 
 def _last(history: History) -> Mapping[str, Any]:
@@ -130,7 +140,7 @@ def _quality(result: Result) -> str:
 
 
 def _travel(result: Result) -> str:
-    table = _table("What a device is sent once, and what travels in each round, up and down each")
+    table = _table("What a device is sent once, and what travels each way")
     for column in ("model file", "trained there", "file, kB", "travels, kB"):
         table.add_column(column, justify="left" if column == "model file" else "right")
     for kind, size in result.update_bytes.items():
@@ -140,20 +150,29 @@ def _travel(result: Result) -> str:
     return _text(table)
 
 
-def _suggestions(result: Result) -> str:
-    shares = result.words
-    table = _table(
-        f"Of {len(result.moments)} words of the unseen play the right one is among three offered, one letter typed: "
-        f"{shares['base']:.0%} (base), {shares['adapters']:.0%} (fleet)"
+def _words(result: Result) -> str:
+    today = sum(moment.word in result.spelled_today for moment in result.moments)
+    table = _table("One letter typed: the right word is one of three that are offered")
+    for column in ("model", "all", "spelled as today", "otherwise"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    table.add_row(
+        "words of the unseen play", *(f"{n:,}" for n in (len(result.moments), today, len(result.moments) - today))
     )
-    for column in ("typed so far", "meant", "the base offers", "the fleet's model offers"):
-        table.add_column(column, justify="right" if column == "typed so far" else "left")
+    for name, title in _OFFERING.items():
+        table.add_row(title, *map(_share, result.words[name].values()))
+    return _text(table)
+
+
+def _suggestions(result: Result) -> str:
+    table = _table("Some of them, evenly from beginning to end")
+    table.add_column("typed so far", justify="right")
+    for column in ("meant", *_OFFERING.values()):
+        table.add_column(column)
     chosen = range(0, len(result.moments), max(1, len(result.moments) // SHOWN_MOMENTS))
     for index in chosen[:SHOWN_MOMENTS]:
         moment = result.moments[index]
         typed = moment.before[-18:].replace("\n", " ")
-        offered = [", ".join(result.guesses[name][index]) for name in ("base", "adapters")]
-        table.add_row(typed, moment.word, *offered)
+        table.add_row(typed, moment.word, *(", ".join(result.guesses[name][index]) for name in _OFFERING))
     return _text(table)
 
 

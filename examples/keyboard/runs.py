@@ -54,7 +54,7 @@ class Size:
     steps: int = 2000
     width: int = 96
     blocks: int = 2
-    words: int = 200
+    words: int = 1000
     verify: bool = True
     target: float = 0.46
     budget_bytes: int = 150_000_000

@@ -39,9 +39,9 @@ def test_the_example_leaves_what_people_look_at(quick: tuple[Path, dict[str, Any
     assert (out / "report.html").read_text().startswith("<!")
     tables = (out / "tables.txt").read_text()
     assert tables in output
-    assert max(map(len, output.splitlines())) <= max(WIDTH, len(str(out)) + 60)
+    assert max(map(len, output.splitlines())) <= max(WIDTH, len(str(out)) + 80)
     assert max(map(len, tables.splitlines())) <= WIDTH
-    for part in ("Next characters", "Quality under a budget", "Cost to a target", "Robustness", "offers"):
+    for part in ("Next characters", "Quality under a budget", "Cost to a target", "Robustness", "otherwise"):
         assert part in tables
 
 
@@ -75,4 +75,5 @@ def test_the_fleet_learns_its_spelling_and_a_robust_rule_keeps_attackers_out(tmp
     assert runs["leaving"]["central"]["accuracy"] > accuracy["base"]["unseen"] + 0.02
     assert runs["attacked"]["central"]["accuracy"] < accuracy["base"]["unseen"]
     assert runs["defended"]["central"]["accuracy"] > accuracy["base"]["unseen"] + 0.01
-    assert summary["words_in_three"]["adapters"] > summary["words_in_three"]["base"]
+    base, fleet = (summary["words_in_three"][name] for name in ("base", "adapters"))
+    assert fleet["otherwise"] > base["otherwise"] + 0.03
