@@ -62,7 +62,7 @@ class Result:
 
     @property
     def words(self) -> dict[str, dict[str, float]]:
-        """By model: the share of words that are among the three offered: of all, of those spelled as today, of others."""
+        """The share of words among the three that each model offers: of all, of those spelled as today, of others."""
         today = [moment.word in self.spelled_today for moment in self.moments]
         kinds = {"all": [True] * len(today), "as_today": today, "otherwise": [not each for each in today]}
         found: dict[str, dict[str, float]] = {}
