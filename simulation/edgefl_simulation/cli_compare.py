@@ -70,7 +70,7 @@ def _named(runs: list[Finished]) -> list[Finished]:
 
 def _text(metric: str, result: dict[str, dict[str, Any]]) -> str:
     quality = result["quality_under_budget"]
-    allowed = " and ".join(f"{most:,.6g} {_UNITS[name]}" for name, most in quality["budget"].items())
+    allowed = " and ".join(_amount(name, most) for name, most in quality["budget"].items())
     parts = [_table(f"Quality under a budget of {allowed}", _COSTS, metric, _points(quality["runs"]))]
     if target := result.get("cost_to_target"):
         rows = _points(target["runs"])
@@ -83,6 +83,13 @@ def _text(metric: str, result: dict[str, dict[str, Any]]) -> str:
 
 
 _COSTS = ("round", "seconds", "MB", "kJ", "device s")
+
+
+def _amount(name: str, most: float) -> str:
+    """A bound of a budget; large numbers of bytes in the unit of the column."""
+    if name == "bytes" and most >= 1e5:
+        return f"{most / 1e6:,.10g} MB"
+    return f"{most:,.6g} {_UNITS[name]}"
 
 
 def _points(runs: dict[str, Any]) -> list[Cells]:
@@ -104,7 +111,8 @@ def _spent(point: dict[str, Any]) -> Cells:
 
 def _beside(name: str, run: dict[str, Any]) -> Cells:
     attacks = f"{run['attackers'] / run['updates']:.0%}" if run["updates"] else ""
-    differs = [each.rpartition(".")[2] if each.count(".") > 1 else each for each in run["differs_in"]]
+    named = [each.removeprefix("hyperparameters.") for each in run["differs_in"]]
+    differs = [each.rpartition(".")[2] if each.count(".") > 1 else each for each in named]
     return [
         name,
         written(run["value"]),

@@ -13,6 +13,7 @@ import pytest
 from edgefl.errors import InvalidSettingError, StorageError
 from edgefl_server.aggregation import STRATEGIES
 from edgefl_server.aggregation.schedules import SCHEDULES
+from edgefl_simulation.cli_compare import compare_runs
 from edgefl_simulation.comparing import (
     Budget,
     Finished,
@@ -138,6 +139,16 @@ def test_the_command_prints_tables_no_wider_than_a_terminal_or_plain_values(tmp_
     refused = subprocess.run([*command, "--target", "good"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "--target expects METRIC=VALUE" in refused.stderr
+
+
+def test_a_budget_of_many_bytes_is_said_in_megabytes_and_settings_by_the_names_of_their_options(tmp_path, capsys):
+    other = Finished("other", {"hyperparameters": {"rule": "median"}}, {}, SLOW.rounds)
+    same = Finished("same", {"hyperparameters": {"rule": "mean"}}, {}, SLOW.rounds)
+    compare_runs([folder_of(run, tmp_path / run.name) for run in (same, other)], budget_bytes=150_000_000)
+    said = capsys.readouterr().out
+    assert "under a budget of 150 MB\n" in said
+    assert re.search(r" rule\n", said)
+    assert "hyperparameters" not in said
 
 
 def test_synchronous_and_buffered_schedules_compare_by_their_time_to_a_loss(plain_sgd_file, owned, monkeypatch):
