@@ -86,7 +86,7 @@ def require_room(specification: Specification, *, verify: bool, free: int | None
 
 
 def memory_needed(weights: Weights, *, verify: bool) -> int:
-    """Bytes that a conversion takes beside the model that is there, roughly, as measured (docs/performance.md).
+    """Bytes that a conversion takes beside the model that is there, roughly, as measured (docs/converting.md).
 
     Args:
         weights: of the model.

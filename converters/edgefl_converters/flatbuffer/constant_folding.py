@@ -86,7 +86,6 @@ FOLDED: dict[int, Fold] = {
     _Operator.ADD: _each(np.add),
     _Operator.CONCATENATION: lambda options, inputs: [np.concatenate(inputs, options.axis)],
     _Operator.DIV: _each(np.divide),
-    _Operator.EXPAND_DIMS: lambda options, inputs: [np.expand_dims(inputs[0], int(np.ravel(inputs[1])[0]))],
     _Operator.MAXIMUM: _each(np.maximum),
     _Operator.MEAN: _reduced(np.mean),
     _Operator.MINIMUM: _each(np.minimum),
@@ -95,18 +94,16 @@ FOLDED: dict[int, Fold] = {
     _Operator.PACK: lambda options, inputs: [np.stack(inputs, options.axis)],
     _Operator.REDUCE_MAX: _reduced(np.max),
     _Operator.REDUCE_MIN: _reduced(np.min),
-    _Operator.RESHAPE: lambda options, inputs: [inputs[0]],  # its shape is that of the output
     _Operator.REVERSE_V2: _reverse,
     _Operator.SLICE: _slice,
     _Operator.SPLIT: _split,
     _Operator.SPLIT_V: _split_by_sizes,
     _Operator.SQRT: _each(np.sqrt),
     _Operator.SQUARE: _each(np.square),
-    _Operator.SQUEEZE: lambda options, inputs: [inputs[0]],
     _Operator.STRIDED_SLICE: _strided_slice,
     _Operator.SUB: _each(np.subtract),
     _Operator.SUM: _reduced(np.sum),
     _Operator.TRANSPOSE: lambda options, inputs: [np.transpose(inputs[0], inputs[1].tolist())],
     _Operator.UNPACK: _unpack,
 }
-"""By builtin operator; one with a fused activation is left to the runtimes."""
+"""By builtin operator, beside `MOVES`; one with a fused activation is left to the runtimes."""

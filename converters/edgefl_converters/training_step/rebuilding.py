@@ -46,7 +46,7 @@ def rebuild(
     with _large_variables_at_zero():
         try:
             copy = _from_config(model, dtype, in_place_of)
-        except Exception:
+        except Exception:  # whatever the model's own code raises: it may still be made as it was the first time
             if isinstance(model, (keras.Sequential, Functional)):
                 raise
             copy = _from_constructor(specification, dtype)

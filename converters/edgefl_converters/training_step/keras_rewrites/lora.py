@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 from keras import layers, ops
 from keras.src.layers.convolutional.base_conv import BaseConv
@@ -44,8 +43,8 @@ def _dense(original: Callable[..., Any]) -> tuple[Any, ...]:
 
 def _einsum_dense(original: Callable[..., Any]) -> tuple[Any, ...]:
     def call(self: Any, inputs: Any, training: bool | None = None) -> Any:
-        equations = factored_equations(self.equation)
-        if not _is_factored(self) or equations is None:
+        equations = factored_equations(self.equation) if _is_factored(self) else None
+        if equations is None:
             return original(self, inputs, training)
         matrices = (self.lora_kernel_a, self.lora_kernel_b)
         first, second = matrices if equations[0] else matrices[::-1]
@@ -143,6 +142,6 @@ REWRITES = {
     "lora of convolutions": Rewrite(BaseConv, ("call",), _convolution),
     "lora of Conv1D": Rewrite(layers.Conv1D, ("call",), _convolution),
     "lora of Embedding": Rewrite(layers.Embedding, ("call",), _embedding),
-    "lora of ReversibleEmbedding": Rewrite(keras.layers.ReversibleEmbedding, ("call",), _reversed_embedding),
+    "lora of ReversibleEmbedding": Rewrite(layers.ReversibleEmbedding, ("call",), _reversed_embedding),
 }
 """By name."""
