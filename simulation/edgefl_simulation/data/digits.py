@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import zlib
-from pathlib import Path
 
 import numpy as np
 
 from edgefl.errors import DataError
 from edgefl_simulation.data.base import DataSet
+from edgefl_simulation.data.package_files import package_folder
 
 __all__ = ["load"]
 
@@ -23,13 +22,12 @@ def load() -> DataSet:
     Raises:
         DataError: scikit-learn is not installed, or its file is damaged.
     """
-    package = importlib.util.find_spec("sklearn")
-    if package is None or not package.submodule_search_locations:
-        raise DataError(
-            "The digits are part of the package scikit-learn, which is not installed.",
-            hint="Install it: pip install scikit-learn",
-        )
-    path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    folder = package_folder(
+        "sklearn",
+        "The digits are part of the package scikit-learn, which is not installed.",
+        "Install it: pip install scikit-learn",
+    )
+    path = folder / "datasets" / "data" / "digits.csv.gz"
     try:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
         table = np.loadtxt(lines, np.float32, delimiter=",")

@@ -7,7 +7,6 @@ smartwatch". The package seglearn (BSD licence) ships the recordings; not a line
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import DataError
 from edgefl_simulation.data.base import DataSet
+from edgefl_simulation.data.package_files import package_folder
 
 __all__ = ["CHANNELS", "WINDOW", "Recording", "load", "load_recordings", "recordings_file"]
 
@@ -81,13 +81,12 @@ def recordings_file() -> Path:
     Raises:
         DataError: it is not installed.
     """
-    package = importlib.util.find_spec("seglearn")
-    if package is None or not package.submodule_search_locations:
-        raise DataError(
-            "The smartwatch recordings are part of the package seglearn, which is not installed.",
-            hint="Install it without its dependencies: pip install --no-deps seglearn==1.2.5",
-        )
-    return Path(package.submodule_search_locations[0]) / "data" / "watch_dataset.npy"
+    folder = package_folder(
+        "seglearn",
+        "The smartwatch recordings are part of the package seglearn, which is not installed.",
+        "Install it without its dependencies: pip install --no-deps seglearn==1.2.5",
+    )
+    return folder / "data" / "watch_dataset.npy"
 
 
 def load_recordings(path: Path) -> list[Recording]:

