@@ -258,15 +258,16 @@ def front(rig, tmp_path):
 )
 @pytest.mark.parametrize("good", range(5))
 def test_another_certificate_or_none_for_a_moment_ends_nothing_at_any_call(rig, front, other, words, good, quick):
-    """Each request makes its own connection, so every call meets it in turn."""
+    """Each request makes its own connection, so every call meets it in turn; no lease is renewed among them."""
     server, pin = f"https://127.0.0.1:{front.port}", front.pin
+    settings = replace(quick, first_lease_renewal=100.0)
     front.speak = ["own"]
     rig.device(server=server, certificate_pin=pin).step()
     rig.server.tasks = [rig.task()]
     rig.server.http.RequestHandlerClass.protocol_version = "HTTP/1.0"
     rig.lines.clear()
     front.speak = ["own"] * good + [other] * 3 + ["own"]
-    summary = rig.device(server=server, certificate_pin=pin).run(until_idle=True)
+    summary = rig.device(server=server, certificate_pin=pin, settings=settings).run(until_idle=True)
     assert summary.tasks == {"accepted": 1}
     assert rig.trainer.trained == 1
     assert front.met.count(other) == 3
