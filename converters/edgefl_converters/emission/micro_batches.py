@@ -21,7 +21,7 @@ from edgefl_converters.emission.traced_ops import static_shape
 from edgefl_converters.emission.walk import Walk
 from edgefl_converters.training_step.makers import layer_of
 from edgefl_converters.training_step.traced_graphs import RANDOM, assigned_inputs, in_order
-from edgefl_converters.training_step.tracing import BATCH_WEIGHT, GRADIENT, Trace, Traces
+from edgefl_converters.training_step.tracing import BATCH_WEIGHT, GRADIENT, POSITIONS, Trace, Traces
 from edgefl_converters.training_step.variables import METRIC, SEED, STATISTIC, Variables
 
 __all__ = ["emit_parts", "require_separable_rows", "row_mixing_layers"]
@@ -121,6 +121,10 @@ def emit_parts(
     listed: dict[str, list[tf.Tensor]] = {}
     factors: dict[str, list[tuple[tf.Tensor, tf.Tensor]]] = {}
     seed = given.get("seed")
+    # Of the whole batch; the parts of an inference need none of it.
+    of_batch = {BATCH_WEIGHT: given["sample_weight"]} if "sample_weight" in given else {}
+    if of_batch and POSITIONS in traces.parts:
+        of_batch |= emit(traces.parts[POSITIONS], given)
     wait: tf.Tensor | None = None
     for first in range(0, size, rows):
         indices = tf.constant(np.arange(first, first + rows, dtype=np.int32))
@@ -129,10 +133,9 @@ def emit_parts(
         cut = {
             port.name: tf.gather(given[port.name], indices)
             for port in part.inputs
-            if port.name not in (BATCH_WEIGHT, "seed")
+            if port.name not in (BATCH_WEIGHT, POSITIONS, "seed")
         }
-        if "sample_weight" in given:
-            cut[BATCH_WEIGHT] = given["sample_weight"]
+        cut |= of_batch
         walk.begin_part(seed, _drawn(traces, name, first))
         done: list[tf.Tensor] = []
         for output, tensor in emit(part, cut).items():

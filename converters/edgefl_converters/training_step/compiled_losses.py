@@ -1,8 +1,8 @@
-"""The losses that a model was compiled with, each over the real rows of a batch."""
+"""The losses that a model was compiled with, each with its target and its output."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,14 +10,13 @@ from keras.src.trainers.compile_utils import CompileLoss
 
 from edgefl.errors import ModelError
 from edgefl_converters.training_step.loss_forms import LossForm
-from edgefl_converters.training_step.row_weights import RowWeightedLoss
 from edgefl_converters.training_step.specification import Specification
 
-__all__ = ["at", "row_weighted_loss"]
+__all__ = ["at", "compiled_losses"]
 
 
-def row_weighted_loss(specification: Specification, parts: int) -> CompileLoss | None:
-    """The compiled losses of a model over the real rows of a batch, or of one of its parts; None without.
+def compiled_losses(specification: Specification, made: Callable[[Any, LossForm], Any]) -> CompileLoss | None:
+    """The compiled losses of a model, with what is ``made`` of each and of its form in its place; None without.
 
     Raises:
         ModelError: they do not fit the model's outputs.
@@ -35,7 +34,7 @@ def row_weighted_loss(specification: Specification, parts: int) -> CompileLoss |
             hint="Give one loss, or one per output by the outputs' names.",
         ) from error
     fresh._flat_losses = [
-        each._replace(loss=RowWeightedLoss(each.loss, form, parts))
+        each._replace(loss=made(each.loss, form))
         for each, form in zip(fresh._flat_losses, _in_order_of(fresh, specification.losses), strict=True)
     ]
     # With several losses Keras tracks each in a metric of its own, whose variables must not become part of the graph.

@@ -16,7 +16,15 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 from edgefl.errors import UnsupportedModelError
 from edgefl_converters.training_step.loss_forms import LossForm
 
-__all__ = ["RowWeightedLoss", "activity_of_real_rows", "expand", "mean_weight", "real_rows", "reduced"]
+__all__ = [
+    "CountedPositions",
+    "RowWeightedLoss",
+    "activity_of_real_rows",
+    "expand",
+    "mean_weight",
+    "real_rows",
+    "reduced",
+]
 
 
 def real_rows(sample_weight: tf.Tensor) -> tf.Tensor:
@@ -65,6 +73,7 @@ class RowWeightedLoss:
 
     Attributes:
         batch_weight: the row weights of the whole batch, to be set before the loss of a part is computed.
+        batch_positions: likewise what `CountedPositions` found in the whole batch, where it found anything.
     """
 
     def __init__(self, loss: Any, form: LossForm, parts: int = 1) -> None:
@@ -73,26 +82,25 @@ class RowWeightedLoss:
         self._parts = parts
         self.name = form.name
         self.batch_weight: tf.Tensor | None = None
+        self.batch_positions: tf.Tensor | None = None
 
     def __call__(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor) -> tf.Tensor:
         """Computes the loss; ``sample_weight`` has shape ``[B]``, user weights times B / n."""
         mask = get_keras_mask(prediction)
         if self._parts > 1:
-            self._require_parts(mask)
-            return self._of_part(target, prediction, sample_weight)
+            self._require_parts()
+            return self._of_part(target, prediction, sample_weight, mask)
         if self._form.together:
             return self._of_all_rows(target, prediction, sample_weight)
         return self._of_batch(target, prediction, sample_weight, mask)
 
-    def _require_parts(self, mask: Any) -> None:
+    def _require_parts(self) -> None:
         hint = "Leave `micro_batch` out; a smaller `batch_size` needs less memory too."
         if self._form.together:
             why = "it is computed from all rows of a batch together"
         elif self._form.rank == 0:
             why = "it is a quotient of sums over the whole batch"
-        elif mask is not None or self._ignores_a_class():
-            why = "it divides by the positions of the whole batch that are not masked"
-        elif not self._reduces():
+        elif not _reduces(self._loss):
             why = "it has no reduction"
             hint = f"Compile it with reduction='sum', which trains the same. {hint}"
         else:
@@ -101,9 +109,14 @@ class RowWeightedLoss:
             f"The loss {self.name!r} cannot be computed for a part of a batch: {why}.", hint=hint
         )
 
-    def _of_part(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor) -> tf.Tensor:
+    def _of_part(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor, mask: Any) -> tf.Tensor:
         """A part of a batch: what Keras divides by has to be the whole batch's."""
         batch_weight = self.batch_weight
+        if _counts_positions(self._loss, mask):
+            own = _positions(self._loss, target, prediction, mask, sample_weight, batch_weight)
+            share = tf.math.divide_no_nan(own, self.batch_positions)
+            loss = self._of_positions(target, prediction, sample_weight, mask, real_rows(batch_weight))
+            return loss * (self._parts * share)
         weight = expand(sample_weight, self._form.rank)
         if self._loss.reduction == "sum":
             return self._loss(target, prediction, weight * self._parts * tf.reduce_mean(real_rows(batch_weight)))
@@ -112,9 +125,6 @@ class RowWeightedLoss:
             share = tf.math.divide_no_nan(tf.reduce_sum(sample_weight), tf.reduce_sum(batch_weight))
             return loss * (self._parts * share)
         return loss
-
-    def _reduces(self) -> bool:
-        return self._loss.reduction not in (None, "none")
 
     def _of_all_rows(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor) -> tf.Tensor:
         """As Keras does it with a full batch; rows that fill one up weigh like the others."""
@@ -131,20 +141,79 @@ class RowWeightedLoss:
             # A quotient of sums over everything, in which zeros do not count.
             target, prediction = (each * _per_row(real, len(each.shape)) for each in (target, prediction))
             return self._loss(target, prediction, mean_weight(sample_weight) * tf.reduce_mean(real))
-        if mask is not None or self._ignores_a_class():
-            # Keras divides by the positions that are not masked: those of padding must not count.
-            positions = _per_row(real, len(prediction.shape) - 1) * tf.ones(prediction.shape[:-1])
-            real_positions = positions > 0.0
-            prediction = tf.identity(prediction)
-            set_keras_mask(prediction, real_positions if mask is None else tf.logical_and(mask, real_positions))
-            sample_weight *= tf.reduce_mean(real)
-        elif self._loss.reduction == "sum" or not self._reduces():
+        if mask is not None or _ignored_class(self._loss) is not None:
+            return self._of_positions(target, prediction, sample_weight, mask, real)
+        if self._loss.reduction == "sum" or not _reduces(self._loss):
             # The factor B / n is for losses that divide by B; a sum does not divide.
             sample_weight *= tf.reduce_mean(real)
         return self._loss(target, prediction, expand(sample_weight, self._form.rank))
 
-    def _ignores_a_class(self) -> bool:
-        return getattr(self._loss, "_fn_kwargs", {}).get("ignore_class") is not None
+    def _of_positions(
+        self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor, mask: Any, batch_rows: tf.Tensor
+    ) -> tf.Tensor:
+        """Keras divides by the positions that are not masked: those of padding must not count."""
+        prediction = tf.identity(prediction)
+        set_keras_mask(prediction, _unmasked(prediction, mask, sample_weight))
+        return self._loss(target, prediction, expand(sample_weight * tf.reduce_mean(batch_rows), self._form.rank))
+
+
+class CountedPositions:
+    """Counts what Keras divides a loss by where positions are masked or ignored; computes no loss.
+
+    Args:
+        loss: the compiled ``keras.losses.Loss``.
+        form: what it is.
+
+    Attributes:
+        found: a scalar once it was called as the loss would be; None where Keras divides by something else.
+    """
+
+    def __init__(self, loss: Any, form: LossForm) -> None:
+        self._loss = loss
+        self.name = form.name
+        self.found: tf.Tensor | None = None
+
+    def __call__(self, target: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor) -> tf.Tensor:
+        """Counts; ``sample_weight`` has shape ``[B]``, for all rows of a batch."""
+        mask = get_keras_mask(prediction)
+        if _counts_positions(self._loss, mask):
+            self.found = _positions(self._loss, target, prediction, mask, sample_weight, sample_weight)
+        return tf.zeros(())
+
+
+def _counts_positions(loss: Any, mask: Any) -> bool:
+    return (mask is not None or _ignored_class(loss) is not None) and _reduces(loss) and loss.reduction != "sum"
+
+
+def _positions(
+    loss: Any, target: tf.Tensor, prediction: tf.Tensor, mask: Any, sample_weight: tf.Tensor, batch_weight: tf.Tensor
+) -> tf.Tensor:
+    """Counts positions that are neither masked nor ignored; each as much as its row where Keras divides by weights."""
+    counted = _unmasked(prediction, mask, sample_weight)
+    ignored = _ignored_class(loss)
+    if ignored is not None:
+        classes = tf.reshape(target, counted.shape)
+        counted = tf.logical_and(counted, tf.not_equal(classes, tf.cast(ignored, classes.dtype)))
+    each = tf.cast(counted, tf.float32)
+    if loss.reduction == "mean_with_sample_weight":
+        each *= expand(sample_weight, len(each.shape))
+        return tf.math.divide_no_nan(tf.reduce_sum(each), tf.reduce_sum(batch_weight))
+    return tf.reduce_sum(each)
+
+
+def _unmasked(prediction: tf.Tensor, mask: Any, sample_weight: tf.Tensor) -> tf.Tensor:
+    """Tells which positions of a prediction belong to real rows and are not masked, bool ``[B, ...]``."""
+    real = _per_row(real_rows(sample_weight), len(prediction.shape) - 1) * tf.ones(prediction.shape[:-1]) > 0.0
+    return real if mask is None else tf.logical_and(mask, real)
+
+
+def _ignored_class(loss: Any) -> int | None:
+    found: int | None = getattr(loss, "_fn_kwargs", {}).get("ignore_class")
+    return found
+
+
+def _reduces(loss: Any) -> bool:
+    return loss.reduction not in (None, "none")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import tensorflow as tf
 from edgefl.errors import EdgeflError, ModelError, first_line
 from edgefl_converters.models.added_losses import added_losses
 from edgefl_converters.training_step.batch_metrics import BatchMetric, batch_metrics
-from edgefl_converters.training_step.compiled_losses import at, row_weighted_loss
+from edgefl_converters.training_step.compiled_losses import at, compiled_losses
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.learning_rates import learning_rate_of_steps, unscaled
 from edgefl_converters.training_step.lookups import Lookup, lookups
@@ -21,14 +21,22 @@ from edgefl_converters.training_step.makers import attributed, stage_scope
 from edgefl_converters.training_step.own_metrics import OwnMetric
 from edgefl_converters.training_step.own_traces import OwnSteps
 from edgefl_converters.training_step.ports import Port
-from edgefl_converters.training_step.row_weights import activity_of_real_rows, real_rows, reduced
+from edgefl_converters.training_step.row_weights import (
+    CountedPositions,
+    RowWeightedLoss,
+    activity_of_real_rows,
+    real_rows,
+    reduced,
+)
 from edgefl_converters.training_step.specification import Specification
 from edgefl_converters.training_step.traced_graphs import assigned_inputs
 
-__all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "Trace", "Traces", "trace"]
+__all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "POSITIONS", "Trace", "Traces", "trace"]
 
 BATCH_WEIGHT = "batch_weight"
 """Input of what is traced for a part of a batch: the row weights of all of it."""
+POSITIONS = "positions"
+"""Input and output: what losses of masked positions divide a whole batch by, see `CountedPositions`."""
 GRADIENT, INDICES = "gradient/", "gradient indices/"
 """Prefixes of outputs: the gradient of a variable; where it is one of looked-up rows, their indices."""
 _OUTPUT = "output/"
@@ -68,7 +76,8 @@ class Traces:
         layers: the model's layers; an index into it is part of the name of every op that a layer made.
         of_whole_batches: what is computed from all rows of a batch together, in words: losses and metrics.
         parts: where a batch is cut into micro-batches, what happens to one of them: ``train`` (up to the gradient of
-            every variable) and the others; and ``update``, what happens to the sum of the gradients.
+            every variable) and the others; ``update``, what happens to the sum of the gradients; and before all parts
+            ``positions``, where a loss is divided by what is not masked.
         lookups: what Embedding layers were called with.
     """
 
@@ -108,13 +117,17 @@ def trace(specification: Specification) -> Traces:
         if specification.parts > 1:
             of_part = _Steps(specification, compiled, specification.parts)
             rows = tuple(_of_part(specification, port) for port in (*data, weights))
-            whole = replace(weights, name=BATCH_WEIGHT)
-            parts["train"] = _trace_one("train", of_part.gradient_part, (*rows, whole, seed))
+            whole: tuple[Port, ...] = (replace(weights, name=BATCH_WEIGHT),)
+            counted = _trace_one("loss", of_part.positions, (*data, weights))
+            if counted.outputs:
+                parts[POSITIONS] = counted
+                whole = (*whole, Port(POSITIONS, tuple(counted.results[0].shape), "float32"))
+            parts["train"] = _trace_one("train", of_part.gradient_part, (*rows, *whole, seed))
             inputs = rows[: len(specification.inputs)]
-            parts.update(_trace_forward(of_part, of_part.evaluate_part, (*rows, whole), inputs))
+            parts.update(_trace_forward(of_part, of_part.evaluate_part, (*rows, *whole), inputs))
             if specification.federated_terms.gradient:
                 dense = functools.partial(of_part.gradient_part, sparse=False)
-                parts["gradient"] = _trace_one("gradient", dense, (*rows, whole, seed))
+                parts["gradient"] = _trace_one("gradient", dense, (*rows, *whole, seed))
             found = tuple(_gradients_found(parts["train"], specification.parts))
             update = functools.partial(of_part.update, [port.name for port in found])
             parts["update"] = _trace_one("train", update, (*found, *settings))
@@ -217,7 +230,8 @@ class _Steps:
         self._specification = specification
         self._metrics = metrics
         self._parts = parts
-        self._compile_loss = row_weighted_loss(specification, parts)
+        self._compile_loss = compiled_losses(specification, functools.partial(RowWeightedLoss, parts=parts))
+        self._counting = compiled_losses(specification, CountedPositions) if parts > 1 else None
         self._layers = tuple(specification.model._flatten_layers())
 
     def train(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -254,7 +268,8 @@ class _Steps:
         The gradient of looking up rows of a table stays ``sparse``, rows and their indices: optimizers square each row
         by itself, even where one is looked up twice.
         """
-        inputs, targets, (weight, whole, _seed) = self._specification.split(tensors)
+        inputs, targets, (weight, whole, *positions, _seed) = self._specification.split(tensors)
+        self._set_positions(positions)
         outputs, gradients = self._gradients(inputs, targets, weight, whole)
         for name, gradient in zip(self._variable_names(), gradients):
             if sparse and isinstance(gradient, tf.IndexedSlices):
@@ -307,8 +322,24 @@ class _Steps:
 
     def evaluate_part(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes what a part of a batch adds to what `evaluate` returns."""
-        inputs, targets, (weight, whole) = self._specification.split(tensors)
+        inputs, targets, (weight, whole, *positions) = self._specification.split(tensors)
+        self._set_positions(positions)
         return self._evaluate(inputs, targets, weight, whole)
+
+    def positions(self, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Counts what losses of masked positions divide by, float32 ``[losses]``, 1 for the others; or nothing."""
+        inputs, targets, (weight,) = self._specification.split(tensors)
+        if self._counting is None:
+            return {}
+        self._counting(targets, _call(self._specification.model, inputs, training=False), weight)
+        found = [each.loss.found for each in self._counting._flat_losses]
+        if all(each is None for each in found):
+            return {}
+        return {POSITIONS: tf.stack([tf.ones(()) if each is None else each for each in found])}
+
+    def _set_positions(self, positions: Sequence[tf.Tensor]) -> None:
+        for index, each in enumerate(self._compile_loss._flat_losses if self._compile_loss and positions else ()):
+            each.loss.batch_positions = positions[0][index]
 
     def _evaluate(self, inputs: Any, targets: Any, weight: tf.Tensor, whole: tf.Tensor) -> dict[str, tf.Tensor]:
         with activity_of_real_rows(self._layers, weight, whole):

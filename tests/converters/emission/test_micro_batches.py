@@ -90,6 +90,83 @@ def answers(built, path):
     }
 
 
+LENGTH, WORDS = 5, 7
+
+
+def words_model(loss, *, mask_zero=True):
+    """A language model whose padding is masked up to its loss; and another output, with a loss of its own."""
+    keras.utils.set_random_seed(1)
+    given = keras.Input((LENGTH,), dtype="int32", name="words")
+    hidden = layers.LayerNormalization()(layers.Embedding(WORDS, 4, mask_zero=mask_zero)(given))
+    following = layers.Dense(WORDS, name="following")(hidden)
+    length = layers.Dense(1, name="length")(layers.Flatten()(layers.Dense(2, "tanh")(hidden)))
+    network = keras.Model(given, {"following": following, "length": length})
+    network.compile("sgd", {"following": loss, "length": "mse"}, loss_weights={"following": 1.0, "length": 0.3})
+    return network
+
+
+def words_work(manifest, lowest):
+    """Batches whose parts have unlike numbers of positions that count, one part none; with weights, one is padded."""
+    random = np.random.default_rng(5)
+    keys = {name: {spec.name: spec.tensor for spec in each.inputs} for name, each in manifest.signatures.items()}
+    following, length = sorted(each.name for each in manifest.targets)
+    for step in range(STEPS):
+        words = random.integers(1, WORDS, (BATCH, LENGTH)).astype(np.int32)
+        targets = random.integers(0, WORDS, (BATCH, LENGTH)).astype(np.int32)
+        for row in range(BATCH):
+            words[row, LENGTH - row % LENGTH :] = 0
+            targets[row, LENGTH - row % LENGTH :] = lowest
+        words[PART : 2 * PART], targets[PART : 2 * PART] = 0, lowest
+        weight = random.uniform(0.5, 2.0, BATCH).astype(np.float32)
+        weight[REAL if step == 2 else BATCH :] = 0.0
+        data = {"words": words, following: targets, length: random.normal(size=(BATCH, 1)).astype(np.float32)}
+        scaled = weight * np.float32(BATCH / np.count_nonzero(weight))
+        settings = {"learning_rate": np.full(1, 0.5, np.float32), "seed": np.zeros(1, np.int32)}
+        for signature, more in (
+            ("train", {"sample_weight": scaled, **settings}),
+            ("evaluate", {"sample_weight": weight}),
+        ):
+            named = {name: each for name, each in {**data, **more}.items() if name in keys[signature]}
+            yield Call(signature, {keys[signature][name]: array for name, array in named.items()})
+    yield Call("get_state", {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "mask_zero", "lowest"),
+    [
+        ({}, True, 0),
+        pytest.param({"reduction": "mean_with_sample_weight"}, True, 0, marks=pytest.mark.slow),
+        pytest.param({"reduction": "sum"}, True, 0, marks=pytest.mark.slow),
+        pytest.param({"ignore_class": 0}, False, 0, marks=pytest.mark.slow),
+        pytest.param({"ignore_class": -1}, False, -1, marks=pytest.mark.slow),
+        ({"ignore_class": -1, "reduction": "mean_with_sample_weight"}, True, -1),
+    ],
+    ids=str,
+)
+def test_positions_that_are_masked_or_ignored_divide_the_whole_batch(settings, mask_zero, lowest, tmp_path):
+    loss = functools.partial(losses.SparseCategoricalCrossentropy, from_logits=True, **settings)
+    network = words_model(loss(), mask_zero=mask_zero)
+    found = {}
+    for name, options in (("whole", Options()), ("parts", Options(micro_batch=PART))):
+        built = build(network, batch_size=BATCH, options=options)
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(built.data)
+        calls = list(words_work(built.manifest, lowest))
+        found[name] = {runtime.name: runtime.run(path, calls) for runtime in installed_runtimes()}
+    assert found["whole"].keys() == found["parts"].keys() == set(EXPECTED)
+    for runtime, answered in found["whole"].items():
+        for expected, own in zip(answered, found["parts"][runtime], strict=True):
+            assert list(expected) == list(own)
+            for key in expected:
+                np.testing.assert_allclose(own[key], expected[key], rtol=2e-5, atol=2e-6, err_msg=f"{runtime} {key}")
+
+
+def test_masked_positions_in_micro_batches_train_as_in_keras():
+    network = words_model(losses.SparseCategoricalCrossentropy(from_logits=True))
+    built = build(network, batch_size=BATCH, options=Options(micro_batch=PART))
+    assert not [failure for each in check_agreement(network, built.data).runtimes for failure in each.failures]
+
+
 OPTIMIZERS = {
     "sgd": lambda: "sgd",
     "momentum and clipnorm": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, clipnorm=0.05),
@@ -268,8 +345,6 @@ class Mixed(layers.Layer):
             r"layer 'norm' \(BatchNormalization\) looks at all rows.*GroupNorm",
         ),
         ([layers.SpectralNormalization(layers.Dense(3))], None, "is changed in every forward pass"),
-        ([layers.Reshape((3, 1)), layers.Masking()], None, "'sparse_categorical_crossentropy'.*that are not masked"),
-        ([], losses.SparseCategoricalCrossentropy(ignore_class=1), "of the whole batch that are not masked"),
         ([], "dice", "'dice'.*a quotient of sums over the whole batch"),
         ([], losses.MeanSquaredError(reduction=None), "has no reduction"),
         ([InBranch(name="branch")], None, "draws them in a branch"),
