@@ -20,7 +20,7 @@ from edgefl_converters.blame.layer_reports import as_json
 from edgefl_converters.building.blaming import build_or_blame, options_of_a_piece, with_smallest_layer
 from edgefl_converters.building.building import BuiltModel, build
 from edgefl_converters.building.room import require_room
-from edgefl_converters.models.loading import load_compiled
+from edgefl_converters.models.loading import load_compiled, shares_layers
 from edgefl_converters.models.loss_fit import require_fitting_loss
 from edgefl_converters.models.normalization import normalize, read_statistics
 from edgefl_converters.models.requirements import require_convertible
@@ -93,7 +93,7 @@ def _converted(
         tell(f"what the model computes in {names} is computed in float32: devices train in float32")
     with (
         in_float32(loaded) as single,
-        fine_tuned(single, options.fine_tuning, own=single is not model) as wanted,
+        fine_tuned(single, options.fine_tuning, own=not shares_layers(single, model)) as wanted,
     ):
         specification = specify(wanted, batch_size=batch_size, options=options)
         require_room(specification, verify=verify)

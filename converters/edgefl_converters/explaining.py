@@ -7,7 +7,7 @@ from typing import Any
 
 from edgefl_converters.blame.layer_reports import as_json
 from edgefl_converters.building.blaming import build_or_blame
-from edgefl_converters.models.loading import load_compiled
+from edgefl_converters.models.loading import load_compiled, shares_layers
 from edgefl_converters.models.loss_fit import require_fitting_loss
 from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.settings.input_shapes import InputShape
@@ -37,7 +37,7 @@ def explain(
     require_fitting_loss(loaded)
     with (
         in_float32(loaded) as single,
-        fine_tuned(single, options.fine_tuning, own=single is not model) as wanted,
+        fine_tuned(single, options.fine_tuning, own=not shares_layers(single, model)) as wanted,
     ):
         specification = specify(wanted, batch_size=batch_size, options=options)
         return as_json(build_or_blame(specification, on_layers).layers)

@@ -15,7 +15,7 @@ from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build_specified
 from edgefl_converters.building.room import require_room
 from edgefl_converters.lint import require_clean
-from edgefl_converters.models.loading import compile_model, load_source
+from edgefl_converters.models.loading import compile_model, load_source, shares_layers
 from edgefl_converters.settings.options import options_of
 from edgefl_converters.training_step.precision import in_float32
 from edgefl_converters.training_step.selection import fine_tuned
@@ -38,7 +38,7 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
     try:
         with (
             in_float32(model) as single,
-            fine_tuned(single, options.fine_tuning, own=single is not against) as wanted,
+            fine_tuned(single, options.fine_tuning, own=not shares_layers(single, against)) as wanted,
         ):
             specification = specify(wanted, batch_size=manifest.batch_size, options=options)
             require_room(specification, verify=True)

@@ -124,6 +124,49 @@ def test_an_unknown_time_length_is_given_and_the_weights_stay(tmp_path):
     np.testing.assert_array_equal(file.initial_value(kernel), np.asarray(model.layers[0].kernel))
 
 
+class NoConfig(layers.Dense):
+    """A layer that cannot be made again, as some of KerasHub's."""
+
+    def get_config(self):
+        raise AttributeError("no attribute 'factor'")
+
+
+def tied(hidden):
+    """A language model of unknown length, with a mask: a model within it has its table of words too."""
+    keras.utils.set_random_seed(1)
+    words, mask = (keras.Input((None,), dtype="int32", name=name) for name in ("words", "mask"))
+    table = keras.layers.ReversibleEmbedding(9, 4, name="table")
+    looked_up = table(words) * keras.ops.cast(mask[..., None], "float32")
+    backbone = keras.Model({"words": words, "mask": mask}, hidden(looked_up), name="backbone")
+    given = {name: keras.Input((None,), dtype="int32", name=name) for name in ("words", "mask")}
+    model = keras.Model(given, table(backbone(given), reverse=True), name="tied")
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+LENGTHS = {"words": (5,), "mask": (5,)}
+
+
+def test_a_length_is_given_to_inputs_by_key_and_what_is_shared_stays_so(tmp_path):
+    model = tied(layers.Dense(4, "tanh", name="hidden"))
+    adapters = edgefl.FineTuning(lora_rank=2, lora_targets="hidden", trainable="table")
+    result = edgefl.convert(model, tmp_path / "m.tflite", input_shape=LENGTHS, batch_size=2, fine_tuning=adapters)
+    names = [each.rpartition("/")[0].rpartition("/")[2] for each in result.manifest.layout.names]
+    assert sorted(names) == ["hidden", "hidden", "table"]
+    assert result.report["verification"]["passed"]
+    assert not model.get_layer("backbone").get_layer("hidden").lora_enabled
+
+
+def test_layers_that_cannot_be_made_again_get_a_length_but_no_adapters_of_ours(tmp_path):
+    model = tied(NoConfig(4, "tanh", name="hidden"))
+    result = edgefl.convert(model, tmp_path / "m.tflite", input_shape=LENGTHS, batch_size=2)
+    assert result.manifest.signatures["infer"].inputs[0].shape == (2, 5)
+    adapters = edgefl.FineTuning(lora_rank=2, lora_targets="hidden")
+    with pytest.raises(UnsupportedModelError, match=r"Keras cannot copy the model.*no attribute 'factor'.*module:func"):
+        edgefl.convert(model, tmp_path / "n.tflite", input_shape=LENGTHS, batch_size=2, fine_tuning=adapters)
+    assert not model.get_layer("backbone").get_layer("hidden").lora_enabled
+
+
 def edgefl_file(path):
     from edgefl.model_file import ModelFile
 

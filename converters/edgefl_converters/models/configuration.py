@@ -24,7 +24,7 @@ class Configuration:
     """Holds what a manifest says of how Keras made and compiled a model.
 
     Attributes:
-        model: as Keras serialises it; None for classes that do not say how: exporting needs their source anyway.
+        model: as Keras serialises it; None for classes that cannot say how: exporting needs their source anyway.
         loss: as compiled.
         optimizer: the one that is in the file.
     """
@@ -49,7 +49,7 @@ def configuration(model: keras.Model, optimizer: Any, names: PathNames) -> Confi
             renamed[each.name] = automatic
     try:
         config = keras.saving.serialize_keras_object(model)
-    except NotImplementedError:
+    except Exception:  # NotImplementedError is Keras's; a class of the user's own may raise anything
         config = None
     return Configuration(
         _rename(config, renamed, ""),

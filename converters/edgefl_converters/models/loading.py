@@ -18,7 +18,7 @@ from edgefl_converters.settings.input_shapes import InputShape, with_input_shape
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["compile_model", "compiled_with", "load", "load_compiled", "load_source"]
+__all__ = ["compile_model", "compiled_with", "load", "load_compiled", "load_source", "shares_layers"]
 
 
 def load_compiled(
@@ -32,6 +32,12 @@ def load_compiled(
             shaped.compile(**compiled_with(model))
         model = shaped
     return compile_model(model, loss=loss, optimizer=optimizer, metrics=metrics)
+
+
+def shares_layers(model: keras.Model, source: Any) -> bool:
+    """Tells whether a model has layers of what a user gave, so that nothing may be added to them."""
+    theirs = set(map(id, source._flatten_layers())) if hasattr(source, "_flatten_layers") else set()
+    return any(id(each) in theirs for each in model._flatten_layers())
 
 
 def load(source: Any) -> keras.Model:

@@ -52,17 +52,41 @@ def with_input_shapes(model: keras.Model, shapes: InputShape) -> keras.Model:
         )
     wanted = _by_name(shapes, [each.name for each in old])
     tensors = [_fixed(each, wanted.get(each.name)) for each in old]
+    structure = old[0] if isinstance(model, keras.Sequential) else model.input  # a dict, where it takes one
+    given = keras.tree.pack_sequence_as(structure, tensors)
     try:
-        single = isinstance(model, keras.Sequential) or len(tensors) == 1
-        clone = keras.models.clone_model(model, input_tensors=tensors[0] if single else tensors)
-        clone.set_weights(model.get_weights())
+        try:
+            return _cloned(model, given)
+        except Exception:  # of any kind: whatever the code of a layer raises that cannot be made again
+            if isinstance(model, keras.Sequential):
+                raise
+            return _of_the_same_layers(model, given)
     except Exception as error:
-        given = ", ".join(f"{each.name} {tuple(each.shape[1:])}" for each in tensors)
+        said = ", ".join(f"{each.name} {tuple(each.shape[1:])}" for each in tensors)
         raise ModelError(
-            f"The model cannot be made for inputs of shape {given}: {first_line(error)}",
+            f"The model cannot be made for inputs of shape {said}: {first_line(error)}",
             hint="Choose a shape that its layers accept; weights whose shape depends on it cannot be carried over.",
         ) from error
+
+
+def _cloned(model: Any, given: Any) -> Any:
+    import keras
+
+    clone = keras.models.clone_model(model, input_tensors=given)
+    if len(clone.weights) != len(model.weights):
+        # A layer that a model within it has too was copied twice: copied one by one, layers stay shared.
+        clone = keras.models.clone_model(model, input_tensors=given, recursive=True)
+    clone.set_weights(model.get_weights())
     return clone
+
+
+def _of_the_same_layers(model: Any, given: Any) -> Any:
+    import keras
+
+    made = keras.Model(given, model._run_through_graph(given, operation_fn=lambda layer: layer), name=model.name)
+    if model.compiled:
+        made.compile_from_config(model.get_compile_config())
+    return made
 
 
 def _sizes(shape: Sequence[int]) -> Shape:

@@ -50,6 +50,8 @@ def rebuild(
             if isinstance(model, (keras.Sequential, Functional)):
                 raise
             copy = _from_constructor(specification, dtype)
+        if len(copy.variables) != len(model.variables) and isinstance(model, Functional):
+            copy = _layer_by_layer(model, dtype, in_place_of)
     adapt_like(copy, specification.named)
     if list(NamedModel(copy).variables) != list(specification.named.variables):
         raise ValueError("the rebuilt model has other variables than the original")
@@ -119,6 +121,13 @@ def _from_config(model: Any, dtype: str, in_place_of: Collection[str]) -> Any:
     config.pop("compile_config", None)
     return keras.saving.deserialize_keras_object(
         _in_type(config, dtype, in_place_of), custom_objects=own, safe_mode=False
+    )
+
+
+def _layer_by_layer(model: Any, dtype: str, in_place_of: Collection[str]) -> Any:
+    """Copies a functional model that shares a layer with a model within it: its configuration would name two."""
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: _from_config(layer, dtype, in_place_of), recursive=True
     )
 
 

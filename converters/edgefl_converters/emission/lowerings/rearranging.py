@@ -73,3 +73,25 @@ def count(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf
     """A constant where the limits follow from shapes, so that what is made of it has a known shape too."""
     value = folded(op.outputs[0])
     return None if value is None else [tf.constant(value)]
+
+
+@lowering("ConcatV2")
+def parts_put_together(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """All parts of a tensor along another axis, as a transposition and a reshape.
+
+    The converter of TensorFlow 2.21 makes one reshape of an unpacking and the concatenation of all its parts, whichever
+    axes they have; it is right only where both have the same.
+    """
+    *parts, _ = inputs
+    source, axis = parts[0].op, constant(op, len(parts))
+    if source.type != "Unpack" or [each.name for each in parts] != [each.name for each in source.outputs]:
+        return None
+    (packed,) = source.inputs
+    if not packed.shape.is_fully_defined():
+        return None
+    unpacked, joined = int(source.get_attr("axis")) % packed.shape.rank, int(axis) % parts[0].shape.rank
+    if unpacked == joined:
+        return None
+    order = [each for each in range(packed.shape.rank) if each != unpacked]
+    order.insert(joined, unpacked)
+    return [tf.reshape(tf.transpose(packed, order), op.outputs[0].shape)]

@@ -76,3 +76,24 @@ def test_whole_numbers_are_held_to_any_limits(kernel_parity):
         kernel_parity.add(f"clip {low} {high}", lambda x, a=low, b=high: tf.clip_by_value(x, a, b), numbers)
         kernel_parity.add(f"other {low} {high}", lambda x, a=low, b=high: tf.minimum(tf.maximum(a, x), b), numbers)
     kernel_parity.check()
+
+
+def test_parts_of_a_tensor_go_together_along_any_axis(kernel_parity):
+    """Also as the gradient of `stack`, as in rotary positions whose halves alternate."""
+    x = np.random.default_rng(9).normal(size=(2, 4, 6)).astype(np.float32)
+    for unpacked in (-3, -1, 1, 2):
+        for joined in (-2, -1, 0, 1):
+
+            def together(x, unpacked=unpacked, joined=joined):
+                return tf.concat(tf.unstack(x, axis=unpacked), joined)
+
+            kernel_parity.add(f"{unpacked} {joined}", together, x)
+
+    def gradient(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reshape(tf.stack(tf.split(x, 2, axis=-1), axis=-1), (2, 4, 6))
+        return tape.gradient(y, x, dy)
+
+    kernel_parity.add("halves in turns", gradient, x, x[::-1].copy())
+    kernel_parity.check()
