@@ -46,10 +46,12 @@ class Timing:
     Attributes:
         step_ms: median over slices of the median step, in milliseconds.
         peak_rss_mb: of its process.
+        anonymous_mb: of its process between steps, what is no page of a file.
     """
 
     step_ms: float
     peak_rss_mb: float
+    anonymous_mb: float
 
 
 class _Contender:
@@ -139,6 +141,10 @@ def measure(
         for contender in contenders.values():
             contender.stop()
     return {
-        name: Timing(statistics.median(each["step_ms"] for each in rows), max(each["peak_rss_mb"] for each in rows))
+        name: Timing(
+            statistics.median(each["step_ms"] for each in rows),
+            max(each["peak_rss_mb"] for each in rows),
+            max(each["anonymous_mb"] for each in rows),
+        )
         for name, rows in answers.items()
     }

@@ -39,13 +39,22 @@ def serve(make_step: Callable[[], Callable[[], Any]]) -> None:
             step()
             times.append(time.perf_counter() - start)
         times.sort()
-        answer = {"step_ms": times[len(times) // 2] * 1e3, "peak_rss_mb": peak_rss_mb()}
+        answer = {
+            "step_ms": times[len(times) // 2] * 1e3,
+            "peak_rss_mb": peak_rss_mb(),
+            "anonymous_mb": anonymous_mb(),
+        }
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def peak_rss_mb() -> float:
     """Of this program: getrusage would count what the process was before it, a copy of its parent."""
     return _kilobytes("/proc/self/status", "VmHWM:") / 1024
+
+
+def anonymous_mb() -> float:
+    """What this process has now that is no page of a file."""
+    return _kilobytes("/proc/self/status", "RssAnon:") / 1024
 
 
 def pss_mb() -> float:

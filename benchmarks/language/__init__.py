@@ -1,0 +1,1 @@
+"""A small decoder with LoRA in edgefl, Keras and PyTorch: what language_models.py compares."""
