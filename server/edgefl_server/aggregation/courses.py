@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-from edgefl_server.aggregation.hyperparameters import SettingError, setting
+from edgefl_server.aggregation.hyperparameters import SMALLEST, SettingError, setting
 
 __all__ = ["Courses"]
 
@@ -89,6 +89,23 @@ class Courses:
                         f"{{{name}}} has no meaning with {{{what}_course}} {course}.",
                         hint=f"Leave it out, or give {{{what}_course}} {' or '.join(courses)}.",
                     )
+
+    def check_last_rate(self, versions: int) -> None:
+        """Refuses a course that comes to 0 while the run goes on.
+
+        Args:
+            versions: how many the run is to have.
+
+        Raises:
+            SettingError: it does.
+        """
+        if self.learning_rate_share(versions - 1, versions) < SMALLEST:
+            after = next(each for each in range(versions) if self.learning_rate_share(each, versions) < SMALLEST)
+            raise SettingError(
+                f"{{learning_rate_course}} {self.learning_rate_course} comes to 0 after {after} versions, and the run "
+                f"has {versions} rounds: nothing would be learnt from then on.",
+                hint="Give a larger {learning_rate_every}, or a {learning_rate_least} such as 0.01.",
+            )
 
     @property
     def changes_learning_rate(self) -> bool:

@@ -59,6 +59,7 @@ def continue_run(state: ServerState, run_id: str, rounds: int) -> str:
             _require_own_name(session, run.name)
         settings = RunSettings.from_json(run.settings)
         settings = replace(settings, rounds=_more(run.fold if over else settings.rounds, rounds))
+        settings.check_last_rate(settings.rounds)
         session.execute(_SET, {"of": found, "settings": {**run.settings, "rounds": settings.rounds}})
         if over:
             served = max(run.served, least_served(session, run.population))
