@@ -99,7 +99,12 @@ def check_cohort(wanted: Simulation, settings: RunSettings, devices: int) -> Non
             hint="Leave it out, or take more devices.",
         )
     if not settings.makes_weights:
-        raise InvalidSettingError(f"A simulation trains; {settings.kind} is a kind of run of a server.")
+        raise InvalidSettingError(
+            f"A simulation trains; {settings.kind} is a kind of run of a server.",
+            hint="`edgefl data statistics`, in Python `edgefl.federated_statistics`, sums up the data of a fleet."
+            if settings.kind == "statistics"
+            else "`evaluate_every` evaluates the weights of a simulation on its devices.",
+        )
     if settings.target > devices:
         raise InvalidSettingError(
             f"The cohort has {settings.target} devices, and the fleet {devices}.",
