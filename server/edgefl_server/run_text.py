@@ -109,9 +109,8 @@ def _figures(entry: dict[str, Any]) -> list[str]:
     """Loss and metrics, over the fleet and, where devices evaluated, over devices."""
     spread = entry.get("findings", {}).get("spread", {})
     values = {} if entry["loss"] is None else {"loss": entry["loss"]}
-    return [
-        f"{name} {value:.4f}" + _over_devices(spread.get(name)) for name, value in {**values, **entry["metrics"]}.items()
-    ]
+    values.update(entry["metrics"])
+    return [f"{name} {value:.4f}" + _over_devices(spread.get(name)) for name, value in values.items()]
 
 
 def _over_devices(spread: dict[str, Any] | None) -> str:
