@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgefl_converters import FineTuning, convert, export, load_model, verify
     from edgefl_device_runtime.agent import Device
     from edgefl_device_runtime.training import TrainableModel
-    from edgefl_simulation import History, learning, simulate
+    from edgefl_simulation import History, federated_statistics, learning, simulate
 
 __all__ = [
     "Device",
@@ -37,6 +37,7 @@ __all__ = [
     "convert",
     "errors",
     "export",
+    "federated_statistics",
     "learning",
     "load_model",
     "simulate",

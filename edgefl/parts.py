@@ -89,7 +89,7 @@ VERBS = {
     "data": Verb(
         Part("edgefl_simulation.data_verbs", "simulate"),
         "data",
-        "Divide data among devices, and see who holds what.",
+        "Divide data among devices, see who holds what, and sum it up.",
         _LAPTOP,
     ),
     "report": Verb(
@@ -123,6 +123,7 @@ FACADE = {
     "TrainableModel": Part("edgefl_device_runtime.training", "device"),
     "Device": Part("edgefl_device_runtime.agent", "device", imports="urllib3"),
     "simulate": _SIMULATE,
+    "federated_statistics": _SIMULATE,
     "learning": _SIMULATE,
     "History": _SIMULATE,
     "Parameter": Part("edgefl.layout", ""),

@@ -170,6 +170,10 @@ class ArraySummary:
         mean, rounding = vectors["sums"] / count, 1e-6 * np.maximum(np.abs(vectors["low"]), np.abs(vectors["high"]))
         if (mean < vectors["low"] - rounding).any() or (mean > vectors["high"] + rounding).any():
             raise ValueError("a mean outside of the range")
+        # A variance is at most a quarter of the squared range (Popoviciu 1935): what `low` and `high` do not show of a
+        # lie, nobody would see.
+        if (vectors["squares"] > count * np.square(vectors["high"] - vectors["low"] + rounding) / 4).any():
+            raise ValueError("a variance beyond the range")
         sketch = document.get("sketch")
         if (sketch is not None) != with_sketch(shape):  # without that of one device there would be none of all
             raise ValueError("a sketch that is missing, or of too many features")

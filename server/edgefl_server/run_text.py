@@ -74,9 +74,7 @@ def round_line(entry: dict[str, Any]) -> str:
     if not counts:
         counts = "no outcomes" if entry["state"] in ENDED else "no outcomes yet"
     parts = [f"round {entry['round']:>4} {entry['state']:<10} {entry['seconds']:>6.1f} s  {counts}"]
-    if entry["loss"] is not None:
-        parts.append(f"loss {entry['loss']:.4f}")
-    parts += [f"{name} {value:.4f}" for name, value in entry["metrics"].items()]
+    parts += _figures(entry)
     if entry["reasons"]:
         parts.append("reasons: " + ", ".join(f"{name} ×{count}" for name, count in entry["reasons"].items()))
     parts += _held_back(entry["diagnostics"])
@@ -89,10 +87,7 @@ def evaluation_line(entry: dict[str, Any]) -> str:
     """One evaluation of a version on devices in one line."""
     done = entry["outcomes"]["folded"] or entry["outcomes"]["accepted"]
     parts = [f"version {entry['version']:>4} {_EVALUATION[entry['state']]} on {counted(done, 'device')}"]
-    spread = entry["findings"].get("spread", {})
-    values = {} if entry["loss"] is None else {"loss": entry["loss"]}
-    for name, value in {**values, **entry["metrics"]}.items():
-        parts.append(f"{name} {value:.4f}" + _over_devices(spread.get(name)))
+    parts += _figures(entry)
     if entry["reasons"]:
         parts.append("reasons: " + ", ".join(f"{name} ×{count}" for name, count in entry["reasons"].items()))
     parts += _held_back(entry["diagnostics"])
@@ -108,6 +103,14 @@ def central_line(entry: dict[str, Any]) -> str:
         return f"{start} not evaluated on the server's data: {entry['why']}"
     values = "; ".join(f"{name} {value:.4f}" for name, value in entry["metrics"].items())
     return f"{start} evaluated on {counted(entry['examples'], 'example')} of the server's; {values}"
+
+
+def _figures(entry: dict[str, Any]) -> list[str]:
+    """Loss and metrics, over the fleet and, where devices evaluated, over devices."""
+    spread = entry.get("findings", {}).get("spread", {})
+    values = {} if entry["loss"] is None else {"loss": entry["loss"]}
+    values.update(entry["metrics"])
+    return [f"{name} {value:.4f}" + _over_devices(spread.get(name)) for name, value in values.items()]
 
 
 def _over_devices(spread: dict[str, Any] | None) -> str:

@@ -34,7 +34,9 @@ def latest(status: dict[str, Any]) -> dict[str, Any]:
         why = f" ({status['why']})" if status["why"] else ""
         raise RunError(
             f"Run {status['run']} has found no statistics yet: it is {status['state']}{why}.",
-            hint="`edgefl run status` says what it waits for.",
+            hint="`edgefl run status` says what it waits for."
+            if status["state"] in ("active", "paused")
+            else "Give it another round: `edgefl run create MODEL.tflite … --rounds +1`.",
         )
     statistics: dict[str, Any] = found[-1]
     return statistics

@@ -18,6 +18,7 @@ from edgefl_simulation.pace import Course, Pace, Steady, Work
 from edgefl_simulation.partitioned import partition_data
 from edgefl_simulation.partitioning import PARTITIONERS, Distribution, IdToSizeFnc, Partitioner
 from edgefl_simulation.profiles import FleetProfile, profile_of
+from edgefl_simulation.summing_up import federated_statistics
 
 __all__ = [
     "NAMED",
@@ -33,6 +34,7 @@ __all__ = [
     "Personalisation",
     "Steady",
     "Work",
+    "federated_statistics",
     "learning",
     "load_data",
     "partition_data",

@@ -1,4 +1,4 @@
-"""``edgefl data``: look at data, and at who holds what of it, before anything is trained."""
+"""``edgefl data``: look at data, at who holds what of it, and at what devices would say of it, before any training."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefl.cli.output import Format, FormatOption, emit
+from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.model_file import ModelFile
+from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
+from edgefl_server import statistics_text
 from edgefl_server.aggregation import SettingError
+from edgefl_server.aggregation.kinds import SHOWN_FROM
 from edgefl_server.option_names import option_of
 from edgefl_simulation.column_options import Devices, FeatureColumns, HeldOut, TargetColumn, listed
 from edgefl_simulation.data import KINDS, NAMED, OWNER
@@ -18,20 +21,15 @@ from edgefl_simulation.holdings.picture import FORMATS, write_picture
 from edgefl_simulation.holdings.text import as_text
 from edgefl_simulation.partitioned import Partitioned, partition_data
 from edgefl_simulation.partitioning import PARTITIONERS
+from edgefl_simulation.summing_up import federated_statistics
 
 __all__ = ["data"]
 
 data = typer.Typer(
-    help="Divide data among devices, and see who holds what.",
+    help="Divide data among devices, see who holds what, and sum it up.",
     add_completion=False,
     no_args_is_help=True,
 )
-
-
-@data.callback()
-def _data() -> None:
-    # One command alone would be the whole verb.
-    pass
 
 
 @data.command("partition")
@@ -80,6 +78,56 @@ def partition_verb(
         write_picture(found.holdings, f"{source}: {partition}, {len(found.divided.names):,} devices", plot)
     files = [] if out is None else found.write(out)
     emit(_result(found, plot, files), format, lambda: _text(found, plot, out, files))
+
+
+@data.command("statistics")
+def statistics_verb(
+    source: Annotated[str, typer.Argument(metavar="DATA", help=f"{', '.join(NAMED)}; or {KINDS}.")],
+    model: Annotated[
+        str, typer.Option(help="What a row is: a .tflite; or a .keras file or module:function to convert.")
+    ],
+    partition: Annotated[
+        str, typer.Option(help=f"Who holds what: {', '.join(PARTITIONERS.names())}; as in dirichlet:0.5.")
+    ] = "iid",
+    devices: Devices = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A .json file, for `edgefl convert --normalization`."),
+    ] = None,
+    held_out: HeldOut = 0.1,
+    owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
+    feature_columns: FeatureColumns = "",
+    target_column: TargetColumn = "",
+    label: Annotated[
+        str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")
+    ] = "",
+    minimum_examples: Annotated[int, typer.Option(help="A device with fewer takes no part.", min=1)] = MINIMUM_EXAMPLES,
+    shown_from: Annotated[int, typer.Option(help="Statistics are of at least so many devices.", min=1)] = SHOWN_FROM,
+    seed: Annotated[int, typer.Option(help="Of every choice; that of `edgefl simulate` gives its partition.")] = 1,
+    format: FormatOption = Format.text,
+) -> None:
+    """Sum up data that is divided among devices, as a run of the kind statistics does: nobody's rows are pooled."""
+    try:
+        found = federated_statistics(
+            model,
+            source,
+            devices=devices or 0,
+            partition=partition,
+            seed=seed,
+            held_out=held_out,
+            label=label,
+            owner=owner,
+            feature_columns=listed(feature_columns),
+            target_column=target_column,
+            minimum_examples=minimum_examples,
+            shown_from=shown_from,
+            out=out,
+            tell=progress,
+        )
+    except SettingError as error:
+        raise error.naming(option_of) from error
+    result = {"file": None if out is None else str(out), **found}
+    emit(result, format, lambda: statistics_text.table(result))
 
 
 def _result(found: Partitioned, plot: Path | None, files: list[Path]) -> dict[str, Any]:

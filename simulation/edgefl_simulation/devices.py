@@ -94,7 +94,7 @@ class Devices:
         if course.failure:
             flight.worked = _without_memory(task, course.failure)
         elif course.is_computed:
-            rows = self._plan.fleet.rows(device)
+            rows = self._plan.rows(device)
             job = Job(task, version.base, rows, self._plan.minimum_examples, attack=attack)
             flight.ticket = self._engine.submit(job)
         return flight

@@ -52,6 +52,10 @@ class Fleet:
         """The rows that a device trains on."""
         return Rows(DEVICES, int(self.offsets[device]), int(self.offsets[device + 1] - self.tests[device]))
 
+    def all_rows(self, device: int) -> Rows:
+        """Everything that a device holds: for a task that says itself how much is kept for tests."""
+        return Rows(DEVICES, int(self.offsets[device]), int(self.offsets[device + 1]))
+
     def test_rows(self, device: int) -> Rows:
         """The rows that a device is tested on: what it keeps for that, else what it trains on."""
         if not self.tests[device]:

@@ -22,6 +22,7 @@ from edgefl_server.aggregation import (
 from edgefl_simulation.attacks import Attack
 from edgefl_simulation.fleet import Fleet
 from edgefl_simulation.pace import Attended, Pace
+from edgefl_simulation.tables import Rows
 from edgefl_simulation.under_way import UnderWay
 
 __all__ = ["Checkpoint", "Costs", "Plan", "Round"]
@@ -61,6 +62,10 @@ class Plan:
     def root(self) -> int | None:
         """The number of the root device, which is the last one; None: there is none."""
         return len(self.fleet) - 1 if root_device_of(self.settings) else None
+
+    def rows(self, device: int) -> Rows:
+        """The rows with which a device does its tasks."""
+        return self.fleet.all_rows(device) if self.settings.local_test else self.fleet.rows(device)
 
     @property
     def believed(self) -> Believed:

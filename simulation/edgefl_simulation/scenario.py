@@ -13,7 +13,7 @@ from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.metrics import is_share
 from edgefl_device_runtime.tasks import MINIMUM_EXAMPLES
-from edgefl_server.aggregation import RunSettings, SettingError
+from edgefl_server.aggregation import STRATEGIES, RunSettings, SettingError
 from edgefl_simulation.data import OWNER
 from edgefl_simulation.evaluating import Personalisation
 from edgefl_simulation.fleet import ROOT_DEVICE
@@ -86,8 +86,12 @@ class Simulation:
 
     @property
     def run_settings(self) -> Mapping[str, Any]:
-        """The settings with the root device that the division makes."""
-        return {**self.settings, "root_device": ROOT_DEVICE} if self.division.root_rows else self.settings
+        """The settings with what the division makes: the root device, and the tests that a strategy goes by."""
+        made: dict[str, Any] = {"root_device": ROOT_DEVICE} if self.division.root_rows else {}
+        strategy = self.settings.get("strategy", RunSettings.strategy)
+        if strategy in STRATEGIES.names() and "local_test" in STRATEGIES.get(strategy).needed:
+            made["local_test"] = self.division.local_test
+        return {**self.settings, **made}
 
 
 def check_cohort(wanted: Simulation, settings: RunSettings, devices: int) -> None:
@@ -99,7 +103,12 @@ def check_cohort(wanted: Simulation, settings: RunSettings, devices: int) -> Non
             hint="Leave it out, or take more devices.",
         )
     if not settings.makes_weights:
-        raise InvalidSettingError(f"A simulation trains; {settings.kind} is a kind of run of a server.")
+        raise InvalidSettingError(
+            f"A simulation trains; {settings.kind} is a kind of run of a server.",
+            hint="`edgefl data statistics`, in Python `edgefl.federated_statistics`, sums up the data of a fleet."
+            if settings.kind == "statistics"
+            else "`evaluate_every` evaluates the weights of a simulation on its devices.",
+        )
     if settings.target > devices:
         raise InvalidSettingError(
             f"The cohort has {settings.target} devices, and the fleet {devices}.",

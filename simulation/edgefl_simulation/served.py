@@ -181,7 +181,7 @@ class ServedRun:
 
     def _ask(self, fleet: HttpFleet, device: int, wait: float) -> None:
         self._asked.add(device)
-        fleet.ask(Ask(self._plan.fleet.names[device], self._plan.fleet.rows(device), wait))
+        fleet.ask(Ask(self._plan.fleet.names[device], self._plan.rows(device), wait))
 
     def _take(self, answers: Sequence[Answer]) -> None:
         """Notes what devices are through with."""

@@ -114,7 +114,7 @@ def run_simulation(
         del data
         give_back()
         check_cohort(wanted, settings, len(prepared.fleet) - bool(wanted.division.root_rows))
-        layout = manifest.layout
+        layout, limits = manifest.layout, ModelLimits.of(manifest)
         setup = Setup(
             place.model,
             place.tables,
@@ -126,7 +126,7 @@ def run_simulation(
                 layout.weight_size,
                 layout.statistic_size,
                 settings.norm_bound,
-                limits=ModelLimits.of(manifest),
+                limits=limits.around_training() if settings.local_test else limits,
             ),
             wanted.runtime,
         )

@@ -90,6 +90,23 @@ def test_the_component_along_the_vector_is_exact_whatever_the_vector(name: str) 
         assert np.dot(found.astype(np.float64), vector) == pytest.approx(np.dot(vector, vector), rel=1e-5)
 
 
+@pytest.mark.parametrize(("count", "most"), [(64, 0.03), (8, 0.25), (2, 0.96)])
+def test_of_few_elements_that_are_not_0_in_a_block_the_mean_of_drive_is_off(count: int, most: float) -> None:
+    random = np.random.default_rng(count)
+    vector = np.zeros(4096, np.float32)
+    vector[random.choice(vector.size, count, replace=False)] = random.normal(size=count)
+    halves = [
+        np.mean([decoded("drive", encoded("drive", vector, seed), vector.size, seed) for seed in seeds], axis=0)
+        - vector
+        for seeds in (range(300), range(300, 600))
+    ]
+    bias = np.sqrt(max(0.0, float(halves[0] @ halves[1]))) / np.linalg.norm(vector)  # chance has no say in that
+    assert bias < most
+    if count == 2:
+        places = np.argsort(-np.abs(vector))[:2]
+        np.testing.assert_allclose((vector + halves[0])[places[1]] / vector[places[1]], 0, atol=0.3)
+
+
 def test_int8_errs_by_less_than_a_step_and_keeps_zeros() -> None:
     vector = drawn(10_000)
     vector[::7] = 0

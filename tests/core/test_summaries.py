@@ -126,6 +126,8 @@ def damaged(change) -> bytes:
         lambda x, all: x.update(sums=[1000.0]),
         lambda x, all: x.update(sums=[float("nan")]),
         lambda x, all: x.update(squares=[-1.0]),
+        lambda x, all: x.update(squares=[16.1]),  # of four numbers from 1 to 5
+        lambda x, all: x.update(squares=[1e99]),
         lambda x, all: x.update(low=[9.0]),
         lambda x, all: x.update(shape=[10**6, 10**6]),
         lambda x, all: x.update(shape="x"),
@@ -147,6 +149,18 @@ def test_what_is_no_summary_is_refused_in_one_line(change) -> None:
     with pytest.raises(CodecError, match="A summary of data cannot be read") as refused:
         Summary.decode(damaged(change))
     assert "\n" not in refused.value.message
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30),
+    st.sampled_from([0.0, 1e3, 1e9, -1e20]),
+    st.integers(1, 7),
+)
+def test_what_is_true_is_never_refused(numbers, away: float, parts: int) -> None:
+    values = (np.array(numbers, np.float32) + np.float32(away)).astype(np.float32)[:, None]
+    pieces = [each for each in np.array_split(values, parts) if len(each)]
+    summary = Summary(len(values), {"x": ArraySummary.of(pieces, (1,), whole=False)})
+    assert Summary.decode(summary.encode()).rows == len(values)
 
 
 def test_the_largest_that_is_taken_is_finite_with_others() -> None:

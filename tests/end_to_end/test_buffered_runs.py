@@ -25,6 +25,19 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
+def replayed(log, model, data):
+    """What each fold leaves, whose weights are compared with the log on the way."""
+    trainer = ModelTrainer(TrainableModel(model))
+    manifest = trainer.manifest
+
+    def again(task, vectors):
+        rows = np.load(data[task.task_id.split("-")[2]])
+        local = Examples({manifest.inputs[0]: rows["x"]}, {manifest.targets[0].name: rows["y"]})
+        return Outcome.decode(perform(task, trainer, Received(vectors["weights"]), local).outcome.encode())
+
+    return list(replay(log, manifest, ModelFile.read(model).initial_weights(), again))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -71,16 +84,38 @@ def test_devices_and_a_server_that_are_killed_end_with_the_bits_that_the_log_say
     assert numbers == sorted(set(numbers))
     if "rule" in settings:
         assert all(len({update.device for update in each.updates}) == settings["target"] for each in log.folds)
-    trainer = ModelTrainer(TrainableModel(mlp_file))
-    manifest = trainer.manifest
-
-    def again(task, vectors):
-        rows = np.load(data[task.task_id.split("-")[2]])
-        local = Examples({manifest.inputs[0]: rows["x"]}, {manifest.targets[0].name: rows["y"]})
-        return Outcome.decode(perform(task, trainer, Received(vectors["weights"]), local).outcome.encode())
-
-    # Each fold's weights are compared on the way.
-    folded = list(replay(log, manifest, ModelFile.read(mlp_file).initial_weights(), again))
+    folded = replayed(log, mlp_file, data)
     assert len(folded) == FOLDS
     assert weights_hash(fleet.weights(run)) == weights_hash(folded[-1].state.weights)
     assert any("stalest" in each.diagnostics for each in folded)
+
+
+@pytest.mark.slow
+def test_pauses_and_rollbacks_between_kills_are_in_the_log_too(fleet, write_data, mlp_file):
+    fleet.start_server()
+    settings = {"strategy": "fedbuff", "target": 2, "concurrency": DEVICES, "down_codec": "drive", "seed": 9}
+    courses = {"learning_rate_course": "cosine", "epochs": 4, "epochs_course": "cosine"}  # over all rounds
+    run = fleet.create_run(
+        mlp_file, "kitchen", schedule="buffered", rounds=FOLDS, lease_seconds=2, **settings, **courses
+    )
+    data = {write_identity(fleet.folder / f"d{i}", i): write_data(f"d{i}", 20 + 37 * i, i) for i in range(DEVICES)}
+    for i, file in enumerate(data.values()):
+        fleet.start_device(f"d{i}", "kitchen", file)
+    wait_for(lambda: fleet.status(run)["round"] > 3)
+    fleet.operator.post(f"/v1/runs/{run}/pause")
+    fleet.server.kill()
+    fleet.start_server()
+    assert fleet.status(run)["state"] == "paused"
+    fleet.operator.post(f"/v1/runs/{run}/rollback?version=1")
+    fleet.operator.post(f"/v1/runs/{run}/resume")
+    wait_for(lambda: fleet.status(run)["round"] > 6)
+    fleet.devices[1].kill()
+    fleet.operator.post(f"/v1/runs/{run}/rollback?version=2")
+    fleet.server.kill()
+    fleet.start_server()
+    for device in [*fleet.devices[:1], *fleet.devices[2:]]:
+        device.finish()
+    assert fleet.status(run)["state"] == "done"
+    log = RunLog.from_json(fleet.operator.get(f"/v1/runs/{run}/log"))
+    assert list(log.rollbacks.values()) == [1, 2]
+    assert weights_hash(fleet.weights(run)) == weights_hash(replayed(log, mlp_file, data)[-1].state.weights)

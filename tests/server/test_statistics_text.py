@@ -72,3 +72,11 @@ def test_a_run_that_trains_and_one_that_has_found_nothing_yet_say_so() -> None:
     assert "--kind statistics" in refused.value.hint
     with pytest.raises(RunError, match=r"no statistics yet: it is failed \(too few\)"):
         latest(status("statistics", "failed", {}, why="too few"))
+
+
+@pytest.mark.parametrize(("state", "hint"), [("active", "what it waits for"), ("failed", "--rounds +1")])
+def test_who_asks_too_early_or_too_late_is_told_what_to_do(state: str, hint: str) -> None:
+    status = {"run": "r", "state": state, "why": "", "settings": {"kind": "statistics"}, "history": [{"findings": {}}]}
+    with pytest.raises(RunError, match=f"has found no statistics yet: it is {state}") as refused:
+        latest(status)
+    assert hint in str(refused.value)

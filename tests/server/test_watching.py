@@ -127,6 +127,9 @@ def test_a_line_says_what_came_of_a_round() -> None:
     )
     assert line == "round    7 failed        1.2 s  2 discarded, 1 declined; reasons: no_data ×1; the deadline passed"
     assert "loss 0.5000; accuracy 0.7500" in round_line(entry(1, "done"))
+    spread = {"loss": {"mean": 0.6, "deviation": 0.1, "quantiles": {"0.1": 0.4, "0.5": 0.6, "0.9": 0.8}}}
+    line = round_line(entry(1, "done", findings={"devices": 20, "spread": spread}))  # of a run that only evaluates
+    assert "loss 0.5000 (devices 0.6000 ± 0.1000, 0.4000 to 0.8000); accuracy 0.7500" in line
 
 
 def test_a_line_says_where_devices_were_not_taken_at_their_word() -> None:

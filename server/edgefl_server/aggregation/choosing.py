@@ -13,6 +13,7 @@ from edgefl.wire.vocabulary import TaskKind
 from edgefl_server.aggregation.hyperparameters import STEPS, SettingError, values_of
 from edgefl_server.aggregation.schedules import schedule_for
 from edgefl_server.aggregation.settings import RunSettings, strategy_for
+from edgefl_server.aggregation.strategies import Strategy
 from edgefl_server.aggregation.update_codecs import AUTO, chosen_codec
 
 __all__ = ["settle"]
@@ -35,6 +36,7 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
     strategy = strategy_for(settings)
     schedule_for(settings)  # before the file: what does not go together does so with no other one
     check_supports(manifest, strategy.algorithm)
+    _check_guard(settings, strategy)
     if settings.local_test and strategy.demand.kind is not TaskKind.TRAIN:
         raise SettingError(
             f"{{local_test}} has no meaning with {{strategy}} {settings.strategy}: no device trains.",
@@ -61,9 +63,21 @@ def settle(settings: RunSettings, manifest: ModelManifest) -> RunSettings:
     _check_metric(settings, manifest)
     if settings.changes_learning_rate and settings.learning_rate is None:
         settings = replace(settings, learning_rate=rate)  # a share of what only the file says is none
+    settings.check_last_rate(settings.rounds)
     schedule_for(settings)
     settled = strategy.settled(manifest, rate)
     return settings if settled is strategy else replace(settings, hyperparameters=values_of(settled))
+
+
+def _check_guard(settings: RunSettings, strategy: Strategy) -> None:
+    """Refuses what holds off nobody where it was taken to hold off somebody."""
+    count = settings.effective_minimum
+    if settings.makes_weights and count < strategy.guards_from:
+        raise SettingError(
+            f"{{strategy}} {settings.strategy}, as it is set, takes a quarter of a fold's devices to be bad, as far as "
+            f"it bears so many, and among {count} it bears none: it would hold off nobody.",
+            hint=f"Ask for {strategy.guards_from} devices or more, or say how many may be bad: {{byzantine}}.",
+        )
 
 
 def _check_metric(settings: RunSettings, manifest: ModelManifest) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-from edgefl_server.aggregation.hyperparameters import SettingError, setting
+from edgefl_server.aggregation.hyperparameters import SMALLEST, SettingError, setting
 
 __all__ = ["Courses"]
 
@@ -50,6 +50,9 @@ class Courses:
         epochs_course: likewise for the epochs, which are rounded, and at least one.
         epochs_every: likewise.
         epochs_factor: likewise.
+        earlier_rounds: versions, each with the rounds that the run was to have for tasks that start from versions
+            before it: a course over all rounds is another one once there are more, and what devices did follows from
+            the one of then.
     """
 
     learning_rate_course: str = setting("constant", help=f"How the learning rate changes by version: {_TEXT}.")
@@ -64,6 +67,7 @@ class Courses:
         0, help="Versions after which they do.", shown="cosine: all", lowest=0, highest=1_000_000
     )
     epochs_factor: float = setting(0.5, help="Step, exponential: by which factor.", lowest=1e-6, highest=1)
+    earlier_rounds: tuple[tuple[int, int], ...] = ()
 
     def check_courses(self) -> None:
         """Refuses a course that is none, and settings of another one.
@@ -90,10 +94,41 @@ class Courses:
                         hint=f"Leave it out, or give {{{what}_course}} {' or '.join(courses)}.",
                     )
 
+    def check_last_rate(self, versions: int) -> None:
+        """Refuses a course that comes to 0 while the run goes on.
+
+        Args:
+            versions: how many the run is to have.
+
+        Raises:
+            SettingError: it does.
+        """
+        if self.learning_rate_share(versions - 1, versions) < SMALLEST:
+            after = next(each for each in range(versions) if self.learning_rate_share(each, versions) < SMALLEST)
+            raise SettingError(
+                f"{{learning_rate_course}} {self.learning_rate_course} comes to 0 after {after} versions, and the run "
+                f"has {versions} rounds: nothing would be learnt from then on.",
+                hint="Give a larger {learning_rate_every}, or a {learning_rate_least} such as 0.01.",
+            )
+
     @property
     def changes_learning_rate(self) -> bool:
         """Whether the learning rate is not the same for every version."""
         return self.learning_rate_course != "constant" or self.learning_rate_warm_up > 0
+
+    def rounds_from(self, version: int, rounds: int) -> int:
+        """The rounds that the run was to have for tasks that start from a version.
+
+        Args:
+            version: its number.
+            rounds: that it is to have now.
+        """
+        return next((earlier for before, earlier in self.earlier_rounds if version < before), rounds)
+
+    def noting(self, rounds: int, version: int) -> tuple[tuple[int, int], ...]:
+        """The `earlier_rounds` of a run that had so many, once it is to have others for tasks from a version on."""
+        courses = (self.learning_rate_course, self.learning_rate_every), (self.epochs_course, self.epochs_every)
+        return (*self.earlier_rounds, (version, rounds)) if ("cosine", 0) in courses else self.earlier_rounds
 
     def learning_rate_share(self, version: int, versions: int) -> float:
         """The factor of the learning rate of tasks that start from a version.

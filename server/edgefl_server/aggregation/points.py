@@ -20,6 +20,8 @@ __all__ = ["Points"]
 
 _AT_ONCE = 1 << 17
 """Elements of all vectors that are looked at together, so that they stay in the cache."""
+_FAR_ABOVE = 2.0**16
+"""Times the median norm: beside squares of what is longer than that, those of all others lose their digits."""
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -44,14 +46,28 @@ class _Base:
                 yield whole, rows
 
     @cached_property
-    def distances(self) -> Matrix:
-        """Squared distances, float64 ``[count + 1, count + 1]``; the last point is 0, so that its are squared norms.
+    def measured(self) -> tuple[Vector, Matrix]:
+        """By what each was divided, float64 ``[count]``, and the squared distances after that.
 
-        Differences are squared rather than products subtracted, which would lose all digits of vectors that are alike;
-        and not by a BLAS, whose sums may depend on its number of threads.
+        These are float64 ``[count + 1, count + 1]``; the last point is 0, so that its are squared norms. What is far
+        above the median norm is divided by a power of two that brings it there: a device may send 10²⁰, and once it is
+        shortened to the length of others, its distances to them must not be the rounding errors of 10⁴⁰.
         """
+        ones = np.ones(self.count)
+        found = self._distances(ones)
+        norms = np.sqrt(found[:-1, -1])
+        there = np.sort(norms[norms > 0])
+        if not there.size or there[-1] <= (most := _FAR_ABOVE * there[(there.size - 1) // 2]):
+            return ones, found
+        by = np.exp2(np.floor(np.log2(np.maximum(norms / most, 1.0))))
+        return by, self._distances(by)
+
+    def _distances(self, by: Vector) -> Matrix:
+        # Differences are squared rather than products subtracted, which would lose all digits of vectors that are
+        # alike; and not by a BLAS, whose sums may depend on its number of threads.
         found = np.zeros((self.count + 1, self.count + 1))
         for _, rows in self.blocks():
+            rows /= by[:, None]
             found[:-1, -1] += np.einsum("ij,ij->i", rows, rows)
             for index in range(self.count - 1):
                 apart = rows[index + 1 :] - rows[index]
@@ -111,21 +127,36 @@ class Points:
     @cached_property
     def distances(self) -> Matrix:
         """Squared distances, float64 ``[n, n]``."""
-        rows, among = self._with_origin(), self._base.distances
+        rows, _, through = self._forms
         # ‖Σ aₖ xₖ‖² = −½ Σ aₖ aₗ ‖xₖ − xₗ‖² where the coefficients add up to nothing, as those of a difference do.
-        form = _product(_product(rows, among), rows.T)
+        form = _product(through, rows.T)
         ends = form.diagonal()
-        found = np.maximum(form - 0.5 * (ends[:, None] + ends[None, :]), 0.0)
+        # From either end the same to the last bit: of two that are each other's nearest, rounding must prefer none.
+        both = 0.5 * (form + form.T)
+        found = np.maximum(both - 0.5 * (ends[:, None] + ends[None, :]), 0.0)
         np.fill_diagonal(found, 0.0)
         return found
 
     @cached_property
     def squared_norms(self) -> Vector:
         """Squared L2 norms, float64 ``[n]``."""
-        rows, among = self._with_origin(), self._base.distances
+        rows, among, _ = self._forms
         rows = rows.copy()
         rows[:, -1] -= 1  # minus the origin, which is 0
         found: Vector = np.maximum(-0.5 * (_product(rows, among) * rows).sum(axis=1), 0.0)
+        return found
+
+    def to_mixture(self, weights: Vector) -> Vector:
+        """Squared distances of these to their weighted mean, float64 ``[n]``.
+
+        Args:
+            weights: float64 ``[n]``, which add up to 1.
+        """
+        rows, among, through = self._forms
+        mixture = _product(weights[None, :], rows)
+        from_mixture = _product(mixture, among)
+        ends = (through * rows).sum(axis=1) + (from_mixture * mixture).sum()
+        found: Vector = np.maximum((through * mixture).sum(axis=1) - 0.5 * ends, 0.0)
         return found
 
     def largest(self) -> Vector:
@@ -158,9 +189,16 @@ class Points:
         for part, rows in self._base.blocks():
             yield part, rows if plain else _product(self._coefficients, rows)
 
-    def _with_origin(self) -> Matrix:
-        """Coefficients that add up to 1, those of the origin as the last."""
-        return np.column_stack([self._coefficients, 1.0 - self._coefficients.sum(axis=1)])
+    @cached_property
+    def _forms(self) -> tuple[Matrix, Matrix, Matrix]:
+        """Coefficients of what was measured, the squared distances of that, and the product of both.
+
+        The coefficients add up to 1 with those of the origin, which are the last.
+        """
+        by, among = self._base.measured
+        rows = self._coefficients * by
+        rows = np.column_stack([rows, 1.0 - rows.sum(axis=1)])
+        return rows, among, _product(rows, among)
 
 
 def _product(left: Matrix, right: Matrix) -> Matrix:

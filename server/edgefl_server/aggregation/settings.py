@@ -40,7 +40,6 @@ __all__ = ["RunSettings", "demand_for", "strategy_for"]
 
 _DEFAULT_OVER_SELECTION = 1.3
 """Select 130 % of the target, as Bonawitz et al. 2019 (Towards Federated Learning at Scale, section 4.2) do."""
-"""No training survives a step of that length."""
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 31e6
 """No device fetches, trains and sends in less than the one; the other is a year."""
 _SECONDS_HINT = "These are seconds; 0 stands for no limit."
@@ -198,7 +197,7 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
         Raises:
             SettingError: a value is outside its range, contradicts another or has no meaning.
         """
-        own = {each.name for each in settings_of(cls)}
+        own = {each.name for each in fields(cls)}
         given = {name: value for name, value in values.items() if value is not None}
         hyperparameters = {name: value for name, value in given.items() if name not in own}
         return cls(**{name: value for name, value in given.items() if name in own}, hyperparameters=hyperparameters)
@@ -306,11 +305,11 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
         """The learning rate of tasks that start from a version; None: the model's own."""
         if self.learning_rate is None or not self.changes_learning_rate:
             return self.learning_rate
-        return self.learning_rate * self.learning_rate_share(version, self.rounds)
+        return self.learning_rate * self.learning_rate_share(version, self.rounds_from(version, self.rounds))
 
     def epochs_of(self, version: int) -> int:
         """The passes over the local data of tasks that start from a version."""
-        return self.epochs_from(self.epochs, version, self.rounds)
+        return self.epochs_from(self.epochs, version, self.rounds_from(version, self.rounds))
 
     @property
     def norm_bound(self) -> float:
@@ -320,6 +319,8 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values, the strategy's hyperparameters among them."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
+        if not own["earlier_rounds"]:  # as of most runs, and of all that were begun before it could be told
+            del own["earlier_rounds"]
         return {**own, **own.pop("hyperparameters")}
 
     @classmethod
@@ -328,7 +329,8 @@ class RunSettings(Believing, Buffering, Courses, KindSettings, Patience, Selecti
         known = {each.name for each in settings_of(cls)}
         strategy = document.get("strategy", "fedavg")
         known |= {each.name for each in settings_of(STRATEGIES.get(strategy))}
-        return cls.of(**{name: value for name, value in document.items() if name in known})
+        earlier = tuple((version, rounds) for version, rounds in document.get("earlier_rounds", ()))
+        return cls.of(**{name: value for name, value in document.items() if name in known}, earlier_rounds=earlier)
 
 
 def strategy_for(settings: RunSettings) -> Strategy:

@@ -117,7 +117,17 @@ async def _run(command: list[str]) -> tuple[int | None, bytes, str]:
     lines = [line.strip() for line in errors.decode(errors="replace").splitlines() if line.strip()]
     code = process.returncode
     killed = code is not None and code < 0
-    return code, out, f"its process was ended by signal {-code}" if killed and code else lines[-1] if lines else ""
+    return code, out, f"its process was ended by signal {-code}" if killed and code else _said(lines)
+
+
+def _said(lines: list[str]) -> str:
+    """Makes a sentence for people of the last line, which is JSON where the process said what was wrong."""
+    last = lines[-1] if lines else ""
+    try:
+        document = json.loads(last)
+        return " ".join(filter(None, (document["message"], document["hint"])))
+    except (ValueError, KeyError, TypeError):
+        return last
 
 
 def _be_nice() -> None:

@@ -58,8 +58,12 @@ def continue_run(state: ServerState, run_id: str, rounds: int) -> str:
                 )
             _require_own_name(session, run.name)
         settings = RunSettings.from_json(run.settings)
-        settings = replace(settings, rounds=_more(run.fold if over else settings.rounds, rounds))
-        session.execute(_SET, {"of": found, "settings": {**run.settings, "rounds": settings.rounds}})
+        # Tasks that start from the newest version may be under way, those of a run that is over are not.
+        earlier = settings.noting(settings.rounds, run.version + int(not over))
+        more = _more(run.fold if over else settings.rounds, rounds)
+        settings = replace(settings, rounds=more, earlier_rounds=earlier)
+        settings.check_last_rate(settings.rounds)
+        session.execute(_SET, {"of": found, "settings": {**run.settings, **settings.to_json()}})
         if over:
             served = max(run.served, least_served(session, run.population))
             session.execute(_RESUME, {"of": found, "served": served})

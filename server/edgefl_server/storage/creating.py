@@ -72,6 +72,10 @@ def create_run(
     check_population(population)
     if name and not is_short_name(name):
         raise SettingError(f"{{name}} expects 1 to 64 letters, digits, dots, dashes and underscores, got {name!r:.80}.")
+    if evaluation_data and settings.kind == "statistics":
+        raise SettingError(
+            "{evaluate_on} has no meaning with {kind} statistics: no weights are looked at.", hint="Leave it out."
+        )
     with state.database.read() as session:  # before anything is written
         _require_free(session, name)
         _require_enrolled(session, root_device_of(settings), population)

@@ -174,12 +174,13 @@ def roll_back(state: ServerState, run_id: str, number: int) -> str:
             raise RunStateError(
                 f"Run {found} cannot go back: it is {run.state}.", hint="Give it more rounds first: --rounds +N."
             )
-        now = state.now()
+        now, newest = state.now(), run.version + 1
         stopped = stop_folds(session, found, f"rolled back to version {number}", now)
-        add_version(session, found, run.version + 1, run.fold, weights_hash, slots, now, parent=number)
+        add_version(session, found, newest, run.fold, weights_hash, slots, now, parent=number)
         settings = RunSettings.from_json(run.settings)
-        more = replace(settings, rounds=settings.rounds + stopped)
-        session.execute(_SET, {"of": found, "settings": {**run.settings, "rounds": more.rounds}})
+        earlier = settings.noting(settings.rounds, newest)
+        more = replace(settings, rounds=settings.rounds + stopped, earlier_rounds=earlier)
+        session.execute(_SET, {"of": found, "settings": {**run.settings, **more.to_json()}})
         move_on(session, found, Progress(Next.COHORT), now)
     state.keep_generation()
     _log.info("run %s: rolled back to version %d", found, number)

@@ -8,8 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefl.algorithms import SUMMARY
 from edgefl.errors import OutcomeRefusedError
 from edgefl.model_file import ModelFile
+from edgefl.wire.messages import TaskKind
 from edgefl_device_runtime.tasks import Arrays, ModelTrainer, Received, TaskResult, given_up, perform
 from edgefl_device_runtime.training import TrainableModel
 from edgefl_server.aggregation import Expectation, validate
@@ -101,6 +103,7 @@ class Performer:
             self._expected,
             task_id=task.task_id,
             base_weights_hash=task.base_weights_hash,
-            sections=tuple(each.section for each in task.codecs),
+            # What sums up data is written with no codec.
+            sections=tuple(each.section for each in task.codecs) or ((SUMMARY,) * (task.kind is TaskKind.STATISTICS)),
             codecs=task.codecs,
         )

@@ -18,7 +18,7 @@ from edgefl.model_file import ModelFile
 from edgefl.wire.messages import ExtraVector, SectionCodec, Task
 from edgefl_device_runtime import tasks
 from edgefl_device_runtime.training import arguments
-from edgefl_server.aggregation import RunSettings, settle, strategy_for
+from edgefl_server.aggregation import RunSettings, SettingError, settle, strategy_for
 from edgefl_server.aggregation.update_codecs import chosen_codec, section_codec
 from model_files import default_parameters, make_model_file
 
@@ -179,12 +179,42 @@ def test_a_model_that_learns_nothing_as_it_was_compiled_needs_a_learning_rate() 
     settle(RunSettings(rounds=1, target=1, learning_rate=0.1), MANIFESTS["no rate"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        ({"strategy": "robust"}, 4),
+        ({"rule": "trimmed-mean"}, 4),
+        ({"rule": "median", "pre_aggregation": "nnm"}, 4),
+        ({"rule": "krum"}, 5),
+        ({"rule": "bulyan"}, 7),
+        ({"rule": "trimmed-mean", "pre_aggregation": "bucketing", "bucket": 3}, 10),
+    ],
+)
+def test_a_guard_that_would_hold_off_nobody_is_refused(settings: dict, least: int) -> None:
+    manifest = MANIFESTS["plain"]
+    settle(RunSettings.of(rounds=1, target=least, **settings), manifest)
+    with pytest.raises(SettingError, match="it would hold off nobody") as refused:
+        settle(RunSettings.of(rounds=1, target=least + 2, minimum=least - 1, **settings), manifest)
+    assert f"Ask for {least} devices or more" in str(refused.value)
+    # Who says how many there may be is taken at their word, also that there are none.
+    settle(RunSettings.of(rounds=1, target=least - 1, byzantine=0, **settings), manifest)
+    settle(RunSettings(rounds=1, target=1), manifest)
+
+
+def test_a_learning_rate_that_comes_to_nothing_before_the_end_is_refused() -> None:
+    ends = {"learning_rate_course": "cosine", "learning_rate_every": 4}
+    settle(RunSettings(rounds=4, target=1, **ends), MANIFESTS["plain"])
+    settle(RunSettings(rounds=9, target=1, **ends, learning_rate_least=0.1), MANIFESTS["plain"])
+    with pytest.raises(SettingError, match="comes to 0 after 4 versions, and the run has 5 rounds"):
+        settle(RunSettings(rounds=5, target=1, **ends), MANIFESTS["plain"])
+
+
 def test_a_codec_that_is_to_be_chosen_is_chosen_by_the_size_of_the_model() -> None:
     auto = RunSettings(rounds=1, target=1, codec="auto")
     assert settle(auto, MANIFESTS["plain"]).codec == "float32"
     large = make_model_file([Parameter("kernel", "k", (300, 700))])
     assert settle(auto, ModelFile(large).manifest).codec == "rand-0.25+drive"
-    robust = settle(replace(auto, strategy="robust", hyperparameters={}), ModelFile(large).manifest)
+    robust = settle(replace(auto, target=4, strategy="robust", hyperparameters={}), ModelFile(large).manifest)
     assert robust.codec == "eden-4"
     # More weights never get a codec of more bits.
     sizes = [4 * size / encoded_bytes(chosen_codec(size), size) for size in (10, 4_000, 5_000, 60_000, 70_000, 10**6)]

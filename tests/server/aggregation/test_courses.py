@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +37,19 @@ def test_epochs_are_whole_and_at_least_one():
     run = RunSettings(rounds=8, target=1, epochs=5, epochs_course="step", epochs_every=1)
     assert [run.epochs_of(version) for version in range(5)] == [5, 3, 1, 1, 1]
     assert RunSettings(rounds=8, target=1, epochs=5).epochs_of(7) == 5
+
+
+def test_a_course_over_all_rounds_is_another_one_once_there_are_more_and_for_earlier_versions_that_of_then():
+    before = RunSettings(rounds=4, target=1, learning_rate=1.0, learning_rate_course="cosine", epochs=8)
+    after = replace(before, rounds=8, earlier_rounds=before.noting(4, 3))
+    assert [after.learning_rate_from(v) for v in range(3)] == [before.learning_rate_from(v) for v in range(3)]
+    assert after.learning_rate_from(3) == pytest.approx((1 + math.cos(math.pi * 3 / 8)) / 2)
+    assert RunSettings.from_json(json.loads(json.dumps(after.to_json()))) == after
+    assert "earlier_rounds" not in before.to_json()
+    fixed = replace(before, learning_rate_every=4)
+    assert fixed.noting(4, 3) == ()  # nothing depends on how many rounds there are
+    epochs = RunSettings(rounds=4, target=1, epochs=8, epochs_course="cosine")
+    assert replace(epochs, rounds=9, earlier_rounds=epochs.noting(4, 9)).epochs_of(2) == epochs.epochs_of(2) == 4
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,42 @@ def test_distances_of_vectors_that_are_alike_keep_their_digits() -> None:
     np.testing.assert_allclose(points.squared_norms, (x**2).sum(axis=1), rtol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_of_two_that_are_each_others_nearest_the_first_is_taken_also_once_all_are_scaled(seed: int) -> None:
+    """Bulyan's last choices are between such two, and rounding must not make them."""
+    vectors = drawn(seed, 13, 2)[:, :8]
+    points = points_of(vectors).scaled(3.0 / np.linalg.norm(vectors.astype(float), axis=1))
+    assert np.array_equal(points.distances, points.distances.T)
+    whole = np.concatenate([rows for _, rows in points.blocks()], axis=1)
+    np.testing.assert_allclose(Bulyan(2).combine(points, {})[0], bulyan(whole, 2), rtol=1e-9)
+
+
+HONEST = 1 + 0.3 * np.random.default_rng(0).normal(size=(10, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("before", "rule"),
+    [
+        ("", "krum"),
+        ("norm-bound", "krum"),
+        ("norm-bound,nnm", "trimmed-mean"),
+        ("nnm", "multi-krum"),
+        ("norm-bound", "bulyan"),
+        ("", "geometric-median"),
+        ("", "centered-clipping"),
+    ],
+)
+def test_what_a_huge_update_does_does_not_depend_on_how_huge_it_is(before: str, rule: str) -> None:
+    """Distances of what was shortened were the rounding errors of squares, by which a bad device was the nearest."""
+    honest, results = HONEST.astype(np.float32), []
+    against = -HONEST.mean(axis=0) / np.linalg.norm(HONEST.mean(axis=0))
+    for exponent in (9, 20, 29, 36):
+        bad = np.tile(against * 10.0**exponent, (2, 1)).astype(np.float32)
+        results.append(moved({"rule": rule, "pre_aggregation": before}, np.concatenate([honest, bad])))
+        assert rule == "centered-clipping" or results[-1] @ HONEST.mean(axis=0) > 0
+        np.testing.assert_allclose(results[-1], results[0], rtol=1e-5, atol=1e-6)
+
+
 def test_points_are_combinations_however_they_are_made() -> None:
     vectors = drawn(6)
     x, random = vectors.astype(float), np.random.default_rng(1)

@@ -235,6 +235,24 @@ def test_what_a_device_says_of_its_loss_is_not_believed_beyond_ten_times_the_med
         strategy.apply(state, Updates.of([silent]), Cohort())
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6, 1e20])
+def test_q_fedavg_with_a_high_power_of_large_or_small_losses_is_that_of_usual_ones(unit: float) -> None:
+    """A float that overflows would be tried again for ever."""
+    updates = [saying(f"t{i}", np.full(2, 0.1 * (i + 1), np.float32), unit * (1 + i / 10)) for i in range(3)]
+    strategy = QFedAvg(q=100.0, lipschitz=1.0 * unit)  # by which the formula does not depend on the unit
+    state, _ = strategy.apply(strategy.init(np.zeros(2, np.float32), 2), Updates.of(updates), Cohort())
+    upper = sum((1 + i / 10) ** 100 * 0.1 * (i + 1) for i in range(3))
+    lower = sum(100 * (1 + i / 10) ** 99 * 2 * (0.1 * (i + 1)) ** 2 + (1 + i / 10) ** 100 for i in range(3))
+    np.testing.assert_allclose(state.weights, upper / lower, rtol=1e-5)
+
+
+def test_of_two_devices_one_that_makes_up_its_loss_does_not_lift_what_it_is_measured_by() -> None:
+    honest, liar = saying("t0", np.full(2, 0.1, np.float32), 1.0), saying("t1", np.full(2, -0.1, np.float32), 1e59)
+    strategy = QFedAvg(q=1.0, lipschitz=1.0)
+    _, figures = strategy.apply(strategy.init(np.zeros(2, np.float32), 2), Updates.of([honest, liar]), Cohort())
+    assert figures["largest_loss"] == 10.0
+
+
 def test_q_fedavg_needs_a_run_in_which_devices_say_their_loss() -> None:
     with pytest.raises(InvalidSettingError, match="strategy qfedavg expects a local_test"):
         RunSettings.of(rounds=1, target=1, strategy="qfedavg")

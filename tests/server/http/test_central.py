@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -41,3 +42,22 @@ def test_nothing_is_left_of_an_evaluation_however_its_process_ends(tmp_path, mon
     assert found == (({"loss": 1.0}, 2, "") if code == 0 else ({}, 0, "so"))
     assert seen == [["data.npz", "model.tflite", "weights.npy"]] * (3 if code < 0 else 1)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            '{"error": "DataError", "message": "Expected (64,).", "hint": "Reshape.", "exit_code": 22}',
+            "Expected (64,). Reshape.",
+        ),
+        ('{"error": "DataError", "message": "Expected (64,).", "hint": null, "exit_code": 22}', "Expected (64,)."),
+        ("Segmentation fault", "Segmentation fault"),
+        ("[1]", "[1]"),
+        ("", ""),
+    ],
+)
+def test_why_there_is_no_evaluation_is_told_in_a_sentence(written, said) -> None:
+    program = f"import sys; print('one warning', file=sys.stderr); print({written!r}, file=sys.stderr); sys.exit(22)"
+    code, _, why = asyncio.run(central._run([sys.executable, "-c", program]))
+    assert (code, why) == (22, said or "one warning")

@@ -116,3 +116,8 @@ def test_data_that_is_no_npz_is_refused(fleet, data: bytes) -> None:
 def test_data_that_was_not_sent_is_no_data(fleet) -> None:
     with pytest.raises(InvalidSettingError, match="There is no data"):
         require_data(fleet.state, "0" * 64)
+
+
+def test_a_run_that_looks_at_no_weights_evaluates_none(fleet) -> None:
+    with pytest.raises(SettingError, match="evaluate_on has no meaning with kind statistics"):
+        create(fleet, kind="statistics", rounds=1, target=5)

@@ -112,6 +112,13 @@ def test_more_is_at_least_one_and_not_without_end(fleet, rounds: int) -> None:
     assert run_status(fleet.state, run)["rounds"] == 3
 
 
+def test_rounds_in_which_nothing_would_be_learnt_are_refused(fleet) -> None:
+    run = fleet.create_run(learning_rate_course="cosine", learning_rate_every=3)
+    with pytest.raises(SettingError, match="comes to 0 after 3 versions, and the run has 5 rounds"):
+        continue_run(fleet.state, run, 2)
+    assert run_status(fleet.state, run)["rounds"] == 3
+
+
 def test_a_name_that_another_run_has_meanwhile_stays_with_that(fleet) -> None:
     data, settings = make_model_file(algorithms=ALGORITHMS), RunSettings(rounds=1, target=1)
     first = create_run(fleet.state, data, "people", settings, "mine")

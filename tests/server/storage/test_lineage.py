@@ -10,7 +10,7 @@ import pytest
 from edgefl.algorithms import ALGORITHMS
 from edgefl.errors import EdgeflError, InvalidSettingError, RunError
 from edgefl.wire.messages import MetricState, Reason
-from edgefl_server.aggregation import RunSettings
+from edgefl_server.aggregation import RunLog, RunSettings
 from edgefl_server.storage import (
     create_run,
     diff_versions,
@@ -23,6 +23,7 @@ from edgefl_server.storage import (
     stop_run,
     weights_of_round,
 )
+from edgefl_server.storage.continuing import continue_run
 from model_files import default_parameters, make_model_file
 
 
@@ -200,3 +201,33 @@ def test_weights_of_another_layout_are_refused(fleet, data: bytes, message: str)
         create()
     with pytest.raises(InvalidSettingError, match="There are no weights"):
         create_run(fleet.state, model, "people", RunSettings(rounds=1, target=1), weights="0" * 64)
+
+
+def test_the_log_says_the_rates_that_devices_had_also_where_rounds_were_added_or_given_back(fleet) -> None:
+    """A cosine over all rounds is another one with each of them, and the weights follow from the one of then."""
+    devices = fleet.add_devices(1)
+    run = fleet.create_run(rounds=4, target=1, learning_rate_course="cosine", epochs=9, epochs_course="cosine")
+    had = {}
+
+    def train(count: int) -> None:
+        for _ in range(count):
+            task = fleet.finish(devices[0])
+            had[task.version] = (task.learning_rate, task.epochs)
+            fleet.fold()
+
+    train(2)
+    roll_back(fleet.state, run, 1)
+    train(1)
+    fleet.task(devices[0])  # under way from the newest version when the run gets more rounds
+    continue_run(fleet.state, run, 3)
+    train(2)
+    continue_run(fleet.state, run, 2)
+    train(4)
+    assert run_status(fleet.state, run)["state"] == "done"
+    continue_run(fleet.state, run, 2)
+    train(2)
+    settings = RunLog.from_json(run_log(fleet.state, run)).settings
+    assert had == {
+        version: (pytest.approx(settings.learning_rate_from(version)), settings.epochs_of(version)) for version in had
+    }
+    assert all(rate > 0 for rate, _ in had.values())

@@ -55,13 +55,11 @@ class CenteredClipping(Rule):
         self, points: Points, slots: Mapping[str, NDArray[np.float32]]
     ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
         """See `Rule`."""
-        whole = points.extended(slots[_CENTER])
-        distances, count = whole.distances, len(points)
+        whole, count = points.extended(slots[_CENTER]), len(points)
         center = np.zeros(count + 1)
         center[-1] = 1
         for _ in range(self.iterations):
-            to_each = (distances * center).sum(axis=1)
-            apart = np.sqrt(np.maximum(to_each - 0.5 * (to_each * center).sum(), 0.0))[:count]
+            apart = np.sqrt(whole.to_mixture(center))[:count]
             share = np.minimum(1.0, self.radius / np.maximum(apart, self.radius)) / count
             center *= 1 - share.sum()
             center[:count] += share

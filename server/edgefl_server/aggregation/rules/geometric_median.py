@@ -50,12 +50,5 @@ class GeometricMedian(Rule):
         for _ in range(self.iterations):
             beta = 1 / np.maximum(self.smoothing, np.sqrt(squares))
             weights = beta / beta.sum()
-            squares = _to_mixture(points.distances, weights)
+            squares = points.to_mixture(weights)
         return points.combined(weights), {}
-
-
-def _to_mixture(distances: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared distances of all points to their weighted mean; the weights add up to 1."""
-    to_each = (distances * weights).sum(axis=1)
-    found: NDArray[np.float64] = np.maximum(to_each - 0.5 * (to_each * weights).sum(), 0.0)
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +24,8 @@ __all__ = ["Averaging"]
 _EXAMPLES, _UNIFORM = "examples", "uniform"
 _FAR_ABOVE = 10
 """Times the median: no length counts for more."""
+_QUARTER_FROM = 4
+"""A quarter of fewer updates is none of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,18 @@ class Averaging(Strategy):
             wanted = each.fewest(wanted)
         return wanted
 
+    @property
+    def guards_from(self) -> int:
+        """See `Strategy`."""
+        guesses = [_guesses(each) for each in (*self.pre_aggregation, self.rule)]
+        if not any(guesses):
+            return 0
+        rule = replace(self.rule, byzantine=1) if guesses.pop() else self.rule  # type: ignore[type-var]
+        wanted = max(rule.fewest, _QUARTER_FROM if rule is not self.rule else 0)
+        for each, guessing in reversed(list(zip(self.pre_aggregation, guesses, strict=True))):
+            wanted = max(each.fewest(wanted), _QUARTER_FROM if guessing else 0)
+        return wanted
+
     def init(self, weights: NDArray[np.float32], weight_size: int) -> StrategyState:
         """See `Strategy`."""
         slots = {**self.rule.init(weight_size), **self.optimizer.init(weight_size)}
@@ -142,6 +156,11 @@ class Averaging(Strategy):
         if state.weights.size > state.weight_size:
             statistics = self.rule.combine_statistics(Points(updates.columns("statistics"), weights))
         return found, statistics, {**slots, **after}, figures
+
+
+def _guesses(part: object) -> bool:
+    """Whether a part takes a quarter of a fold's devices to be bad, as nobody said how many may be."""
+    return getattr(part, "byzantine", 0) is None
 
 
 class _Lengths:

@@ -167,6 +167,11 @@ class Strategy(ABC):
         return 1
 
     @property
+    def guards_from(self) -> int:
+        """The updates of a fold from which on it bears a bad one, where it guesses how many are; 0: it does not."""
+        return 0
+
+    @property
     def is_robust(self) -> bool:
         """Whether it makes of single devices' updates something else than their mean."""
         return False

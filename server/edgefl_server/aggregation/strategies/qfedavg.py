@@ -88,23 +88,26 @@ class QFedAvg(Strategy):
         known = [each for each in said.values() if each is not None]
         if not known:
             raise FoldError("no device says its loss on rows kept for tests: they have too few")
-        median = max(_LEAST, statistics.median(known))
+        # The lower one: of two devices the one that says too much must not lift what it is measured by.
+        median = max(_LEAST, statistics.median_low(known))
         losses = {
             task: min(max(_LEAST, median if loss is None else loss), _FAR_ABOVE * median) for task, loss in said.items()
         }
-        lipschitz, lengths = self.lipschitz or 1.0, 0.0
+        # Numerator and denominator over the largest Fₖ^q: a large loss to a high power is no float any more.
+        lipschitz, lengths, largest = self.lipschitz or 1.0, 0.0, max(losses.values())
 
         def weigh(update: Update) -> float:
             nonlocal lengths
             loss = losses[update.task_id]
-            lengths += self.q * loss ** (self.q - 1) * lipschitz * _squared_norm(update)
-            return float(loss**self.q)
+            power = (loss / largest) ** self.q
+            lengths += self.q * power / loss * lipschitz * _squared_norm(update)
+            return float(power)
 
         averages = average(updates, {"delta": weigh, "statistics": by_examples})
         delta = averages["delta"]
         change = np.multiply(delta.total, 1 / (lengths + delta.weight), out=delta.total)
         after, figures = state.moved(change, averages["statistics"].used_up())
-        return after, {**figures, "largest_loss": max(losses.values()), "smallest_loss": min(losses.values())}
+        return after, {**figures, "largest_loss": largest, "smallest_loss": min(losses.values())}
 
 
 def _squared_norm(update: Update) -> float:
