@@ -255,6 +255,9 @@ def _fit_rank(
         return array[..., 0] if array.shape[1:] == (*wanted, 1) else array[..., np.newaxis]
     if array.ndim == 0 or array.shape[1:] != wanted:
         hint = f"Every row must have shape {wanted}."
+        if title.startswith("Target") and classes is None and array.ndim > 0:
+            shape = ",".join(map(str, array.shape[1:])) or '""'
+            hint += f" If the loss takes such targets in Keras, convert the model with --target-shape {shape}."
         if classes is not None and array.shape[1:] == (*wanted, classes):
             hint = "The loss takes class numbers; turn one-hot rows into them with y.argmax(-1)."
         elif title.startswith("Target") and wanted and array.ndim > 0 and array.shape[1:] == wanted[:-1]:
