@@ -15,7 +15,7 @@ __all__ = ["InputShape", "TargetShape", "target_shapes", "with_input_shapes"]
 Shape = tuple[int, ...]
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 TargetShape = Sequence[int] | Mapping[str, Sequence[int]]
-"""Of a row of the targets; ``()`` for one number a row."""
+"""The shape of a row of the targets; ``()`` for one number a row."""
 
 
 def with_input_shapes(model: keras.Model, shapes: InputShape) -> keras.Model:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from edgefl.errors import EdgeflError, UnsupportedModelError, first_line
 from edgefl_converters.settings.input_shapes import TargetShape, target_shapes
+from edgefl_converters.training_step.keras_rewrites.rewriting import WRITTEN_OUT, rewritten_keras
 from edgefl_converters.training_step.own_metrics import LOSS, OwnMetric, own_metric
 from edgefl_converters.training_step.own_step import Lent, OwnStep, Ran, named_owner, packed
 from edgefl_converters.training_step.ports import Nesting, Port, target_name
@@ -198,7 +199,8 @@ def _function(step: Callable[..., list[tf.Tensor]], nesting: Nesting, targets: S
     def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
         return step(nesting.of_inputs(tensors[:first]), nesting.of_targets(targets, tensors[first:last]), tensors[last])
 
-    function = tf.function(run, autograph=False).get_concrete_function(*specs)
+    with rewritten_keras(*WRITTEN_OUT):
+        function = tf.function(run, autograph=False).get_concrete_function(*specs)
     results = tf.nest.flatten(function.graph.structured_outputs)
     used = {tensor.name for op in in_order(function.graph, results) for tensor in op.inputs}
     given = [tensor.name for tensor in function.graph.inputs[: len(ports)]]

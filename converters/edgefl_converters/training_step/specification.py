@@ -18,6 +18,7 @@ from edgefl_converters.models.own_training import brings_loss, kept_metrics, ove
 from edgefl_converters.settings.input_shapes import target_shapes
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.federated_terms import FederatedTerms, federated_terms_of, require_algorithms
+from edgefl_converters.training_step.keras_rewrites.rewriting import WRITTEN_OUT, rewritten_keras
 from edgefl_converters.training_step.learning_rates import compiled_learning_rate
 from edgefl_converters.training_step.loss_forms import LossForm, form_of, target_of
 from edgefl_converters.training_step.own_step import OwnStep
@@ -141,7 +142,8 @@ def specify(
     input_structure, inputs = _inputs(model, batch_size, names)
     symbolic = keras.tree.pack_sequence_as(input_structure, [port.symbolic for port in inputs])
     try:
-        output_structure = model.compute_output_spec(symbolic)
+        with rewritten_keras(*WRITTEN_OUT):  # else functions and loops forget the batch size
+            output_structure = model.compute_output_spec(symbolic)
     except Exception as error:
         raise ModelError(
             f"The model cannot be called with a batch of {batch_size} rows: {first_line(error)}",
