@@ -25,7 +25,7 @@ Saved = tuple[str, Callable[[], NDArray[Any]]]
 """A saved weight: its name in the file, and what reads it."""
 _RENAMED = {"depthwise_kernel": "kernel"}
 _NOT_NEEDED = ("StateVar", "count")
-"""What only adapt needs, which not every Keras has, and the state of random numbers."""
+"""Variables that only adapt needs, which not every Keras has, and the state of random numbers."""
 _RESAVE = "Save the model again with the code that made it, as model.save('model.h5') with Keras 2."
 
 
