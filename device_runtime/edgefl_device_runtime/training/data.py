@@ -275,6 +275,13 @@ def _fit_rank(
 def _row_weights(sample_weight: Any, rows: int) -> NDArray[np.float32] | None:
     if sample_weight is None:
         return None
+    if isinstance(sample_weight, Mapping) or (
+        isinstance(sample_weight, (list, tuple)) and any(np.size(each) != 1 for each in sample_weight)
+    ):
+        raise DataError(
+            "sample_weight has weights for each output, expected one number per row, which holds for all of them.",
+            hint="Give one array; how much an output counts for is compiled into the model (`loss_weights`).",
+        )
     array = np.asarray(sample_weight)
     if array.shape == (rows, 1):
         array = array[:, 0]
