@@ -242,6 +242,8 @@ class RunError(EdgeflError):
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_WHERE = re.compile(r"\{\{function_node [^}]*\}\}:? ?| \[Op:\w+\].*$")
+_NODE = re.compile(r"'\{\{node ([^}]*)\}\} = .*$")
 _FRAMING = re.compile(
     r"^(Exception encountered when calling|in user code|File \"|Call arguments received|Arguments received)"
 )
@@ -285,7 +287,8 @@ def listed(names: Iterable[str], most: int = 8, separator: str = ", ") -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error of any library says that tells the cause, to stand in an error of one line.
 
-    Keras wraps the cause into lines that tell where, and colours them. Longer lines are cut.
+    Keras wraps the cause into lines that tell where, and colours them; TensorFlow puts the names of functions and
+    kernels around it. Longer lines are cut.
 
     Args:
         error: whatever was raised.
@@ -293,6 +296,6 @@ def first_line(error: BaseException) -> str:
     Returns:
         The line, without spaces around it; the name of the error's type where it says nothing.
     """
-    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines()]
+    lines = [_NODE.sub(r"'\1'", _WHERE.sub("", line)).strip() for line in _COLOUR.sub("", str(error)).splitlines()]
     telling = [line for line in lines if line and not _FRAMING.match(line)]
     return telling[0][:_LONGEST] if telling else type(error).__name__

@@ -18,7 +18,7 @@ from edgefl_converters.flatbuffer.quiet import quiet_functions
 from edgefl_converters.models.sources.modules import CustomObjects, known_objects
 from edgefl_converters.results import ConversionResult, ExportResult
 from edgefl_converters.settings.fine_tuning import FineTuning
-from edgefl_converters.settings.input_shapes import InputShape
+from edgefl_converters.settings.input_shapes import InputShape, TargetShape
 from edgefl_converters.settings.options import BatchSizes, Options, batch_sizes
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def convert(
     metrics: Any = None,
     batch_size: BatchSizes = 32,
     input_shape: InputShape | None = None,
+    target_shape: TargetShape | None = None,
     fine_tuning: FineTuning | None = None,
     local: str | Sequence[str] = (),
     algorithms: str | Sequence[str] = (),
@@ -78,6 +79,8 @@ def convert(
             and training takes the smallest that fits.
         input_shape: for models with unknown dimensions, the shape without the batch: ``(100, 6)``, or a dictionary by
             input name. The model is made anew with it and keeps its weights.
+        target_shape: for losses of your own, the shape of a row of the targets where it is neither the output's nor
+            that of class numbers: ``(2,)``, ``()`` for one number, or a dictionary by output name.
         fine_tuning: what is trained; everything that the model itself trains if not given.
         local: patterns of parameters that never leave a device, as in `FineTuning`: personal layers (Arivazhagan et al.
             2019, FedPer), or the normalisation of each device's own data (Li et al. 2021, FedBN).
@@ -127,6 +130,7 @@ def convert(
                 micro_batch,
                 without_passes,
                 smaller,
+                target_shape,
             ),
             normalization=normalization,
             verify=verify,
@@ -148,6 +152,7 @@ def explain(
     metrics: Any = None,
     batch_size: BatchSizes = 32,
     input_shape: InputShape | None = None,
+    target_shape: TargetShape | None = None,
     fine_tuning: FineTuning | None = None,
     local: str | Sequence[str] = (),
     algorithms: str | Sequence[str] = (),
@@ -167,6 +172,7 @@ def explain(
         metrics: as `convert` takes them.
         batch_size: rows of every batch, as `convert` takes them.
         input_shape: for models with unknown dimensions.
+        target_shape: as `convert` takes it.
         fine_tuning: as `convert` takes it.
         local: as `convert` takes it.
         algorithms: as `convert` takes them.
@@ -204,6 +210,7 @@ def explain(
                 micro_batch,
                 without_passes,
                 smaller,
+                target_shape,
             ),
             on_layers=on_layers,
         )

@@ -189,6 +189,21 @@ def in_half_precision():
     return model, [images(8)]
 
 
+def tables_and_slashes():
+    """Statistics of the data within the model, and names as those of MobileNetV3: with slashes, one in another."""
+    inner = keras.Input((6,))
+    x = layers.BatchNormalization(name="Conv/BatchNorm")(layers.Dense(6, name="Conv")(inner))
+    x = layers.BatchNormalization(name="expanded/Conv")(layers.Dense(6, name="expanded/Conv/Dense")(x))
+    base = keras.Model(inner, layers.Normalization(name="inside")(x), name="base")
+    inputs = keras.Input((4, 6))
+    statistics = layers.Normalization(axis=-1)
+    statistics.adapt(np.random.default_rng(5).normal(3, 2, (9, 4, 6)).astype("float32"))
+    x = layers.Flatten()(layers.SpatialDropout1D(0.2)(statistics(inputs)))
+    model = keras.Model(inputs, layers.Dense(1)(base(layers.Dense(6)(x))))
+    model.compile("adam", "mse")
+    return model, [numbers(4, 6)]
+
+
 OPERATIONS = {
     "reversed_subtraction": lambda x: 1.0 - x,
     "reversed_power": lambda x: 2.0**x,
@@ -295,6 +310,7 @@ def for_a_gpu(lstm=CuDNNLSTM, gru=CuDNNGRU):
 
 
 MODELS = {
+    "tables_and_slashes": (tables_and_slashes, ("h5", "keras", "folder")),
     "for_a_gpu": (for_a_gpu, ("h5", "keras")),
     "mobilenet_as_in_the_tutorial": (mobilenet_as_in_the_tutorial, ("h5", "folder")),
     "mobilenet_partly_thawed": (mobilenet_partly_thawed, ("h5", "keras")),
@@ -318,6 +334,8 @@ def give_values(model):
         fan_in = max(1, int(np.prod(variable.shape[:-1])))
         values = np.resize(np.roll(pattern, index), variable.shape) / np.sqrt(fan_in)
         variable.assign(1 + np.abs(values) / 2 if "variance" in variable.name or "gamma" in variable.name else values)
+    for layer in model._flatten_layers():
+        layer.finalize_state()  # as when a file is loaded
 
 
 def save(name, build, formats, folder):

@@ -445,6 +445,22 @@ def test_the_learning_rate_is_the_optimizer_s_and_stays_as_it_was_set(pair: Pair
         ours.optimizer.learning_rate = -1
 
 
+def test_the_learning_rate_can_be_assigned_to_as_a_variable_of_keras(pair: Pair) -> None:
+    _, device = pair.fresh()
+    device.optimizer.learning_rate.assign(0.01)
+    assert device.optimizer.learning_rate == device.optimizer.learning_rate.numpy() == 0.01
+    with pytest.raises(AttributeError, match=r"no attribute 'iterations': .*`learning_rate` can be read and set"):
+        device.optimizer.iterations  # noqa: B018
+
+
+def test_weights_for_each_output_are_refused_by_that_name(named: Pair) -> None:
+    _, device = named.fresh()
+    weights = np.ones(ROWS, np.float32)
+    for given in ({"aaa_kind": weights, "zzz_size": weights}, [weights, weights]):
+        with pytest.raises(DataError, match=r"weights for each output.*`loss_weights`"):
+            device.fit({"values": X}, {"aaa_kind": Y, "zzz_size": X[:, :1]}, sample_weight=given)
+
+
 def test_the_rate_of_a_schedule_cannot_be_set_by_a_callback() -> None:
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)), "mse")

@@ -215,6 +215,16 @@ def test_an_operation_that_keras_2_did_not_save_whole_is_refused_by_its_name(fil
         load(_edited(files, tmp_path, "operations.h5", lose))
 
 
+def test_a_function_whose_operands_keras_2_did_not_save_is_not_blamed_on_keras_3(files, tmp_path):
+    def contract(layers):
+        layer = next(each for each in layers if each["config"].get("function") == "math.equal")
+        layer["config"]["function"] = "einsum"
+        layer["inbound_nodes"] = [["_CONSTANT_VALUE", -1, "bij,bjk->bik", {}]]
+
+    with pytest.raises(ModelError, match=r"computes with tf\.einsum, which fails .*tf\.matmul"):
+        load(_edited(files, tmp_path, "operations.h5", contract))
+
+
 def test_weights_of_another_layer_are_refused(files, tmp_path):
     def widen(layers):
         next(each for each in layers if each["name"] == "size")["config"]["units"] = 2

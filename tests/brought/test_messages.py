@@ -13,7 +13,15 @@ import tensorflow as tf
 from keras import layers, ops
 
 import edgefl
-from edgefl.errors import DataError, EdgeflError, ModelError, UnsupportedModelError, VerificationError, listed
+from edgefl.errors import (
+    DataError,
+    EdgeflError,
+    InvalidSettingError,
+    ModelError,
+    UnsupportedModelError,
+    VerificationError,
+    listed,
+)
 from edgefl_converters.blame.checked_causes import checked_causes
 from edgefl_converters.blame.suggestions import replacement
 from edgefl_converters.models.loss_fit import require_fitting_loss
@@ -203,3 +211,40 @@ def test_a_model_of_many_layers_is_refused_with_a_short_list(tmp_path: Path) -> 
             ours.set_weights(wrong)
         assert " more" in caught.value.message
         assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("compiled", "message", "hint"),
+    [
+        ({"metrics": ["accurcy"]}, "Keras knows no metric 'accurcy'", "'accuracy'"),
+        (
+            {"weighted_metrics": [["mean_absolut_error"]]},
+            "Keras knows no metric 'mean_absolut_error'",
+            "absolute_error",
+        ),
+        ({"loss": "mean_sqared_error"}, "Keras knows no loss 'mean_sqared_error'", "squared_error"),
+    ],
+)
+def test_a_name_with_a_wrong_letter_in_compile_is_named_with_the_nearest(
+    compiled: dict[str, Any], message: str, hint: str, tmp_path: Path
+) -> None:
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(1)])
+    model.compile("sgd", **{"loss": "mse", **compiled})
+    with pytest.raises(InvalidSettingError, match=message) as caught:
+        edgefl.convert(model, tmp_path / "model.tflite")
+    assert hint in str(caught.value.hint)
+
+
+class Doubled(layers.Layer):  # type: ignore[misc]
+    """Calls numpy."""
+
+    def call(self, x: Any) -> Any:
+        return tf.reshape(tf.numpy_function(lambda values: values * 2, [x], tf.float32), (-1, 4))
+
+
+def test_python_in_a_layer_is_named_and_not_the_shape_that_it_leaves_open(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4), Doubled(name="doubled"), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedModelError, match=r"tf\.numpy_function.*'doubled' \(Doubled\)") as caught:
+        edgefl.convert(model, tmp_path / "model.tflite", batch_size=4)
+    assert "keras.ops" in str(caught.value.hint)

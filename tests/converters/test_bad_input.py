@@ -13,7 +13,7 @@ import edgefl
 import keras_models
 from edgefl.errors import InvalidSettingError, ModelError, StorageError, UnsupportedModelError
 from edgefl_converters import converting
-from edgefl_converters.cli.arguments import parse_input_shapes
+from edgefl_converters.cli.arguments import parse_shapes
 
 
 def compiled(*stack, shape=(4,), **options):
@@ -190,11 +190,11 @@ def test_a_shape_that_contradicts_the_model_is_refused(tmp_path, shape, words):
 
 
 def test_shapes_are_read_from_the_command_line():
-    assert parse_input_shapes(["100,6"]) == (100, 6)
-    assert parse_input_shapes(["left=100,6", "right=3"]) == {"left": (100, 6), "right": (3,)}
+    assert parse_shapes(["100,6"], "input") == (100, 6)
+    assert parse_shapes(["left=100,6", "right=3"], "input") == {"left": (100, 6), "right": (3,)}
     for wrong in (["x"], ["3,"], ["3", "4"], ["a=b"]):
         with pytest.raises(InvalidSettingError, match="name=100,6"):
-            parse_input_shapes(wrong)
+            parse_shapes(wrong, "input")
 
 
 def test_a_batch_of_no_rows_is_refused(tmp_path):

@@ -20,8 +20,8 @@ _BY_OP = {
     r".*FFT.*": "Compute the spectrum before the model, and feed it that.",
     r"PyFunc|EagerPyFunc": "Python code cannot run on devices: express it with keras.ops.",
     r".*Image.*|Decode.*": "Prepare images before the model.",
-    r"While|StatelessWhile|TensorList.*": "The gradient of a loop has no builtin form: write its steps out in a Python "
-    "loop of fixed length, or use keras.layers.RNN with a cell of your own.",
+    r"While|StatelessWhile|TensorList.*": "The gradient of a loop that ends by the data has no builtin form: give it a "
+    "fixed number of steps, and choose with keras.ops.where what each of them changes.",
 }
 
 

@@ -14,7 +14,7 @@ from edgefl.cli.output import progress
 from edgefl.errors import InvalidSettingError
 from edgefl_converters.flatbuffer.quiet import quiet_tensorflow
 
-__all__ = ["MODEL", "CustomObjectsOption", "announce", "parse_batch_sizes", "parse_input_shapes", "tensorflow"]
+__all__ = ["MODEL", "CustomObjectsOption", "announce", "parse_batch_sizes", "parse_shapes", "tensorflow"]
 
 MODEL = "A .keras or .h5 file, a SavedModel folder of a Keras model, or module:function that returns a model."
 
@@ -39,8 +39,8 @@ def parse_batch_sizes(given: str) -> int | list[int]:
     return sizes[0] if len(sizes) == 1 else sizes
 
 
-def parse_input_shapes(given: Sequence[str]) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
-    """Reads ``100,6`` for a model with one input, or ``name=100,6`` once for each input.
+def parse_shapes(given: Sequence[str], what: str) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """Reads ``100,6`` for a model with one ``input`` or ``target``, or ``name=100,6`` once for each.
 
     Raises:
         InvalidSettingError: it is neither.
@@ -48,10 +48,15 @@ def parse_input_shapes(given: Sequence[str]) -> tuple[int, ...] | dict[str, tupl
     named: dict[str, tuple[int, ...]] = {}
     for text in given:
         name, _, sizes = text.rpartition("=")
+        if what == "target" and not sizes.strip():
+            named[name] = ()
+            continue
         if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", sizes) or (not name and len(given) > 1):
             raise InvalidSettingError(
-                f"Expected an input shape without the batch, such as 100,6 or name=100,6, got {text!r}.",
-                hint="For several inputs repeat it: --input-shape left=100,6 --input-shape right=3.",
+                f"Expected the shape of an {what} without the batch, such as 100,6 or name=100,6, got {text!r}."
+                if what == "input"
+                else f"Expected the shape of a {what} without the batch, such as 2 or name=2, got {text!r}.",
+                hint=f"For several {what}s repeat it: --{what}-shape left=100,6 --{what}-shape right=3.",
             )
         named[name] = tuple(map(int, sizes.split(",")))
     return named[""] if list(named) == [""] else named

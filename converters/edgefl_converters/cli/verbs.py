@@ -20,7 +20,7 @@ from edgefl_converters.cli.arguments import (
     CustomObjectsOption,
     announce,
     parse_batch_sizes,
-    parse_input_shapes,
+    parse_shapes,
     tensorflow,
 )
 from edgefl_converters.cli.spelling import spelled_as_options
@@ -71,6 +71,13 @@ def convert(
         list[str] | None,
         typer.Option(
             help="Shape of an input without the batch, where the model leaves it open: 100,6 or name=100,6.",
+            rich_help_panel=_SHAPES,
+        ),
+    ] = None,
+    target_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Shape of a row of the targets, where a loss of your own takes others than the output's: 2 or name=2.",
             rich_help_panel=_SHAPES,
         ),
     ] = None,
@@ -159,7 +166,7 @@ def convert(
     format: FormatOption = Format.text,
 ) -> None:
     """Turn a Keras model into a .tflite file that trains, with builtin TFLite ops only."""
-    shapes = parse_input_shapes(input_shape) if input_shape else None
+    shapes = parse_shapes(input_shape, "input") if input_shape else None
     if out is None and not explain:
         raise InvalidSettingError(
             "There is no place to write the file.", hint="Give -o model.tflite, or --explain to only list the layers."
@@ -170,6 +177,7 @@ def convert(
         "metrics": metric or None,
         "batch_size": parse_batch_sizes(batch_size),
         "input_shape": shapes,
+        "target_shape": parse_shapes(target_shape, "target") if target_shape else None,
         "fine_tuning": FineTuning(
             trainable=trainable or (),
             frozen=frozen or (),

@@ -38,17 +38,30 @@ def quiet_tensorflow() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_functions() -> Iterator[None]:
-    """Holds the same back while a function of the converter is at work in somebody's own program; see there."""
-    with contextlib.nullcontext() if VERBOSITY in os.environ else native_stderr_held():
+    """Holds the same back while a function of the converter is at work in somebody's own program; see there.
+
+    So it does with what TensorFlow logs in Python: how often edgefl traces, what a copy in float64 makes of a type that
+    a layer names.
+    """
+    if VERBOSITY in os.environ:
+        yield
+        return
+    with native_stderr_held(), _logged_from(logging.CRITICAL):
         yield
 
 
 @contextlib.contextmanager
 def without_remarks() -> Iterator[None]:
     """Holds back what TensorFlow remarks on its own files, which in a notebook stands on the page; not its warnings."""
+    with _logged_from(logging.WARNING):
+        yield
+
+
+@contextlib.contextmanager
+def _logged_from(level: int) -> Iterator[None]:
     logger = logging.getLogger("tensorflow")
     before = logger.level
-    logger.setLevel(max(logging.WARNING, before))
+    logger.setLevel(max(level, before))
     try:
         yield
     finally:

@@ -83,14 +83,12 @@ def compile_model(model: keras.Model, *, loss: Any = None, optimizer: Any = None
         InvalidSettingError: a name that Keras does not know; the hint has the nearest one.
         ModelError: the model is not compiled and loss or optimizer is missing.
     """
-    import keras
-
     if loss is None and optimizer is None and metrics is None:
         _require(model)
+        before = compiled_with(model)
+        _check_names(before["loss"], None, [before["metrics"], before["weighted_metrics"]])
         return model
-    _known_names("loss", loss, keras.losses.get, public(keras.losses))
-    _known_names("optimizer", optimizer, keras.optimizers.get, [name.lower() for name in public(keras.optimizers)])
-    _known_names("metric", metrics, keras.metrics.get, ["accuracy", *public(keras.metrics)])
+    _check_names(loss, optimizer, metrics)
     compiled = bool(model.compiled)
     given: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "metrics": metrics}
     if compiled:
@@ -129,6 +127,15 @@ def compiled_with(model: keras.Model) -> dict[str, Any]:
         "metrics": None if metrics is None else metrics._user_metrics,
         "weighted_metrics": None if metrics is None else metrics._user_weighted_metrics,
     }
+
+
+def _check_names(loss: Any, optimizer: Any, metrics: Any) -> None:
+    """Keras looks names up when it sees data, and has none near those that it does not know."""
+    import keras
+
+    _known_names("loss", loss, keras.losses.get, public(keras.losses))
+    _known_names("optimizer", optimizer, keras.optimizers.get, [name.lower() for name in public(keras.optimizers)])
+    _known_names("metric", metrics, keras.metrics.get, ["accuracy", *public(keras.metrics)])
 
 
 def _known_names(kind: str, given: Any, get: Any, known: Iterable[str]) -> None:

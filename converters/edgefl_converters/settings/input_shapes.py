@@ -10,10 +10,12 @@ from edgefl.errors import InvalidSettingError, ModelError, first_line
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["InputShape", "with_input_shapes"]
+__all__ = ["InputShape", "TargetShape", "target_shapes", "with_input_shapes"]
 
 Shape = tuple[int, ...]
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+TargetShape = Sequence[int] | Mapping[str, Sequence[int]]
+"""The shape of a row of the targets; ``()`` for one number a row."""
 
 
 def with_input_shapes(model: keras.Model, shapes: InputShape) -> keras.Model:
@@ -89,12 +91,48 @@ def _of_the_same_layers(model: Any, given: Any) -> Any:
     return made
 
 
-def _sizes(shape: Sequence[int]) -> Shape:
+def target_shapes(given: TargetShape | None, outputs: Mapping[str, str]) -> dict[str, Shape]:
+    """The shapes of rows of targets, by output.
+
+    Args:
+        given: for the only output, or by the name of an output or of its target; None for those that follow from the
+            losses.
+        outputs: names of the targets, by the names of outputs that have one.
+
+    Raises:
+        InvalidSettingError: a shape is none, or belongs to no target.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        if len(outputs) > 1:
+            raise InvalidSettingError(
+                f"The model has {len(outputs)} targets, but `target_shape` has one shape without a name.",
+                hint=f"Name their outputs: {', '.join(f'{name}=…' for name in outputs)}.",
+            )
+        return {name: _row(given) for name in outputs}
+    known = {**{target: name for name, target in outputs.items()}, **{name: name for name in outputs}}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InvalidSettingError(
+            f"`target_shape` has a shape for {unknown[0]!r}, which is no output with a target.",
+            hint=f"Those are {', '.join(map(repr, outputs)) or 'none'}.",
+        )
+    return {known[name]: _row(shape) for name, shape in given.items()}
+
+
+def _row(shape: Sequence[int]) -> Shape:
+    return () if shape in ((), []) else _sizes(shape, "A target shape", "For two numbers a row: 2.")
+
+
+def _sizes(
+    shape: Sequence[int], what: str = "An input shape", example: str = "For 100 steps of 6 values: 100,6."
+) -> Shape:
     sizes = tuple(shape)
     if not sizes or any(isinstance(each, bool) or not isinstance(each, int) or each < 1 for each in sizes):
         raise InvalidSettingError(
-            f"An input shape is whole numbers of at least 1 without the batch, got {sizes!r}.",
-            hint="For 100 steps of 6 values: 100,6.",
+            f"{what} is whole numbers of at least 1 without the batch, got {sizes!r}.",
+            hint=example,
         )
     return sizes
 

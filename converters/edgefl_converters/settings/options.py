@@ -13,6 +13,7 @@ from edgefl.manifest import ModelManifest
 from edgefl.targets import ALL, included
 from edgefl_converters.flatbuffer.frozen_storage import FORMATS
 from edgefl_converters.settings.fine_tuning import FineTuning
+from edgefl_converters.settings.input_shapes import TargetShape
 
 __all__ = ["BatchSizes", "Options", "batch_sizes", "fine_tuning_document", "options_of"]
 
@@ -34,6 +35,7 @@ class Options:
         micro_batch: rows of a batch that are computed at once, one micro-batch after the other; None for all.
         without_passes: names of passes over the file that are left out, see `flatbuffer.pipeline`.
         further_batch_sizes: smaller batch sizes that the file shall have signatures for too, ascending.
+        target_shape: of a row of the targets of losses that take others than follows from the output.
     """
 
     fine_tuning: FineTuning = field(default_factory=FineTuning)
@@ -44,6 +46,7 @@ class Options:
     micro_batch: int | None = None
     without_passes: str | Sequence[str] = ()
     further_batch_sizes: Sequence[int] = ()
+    target_shape: TargetShape | None = None
 
     def __post_init__(self) -> None:
         included(self.target)
@@ -88,7 +91,14 @@ def options_of(manifest: ModelManifest) -> Options:
         manifest.target,
         manifest.micro_batch,
         further_batch_sizes=manifest.further_batch_sizes,
+        target_shape=_target_shapes(manifest),
     )
+
+
+def _target_shapes(manifest: ModelManifest) -> dict[str, tuple[int, ...]]:
+    """The shape of a row of each target, as the file takes them."""
+    targets = {each.name for each in manifest.targets}
+    return {each.name: each.shape[1:] for each in manifest.signatures["train"].inputs if each.name in targets}
 
 
 def batch_sizes(given: BatchSizes) -> tuple[int, tuple[int, ...]]:

@@ -6,6 +6,7 @@ numbers whether or not others follow them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ class LossForm:
     own_call: bool = False
 
 
-def target_of(loss: Any, output: Port, index: int, name: str) -> Port:
+def target_of(loss: Any, output: Port, index: int, name: str, shape: tuple[int, ...] | None = None) -> Port:
     """The target that a loss takes for an output: labels where it is known for them, or takes nothing else.
 
     Args:
@@ -63,10 +64,36 @@ def target_of(loss: Any, output: Port, index: int, name: str) -> Port:
         output: what the target is compared with.
         index: of the output.
         name: that the target is to have.
+        shape: of the target, with the batch first, where somebody said it; then it is no other.
 
     Raises:
-        ModelError: it takes neither.
+        ModelError: it takes neither, or no target of this shape.
     """
+    if shape is None or shape == output.shape:
+        return _found_target(loss, output, index, name)
+    return _said_target(loss, output, index, Port(name, shape, "float32", index))
+
+
+def _said_target(loss: Any, output: Port, index: int, said: Port) -> Port:
+    """A target of a shape that was said: labels where the loss takes such ones anyway, else numbers."""
+    with contextlib.suppress(ModelError):
+        found = _found_target(loss, output, index, said.name)
+        if found.shape == said.shape:
+            return found
+    columns = Port(said.name, said.shape, "int32", index, output.shape[-1] if output.shape else None)
+    target = columns if _takes_labels(loss) and is_of_keras(loss, getattr(loss, "fn", None)) else said
+    try:
+        _called(loss, *made_up_rows(target, output))
+    except Exception as error:  # of any kind: it is the user's code
+        raise ModelError(
+            f"The loss {_formula(loss)!r} fails on output {output.name!r} of shape {output.shape} and a target of "
+            f"shape {said.shape}, as `target_shape` says: {first_line(error).rstrip('.')}.",
+            hint="Give the shape of a row of the targets, without the batch, with which the model trains in Keras.",
+        ) from error
+    return target
+
+
+def _found_target(loss: Any, output: Port, index: int, name: str) -> Port:
     alike = Port(name, output.shape, "float32", index)
     named = _takes_labels(loss)
     classes = output.shape[-1] if named and output.shape else None
@@ -99,7 +126,8 @@ def target_of(loss: Any, output: Port, index: int, name: str) -> Port:
     raise ModelError(
         f"The loss {_formula(loss)!r} fails on output {output.name!r} of shape {output.shape} and a target of the same "
         f"shape, and on class numbers: {first_line(first).rstrip('.')}.",
-        hint="Try it in Keras with arrays of these shapes: the last layer and the loss have to fit.",
+        hint="If the loss takes targets of another shape, say which, without the batch, for example "
+        "`target_shape=(2,)`. If it does not, the last layer and the loss have to fit: try them in Keras.",
     ) from first
 
 

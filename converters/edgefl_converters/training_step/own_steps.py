@@ -9,9 +9,11 @@ from typing import Any
 import tensorflow as tf
 
 from edgefl.errors import EdgeflError, UnsupportedModelError, first_line
+from edgefl_converters.settings.input_shapes import TargetShape, target_shapes
+from edgefl_converters.training_step.keras_rewrites.rewriting import WRITTEN_OUT, rewritten_keras
 from edgefl_converters.training_step.own_metrics import LOSS, OwnMetric, own_metric
 from edgefl_converters.training_step.own_step import Lent, OwnStep, Ran, named_owner, packed
-from edgefl_converters.training_step.ports import Nesting, Port
+from edgefl_converters.training_step.ports import Nesting, Port, target_name
 from edgefl_converters.training_step.traced_graphs import in_order
 
 __all__ = ["own_step_of"]
@@ -41,7 +43,12 @@ class _Tried:
 
 
 def own_step_of(
-    model: Any, optimizer: Any, nesting: Nesting, compiled: tuple[Port, ...], taken: set[str]
+    model: Any,
+    optimizer: Any,
+    nesting: Nesting,
+    compiled: tuple[Port, ...],
+    taken: set[str],
+    target_shape: TargetShape | None = None,
 ) -> tuple[tuple[Port, ...], OwnStep]:
     """A model's own way to train, and the targets that it takes.
 
@@ -51,13 +58,14 @@ def own_step_of(
         nesting: of what it takes and gives.
         compiled: the targets of compiled losses; none where it was compiled without.
         taken: names that no target may have.
+        target_shape: of rows of targets, where somebody said it.
 
     Raises:
         UnsupportedModelError: its training step cannot be traced, whatever it is given, or no file can take it.
     """
     owner, failures = named_owner(model), []
     found: _Tried | None = None
-    for targets in [compiled] if compiled else [*_candidates(nesting, taken), ()]:
+    for targets in [compiled] if compiled else _candidates(nesting, taken, target_shape):
         for packing in ("xy", "xyw") if targets else ("x",):
             if found is not None:
                 break
@@ -72,7 +80,7 @@ def own_step_of(
             f"{owner} cannot be traced as one TensorFlow graph: {first_line(failures[0]).rstrip('.')}.",
             hint="It must run in model.fit, without run_eagerly, on a batch of "
             + ", ".join(f"{port.name} {port.shape}" for port in nesting.inputs)
-            + " and targets of the output's shape or class numbers; compile with a loss where the targets are others.",
+            + " and targets of the output's shape or class numbers; give `target_shape` where the targets are others.",
         ) from failures[0]
     if found.targets and not found.uses_targets:
         found = _or(found, lambda: _traced(model, optimizer, nesting, (), "x", owner))
@@ -92,20 +100,28 @@ def _or(found: _Tried, other: Callable[[], _Tried]) -> _Tried:
         return found
 
 
-def _candidates(nesting: Nesting, taken: set[str]) -> Iterator[tuple[Port, ...]]:
-    """Targets like the outputs, class numbers for each row, and class numbers in a column."""
+def _candidates(nesting: Nesting, taken: set[str], target_shape: TargetShape | None) -> Iterator[tuple[Port, ...]]:
+    """Targets as they were said, or like the outputs, class numbers for each row or in a column, and none."""
 
     def named(index: int, shape: tuple[int, ...], dtype: str) -> Port:
-        name = "y" if len(nesting.outputs) == 1 else f"y_{nesting.outputs[index].name}"
-        while name in taken:
-            name = f"target_{name}"
-        return Port(name, shape, dtype, index)
+        return Port(target_name(nesting.outputs, index, taken), shape, dtype, index)
 
     shapes = [output.shape for output in nesting.outputs]
+    names = {output.name: target_name(nesting.outputs, index, taken) for index, output in enumerate(nesting.outputs)}
+    said = target_shapes(target_shape, names)
+    if said:
+        for dtype in ("float32", "int32"):
+            yield tuple(
+                named(index, (output.shape[0], *said[output.name]), dtype)
+                for index, output in enumerate(nesting.outputs)
+                if output.name in said
+            )
+        return
     yield tuple(named(index, shape, "float32") for index, shape in enumerate(shapes))
     if all(len(shape) > 1 for shape in shapes):
         yield tuple(named(index, shape[:-1], "int32") for index, shape in enumerate(shapes))
         yield tuple(named(index, (*shape[:-1], 1), "int32") for index, shape in enumerate(shapes))
+    yield ()
 
 
 def _traced(
@@ -183,7 +199,8 @@ def _function(step: Callable[..., list[tf.Tensor]], nesting: Nesting, targets: S
     def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
         return step(nesting.of_inputs(tensors[:first]), nesting.of_targets(targets, tensors[first:last]), tensors[last])
 
-    function = tf.function(run, autograph=False).get_concrete_function(*specs)
+    with rewritten_keras(*WRITTEN_OUT):
+        function = tf.function(run, autograph=False).get_concrete_function(*specs)
     results = tf.nest.flatten(function.graph.structured_outputs)
     used = {tensor.name for op in in_order(function.graph, results) for tensor in op.inputs}
     given = [tensor.name for tensor in function.graph.inputs[: len(ports)]]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-__all__ = ["Nesting", "Port"]
+__all__ = ["Nesting", "Port", "target_name"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ class Port:
     def symbolic(self) -> Any:
         """A symbolic Keras tensor of this shape and type."""
         return keras.KerasTensor(self.shape, self.dtype)
+
+
+def target_name(outputs: Sequence[Port], index: int, taken: Container[str]) -> str:
+    """The name of an output's target, which no input has."""
+    name = "y" if len(outputs) == 1 else f"y_{outputs[index].name}"
+    while name in taken:
+        name = f"target_{name}"
+    return name
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ from edgefl_converters.models.local_variables import local_variables
 from edgefl_converters.models.named_model import NamedModel
 from edgefl_converters.models.naming import PathNames, unique
 from edgefl_converters.models.own_training import brings_loss, kept_metrics, overridden, require_one_optimizer
+from edgefl_converters.settings.input_shapes import target_shapes
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.federated_terms import FederatedTerms, federated_terms_of, require_algorithms
+from edgefl_converters.training_step.keras_rewrites.rewriting import WRITTEN_OUT, rewritten_keras
 from edgefl_converters.training_step.learning_rates import compiled_learning_rate
 from edgefl_converters.training_step.loss_forms import LossForm, form_of, target_of
 from edgefl_converters.training_step.own_step import OwnStep
 from edgefl_converters.training_step.own_steps import own_step_of
-from edgefl_converters.training_step.ports import Nesting, Port
+from edgefl_converters.training_step.ports import Nesting, Port, target_name
 
 __all__ = ["Specification", "inner_optimizer", "specify"]
 
@@ -140,7 +142,8 @@ def specify(
     input_structure, inputs = _inputs(model, batch_size, names)
     symbolic = keras.tree.pack_sequence_as(input_structure, [port.symbolic for port in inputs])
     try:
-        output_structure = model.compute_output_spec(symbolic)
+        with rewritten_keras(*WRITTEN_OUT):  # else functions and loops forget the batch size
+            output_structure = model.compute_output_spec(symbolic)
     except Exception as error:
         raise ModelError(
             f"The model cannot be called with a batch of {batch_size} rows: {first_line(error)}",
@@ -154,10 +157,10 @@ def specify(
     require_algorithms(options.algorithms, inner_optimizer(model.optimizer), local=bool(local))
     nesting = Nesting(inputs, outputs, input_structure, output_structure)
     taken = {port.name for port in inputs}
-    targets, losses = _targets(model, output_structure, outputs, taken)
+    targets, losses = _targets(model, output_structure, outputs, taken, options)
     own_step = None
     if overridden(model) or kept_metrics(model):
-        targets, own_step = own_step_of(model, optimizer, nesting, targets, taken)
+        targets, own_step = own_step_of(model, optimizer, nesting, targets, taken, options.target_shape)
         losses = ()
     return Specification(
         named=named,
@@ -281,21 +284,20 @@ def _outputs(model: Any, structure: Any, names: PathNames) -> tuple[Port, ...]:
 
 
 def _targets(
-    model: Any, output_structure: Any, outputs: Sequence[Port], taken: set[str]
+    model: Any, output_structure: Any, outputs: Sequence[Port], taken: set[str], options: Options
 ) -> tuple[tuple[Port, ...], tuple[LossForm, ...]]:
     """A target for each output that has a loss, and what that loss is."""
     if model._compile_loss is None:
         return (), ()
     targets, forms = [], []
-    for index, loss in enumerate(_losses_by_output(model, output_structure, outputs)):
-        if loss is None:
-            continue
+    losses = dict(enumerate(_losses_by_output(model, output_structure, outputs)))
+    names = {index: target_name(outputs, index, taken) for index in losses if losses[index] is not None}
+    said = target_shapes(options.target_shape, {outputs[index].name: name for index, name in names.items()})
+    for index, name in names.items():
         output = outputs[index]
-        name = "y" if len(outputs) == 1 else f"y_{output.name}"
-        while name in taken:
-            name = f"target_{name}"
-        made = get_loss(loss, output.symbolic, output.symbolic)
-        targets.append(target_of(made, output, index, name))
+        made = get_loss(losses[index], output.symbolic, output.symbolic)
+        shape = (output.shape[0], *said[output.name]) if output.name in said else None
+        targets.append(target_of(made, output, index, name, shape))
         forms.append(form_of(made, targets[-1], output))
     return tuple(targets), tuple(forms)
 

@@ -34,10 +34,11 @@ Arrays = dict[str, NDArray[Any]]
 
 _OF_EVALUATION = 0
 """The seed by which a file draws where it takes none."""
-_REPAIRED = ("addition", "weighted_confusions")
+_REPAIRED = ("addition", "functions", "weighted_confusions")
 """Rewrites of Keras that hold here too. It contradicts itself: biases of as many filters as there are positions, with
-the channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not. And it
-refuses weights of rows for some metrics, with which devices train."""
+the channels first, are added along the positions in ``fit``, and in ``predict``, where TensorFlow fuses it, not. It
+refuses weights of rows for some metrics, with which devices train. And what is decorated with `tf.function` would keep
+the random numbers of this trace."""
 
 
 @dataclass(frozen=True)

@@ -255,6 +255,9 @@ def _fit_rank(
         return array[..., 0] if array.shape[1:] == (*wanted, 1) else array[..., np.newaxis]
     if array.ndim == 0 or array.shape[1:] != wanted:
         hint = f"Every row must have shape {wanted}."
+        if title.startswith("Target") and classes is None and array.ndim > 0:
+            shape = ",".join(map(str, array.shape[1:])) or '""'
+            hint += f" If the loss takes such targets in Keras, convert the model with --target-shape {shape}."
         if classes is not None and array.shape[1:] == (*wanted, classes):
             hint = "The loss takes class numbers; turn one-hot rows into them with y.argmax(-1)."
         elif title.startswith("Target") and wanted and array.ndim > 0 and array.shape[1:] == wanted[:-1]:
@@ -272,6 +275,13 @@ def _fit_rank(
 def _row_weights(sample_weight: Any, rows: int) -> NDArray[np.float32] | None:
     if sample_weight is None:
         return None
+    if isinstance(sample_weight, Mapping) or (
+        isinstance(sample_weight, (list, tuple)) and any(np.size(each) != 1 for each in sample_weight)
+    ):
+        raise DataError(
+            "sample_weight has weights for each output, expected one number per row, which holds for all of them.",
+            hint="Give one array; how much an output counts for is compiled into the model (`loss_weights`).",
+        )
     array = np.asarray(sample_weight)
     if array.shape == (rows, 1):
         array = array[:, 0]

@@ -13,6 +13,26 @@ from edgefl_device_runtime.training.arguments import check_learning_rate
 __all__ = ["Optimizer"]
 
 
+class _Rate(float):
+    """A learning rate that is read as a number and, as Keras's variable can be, assigned to."""
+
+    _set: Callable[[float], None]
+
+    @classmethod
+    def of(cls, value: float, assign: Callable[[float], None]) -> _Rate:
+        rate = cls(value)
+        rate._set = assign
+        return rate
+
+    def assign(self, value: float) -> None:
+        """Sets the optimizer's rate; callbacks for Keras do so."""
+        self._set(value)
+
+    def numpy(self) -> float:
+        """Returns the plain number."""
+        return float(self)
+
+
 class Optimizer:
     """The compiled optimizer, which is part of the graph; only its learning rate can be changed.
 
@@ -33,6 +53,10 @@ class Optimizer:
         self._manifest, self._feed = manifest, feed
         self._rate = manifest.learning_rate
 
+    def __getattr__(self, name: str) -> Any:
+        said = "" if name.startswith("_") else ": it is part of the graph; `learning_rate` can be read and set"
+        raise AttributeError(f"The optimizer of a model file has no attribute {name!r}{said}")
+
     def __repr__(self) -> str:
         return f"<{self.name}, learning rate {self._rate:g}>"
 
@@ -44,10 +68,13 @@ class Optimizer:
             InvalidSettingError: when it is set to something that is no finite number of at least 0, or the model was
                 compiled with a schedule.
         """
-        return self._rate
+        return _Rate.of(self._rate, self._assign)
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
+        self._assign(value)
+
+    def _assign(self, value: float) -> None:
         if self._schedule is not None:
             raise InvalidSettingError(
                 f"The model was compiled with the learning-rate schedule {self._schedule}, which says the rate of each "

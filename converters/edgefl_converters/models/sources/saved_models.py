@@ -23,7 +23,7 @@ from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
 from edgefl.errors import ModelError
 from edgefl_converters.models.sources.keras_2.compiling import compile_as_configured, decode
 from edgefl_converters.models.sources.keras_2.rebuilding import Rebuilt, rebuild
-from edgefl_converters.models.sources.keras_2.weights import give
+from edgefl_converters.models.sources.keras_2.weights import finish, give
 
 __all__ = ["read_saved_model"]
 
@@ -115,6 +115,7 @@ def _restore(rebuilt: Rebuilt, folder: Path, names: dict[int, str]) -> None:
             give(rebuilt, layer, [(said, partial(checkpoint.get_tensor, key)) for said, key in found], str(folder))
 
     restore(rebuilt.model, 0)
+    finish(rebuilt)
 
 
 def _variables(graph: TrackableObjectGraph, layer: int) -> list[tuple[str, str]]:

@@ -45,6 +45,9 @@ def _replacement(original: Any) -> tuple[Any, ...]:
             # ``unroll=True`` gets that, as in Keras.
             inputs = keras.tree.map_structure(lambda each: tf.reverse(each, [axis]), inputs)
             mask = None if mask is None else tf.reverse(tf.cast(mask, tf.bool), [axis])
+        if mask is not None and len(mask.shape) > 2 and not unroll:
+            settings["time_major"] = time_major
+            return _over_places(step_function, inputs, initial_states, mask, constants, **settings)
         return original(
             step_function,
             inputs,
@@ -61,6 +64,37 @@ def _replacement(original: Any) -> tuple[Any, ...]:
 
 
 REWRITE = Rewrite(backend, ("rnn",), _replacement)
+
+
+def _over_places(
+    step_function: Any,
+    inputs: Any,
+    initial_states: Any,
+    mask: Any,
+    constants: Any,
+    *,
+    time_major: bool,
+    zero_output_for_mask: bool = False,
+    return_all_outputs: bool = True,
+) -> Any:
+    """Steps under a mask that has places too, as of images behind Masking; written out, Keras (3.15) repeats it."""
+    axis = 0 if time_major else 1
+    steps = zip(*(tf.unstack(each, axis=axis) for each in keras.tree.flatten(inputs)), strict=True)
+    states, output, outputs = list(initial_states), None, []
+    for given, kept in zip(steps, tf.unstack(tf.cast(mask, tf.bool), axis=axis), strict=True):
+        step = keras.tree.pack_sequence_as(inputs, list(given))
+        found, new = step_function(step, (*states, *(constants or ())))
+        before = tf.zeros_like(found) if output is None or zero_output_for_mask else output
+        output = _where(kept, found, before)
+        states = [_where(kept, one, other) for one, other in zip(new, states, strict=True)]
+        outputs.append(output)
+    stacked = tf.stack(outputs if return_all_outputs else outputs[-1:], axis=axis)
+    return output, stacked, states
+
+
+def _where(mask: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    more = [1] * (one.shape.rank - mask.shape.rank)
+    return tf.where(tf.reshape(mask, [*mask.shape.as_list(), *more]), one, other)
 
 
 def require_length(length: int | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from edgefl_converters.training_step import keras_rewrites
 from edgefl_converters.training_step.keras_rewrites.rewrite import Rewrite
 
-__all__ = ["REWRITES", "rewritten_keras"]
+__all__ = ["REWRITES", "WRITTEN_OUT", "rewritten_keras"]
 
 
 def _found() -> Iterator[tuple[str, Rewrite]]:
@@ -24,6 +24,9 @@ def _found() -> Iterator[tuple[str, Rewrite]]:
 REWRITES: dict[str, Rewrite] = dict(_found())
 """The ``REWRITE`` of each module of this folder that has one, by the module's name, and the ``REWRITES`` of those that
 have several, by theirs; no two replace one thing."""
+
+WRITTEN_OUT = ("functions", "loops", "tensor_arrays")
+"""Those without which a model's outputs may have unknown shapes."""
 
 
 @contextlib.contextmanager

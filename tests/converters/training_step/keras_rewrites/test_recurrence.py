@@ -50,6 +50,19 @@ def test_written_out_it_computes_what_keras_computes_with_masks(kind, backwards,
         assert np.asarray(got) == pytest.approx(np.asarray(expected), abs=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"return_sequences": True, "go_backwards": True}], ids=["last", "all"])
+def test_a_mask_of_places_of_an_image_is_that_of_keras(settings):
+    keras.utils.set_random_seed(1)
+    stack = [layers.Masking(), layers.ConvLSTM2D(2, 3, padding="same", **settings), layers.Flatten(), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((3, 4, 4, 1)), *stack])
+    images = np.random.default_rng(1).normal(size=(2, 3, 4, 4, 1)).astype(np.float32)
+    images[0, 1:], images[1, 0, :2] = 0, 0
+    expected = model(images)
+    with rewritten_keras("recurrence"):
+        found = tf.function(lambda given: model(given))(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_sequence_that_is_too_long_is_refused_with_the_limit_and_the_way_out():
     with pytest.raises(UnsupportedModelError, match=f"{LONGEST + 1} steps; up to {LONGEST}") as caught:
         build(recurrent(LONGEST + 1), batch_size=2)

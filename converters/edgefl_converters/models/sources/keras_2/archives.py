@@ -21,7 +21,7 @@ from edgefl_converters.models.sources.keras_2.compiling import compile_as_config
 from edgefl_converters.models.sources.keras_2.cudnn_weights import plain_weights
 from edgefl_converters.models.sources.keras_2.rebuilding import Rebuilt, rebuild
 from edgefl_converters.models.sources.keras_2.spelling import before_keras_3
-from edgefl_converters.models.sources.keras_2.weights import assign, unfit
+from edgefl_converters.models.sources.keras_2.weights import assign, finish, unfit
 
 __all__ = ["is_of_keras_2", "read_archive"]
 
@@ -48,6 +48,7 @@ def read_archive(path: Path) -> keras.Model:
     rebuilt = rebuild(described)
     with h5py.File(io.BytesIO(weights), "r") as file:
         _give_model(rebuilt, rebuilt.model, file, str(path))
+    finish(rebuilt)
     compiled = described.get("compile_config")
     if compiled is not None:
         compile_as_configured(rebuilt.model, compiled, version)

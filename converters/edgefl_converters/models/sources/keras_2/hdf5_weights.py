@@ -9,7 +9,7 @@ from keras.src.legacy.saving.legacy_h5_format import load_attributes_from_hdf5_g
 from keras.src.saving.saving_lib import safe_get_h5_group
 
 from edgefl_converters.models.sources.keras_2.rebuilding import Rebuilt
-from edgefl_converters.models.sources.keras_2.weights import give, unfit, weights_of
+from edgefl_converters.models.sources.keras_2.weights import finish, give, unfit, weights_of
 
 __all__ = ["give_weights"]
 
@@ -33,6 +33,7 @@ def give_weights(rebuilt: Rebuilt, group: Any, place: str) -> None:
             give(rebuilt, layer, [(each, partial(_read, own, each)) for each in saved], place)
         elif weights_of(rebuilt, layer):
             raise unfit(layer, place, [], [each for _, each in weights_of(rebuilt, layer)])
+    finish(rebuilt)
 
 
 def _read(group: Any, name: str) -> Any:

@@ -50,7 +50,12 @@ def _perform(function: str, first: Any, named: dict[str, Any]) -> list[Any]:
     short = _short(function)
     leaves = keras.tree.flatten((first, named))
     if not any(map(is_tensor, leaves)):
-        known = computed(function_named(function), first, named)
+        try:
+            known = computed(function_named(function), first, named)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise _not_whole(function, first_line(error)) from error
         if known is not None:
             return known
     if short in _SHAPES and is_tensor(first) and _is_number(short, first):
@@ -86,11 +91,15 @@ def _in_tensorflow(function: str, first: Any, named: dict[str, Any]) -> Any:
     except Exception as error:
         said = re.search(r"Error encountered:\s*(.+)", str(error))
         reason = said.group(1).removesuffix("\x1b[0m") if said else first_line(error)
-        raise ModelError(
-            f"The model computes with tf.{function}, which fails with the arguments that are in the file: {reason}",
-            hint="Of `x == y`, `x != y` and tf.einsum Keras 2 saves only a part, and cannot load such a file itself. "
-            "Use tf.equal, tf.not_equal or tf.matmul in their place, and save the model again.",
-        ) from error
+        raise _not_whole(function, reason) from error
+
+
+def _not_whole(function: str, reason: str) -> ModelError:
+    return ModelError(
+        f"The model computes with tf.{function}, which fails with the arguments that are in the file: {reason}",
+        hint="Of `x == y`, `x != y` and tf.einsum Keras 2 saves only a part, and cannot load such a file itself. "
+        "Use tf.equal, tf.not_equal or tf.matmul in their place, and save the model again.",
+    )
 
 
 def _name(results: Any, given: Any, name: str) -> None:

@@ -5,6 +5,7 @@ Names of arguments and their defaults are those of ``get_config`` in github.com/
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,9 @@ _GONE: dict[str, dict[str, Any]] = {
     },
     "Attention": _CAUSAL,
     "AdditiveAttention": _CAUSAL,
+    "SpatialDropout1D": {"noise_shape": None},
+    "SpatialDropout2D": {"noise_shape": None},
+    "SpatialDropout3D": {"noise_shape": None},
     "Embedding": {"input_length": _ANY},
     "Dense": {"input_dim": _ANY},
     "BatchNormalization": {"fused": _ANY, "virtual_batch_size": None, "adjustment": None, "mode": 0},
@@ -128,11 +132,18 @@ def arguments_of(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in own.items()
         if key not in _NEVER_MEANT and not (key in gone and gone[key] in (_ANY, value))
     }
+    if "trainable" in kept and not _takes(class_of(kind), "trainable"):
+        del kept["trainable"]
     if isinstance(kept.get("name"), str):
         kept["name"] = plain_name(kept["name"])
     if "axis" in kept and isinstance(kept["axis"], list) and len(kept["axis"]) == 1:
         kept["axis"] = kept["axis"][0]
     return kept
+
+
+def _takes(made: type, argument: str) -> bool:
+    parameters = inspect.signature(made).parameters
+    return argument in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _value(key: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ The order is that of ``trainable_weights + non_trainable_weights`` in ``engine/b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -19,11 +19,13 @@ from edgefl_converters.models.sources.keras_2.cudnn_weights import all_plain
 from edgefl_converters.models.sources.keras_2.rebuilding import Rebuilt
 from edgefl_converters.models.sources.keras_2.spelling import plain_name
 
-__all__ = ["Saved", "assign", "give", "unfit", "weights_of"]
+__all__ = ["Saved", "assign", "finish", "give", "unfit", "weights_of"]
 
 Saved = tuple[str, Callable[[], NDArray[Any]]]
 """A saved weight: its name in the file, and what reads it."""
 _RENAMED = {"depthwise_kernel": "kernel"}
+_NOT_NEEDED = ("StateVar", "count")
+"""Variables that only adapt needs, which not every Keras has, and the state of random numbers."""
 _RESAVE = "Save the model again with the code that made it, as model.save('model.h5') with Keras 2."
 
 
@@ -44,8 +46,8 @@ def give(rebuilt: Rebuilt, layer: Any, saved: Sequence[Saved], place: str) -> No
     Raises:
         ModelError: they do not fit, or not for certain.
     """
-    wanted = weights_of(rebuilt, layer)
-    saved = [each for each in saved if not _is_left_out(layer, _last(each[0]))]
+    saved = [each for each in saved if _last(each[0]) not in _NOT_NEEDED]
+    wanted = [each for each in weights_of(rebuilt, layer) if each[1].name not in _NOT_NEEDED]
     values = [(name, np.asarray(read())) for name, read in saved]
     plain = all_plain(values)
     if len(plain) == len(wanted) and all(map(_fits, plain, wanted)) and not all(map(_fits, values, wanted)):
@@ -73,6 +75,13 @@ def unfit(layer: Any, place: str, saved: list[tuple[str, tuple[int, ...]]], want
         f"{_shown(saved)}; expected {_shown([(each.path, tuple(each.shape)) for each in wanted])}.",
         hint=_RESAVE,
     )
+
+
+def finish(rebuilt: Rebuilt) -> None:
+    """Lets layers that compute with constants made from their weights make them anew."""
+    for layer in rebuilt.model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization) and layer.built:
+            layer.finalize_state()
 
 
 def assign(variable: Any, value: NDArray[Any]) -> None:
@@ -118,10 +127,20 @@ def _agree(values: list[tuple[str, NDArray[Any]]], wanted: list[tuple[str, Any]]
         return False
     owners = {plain_name(owner) for owner, _ in wanted}
     for (name, _), (owner, _) in zip(values, wanted, strict=True):
-        said = owners.intersection(name.split("/")[:-1])
+        said = _said(name, owners)
         if said and plain_name(owner) not in said:
             return False
     return True
+
+
+def _said(name: str, owners: Collection[str]) -> set[str]:
+    """The layers that the name of a weight may mean: Keras 2 has slashes between them and within their names."""
+    parts = name.split("/")[:-1]
+    for length in range(len(parts), 0, -1):
+        runs = {"_".join(parts[start : start + length]) for start in range(len(parts) - length + 1)}
+        if found := runs.intersection(owners):
+            return found
+    return set()
 
 
 def _choose(variable: Any, values: list[tuple[str, NDArray[Any]]]) -> int | None:
@@ -145,11 +164,6 @@ def _choose(variable: Any, values: list[tuple[str, NDArray[Any]]]) -> int | None
             if len(found) == 1:
                 return found[0]
     return None
-
-
-def _is_left_out(layer: Any, name: str) -> bool:
-    """Tells whether Keras 3 has no such variable: what only adapt needs, and the state of random numbers."""
-    return name == "StateVar" or (name == "count" and isinstance(layer, keras.layers.Normalization))
 
 
 def _last(name: str) -> str:
