@@ -22,9 +22,11 @@ def test_each_is_found_in_the_folder_and_replaces_what_no_other_does():
         "batch_normalization",
         "ctc",
         "ctc_of_sparse_labels",
+        "functions",
         "gelu",
         "gru",
         "layer_normalization",
+        "loops",
         "lora of Conv1D",
         "lora of Dense",
         "lora of EinsumDense",
@@ -34,6 +36,7 @@ def test_each_is_found_in_the_folder_and_replaces_what_no_other_does():
         "lstm",
         "recurrence",
         "sparse_division",
+        "tensor_arrays",
         "weighted_confusions",
     ]
     replaced = [(id(each.owner), attribute) for each in REWRITES.values() for attribute in each.attributes]
