@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras.src.trainers.compile_utils import get_loss
 
-from edgefl.errors import InvalidSettingError, ModelError, UnsupportedModelError, first_line
+from edgefl.errors import EdgeflError, InvalidSettingError, ModelError, UnsupportedModelError, first_line
 from edgefl_converters.models.added_losses import adds_losses
 from edgefl_converters.models.local_variables import local_variables
 from edgefl_converters.models.named_model import NamedModel
@@ -25,7 +25,7 @@ from edgefl_converters.training_step.own_step import OwnStep
 from edgefl_converters.training_step.own_steps import own_step_of
 from edgefl_converters.training_step.ports import Nesting, Port, target_name
 
-__all__ = ["Specification", "inner_optimizer", "specify"]
+__all__ = ["Specification", "as_raised", "inner_optimizer", "specify"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,13 @@ class Specification:
         )
 
 
+def as_raised(error: EdgeflError) -> EdgeflError:
+    """The error before Keras wrapped it: Keras makes a new one of the same type, with its own words and no hint."""
+    while isinstance(error.__context__, EdgeflError):
+        error = error.__context__
+    return error
+
+
 def specify(
     model: keras.Model | NamedModel, *, batch_size: int = 32, options: Options | None = None, mixed: bool = False
 ) -> Specification:
@@ -144,6 +151,8 @@ def specify(
     try:
         with rewritten_keras(*WRITTEN_OUT):  # else functions and loops forget the batch size
             output_structure = model.compute_output_spec(symbolic)
+    except EdgeflError as error:
+        raise as_raised(error) from None
     except Exception as error:
         raise ModelError(
             f"The model cannot be called with a batch of {batch_size} rows: {first_line(error)}",

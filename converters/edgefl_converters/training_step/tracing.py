@@ -28,7 +28,7 @@ from edgefl_converters.training_step.row_weights import (
     real_rows,
     reduced,
 )
-from edgefl_converters.training_step.specification import Specification
+from edgefl_converters.training_step.specification import Specification, as_raised
 from edgefl_converters.training_step.traced_graphs import assigned_inputs
 
 __all__ = ["BATCH_WEIGHT", "GRADIENT", "INDICES", "POSITIONS", "Trace", "Traces", "trace"]
@@ -165,7 +165,7 @@ def _trace_one(name: str, step: Callable[..., dict[str, tf.Tensor]], inputs: Seq
     try:
         function = tf.function(step, autograph=False).get_concrete_function(*specs)
     except EdgeflError as error:
-        raise _as_raised(error) from None
+        raise as_raised(error) from None
     except Exception as error:
         raise ModelError(
             f"Keras cannot run the model's {name} step: {first_line(error).rstrip('.')}.",
@@ -210,13 +210,6 @@ def _trace_forward(
 
 def _columns(named: Sequence[tuple[str, tf.Tensor]]) -> tuple[tuple[str, ...], tuple[tf.Tensor, ...]]:
     return tuple(name for name, _ in named), tuple(tensor for _, tensor in named)
-
-
-def _as_raised(error: EdgeflError) -> EdgeflError:
-    """The error before Keras wrapped it: Keras makes a new one of the same type, with its own words and no hint."""
-    while isinstance(error.__context__, EdgeflError):
-        error = error.__context__
-    return error
 
 
 class _Steps:
