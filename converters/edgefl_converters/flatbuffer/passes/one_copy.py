@@ -1,18 +1,17 @@
-"""Large frozen kernels lie in the file once and are read where they lie, in a converted file.
+"""Large frozen kernels lie in a converted file once, and products read them where they lie.
 
-XNNPACK in ai-edge-litert packs a constant on the right of a product into memory of its own: once for each signature and
-each micro-batch, before anything is called. On the left it reads the mapped file. So the layer's output is ``(V x^T)^T``,
-with the kernel stored transposed as V, ``[outputs, inputs]``; and the gradient of its input is ``(V^T g^T)^T``, where the
-product transposes V by itself (``adj_x``), into memory that all products share. That takes 0.95 of the time forward
-and 1.3 times as long backward, for 64 rows. tflite-runtime 2.14 packs nothing ahead, and transposes slowly: a file for
-it alone has its kernels as they were.
+XNNPACK in ai-edge-litert packs a constant on the right of a product into memory of its own: for each signature and each
+micro-batch, before anything is called. On the left it reads the mapped file. So an output is ``(V x^T)^T`` here, with
+the kernel stored transposed as V, ``[outputs, inputs]``, and the gradient of an input is ``(V^T g^T)^T``, where the
+product transposes V into memory that all products share. With 64 rows and kernels of 768 x 2048 the one takes 0.94 of
+the time, the other 1.35 (tflite-runtime 2.14, which packs anew at every call: 1.1 and 2.2).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,149 +21,128 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.graph_index import GraphIndex
+from edgefl_converters.flatbuffer.object_form import append
 from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.passes.base import register_pass
-from edgefl_converters.flatbuffer.transpositions import Transpositions, drop_needless
+from edgefl_converters.flatbuffer.transpositions import Transpositions
 
 __all__ = ["LARGE", "read_kernels_in_place"]
 
 LARGE = 1 << 18
-"""Bytes of a kernel from which it is not copied: below 256 x 256 turning what it is multiplied with costs a fifth."""
+"""Bytes of a kernel from which it is read in place. Below 256 x 256 transposing what it is multiplied with costs more
+than a fifth of the product."""
 
 _NARROW = 64
-"""Rows or columns of a kernel up to which it stays as it is."""
+"""Rows or columns of a kernel up to which that costs as much as the product."""
 
-_TILE, _IDLE = 32, 8
-"""Columns of a product that XNNPACK makes at once on x86_64, and how many may be idle: rows become columns."""
+_TILE, _IDLE = 32, 3
+"""Columns of a product that XNNPACK makes at once on x86_64: rows become columns, and 8 cost as much as 32. Idle ones may
+be a third of the others."""
 
 _BATCH_MATMUL = schema.BuiltinOperator.BATCH_MATMUL
 _LEFT, _RIGHT = 0, 1
 
 
 class _Use(NamedTuple):
-    """A product of matrices of which one is a constant."""
+    """A product of a constant matrix, on one of its sides, and another matrix."""
 
-    operator: Any
+    product: Any
     side: int
-    shape: tuple[int, int]
     buffer: int
+    shape: tuple[int, int]
     rows: int
-    """Of what it is multiplied with."""
+    """Of the other matrix; columns where it is on the right."""
 
-    def lies_well(self, turned: bool) -> bool:
-        """Tells whether the constant can be read in place, as it is or turned."""
-        return turned == (self.side == _RIGHT)
-
-
-class _Kernel(NamedTuple):
-    """A matrix in the one of its two forms whose bytes come first, and whether it was turned for that."""
-
-    digest: bytes
-    turned: bool
+    def is_worth_it(self) -> bool:
+        return -self.rows % _TILE * _IDLE <= self.rows
 
 
-# Before frozen constants are stored in fewer bytes: they are restored once then, too.
+class _Form(NamedTuple):
+    """A matrix: what is the same for its transpose, and which of the two it is."""
+
+    kernel: bytes
+    transposed: bool
+
+
+# Before frozen weights are stored in fewer bytes, so that each is restored once.
 @register_pass("one_copy", after="flat_products", runtime="ai-edge-litert")
 def read_kernels_in_place(context: PassContext) -> None:
-    """Stores large frozen kernels once, as most products need them on their left side."""
+    """Stores each large frozen kernel in one form, and multiplies by it from the left."""
     file = context.file
-    uses = [(context.index(subgraph), list(_uses(file, context.index(subgraph)))) for subgraph in file.subgraphs]
+    uses = [list(_uses(file, context.index(subgraph))) for subgraph in file.subgraphs]
     kernels = _Kernels(file)
-    products: dict[bytes, list[_Use]] = {}
-    for _, found in uses:
-        for use in found:
-            products.setdefault(kernels.of(use.buffer, use.shape).digest, []).append(use)
+    of_kernel: defaultdict[bytes, list[_Use]] = defaultdict(list)
+    for use in (each for found in uses for each in found):
+        of_kernel[kernels.form(use).kernel].append(use)
     stored = {
-        digest: _best(file, kernels, every) for digest, every in products.items() if all(map(_is_worth_it, every))
+        kernel: kernels.choose(every) for kernel, every in of_kernel.items() if all(use.is_worth_it() for use in every)
     }
-    for index, found in uses:
-        rewriting = _Rewriting(file, index, kernels)
-        for use in found:
-            chosen = stored.get(kernels.of(use.buffer, use.shape).digest)
-            if chosen is not None:
-                rewriting.read_in_place(use, chosen)
-        rewriting.finish()
+    for subgraph, found in zip(file.subgraphs, uses, strict=True):
+        chosen = [(use, stored[kernel]) for use in found if (kernel := kernels.form(use).kernel) in stored]
+        if chosen:
+            _rewrite(file, context.index(subgraph), kernels, chosen)
 
 
 def _uses(file: FlatModel, index: GraphIndex) -> Iterator[_Use]:
-    """The products of a subgraph of a large constant matrix and another matrix."""
-    tensors = index.subgraph.tensors
-    for operator in index.operators:
-        options = operator.builtinOptions
-        if file.builtin(operator) != _BATCH_MATMUL or options.adjX or options.adjY:
+    for product in index.operators:
+        if file.builtin(product) != _BATCH_MATMUL or product.builtinOptions.adjX or product.builtinOptions.adjY:
             continue
-        left, right = (tensors[int(each)] for each in operator.inputs)
-        shapes = [tuple(map(int, each.shape)) for each in (left, right)]
-        if len({len(shape) for shape in shapes}) > 1 or any(math.prod(shape[:-2]) != 1 for shape in shapes):
+        tensors = [index.subgraph.tensors[int(each)] for each in product.inputs]
+        shapes = [tuple(map(int, each.shape)) for each in tensors]
+        if len(shapes[_LEFT]) != len(shapes[_RIGHT]) or any(math.prod(shape[:-2]) != 1 for shape in shapes):
             continue
-        for side, tensor in ((_LEFT, left), (_RIGHT, right)):
+        for side, rows in ((_LEFT, shapes[_RIGHT][-1]), (_RIGHT, shapes[_LEFT][-2])):
+            tensor, shape = tensors[side], (shapes[side][-2], shapes[side][-1])
             data = file.model.buffers[tensor.buffer].data
             is_float = tensor.type == schema.TensorType.FLOAT32
-            if is_float and data is not None and len(data) >= LARGE and min(shapes[side][-2:]) > _NARROW:
-                rows = shapes[_RIGHT][-1] if side == _LEFT else shapes[_LEFT][-2]
-                yield _Use(operator, side, shapes[side][-2:], int(tensor.buffer), rows)  # type: ignore[arg-type]
-
-
-def _is_worth_it(use: _Use) -> bool:
-    return -use.rows % _TILE <= _IDLE
-
-
-def _best(file: FlatModel, kernels: _Kernels, uses: Iterable[_Use]) -> tuple[int, bool]:
-    """The buffer that is kept of a kernel's, or made, and whether it holds it turned as its digest tells."""
-    wanted: Counter[bool] = Counter()
-    for use in uses:
-        turned = kernels.of(use.buffer, use.shape).turned
-        wanted[turned if use.side == _LEFT else not turned] += 1
-    fixed = kernels.read_otherwise(uses)
-    best = fixed if fixed is not None else max((False, True), key=lambda turned: wanted[turned])
-    return kernels.buffer(next(iter(uses)), best), best
+            if is_float and data is not None and len(data) >= LARGE and min(shape) > _NARROW:
+                yield _Use(product, side, int(tensor.buffer), shape, rows)
 
 
 class _Kernels:
-    """The matrices of a file by their contents: a kernel and its transpose are one."""
+    """The kernels of a file by their numbers: one that is there plain and transposed is one kernel."""
 
     def __init__(self, file: FlatModel) -> None:
         self._file = file
-        self._known: dict[tuple[int, tuple[int, int]], _Kernel] = {}
-        self._buffers: dict[_Kernel, int] = {}
-        self._elsewhere: set[int] = set()
-        """Buffers that something else than a product reads."""
-        for subgraph in file.subgraphs:
-            for operator in subgraph.operators:
-                if file.builtin(operator) != _BATCH_MATMUL:
-                    self._elsewhere |= {
-                        int(subgraph.tensors[int(each)].buffer) for each in operator.inputs if each >= 0
-                    }
+        self._forms: dict[tuple[int, tuple[int, int]], _Form] = {}
+        self._buffers: dict[_Form, int] = {}
+        self._read_otherwise = {
+            int(subgraph.tensors[int(each)].buffer)
+            for subgraph in file.subgraphs
+            for operator in subgraph.operators
+            if file.builtin(operator) != _BATCH_MATMUL
+            for each in operator.inputs
+            if each >= 0
+        }
 
-    def of(self, buffer: int, shape: tuple[int, int]) -> _Kernel:
-        """Tells which kernel a constant is, and in which of its forms."""
-        if (buffer, shape) not in self._known:
-            matrix = self._matrix(buffer, shape)
-            plain, turned = _digest(matrix), _digest(matrix.T)
-            known = _Kernel(min(plain, turned), turned < plain)
-            self._known[buffer, shape] = known
-            self._buffers.setdefault(known, buffer)
-        return self._known[buffer, shape]
+    def form(self, use: _Use) -> _Form:
+        """Tells which kernel a product uses, in which form."""
+        key = use.buffer, use.shape
+        if key not in self._forms:
+            plain, transposed = _digest(self._matrix(use)), _digest(self._matrix(use).T)
+            self._forms[key] = _Form(min(plain, transposed), transposed < plain)
+            self._buffers.setdefault(self._forms[key], use.buffer)
+        return self._forms[key]
 
-    def read_otherwise(self, uses: Iterable[_Use]) -> bool | None:
-        """The form of a kernel that something else needs, as a table is looked up; None where nothing does."""
+    def choose(self, uses: Iterable[_Use]) -> _Form:
+        """The form in which a kernel is stored: what looks rows up in it needs one, else most products decide."""
+        votes: Counter[_Form] = Counter()
         for use in uses:
-            if use.buffer in self._elsewhere:
-                return self.of(use.buffer, use.shape).turned
-        return None
+            form = self.form(use)
+            if use.buffer in self._read_otherwise:
+                return form
+            votes[form if use.side == _LEFT else _Form(form.kernel, not form.transposed)] += 1
+        return max(votes, key=lambda form: (votes[form], form.transposed))
 
-    def buffer(self, use: _Use, turned: bool) -> int:
-        """The buffer that holds a kernel in one of its forms; it is made where there is none."""
-        known = self.of(use.buffer, use.shape)
-        wanted = _Kernel(known.digest, turned)
-        if wanted not in self._buffers:
-            made = np.ascontiguousarray(self._matrix(use.buffer, use.shape).T)
-            self._buffers[wanted] = self._file.add_buffer(made)
-        return self._buffers[wanted]
+    def buffer(self, use: _Use, form: _Form) -> int:
+        """The buffer of the kernel that a product uses, in a form."""
+        if form not in self._buffers:
+            self._buffers[form] = self._file.add_buffer(np.ascontiguousarray(self._matrix(use).T))
+        return self._buffers[form]
 
-    def _matrix(self, buffer: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-        data = self._file.model.buffers[buffer].data
-        return np.asarray(data, np.uint8).view(np.float32).reshape(shape)
+    def _matrix(self, use: _Use) -> NDArray[np.float32]:
+        data = self._file.model.buffers[use.buffer].data
+        return np.asarray(data, np.uint8).view(np.float32).reshape(use.shape)
 
 
 def _digest(matrix: NDArray[np.float32]) -> bytes:
@@ -173,44 +151,23 @@ def _digest(matrix: NDArray[np.float32]) -> bytes:
     return told.digest()
 
 
-class _Rewriting:
-    """Makes the products of one subgraph read kernels in place."""
-
-    def __init__(self, file: FlatModel, index: GraphIndex, kernels: _Kernels) -> None:
-        self._file, self._subgraph, self._kernels = file, index.subgraph, kernels
-        self._turned = Transpositions(file, index)
-        self._stored: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._changed = False
-
-    def read_in_place(self, use: _Use, chosen: tuple[int, bool]) -> None:
-        """Puts a kernel, as it is stored, on the left side of a product."""
-        self._changed = True
-        buffer, turned = chosen
-        as_used = self._kernels.of(use.buffer, use.shape).turned == turned
-        product = use.operator
-        left, right = (int(each) for each in product.inputs)
-        constant = (left, right)[use.side]
-        stored = self._constant(constant, buffer, use.shape if as_used else use.shape[::-1])
-        product.builtinOptions.adjX = as_used if use.side == _RIGHT else not as_used
-        if use.side == _LEFT:
-            product.inputs = [stored, right]
-        else:
-            product.inputs = [stored, self._turned.before(product, left)]
-            product.outputs = [self._turned.behind(product, int(product.outputs[0]))]
-
-    def _constant(self, like: int, buffer: int, shape: tuple[int, ...]) -> int:
-        """The tensor of a stored kernel, with as many dimensions as another."""
-        tensor = self._subgraph.tensors[like]
-        shape = (*map(int, tensor.shape[:-2]), *shape)
-        if (buffer, shape) not in self._stored:
+def _rewrite(file: FlatModel, index: GraphIndex, kernels: _Kernels, chosen: Iterable[tuple[_Use, _Form]]) -> None:
+    """Puts kernels on the left of the products of a subgraph, as they are stored."""
+    subgraph, turned = index.subgraph, Transpositions(file, index.subgraph)
+    constants: dict[tuple[int, tuple[int, ...]], int] = {}
+    for use, form in chosen:
+        as_it_is = kernels.form(use) == form
+        product, inputs = use.product, [int(each) for each in use.product.inputs]
+        old = subgraph.tensors[inputs[use.side]]
+        key = kernels.buffer(use, form), (*map(int, old.shape[:-2]), *(use.shape if as_it_is else use.shape[::-1]))
+        if key not in constants:
             made = schema.TensorT()
-            made.type, made.shape, made.buffer, made.name = tensor.type, list(shape), buffer, tensor.name
-            self._subgraph.tensors.append(made)
-            self._stored[buffer, shape] = len(self._subgraph.tensors) - 1
-        return self._stored[buffer, shape]
-
-    def finish(self) -> None:
-        """Puts the transpositions where they belong, and drops those that undo another."""
-        if self._changed:
-            self._turned.insert()
-            drop_needless(self._file, self._subgraph)
+            made.type, made.buffer, made.shape, made.name = old.type, key[0], list(key[1]), old.name
+            constants[key] = append(subgraph.tensors, made)
+        product.builtinOptions.adjX = as_it_is == (use.side == _RIGHT)
+        if use.side == _LEFT:
+            product.inputs = [constants[key], inputs[_RIGHT]]
+        else:
+            product.inputs = [constants[key], turned.before(product, inputs[_LEFT])]
+            product.outputs = [turned.behind(product, int(product.outputs[0]))]
+    turned.insert()
