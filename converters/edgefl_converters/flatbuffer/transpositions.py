@@ -10,7 +10,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.object_form import append
 
-__all__ = ["Transpositions"]
+__all__ = ["Transpositions", "exchange"]
 
 _Operator = schema.BuiltinOperator
 
@@ -33,13 +33,13 @@ class Transpositions:
         """A tensor with its last two dimensions exchanged, to be made before an op, which is the first to need it."""
         if tensor not in self._known:
             self._known[tensor] = self._like(tensor)
-            self._before[id(operator)].append(self._op(tensor, self._known[tensor]))
+            self._before[id(operator)].append(exchange(self._file, self._subgraph, tensor, self._known[tensor]))
         return self._known[tensor]
 
     def behind(self, operator: Any, tensor: int) -> int:
         """The tensor that an op is to make instead of one, which is made of it behind the op."""
         made = self._known[tensor] = self._like(tensor)
-        self._behind[id(operator)].append(self._op(made, tensor))
+        self._behind[id(operator)].append(exchange(self._file, self._subgraph, made, tensor))
         return made
 
     def insert(self) -> None:
@@ -56,14 +56,16 @@ class Transpositions:
         made.shape = _exchanged(list(map(int, old.shape)))
         return append(self._subgraph.tensors, made)
 
-    def _op(self, source: int, target: int) -> Any:
-        operator = schema.OperatorT()
-        operator.opcodeIndex = self._file.operator_code(_Operator.TRANSPOSE)
-        operator.builtinOptionsType = schema.BuiltinOptions.TransposeOptions
-        operator.builtinOptions = schema.TransposeOptionsT()
-        axes = _exchanged(list(range(len(self._subgraph.tensors[source].shape))))
-        operator.inputs, operator.outputs = [source, self._file.integers(self._subgraph, axes)], [target]
-        return operator
+
+def exchange(file: FlatModel, subgraph: Any, source: int, target: int) -> Any:
+    """The op that makes a tensor of another one by exchanging its last two dimensions."""
+    operator = schema.OperatorT()
+    operator.opcodeIndex = file.operator_code(_Operator.TRANSPOSE)
+    operator.builtinOptionsType = schema.BuiltinOptions.TransposeOptions
+    operator.builtinOptions = schema.TransposeOptionsT()
+    axes = _exchanged(list(range(len(subgraph.tensors[source].shape))))
+    operator.inputs, operator.outputs = [source, file.integers(subgraph, axes)], [target]
+    return operator
 
 
 def _exchanged(items: list[int]) -> list[int]:

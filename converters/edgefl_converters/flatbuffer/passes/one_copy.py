@@ -21,23 +21,13 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.file import FlatModel
 from edgefl_converters.flatbuffer.graph_index import GraphIndex
+from edgefl_converters.flatbuffer.in_place import LARGE, is_read_in_place
 from edgefl_converters.flatbuffer.object_form import append
 from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.passes.base import register_pass
 from edgefl_converters.flatbuffer.transpositions import Transpositions
 
-__all__ = ["LARGE", "read_kernels_in_place"]
-
-LARGE = 1 << 18
-"""Bytes of a kernel from which it is read in place. Below 256 x 256 transposing what it is multiplied with costs more
-than a fifth of the product."""
-
-_NARROW = 64
-"""Rows or columns of a kernel up to which that costs as much as the product."""
-
-_TILE, _IDLE = 32, 3
-"""Columns of a product that XNNPACK makes at once on x86_64: rows become columns, and 8 cost as much as 32. Idle ones may
-be a third of the others."""
+__all__ = ["read_kernels_in_place"]
 
 _BATCH_MATMUL = schema.BuiltinOperator.BATCH_MATMUL
 _LEFT, _RIGHT = 0, 1
@@ -54,7 +44,7 @@ class _Use(NamedTuple):
     """Of the other matrix; columns where it is on the right."""
 
     def is_worth_it(self) -> bool:
-        return -self.rows % _TILE * _IDLE <= self.rows
+        return is_read_in_place(self.shape, self.rows)
 
 
 class _Form(NamedTuple):
@@ -95,7 +85,7 @@ def _uses(file: FlatModel, index: GraphIndex) -> Iterator[_Use]:
             tensor, shape = tensors[side], (shapes[side][-2], shapes[side][-1])
             data = file.model.buffers[tensor.buffer].data
             is_float = tensor.type == schema.TensorType.FLOAT32
-            if is_float and data is not None and len(data) >= LARGE and min(shape) > _NARROW:
+            if is_float and data is not None and len(data) >= LARGE:
                 yield _Use(product, side, int(tensor.buffer), shape, rows)
 
 
