@@ -3,7 +3,8 @@
 A Llama-like decoder with LoRA of rank 8 on its seven projections (64 tokens a row, SGD, random weights), and a new head
 on ResNet50 (64 x 64, 8 rows); each as a file whose kernels are read in place, and as one in which they are packed.
 Memory is that of a process that takes four steps, and of the same once it has evaluated and predicted; a step's time is
-that of the processor, the best of some, as such machines are shared.
+that of the processor, the best of some, as such machines are shared. PyTorch trains the decoders too where `make
+bench-peers` has installed it.
 
     python benchmarks/frozen_bases.py --cases decoder_10m,resnet50_head
     python benchmarks/frozen_bases.py --cases decoder_10m --batch 4 --micro-batch 1
@@ -17,7 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ import numpy as np
 
 import edgefl
 from edgefl_device_runtime.training import installed_runtimes
+from local_steps.contending import PEERS_PYTHON
 
+TORCH = Path(__file__).with_name("local_steps") / "torch_decoder.py"
 TOKENS, SIDE, CLASSES, IMAGES = 64, 64, 10, 8
 PACKED = ["one_copy", "point_convolutions"]
 PROJECTIONS = [f"*_{name}" for name in ("query", "key", "value", "output", "gate", "up", "down")]
@@ -131,12 +134,19 @@ def save_batch(words: int, rows: int, folder: Path) -> None:
     np.save(folder / "y.npy", y)
 
 
-def measured(file: Path, runtime: str, folder: Path, steps: int) -> dict[str, float]:
-    """What a process takes that trains on one runtime."""
-    command = [sys.executable, "-c", STEPS, str(file), runtime, str(folder), str(steps)]
+def measured(command: list[str]) -> dict[str, float]:
+    """What a process takes that trains."""
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     names = ("peak_mb", "anonymous_mb", "peak_evaluated_mb", "anonymous_evaluated_mb", "step_ms")
     return dict(zip(names, map(float, said[-len(names) :]), strict=True))
+
+
+def told(found: Mapping[str, float]) -> str:
+    """The figures as a line."""
+    return (
+        f"peak {found['peak_mb']:.0f} MB, anonymous {found['anonymous_mb']:.0f}; evaluated "
+        f"{found['peak_evaluated_mb']:.0f}, {found['anonymous_evaluated_mb']:.0f}; step {found['step_ms']:.1f} ms"
+    )
 
 
 def main() -> None:
@@ -162,15 +172,15 @@ def main() -> None:
                 settings = {"batch_size": rows, "micro_batch": given.micro_batch, "without_passes": without}
                 edgefl.convert(make(), file, verify=False, fine_tuning=edgefl.FineTuning(**tuning), **settings)
                 for runtime in installed_runtimes():
-                    found = measured(file, runtime, Path(folder), given.steps)
-                    table.append({"case": name, "kernels": how, "runtime": runtime, **found})
-                    print(
-                        f"{name}, kernels {how}, {runtime}: file {file.stat().st_size / 1e6:.1f} MB, peak "
-                        f"{found['peak_mb']:.0f} MB, anonymous {found['anonymous_mb']:.0f}; evaluated "
-                        f"{found['peak_evaluated_mb']:.0f}, {found['anonymous_evaluated_mb']:.0f}; "
-                        f"step {found['step_ms']:.1f} ms",
-                        flush=True,
-                    )
+                    size = file.stat().st_size / 1e6
+                    found = measured([sys.executable, "-c", STEPS, str(file), runtime, folder, str(given.steps)])
+                    table.append({"case": name, "kernels": how, "runtime": runtime, "file_mb": size, **found})
+                    print(f"{name}, kernels {how}, {runtime}: file {size:.1f} MB, {told(found)}", flush=True)
+        if words and PEERS_PYTHON.exists():
+            sizes = (*(SMALL if words == SMALL[0] else LARGE), rows, given.steps)
+            found = measured([str(PEERS_PYTHON), str(TORCH), *map(str, sizes)])
+            table.append({"case": name, "kernels": "", "runtime": "PyTorch", **found})
+            print(f"{name}, PyTorch: {told(found)}", flush=True)
     if given.json:
         given.json.write_text(json.dumps(table, indent=2) + "\n")
 

@@ -31,6 +31,8 @@ __all__ = ["read_kernels_in_place"]
 
 _BATCH_MATMUL = schema.BuiltinOperator.BATCH_MATMUL
 _LEFT, _RIGHT = 0, 1
+_MOST_DIMENSIONS = 4
+"""That the first version of TRANSPOSE takes."""
 
 
 class _Use(NamedTuple):
@@ -79,7 +81,8 @@ def _uses(file: FlatModel, index: GraphIndex) -> Iterator[_Use]:
             continue
         tensors = [index.subgraph.tensors[int(each)] for each in product.inputs]
         shapes = [tuple(map(int, each.shape)) for each in tensors]
-        if len(shapes[_LEFT]) != len(shapes[_RIGHT]) or any(math.prod(shape[:-2]) != 1 for shape in shapes):
+        ranks = {len(shape) for shape in shapes}
+        if len(ranks) > 1 or max(ranks) > _MOST_DIMENSIONS or any(math.prod(shape[:-2]) != 1 for shape in shapes):
             continue
         for side, rows in ((_LEFT, shapes[_RIGHT][-1]), (_RIGHT, shapes[_LEFT][-2])):
             tensor, shape = tensors[side], (shapes[side][-2], shapes[side][-1])
