@@ -1,4 +1,4 @@
-"""Which constant matrices are better read where they lie, on the left of a product, than packed for its right side."""
+"""Tells constant matrices that are better read where they lie, on the left of a product, than packed for its right."""
 
 from __future__ import annotations
 

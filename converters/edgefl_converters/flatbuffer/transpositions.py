@@ -16,7 +16,7 @@ _Operator = schema.BuiltinOperator
 
 
 class Transpositions:
-    """What is transposed in a subgraph for ops that are given, or give, matrices the other way round.
+    """Makes what ops of a subgraph are given, or give, of matrices that lie the other way round.
 
     Args:
         file: whose subgraph it is.
