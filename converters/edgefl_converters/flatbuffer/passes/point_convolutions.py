@@ -56,9 +56,10 @@ def _fits(file: FlatModel, subgraph: Any, operator: Any) -> bool:
     if not all(_is_constant(file, subgraph, each) for each in operator.inputs[1:]):
         return False
     image, (outputs, height, width, inputs) = (_shape(subgraph, each) for each in operator.inputs[:2])
-    options, rows = operator.builtinOptions, math.prod(image[:-1])
+    options, rows = operator.builtinOptions, math.prod(_shape(subgraph, operator.outputs[0])[:-1])
     return (
-        (height, width, options.strideH, options.strideW) == (1, 1, 1, 1)
+        (height, width) == (1, 1)
+        and image[1] % options.strideH == image[2] % options.strideW == 0
         and inputs == image[-1]
         and min(inputs, outputs) >= _NARROW
         and rows * (inputs + outputs) <= inputs * outputs
@@ -70,8 +71,8 @@ def _product(file: FlatModel, subgraph: Any, convolution: Any) -> list[Any]:
     """The ops ``(V x^T + b)^T`` for a convolution."""
     image, kernel, bias = (int(each) for each in convolution.inputs)
     (outputs, _, _, inputs), whole = _shape(subgraph, kernel), _shape(subgraph, image)
-    rows = math.prod(whole[:-1])
-    tensors = subgraph.tensors
+    output, options = int(convolution.outputs[0]), convolution.builtinOptions
+    rows, tensors = math.prod(_shape(subgraph, output)[:-1]), subgraph.tensors
 
     def tensor(like: int, shape: list[int], *, constant: bool = False) -> int:
         made = schema.TensorT()
@@ -85,20 +86,36 @@ def _product(file: FlatModel, subgraph: Any, convolution: Any) -> list[Any]:
         operator.builtinOptionsType, operator.builtinOptions = options_type, options
         return operator
 
-    output = int(convolution.outputs[0])
+    def reshape(source: int, shape: list[int], makes: int | None = None) -> Any:
+        return op(
+            _Operator.RESHAPE,
+            [source, file.integers(subgraph, shape)],
+            tensor(output, shape) if makes is None else makes,
+        )
+
+    before = []
+    if options.strideH * options.strideW > 1:
+        # What lies between the positions has an axis of its own, or channels of its own, and is cut off there.
+        positions = [whole[0] * whole[1] // options.strideH, options.strideH, whole[2] // options.strideW]
+        split = reshape(image, [*positions, options.strideW * inputs])
+        sizes = [positions[0], 1, positions[2], inputs]
+        image = tensor(output, sizes)
+        given = [split.outputs[0], file.integers(subgraph, [0] * 4), file.integers(subgraph, sizes)]
+        before = [split, op(_Operator.SLICE, given, image, _Options.SliceOptions, schema.SliceOptionsT())]
     flat, turned = tensor(output, [1, rows, inputs]), tensor(output, [1, inputs, rows])
     product, total = (tensor(output, [1, outputs, rows]) for _ in range(2))
     back = tensor(output, [1, rows, outputs])
     stored, shift = tensor(kernel, [1, outputs, inputs], constant=True), tensor(bias, [1, outputs, 1], constant=True)
     adding = schema.AddOptionsT()
-    adding.fusedActivationFunction = convolution.builtinOptions.fusedActivationFunction
+    adding.fusedActivationFunction = options.fusedActivationFunction
     return [
-        op(_Operator.RESHAPE, [image, file.integers(subgraph, [1, rows, inputs])], flat),
+        *before,
+        reshape(image, [1, rows, inputs], flat),
         exchange(file, subgraph, flat, turned),
         op(
             _Operator.BATCH_MATMUL, [stored, turned], product, _Options.BatchMatMulOptions, schema.BatchMatMulOptionsT()
         ),
         op(_Operator.ADD, [product, shift], total, _Options.AddOptions, adding),
         exchange(file, subgraph, total, back),
-        op(_Operator.RESHAPE, [back, file.integers(subgraph, [*whole[:-1], outputs])], output),
+        reshape(back, _shape(subgraph, output), output),
     ]

@@ -63,6 +63,7 @@ def points():
     x = layers.Conv2D(288, 1, use_bias=False, name="first")(inputs)
     x = layers.ReLU(6.0)(layers.BatchNormalization(name="norm")(x))
     x = layers.Conv2D(WIDTH, 1, activation="relu", padding="same", name="second")(x)
+    x = layers.Conv2D(288, 1, strides=(2, 1), name="strided")(layers.UpSampling2D((2, 1))(x))
     x = layers.Conv2D(WIDTH, 1, activation="tanh", name="trained")(x)
     x = layers.Conv2D(320, 1, activation="tanh", name="behind")(x)
     x = layers.GlobalAveragePooling2D()(x)
