@@ -30,7 +30,7 @@ from local_steps.contending import PEERS_PYTHON
 
 TORCH = Path(__file__).with_name("local_steps") / "torch_decoder.py"
 TOKENS, SIDE, CLASSES, IMAGES = 64, 64, 10, 8
-PACKED = ["one_copy", "point_convolutions"]
+PACKED = ["one_copy", "packed_convolutions"]
 PROJECTIONS = [f"*_{name}" for name in ("query", "key", "value", "output", "gate", "up", "down")]
 STEPS = """
 import sys, time

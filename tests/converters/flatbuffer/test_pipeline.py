@@ -24,7 +24,7 @@ OWN = [
     "flat_products",
     "shared_slopes",
     "right_forms",
-    "point_convolutions",
+    "packed_convolutions",
     "one_copy",
     "frozen_constants",
     "own_buffers",

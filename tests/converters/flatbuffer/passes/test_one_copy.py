@@ -64,6 +64,8 @@ def points():
     x = layers.ReLU(6.0)(layers.BatchNormalization(name="norm")(x))
     x = layers.Conv2D(WIDTH, 1, activation="relu", padding="same", name="second")(x)
     x = layers.Conv2D(288, 1, strides=(2, 1), name="strided")(layers.UpSampling2D((2, 1))(x))
+    x = layers.Conv2D(WIDTH, 3, padding="same", activation="relu", name="square")(x)
+    x = layers.Conv2D(WIDTH, (2, 3), padding="same", name="even")(x)
     x = layers.Conv2D(WIDTH, 1, activation="tanh", name="trained")(x)
     x = layers.Conv2D(320, 1, activation="tanh", name="behind")(x)
     x = layers.GlobalAveragePooling2D()(x)
