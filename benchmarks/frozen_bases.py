@@ -1,7 +1,7 @@
 """What a large frozen base costs a training process: memory of a step, beside the size of its weights, and its time.
 
 A Llama-like decoder with LoRA of rank 8 on its seven projections (64 tokens a row, SGD, random weights), and a new head
-on ResNet50 (64 x 64, 8 rows); each as a file whose kernels are read in place, and as one in which they are packed.
+on ResNet50 and VGG16 (64 x 64, 8 rows); each as a file whose kernels are read in place, and as one in which they are packed.
 Memory is that of a process that takes four steps, and of the same once it has evaluated and predicted; a step's time is
 that of the processor, the best of some, as such machines are shared. PyTorch trains the decoders too where `make
 bench-peers` has installed it.
@@ -97,12 +97,13 @@ def decoder(words: int, width: int, blocks: int, heads: int, wide: int) -> Any:
     return model
 
 
-def resnet() -> Any:
-    """ResNet50 with random weights, averages that belong to them, and a head of its own."""
+def classifier(application: str) -> Any:
+    """One of Keras's networks with random weights, averages that belong to them, and a head of its own."""
     import keras
 
     keras.utils.set_random_seed(1)
-    base = keras.applications.ResNet50(input_shape=(SIDE, SIDE, 3), weights=None, include_top=False, pooling="avg")
+    make = getattr(keras.applications, application)
+    base = make(input_shape=(SIDE, SIDE, 3), weights=None, include_top=False, pooling="avg")
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -117,7 +118,8 @@ SMALL, LARGE = (8000, 256, 8, 4, 688), (26000, 768, 12, 12, 2048)
 CASES: dict[str, tuple[Callable[[], Any], dict[str, Any], int]] = {
     "decoder_10m": (lambda: decoder(*SMALL), LORA, SMALL[0]),
     "decoder_125m": (lambda: decoder(*LARGE), LORA, LARGE[0]),
-    "resnet50_head": (resnet, {"trainable": "head"}, 0),
+    "resnet50_head": (lambda: classifier("ResNet50"), {"trainable": "head"}, 0),
+    "vgg16_head": (lambda: classifier("VGG16"), {"trainable": "head"}, 0),
 }
 """The model, what of it is trained, and how many words it knows."""
 
@@ -152,7 +154,7 @@ def told(found: Mapping[str, float]) -> str:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default="decoder_10m,resnet50_head", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--cases", default="decoder_10m,resnet50_head,vgg16_head", help=f"of {', '.join(CASES)}")
     parser.add_argument("--batch", type=int, help="rows of a batch; one of tokens, 8 images, unless given")
     parser.add_argument("--micro-batch", type=int, help="rows that are computed at once")
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed")

@@ -1,8 +1,8 @@
 """Frozen convolutions over few positions, which would be packed, are products with their filters, in a converted file.
 
 XNNPACK packs the filter of a CONV_2D for each signature, as it does the right side of a product; on the left of one it
-is read where it lies (`one_copy`). The filter must be larger than the windows of the image and what is made of them:
-those are put together and transposed.
+is read where it lies (`one_copy`). The windows of the image are put together for it, and transposed as what is made of
+them is. A step of a head on ResNet50 (64 x 64, 8 rows) takes 0.9 of the time, on VGG16 as long.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _Operator, _Options = schema.BuiltinOperator, schema.BuiltinOptions
 
 _NARROW = 256
 """Channels below which transposing takes too much of the time: MobileNetV2 has 112 before its last convolution."""
+
+_LARGER = 2
+"""So many times as large as the filter windows and outputs may be together. ResNet50 gains with 2 as with 1."""
 
 _MOST_JOINED = 5
 """As many tensors XNNPACK joins at once."""
@@ -74,7 +77,7 @@ def _fits(file: FlatModel, subgraph: Any, operator: Any) -> bool:
         taken
         and inputs == image[-1]
         and min(inputs, outputs) >= _NARROW
-        and rows * (size + outputs) <= size * outputs
+        and rows * (size + outputs) <= _LARGER * size * outputs
         and is_read_in_place((outputs, size), rows)
     )
 
