@@ -1,7 +1,7 @@
 """What a large frozen base costs a training process: memory of a step, beside the size of its weights, and its time.
 
 A Llama-like decoder with LoRA of rank 8 on its seven projections (64 tokens a row, SGD, random weights), and a new head
-on ResNet50 and VGG16 (64 x 64, 8 rows); each as a file whose kernels are read in place, and one in which they are packed.
+on ResNet50 and VGG16 (64 x 64, 8 rows); each as a file whose kernels are read in place, and one in which they are not.
 Memory is that of a process that takes four steps, and of the same once it has evaluated and predicted; a step's time is
 that of the processor, the best of some, as such machines are shared. PyTorch trains the decoders too where `make
 bench-peers` has installed it.
