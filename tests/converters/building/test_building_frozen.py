@@ -181,3 +181,20 @@ def test_a_weight_that_was_made_untrainable_is_trained_when_it_is_chosen(tmp_pat
     report.require()
     assert [each.name for each in built.manifest.parameters] == ["body/kernel", "body/bias"]
     assert all(each.scale > 0 for each in report.runtimes[0].comparisons if each.kind == "gradient")
+
+
+def test_frozen_positions_lie_in_the_file_once_not_for_each_row():
+    length, width = 24, 32
+    keras.utils.set_random_seed(2)
+    tokens = keras.Input((length,), dtype="int32")
+    places = keras.ops.cumsum(keras.ops.ones_like(tokens), axis=1) - 1
+    x = layers.Embedding(20, width, name="tokens")(tokens) + layers.Embedding(length, width, name="places")(places)
+    model = keras.Model(tokens, layers.Dense(3, name="head")(x))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with fine_tuned(model, FineTuning(trainable="head")) as tuned:
+        built = build(tuned, batch_size=BATCH, options=Options(FineTuning(trainable="head")))
+        table = np.asarray(model.get_layer("places").embeddings)
+
+        check_agreement(tuned, built.data).require()
+
+    assert built.data.count(table.tobytes()) == 1

@@ -24,6 +24,8 @@ OWN = [
     "flat_products",
     "shared_slopes",
     "right_forms",
+    "packed_convolutions",
+    "one_copy",
     "frozen_constants",
     "own_buffers",
     "equal_buffers",

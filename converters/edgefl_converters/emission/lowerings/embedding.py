@@ -1,4 +1,4 @@
-"""Gradients of lookups: rows added up at their indices."""
+"""Lookups of what is frozen, and gradients of lookups: rows added up at their indices."""
 
 from __future__ import annotations
 
@@ -9,8 +9,33 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edgefl_converters.emission.registry import Context, lowering
-from edgefl_converters.emission.traced_ops import constant, folded, static_shape
+from edgefl_converters.emission.registry import Context, lowering, lowering_where
+from edgefl_converters.emission.traced_ops import attribute, constant, folded, static_shape
+
+
+def _looks_up_the_same(op: Any) -> bool:
+    """Tells whether an op looks up rows of a table of floats at known indices, the same along their first axis."""
+    if op.type != "GatherV2" or op.outputs[0].dtype != tf.float32 or int(attribute(op, "batch_dims")):
+        return False
+    indices, axis = folded(op.inputs[1]), folded(op.inputs[2])
+    if indices is None or axis is None or int(axis) or indices.ndim < 2 or len(indices) < 2:
+        return False
+    return bool((indices == indices[:1]).all())
+
+
+@lowering_where(_looks_up_the_same)
+def look_up(op: Any, inputs: Sequence[tf.Tensor], context: Context) -> Sequence[tf.Tensor] | None:
+    """Frozen positions that are the same for each row of the batch are looked up once.
+
+    TensorFlow's converter computes what it knows, and a small table would lie in the file once for each row.
+    """
+    if context.constants.value(inputs[0]) is None:
+        return None
+    indices = folded(op.inputs[1])
+    rows = tf.gather(inputs[0], indices[:1])
+    repeated = tf.tile(rows, [len(indices), *[1] * (rows.shape.rank - 1)])
+    context.untiled[repeated.name] = rows
+    return [repeated]
 
 
 @lowering("UnsortedSegmentSum")
