@@ -242,7 +242,7 @@ def test_a_loss_that_takes_no_target_at_all_is_named():
         raise ValueError("no way.")
 
     with pytest.raises(
-        ModelError, match=r"The loss 'impossible' fails on output 'dense_1' of shape \(4, 3\).*no way\. Try"
+        ModelError, match=r"The loss 'impossible' fails on output 'dense_1' of shape \(4, 3\).*: no way\. If the loss"
     ):
         build(network(impossible), batch_size=4)
 
