@@ -23,7 +23,7 @@ __all__ = ["REWRITE"]
 def _inlined(original: Any) -> tuple[Any, ...]:
     @functools.wraps(original)
     def call(function: Any, *args: Any, **named: Any) -> Any:
-        if tf.executing_eagerly():
+        if tf.executing_eagerly() or _needs_xla(function):
             return original(function, *args, **named)
         python = function._python_function
         if function._autograph:
@@ -32,6 +32,11 @@ def _inlined(original: Any) -> tuple[Any, ...]:
             return python(*args, **named)
 
     return (call,)
+
+
+def _needs_xla(function: Any) -> bool:
+    """Whether Keras made it for what TensorFlow's own kernels lack, such as the gradients of grouped convolutions."""
+    return bool(function._jit_compile) and function._python_function.__module__.startswith("keras.src.")
 
 
 REWRITE = Rewrite(Function, ("__call__",), _inlined)
