@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from edgefl_converters.building.building import build_specified
 from edgefl_converters.building.room import require_room
 from edgefl_converters.lint import require_clean
 from edgefl_converters.models.loading import compile_model, load_source, shares_layers
-from edgefl_converters.settings.options import options_of
+from edgefl_converters.settings.options import Options, options_of
 from edgefl_converters.training_step.precision import in_float32
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.training_step.specification import Specification, specify
@@ -40,11 +41,19 @@ def verify(file: str | os.PathLike[str], against: Any) -> VerificationReport:
             in_float32(model) as single,
             fine_tuned(single, options.fine_tuning, own=not shares_layers(single, against)) as wanted,
         ):
-            specification = specify(wanted, batch_size=manifest.batch_size, options=options)
+            specification = _specified(wanted, options, manifest)
             require_room(specification, verify=True)
             return _verify(source, specification, same_weights=same_weights_every_time)
     except InvalidSettingError as error:
         raise _made_from_another(source, error.message) from error
+
+
+def _specified(model: keras.Model, options: Options, manifest: ModelManifest) -> Specification:
+    """The model as the file was made, or where its loss does not take the file's targets, as it would be by itself."""
+    try:
+        return specify(model, batch_size=manifest.batch_size, options=options)
+    except ModelError:
+        return specify(model, batch_size=manifest.batch_size, options=replace(options, target_shape=None))
 
 
 def _verify(source: ModelFile, specification: Specification, *, same_weights: bool) -> VerificationReport:

@@ -111,7 +111,7 @@ def assert_folded_exactly_once(run, rounds):
     accepted = {task for task, answers in statuses.items() if 202 in answers}
     folded = {task: digest for task, disposition, digest, _ in run.folded if disposition == "folded"}
     assert len(folded) == len(run.folded) == DEVICES * rounds
-    assert accepted == set(folded)
+    assert accepted == set(folded), {task: statuses.get(task) for task in set(folded) ^ accepted}
     assert all(digests[task] == {folded[task]} for task in accepted)
     assert all(set(answers) == {202} for answers in statuses.values())
     assert [entry["outcomes"]["folded"] for entry in run.status["history"]] == [DEVICES] * rounds
