@@ -96,7 +96,8 @@ def convert(
         custom_objects: classes and functions of your own that a file refers to, by name; or names of modules that
             define them, whose code is run.
         normalization: a file of statistics of a fleet's data, from ``edgefl run statistics``: mean and variance for the
-            Normalization layers behind the model's inputs, in place.
+            Normalization layers behind the model's inputs, in place. Or "identity": they do nothing in this file, with
+            which devices sum up their data.
         verify: train the file on every installed runtime of the target beside Keras, and refuse it where they differ.
         on_progress: called with one line at each stage; without it, one sentence on standard error tells the result.
         on_layers: called with what became of each layer (as in the report), on failure with those until it failed.

@@ -22,7 +22,7 @@ from edgefl_converters.building.building import BuiltModel, build
 from edgefl_converters.building.room import require_room
 from edgefl_converters.models.loading import load_compiled, shares_layers
 from edgefl_converters.models.loss_fit import require_fitting_loss
-from edgefl_converters.models.normalization import normalize, read_statistics
+from edgefl_converters.models.normalization import IDENTITY, normalize, read_statistics, waiting
 from edgefl_converters.models.requirements import require_convertible
 from edgefl_converters.results import ConversionResult
 from edgefl_converters.settings.input_shapes import InputShape
@@ -64,13 +64,14 @@ def convert(
     tell = on_progress or (lambda line: None)
     path = Path(out)
     _check_destination(path, model)
-    statistics = None if normalization is None else read_statistics(normalization)
+    later = str(normalization) == IDENTITY
+    statistics = None if normalization is None or later else read_statistics(normalization)
     with measured_stages() as stages:
         with stage("loading"):
             loaded = load_compiled(model, loss=loss, optimizer=optimizer, metrics=metrics, input_shape=input_shape)
             if statistics is not None:
                 tell(f"normalising as the fleet's data says in {', '.join(normalize(loaded, statistics))}")
-            require_convertible(loaded)
+            require_convertible(loaded, waiting=waiting(loaded) if later else ())
             require_fitting_loss(loaded)
         built, report = _converted(loaded, model, batch_size, options or Options(), verify, tell, on_layers)
         _write(path, built.data, report)

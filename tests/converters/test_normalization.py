@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import edgefl_converters
-from edgefl.errors import DataError, InvalidSettingError, StorageError
+from edgefl.errors import DataError, InvalidSettingError, ModelError, StorageError
 from edgefl.summaries import ArraySummary
 from edgefl_converters.models.normalization import normalize, read_statistics
 
@@ -86,6 +86,24 @@ def test_the_file_normalises_and_trains_as_keras_does(tmp_path) -> None:
     assert told[0] == "normalising as the fleet's data says in normalization"
     assert result.report["verification"]["runtimes"]
     assert not any("normalization" in parameter.name for parameter in result.manifest.layout)
+
+
+def test_a_file_to_ask_with_needs_no_data_and_says_so_where_it_is_missing(tmp_path) -> None:
+    layers = [keras.layers.Normalization(name="values"), keras.layers.Dense(3, activation="softmax")]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ModelError, match=r"'values'.*has not seen any data.*normalization='identity'"):
+        edgefl_converters.convert(model, tmp_path / "model.tflite", batch_size=8)
+    result = edgefl_converters.convert(model, tmp_path / "model.tflite", normalization="identity", batch_size=8)
+    assert result.report["verification"]["passed"]
+    again = edgefl_converters.convert(
+        model, tmp_path / "model.tflite", normalization=statistics_file(tmp_path, draw(30, 6)), batch_size=8
+    )
+    assert again.manifest.graph_hash != result.manifest.graph_hash
+    bare = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    bare.compile("sgd", "mse")
+    with pytest.raises(InvalidSettingError, match="no Normalization layer"):
+        edgefl_converters.convert(bare, tmp_path / "model.tflite", normalization="identity")
 
 
 def test_statistics_of_the_last_axis_do_not_serve_another(tmp_path) -> None:

@@ -127,7 +127,8 @@ def convert(
     normalization: Annotated[
         Path | None,
         typer.Option(
-            help="Statistics of the fleet's data, from `edgefl run statistics`, for Normalization layers at inputs.",
+            help="Statistics of the fleet's data, from `edgefl run statistics`, for Normalization layers at inputs; or "
+            "'identity', for a file to ask with.",
             rich_help_panel=_FEDERATED,
         ),
     ] = None,

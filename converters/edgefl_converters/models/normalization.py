@@ -22,7 +22,10 @@ from edgefl.summaries import features_of
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Statistics", "normalize", "read_statistics"]
+__all__ = ["IDENTITY", "Statistics", "normalize", "read_statistics", "waiting"]
+
+IDENTITY = "identity"
+"""Given in place of a file: mean 0 and variance 1, in a file with which devices sum up their data."""
 
 Numbers = NDArray[np.float64]
 _WHENCE = "`edgefl run statistics` writes it, of a run of the kind statistics."
@@ -111,18 +114,32 @@ def normalize(model: keras.Model, statistics: Statistics) -> list[str]:
             f"The statistics are of inputs of shape {_listed(statistics.shapes)}, the model takes {_listed(shapes)}.",
             hint="Ask devices for statistics with a file of this very model.",
         )
+    for layer, index in (found := _found(model)):
+        mean, variance = statistics.over(index, tuple(axis - 1 for axis in layer._keep_axis))
+        layer.adapt_mean.assign(mean)
+        layer.adapt_variance.assign(variance)
+        layer.finalize_state()
+    return [layer.name for layer, _ in found]
+
+
+def waiting(model: keras.Model) -> list[str]:
+    """Names the layers that `normalize` would set.
+
+    Raises:
+        InvalidSettingError: there is none.
+    """
+    return [layer.name for layer, _ in _found(model)]
+
+
+def _found(model: keras.Model) -> list[tuple[Any, int]]:
+    inputs = list(getattr(model, "inputs", None) or [])
     found = list(_normalizations(model, {id(each): index for index, each in enumerate(inputs)}))
     if not found:
         raise InvalidSettingError(
             "The model has no Normalization layer that takes an input as it is and waits for its mean and variance.",
             hint="Put keras.layers.Normalization() behind the input, without mean and variance.",
         )
-    for layer, index in found:
-        mean, variance = statistics.over(index, tuple(axis - 1 for axis in layer._keep_axis))
-        layer.adapt_mean.assign(mean)
-        layer.adapt_variance.assign(variance)
-        layer.finalize_state()
-    return [layer.name for layer, _ in found]
+    return found
 
 
 def _normalizations(model: keras.Model, inputs: Mapping[int, int]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import keras
@@ -17,11 +17,12 @@ from edgefl_converters.models.compile_arguments import require_sound_arguments
 __all__ = ["require_convertible"]
 
 
-def require_convertible(model: keras.Model) -> None:
+def require_convertible(model: keras.Model, *, waiting: Collection[str] = ()) -> None:
     """Refuses models that cannot become a file, or whose file would be useless, with what to do about it.
 
     Args:
         model: as it was loaded.
+        waiting: names of layers that have not seen their data, and shall be as they are until somebody knows of it.
 
     Raises:
         ModelError: it is empty, a layer has not seen its data, a tensor holds nothing, a weight is not a number, or an
@@ -37,7 +38,8 @@ def require_convertible(model: keras.Model) -> None:
     _check_ranks(model)
     layers = list(model._flatten_layers(include_self=False, recursive=True))
     for layer in layers:
-        _check_layer(layer)
+        if layer.name not in waiting:
+            _check_layer(layer)
     for layer in layers:
         dtype = layer.variable_dtype  # a mixed policy keeps its weights in float32; tracing sees what becomes of it
         if layer.weights and dtype not in ("float32", None) and str(dtype).startswith(("float", "bfloat")):
@@ -132,7 +134,8 @@ def _check_layer(layer: Any) -> None:
     if empty:
         raise ModelError(
             f"Layer {layer.name!r} ({kind}) has not seen any data: its values are learnt by adapt, not by training.",
-            hint="Call adapt(data) on it before converting, or give its values to its constructor.",
+            hint="Call adapt(data) on it before converting, or give its values to its constructor."
+            + (" Or let devices tell, with a file of `normalization='identity'`." if kind == "Normalization" else ""),
             layer=layer.name,
         )
 
