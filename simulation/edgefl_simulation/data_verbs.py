@@ -31,6 +31,10 @@ data = typer.Typer(
     no_args_is_help=True,
 )
 
+Owner = Annotated[str, typer.Option(help="The array or column that says whose each row is.")]
+Label = Annotated[str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")]
+Seed = Annotated[int, typer.Option(help="Of every choice; that of `edgefl simulate` gives its partition.")]
+
 
 @data.command("partition")
 def partition_verb(
@@ -49,13 +53,11 @@ def partition_verb(
         typer.Option(metavar="FILE", help="A .tflite: rows get its shape, and have to fit.", show_default=False),
     ] = None,
     held_out: HeldOut = 0.1,
-    owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
+    owner: Owner = OWNER,
     feature_columns: FeatureColumns = "",
     target_column: TargetColumn = "",
-    label: Annotated[
-        str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Of every choice; that of `edgefl simulate` gives its partition.")] = 1,
+    label: Label = "",
+    seed: Seed = 1,
     format: FormatOption = Format.text,
 ) -> None:
     """Divide a data set among devices as `edgefl simulate` does: a table, a picture, a file for each device."""
@@ -95,15 +97,13 @@ def statistics_verb(
         typer.Option("--output", "-o", metavar="FILE", help="A .json file, for `edgefl convert --normalization`."),
     ] = None,
     held_out: HeldOut = 0.1,
-    owner: Annotated[str, typer.Option(help="The array or column that says whose each row is.")] = OWNER,
+    owner: Owner = OWNER,
     feature_columns: FeatureColumns = "",
     target_column: TargetColumn = "",
-    label: Annotated[
-        str, typer.Option(help="The array that a partition by class goes by.", show_default="the target")
-    ] = "",
+    label: Label = "",
     minimum_examples: Annotated[int, typer.Option(help="A device with fewer takes no part.", min=1)] = MINIMUM_EXAMPLES,
     shown_from: Annotated[int, typer.Option(help="Statistics are of at least so many devices.", min=1)] = SHOWN_FROM,
-    seed: Annotated[int, typer.Option(help="Of every choice; that of `edgefl simulate` gives its partition.")] = 1,
+    seed: Seed = 1,
     format: FormatOption = Format.text,
 ) -> None:
     """Sum up data that is divided among devices, as a run of the kind statistics does: nobody's rows are pooled."""

@@ -76,7 +76,7 @@ def target_of(loss: Any, output: Port, index: int, name: str, shape: tuple[int, 
 
 def _said_target(loss: Any, output: Port, index: int, said: Port) -> Port:
     """A target of a shape that was said: labels where the loss takes such ones anyway, else numbers."""
-    with contextlib.suppress(ModelError):
+    with contextlib.suppress(ModelError):  # none follows from the loss: why one was said
         found = _found_target(loss, output, index, said.name)
         if found.shape == said.shape:
             return found

@@ -12,6 +12,7 @@ from keras import layers
 from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters.building.building import build
+from kernel_gradients import gradient_of
 
 POINTS = np.concatenate(
     [
@@ -38,16 +39,6 @@ ACTIVATIONS = {
     "erf": tf.math.erf,
     "erfc": tf.math.erfc,
 }
-
-
-def gradient_of(activation):
-    def gradient(x, dy):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = activation(x)
-        return tape.gradient(y, x, dy)
-
-    return gradient
 
 
 def test_gradients_of_activations_equal_the_kernels(kernel_parity):

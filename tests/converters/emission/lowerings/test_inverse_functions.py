@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kernel_gradients import gradient_of
+
 WITHIN_ONE = np.concatenate([np.linspace(-0.999, 0.999, 81), [0, 1e-6, -1e-6, 1e-3, 0.4999, 0.5001]]).astype(np.float32)
 ANY = np.concatenate([np.linspace(-9, 9, 181), [0, 1e-6, -1e-6, 1e-3, 0.4999, 0.5001, 40, -40, 80, -80]]).astype(
     np.float32
@@ -27,16 +29,6 @@ FUNCTIONS = {
     "digamma": (tf.math.digamma, NO_POLES),
     "reciprocal": (tf.math.reciprocal, ABOVE_ONE),
 }
-
-
-def gradient_of(function):
-    def gradient(x, dy):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = function(x)
-        return tape.gradient(y, x, dy)
-
-    return gradient
 
 
 def test_functions_of_one_number_equal_the_kernels(kernel_parity):
