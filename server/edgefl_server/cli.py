@@ -29,6 +29,7 @@ from edgefl_server.continuing import More, continue_run, is_typed, number_of_rou
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
+from edgefl_server.people_verbs import operators
 from edgefl_server.run_verbs import RunArgument, ServerOption, StateOption, add_verbs, read_vector
 from edgefl_server.setting_options import with_settings
 from edgefl_server.state_folder import SHOWN, state_folder
@@ -341,6 +342,7 @@ def watch(
 
 
 add_verbs(run)
+server.add_typer(operators, name="operators")
 
 
 @run.command("list")

@@ -24,6 +24,15 @@ from edgefl_server.storage.identities import (
 )
 from edgefl_server.storage.lineage import diff_versions, roll_back, run_history
 from edgefl_server.storage.logs import run_log
+from edgefl_server.storage.operators import (
+    OperatorRefusedError,
+    add_operator,
+    has_form_of_key,
+    list_operators,
+    operator_named,
+    operator_with_key,
+    revoke_operator,
+)
 from edgefl_server.storage.outcomes import (
     Accepted,
     Looked,
@@ -63,6 +72,7 @@ __all__ = [
     "Looked",
     "NameTakenError",
     "NotWantedError",
+    "OperatorRefusedError",
     "RunStateError",
     "ServerState",
     "Swept",
@@ -70,6 +80,7 @@ __all__ = [
     "Upload",
     "accept_outcome",
     "accept_upload",
+    "add_operator",
     "authenticate",
     "check_invitation",
     "close_due_rounds",
@@ -86,14 +97,18 @@ __all__ = [
     "fold_round",
     "has_form_of_credentials",
     "has_form_of_invitation",
+    "has_form_of_key",
     "invite",
     "keep_central",
     "keep_data",
     "keep_weights",
+    "list_operators",
     "look_at_outcome",
     "look_for_tasks",
     "next_central",
     "next_task",
+    "operator_named",
+    "operator_with_key",
     "pause_run",
     "pending_folds",
     "populations",
@@ -103,6 +118,7 @@ __all__ = [
     "require_data",
     "require_invited",
     "resume_run",
+    "revoke_operator",
     "roll_back",
     "run_history",
     "run_log",
