@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,13 @@ def test_an_operator_works_with_a_key_of_its_own_until_it_is_revoked(server: Ser
     revoked = edgefl("run", "list", "--server", server.url, "--format", "json", EDGEFL_OPERATOR_KEY=key)
     assert revoked.returncode == 41
     assert "was revoked" in json.loads(revoked.stderr.splitlines()[-1])["message"]
+    told = edgefl("server", "audit", "--since", "1h", "--limit", "5", "--state", server.state).stdout.splitlines()
+    assert len(told) == 3
+    assert re.search(r"admin +admin +operators.revoke +eve\?<i>$", told[1])
+    assert [each["act"] for each in server.call("server", "audit")["audit"]] == [  # type: ignore[attr-defined]
+        "operators.revoke",
+        "operators.create",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from edgefl_server.http.acts import ActRoute, TheDeed
 from edgefl_server.http.context import AskedBy, Shared, needs
 from edgefl_server.roles import Right, Role, rights_of
-from edgefl_server.storage import add_operator, list_operators, revoke_operator
+from edgefl_server.storage import MOST_ENTRIES, add_operator, audit_entries, list_operators, revoke_operator
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["people"])
+router = APIRouter(prefix="/v1", tags=["people"], route_class=ActRoute)
 
 _READ, _APPOINT = [needs(Right.READ)], [needs(Right.APPOINT)]
 _LONGEST_SECONDS = 1e9
@@ -48,17 +49,30 @@ async def get_operators(context: Shared) -> dict[str, Any]:
 
 
 @router.post("/operators", dependencies=_APPOINT, summary="Add an operator", status_code=201)
-async def post_operator(new: NewOperator, context: Shared) -> dict[str, Any]:
+async def post_operator(new: NewOperator, context: Shared, deed: TheDeed) -> dict[str, Any]:
     """Answers the key, this once: only its hash is kept."""
+    deed.about, deed.detail = new.name, {"role": new.role.value, "expires_seconds": new.expires_seconds}
     key = await run_in_threadpool(add_operator, context.state, new.name, new.role, new.expires_seconds)
     return {"operator": new.name, "role": new.role.value, "expires_seconds": new.expires_seconds, "key": key}
 
 
 @router.post("/operators/revoke", dependencies=_APPOINT, summary="Revoke an operator's key")
-async def post_revocation(who: OperatorName, context: Shared) -> dict[str, Any]:
+async def post_revocation(who: OperatorName, context: Shared, deed: TheDeed) -> dict[str, Any]:
     """From the next call on the key is worth nothing. What the operator did stays."""
+    deed.about = who.name
     await run_in_threadpool(revoke_operator, context.state, who.name)
     return {"operator": who.name, "state": "revoked"}
+
+
+@router.get("/audit", dependencies=_READ, summary="Read the audit log")
+async def get_audit(
+    context: Shared,
+    limit: Annotated[int, Query(ge=1, le=MOST_ENTRIES)] = 100,
+    since: Annotated[float | None, Query(allow_inf_nan=False, description="seconds since 1970 in UTC")] = None,
+    before: Annotated[int | None, Query(ge=1, le=2**53, description="only entries with a smaller number")] = None,
+) -> dict[str, Any]:
+    """Acts of operators, enrolments, and how many were refused; newest first. Texts are as they were given."""
+    return {"audit": await run_in_threadpool(audit_entries, context.state, limit, since=since, before=before)}
 
 
 def _words(role: Role) -> list[str]:

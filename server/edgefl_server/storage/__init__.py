@@ -1,5 +1,6 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
+from edgefl_server.storage.audit import MOST_ENTRIES, Refusals, audit_entries, note_act
 from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.creating import create_run, keep_weights
@@ -64,6 +65,7 @@ from edgefl_server.storage.uploads import Upload
 
 __all__ = [
     "DEFAULT_KEEP_DAYS",
+    "MOST_ENTRIES",
     "Accepted",
     "CentralWork",
     "DeviceRow",
@@ -73,6 +75,7 @@ __all__ = [
     "NameTakenError",
     "NotWantedError",
     "OperatorRefusedError",
+    "Refusals",
     "RunStateError",
     "ServerState",
     "Swept",
@@ -81,6 +84,7 @@ __all__ = [
     "accept_outcome",
     "accept_upload",
     "add_operator",
+    "audit_entries",
     "authenticate",
     "check_invitation",
     "close_due_rounds",
@@ -107,6 +111,7 @@ __all__ = [
     "look_for_tasks",
     "next_central",
     "next_task",
+    "note_act",
     "operator_named",
     "operator_with_key",
     "pause_run",

@@ -15,6 +15,7 @@ from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
 from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import HASH, RANDOM_ID, is_hash, is_public_key, is_random_id, is_short_name
+from edgefl_server.storage.audit import record
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow, PopulationRow
@@ -171,6 +172,7 @@ def enrol(
                     created_at=state.date(),
                 )
             )
+            record(session, state.date(), device, "device", "devices.enrol", population)
             return True
         if not hmac.compare_digest(known.secret_hash, secret_hash) or known.population != population:
             raise EnrolmentRefusedError(

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
     "AssignmentRow",
+    "AuditRow",
     "CentralRow",
     "CohortRow",
     "DeviceRow",
@@ -121,6 +122,23 @@ class OperatorRow(Table):
     revoked_at: Mapped[float | None] = mapped_column(Float)
 
     __table_args__ = (Index("operators_by_key", "key_hash", unique=True),)
+
+
+class AuditRow(Table):
+    """An act of an operator's, an enrolment, or refusals of some minutes. Triggers keep rows from being changed."""
+
+    __tablename__ = "audit"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at: Mapped[float] = mapped_column(Float)
+    who: Mapped[str] = mapped_column(String(64))
+    """The operator's name, or the device's id; empty: strangers."""
+    role: Mapped[str] = mapped_column(String(16))
+    act: Mapped[str] = mapped_column(String(64))
+    about: Mapped[str] = mapped_column(String(128))
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+    __table_args__ = (Index("audit_by_date", "at"), {"sqlite_autoincrement": True})
 
 
 class DeviceRow(Table):
