@@ -23,7 +23,7 @@ from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.aggregation import AUTO, choice_text
 from edgefl_server.continuing import More, continue_run, is_typed, number_of_rounds
-from edgefl_server.invitation_verbs import invite
+from edgefl_server.invitation_verbs import invitations, invite
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
@@ -275,6 +275,7 @@ def watch(
 
 add_verbs(run)
 server.command()(invite)
+server.add_typer(invitations, name="invitations")
 server.add_typer(operators, name="operators")
 server.command()(audit)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["audit", "date", "operators", "table"]
+__all__ = ["audit", "date", "invitations", "operators", "table"]
 
 
 def operators(result: dict[str, Any]) -> str:
@@ -35,6 +35,25 @@ def audit(result: dict[str, Any]) -> str:
         for each in result["audit"]
     ]
     return table(("", "date (UTC)", "who", "role", "did", "to", ""), rows) if rows else "nothing"
+
+
+def invitations(result: dict[str, Any]) -> str:
+    """All invitations, a line each."""
+    rows = [
+        (
+            each["id"],
+            each["population"],
+            each["state"],
+            f"{each['used']} of {'any' if each['uses'] is None else each['uses']}",
+            date(each["created_at"]),
+            date(each["expires_at"]),
+            each["made_by"] or "-",
+            each["label"],
+        )
+        for each in result["invitations"]
+    ]
+    head = ("id", "population", "state", "used", "made (UTC)", "expires", "by", "label")
+    return table(head, rows) if rows else "nobody was invited yet"
 
 
 def date(seconds: float | None) -> str:

@@ -66,3 +66,15 @@ def test_a_cell_of_a_table_begins_no_line() -> None:
         "a?b?[2J  1",
         "c        2",
     ]
+
+
+def test_an_invitation_is_made_listed_and_revoked(server: ServerProcess) -> None:
+    made = server.call("server", "invite", "--population", "hall", "--uses", 3, "--expires", "7d", "--label", "x\ny")
+    assert (made["uses"], made["expires_seconds"], made["label"]) == (3, 604800, "x\ny")
+    (listed,) = server.call("server", "invitations", "list")["invitations"]  # type: ignore[misc]
+    line = edgefl("server", "invitations", "list", "--state", server.state).stdout.splitlines()[1]
+    assert re.match(rf"{listed['id']}  hall +open +0 of 3 .* admin  x\?y$", line)
+    server.call("server", "invitations", "revoke", listed["id"])
+    (listed,) = server.call("server", "invitations", "list")["invitations"]  # type: ignore[misc]
+    assert listed["state"] == "revoked"
+    assert edgefl("server", "invitations", "revoke", "../runs", "--state", server.state).returncode == 4

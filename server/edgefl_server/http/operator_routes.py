@@ -24,7 +24,6 @@ from edgefl_server.storage import (
     continue_run,
     create_run,
     diff_versions,
-    invite,
     keep_data,
     keep_weights,
     pause_run,
@@ -46,7 +45,7 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["operators"], route_class=ActRoute)
 
-_READ, _RUN, _INVITE = ([needs(right)] for right in (Right.READ, Right.RUN, Right.INVITE))
+_READ, _RUN = [needs(Right.READ)], [needs(Right.RUN)]
 
 _LARGEST = 2**53
 """Above any number of a round or version: larger ones the database could not even be asked for."""
@@ -82,20 +81,6 @@ if TYPE_CHECKING:
     NewRun = _NewRun
 else:
     NewRun = create_model("NewRun", __base__=_NewRun, **{each.name: _parameter(each) for each in run_settings()})
-
-
-class Invitation(BaseModel):
-    """The body that asks for a token: which population it shall be for."""
-
-    population: str = Field(max_length=200)
-
-
-@router.post("/invitations", dependencies=_INVITE, summary="Make a token with which devices enrol", status_code=201)
-async def make_invitation(invitation: Invitation, context: Shared, deed: TheDeed) -> dict[str, str]:
-    """A new token each time; older ones stay valid. Only its hash is kept."""
-    deed.about = invitation.population[:64]
-    token = await run_in_threadpool(invite, context.state, invitation.population)
-    return {"population": invitation.population, "token": token}
 
 
 @router.post(

@@ -8,19 +8,23 @@ from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
 from edgefl_server.storage.identities import (
-    EnrolmentRefusedError,
     authenticate,
-    check_invitation,
     enrol,
     has_form_of_credentials,
-    has_form_of_invitation,
-    invite,
     populations,
     require_invited,
     tell_capabilities,
     tell_of_double,
     tell_public_key,
     unknown_device,
+)
+from edgefl_server.storage.invitations import (
+    EnrolmentRefusedError,
+    check_invitation,
+    has_form_of_invitation,
+    invite,
+    list_invitations,
+    revoke_invitation,
     wrong_token,
 )
 from edgefl_server.storage.lineage import diff_versions, roll_back, run_history
@@ -106,6 +110,7 @@ __all__ = [
     "keep_central",
     "keep_data",
     "keep_weights",
+    "list_invitations",
     "list_operators",
     "look_at_outcome",
     "look_for_tasks",
@@ -123,6 +128,7 @@ __all__ = [
     "require_data",
     "require_invited",
     "resume_run",
+    "revoke_invitation",
     "revoke_operator",
     "roll_back",
     "run_history",

@@ -107,6 +107,14 @@ class InvitationRow(Table):
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     population: Mapped[str] = mapped_column(String(64), index=True)
     created_at: Mapped[float] = mapped_column(Float)
+    label: Mapped[str] = mapped_column(String(200), default="")
+    made_by: Mapped[str] = mapped_column(String(64), default="")
+    """The operator's name; empty: nobody kept it."""
+    uses: Mapped[int | None] = mapped_column(Integer)
+    """The number of devices that may enrol with it; None: any."""
+    used: Mapped[int] = mapped_column(Integer, default=0)
+    expires_at: Mapped[float | None] = mapped_column(Float)
+    revoked_at: Mapped[float | None] = mapped_column(Float)
 
 
 class OperatorRow(Table):

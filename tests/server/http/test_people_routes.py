@@ -19,7 +19,7 @@ ROUTES = [
     if isinstance(each, APIRoute)
 ]
 READERS = {route.name for route in ROUTES if "GET" in route.methods} - {"get_operators"}
-ADMINS = {"get_operators", "post_operator", "post_revocation"}
+ADMINS = {"get_operators", "post_operator", "post_revocation", "post_invitation_revocation"}
 
 
 def keyed(api: Api, role: Role, name: str = "") -> dict[str, str]:
@@ -36,7 +36,7 @@ def test_every_call_of_operators_needs_a_role_and_says_which(api: Api, route: AP
     for role in roles:
         answer = api.client.request(
             method,
-            route.path.replace("{run_id}", "none"),
+            route.path.replace("{run_id}", "none").replace("{invitation_id}", "0" * 12),
             params=query if "runs" in route.path else {},
             content=body if method == "POST" else None,
             headers={"Content-Type": "application/json", **keyed(api, role)},
@@ -156,3 +156,19 @@ def test_an_act_that_the_log_cannot_take_is_answered_as_done_and_shown(
     monkeypatch.setattr("edgefl_server.http.acts.note_act", fail)
     assert api.client.post(f"/v1/runs/{run}/pause", headers=ADMIN).status_code == 200
     assert "write the audit log" in str(api.client.get("/v1/runs", headers=ADMIN).json()["warnings"])
+
+
+def test_an_invitation_ends_is_listed_and_revoked_by_calls(api: Api) -> None:
+    asked = {"population": "people", "uses": 1, "expires_seconds": 60, "label": "<i>hall</i>"}
+    made = api.client.post("/v1/invitations", json=asked, headers=ADMIN)
+    assert (made.status_code, {**made.json(), "token": ""}) == (201, {**asked, "token": ""})
+    assert api.enrol(5, token=made.json()["token"]).status_code == 201
+    refused = api.enrol(6, token=made.json()["token"])
+    assert (refused.status_code, code(refused)) == (403, "invitation_over")
+    first, second = api.client.get("/v1/invitations", headers=ADMIN).json()["invitations"]
+    assert {first["label"], second["label"]} == {"", "<i>hall</i>"}
+    assert made.json()["token"] not in json.dumps([first, second])
+    other = next(each["id"] for each in (first, second) if not each["label"])
+    assert api.client.post(f"/v1/invitations/{other}/revoke", headers=ADMIN).status_code == 200
+    assert api.enrol(7).json()["error"]["message"] == "The invitation was revoked."
+    assert api.enrol(5).status_code == 200
