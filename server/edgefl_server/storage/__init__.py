@@ -1,10 +1,22 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
 from edgefl_server.storage.audit import MOST_ENTRIES, Refusals, audit_entries, note_act
+from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.creating import create_run, keep_weights
 from edgefl_server.storage.damage import fail_damaged_runs
+from edgefl_server.storage.fleet import (
+    MOST_LISTED,
+    UnknownDeviceError,
+    block_device,
+    get_device,
+    limit_device,
+    list_devices,
+    remove_device,
+    tag_device,
+    unblock_device,
+)
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
 from edgefl_server.storage.identities import (
@@ -68,8 +80,11 @@ from edgefl_server.storage.troubles import explained
 from edgefl_server.storage.uploads import Upload
 
 __all__ = [
+    "BLOCKED",
     "DEFAULT_KEEP_DAYS",
     "MOST_ENTRIES",
+    "MOST_LISTED",
+    "REMOVED",
     "Accepted",
     "CentralWork",
     "DeviceRow",
@@ -79,10 +94,12 @@ __all__ = [
     "NameTakenError",
     "NotWantedError",
     "OperatorRefusedError",
+    "Quota",
     "Refusals",
     "RunStateError",
     "ServerState",
     "Swept",
+    "UnknownDeviceError",
     "UnknownTaskError",
     "Upload",
     "accept_outcome",
@@ -90,6 +107,7 @@ __all__ = [
     "add_operator",
     "audit_entries",
     "authenticate",
+    "block_device",
     "check_invitation",
     "close_due_rounds",
     "continue_run",
@@ -103,6 +121,7 @@ __all__ = [
     "fetching_run",
     "fold_pending",
     "fold_round",
+    "get_device",
     "has_form_of_credentials",
     "has_form_of_invitation",
     "has_form_of_key",
@@ -110,6 +129,8 @@ __all__ = [
     "keep_central",
     "keep_data",
     "keep_weights",
+    "limit_device",
+    "list_devices",
     "list_invitations",
     "list_operators",
     "look_at_outcome",
@@ -124,6 +145,7 @@ __all__ = [
     "populations",
     "prune_rows",
     "received_bytes",
+    "remove_device",
     "renew_lease",
     "require_data",
     "require_invited",
@@ -139,9 +161,11 @@ __all__ = [
     "stop_run",
     "sweep_outcomes",
     "sweep_uploads",
+    "tag_device",
     "tell_capabilities",
     "tell_of_double",
     "tell_public_key",
+    "unblock_device",
     "unknown_device",
     "warnings",
     "weights_of_round",
