@@ -67,6 +67,10 @@ def start(
     ] = 8470,
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.", rich_help_panel=_LISTENING)] = None,
     private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_LISTENING)] = None,
+    next_certificate: Annotated[
+        Path | None,
+        typer.Option(help="The one that it is going to have, PEM: devices learn it.", rich_help_panel=_LISTENING),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow other machines without TLS.", rich_help_panel=_LISTENING)
     ] = False,
@@ -100,22 +104,22 @@ def start(
 
     state = state_folder(state)
     log_lines.start()
-    address = Address(host, port, certificate, private_key, insecure)
+    address = Address(host, port, certificate, private_key, insecure, next_certificate)
     address.check()
-    pins = address.pins()
+    pins, next_pins = address.pins(), address.next_pins()
     OperatorFile.token(state)  # a damaged one is refused before anything else is opened
     with _private_files(), closing(_opened(state, keep_days)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
-        _tell_operators(OperatorFile(url, token, *pins), state)
+        _tell_operators(OperatorFile(url, token, *pins, *next_pins), state)
         swept = sweep_outcomes(kept)
         if swept.orphans:
             progress(
                 f"{run_text.counted(swept.orphans, 'file')} that the database does not know lay among the outcomes; "
                 f"look in {kept.orphans}."
             )
-        app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes)
+        app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes, pins=address.announcement())
         result = {
             "url": url,
             "state": str(state),

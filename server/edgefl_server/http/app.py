@@ -36,6 +36,7 @@ def create_app(
     *,
     max_outcome_bytes: int = MAX_OUTCOME_BYTES,
     max_model_bytes: int = MAX_MODEL_BYTES,
+    pins: str = "",
 ) -> FastAPI:
     """The application of one server.
 
@@ -44,12 +45,13 @@ def create_app(
         admin_token: what operators show.
         max_outcome_bytes: larger outcomes get 413.
         max_model_bytes: larger model files get 413.
+        pins: of this server's certificates, as `Address.announcement` says; empty: devices are told none.
 
     Raises:
         InvalidSettingError: the token is empty or can be guessed.
     """
     token = check_token(admin_token, "create_app")
-    context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes)
+    context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes, pins)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -51,6 +51,7 @@ class Context:
         admin_token_hash: SHA-256 of the operator's token.
         max_outcome_bytes: largest outcome that is read.
         max_model_bytes: largest model file that is read.
+        pins: what devices are told of the server's certificates; empty: nothing.
         work: the devices that wait, to be called after anything that may give them work.
         handing_out: finds their tasks.
         folding: wakes what folds, after anything that may close a round.
@@ -65,6 +66,7 @@ class Context:
     admin_token_hash: str
     max_outcome_bytes: int
     max_model_bytes: int
+    pins: str = ""
     work: WaitingLines = field(init=False)
     handing_out: HandingOut = field(init=False)
     folding: Bell = field(default_factory=Bell)
