@@ -86,6 +86,21 @@ def start(
             rich_help_panel=_LIMITS,
         ),
     ] = 0,
+    device_rate: Annotated[
+        int, typer.Option(help="Requests a minute of one device; 0: any number.", min=0, rich_help_panel=_LIMITS)
+    ] = 3000,
+    address_rate: Annotated[
+        int,
+        typer.Option(help="Refused requests a minute of one address; 0: any number.", min=0, rich_help_panel=_LIMITS),
+    ] = 1000,
+    trusted_proxies: Annotated[
+        str,
+        typer.Option(
+            help="Addresses and networks whose X-Forwarded-For is believed.",
+            show_default="none",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = "",
     keep_days: Annotated[
         float,
         typer.Option(
@@ -99,6 +114,7 @@ def start(
     """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
     # The web framework and the database are not needed by the verbs that only call a server.
     from edgefl_server.http import Address, create_app, serve
+    from edgefl_server.http.rates import networks
     from edgefl_server.http.serving import listen
     from edgefl_server.storage import sweep_outcomes
 
@@ -107,6 +123,7 @@ def start(
     address = Address(host, port, certificate, private_key, insecure, next_certificate)
     address.check()
     pins, next_pins = address.pins(), address.next_pins()
+    proxies = networks([each for each in trusted_proxies.split(",") if each.strip()])
     OperatorFile.token(state)  # a damaged one is refused before anything else is opened
     with _private_files(), closing(_opened(state, keep_days)) as kept:
         token = OperatorFile.token(state)
@@ -119,7 +136,15 @@ def start(
                 f"{run_text.counted(swept.orphans, 'file')} that the database does not know lay among the outcomes; "
                 f"look in {kept.orphans}."
             )
-        app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes, pins=address.announcement())
+        app = create_app(
+            kept,
+            token,
+            max_outcome_bytes=max_outcome_bytes,
+            pins=address.announcement(),
+            device_rate=device_rate,
+            address_rate=address_rate,
+            trusted_proxies=proxies,
+        )
         result = {
             "url": url,
             "state": str(state),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from edgefl.wire.messages import Task
 from edgefl.wire.refusals import Refusal
 from edgefl_server.http.errors import RequestError, retry_after
 from edgefl_server.http.handing_out import HandingOut
+from edgefl_server.http.rates import Network, RateLimit
 from edgefl_server.http.receiving import Receiving
 from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
 from edgefl_server.log_lines import Repeats
@@ -52,6 +54,9 @@ class Context:
         max_outcome_bytes: largest outcome that is read.
         max_model_bytes: largest model file that is read.
         pins: what devices are told of the server's certificates; empty: nothing.
+        asking: bounds how often a device asks.
+        refused: bounds how often an address is refused: then it is not even looked at.
+        trusted_proxies: networks whose ``X-Forwarded-For`` is believed.
         work: the devices that wait, to be called after anything that may give them work.
         handing_out: finds their tasks.
         folding: wakes what folds, after anything that may close a round.
@@ -67,6 +72,9 @@ class Context:
     max_outcome_bytes: int
     max_model_bytes: int
     pins: str = ""
+    asking: RateLimit = field(default_factory=lambda: RateLimit(0))
+    refused: RateLimit = field(default_factory=lambda: RateLimit(0))
+    trusted_proxies: Sequence[Network] = ()
     work: WaitingLines = field(init=False)
     handing_out: HandingOut = field(init=False)
     folding: Bell = field(default_factory=Bell)
@@ -80,6 +88,11 @@ class Context:
         self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population), self.repeats)
         self.handing_out = HandingOut(partial(look_for_tasks, self.state))
         self.tasked = dict.fromkeys(devices_with_tasks(self.state))
+
+    def refuse(self, kind: str, address: str) -> None:
+        """Counts somebody who was not let in."""
+        self.refused.take(address)
+        self.refusals.note(kind, address)
 
     def operator(self, token: str) -> Operator:
         """Whoever has a token; reads from the database where it has the form of a key.

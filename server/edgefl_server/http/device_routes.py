@@ -40,6 +40,7 @@ from edgefl_server.http.receiving import Announced, fill_at_once, is_short, is_w
 from edgefl_server.http.waiting import Call
 from edgefl_server.storage import (
     Accepted,
+    EnrolmentRefusedError,
     Looked,
     ServerState,
     Upload,
@@ -113,16 +114,13 @@ async def _announced(
 @router.post("/devices", summary="Enrol, or enrol again", status_code=201)
 async def enrol_device(enrolment: Enrolment, request: Request, context: Shared) -> Response:
     """201 for a new device, 200 when the same one enrols again: a lost reply costs nothing."""
-    new = await run_in_threadpool(
-        enrol,
-        context.state,
-        bearer(request),
-        enrolment.device_id,
-        enrolment.secret_hash,
-        enrolment.population,
-        enrolment.capabilities,
-        enrolment.public_key,
-    )
+    who, token = enrolment, bearer(request)
+    said = (who.device_id, who.secret_hash, who.population, who.capabilities, who.public_key)
+    try:
+        new = await run_in_threadpool(enrol, context.state, token, *said)
+    except EnrolmentRefusedError:
+        context.refuse("invitation", request.scope["state"].get("address", ""))
+        raise
     return control({"device_id": enrolment.device_id}, 201 if new else 200)
 
 
