@@ -1,6 +1,7 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
 from edgefl_server.storage.audit import MOST_ENTRIES, Refusals, audit_entries, note_act
+from edgefl_server.storage.backups import Checked, back_up, check, restore
 from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
@@ -87,6 +88,7 @@ __all__ = [
     "REMOVED",
     "Accepted",
     "CentralWork",
+    "Checked",
     "DeviceRow",
     "EnrolmentRefusedError",
     "Found",
@@ -107,7 +109,9 @@ __all__ = [
     "add_operator",
     "audit_entries",
     "authenticate",
+    "back_up",
     "block_device",
+    "check",
     "check_invitation",
     "close_due_rounds",
     "continue_run",
@@ -149,6 +153,7 @@ __all__ = [
     "renew_lease",
     "require_data",
     "require_invited",
+    "restore",
     "resume_run",
     "revoke_invitation",
     "revoke_operator",
