@@ -5,13 +5,13 @@
     python benchmarks/load.py --parts uploads,fold
 
 `edgefl server start` is started as a process. Devices are connections of another process (asyncio) that speak the
-protocol: they enrol, wait in long polls of 30 s, and send outcomes of the right hashes. A third process asks a little all
-the time (a poll, a fetch, a lease, the operator's list) and notes how long each answer takes.
+protocol: they enrol, wait in long polls of 30 s, and send outcomes of the right hashes. A third process asks a little
+all the time (a poll, a fetch, a lease, the operator's list) and notes how long each answer takes.
 
-What must hold: a run's 2,000 tasks are handed out within 20 s while 10,000 devices wait, and 99 % of the other calls are
-answered within 0.5 s meanwhile; 500 uploads of 1.4 MB that come at once are all accepted, at least half as fast as the same
-files are written durably one after the other (before and after, in this run), in at most 300 MB; and 99 % of the polls
-are answered within 0.5 s while 2,000 updates of 0.8 MB are folded.
+What must hold: a run's 2,000 tasks are handed out within 20 s while 10,000 devices wait, and 99 % of the other calls
+are answered within 0.5 s meanwhile; 500 uploads of 1.4 MB that come at once are all accepted, at least half as fast as
+the same files are written durably one after the other (before and after, in this run), in at most 300 MB; and 99 % of
+the polls are answered within 0.5 s while 2,000 updates of 0.8 MB are folded.
 """
 
 from __future__ import annotations

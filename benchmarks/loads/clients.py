@@ -57,21 +57,26 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
         self._may_write.set()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError("the server ended the connection"))
 
     def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
         self._may_write.clear()
 
     def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
         self._may_write.set()
 
     def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
         self._received += data
         end = self._received.find(b"\r\n\r\n")
         if end < 0 or self._answer is None:

@@ -238,15 +238,17 @@ async def _probing(server: Server) -> AsyncIterator[list[tuple[str, float, float
 def _answers(
     part: str, probed: list[tuple[str, float, float]], began: float, ended: float, bound: float | None = 500.0
 ) -> list[Figure]:
-    """How long others waited for their answers meanwhile; one that was asked before and answered then counts as well."""
+    """How long others waited for their answers meanwhile; one that was asked before and answered then counts too."""
     during = [(kind, seconds) for kind, at, seconds in probed if at + seconds >= began and at <= ended]
     figures = []
     for label, kinds in (("polls", ("poll",)), ("all calls", ("poll", "weights", "lease", "operator"))):
-        times = sorted(seconds for kind, seconds in during if kind in kinds)
+        times = sorted(1e3 * seconds for kind, seconds in during if kind in kinds)
         if times:
             p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
-            figures.append(Figure(part, f"other {label} meanwhile ({len(times)}), median", 1e3 * float(np.median(times)), "ms"))
-            figures.append(Figure(part, f"other {label} meanwhile ({len(times)}), p99", 1e3 * p99, "ms", bound))
+            figures.append(
+                Figure(part, f"other {label} meanwhile ({len(times)}), median", float(np.median(times)), "ms")
+            )
+            figures.append(Figure(part, f"other {label} meanwhile ({len(times)}), p99", p99, "ms", bound))
     return figures
 
 
@@ -277,11 +279,9 @@ def _durably(folder: Path, messages: list[list[bytes | memoryview]]) -> float:
             for piece in message:
                 file.write(piece)
             os.fsync(file.fileno())
-        os.replace(part, folder / str(number))
+        part.replace(folder / str(number))
         sync_folder(folder)
     seconds = time.monotonic() - began
     for number in range(len(messages)):
         (folder / str(number)).unlink()
     return seconds
-
-

@@ -41,7 +41,7 @@ from edgefl_server.aggregation import (
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
-from edgefl_server.storage.placements import DamagedVectorError
+from edgefl_server.storage.placements import DamagedVectorError, Located
 from edgefl_server.storage.runs import metrics_of
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
@@ -239,9 +239,8 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
             raise _DamagedOutcomeError(each.task_id) from error
         if found is None:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-        return state.placements.note(each.digest, data, outcome, expected, found).begun(
-            each.version, newest=run.version
-        )
+        placed = state.placements.note(each.digest, expected, Located.of(data, outcome, found))
+        return (placed or found).begun(each.version, newest=run.version)
 
     return Contribution(
         each.task_id,

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from edgefl.wire.messages import Outcome
 from edgefl_server.aggregation import Expectation, Stored, Update
 from edgefl_server.storage.blobs import BlobStore, DamagedBlobError
 
-__all__ = ["DamagedVectorError", "Placements"]
+__all__ = ["DamagedVectorError", "Located", "Placements"]
 
 _MOST = 20_000
 """Updates of which so much is remembered: about a kilobyte each."""
@@ -33,6 +33,28 @@ _Signature = tuple[int, int, int, int]
 
 class DamagedVectorError(DamagedBlobError):
     """A vector that was checked is not in its file any more."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """An update without its vectors, and where in its message they are: what is kept once the message is not in memory.
+
+    Attributes:
+        update: all but its sections.
+        places: the first byte and the elements of each section.
+    """
+
+    update: Update
+    places: Mapping[str, tuple[int, int]]
+
+    @classmethod
+    def of(cls, data: bytes | memoryview, outcome: Outcome, update: Update) -> Located | None:
+        """Finds the vectors of an update, made of an outcome that was decoded from a message; None: they are coded."""
+        if any(each.codec != _AS_IT_IS for each in outcome.sections):
+            return None
+        begins = _address(data)
+        places = {each.name: (_address(each.payload) - begins, each.length) for each in outcome.sections}
+        return cls(replace(update, sections={}), places)
 
 
 class Placements:
@@ -47,31 +69,26 @@ class Placements:
         self._known: OrderedDict[str, tuple[_Signature, Expectation, Update]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def note(
-        self, digest: str, data: bytes | memoryview, outcome: Outcome, expected: Expectation, update: Update
-    ) -> Update:
+    def note(self, digest: str, expected: Expectation, located: Located | None) -> Update | None:
         """Remembers an update that was just checked.
 
         Args:
             digest: of its message, which is in the store.
-            data: the message.
-            outcome: decoded from it.
             expected: what it was found to fit.
-            update: made of it.
+            located: see `Located.of`.
 
         Returns:
-            The update, with vectors that stay in the file where this is possible.
+            The update, with vectors that stay in the file; None where this is not possible.
         """
         path = self._store.path(digest)
         signature = None if path is None else _signature(path)
-        if path is None or signature is None or any(each.codec != _AS_IT_IS for each in outcome.sections):
-            return update
-        begins = _address(data)
+        if path is None or signature is None or located is None:
+            return None
         placed = {
-            each.name: FileSection(path, _address(each.payload) - begins, each.length, lambda: self.forget(digest))
-            for each in outcome.sections
+            name: FileSection(path, offset, size, lambda: self.forget(digest))
+            for name, (offset, size) in located.places.items()
         }
-        light = replace(update, sections=placed)
+        light = replace(located.update, sections=placed)
         with self._lock:
             self._known[digest] = signature, _of_fold(expected), light
             while len(self._known) > _MOST:
