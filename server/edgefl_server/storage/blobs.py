@@ -98,9 +98,10 @@ class FolderBlobs:
     Args:
         folder: created when it is missing.
         now: a clock that is never set.
+        owner: False where another process may be writing to the folder, whose unfinished files are not to be deleted.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: Path, now: Callable[[], float] = time.monotonic, *, owner: bool = True) -> None:
         self._folder, self._now = folder, now
         self._together: Together[tuple[Path, Path], None] = Together(self._rename, _TOGETHER)
         self._failing: dict[str, float] = {}
@@ -108,7 +109,7 @@ class FolderBlobs:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
-            for unfinished in folder.glob(".*.part"):
+            for unfinished in folder.glob(".*.part") if owner else ():
                 unfinished.unlink()
         except OSError as error:
             raise storage_error(error, "create", folder) from error
