@@ -28,8 +28,6 @@ from edgefl_server.storage.state import Files
 __all__ = ["fold", "make_beside"]
 
 _COMMAND = (sys.executable, "-c", "from edgefl_server.storage.fold_process import fold; fold()")
-_NICER = 5
-"""Devices that wait for an answer go before."""
 
 
 @dataclass
@@ -129,8 +127,6 @@ def _end_with_the_server() -> None:
 def fold() -> None:
     """What the process does: reads what it is given from standard input, and writes what came of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the server, which waits for it
-    with contextlib.suppress(OSError):
-        os.nice(_NICER)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a strategy prints is no answer
     given: _Given = pickle.load(sys.stdin.buffer)  # noqa: S301 - of our own server

@@ -128,7 +128,7 @@ def test_what_goes_wrong_there_is_told_as_if_it_were_here() -> None:
     for error, kind in ((full, StorageError), (LostStartError("gone"), LostStartError), (ValueError("x"), RunError)):
         again = fold_process._error(pickle.loads(pickle.dumps(fold_process._failed(error))))
         assert type(again) is kind
-        assert again.message in ("Could not write.", "gone", "ValueError: x")
+        assert again.message in ("Could not write.", "gone.", "ValueError: x.")
     again = fold_process._error(fold_process._failed(full))
     assert (again.full, again.hint) == (True, "Free some space.")
 
