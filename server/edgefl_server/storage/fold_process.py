@@ -68,9 +68,13 @@ def make_beside(files: Files, work: Work, closed: Standing) -> Made:
         RunError: it was killed, or failed with another error.
     """
     digests = [each.digest for each in work.accepted]
-    given = _Given(files.folder, work.plain(), closed, files.placements.known(digests))
+    folder = files.folder.absolute()
+    given = _Given(folder, work.plain(), closed, files.placements.known(digests))
     try:
-        process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment())
+        # In a folder in which nobody else can put modules: Python looks there first.
+        process = subprocess.Popen(
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), cwd=folder
+        )
     except OSError as error:  # no memory for it, or no more processes: as much is needed the next time
         raise RunError(f"The process that folds could not be started: {error.strerror}.") from error
     with process:
@@ -99,7 +103,7 @@ def make_beside(files: Files, work: Work, closed: Standing) -> Made:
 
 def _environment() -> dict[str, str]:
     """In which the process finds the very modules that this one has."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(each).absolute()) for each in sys.path)}
 
 
 def _error(failed: _Failed) -> EdgeflError:
