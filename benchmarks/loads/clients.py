@@ -18,6 +18,7 @@ __all__ = ["Answer", "Connection", "Device", "connect", "raise_own_file_limit"]
 
 _PIECE_BYTES = 64 << 10
 _ATTEMPTS = 50
+_CALLS = 3
 
 
 def raise_own_file_limit() -> int:
@@ -142,6 +143,7 @@ class Device:
         number: from which id and secret follow.
         population: whose it is.
         seed: another one makes other devices.
+        broken: how often a connection ended instead of an answer: one that is idle for 75 s the server ends.
     """
 
     port: int
@@ -149,6 +151,7 @@ class Device:
     population: str
     seed: str = ""
     connection: Connection | None = field(default=None, repr=False)
+    broken: int = 0
 
     def __post_init__(self) -> None:
         named = f"{self.seed} {self.population} {self.number}"
@@ -165,15 +168,23 @@ class Device:
         more: str = "",
         token: str = "",
     ) -> Answer:
-        """One call; it connects where it is not connected."""
-        if self.connection is None or self.connection.transport is None or self.connection.transport.is_closing():
-            self.connection = await connect(self.port)
+        """One call; it connects where it is not connected, and calls again, as devices do, where a connection ends."""
         if document is not None:
             body = [json.dumps(document).encode()]
         kind = CONTENT_TYPE if method == "PUT" else "application/json"
         more = f"{INSTANCE}: {self.instance}\r\n{more}"
         named = token or f"{self.device}.{self.secret}"
-        return await self.connection.ask(head(method, path, named, sum(map(len, body)), kind, more), body)
+        request = head(method, path, named, sum(map(len, body)), kind, more)
+        for _ in range(_CALLS - 1):
+            with contextlib.suppress(ConnectionError):
+                return await self._ask(request, body)
+            self.broken += 1
+        return await self._ask(request, body)
+
+    async def _ask(self, request: bytes, body: Sequence[bytes | memoryview]) -> Answer:
+        if self.connection is None or self.connection.transport is None or self.connection.transport.is_closing():
+            self.connection = await connect(self.port)
+        return await self.connection.ask(request, body)
 
     async def enrol(self, token: str) -> Answer:
         """Enrols with an invitation's token."""

@@ -77,19 +77,22 @@ async def handing_out(server: Server, waiting: int, target: int) -> list[Figure]
             await asyncio.sleep(float(answer.header("Retry-After")))
 
     lives = [asyncio.create_task(live(device)) for device in devices]
-    await asyncio.sleep(min(5.0, waiting / 500))
-    async with _probing(server) as probed:
-        await asyncio.sleep(2)
-        with Watching(server.process.pid) as watching:
-            began = time.monotonic()
-            run = await server.create_run(make_model_file(), "waiting", target)
-            await _unless(enough.wait(), lives, 600)
-            ended = time.monotonic()
-        await asyncio.sleep(1)
-        assert len(got) == target
-        await asyncio.to_thread(server.call, "POST", f"/v1/runs/{run}/stop")
-    for each in lives:
-        each.cancel()
+    try:
+        await asyncio.sleep(min(5.0, waiting / 500))
+        async with _probing(server) as probed:
+            await asyncio.sleep(2)
+            with Watching(server.process.pid) as watching:
+                began = time.monotonic()
+                run = await server.create_run(make_model_file(), "waiting", target)
+                await _unless(enough.wait(), lives, 600)
+                ended = time.monotonic()
+            await asyncio.sleep(1)
+            assert len(got) == target
+            await asyncio.to_thread(server.call, "POST", f"/v1/runs/{run}/stop")
+    finally:
+        for each in lives:
+            each.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
     for device in devices:
         device.close()
     return [
@@ -98,6 +101,7 @@ async def handing_out(server: Server, waiting: int, target: int) -> list[Figure]
         Figure(part, "half of them have theirs after", sorted(got)[target // 2] - began, "s"),
         Figure(part, "the server's processor time for each", watching.seconds / target * 1e3, "ms"),
         *_answers(part, probed, began, ended),
+        Figure(part, "connections that ended instead of an answer", float(sum(each.broken for each in devices)), ""),
         Figure(part, "resident, at most", watching.peak_mb, "MB"),
     ]
 
