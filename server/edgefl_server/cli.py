@@ -83,7 +83,7 @@ def start(
         typer.Option(
             help="More are turned away.",
             min=0,
-            show_default="half of the open files, at most 8192",
+            show_default="half of the open files, at most 16384",
             rich_help_panel=_LIMITS,
         ),
     ] = 0,

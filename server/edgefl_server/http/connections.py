@@ -24,7 +24,7 @@ _FILES_FOR_THE_REST = 256
 """File descriptors for the database, the listener and whatever the libraries hold."""
 _FILES_PER_CONNECTION = 2
 """The socket, and the file that it fetches or fills."""
-_MOST_BY_DEFAULT = 8192
+_MOST_BY_DEFAULT = 16384
 """Each costs about 15 kB of memory, also when it says nothing."""
 _HANDSHAKE_SECONDS = 20.0
 _ACCEPTED_AT_ONCE = 64

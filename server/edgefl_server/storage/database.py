@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import alembic.command
 import alembic.config
@@ -19,9 +20,12 @@ from sqlalchemy import event
 from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
 
 from edgefl.errors import FormatVersionError, StorageError, storage_error
-from edgefl_server.storage.sessions import Session
+from edgefl_server.storage.sessions import Session, SpoiltError
+from edgefl_server.storage.together import NotBegunError, Together
 
 __all__ = ["Database", "Inspection", "ReplacedDatabaseError", "inspect"]
+
+_T = TypeVar("_T")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FORMER_TABLES = frozenset({"0001", "0002", "0003", "0004", "0005", "0006"})
@@ -35,6 +39,8 @@ _CHECKPOINT_MILLISECONDS = 1000
 _LONGEST_TURN_SECONDS = 10.0
 """A call that has waited so long for the writer waits no longer, nor does any after it until one comes through: the
 threads that wait are missing to those who only read."""
+_TOGETHER = 32
+"""Nobody else can write meanwhile, and the first waits for the last."""
 
 
 class ReplacedDatabaseError(StorageError):
@@ -126,6 +132,7 @@ class Database:
         # SQLite has one writer; waiting here in order is fairer and faster than its busy handler.
         self._writing = threading.Lock()
         self._stuck = False
+        self._together: Together[Callable[[Session], Any], Any] = Together(self._write_all, _TOGETHER)
         self._engine = sqlalchemy.create_engine(
             sqlalchemy.URL.create("sqlite", database=str(path)),
             connect_args={"timeout": 30},
@@ -166,6 +173,40 @@ class Database:
             finally:
                 self._stuck = False
         self.require_own_file()
+
+    def write_together(self, work: Callable[[Session], _T]) -> _T:
+        """Does what `write` does with a function that writes; those of all threads that come at once share a commit.
+
+        They are done in the order in which they came, each as if it were alone: one that raises changes nothing, and
+        keeps no other from being committed.
+
+        Args:
+            work: which may be called again, when another one has spoilt the transaction.
+
+        Raises:
+            ReplacedDatabaseError, StorageError: see `write`; for all that shared the commit.
+        """
+        try:
+            result: _T = self._together(work, 0.0 if self._stuck else _LONGEST_TURN_SECONDS)
+        except NotBegunError:
+            raise self._too_slow() from None
+        return result
+
+    def _write_all(self, take: Callable[[], Sequence[Callable[[Session], Any]]]) -> list[Any]:
+        works: Sequence[Callable[[Session], Any]] = []
+        # Else one of them left the transaction in no state to go on from, and each is done on its own.
+        with contextlib.suppress(SpoiltError), self.write() as session:
+            works = take()
+            return [session.attempt(work) for work in works]
+        return [self._written(work) for work in works]
+
+    def _written(self, work: Callable[[Session], Any]) -> Any:
+        try:
+            with self.write() as session:
+                result = work(session)
+        except Exception as error:
+            return error
+        return result
 
     def require_own_file(self) -> None:
         """Makes sure that what is written is found again: SQLite goes on with a file that has no name any more.
@@ -218,15 +259,18 @@ class Database:
     def _turn(self) -> Iterator[None]:
         """Waits for the writer; not for long, and not at all behind those who have waited in vain."""
         if not self._writing.acquire(timeout=0.0 if self._stuck else _LONGEST_TURN_SECONDS):
-            self._stuck = True
-            raise StorageError(
-                f"Could not write the database {self._path}: whoever writes to it takes too long.",
-                hint="Another program may hold it: end that one. Or the disk is very slow.",
-            )
+            raise self._too_slow()
         try:
             yield
         finally:
             self._writing.release()
+
+    def _too_slow(self) -> StorageError:
+        self._stuck = True
+        return StorageError(
+            f"Could not write the database {self._path}: whoever writes to it takes too long.",
+            hint="Another program may hold it: end that one. Or the disk is very slow.",
+        )
 
     @contextmanager
     def _explained(self, action: str) -> Iterator[None]:

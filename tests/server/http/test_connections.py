@@ -438,7 +438,7 @@ def test_what_the_stop_cut_off_is_not_in_the_log(caplog: pytest.LogCaptureFixtur
 
 def test_the_bound_leaves_files_for_the_rest_of_the_server() -> None:
     assert most_connections(1024) == 384
-    assert most_connections(1 << 20) == 8192
+    assert most_connections(1 << 20) == 16384
     assert most_connections(64) == 16
 
 
