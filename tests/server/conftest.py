@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgefl_server.storage import (
     next_task,
 )
 from fake_device import Identity, outcome_for
+from postgresql_cluster import PostgresqlCluster
 from model_files import default_parameters, make_model_file
 
 
@@ -88,14 +90,25 @@ class Fleet:
         return fold_pending(self.state)
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PostgresqlCluster]:
+    """A PostgreSQL server, where it is installed."""
+    made = PostgresqlCluster()
+    yield made
+    made.remove()
+
+
 @pytest.fixture
-def make_fleet(tmp_path: Path) -> Iterator[Callable[[str], Fleet]]:
+def make_fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Fleet]]:
     """Makes state folders by name; the same name again, after closing, is a restart."""
     states = []
+    urls = dict[str, str]()
 
     def make(name: str = "state", clock: Clock | None = None) -> Fleet:
-        clock = clock or Clock()
-        state = ServerState(tmp_path / name, clock, clock)
+        clock, url = clock or Clock(), None
+        if os.environ.get("EDGEFL_TESTS_ON") == "postgresql":
+            url = urls.get(name) or urls.setdefault(name, request.getfixturevalue("cluster").make())
+        state = ServerState(tmp_path / name, clock, clock, database=url)
         states.append(state)
         return Fleet(state, clock, invite(state, "people"))
 

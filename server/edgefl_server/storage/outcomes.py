@@ -121,7 +121,7 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
                 sections = demand_of(task.gathering.settings_text).sections
             most = most_bytes(task.weight_size, task.statistic_size, sections)
             return Looked(accepted=False, most_bytes=most, expected=_expectation(task))
-    state.database.require_own_file()  # what only an unnamed file knows is not kept
+    state.database.require_in_place()  # what only an unnamed file knows is not kept
     return Looked(accepted=True, most_bytes=task.size or 0)
 
 
