@@ -131,7 +131,7 @@ def from_files(
     def run(updates: int, elements: int, folder: Path) -> dict[str, float]:
         from edgefl_server.aggregation import Contribution, Expectation, Update, decode_outcome, validate
         from edgefl_server.storage.blobs import FolderBlobs
-        from edgefl_server.storage.placements import Placements
+        from edgefl_server.storage.placements import Located, Placements
 
         store = FolderBlobs(folder / "outcomes")
         placements = Placements(store)
@@ -146,7 +146,7 @@ def from_files(
             outcome = decode_outcome(data)
             update = validate(outcome, expected)
             assert update is not None
-            return placements.note(digest, data, outcome, expected, update)
+            return placements.note(digest, expected, Located.of(data, outcome, update)) or update
 
         contributions = []
         for index, digest in enumerate(digests):

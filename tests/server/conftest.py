@@ -25,7 +25,6 @@ from edgefl_server.storage import (
     next_task,
 )
 from fake_device import Identity, outcome_for
-from postgresql_cluster import PostgresqlCluster
 from model_files import default_parameters, make_model_file
 
 
@@ -90,24 +89,24 @@ class Fleet:
         return fold_pending(self.state)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[PostgresqlCluster]:
-    """A PostgreSQL server, where it is installed."""
-    made = PostgresqlCluster()
-    yield made
-    made.remove()
+@pytest.fixture
+def kind_of_database() -> str:
+    """Where rows are kept; modules whose tests are to hold with both override it."""
+    return os.environ.get("EDGEFL_TESTS_ON", "sqlite")
 
 
 @pytest.fixture
-def make_fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Fleet]]:
+def make_fleet(
+    tmp_path: Path, kind_of_database: str, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Fleet]]:
     """Makes state folders by name; the same name again, after closing, is a restart."""
     states = []
     urls = dict[str, str]()
 
     def make(name: str = "state", clock: Clock | None = None) -> Fleet:
         clock, url = clock or Clock(), None
-        if os.environ.get("EDGEFL_TESTS_ON") == "postgresql":
-            url = urls.get(name) or urls.setdefault(name, request.getfixturevalue("cluster").make())
+        if kind_of_database == "postgresql":
+            url = urls.get(name) or urls.setdefault(name, request.getfixturevalue("postgresql").make())
         state = ServerState(tmp_path / name, clock, clock, database=url)
         states.append(state)
         return Fleet(state, clock, invite(state, "people"))
@@ -115,6 +114,8 @@ def make_fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Calla
     yield make
     for state in states:
         state.close()
+    for url in urls.values():
+        request.getfixturevalue("postgresql").give_back(url)
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ async def put_outcome(
         return looked
 
     def renew() -> None:
-        if renew_lease(state, who, task_id) is None:
+        if look().lease_fades and renew_lease(state, who, task_id) is None:
             look()  # raises why it is not wanted
 
     def begin() -> tuple[Looked, Upload | None]:
@@ -236,8 +236,7 @@ async def put_outcome(
         if upload is None:
             return Accepted()
         fill_at_once(upload, body, looked.most_bytes, announced)
-        with receiving.unfolding(looked.most_bytes):
-            return accept_upload(state, who, task_id, upload, looked.expected)
+        return accept_upload(state, who, task_id, upload, looked.expected, receiving.unfolding(looked.most_bytes))
 
     accepted = Accepted()
     async with receiving.alone(who):
@@ -249,7 +248,9 @@ async def put_outcome(
             if upload is not None:
                 renewed = partial(run_in_threadpool, renew)
                 await receiving.fill(upload, request, looked.most_bytes, announced, renewed, first)
-                accepted = await receiving.use(lambda: accept_upload(state, who, task_id, upload, looked.expected))
+                accepted = await receiving.accept(
+                    lambda: accept_upload(state, who, task_id, upload, looked.expected, receiving.in_memory)
+                )
     if accepted.idle:
         context.settled(who, task_id)
     if accepted.closed:

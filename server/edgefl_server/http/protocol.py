@@ -32,8 +32,8 @@ _UNREAD_ANSWER_SECONDS = 60.0
 """A client that takes nothing of an answer for so long does not want it."""
 _GOODBYE_SECONDS = 2.0
 """A TLS connection ends when the client has said goodbye, too; a stop waits so long for those that do not read."""
-_READ_AT_ONCE = 32 << 10
-"""asyncio reads eight times as much, which would be memory for each of many uploads."""
+_READ_AT_ONCE = 64 << 10
+"""asyncio reads four times as much, which would be memory for each of many uploads."""
 _MOST_AHEAD = 16 << 10
 """The bytes of a body that the application has not asked for yet."""
 _MOST_PIPELINED = 4

@@ -28,8 +28,11 @@ _WRITERS = 8
 """Threads that write bodies; the others are for the calls that only ask."""
 _AT_ONCE = 2
 """Complete bodies that are in memory at once, to be checked."""
-_BUFFER_BYTES = 32 << 10
-"""Small pieces are written together."""
+_ACCEPTED_AT_ONCE = 16
+"""Bodies that are accepted at once: what waits for the disk together waits once."""
+_BUFFERS_BYTES = 16 << 20
+"""Of all bodies that arrive together. Small pieces are written together, and the larger the fewer there are."""
+_LEAST_BUFFER_BYTES, _LARGEST_BUFFER_BYTES = 32 << 10, 512 << 10
 _SHORT_AT_ONCE = 8
 """Short ones that are checked at once: each waits for the disk three times, and what waits together waits once."""
 _SMALL_BYTES = 4 << 20
@@ -69,6 +72,8 @@ class Receiving:
         self._current: dict[str, _Current] = {}
         self._writers = anyio.CapacityLimiter(_WRITERS)
         self._users = anyio.CapacityLimiter(_AT_ONCE)
+        self._acceptors = anyio.CapacityLimiter(_ACCEPTED_AT_ONCE)
+        self._arriving = 0
         self._short = anyio.CapacityLimiter(_SHORT_AT_ONCE)
         self._large = threading.BoundedSemaphore(_AT_ONCE)
 
@@ -96,6 +101,15 @@ class Receiving:
     async def use(self, function: Callable[[], _T]) -> _T:
         """Does in a thread what needs a whole body in memory, for only so many at once."""
         return await run_sync(function, limiter=self._users)
+
+    async def accept(self, function: Callable[[], _T]) -> _T:
+        """Does in a thread what waits for the disk, and needs a body only inside `in_memory`."""
+        return await run_sync(function, limiter=self._acceptors)
+
+    @property
+    def in_memory(self) -> contextlib.AbstractContextManager[object]:
+        """Is held by those, of which there may be so many, that have a whole body in memory."""
+        return self._large
 
     async def use_short(self, function: Callable[[], _T]) -> _T:
         """Does what `use` does with a short body, for more of them; what unfolds it does so inside `unfolding`."""
@@ -130,6 +144,7 @@ class Receiving:
             RequestError: too large, broken off, or not what was announced.
             StorageError: no space.
         """
+        self._arriving += 1
         try:
             await self._fill(upload, request, limit, announced, alive, first)
         except (RequestError, EdgeflError):
@@ -140,6 +155,8 @@ class Receiving:
             if isinstance(error, ClientDisconnect):
                 raise RequestError(400, Refusal.MALFORMED, "The connection ended before the body did.") from None
             raise
+        finally:
+            self._arriving -= 1
         _check_whole(upload, announced)
 
     @asynccontextmanager
@@ -179,7 +196,8 @@ class Receiving:
                 buffer += message.get("body", b"")
                 del message
                 _check_fits(upload.received + len(buffer), limit, announced)
-                if len(buffer) >= _BUFFER_BYTES:
+                most = min(_LARGEST_BUFFER_BYTES, _BUFFERS_BYTES // self._arriving)
+                if len(buffer) >= max(_LEAST_BUFFER_BYTES, most):
                     await run_sync(upload.write, buffer, limiter=self._writers)
                     buffer = bytearray()
                 if alive is not None and time.monotonic() - renewed >= _RENEWAL_SECONDS:

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,12 +16,15 @@ from edgefl.atomic import sync_folder, write_bytes
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import new_sha256, sha256
 from edgefl.wire.words import is_hash
+from edgefl_server.storage.together import Together
 
 __all__ = ["BlobStore", "DamagedBlobError", "FolderBlobs"]
 
 _PIECE_BYTES = 1 << 20
 _FAILING_SECONDS = 600.0
 """A place of the disk that has not been readable for so long will not be."""
+_TOGETHER = 64
+"""Files that are moved before the folder is brought to the disk for all of them."""
 _NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -95,16 +98,18 @@ class FolderBlobs:
     Args:
         folder: created when it is missing.
         now: a clock that is never set.
+        owner: False where another process may be writing to the folder, whose unfinished files are not to be deleted.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: Path, now: Callable[[], float] = time.monotonic, *, owner: bool = True) -> None:
         self._folder, self._now = folder, now
+        self._together: Together[tuple[Path, Path], None] = Together(self._rename, _TOGETHER)
         self._failing: dict[str, float] = {}
         """The times since which the disk has not given a blob back."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
-            for unfinished in folder.glob(".*.part"):
+            for unfinished in folder.glob(".*.part") if owner else ():
                 unfinished.unlink()
         except OSError as error:
             raise storage_error(error, "create", folder) from error
@@ -126,8 +131,7 @@ class FolderBlobs:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.replace(file, target)  # noqa: PTH105 - Path.replace hides that this is rename(2)
-            sync_folder(self._folder)
+            self._together((file, target))
         except OSError as error:
             raise storage_error(error, "write", target) from error
 
@@ -198,6 +202,18 @@ class FolderBlobs:
                     ) from error
             raise storage_error(error, "read", path) from error
         self._failing.pop(digest, None)
+
+    def _rename(self, take: Callable[[], Sequence[tuple[Path, Path]]]) -> list[Exception | None]:
+        results: list[Exception | None] = []
+        for file, target in take():
+            try:
+                os.replace(file, target)  # noqa: PTH105 - Path.replace hides that this is rename(2)
+            except OSError as error:
+                results.append(error)
+            else:
+                results.append(None)
+        sync_folder(self._folder)
+        return results
 
     def _require_folder(self) -> None:
         """Makes the folder again that somebody removed: what was in it is lost, what comes need not be."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import alembic.command
 import alembic.config
@@ -17,6 +17,8 @@ from edgefl.errors import FormatVersionError, StorageError
 from edgefl_server.storage.sessions import Session
 
 __all__ = ["Database", "Inspection", "ReplacedDatabaseError", "require_known", "upgrade"]
+
+_T = TypeVar("_T")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FORMER_TABLES = frozenset({"0001", "0002", "0003", "0004", "0005", "0006"})
@@ -59,6 +61,20 @@ class Database(Protocol):
         Raises:
             ReplacedDatabaseError: see `require_in_place`.
             StorageError: no space, no connection; or whoever writes now takes too long, be it another program.
+        """
+        ...
+
+    def write_together(self, work: Callable[[Session], _T]) -> _T:
+        """Does what `write` does with a function that writes; those of all threads that come at once share a commit.
+
+        They are done in the order in which they came, each as if it were alone: one that raises changes nothing, and
+        keeps no other from being committed.
+
+        Args:
+            work: which may be called again, when another one has spoilt the transaction.
+
+        Raises:
+            ReplacedDatabaseError, StorageError: see `write`; for all that shared the commit.
         """
         ...
 

@@ -11,8 +11,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import EdgeflError, StorageError
-from edgefl_server.aggregation import Change, Folded, FoldState, after_fold, finalise
-from edgefl_server.storage.blobs import DamagedBlobError
+from edgefl_server.aggregation import Change, FoldState, after_fold, finalise
 from edgefl_server.storage.changes import apply, finish_fold
 from edgefl_server.storage.cohorts import (
     STANDING,
@@ -24,10 +23,12 @@ from edgefl_server.storage.cohorts import (
     with_standing,
 )
 from edgefl_server.storage.damage import fail_damaged_run
-from edgefl_server.storage.merging import Merged, Work, load_work, merge, starting_point
+from edgefl_server.storage.fold_process import make_beside
+from edgefl_server.storage.made_folds import Figures, LostStartError, Made, make
+from edgefl_server.storage.merging import Work, load_work
 from edgefl_server.storage.runs import add_version, after_failed_fold, metrics_of, move_on
 from edgefl_server.storage.sessions import Session
-from edgefl_server.storage.state import ServerState, put_vector
+from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import FoldRow, RunRow, RunState, VersionRow, folds, outcomes, runs
 
@@ -36,6 +37,8 @@ __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds", "s
 _log = logging.getLogger(__name__)
 _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
+_LARGE_BYTES = 512 << 20
+"""Outcomes of so many bytes are folded in a process of its own: its start takes as long as to fold so many here."""
 _pausing = runs.alias("pausing")
 _PAUSED = select(_pausing.c.run).where(_pausing.c.state == RunState.PAUSED)
 _ACTIVE = Statement(
@@ -192,56 +195,52 @@ def _reason(why: str) -> str:
 def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
     with state.database.read() as session:
         work = load_work(session, run_id, number)
+    closed = replace(work.of.standing, why=_reason(work.why))
+    make_it = make_beside if sum(each.size for each in work.accepted) >= _LARGE_BYTES else make
     try:
-        before = starting_point(state, work)
-    except DamagedBlobError as error:
+        made = make_it(state, work, closed)
+    except LostStartError as error:
         fail_damaged_run(state, run_id, f"round {number} cannot be folded: {error.message}")
         moved()
         return
-    merged = merge(state, work, before, replace(work.of.standing, why=_reason(work.why)))
-    if merged.folded is None:
-        _give_up(state, work.of, merged)
-    elif not _keep(state, work, merged, merged.folded):
+    if made.figures is None:
+        _give_up(state, work.of, made)
+    elif not _keep(state, work, made, made.figures):
         return
     moved()
 
 
-def _keep(state: ServerState, work: Work, merged: Merged, folded: Folded) -> bool:
+def _keep(state: ServerState, work: Work, made: Made, found: Figures) -> bool:
     """Makes what was merged the newest version, or keeps what was found; False when the run was stopped meanwhile."""
-    of, result = work.of, folded.state
-    makes_weights = of.settings.makes_weights
-    weights_hash, slots = "", dict[str, str]()
-    if makes_weights:
-        # The vectors first, then one transaction that names them: a crash in between leaves orphan files.
-        weights_hash = put_vector(state, result.weights)
-        slots = {name: put_vector(state, vector) for name, vector in result.slots.items()}
-        if merged.difference is not None:
-            state.differences.keep(weights_hash, work.version.weights_hash, merged.difference.encode())
+    of, makes_weights = work.of, work.of.settings.makes_weights
+    if found.difference is not None:
+        state.differences.keep(found.weights_hash, work.version.weights_hash, found.difference)
+    # The vectors are there; now one transaction that names them: a crash in between leaves orphan files.
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:
             return False
         now, fetched = state.now(), state.fetched.of(of.run)
         figures = {
-            "num_examples": folded.num_examples,
-            "devices": len({each.device for each in merged.intact} - {of.root}),
-            "bytes_up": sum(each.size for each in merged.intact),
-            "metric_sums": folded.metric_sums,
+            "num_examples": found.num_examples,
+            "devices": len({each.device for each in made.intact} - {of.root}),
+            "bytes_up": sum(each.size for each in made.intact),
+            "metric_sums": found.metric_sums,
             "bytes_down": fetched,
-            "diagnostics": folded.diagnostics,
-            "findings": dict(folded.findings),
+            "diagnostics": found.diagnostics,
+            "findings": found.findings,
         }
-        _mark(session, merged.lost)
-        finish_fold(session, reached, of.schedule.folded(merged.change.standing), figures, now)
+        _mark(session, made.lost)
+        finish_fold(session, reached, of.schedule.folded(made.change.standing), figures, now)
         if makes_weights:
             number, parent = work.run.version + 1, work.run.version
-            add_version(session, of.run, number, of.fold, weights_hash, slots, now, parent=parent)
+            add_version(session, of.run, number, of.fold, found.weights_hash, dict(found.slots), now, parent=parent)
         enough = _enough(session, work)
         rounds, gathering = reached.settings.rounds, not reached.latest
         move_on(session, of.run, after_fold(of.fold, rounds, gathering=gathering, enough=enough), now)
     state.fetched.written(of.run, fetched)
-    state.folded.extend(each.digest for each in merged.intact)
-    _log.info("run %s: round %d done, %d outcomes folded", of.run, of.fold, len(merged.intact))
+    state.folded.extend(each.digest for each in made.intact)
+    _log.info("run %s: round %d done, %d outcomes folded", of.run, of.fold, len(made.intact))
     return True
 
 
@@ -278,15 +277,15 @@ def _lineage(session: Session, work: Work) -> tuple[set[int], set[int]]:
     return numbers, made_by
 
 
-def _give_up(state: ServerState, of: Gathering, merged: Merged) -> None:
+def _give_up(state: ServerState, of: Gathering, made: Made) -> None:
     """Fails a fold of which too little is left, or nothing to go on from."""
     with state.database.write() as session:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:  # stopped meanwhile
             return
         now = state.now()
-        _mark(session, merged.lost)
-        apply(session, reached, merged.change, now)
+        _mark(session, made.lost)
+        apply(session, reached, made.change, now)
         after_failed_fold(session, of.run, of.fold, reached.settings.rounds, now)
     state.keep_generation()
 

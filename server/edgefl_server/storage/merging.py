@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 from sqlalchemy import and_, bindparam, select
 
@@ -41,10 +42,10 @@ from edgefl_server.aggregation import (
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.cohorts import Gathering, load_fold
-from edgefl_server.storage.placements import DamagedVectorError
+from edgefl_server.storage.placements import DamagedVectorError, Located
 from edgefl_server.storage.runs import metrics_of
 from edgefl_server.storage.sessions import Session
-from edgefl_server.storage.state import ServerState, get_vector
+from edgefl_server.storage.state import Files, get_vector
 from edgefl_server.storage.statements import Row, Statement
 from edgefl_server.storage.tables import Disposition, FoldRow, RunRow, VersionRow, assignments, outcomes, versions
 
@@ -100,6 +101,12 @@ class Work:
     version: Row
     accepted: Sequence[Row]
 
+    def plain(self) -> Work:
+        """The same for another process, which knows no statements of which it has rows."""
+        accepted = [SimpleNamespace(**each._asdict()) for each in self.accepted]
+        run, version = (SimpleNamespace(**each._asdict()) for each in (self.run, self.version))
+        return replace(self, run=run, version=version, accepted=accepted)
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -129,7 +136,7 @@ def load_work(session: Session, run_id: str, number: int) -> Work:
     return Work(load_fold(session, run_id, number), row.why, row.enrolled, run, version, accepted)
 
 
-def starting_point(state: ServerState, work: Work) -> StrategyState:
+def starting_point(state: Files, work: Work) -> StrategyState:
     """Reads what the fold is merged into.
 
     Raises:
@@ -139,7 +146,7 @@ def starting_point(state: ServerState, work: Work) -> StrategyState:
     return StrategyState(get_vector(state, work.version.weights_hash), work.run.weight_size, slots)
 
 
-def merge(state: ServerState, work: Work, before: StrategyState, closed: Standing) -> Merged:
+def merge(state: Files, work: Work, before: StrategyState, closed: Standing) -> Merged:
     """Merges a fold, without those of its outcomes that are damaged or go on from others that do not count.
 
     Args:
@@ -216,7 +223,7 @@ def _believed(work: Work) -> Believed:
     )
 
 
-def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
+def _contribution(state: Files, work: Work, each: Row) -> Contribution:
     run, settings, schedule = work.run, work.of.settings, work.of.schedule
     expected = Expectation(
         each.task_id,
@@ -239,9 +246,8 @@ def _contribution(state: ServerState, work: Work, each: Row) -> Contribution:
             raise _DamagedOutcomeError(each.task_id) from error
         if found is None:
             raise StorageError(f"The accepted outcome of task {each.task_id} holds no update.")
-        return state.placements.note(each.digest, data, outcome, expected, found).begun(
-            each.version, newest=run.version
-        )
+        placed = state.placements.note(each.digest, expected, Located.of(data, outcome, found))
+        return (placed or found).begun(each.version, newest=run.version)
 
     return Contribution(
         each.task_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -27,6 +28,7 @@ from edgefl_server.storage.changes import apply
 from edgefl_server.storage.clock import Moment
 from edgefl_server.storage.cohorts import concerned_by_time, demand_of, limits_of
 from edgefl_server.storage.found_tasks import FoundTask, find_task, has_open_task, reading
+from edgefl_server.storage.placements import Located
 from edgefl_server.storage.runs import after_failed_fold
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 _TASKS_A_QUERY = 500
+_FADES = 2 / 3
 _INSERT = Statement(insert(table(OutcomeRow)))
 
 
@@ -70,11 +73,13 @@ class Looked:
         accepted: just this outcome was accepted before.
         most_bytes: that any outcome of the task can need, whatever the codec.
         expected: what it has to fit; None when it was accepted, or another one may have been.
+        lease_fades: a third of the task's lease has passed: it is time to renew it.
     """
 
     accepted: bool
     most_bytes: int
     expected: Expectation | None = None
+    lease_fades: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
         ReplacedDatabaseError: what is accepted would be found by nobody.
     """
     with state.database.read() as session:
-        task = find_task(session, device, task_id, state.clock())
+        now = state.clock()
+        task = find_task(session, device, task_id, now)
         if digest is None and task.digest is not None:
             # It may be the one that was accepted, also where its run cannot be read any more: not larger than that
             # one, or than an update, in any case.
@@ -118,9 +124,11 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
             return Looked(accepted=False, most_bytes=max(most, task.size or 0))
         if not _was_accepted(task, digest or ""):
             with reading(task.run):
-                sections = demand_of(task.gathering.settings_text).sections
+                of = task.gathering
+                sections = demand_of(of.settings_text).sections
+                fades = task.assignment.leased_until - now <= _FADES * of.settings.lease_seconds
             most = most_bytes(task.weight_size, task.statistic_size, sections)
-            return Looked(accepted=False, most_bytes=most, expected=_expectation(task))
+            return Looked(accepted=False, most_bytes=most, expected=_expectation(task), lease_fades=fades)
     state.database.require_in_place()  # what only an unnamed file knows is not kept
     return Looked(accepted=True, most_bytes=task.size or 0)
 
@@ -149,7 +157,12 @@ def accept_outcome(state: ServerState, device: str, task_id: str, data: bytes) -
 
 
 def accept_upload(
-    state: ServerState, device: str, task_id: str, upload: Upload, expected: Expectation | None = None
+    state: ServerState,
+    device: str,
+    task_id: str,
+    upload: Upload,
+    expected: Expectation | None = None,
+    in_memory: AbstractContextManager[object] | None = None,
 ) -> Accepted:
     """Accepts an outcome: once this returns, it is on the disk, belongs to its round and will be folded once.
 
@@ -159,6 +172,7 @@ def accept_upload(
         task_id: which task it answers.
         upload: the whole message; is ended, whatever happens.
         expected: what `look_at_outcome` said of it; None: it is looked up.
+        in_memory: is held while the message is in memory, and not while the disk is waited for.
 
     Raises:
         UnknownTaskError: the device has no such task.
@@ -171,24 +185,23 @@ def accept_upload(
         expected = expected or look_at_outcome(state, device, task_id, digest).expected
         if expected is None:
             return Accepted()
-        data = upload.read()
-        outcome = decode_outcome(data)
-        update = validate(outcome, expected)
-        # Only what is recorded is needed from here on; the vectors are as large as the file.
-        noted = replace(outcome, sections=())
-        if update is not None:
+        with in_memory or contextlib.nullcontext():
+            noted, located = _checked(upload, expected)
+        if OutcomeStatus(noted.status) is OutcomeStatus.DONE:
             # The file first: a row never names a file that is not there. A file without a row is an orphan and
             # harmless. Of an outcome that holds no update the row says all.
             state.outcomes.adopt(upload.path, digest)
-            state.placements.note(digest, data, outcome, expected, update)
-        del data, outcome, update
+            state.placements.note(digest, expected, located)
+
+        def record(session: Session) -> Accepted:
+            now = state.now()
+            task = find_task(session, device, task_id, now.clock)
+            if _was_accepted(task, digest):
+                return Accepted()
+            return _record(session, device, task, now, noted, digest, size)
+
         try:
-            with state.database.write() as session:
-                now = state.now()
-                task = find_task(session, device, task_id, now.clock)
-                if _was_accepted(task, digest):
-                    return Accepted()
-                accepted = _record(session, device, task, now, noted, digest, size)
+            accepted = state.database.write_together(record)
         except (NotWantedError, OutcomeRefusedError):
             # The round closed, or another outcome came, while this one was checked: no row names the file.
             state.outcomes.delete(digest)
@@ -204,6 +217,14 @@ def accept_upload(
         return accepted
     finally:
         upload.discard()
+
+
+def _checked(upload: Upload, expected: Expectation) -> tuple[Outcome, Located | None]:
+    """What is recorded of a message that fits, and where its vectors are, which are as large as the file: they go."""
+    data = upload.read()
+    outcome = decode_outcome(data)
+    update = validate(outcome, expected)
+    return replace(outcome, sections=()), None if update is None else Located.of(data, outcome, update)
 
 
 def sweep_uploads(state: ServerState) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from edgefl.wire.messages import Outcome
 from edgefl_server.aggregation import Expectation, Stored, Update
 from edgefl_server.storage.blobs import BlobStore, DamagedBlobError
 
-__all__ = ["DamagedVectorError", "Placements"]
+__all__ = ["DamagedVectorError", "Known", "Located", "Placements"]
 
 _MOST = 20_000
 """Updates of which so much is remembered: about a kilobyte each."""
@@ -35,6 +35,37 @@ class DamagedVectorError(DamagedBlobError):
     """A vector that was checked is not in its file any more."""
 
 
+@dataclass(frozen=True)
+class Located:
+    """An update without its vectors, and where in its message they are: what is kept once the message is not in memory.
+
+    Attributes:
+        update: all but its sections.
+        places: the first byte and the elements of each section.
+    """
+
+    update: Update
+    places: Mapping[str, tuple[int, int]]
+
+    @classmethod
+    def of(cls, data: bytes | memoryview, outcome: Outcome, update: Update) -> Located | None:
+        """Finds the vectors of an update, made of an outcome that was decoded from a message; None: they are coded."""
+        if any(each.codec != _AS_IT_IS for each in outcome.sections):
+            return None
+        begins = _address(data)
+        places = {each.name: (_address(each.payload) - begins, each.length) for each in outcome.sections}
+        return cls(replace(update, sections={}), places)
+
+
+@dataclass(frozen=True)
+class Known:
+    """An update that was checked: which file it was, what it was found to fit, and where its vectors are."""
+
+    signature: _Signature
+    expected: Expectation
+    located: Located
+
+
 class Placements:
     """Remembers where the vectors of accepted updates lie.
 
@@ -44,53 +75,62 @@ class Placements:
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
-        self._known: OrderedDict[str, tuple[_Signature, Expectation, Update]] = OrderedDict()
+        self._known: OrderedDict[str, Known] = OrderedDict()
         self._lock = threading.Lock()
 
-    def note(
-        self, digest: str, data: bytes | memoryview, outcome: Outcome, expected: Expectation, update: Update
-    ) -> Update:
+    def note(self, digest: str, expected: Expectation, located: Located | None) -> Update | None:
         """Remembers an update that was just checked.
 
         Args:
             digest: of its message, which is in the store.
-            data: the message.
-            outcome: decoded from it.
             expected: what it was found to fit.
-            update: made of it.
+            located: see `Located.of`.
 
         Returns:
-            The update, with vectors that stay in the file where this is possible.
+            The update, with vectors that stay in the file; None where this is not possible.
         """
         path = self._store.path(digest)
         signature = None if path is None else _signature(path)
-        if path is None or signature is None or any(each.codec != _AS_IT_IS for each in outcome.sections):
-            return update
-        begins = _address(data)
-        placed = {
-            each.name: FileSection(path, _address(each.payload) - begins, each.length, lambda: self.forget(digest))
-            for each in outcome.sections
-        }
-        light = replace(update, sections=placed)
+        if path is None or signature is None or located is None:
+            return None
         with self._lock:
-            self._known[digest] = signature, _of_fold(expected), light
+            self._known[digest] = Known(signature, _of_fold(expected), located)
             while len(self._known) > _MOST:
                 self._known.popitem(last=False)
-        return light
+        return self._placed(digest, path, located)
 
     def get(self, digest: str, expected: Expectation) -> Update | None:
         """An update whose file is what it was and that fits; None: its message is to be read and checked."""
         with self._lock:
             known = self._known.get(digest)
-        if known is None or known[1] != _of_fold(expected):
+        if known is None or known.expected != _of_fold(expected):
             return None
         path = self._store.path(digest)
-        return known[2] if path is not None and _signature(path) == known[0] else None
+        if path is None or _signature(path) != known.signature:
+            return None
+        return self._placed(digest, path, known.located)
+
+    def known(self, digests: Collection[str]) -> dict[str, Known]:
+        """What is remembered of some updates, for another process to `learn`."""
+        with self._lock:
+            return {digest: self._known[digest] for digest in digests if digest in self._known}
+
+    def learn(self, known: Mapping[str, Known]) -> None:
+        """Remembers what another process has checked."""
+        with self._lock:
+            self._known.update(known)
 
     def forget(self, digest: str) -> None:
         """Forgets an update: it is part of the weights, or its file cannot be read."""
         with self._lock:
             self._known.pop(digest, None)
+
+    def _placed(self, digest: str, path: Path, located: Located) -> Update:
+        placed = {
+            name: FileSection(path, offset, size, lambda: self.forget(digest))
+            for name, (offset, size) in located.places.items()
+        }
+        return replace(located.update, sections=placed)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import event, text
@@ -13,9 +13,11 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, IntegrityErr
 from edgefl.errors import InvalidSettingError, StorageError
 from edgefl_server.storage.database import Inspection, require_known, upgrade
 from edgefl_server.storage.sessions import Session
-from edgefl_server.storage.turns import Turns
+from edgefl_server.storage.writer import Writer
 
 __all__ = ["PostgresqlDatabase", "database_name", "inspect_postgresql"]
+
+_T = TypeVar("_T")
 
 _CONNECTIONS = 20
 """The most connections of a process: a server of PostgreSQL's has 100 unless told otherwise."""
@@ -72,8 +74,8 @@ def inspect_postgresql(url: str) -> Inspection:
             row = connection.execute(text("SELECT folder, generation FROM folder")).first() if revisions else None
     finally:
         engine.dispose()
-    if row is None:
-        return Inspection(empty=not revisions)
+    if row is None:  # there are no tables yet, or nothing is in them
+        return Inspection(empty=True)
     return Inspection(folder=row.folder, generation=row.generation)
 
 
@@ -101,7 +103,7 @@ class PostgresqlDatabase:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         self._name = _name(self._engine)
-        self._turns = Turns(self._name)
+        self._writer = Writer(self._name, self._transaction)
         with _explained(self._name, "open"), self._engine.connect() as connection, connection.begin():
             for statement in _WRITE:
                 connection.exec_driver_sql(statement)
@@ -113,19 +115,19 @@ class PostgresqlDatabase:
         with _explained(self._name, "read"), closing(Session(self._engine, _READ)) as session:
             yield session
 
-    @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self) -> AbstractContextManager[Session]:
         """See `Database`."""
-        with (
-            self._turns.take(),
-            _explained(self._name, "write"),
-            closing(Session(self._engine, *_WRITE)) as session,
-        ):
-            try:
-                yield session
-                session.commit()
-            finally:
-                self._turns.came_through()
+        return self._writer.write()
+
+    def write_together(self, work: Callable[[Session], _T]) -> _T:
+        """See `Database`."""
+        return self._writer.write_together(work)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        with _explained(self._name, "write"), closing(Session(self._engine, *_WRITE)) as session:
+            yield session
+            session.commit()
 
     def require_in_place(self) -> None:
         """See `Database`: which one it is, PostgreSQL knows."""

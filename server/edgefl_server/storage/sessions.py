@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar, overload
 
@@ -16,12 +16,13 @@ from sqlalchemy import (
     orm,
     select,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from edgefl_server.storage.statements import Result, Row, Statement, explained
 from edgefl_server.storage.tables import Table, table
 
-__all__ = ["Session"]
+__all__ = ["Session", "SpoiltError"]
 
 _T = TypeVar("_T")
 
@@ -39,6 +40,10 @@ class _Objects(orm.Session):
 @event.listens_for(_Objects, "loaded_as_persistent")
 def _hold(session: orm.Session, row: object) -> None:
     session.info.setdefault("read", []).append(row)
+
+
+class SpoiltError(Exception):
+    """A transaction is in no state to be committed: whatever it was to write is to be written in others."""
 
 
 class Session:
@@ -135,6 +140,31 @@ class Session:
         """Writes what was added and changed."""
         if self._objects is not None:
             self._objects.flush()
+
+    def attempt(self, work: Callable[[Session], _T]) -> _T | Exception:
+        """Does what a function writes, or nothing of it where it raises; its result, or what it raised.
+
+        Raises:
+            SpoiltError: what it wrote cannot be told from what was written before.
+        """
+        self._run("SAVEPOINT attempt")
+        try:
+            result = work(self)
+            self.flush()
+        except Exception as error:
+            if self._objects is not None or isinstance(error, DBAPIError):
+                raise SpoiltError from error
+            self._run("ROLLBACK TO attempt")
+            self._run("RELEASE attempt")
+            return error
+        self._run("RELEASE attempt")
+        return result
+
+    def _run(self, sql: str) -> None:
+        try:
+            self._cursor.execute(sql)
+        except self._error as error:
+            raise explained(error, self._error, sql) from error
 
     def commit(self) -> None:
         """Ends the transaction: what was written is on the disk."""

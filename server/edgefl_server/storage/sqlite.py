@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import event
@@ -16,9 +16,11 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
 from edgefl.errors import StorageError, storage_error
 from edgefl_server.storage.database import Inspection, ReplacedDatabaseError, require_known, upgrade
 from edgefl_server.storage.sessions import Session
-from edgefl_server.storage.turns import Turns
+from edgefl_server.storage.writer import Writer
 
 __all__ = ["SqliteDatabase", "inspect_sqlite"]
+
+_T = TypeVar("_T")
 
 _CONNECTIONS = 40
 """The most connections: as many as the web framework has threads, so that no request waits for one."""
@@ -80,7 +82,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._turns = Turns(str(path))
+        self._writer = Writer(str(path), self._transaction)
         self._engine = sqlalchemy.create_engine(
             sqlalchemy.URL.create("sqlite", database=str(path)),
             connect_args={"timeout": 30},
@@ -101,25 +103,20 @@ class SqliteDatabase:
         with self._explained("read"), closing(Session(self._engine, "BEGIN")) as session:
             yield session
 
-    @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A transaction: committed, and on the disk, when the block ends; rolled back when it raises.
+    def write(self) -> AbstractContextManager[Session]:
+        """See `Database`."""
+        return self._writer.write()
 
-        Raises:
-            ReplacedDatabaseError: see `require_in_place`.
-            StorageError: no space; or whoever writes now takes too long, be it another program.
-        """
+    def write_together(self, work: Callable[[Session], _T]) -> _T:
+        """See `Database`."""
+        return self._writer.write_together(work)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
         self.require_in_place()
-        with (
-            self._turns.take(),
-            self._explained("write"),
-            closing(Session(self._engine, "BEGIN IMMEDIATE")) as session,
-        ):
-            try:
-                yield session
-                session.commit()
-            finally:
-                self._turns.came_through()
+        with self._explained("write"), closing(Session(self._engine, "BEGIN IMMEDIATE")) as session:
+            yield session
+            session.commit()
         self.require_in_place()
 
     def require_in_place(self) -> None:
@@ -144,7 +141,7 @@ class SqliteDatabase:
             StorageError: no space.
         """
         self.require_in_place()
-        with self._turns.take(), self._explained("write"):
+        with self._writer.turn(), self._explained("write"):
             try:
                 with closing(self._engine.raw_connection()) as connection:
                     cursor = connection.cursor()

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +31,20 @@ from edgefl_server.storage.tables import FolderRow
 from edgefl_server.storage.troubles import STORE, Troubles
 from edgefl_server.storage.uploads import Uploads
 
-__all__ = ["DEFAULT_KEEP_DAYS", "SECONDS_PER_DAY", "ServerState", "get_vector", "put_vector"]
+__all__ = ["DEFAULT_KEEP_DAYS", "SECONDS_PER_DAY", "Files", "ServerState", "get_vector", "put_vector"]
 
 DEFAULT_KEEP_DAYS = 7.0
 SECONDS_PER_DAY = 86_400.0
 _MARK = "say how far the database has come"
+
+
+class Files(Protocol):
+    """What of a `ServerState` is in files: all that a fold is made of."""
+
+    folder: Path
+    weights: BlobStore
+    outcomes: BlobStore
+    placements: Placements
 
 
 class ServerState:
@@ -229,12 +239,12 @@ def _open_database(folder: Path, url: str | None) -> Database:
     return PostgresqlDatabase(url)
 
 
-def put_vector(state: ServerState, vector: NDArray[np.float32]) -> str:
+def put_vector(state: Files, vector: NDArray[np.float32]) -> str:
     """Keeps weights or a slot; the hash by which they are found."""
     return state.weights.put(vector.astype("<f4", copy=False).tobytes())
 
 
-def get_vector(state: ServerState, digest: str) -> NDArray[np.float32]:
+def get_vector(state: Files, digest: str) -> NDArray[np.float32]:
     """Reads what `put_vector` kept, float32, read-only.
 
     Raises:

@@ -245,7 +245,8 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
     Raises:
         UnknownTaskError: the device has no such task.
     """
-    with state.database.write() as session:
+
+    def renew(session: Session) -> float | None:
         task = find_task(session, device, task_id, state.clock())
         if not task.is_wanted:
             return None
@@ -258,6 +259,8 @@ def renew_lease(state: ServerState, device: str, task_id: str) -> float | None:
         apply(session, of, change, now)
         (renewed,) = change.changed
         return max(1.0, renewed.leased_until - now.clock)
+
+    return state.database.write_together(renew)
 
 
 def fetching_run(state: ServerState, device: str, digest: str) -> str | None:
