@@ -13,12 +13,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from interpreters import NO_WHEEL, each_choice
 from processor_time import ProcessorTime
+
+if TYPE_CHECKING:
+    from postgresql_cluster import PostgresqlCluster
 
 # No test may depend on how fast the machine is, nor on chance.
 hypothesis.settings.register_profile("edgefl", deadline=None, derandomize=True, database=None)
@@ -100,3 +104,13 @@ def runtime(request: pytest.FixtureRequest) -> str:
         # test_model.py runs what is skipped here in a process of its own.
         pytest.skip("tflite-runtime cannot share a process with TensorFlow")
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlCluster]:
+    """A PostgreSQL server of the session's own, where PostgreSQL is installed."""
+    from postgresql_cluster import PostgresqlCluster  # needs a part that not every environment has
+
+    cluster = PostgresqlCluster()
+    yield cluster
+    cluster.remove()

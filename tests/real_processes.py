@@ -105,11 +105,13 @@ class Fleet:
         folder: holds the state folders: ``server``, and one for each device under its name.
         port: of the server, the same after every restart.
         via: port that devices use instead, of a proxy; 0: none.
+        database: URL of the server's PostgreSQL database; empty: it has a file of SQLite's.
     """
 
     folder: Path
     port: int = field(default_factory=free_port)
     via: int = 0
+    database: str = ""
     server: Process | None = None
     devices: list[Process] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=dict)
@@ -119,9 +121,8 @@ class Fleet:
         return self.folder / "server"
 
     def start_server(self, *options: object, ready: bool = True) -> None:
-        self.server = Process.start(
-            "server", "start", "--state", self.state, "--port", self.port, "--format", "json", *options
-        )
+        kept = ["--state", self.state, *(["--database", self.database] if self.database else [])]
+        self.server = Process.start("server", "start", *kept, "--port", self.port, "--format", "json", *options)
         if ready:
             self.wait_for_server()
 
@@ -172,6 +173,11 @@ class Fleet:
 
     def query(self, statement: str, *values: object) -> list[Any]:
         """Asks the server's database, read-only."""
+        if self.database:
+            import psycopg
+
+            with psycopg.connect(self.database) as connection:
+                return connection.execute(statement.replace("?", "%s").encode(), values).fetchall()
         path = next(self.state.glob("*.sqlite"))
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             return database.execute(statement, values).fetchall()

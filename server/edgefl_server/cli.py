@@ -19,6 +19,7 @@ from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
+from edgefl.parts import Part, needing
 from edgefl.wire.calls import ROUND
 from edgefl_server import log_lines, run_text, watching
 from edgefl_server.aggregation import AUTO, choice_text
@@ -61,6 +62,14 @@ _ROUNDS = "Rounds"
 def start(
     state: Annotated[
         Path | None, typer.Option("--state", help="Folder for everything that the server keeps.", show_default=SHOWN)
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep rows in PostgreSQL: postgresql://USER@HOST/NAME, the password in PGPASSWORD or ~/.pgpass.",
+            envvar="EDGEFL_DATABASE",
+            show_default="a file of SQLite's in the folder",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Name or address to listen on.", rich_help_panel=_LISTENING)] = "127.0.0.1",
     port: Annotated[
@@ -126,7 +135,7 @@ def start(
     pins, next_pins = address.pins(), address.next_pins()
     proxies = networks([each for each in trusted_proxies.split(",") if each.strip()])
     OperatorFile.token(state)  # a damaged one is refused before anything else is opened
-    with _private_files(), closing(_opened(state, keep_days)) as kept:
+    with _private_files(), closing(_opened(state, keep_days, database)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
@@ -166,13 +175,14 @@ def start(
         serve(app, address, listener, ready, max_connections)
 
 
-def _opened(folder: Path, keep_days: float) -> ServerState:
+def _opened(folder: Path, keep_days: float, database: str | None) -> ServerState:
     """The state in a folder; a setting that it refuses is named as the option that it was given by."""
     from edgefl_server.aggregation import SettingError
     from edgefl_server.storage import ServerState
 
     try:
-        return ServerState(folder, keep_days=keep_days)
+        with needing(Part("edgefl_server.storage", "postgresql")):
+            return ServerState(folder, keep_days=keep_days, database=database)
     except SettingError as error:
         raise error.naming(option_of) from error
 

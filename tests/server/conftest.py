@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,19 +90,32 @@ class Fleet:
 
 
 @pytest.fixture
-def make_fleet(tmp_path: Path) -> Iterator[Callable[[str], Fleet]]:
+def kind_of_database() -> str:
+    """Where rows are kept; modules whose tests are to hold with both override it."""
+    return os.environ.get("EDGEFL_TESTS_ON", "sqlite")
+
+
+@pytest.fixture
+def make_fleet(
+    tmp_path: Path, kind_of_database: str, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Fleet]]:
     """Makes state folders by name; the same name again, after closing, is a restart."""
     states = []
+    urls = dict[str, str]()
 
     def make(name: str = "state", clock: Clock | None = None) -> Fleet:
-        clock = clock or Clock()
-        state = ServerState(tmp_path / name, clock, clock)
+        clock, url = clock or Clock(), None
+        if kind_of_database == "postgresql":
+            url = urls.get(name) or urls.setdefault(name, request.getfixturevalue("postgresql").make())
+        state = ServerState(tmp_path / name, clock, clock, database=url)
         states.append(state)
         return Fleet(state, clock, invite(state, "people"))
 
     yield make
     for state in states:
         state.close()
+    for url in urls.values():
+        request.getfixturevalue("postgresql").give_back(url)
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ class Chores:
     def look(self) -> tuple[bool, list[tuple[str, int]]]:
         """Whether a run moved on, and the rounds to fold: these whenever asked, all else once a second."""
         state, now, moved = self._state, time.monotonic(), False
-        state.database.require_own_file()
+        state.database.require_in_place()
         if now - self._closed_at >= _LOOK_SECONDS:
             self._closed_at = now
             moved = close_due_rounds(state)

@@ -21,8 +21,8 @@ from edgefl.atomic import sync_folder
 from edgefl.errors import StorageError, storage_error
 from edgefl.hashing import new_sha256
 from edgefl.wire.words import is_hash
-from edgefl_server.storage.database import inspect
-from edgefl_server.storage.folder import Mark, check_folder, write_mark
+from edgefl_server.storage.folder import Mark, check_folder, read_mark, write_mark
+from edgefl_server.storage.sqlite import inspect_sqlite
 
 __all__ = ["Checked", "back_up", "check", "restore"]
 
@@ -137,7 +137,12 @@ def check(folder: Path) -> Checked:
 
 
 def _require_database(folder: Path) -> None:
-    database = inspect(folder / _DATABASE)
+    database = inspect_sqlite(folder / _DATABASE)
+    if database.missing and read_mark(folder) is not None:
+        raise StorageError(
+            f"{folder} has no {_DATABASE}: its rows are in PostgreSQL, or lost.",
+            hint="With PostgreSQL: stop the server, pg_dump the database, and copy the folder.",
+        )
     if database.empty:
         raise StorageError(f"{folder} is no server's state folder.", hint="Give the --state of a server.")
     check_folder(folder, database)
@@ -223,7 +228,7 @@ def _look(path: Path, name: str, found: Checked) -> None:
 
 def _seal(source: Path, part: Path) -> None:
     """Puts beside the database what says that it belongs here, and the operator's file."""
-    database = inspect(part / _DATABASE)
+    database = inspect_sqlite(part / _DATABASE)
     if database.folder is not None:
         write_mark(part, Mark(database.folder, database.generation))
     with contextlib.suppress(FileNotFoundError):

@@ -1,58 +1,40 @@
-"""The database: one writer at a time, every commit on the disk before it returns."""
+"""What a database of the server is, and which tables it has."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import alembic.command
 import alembic.config
 import alembic.script
 import sqlalchemy
-from sqlalchemy import event
-from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
 
-from edgefl.errors import FormatVersionError, StorageError, storage_error
-from edgefl_server.storage.sessions import Session, SpoiltError
-from edgefl_server.storage.together import NotBegunError, Together
+from edgefl.errors import FormatVersionError, StorageError
+from edgefl_server.storage.sessions import Session
 
-__all__ = ["Database", "Inspection", "ReplacedDatabaseError", "inspect"]
+__all__ = ["Database", "Inspection", "ReplacedDatabaseError", "require_known", "upgrade"]
 
 _T = TypeVar("_T")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FORMER_TABLES = frozenset({"0001", "0002", "0003", "0004", "0005", "0006"})
 """Revisions of before versions, cohorts and folds were apart and outcomes had an order, which cannot be made up."""
-_CONNECTIONS = 40
-"""The most connections: as many as the web framework has threads, so that no request waits for one."""
-_CHECKPOINT_MILLISECONDS = 1000
-"""A checkpoint waits so long for those who read; the next one copies what this one could not."""
-
-
-_LONGEST_TURN_SECONDS = 10.0
-"""A call that has waited so long for the writer waits no longer, nor does any after it until one comes through: the
-threads that wait are missing to those who only read."""
-_TOGETHER = 32
-"""Nobody else can write meanwhile, and the first waits for the last."""
 
 
 class ReplacedDatabaseError(StorageError):
-    """The file under the database's name is gone or is another one: what is written would be lost."""
+    """The database under its name is gone or is another one: what is written would be lost."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result of looking into a database file.
+    """The result of looking into a database.
 
     Attributes:
-        missing: there is no file.
+        missing: there is none.
         empty: there is none, or nothing in it.
         folder: the id of the state folder that it belongs to; None when it has none yet.
         generation: how far its server had come; 0 when it did not count yet.
@@ -64,115 +46,23 @@ class Inspection:
     generation: int = 0
 
 
-def inspect(path: Path) -> Inspection:
-    """Looks at a database without changing it.
+class Database(Protocol):
+    """Transactions on the server's tables, which are migrated to the newest when it is opened."""
 
-    Raises:
-        FormatVersionError: a newer edgefl wrote it, or one whose tables are no longer read.
-        StorageError: it cannot be read, or is damaged.
-    """
-    try:
-        if path.stat().st_size == 0:
-            return Inspection(empty=True)
-    except FileNotFoundError:
-        return Inspection(missing=True, empty=True)
-    except OSError as error:
-        raise storage_error(error, "open", path) from error
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
-            problem = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-            if problem != "ok":
-                raise _damaged(path, problem.splitlines()[-1])
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            versions = []
-            if "alembic_version" in tables:
-                versions = [name for (name,) in connection.execute("SELECT version_num FROM alembic_version")]
-            if tables and not versions:
-                raise StorageError(
-                    f"{path} is not the database of an edgefl server.", hint="Choose another state folder."
-                )
-            scripts = alembic.script.ScriptDirectory(str(_MIGRATIONS))
-            known = {script.revision for script in scripts.walk_revisions()}
-            if _FORMER_TABLES.intersection(versions):
-                raise FormatVersionError(
-                    f"{path} was written by an older edgefl (tables {versions[0]}), which this one cannot read.",
-                    hint="Finish its runs with the older edgefl, or choose another state folder. Nothing was touched.",
-                )
-            if not known.issuperset(versions):
-                raise FormatVersionError(
-                    f"{path} was written by a newer edgefl (tables {versions[0]}; this one knows {max(known)}).",
-                    hint="Update edgefl on this machine, or choose another state folder. Nothing was touched.",
-                )
-            row = None
-            if "folder" in tables:
-                connection.row_factory = sqlite3.Row
-                row = connection.execute("SELECT * FROM folder").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise _explained(error, "open", path) from error
-    except UnicodeDecodeError as error:  # of a damaged page, or of what SQLite says about one
-        raise _damaged(path, "its text is none") from error
-    if row is None:
-        return Inspection(empty=not versions)
-    generation = int(row["generation"]) if "generation" in row.keys() else 0  # noqa: SIM118 - a row holds values
-    return Inspection(empty=not versions, folder=str(row["folder"]), generation=generation)
-
-
-class Database:
-    """Sessions on a SQLite file, migrated to the newest tables.
-
-    Args:
-        path: the file; it is created.
-
-    Raises:
-        StorageError: it cannot be opened or migrated.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # SQLite has one writer; waiting here in order is fairer and faster than its busy handler.
-        self._writing = threading.Lock()
-        self._stuck = False
-        self._together: Together[Callable[[Session], Any], Any] = Together(self._write_all, _TOGETHER)
-        self._engine = sqlalchemy.create_engine(
-            sqlalchemy.URL.create("sqlite", database=str(path)),
-            connect_args={"timeout": 30},
-            pool_size=_CONNECTIONS,
-            pool_use_lifo=True,  # each has its own cache of pages and of prepared statements
-            pool_reset_on_return=None,  # sessions do it
-        )
-        event.listen(self._engine, "connect", _configure)
-        with self._explained("open"):
-            self._migrate()
-        self._file = _identity(path)
-        # A new connection would make the file that is gone, or open the other one.
-        event.listen(self._engine, "do_connect", lambda *_: self.require_own_file())
-
-    @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> AbstractContextManager[Session]:
         """A session that sees one state of the database and writes nothing."""
-        with self._explained("read"), closing(Session(self._engine, "BEGIN")) as session:
-            yield session
+        ...
 
-    @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self) -> AbstractContextManager[Session]:
         """A transaction: committed, and on the disk, when the block ends; rolled back when it raises.
 
+        Nobody else writes between its beginning and its end, so that what it reads stays true.
+
         Raises:
-            ReplacedDatabaseError: see `require_own_file`.
-            StorageError: no space; or whoever writes now takes too long, be it another program.
+            ReplacedDatabaseError: see `require_in_place`.
+            StorageError: no space, no connection; or whoever writes now takes too long, be it another program.
         """
-        self.require_own_file()
-        with (
-            self._turn(),
-            self._explained("write"),
-            closing(Session(self._engine, "BEGIN IMMEDIATE")) as session,
-        ):
-            try:
-                yield session
-                session.commit()
-            finally:
-                self._stuck = False
-        self.require_own_file()
+        ...
 
     def write_together(self, work: Callable[[Session], _T]) -> _T:
         """Does what `write` does with a function that writes; those of all threads that come at once share a commit.
@@ -186,143 +76,56 @@ class Database:
         Raises:
             ReplacedDatabaseError, StorageError: see `write`; for all that shared the commit.
         """
-        try:
-            result: _T = self._together(work, 0.0 if self._stuck else _LONGEST_TURN_SECONDS)
-        except NotBegunError:
-            raise self._too_slow() from None
-        return result
+        ...
 
-    def _write_all(self, take: Callable[[], Sequence[Callable[[Session], Any]]]) -> list[Any]:
-        works: Sequence[Callable[[Session], Any]] = []
-        # Else one of them left the transaction in no state to go on from, and each is done on its own.
-        with contextlib.suppress(SpoiltError), self.write() as session:
-            works = take()
-            return [session.attempt(work) for work in works]
-        return [self._written(work) for work in works]
-
-    def _written(self, work: Callable[[Session], Any]) -> Any:
-        try:
-            with self.write() as session:
-                result = work(session)
-        except Exception as error:
-            return error
-        return result
-
-    def require_own_file(self) -> None:
-        """Makes sure that what is written is found again: SQLite goes on with a file that has no name any more.
+    def require_in_place(self) -> None:
+        """Makes sure that what is written is found again, as far as that can be seen without asking the database.
 
         Raises:
-            ReplacedDatabaseError: the file was deleted or replaced.
+            ReplacedDatabaseError: the database was deleted or replaced.
         """
-        found = _identity(self._path)
-        if found != self._file:
-            raise ReplacedDatabaseError(
-                f"The database {self._path} was {'deleted' if found is None else 'replaced'} while the server runs.",
-                hint="Put the very file back; else stop the server and put the state folder back from a backup.",
-            )
+        ...
 
     def checkpoint(self) -> None:
-        """Moves what is in the write-ahead log to the file itself, as far as nobody reads what was before.
-
-        SQLite drops all that follows on a damaged place of the log, and says nothing: the less is in it the better.
+        """Moves what is in a log to where a backup looks for it, where there is such a difference.
 
         Raises:
             StorageError: no space.
         """
-        self.require_own_file()
-        with self._turn(), self._explained("write"):
-            try:
-                with closing(self._engine.raw_connection()) as connection:
-                    cursor = connection.cursor()
-                    (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-                    cursor.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MILLISECONDS}")
-                    try:
-                        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                    finally:
-                        cursor.execute(f"PRAGMA busy_timeout = {usual}")
-            except sqlite3.DatabaseError as error:
-                raise _explained(error, "write", self._path) from error
+        ...
 
     def close(self) -> None:
         """Closes all connections."""
-        self._engine.dispose()
+        ...
 
-    def _migrate(self) -> None:
-        config = alembic.config.Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
-        with self._engine.connect() as connection, connection.begin():
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Waits for the writer; not for long, and not at all behind those who have waited in vain."""
-        if not self._writing.acquire(timeout=0.0 if self._stuck else _LONGEST_TURN_SECONDS):
-            raise self._too_slow()
-        try:
-            yield
-        finally:
-            self._writing.release()
+def upgrade(connection: sqlalchemy.Connection) -> None:
+    """Migrates to the newest tables, in the transaction that is under way."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
 
-    def _too_slow(self) -> StorageError:
-        self._stuck = True
-        return StorageError(
-            f"Could not write the database {self._path}: whoever writes to it takes too long.",
-            hint="Another program may hold it: end that one. Or the disk is very slow.",
+
+def require_known(revisions: Sequence[str], database: str) -> None:
+    """Refuses tables that this version cannot read.
+
+    Args:
+        revisions: what the database says that its tables are.
+        database: how messages name it.
+
+    Raises:
+        FormatVersionError: a newer edgefl wrote it, or one whose tables are no longer read.
+    """
+    scripts = alembic.script.ScriptDirectory(str(_MIGRATIONS))
+    known = {script.revision for script in scripts.walk_revisions()}
+    if _FORMER_TABLES.intersection(revisions):
+        raise FormatVersionError(
+            f"{database} was written by an older edgefl (tables {revisions[0]}), which this one cannot read.",
+            hint="Finish its runs with the older edgefl, or choose another state folder. Nothing was touched.",
         )
-
-    @contextmanager
-    def _explained(self, action: str) -> Iterator[None]:
-        """Says in one line what SQLite says in its own words."""
-        try:
-            yield
-        except (IntegrityError, ProgrammingError):
-            raise  # a mistake of ours, not of the disk
-        except DatabaseError as error:
-            raise _explained(error.orig or error, action, self._path) from error
-        except UnicodeDecodeError as error:
-            raise _damaged(self._path, "its text is none") from error
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Says which file a path names; None: none."""
-    try:
-        entry = os.stat(path)  # noqa: PTH116 - before every commit
-    except OSError:
-        return None
-    return entry.st_dev, entry.st_ino
-
-
-def _explained(error: BaseException, action: str, path: Path) -> StorageError:
-    """Turns what SQLite says (https://www.sqlite.org/rescode.html) into an error with what to do about it."""
-    text = str(error)
-    if "malformed" in text or "not a database" in text:
-        return _damaged(path, text)
-    message = f"Could not {action} the database {path}: {text}."
-    if "full" in text:
-        return StorageError(message, hint="Free some space on that disk and try again.", full=True)
-    hints = {
-        "I/O": "The disk may be failing: look at the system's log.",
-        "readonly": "Check who owns the folder and its files, and that the file system is not mounted read-only.",
-        "unable to open": "Check who owns the folder and its files, and how many files the process may open.",
-        "locked": "Another program holds it: end that one.",
-    }
-    return StorageError(message, hint=next((hint for part, hint in hints.items() if part in text), None))
-
-
-def _damaged(path: Path, text: str) -> StorageError:
-    return StorageError(
-        f"The database {path} is damaged: {text}.",
-        hint="With the server stopped, put the state folder back from a backup; or choose another state folder.",
-    )
-
-
-def _configure(connection: Any, record: object) -> None:
-    # Transactions begin where we say (see Session), not where the driver guesses.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
+    if not known.issuperset(revisions):
+        raise FormatVersionError(
+            f"{database} was written by a newer edgefl (tables {revisions[0]}; this one knows {max(known)}).",
+            hint="Update edgefl on this machine, or choose another state folder. Nothing was touched.",
+        )

@@ -19,6 +19,8 @@ __all__ = ["Mark", "check_folder", "make_private", "read_mark", "require_own", "
 _NAME = "folder.json"
 _FILES = ("models", "weights", "differences", "outcomes", "orphans", "uploads", "data")
 _SECRETS = ("operator.json", "server.sqlite", "server.sqlite-wal", "server.sqlite-shm")
+_DATABASE = "server.sqlite"
+_WITH_LOG = ", with its -wal"
 _WAY_OUT = "Put the database back from a backup, or choose another state folder. Nothing was touched."
 
 
@@ -44,12 +46,13 @@ def require_own(folder: Path) -> None:
     require_own_folder(folder, (_NAME, "operator.json", "server.sqlite"), (*_FILES, *_SECRETS, "lock", "evaluating"))
 
 
-def check_folder(folder: Path, database: Inspection) -> None:
+def check_folder(folder: Path, database: Inspection, name: str = _DATABASE) -> None:
     """Refuses a folder whose files belong to another database than the one in it, or to a newer state of it.
 
     Args:
-        folder: with the database `server.sqlite`.
-        database: what it is.
+        folder: what the server keeps beside the database.
+        database: what that is.
+        name: of the database; that of the file in the folder, or its URL.
 
     Raises:
         StorageError: they do not belong together.
@@ -58,19 +61,29 @@ def check_folder(folder: Path, database: Inspection) -> None:
     if database.empty:
         if known is not None or _holds_anything(folder):
             what = "is missing" if database.missing else "is empty"
-            raise StorageError(f"{folder} holds what a server kept, but its server.sqlite {what}.", hint=_WAY_OUT)
+            raise StorageError(f"{folder} holds what a server kept, but its {name} {what}.", hint=_WAY_OUT)
+    elif known is None and name != _DATABASE:
+        raise StorageError(
+            f"The database {name} is that of another state folder: {folder} is new.",
+            hint="Start the server with the state folder that the database has; or give this one a database of its "
+            "own: createdb NAME. Nothing was touched.",
+        )
     elif known is not None and database.folder != known.id:
         raise StorageError(
-            f"The server.sqlite in {folder} is that of another state folder, or older than the files beside it.",
+            f"{_of(folder, name)} is that of another state folder, or older than the files beside it.",
             hint=_WAY_OUT,
         )
     elif known is not None and database.generation < known.generation:
         raise StorageError(
-            f"The server.sqlite in {folder} is older than the files beside it, or has lost its latest entries: it has "
+            f"{_of(folder, name)} is older than the files beside it, or has lost its latest entries: it has "
             f"come to {database.generation}, {_NAME} to {known.generation}.",
-            hint="Put the newest server.sqlite back, with its -wal; to return to an older copy on purpose, put the "
-            "whole folder back. Nothing was touched.",
+            hint=f"Put the newest {name} back{_WITH_LOG if name == _DATABASE else ''}; to return to an older copy on "
+            "purpose, put the whole folder back. Nothing was touched.",
         )
+
+
+def _of(folder: Path, name: str) -> str:
+    return f"The {name} in {folder}" if name == _DATABASE else f"The database {name}, for {folder},"
 
 
 def read_mark(folder: Path) -> Mark | None:

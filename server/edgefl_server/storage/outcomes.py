@@ -129,7 +129,7 @@ def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str |
                 fades = task.assignment.leased_until - now <= _FADES * of.settings.lease_seconds
             most = most_bytes(task.weight_size, task.statistic_size, sections)
             return Looked(accepted=False, most_bytes=most, expected=_expectation(task), lease_fades=fades)
-    state.database.require_own_file()  # what only an unnamed file knows is not kept
+    state.database.require_in_place()  # what only an unnamed file knows is not kept
     return Looked(accepted=True, most_bytes=task.size or 0)
 
 

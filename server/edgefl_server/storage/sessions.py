@@ -51,13 +51,13 @@ class Session:
 
     Args:
         engine: of the database; one of its connections is used until the session is closed.
-        begin: the SQL that begins the transaction.
+        begin: the SQL that begins the transaction, statement by statement.
 
     Raises:
         DBAPIError: it cannot be begun.
     """
 
-    def __init__(self, engine: Engine, begin: str) -> None:
+    def __init__(self, engine: Engine, *begin: str) -> None:
         self._engine = engine
         self._error = engine.dialect.loaded_dbapi.Error
         self._objects: _Objects | None = None
@@ -65,12 +65,14 @@ class Session:
             self._connection = engine.raw_connection()
             try:
                 self._cursor = self._connection.cursor()
-                self._cursor.execute(begin)
+                for statement in begin:
+                    self._cursor.execute(statement)
             except BaseException:
+                self._connection.rollback()
                 self._connection.close()
                 raise
         except self._error as error:
-            raise explained(error, self._error, begin) from error
+            raise explained(error, self._error, "; ".join(begin)) from error
 
     @property
     def objects(self) -> orm.Session:
@@ -179,5 +181,7 @@ class Session:
             if self._objects is not None:
                 self._objects.close()
             self._connection.rollback()
+        except self._error:  # the connection broke, and the transaction with it
+            self._connection.invalidate()
         finally:
             self._connection.close()

@@ -20,13 +20,15 @@ from edgefl_server.aggregation import SettingError
 from edgefl_server.storage.barring import Barring
 from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, seconds_since_boot
-from edgefl_server.storage.database import Database, inspect
+from edgefl_server.storage.database import Database
 from edgefl_server.storage.differences import Differences
 from edgefl_server.storage.doubles import Doubles
 from edgefl_server.storage.fetched import Fetched
 from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, require_own, write_mark
 from edgefl_server.storage.placements import Placements
+from edgefl_server.storage.postgresql import PostgresqlDatabase, database_name, inspect_postgresql
 from edgefl_server.storage.seen import Seen
+from edgefl_server.storage.sqlite import SqliteDatabase, inspect_sqlite
 from edgefl_server.storage.tables import FolderRow
 from edgefl_server.storage.troubles import STORE, Troubles
 from edgefl_server.storage.uploads import Uploads
@@ -55,6 +57,7 @@ class ServerState:
         clock: seconds that only grow; None: a clock that goes on where that of the last server in this folder was.
         date: seconds since 1970 in UTC.
         keep_days: how long outcomes that will never be folded are kept.
+        database: the URL of a PostgreSQL database; None: a file of SQLite's in the folder.
 
     Attributes:
         database: rows.
@@ -91,6 +94,7 @@ class ServerState:
         clock: Callable[[], float] | None = None,
         date: Callable[[], float] = time.time,
         keep_days: float = DEFAULT_KEEP_DAYS,
+        database: str | None = None,
     ) -> None:
         if not keep_days >= 0:
             raise SettingError(f"{{keep_days}} expects 0 or more, got {keep_days:g}.")
@@ -120,10 +124,8 @@ class ServerState:
                 hint="Stop it first, or give this one another state folder.",
             ) from error
         try:
-            check_folder(folder, inspect(folder / "server.sqlite"))
-            make_private(folder)
+            self.database = _open_database(folder, database)
             self._marking, self._mark = threading.Lock(), read_mark(folder)
-            self.database = Database(folder / "server.sqlite")
             self.barring = Barring(self.database)
             saved, full = self._adopt()
             self._own_clock = None
@@ -224,6 +226,23 @@ class ServerState:
             if row is None:
                 raise
         return Reading(row.clock, row.date, row.boot, row.boottime) if row.clock else None, full
+
+
+def _open_database(folder: Path, url: str | None) -> Database:
+    """Opens the database once it is known to fit what lies in the folder."""
+    file = folder / "server.sqlite"
+    if url is None:
+        check_folder(folder, inspect_sqlite(file))
+        make_private(folder)
+        return SqliteDatabase(file)
+    if file.exists():
+        raise StorageError(
+            f"{folder} has a database already, {file.name}, and another one was asked for.",
+            hint="Start the server without it; or give the other one a new state folder.",
+        )
+    check_folder(folder, inspect_postgresql(url), database_name(url))
+    make_private(folder)
+    return PostgresqlDatabase(url)
 
 
 def put_vector(state: Files, vector: NDArray[np.float32]) -> str:

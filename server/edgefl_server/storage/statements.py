@@ -10,7 +10,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Delete, Dialect, Insert, SelectBase, Update
+from sqlalchemy import BindParameter, ColumnElement, Delete, Dialect, Insert, SelectBase, Update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -104,16 +104,22 @@ class _Made:
     def __init__(self, compiled: SQLCompiler, columns: list[ColumnElement[Any]], dialect: Dialect) -> None:
         self._sql = str(compiled)
         self._error = dialect.loaded_dbapi.Error
-        binds = [compiled.binds[name] for name in compiled.positiontup or ()]
-        # Those that are part of the statement, in their places; None where a value comes with the call.
-        self._fixed = [None if bind.required else bind.value for bind in binds]
+        # By place or by name, as the driver has it.
+        binds: dict[Any, BindParameter[Any]] = (
+            {place: compiled.binds[name] for place, name in enumerate(compiled.positiontup or ())}
+            if compiled.positional
+            else dict(compiled.binds)
+        )
+        # Those that are part of the statement; None where a value comes with the call.
+        fixed = {place: None if bind.required else bind.value for place, bind in binds.items()}
+        self._fixed: Any = list(fixed.values()) if compiled.positional else fixed
         self._values = [
             (place, bind.key, bind.type.dialect_impl(dialect).bind_processor(dialect))
-            for place, bind in enumerate(binds)
+            for place, bind in binds.items()
             if bind.required
         ]
-        processors = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
-        self._found = [(place, process) for place, process in enumerate(processors) if process is not None]
+        self._columns, self._dialect = columns, dialect
+        self._found: list[tuple[int, Callable[[Any], Any]]] | None = None
         self._row: Callable[[Any], Row] | None = None
         if columns:
             names: Any = namedtuple("Row", [column.key for column in columns], rename=True)  # type: ignore[misc]
@@ -131,15 +137,27 @@ class _Made:
             rows = cursor.fetchall()
         except self._error as error:
             raise explained(error, self._error, self._sql) from error
-        if self._found:
-            rows = [self._read(row) for row in rows]
+        found = self._found
+        if found is None:
+            found = self._found = self._processors([code for _, code, *_ in cursor.description])
+        if found:
+            rows = [_read(row, found) for row in rows]
         return Result(list(map(self._row, rows)), cursor.rowcount)
 
-    def _read(self, row: tuple[Any, ...]) -> list[Any]:
-        read = list(row)
-        for place, process in self._found:
-            read[place] = process(read[place])
-        return read
+    def _processors(self, codes: list[Any]) -> list[tuple[int, Callable[[Any], Any]]]:
+        """What makes values of the columns' types of what the driver gives; it says by codes what that is."""
+        found = [
+            column.type.dialect_impl(self._dialect).result_processor(self._dialect, code)
+            for column, code in zip(self._columns, codes, strict=True)
+        ]
+        return [(place, process) for place, process in enumerate(found) if process is not None]
+
+
+def _read(row: tuple[Any, ...], processors: list[tuple[int, Callable[[Any], Any]]]) -> list[Any]:
+    read = list(row)
+    for place, process in processors:
+        read[place] = process(read[place])
+    return read
 
 
 def explained(error: Exception, base: type[Exception], sql: str | None = None) -> BaseException:

@@ -32,7 +32,7 @@ from edgefl_server.storage import (
     warnings,
 )
 from edgefl_server.storage import folder as folder_module
-from edgefl_server.storage.database import Database
+from edgefl_server.storage.sqlite import SqliteDatabase
 from edgefl_server.storage.tables import FolderRow
 from model_files import make_model_file
 
@@ -352,8 +352,8 @@ def test_a_start_on_a_full_disk_answers_with_what_is_there(
     orphan.write_bytes(b"orphan")
     with monkeypatch.context() as patched:
         if before:
-            patched.setattr(Database, "write", no_space)
-        patched.setattr(Database, "checkpoint", no_space)
+            patched.setattr(SqliteDatabase, "write", no_space)
+        patched.setattr(SqliteDatabase, "checkpoint", no_space)
         patched.setattr("edgefl_server.storage.state.write_mark", no_space)
         patched.setattr("edgefl_server.storage.tidying.put_aside", no_space)
         state = ServerState(used)
@@ -391,7 +391,7 @@ def test_a_new_folder_whose_first_start_was_killed_is_taken_into_use(
         folder_module.write_mark(*arguments)  # type: ignore[arg-type]
         raise Crash
 
-    target = "Database" if moment == "before the database" else "write_mark"
+    target = "SqliteDatabase" if moment == "before the database" else "write_mark"
     with monkeypatch.context() as patched:
         patched.setattr(f"edgefl_server.storage.state.{target}", write_and_crash if "after" in moment else crash)
         with pytest.raises(Crash):
@@ -482,7 +482,7 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_database_that_may_not_be_written_is_one_true_line(tmp_path: Path) -> None:
-    database = Database(tmp_path / "db.sqlite")
+    database = SqliteDatabase(tmp_path / "db.sqlite")
     with database.read() as session:
         session.objects.connection().exec_driver_sql("PRAGMA query_only = ON")
     with pytest.raises(StorageError, match="readonly") as refused, database.write() as session:

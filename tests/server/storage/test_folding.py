@@ -16,6 +16,12 @@ from edgefl_server.storage import folding as folding_module
 from edgefl_server.storage.tables import VersionRow
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind_of_database(request: pytest.FixtureRequest) -> str:
+    """What is promised here holds with each."""
+    return str(request.param)
+
+
 class Crash(BaseException):
     """Stands for kill -9: nothing after it is run."""
 

@@ -18,7 +18,7 @@ from edgefl_server.storage import (
     populations,
     revoke_invitation,
 )
-from edgefl_server.storage.database import Database
+from edgefl_server.storage.sqlite import SqliteDatabase
 from fake_device import Identity
 from server.storage.test_state import _migrate
 
@@ -120,7 +120,7 @@ def test_invitations_of_before_stay_good_and_going_back_takes_those_that_end(tmp
     engine = sa.create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         connection.execute(sa.text("INSERT INTO invitations VALUES ('old', 'people', 1.0)"))
-    with closing(Database(path)) as database, database.write() as session:
+    with closing(SqliteDatabase(path)) as database, database.write() as session:
         (row,) = session.execute(sa.text("SELECT label, uses, used, expires_at, revoked_at FROM invitations"))
         assert tuple(row) == ("", None, 0, None, None)
         session.execute(

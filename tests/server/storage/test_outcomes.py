@@ -24,6 +24,12 @@ from edgefl_server.storage import (
 from edgefl_server.storage.sessions import Session
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind_of_database(request: pytest.FixtureRequest) -> str:
+    """What is promised here holds with each."""
+    return str(request.param)
+
+
 def counts(fleet, run: str, number: int = 1) -> dict[str, int]:
     outcomes = run_status(fleet.state, run)["history"][number - 1]["outcomes"]
     return {name: count for name, count in outcomes.items() if count}
@@ -247,6 +253,7 @@ def test_one_device_with_wrong_data_costs_a_short_run_nothing_but_its_own_place(
     assert run_status(fleet.state, run)["state"] == "done"
 
 
+@pytest.mark.parametrize("kind_of_database", ["sqlite"])
 def test_a_disk_that_is_full_when_the_row_is_written_keeps_no_file_of_which_a_start_would_warn(
     fleet, monkeypatch
 ) -> None:

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 
 from edgefl.errors import FormatVersionError, StorageError
 from edgefl_server.storage import ServerState, migrations, run_status
-from edgefl_server.storage.database import Database
+from edgefl_server.storage.sqlite import SqliteDatabase
 from edgefl_server.storage.tables import CohortRow, InvitationRow, RunRow, Table, VersionRow
 
 
@@ -47,7 +47,7 @@ def test_a_file_that_is_no_database_is_one_clear_error_and_frees_the_lock(tmp_pa
 
 
 def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
-    database = Database(tmp_path / "db.sqlite")
+    database = SqliteDatabase(tmp_path / "db.sqlite")
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'db.sqlite'}")
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -58,7 +58,7 @@ def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
 
 
 def test_commits_reach_the_disk_before_they_return(tmp_path: Path) -> None:
-    database = Database(tmp_path / "db.sqlite")
+    database = SqliteDatabase(tmp_path / "db.sqlite")
     with database.read() as session:
         assert session.scalar(sqlalchemy.text("PRAGMA synchronous")) == 2
         assert session.scalar(sqlalchemy.text("PRAGMA journal_mode")) == "wal"
@@ -133,7 +133,7 @@ def test_a_database_of_before_shares_and_lineage_is_migrated_with_what_it_had(tm
         for number in (0, 1):
             connection.execute("INSERT INTO versions VALUES ('r', ?, ?, 'w', '{}')", (number, number))
         connection.commit()
-    database = Database(path)
+    database = SqliteDatabase(path)
     with database.read() as session:
         run, cohort = session.row(RunRow, run="r"), session.row(CohortRow, run="r", number=2)
         versions = [session.row(VersionRow, run="r", number=number) for number in (0, 1)]

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from edgefl.errors import StorageError
-from edgefl_server.storage.database import Database
+from edgefl_server.storage.sqlite import SqliteDatabase
 from edgefl_server.storage.statements import Statement
 from edgefl_server.storage.tables import FoldRow, InvitationRow, table
 
@@ -25,7 +25,7 @@ ROW = {"token_hash": "a" * 64, "population": "p", "created_at": 2}
 
 @pytest.fixture
 def database(tmp_path):
-    database = Database(tmp_path / "server.sqlite")
+    database = SqliteDatabase(tmp_path / "server.sqlite")
     yield database
     database.close()
 

@@ -27,6 +27,12 @@ from edgefl_server.storage.tables import VersionRow
 from fake_device import Identity
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind_of_database(request: pytest.FixtureRequest) -> str:
+    """What is promised here holds with each."""
+    return str(request.param)
+
+
 def active_runs(fleet, population: str) -> int:
     return work_for(fleet.state, population)[1]
 

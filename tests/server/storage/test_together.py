@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select, text
 
 from edgefl.errors import StorageError
-from edgefl_server.storage.database import Database
 from edgefl_server.storage.sessions import Session
+from edgefl_server.storage.sqlite import SqliteDatabase
 from edgefl_server.storage.tables import PopulationRow
 from edgefl_server.storage.together import NotBegunError, Together
 
@@ -100,18 +100,18 @@ def direct(name: str, error: Exception | None = None) -> Callable[[Session], str
     return work
 
 
-def names(database: Database) -> list[str]:
+def names(database: SqliteDatabase) -> list[str]:
     with database.read() as session:
         return list(session.scalars(select(PopulationRow.population).order_by(PopulationRow.population)))
 
 
-def write_all(database: Database, works: Sequence[Any]) -> list[Any]:
+def write_all(database: SqliteDatabase, works: Sequence[Any]) -> list[Any]:
     """Of all of them at once."""
-    return database._write_all(lambda: works)
+    return database._writer._write_all(lambda: works)
 
 
 def test_works_that_share_a_commit_are_each_whole_or_not_there(tmp_path) -> None:
-    database = Database(tmp_path / "server.sqlite")
+    database = SqliteDatabase(tmp_path / "server.sqlite")
     refused = ValueError("surplus")
     found = write_all(database, [direct("a"), direct("b", refused), direct("c")])
     assert found == ["a", refused, "c"]
@@ -120,7 +120,7 @@ def test_works_that_share_a_commit_are_each_whole_or_not_there(tmp_path) -> None
 
 
 def test_a_work_that_spoils_the_transaction_leaves_the_others_what_they_wrote(tmp_path) -> None:
-    database = Database(tmp_path / "server.sqlite")
+    database = SqliteDatabase(tmp_path / "server.sqlite")
     found = write_all(database, [direct("a"), add("a"), add("b"), direct("c")])
     assert (found[0], found[2], found[3]) == ("a", "b", "c")
     assert "UNIQUE" in str(found[1])
@@ -129,7 +129,7 @@ def test_a_work_that_spoils_the_transaction_leaves_the_others_what_they_wrote(tm
 
 
 def test_a_commit_that_fails_is_told_to_all_that_shared_it(tmp_path, monkeypatch) -> None:
-    database = Database(tmp_path / "server.sqlite")
+    database = SqliteDatabase(tmp_path / "server.sqlite")
 
     def full(session: Session) -> None:
         raise StorageError("The disk is full.", full=True)

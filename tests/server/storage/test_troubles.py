@@ -26,8 +26,8 @@ from edgefl_server.storage import (
     stop_run,
     sweep_outcomes,
 )
-from edgefl_server.storage import database as database_module
 from edgefl_server.storage import folding as folding_module
+from edgefl_server.storage import writer as writer_module
 from edgefl_server.storage.tables import RunRow
 from edgefl_server.storage.troubles import Troubles
 
@@ -180,7 +180,7 @@ def test_a_database_that_is_damaged_as_a_whole_is_everybodys_trouble(make_fleet:
 def test_while_another_program_holds_the_writer_one_call_waits_for_it_and_no_others(
     fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "_LONGEST_TURN_SECONDS", 0.05)
+    monkeypatch.setattr(writer_module, "_LONGEST_TURN_SECONDS", 0.05)
     first, second = fleet.add_devices(2)
     fleet.create_run(target=2)
     held, task = fleet.task(first), fleet.task(second)
