@@ -17,7 +17,7 @@ from edgefl_server.storage import (
     stop_run,
     weights_of_round,
 )
-from edgefl_server.storage import folding as folding_module
+from edgefl_server.storage import made_folds as made_folds_module
 from edgefl_server.storage.continuing import continue_run
 from model_files import default_parameters, make_model_file
 
@@ -59,13 +59,13 @@ def test_an_active_run_gets_more_rounds_also_while_its_last_one_is_being_folded(
     run = fleet.create_run(rounds=1)
     for device in fleet.devices:
         fleet.finish(device)
-    merge = folding_module.merge
+    merge = made_folds_module.merge
 
     def merged(*arguments):
         continue_run(fleet.state, run, 3)
         return merge(*arguments)
 
-    monkeypatch.setattr(folding_module, "merge", merged)
+    monkeypatch.setattr(made_folds_module, "merge", merged)
     assert fold_round(fleet.state, run, 1)
     status = run_status(fleet.state, run)
     assert (status["state"], status["round"], status["rounds"]) == ("active", 2, 4)
