@@ -86,8 +86,9 @@ def convert(
             2019, FedPer), or the normalisation of each device's own data (Li et al. 2021, FedBN).
         algorithms: federated algorithms that need more than a delta: ``fedprox``, ``scaffold``, ``feddyn``, ``fedsgd``.
             Each adds inputs or signatures to the file; without them it has none.
-        quantize_frozen: ``float16`` or ``int8`` stores large frozen weights so; what is trained stays float32. The
-            report says what this changes.
+        quantize_frozen: ``float16`` or ``int8`` stores large frozen weights so; what is trained stays float32.
+            ``int8-dynamic`` computes products with them in int8 too, on ai-edge-litert alone. The report says what this
+            changes of outputs and gradients.
         target: the runtimes that must be able to run the file: ``tflite-2.14`` (tflite-runtime), ``litert-2``
             (ai-edge-litert) or ``all``. A model with an op that one of them does not know is refused.
         micro_batch: computes a batch so many rows at a time, which must divide it: the same step in the memory of fewer

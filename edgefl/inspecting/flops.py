@@ -3,7 +3,8 @@
 The formula, for one call; a multiplication and an addition are two operations:
 
 - products of matrices and convolutions: twice the multiplications of the definition, that is 2 × values of the result ×
-  values that each of them sums over, zero padding included; 1 more for each value of the result if there is a bias
+  values that each of them sums over, zero padding included; 1 more for each value of the result if there is a bias.
+  Products with a matrix of int8, which are computed in int8, are a kind of their own
 - elementwise ops (arithmetic, comparisons, functions): 1 for each value of the result, an exponential like a sum;
   softmax 5 for each (maximum, difference, exponential, sum, quotient)
 - reductions and pooling: 1 for each value that is looked at
@@ -22,7 +23,7 @@ from edgefl.inspecting.graph import Graph, Operator, Tensor
 
 __all__ = ["KINDS", "flops"]
 
-KINDS = ("matrix products", "convolutions", "elementwise", "reductions")
+KINDS = ("matrix products", "int8 products", "convolutions", "elementwise", "reductions")
 
 _ELEMENTWISE = frozenset(
     {
@@ -83,6 +84,8 @@ def _operator(operator: Operator, tensors: Sequence[Tensor]) -> tuple[str, int]:
     name = operator.name
     if name in _PRODUCTS:
         kind, terms, operands = _PRODUCTS[name]
+        if name == "FULLY_CONNECTED" and given[1].dtype == "int8":
+            kind = "int8 products"
         bias = result if len(given) > operands else 0
         return kind, 2 * terms(operator, given, result) + bias
     if name in _REDUCTIONS:

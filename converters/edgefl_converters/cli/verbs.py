@@ -135,7 +135,8 @@ def convert(
     quantize_frozen: Annotated[
         str | None,
         typer.Option(
-            help="Store large frozen weights as float16 or int8; what is trained stays float32.",
+            help="Store large frozen weights as float16 or int8; int8-dynamic computes with them in int8 too. What is "
+            "trained stays float32.",
             rich_help_panel=_TRAINED,
         ),
     ] = None,

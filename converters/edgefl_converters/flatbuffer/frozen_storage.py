@@ -2,7 +2,8 @@
 
 Only storage changes. A runtime computes DEQUANTIZE of a constant once and keeps the result, and its fast kernels take
 that for the constant that it is, so that a step takes as long as before. Int8 is symmetric, with a scale for each index
-of one axis (Jacob et al. 2018, Krishnamoorthi 2018, section 3.1).
+of one axis (Jacob et al. 2018, Krishnamoorthi 2018, section 3.1). With `DYNAMIC` products are computed in int8 as well
+(`passes.int8_products`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "LEAST_ELEMENTS", "StoredConstant", "store"]
+__all__ = ["DYNAMIC", "FORMATS", "LEAST_ELEMENTS", "StoredConstant", "quantized_rows", "store"]
 
-FORMATS = ("float16", "int8")
+DYNAMIC = "int8-dynamic"
+"""Weights in int8, and what they are multiplied with rounded to 8 bits in every step."""
+FORMATS = ("float16", "int8", DYNAMIC)
 LEAST_ELEMENTS = 1024
 """Smaller constants (biases, statistics) are not worth an op, and matter more than their size."""
 _LARGEST_INT8 = 127.0
@@ -48,7 +51,7 @@ def store(constant: NDArray[np.float32], storage: str) -> StoredConstant | None:
 
     Args:
         constant: float32 of any shape.
-        storage: of `FORMATS`.
+        storage: ``float16`` or ``int8``.
 
     Returns:
         The stored constant, or None where it is better left as it is: small, a vector, or beyond the range of float16.
@@ -62,6 +65,11 @@ def store(constant: NDArray[np.float32], storage: str) -> StoredConstant | None:
     axes = [axis for axis, size in enumerate(constant.shape) if constant.size >= _LEAST_PER_SCALE * size]
     tried = [_int8(constant, axis) for axis in axes] or [_int8(constant, None)]
     return min(tried, key=lambda each: float(np.square(each.restored() - constant, dtype=np.float64).sum()))
+
+
+def quantized_rows(matrix: NDArray[np.float32]) -> StoredConstant:
+    """Stores a finite matrix as int8 with a scale for each row."""
+    return _int8(matrix, 0)
 
 
 def _int8(constant: NDArray[np.float32], axis: int | None) -> StoredConstant:

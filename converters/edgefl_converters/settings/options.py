@@ -11,7 +11,7 @@ from edgefl.algorithms import ALGORITHMS, algorithm
 from edgefl.errors import InvalidSettingError
 from edgefl.manifest import ModelManifest
 from edgefl.targets import ALL, included
-from edgefl_converters.flatbuffer.frozen_storage import FORMATS
+from edgefl_converters.flatbuffer.frozen_storage import DYNAMIC, FORMATS
 from edgefl_converters.settings.fine_tuning import FineTuning
 from edgefl_converters.settings.input_shapes import TargetShape
 
@@ -63,8 +63,15 @@ class Options:
             )
         if self.quantize_frozen not in (None, *FORMATS):
             raise InvalidSettingError(
-                f"Frozen weights can be stored as {' or '.join(FORMATS)}, got {self.quantize_frozen!r}.",
+                f"Frozen weights can be stored as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got "
+                f"{self.quantize_frozen!r}.",
                 hint="What is trained stays float32 in any case.",
+            )
+        if self.quantize_frozen == DYNAMIC and any(each.runtime != "ai-edge-litert" for each in included(self.target)):
+            raise InvalidSettingError(
+                "Only ai-edge-litert computes products of frozen weights in int8: tflite-runtime 2.14 knows no kernels "
+                "with a scale for each channel, and takes longer for others than in float32.",
+                hint="Give `target='litert-2'` if all devices have ai-edge-litert, or choose `quantize_frozen='int8'`.",
             )
         for name in ("local", "algorithms", "without_passes"):
             given = getattr(self, name)

@@ -7,11 +7,14 @@ tensor's, and shorter ones.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import math
 import mmap
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +49,10 @@ class Interpreter:
     ) -> None:
         from ai_edge_litert import compiled_model as litert
 
-        options = litert.Options(cpu_options=litert.CpuOptions(num_threads=num_threads))
         make = litert.CompiledModel
-        with quiet():
+        with quiet(), _packed_beside(model_path) as packed:
+            cpu = litert.CpuOptions(num_threads=num_threads, xnnpack_weight_cache_path=packed)
+            options = litert.Options(cpu_options=cpu)
             if model_path is not None:
                 with (
                     Path(model_path).open("rb") as file,
@@ -101,6 +105,26 @@ class Interpreter:
     def invoke(self) -> None:
         """Runs the signature on what its inputs hold."""
         self._signatures[_PRIMARY].run()
+
+
+@contextlib.contextmanager
+def _packed_beside(model_path: str | None) -> Iterator[str]:
+    """A file beside the model for constants as XNNPACK packs them, which has no name once the model is loaded.
+
+    So all signatures share what is packed, and the system can give it back as it can the model file. Empty for a model
+    without a path, and where no file can be made: then each signature holds its own in memory.
+    """
+    path = ""
+    if model_path is not None:
+        with contextlib.suppress(OSError):
+            # A name that the agent clears away too, should the process be killed meanwhile.
+            handle, path = tempfile.mkstemp(prefix=".packed-", suffix=".part", dir=Path(model_path).parent)
+            os.close(handle)
+    try:
+        yield path
+    finally:
+        if path:
+            Path(path).unlink(missing_ok=True)
 
 
 def _outputs(content: bytes | mmap.mmap) -> dict[str, dict[str, int]]:

@@ -25,6 +25,7 @@ OWN = [
     "shared_slopes",
     "right_forms",
     "packed_convolutions",
+    "int8_products",
     "one_copy",
     "frozen_constants",
     "own_buffers",

@@ -45,10 +45,11 @@ def saved(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["int8", "float16"])
+@pytest.fixture(scope="module", params=["int8", "float16", "int8-dynamic"])
 def converted(saved, request):
     out = saved.with_name(f"{request.param}.tflite")
-    return edgefl.convert(str(saved), out, batch_size=8, fine_tuning=HEAD, quantize_frozen=request.param)
+    target = "litert-2" if request.param == "int8-dynamic" else "all"
+    return edgefl.convert(str(saved), out, batch_size=8, fine_tuning=HEAD, quantize_frozen=request.param, target=target)
 
 
 def test_the_report_says_what_it_saves_and_what_it_costs_on_each_runtime(converted):
@@ -57,18 +58,21 @@ def test_the_report_says_what_it_saves_and_what_it_costs_on_each_runtime(convert
     assert told == converted.report["quantize_frozen"]
     assert told["storage"] == storage == converted.manifest.fine_tuning["quantize_frozen"]
     saved_bytes = told["float32_bytes"] - converted.path.stat().st_size
-    per_value, per_scale = {"int8": (3, 12), "float16": (2, 0)}[storage]
+    per_value, per_scale = {"float16": (2, 0)}.get(storage, (3, 12))
     # Scales lie in the file once, though three signatures know the weights.
     assert per_value * 64 * 48 - 64 * per_scale - 1000 < saved_bytes < per_value * 64 * 48
-    assert [each["runtime"].split()[0] for each in told["runtimes"]] == list(EXPECTED)
+    expected = EXPECTED[:1] if storage == "int8-dynamic" else EXPECTED
+    assert [each["runtime"].split()[0] for each in told["runtimes"]] == list(expected)
     for each in told["runtimes"]:
-        assert 0 < each["output_error"] < {"int8": 0.02, "float16": 1e-3}[storage]
+        assert 0 < each["output_error"] < {"float16": 1e-3}.get(storage, 0.02)
+        assert 0 < each["step_error"] <= each["worst_step_error"] < {"float16": 1e-3}.get(storage, 0.02)
+        assert each["worst_weight"] in ("head/kernel", "head/bias")
         assert each["stored_loss"] == pytest.approx(each["loss"], rel=0.02)
     assert converted.report["verification"]["passed"]
 
 
 def test_such_a_file_is_verified_against_the_model_by_its_float32_twin(saved, converted):
-    model = network() if converted.path.stem == "int8" else str(saved)
+    model = str(saved) if converted.path.stem == "float16" else network()
     assert all(each.passed for each in edgefl.verify(converted.path, model).runtimes)
 
 
@@ -100,6 +104,15 @@ def test_a_wrong_scale_is_noticed_and_nothing_is_written(saved, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_a_step_that_has_little_to_do_with_that_of_float32_is_refused(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_OF_GRADIENT", 1e-4)
+    out = tmp_path / "model.tflite"
+    settings = {"fine_tuning": HEAD, "quantize_frozen": "int8-dynamic", "target": "litert-2"}
+    with pytest.raises(VerificationError, match=r"what a step changes by .* % of head/.*`quantize_frozen='int8'`"):
+        edgefl.convert(str(saved), out, batch_size=8, **settings)
+    assert not list(tmp_path.iterdir())
+
+
 def test_outputs_that_are_no_numbers_are_refused(converted, monkeypatch):
     monkeypatch.setattr(module, "_outputs", lambda manifest, answers: module.np.full(3, module.np.nan))
     options = Options(quantize_frozen="int8")
@@ -123,5 +136,5 @@ def test_without_a_frozen_weight_of_any_size_it_is_refused(saved, tmp_path, tuni
 
 @pytest.mark.parametrize("storage", ["int4", "float32", ""])
 def test_a_format_that_does_not_exist_is_refused_with_those_that_do(tmp_path, storage):
-    with pytest.raises(InvalidSettingError, match=f"can be stored as float16 or int8, got {storage!r}"):
+    with pytest.raises(InvalidSettingError, match=f"can be stored as float16, int8 or int8-dynamic, got {storage!r}"):
         edgefl.convert(keras_models.mlp(), tmp_path / "model.tflite", quantize_frozen=storage)

@@ -88,6 +88,12 @@ def test_an_op_counts_by_its_formula(
     assert counted == {**dict.fromkeys(KINDS, 0), **expected, "total": sum(expected.values())}
 
 
+def test_a_product_with_a_matrix_of_int8_is_a_kind_of_its_own() -> None:
+    tensors = [Tensor((8, 20), "float32", 0), Tensor((16, 20), "int8", 0), Tensor((8, 16), "float32", 0)]
+    counted = flops(graph((tensors, [Operator("FULLY_CONNECTED", 12, (0, 1), (2,))])), "train")
+    assert counted["int8 products"] == counted["total"] == 2 * 8 * 16 * 20
+
+
 def test_computing_with_integers_counts_nothing() -> None:
     assert flops(single("MUL", [(4, 5), (4, 5)], (4, 5), dtype="int32"), "train")["total"] == 0
 

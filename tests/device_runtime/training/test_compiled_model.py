@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,37 @@ def test_it_trains_and_evaluates_to_the_bits_of_the_interpreter(name: str, reque
     for tensor, values in found[0][2].items():
         assert values.dtype == found[1][2][tensor].dtype
         np.testing.assert_array_equal(values, found[1][2][tensor])
+
+
+def test_what_is_packed_lies_in_a_file_without_a_name(
+    cnn_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "model.tflite"
+    copy.write_bytes(cnn_file.read_bytes())
+    made = []
+    mkstemp = tempfile.mkstemp
+
+    def making(*given: str, **named: object) -> tuple[int, str]:
+        made.append(mkstemp(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkstemp", making)
+    TrainableModel(copy, runtime=COMPILED_MODEL)
+    assert [Path(path).parent for _, path in made if path.endswith(".part")] == [tmp_path]
+    assert list(tmp_path.iterdir()) == [copy]
+
+
+def test_it_loads_where_no_such_file_can_be_made(cnn_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkstemp = tempfile.mkstemp
+
+    def refusing(*given: str, **named: object) -> tuple[int, str]:
+        if named.get("suffix") == ".part":
+            raise PermissionError(13, "Permission denied")
+        return mkstemp(*given, **named)
+
+    monkeypatch.setattr(tempfile, "mkstemp", refusing)
+    model = TrainableModel(cnn_file, runtime=COMPILED_MODEL)
+    assert np.isfinite(model.fit(*made_up(model, 8), epochs=1).history["loss"]).all()
 
 
 def test_arrays_that_its_binding_would_take_for_others_are_refused(mlp_file: Path) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 
 from edgefl_converters.flatbuffer.file import FlatModel
-from edgefl_converters.flatbuffer.frozen_storage import StoredConstant, store
+from edgefl_converters.flatbuffer.frozen_storage import DYNAMIC, StoredConstant, store
 from edgefl_converters.flatbuffer.object_form import append, text_of
 from edgefl_converters.flatbuffer.pass_context import PassContext
 from edgefl_converters.flatbuffer.passes.base import register_pass
@@ -30,7 +30,7 @@ class _Stored(NamedTuple):
 @register_pass("frozen_constants", after="flat_products", required=True)
 def store_frozen_constants(context: PassContext) -> None:
     """Stores large float32 constants of frozen layers as the context says, and counts them there."""
-    if context.storage is None:
+    if context.storage in (None, DYNAMIC):
         return
     file = context.file
     initialisers = {index for index, _ in file.initialiser_subgraphs()}
