@@ -93,16 +93,19 @@ class Admission:
             return True
         if _below(path, _OF_DEVICES):
             state["device"] = await self._device(token)
-        elif _below(path, _OF_OPERATORS):
-            # Never with nothing, whatever the server was started with.
-            if not token or not hmac.compare_digest(self._context.admin_token_hash, sha256(token.encode())):
-                raise not_the_operator()
+        elif _below(path, _OF_OPERATORS) or (path == "/metrics" and not self._context.metrics_public):
+            self._require_operator(token)
             state["operator"] = True
         else:
             return False
         if (place := state.get("place")) is not None:
             place.trust()
         return True
+
+    def _require_operator(self, token: str) -> None:
+        # Never with nothing, whatever the server was started with.
+        if not token or not hmac.compare_digest(self._context.admin_token_hash, sha256(token.encode())):
+            raise not_the_operator()
 
     async def _device(self, token: str) -> DeviceRow:
         if not has_form_of_credentials(token):

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgefl.credentials import check_token
 from edgefl.hashing import sha256
 from edgefl.version import __version__
-from edgefl_server.http import device_routes, errors, operator_routes
+from edgefl_server.http import device_routes, errors, health, operator_routes
 from edgefl_server.http.admission import Admission
 from edgefl_server.http.advancing import advance
 from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
@@ -36,6 +36,7 @@ def create_app(
     *,
     max_outcome_bytes: int = MAX_OUTCOME_BYTES,
     max_model_bytes: int = MAX_MODEL_BYTES,
+    metrics_public: bool = False,
 ) -> FastAPI:
     """The application of one server.
 
@@ -44,12 +45,13 @@ def create_app(
         admin_token: what operators show.
         max_outcome_bytes: larger outcomes get 413.
         max_model_bytes: larger model files get 413.
+        metrics_public: everybody may read /metrics, not only operators.
 
     Raises:
         InvalidSettingError: the token is empty or can be guessed.
     """
     token = check_token(admin_token, "create_app")
-    context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes)
+    context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes, metrics_public=metrics_public)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +82,7 @@ def create_app(
     app.state.context = context
     app.include_router(device_routes.router)
     app.include_router(operator_routes.router)
+    app.include_router(health.router)
     errors.install(app)
 
     @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -13,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from edgefl.wire.calls import INSTANCE
 from edgefl.wire.messages import Task
 from edgefl.wire.refusals import Refusal
+from edgefl_server.http.counters import Counters
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.handing_out import HandingOut
 from edgefl_server.http.receiving import Receiving
@@ -49,6 +51,9 @@ class Context:
         repeats: bounds what devices can make the server log.
         tasked: devices that may have an open task, each with its id, or with what marks the latest look for one. No
             other device has one: only a device's own calls for work give it one.
+        counters: what has happened since the start, for metrics.
+        advanced_at: when deadlines and folds were last looked at without trouble, on a clock that only grows.
+        metrics_public: whether everybody may read the metrics.
     """
 
     state: ServerState
@@ -61,6 +66,9 @@ class Context:
     receiving: Receiving = field(default_factory=Receiving)
     repeats: Repeats = field(default_factory=lambda: Repeats(_log))
     tasked: dict[str, object] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
+    advanced_at: float = field(default_factory=time.monotonic)
+    metrics_public: bool = False
 
     def __post_init__(self) -> None:
         self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population), self.repeats)

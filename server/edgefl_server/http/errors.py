@@ -103,6 +103,7 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, AuthenticationError):
         return response(401, Refusal.UNKNOWN_DEVICE, message, hint, {"WWW-Authenticate": "Bearer"})
     if isinstance(error, NotWantedError):
+        _count_refusal(request, error.code)
         return response(409, error.code, message, hint, retry_after(0, 2))
     if isinstance(error, UnknownTaskError):
         return response(404, Refusal.UNKNOWN_TASK, message, hint)
@@ -110,6 +111,7 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
         device = request.scope["state"]["device"].device
         if request.app.state.context.repeats.first(f"refused outcomes of device {device}: {error.reason}"):
             _log.warning("refused %s: %s: %s", request.scope["path"], error.reason, message)
+        _count_refusal(request, error.reason)
         return response(422, error.reason, message, hint)
     if isinstance(error, NameTakenError):
         return response(409, Refusal.NAME_TAKEN, message, hint)
@@ -140,6 +142,10 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if request.app.state.context.repeats.first(f"unexpected {type(error).__name__}"):
         _log.error("unexpected %s: %s", type(error).__name__, error)
     return response(500, Refusal.INTERNAL, "The server failed; nothing was kept.", None, retry_after(5, 30))
+
+
+def _count_refusal(request: Request, code: str) -> None:
+    request.app.state.context.counters.refused[str(code)] += 1
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -4,6 +4,7 @@ from edgefl_server.storage.central import CentralWork, keep_central, keep_data, 
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.creating import create_run, keep_weights
 from edgefl_server.storage.damage import fail_damaged_runs
+from edgefl_server.storage.figures import Figures, OpenRun, bytes_on_disk, free_bytes, server_figures
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
 from edgefl_server.storage.identities import (
@@ -59,10 +60,12 @@ __all__ = [
     "CentralWork",
     "DeviceRow",
     "EnrolmentRefusedError",
+    "Figures",
     "Found",
     "Looked",
     "NameTakenError",
     "NotWantedError",
+    "OpenRun",
     "RunStateError",
     "ServerState",
     "Swept",
@@ -71,6 +74,7 @@ __all__ = [
     "accept_outcome",
     "accept_upload",
     "authenticate",
+    "bytes_on_disk",
     "check_invitation",
     "close_due_rounds",
     "continue_run",
@@ -84,6 +88,7 @@ __all__ = [
     "fetching_run",
     "fold_pending",
     "fold_round",
+    "free_bytes",
     "has_form_of_credentials",
     "has_form_of_invitation",
     "invite",
@@ -108,6 +113,7 @@ __all__ = [
     "run_log",
     "run_status",
     "runs_summary",
+    "server_figures",
     "settle_folds",
     "stop_run",
     "sweep_outcomes",

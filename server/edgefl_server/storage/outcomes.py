@@ -86,12 +86,18 @@ class Accepted:
         closed: its round takes no more outcomes: it is to be folded, or the next one is open, or the run is over.
         idle: the device has no other open task.
         failed: its round failed of it, and the run with it or not.
+        status: how it ended, in a word; empty: it was accepted before.
+        codec: that wrote its update; ``none``: it holds none.
+        size: bytes of the message.
     """
 
     made_room: bool = False
     closed: bool = False
     idle: bool = False
     failed: bool = False
+    status: str = ""
+    codec: str = "none"
+    size: int = 0
 
 
 def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str | None) -> Looked:
@@ -181,6 +187,8 @@ def accept_upload(
             # harmless. Of an outcome that holds no update the row says all.
             state.outcomes.adopt(upload.path, digest)
             state.placements.note(digest, data, outcome, expected, update)
+        # Of one without an update, nobody has looked at what it calls its codecs.
+        codec = outcome.sections[0].codec if update is not None and outcome.sections else "none"
         del data, outcome, update
         try:
             with state.database.write() as session:
@@ -201,7 +209,7 @@ def accept_upload(
             raise
         if accepted.failed:
             state.keep_generation()
-        return accepted
+        return replace(accepted, status=_name(noted.status), codec=codec, size=size)
     finally:
         upload.discard()
 

@@ -87,6 +87,10 @@ class Troubles:
         if known is not None and now - known.noted_at > _FORGOTTEN_AFTER_SECONDS:
             self.clear(whose, action)
 
+    def count(self) -> int:
+        """The number of things that do not work right now."""
+        return len(self._known)
+
     def of(self, whose: str) -> list[str]:
         """Lists what operators are told."""
         with self._lock:

@@ -1,0 +1,150 @@
+"""``edgefl server start``: opens the state folder, listens, and serves until it is told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefl.cli.output import Format, FormatOption, progress
+from edgefl.errors import StorageError
+from edgefl_server import log_lines, run_text
+from edgefl_server.operator_file import OperatorFile
+from edgefl_server.option_names import option_of
+from edgefl_server.state_folder import SHOWN, state_folder
+
+if TYPE_CHECKING:
+    from edgefl_server.storage import ServerState
+
+__all__ = ["start"]
+
+_LISTENING = "Who can reach it"
+_LIMITS = "Limits"
+
+
+def start(
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Folder for everything that the server keeps.", show_default=SHOWN)
+    ] = None,
+    host: Annotated[str, typer.Option(help="Name or address to listen on.", rich_help_panel=_LISTENING)] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535, rich_help_panel=_LISTENING)
+    ] = 8470,
+    certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.", rich_help_panel=_LISTENING)] = None,
+    private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_LISTENING)] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow other machines without TLS.", rich_help_panel=_LISTENING)
+    ] = False,
+    metrics_public: Annotated[
+        bool,
+        typer.Option(
+            "--metrics-public", help="Let everybody read /metrics, not only operators.", rich_help_panel=_LISTENING
+        ),
+    ] = False,
+    max_outcome_bytes: Annotated[
+        int, typer.Option(help="Larger outcomes are refused.", min=1, rich_help_panel=_LIMITS)
+    ] = 256 << 20,
+    max_connections: Annotated[
+        int,
+        typer.Option(
+            help="More are turned away.",
+            min=0,
+            show_default="half of the open files, at most 8192",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 0,
+    keep_days: Annotated[
+        float,
+        typer.Option(
+            help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.",
+            min=0,
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 7.0,
+    format: FormatOption = Format.text,
+) -> None:
+    """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
+    # The web framework and the database are not needed by the verbs that only call a server.
+    from edgefl_server.http import Address, create_app, serve
+    from edgefl_server.http.serving import listen
+    from edgefl_server.storage import sweep_outcomes
+
+    state = state_folder(state)
+    log_lines.start()
+    address = Address(host, port, certificate, private_key, insecure)
+    address.check()
+    pins = address.pins()
+    OperatorFile.token(state)  # a damaged one is refused before anything else is opened
+    with _private_files(), closing(_opened(state, keep_days)) as kept:
+        token = OperatorFile.token(state)
+        listener = listen(address)
+        url = address.url(listener.getsockname()[1])
+        _tell_operators(OperatorFile(url, token, *pins), state)
+        swept = sweep_outcomes(kept)
+        if swept.orphans:
+            progress(
+                f"{run_text.counted(swept.orphans, 'file')} that the database does not know lay among the outcomes; "
+                f"look in {kept.orphans}."
+            )
+        app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes, metrics_public=metrics_public)
+        result = {
+            "url": url,
+            "state": str(state),
+            "pid": os.getpid(),
+            "certificate_pin": pins[0],
+            "public_key_pin": pins[1],
+        }
+
+        def ready() -> None:
+            if format is Format.json:
+                _emit_line(json.dumps(result))
+            else:
+                _emit_line(
+                    f"edgefl server at {url}; invite devices with: "
+                    f"edgefl server invite --state {state} --population NAME"
+                )
+
+        serve(app, address, listener, ready, max_connections)
+
+
+def _opened(folder: Path, keep_days: float) -> ServerState:
+    """The state in a folder; a setting that it refuses is named as the option that it was given by."""
+    from edgefl_server.aggregation import SettingError
+    from edgefl_server.storage import ServerState
+
+    try:
+        return ServerState(folder, keep_days=keep_days)
+    except SettingError as error:
+        raise error.naming(option_of) from error
+
+
+def _tell_operators(file: OperatorFile, state: Path) -> None:
+    """Writes `operator.json`; on a full disk the one of the last start will do, whose token is the same."""
+    try:
+        file.write(state)
+    except StorageError as error:
+        if not (error.full and OperatorFile.exists(state)):
+            raise
+        progress(f"{error.message} Commands with --state use the address of the last start until the next one.")
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Weights and updates are nobody else's business on this machine."""
+    umask = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+
+
+def _emit_line(line: str) -> None:
+    """One line to standard output at once, also into a pipe, for those who wait for it."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
