@@ -14,6 +14,7 @@ class Refusal(str, Enum):
     WRONG_POPULATION = "wrong_population"
     IDENTITY_TAKEN = "identity_taken"
     UNKNOWN_DEVICE = "unknown_device"
+    ROLE_NEEDED = "role_needed"
 
     NOT_FOUND = "not_found"
     BAD_RANGE = "bad_range"

@@ -22,6 +22,7 @@ from edgefl_server import run_text, watching
 from edgefl_server.aggregation import AUTO, choice_text
 from edgefl_server.continuing import More, continue_run, is_typed, number_of_rounds
 from edgefl_server.operator_client import OperatorClient, run_path
+from edgefl_server.people_verbs import operators
 from edgefl_server.run_verbs import RunArgument, ServerOption, StateOption, add_verbs, read_vector
 from edgefl_server.setting_options import with_settings
 from edgefl_server.start_verb import start
@@ -217,6 +218,7 @@ def watch(
 
 
 add_verbs(run)
+server.add_typer(operators, name="operators")
 
 
 @run.command("list")

@@ -34,6 +34,7 @@ __all__ = ["OperatorClient", "run_path"]
 
 _KINDS: dict[str, type[EdgeflError]] = {
     Refusal.WRONG_TOKEN: AuthenticationError,
+    Refusal.ROLE_NEEDED: AuthenticationError,
     Refusal.UNKNOWN_RUN: RunError,
     Refusal.ENDED: RunError,
     Refusal.INVALID_SETTING: InvalidSettingError,
@@ -45,9 +46,10 @@ _KINDS: dict[str, type[EdgeflError]] = {
 _RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AWAY = (502, 503, 504)
 """A proxy says this while the server behind it is away, and a server that has too many connections."""
-_SHOWN = frozenset({"run", "runs", "token", "weights_hash", "data"})
+_SHOWN = frozenset({"run", "runs", "token", "weights_hash", "data", "operator", "operators"})
 """Members of which every JSON answer to an operator has one."""
 _WHERE = "It is in operator.json of the server's state folder."
+_KEYS = ("EDGEFL_OPERATOR_KEY", "EDGEFL_ADMIN_TOKEN")
 _TIMEOUT = urllib3.Timeout(connect=10, read=300)
 
 
@@ -95,9 +97,10 @@ class OperatorClient:
 
     @classmethod
     def find(cls, state: Path | None, server: str | None) -> OperatorClient:
-        """A client for the server of a state folder, once it has started, or for a URL with EDGEFL_ADMIN_TOKEN.
+        """A client for the server of a state folder, once it has started, or for a URL with EDGEFL_OPERATOR_KEY.
 
-        Without either it is the folder that `edgefl server start` takes by itself.
+        EDGEFL_ADMIN_TOKEN is taken where there is no other key: either may be any operator's key, or the token of
+        operator.json. Without either it is the folder that `edgefl server start` takes by itself.
 
         Raises:
             InvalidSettingError: both were given, or the token or the pin is missing or none.
@@ -107,17 +110,17 @@ class OperatorClient:
             raise InvalidSettingError("This expects one of --state and --server.", hint="On the server: --state DIR.")
         if server is None:
             return cls(operator_of(state_folder(state), progress))
-        token = os.environ.get("EDGEFL_ADMIN_TOKEN", "")
-        if not token:
+        name = next((each for each in _KEYS if os.environ.get(each)), "")
+        if not name:
             raise InvalidSettingError(
-                "--server needs the operator's token in EDGEFL_ADMIN_TOKEN.",
-                hint=_WHERE,
+                "--server needs an operator's key in EDGEFL_OPERATOR_KEY (or EDGEFL_ADMIN_TOKEN).",
+                hint=f"`edgefl server operators add` makes one. The admin's: {_WHERE[0].lower()}{_WHERE[1:]}",
             )
         pin = os.environ.get("EDGEFL_CERTIFICATE_PIN", "")
         return cls(
             OperatorFile(
                 str(server),
-                check_token(token, "EDGEFL_ADMIN_TOKEN", shortest=1, hint=_WHERE),
+                check_token(os.environ[name], name, shortest=1, hint=_WHERE),
                 check_pin(pin, "EDGEFL_CERTIFICATE_PIN", hint=_WHERE) if pin else None,
             )
         )

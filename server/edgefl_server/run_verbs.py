@@ -23,7 +23,7 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", help="State folder of a server on this machine.", show_default=SHOWN)
 ]
 ServerOption = Annotated[
-    str | None, typer.Option("--server", help="URL of a server; the token is taken from EDGEFL_ADMIN_TOKEN.")
+    str | None, typer.Option("--server", help="URL of a server; the key is taken from EDGEFL_OPERATOR_KEY.")
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id or name.")]
 

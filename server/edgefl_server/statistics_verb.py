@@ -26,7 +26,7 @@ def statistics(
         Path | None, typer.Option("--state", help="State folder of a server on this machine.", show_default=SHOWN)
     ] = None,
     server: Annotated[
-        str | None, typer.Option("--server", help="URL of a server; the token is taken from EDGEFL_ADMIN_TOKEN.")
+        str | None, typer.Option("--server", help="URL of a server; the key is taken from EDGEFL_OPERATOR_KEY.")
     ] = None,
     format: FormatOption = Format.text,
 ) -> None:

@@ -21,8 +21,15 @@ GROUPS = {"server": server, "run": run, "device": device, "data": data}
 
 def commands() -> Iterator[Any]:
     for group, application in GROUPS.items():
-        for name, command in typer.main.get_command(application).commands.items():  # type: ignore[attr-defined]
-            yield pytest.param(group, name, command, id=f"{group} {name}")
+        yield from below((group,), typer.main.get_command(application))
+
+
+def below(path: tuple[str, ...], group: Any) -> Iterator[Any]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from below((*path, name), command)
+        else:
+            yield pytest.param((*path, name), command, id=" ".join((*path, name)))
 
 
 def help_of(*command: str) -> dict[str, str]:
@@ -52,9 +59,9 @@ def defaults() -> Iterator[Any]:
         yield from (pytest.param(*pair, id=pair[0]) for pair in zip(names, values, strict=False) if pair[1])
 
 
-@pytest.mark.parametrize(("group", "name", "command"), commands())
-def test_nothing_of_an_options_text_is_missing(group: str, name: str, command: Any) -> None:
-    said = help_of(group, name)
+@pytest.mark.parametrize(("path", "command"), commands())
+def test_nothing_of_an_options_text_is_missing(path: tuple[str, ...], command: Any) -> None:
+    said = help_of(*path)
     options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
     assert {each.opts[0] for each in options} <= set(said)
     for each in options:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,14 +14,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edgefl.errors import EdgeflError
 from edgefl.hashing import sha256
 from edgefl_server.http.connections import Place
-from edgefl_server.http.context import Context, bearer, not_the_operator
+from edgefl_server.http.context import Context, bearer
 from edgefl_server.http.errors import RequestError, edgefl_error, request_error, unexpected
+from edgefl_server.roles import Operator
 from edgefl_server.storage import (
     DeviceRow,
     authenticate,
     check_invitation,
     has_form_of_credentials,
     has_form_of_invitation,
+    has_form_of_key,
     unknown_device,
     wrong_token,
 )
@@ -32,7 +33,7 @@ __all__ = ["Admission"]
 _T = TypeVar("_T")
 
 _OF_DEVICES = ("/v1/tasks", "/v1/models", "/v1/weights")
-_OF_OPERATORS = ("/v1/runs", "/v1/invitations", "/v1/data", "/v1/initial-weights")
+_OF_OPERATORS = ("/v1/runs", "/v1/invitations", "/v1/data", "/v1/initial-weights", "/v1/operators", "/v1/operator")
 _OF_THE_INVITED = ("/v1/devices",)
 _MOST_KNOWN = 10_000
 """Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
@@ -45,7 +46,7 @@ class Admission:
     """ASGI middleware: says on whose behalf a request comes, or refuses it with 401.
 
     What is found out is in the request's state, from where the dependencies of the routes take it: ``device``, or
-    ``operator``. The answer to a stranger is the last one of its connection.
+    ``operator`` with name and role. The answer to a stranger is the last one of its connection.
 
     Args:
         app: what is protected.
@@ -80,8 +81,8 @@ class Admission:
         """False where anybody may ask.
 
         Raises:
-            RequestError: not the operator's token.
-            AuthenticationError: neither a device's credentials nor an invitation.
+            RequestError: neither the token of operator.json nor a key.
+            AuthenticationError: neither a device's credentials, an invitation nor an operator's key that is good.
             StorageError: the database cannot be read.
         """
         path, state, token = request.scope["path"], request.scope["state"], bearer(request)
@@ -94,18 +95,12 @@ class Admission:
         if _below(path, _OF_DEVICES):
             state["device"] = await self._device(token)
         elif _below(path, _OF_OPERATORS) or (path == "/metrics" and not self._context.metrics_public):
-            self._require_operator(token)
-            state["operator"] = True
+            state["operator"] = await self._operator(token)
         else:
             return False
         if (place := state.get("place")) is not None:
             place.trust()
         return True
-
-    def _require_operator(self, token: str) -> None:
-        # Never with nothing, whatever the server was started with.
-        if not token or not hmac.compare_digest(self._context.admin_token_hash, sha256(token.encode())):
-            raise not_the_operator()
 
     async def _device(self, token: str) -> DeviceRow:
         if not has_form_of_credentials(token):
@@ -122,6 +117,12 @@ class Admission:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return known
+
+    async def _operator(self, token: str) -> Operator:
+        if not has_form_of_key(token):
+            return self._context.operator(token)  # which reads nothing for it
+        # Each time anew: a key that was revoked is worthless at once.
+        return await self._look_up(lambda: self._context.operator(token))
 
     async def _look_up(self, function: Callable[[], _T]) -> _T:
         return await run_sync(function, limiter=self._lookups)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
+from edgefl.hashing import sha256
 from edgefl.wire.calls import INSTANCE
 from edgefl.wire.messages import Task
 from edgefl.wire.refusals import Refusal
@@ -20,17 +22,20 @@ from edgefl_server.http.handing_out import HandingOut
 from edgefl_server.http.receiving import Receiving
 from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
 from edgefl_server.log_lines import Repeats
+from edgefl_server.roles import ADMIN, Operator, Right, least_role
 from edgefl_server.storage import (
     DeviceRow,
     ServerState,
     devices_with_tasks,
+    has_form_of_key,
     look_for_tasks,
+    operator_with_key,
     tell_of_double,
     unknown_device,
     work_for,
 )
 
-__all__ = ["Caller", "Context", "Operator", "Shared", "bearer", "caller", "not_the_operator"]
+__all__ = ["AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator"]
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +79,20 @@ class Context:
         self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population), self.repeats)
         self.handing_out = HandingOut(partial(look_for_tasks, self.state))
         self.tasked = dict.fromkeys(devices_with_tasks(self.state))
+
+    def operator(self, token: str) -> Operator:
+        """Whoever has a token; reads from the database where it has the form of a key.
+
+        Raises:
+            RequestError: it is nobody's.
+            OperatorRefusedError: it is nobody's, was revoked, or has expired.
+        """
+        # Never with nothing, whatever the server was started with.
+        if token and hmac.compare_digest(self.admin_token_hash, sha256(token.encode())):
+            return ADMIN
+        if has_form_of_key(token):
+            return operator_with_key(self.state, token)
+        raise not_the_operator()
 
     async def find_task(self, device: DeviceRow, outlook: Outlook) -> Task | None:
         """The device's open task, else a new one, else None. Most find nothing, and read nothing from the database."""
@@ -119,12 +138,13 @@ def bearer(request: Request) -> str:
 
 
 def not_the_operator() -> RequestError:
-    """The answer to whoever has not the operator's token."""
+    """The answer to whoever is no operator."""
     return RequestError(
         401,
         Refusal.WRONG_TOKEN,
-        "This needs the operator's token.",
-        "It is in operator.json of the server's state folder; pass --state, or set EDGEFL_ADMIN_TOKEN.",
+        "This needs an operator's key.",
+        "An admin makes one with `edgefl server operators add`: set it as EDGEFL_OPERATOR_KEY. On the server's own "
+        "machine pass --state.",
     )
 
 
@@ -143,10 +163,32 @@ async def caller(request: Request, context: Shared) -> DeviceRow:
     return device
 
 
-async def _operator(request: Request) -> None:
-    if not request.scope["state"].get("operator"):
+async def _asked_by(request: Request) -> Operator:
+    operator: Operator | None = request.scope["state"].get("operator")
+    if operator is None:
         raise not_the_operator()
+    return operator
 
 
 Caller = Annotated[DeviceRow, Depends(caller)]
-Operator = Depends(_operator)
+AskedBy = Annotated[Operator, Depends(_asked_by)]
+
+
+def needs(right: Right) -> Any:
+    """The dependency of a route that only some operators may call.
+
+    Args:
+        right: what they need.
+    """
+
+    async def check(operator: AskedBy) -> None:
+        if not operator.may(right):
+            raise RequestError(
+                403,
+                Refusal.ROLE_NEEDED,
+                f"{operator.name!r} has the role {operator.role} and may not {right.value}: that needs the role "
+                f"{least_role(right)}.",
+                "Ask an admin for a key with that role.",
+            )
+
+    return Depends(check)

@@ -26,7 +26,14 @@ from edgefl.wire.messages import CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import SettingError
 from edgefl_server.option_names import converting_options, option_of
-from edgefl_server.storage import EnrolmentRefusedError, NameTakenError, NotWantedError, RunStateError, UnknownTaskError
+from edgefl_server.storage import (
+    EnrolmentRefusedError,
+    NameTakenError,
+    NotWantedError,
+    OperatorRefusedError,
+    RunStateError,
+    UnknownTaskError,
+)
 from edgefl_server.storage.troubles import STORE
 
 __all__ = [
@@ -100,6 +107,8 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, EnrolmentRefusedError):
         statuses: dict[str, int] = {Refusal.WRONG_TOKEN: 401, Refusal.WRONG_POPULATION: 403}
         return response(statuses.get(error.code, 409), error.code, message, hint)
+    if isinstance(error, OperatorRefusedError):
+        return response(401, Refusal.WRONG_TOKEN, message, hint, {"WWW-Authenticate": "Bearer"})
     if isinstance(error, AuthenticationError):
         return response(401, Refusal.UNKNOWN_DEVICE, message, hint, {"WWW-Authenticate": "Bearer"})
     if isinstance(error, NotWantedError):

@@ -14,9 +14,10 @@ from edgefl.wire.calls import ROUND
 from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import SHORT_NAME
 from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
-from edgefl_server.http.context import Context, Operator, Shared
+from edgefl_server.http.context import Context, Shared, needs
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
+from edgefl_server.roles import Right
 from edgefl_server.storage import (
     ServerState,
     continue_run,
@@ -42,7 +43,9 @@ from edgefl_server.storage import (
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["operators"], dependencies=[Operator])
+router = APIRouter(prefix="/v1", tags=["operators"])
+
+_READ, _RUN, _INVITE = ([needs(right)] for right in (Right.READ, Right.RUN, Right.INVITE))
 
 _LARGEST = 2**53
 """Above any number of a round or version: larger ones the database could not even be asked for."""
@@ -86,7 +89,7 @@ class Invitation(BaseModel):
     population: str = Field(max_length=200)
 
 
-@router.post("/invitations", summary="Make a token with which devices enrol", status_code=201)
+@router.post("/invitations", dependencies=_INVITE, summary="Make a token with which devices enrol", status_code=201)
 async def make_invitation(invitation: Invitation, context: Shared) -> dict[str, str]:
     """A new token each time; older ones stay valid. Only its hash is kept."""
     token = await run_in_threadpool(invite, context.state, invitation.population)
@@ -95,6 +98,7 @@ async def make_invitation(invitation: Invitation, context: Shared) -> dict[str, 
 
 @router.post(
     "/runs",
+    dependencies=_RUN,
     summary="Create a run from a model file",
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
@@ -128,6 +132,7 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
 
 @router.post(
     "/data",
+    dependencies=_RUN,
     summary="Keep data on which runs are evaluated",
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
@@ -141,6 +146,7 @@ async def post_data(request: Request, context: Shared) -> dict[str, str]:
 
 @router.post(
     "/initial-weights",
+    dependencies=_RUN,
     summary="Send weights for runs to begin with",
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
@@ -151,7 +157,7 @@ async def post_weights(request: Request, context: Shared) -> dict[str, str]:
         return {"weights_hash": await context.receiving.use(lambda: keep_weights(context.state, file.read()))}
 
 
-@router.get("/runs", summary="List all runs")
+@router.get("/runs", dependencies=_READ, summary="List all runs")
 async def get_runs(context: Shared) -> dict[str, Any]:
     """Oldest first, without their rounds; and what operators should look at."""
     return {
@@ -160,37 +166,37 @@ async def get_runs(context: Shared) -> dict[str, Any]:
     }
 
 
-@router.get("/runs/{run_id}", summary="Say how a run goes")
+@router.get("/runs/{run_id}", dependencies=_READ, summary="Say how a run goes")
 async def get_run(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Settings, state and every round with its outcomes and metrics."""
     return await run_in_threadpool(run_status, context.state, run_id)
 
 
-@router.get("/runs/{run_id}/history", summary="List the versions of a run's weights")
+@router.get("/runs/{run_id}/history", dependencies=_READ, summary="List the versions of a run's weights")
 async def get_history(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Oldest first: from which each came, by how many updates, devices, examples and bytes, and when."""
     return await run_in_threadpool(run_history, context.state, run_id)
 
 
-@router.get("/runs/{run_id}/diff", summary="Compare two versions of a run's weights")
+@router.get("/runs/{run_id}/diff", dependencies=_READ, summary="Compare two versions of a run's weights")
 async def get_diff(run_id: RunId, before: Number, after: Number, context: Shared) -> dict[str, Any]:
     """L2 norms, of all weights and of each parameter: of the first, of the difference; and its largest element."""
     return await run_in_threadpool(diff_versions, context.state, run_id, before, after)
 
 
-@router.post("/runs/{run_id}/rollback", summary="Let a run go on from an earlier version")
+@router.post("/runs/{run_id}/rollback", dependencies=_RUN, summary="Let a run go on from an earlier version")
 async def post_rollback(run_id: RunId, version: Number, context: Shared) -> dict[str, Any]:
     """Discards what its open round has accepted; the earlier weights become the newest version."""
     return await _status_after(lambda state, run: roll_back(state, run, version), run_id, context)
 
 
-@router.get("/runs/{run_id}/log", summary="Tell what a run's weights follow from")
+@router.get("/runs/{run_id}/log", dependencies=_READ, summary="Tell what a run's weights follow from")
 async def get_log(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Updates in the order of their acceptance: the version that each began from, and the fold that merged it."""
     return await run_in_threadpool(run_log, context.state, run_id)
 
 
-@router.post("/runs/{run_id}/stop", summary="Stop a run")
+@router.post("/runs/{run_id}/stop", dependencies=_RUN, summary="Stop a run")
 async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Ends it now; what the open round has accepted is discarded. 409 when it had ended before."""
     if not await run_in_threadpool(stop_run, context.state, run_id):
@@ -200,13 +206,13 @@ async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
     return status
 
 
-@router.post("/runs/{run_id}/pause", summary="Pause a run")
+@router.post("/runs/{run_id}/pause", dependencies=_RUN, summary="Pause a run")
 async def post_pause(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Devices get no new task of it; what they are at is taken, and merged. Deadlines stand still."""
     return await _status_after(pause_run, run_id, context)
 
 
-@router.post("/runs/{run_id}/resume", summary="Let a paused run go on")
+@router.post("/runs/{run_id}/resume", dependencies=_RUN, summary="Let a paused run go on")
 async def post_resume(run_id: RunId, context: Shared) -> dict[str, Any]:
     """Its open round has as much time left as when it was paused."""
     return await _status_after(resume_run, run_id, context)
@@ -219,7 +225,7 @@ async def _status_after(change: Callable[[ServerState, str], str], run_id: str, 
     return status
 
 
-@router.post("/runs/{run_id}/continue", summary="Give a run more rounds")
+@router.post("/runs/{run_id}/continue", dependencies=_RUN, summary="Give a run more rounds")
 async def post_continue(run_id: RunId, rounds: Annotated[int, Query()], context: Shared) -> dict[str, Any]:
     """So many more; one that is over goes on from its newest weights, unless devices have forgotten what it needs."""
     run = await run_in_threadpool(continue_run, context.state, run_id, rounds)
@@ -228,7 +234,12 @@ async def post_continue(run_id: RunId, rounds: Annotated[int, Query()], context:
     return status
 
 
-@router.get("/runs/{run_id}/weights", summary="Fetch the weights of a run", response_class=FileResponse)
+@router.get(
+    "/runs/{run_id}/weights",
+    dependencies=_READ,
+    summary="Fetch the weights of a run",
+    response_class=FileResponse,
+)
 async def get_weights_of_run(
     run_id: RunId, request: Request, context: Shared, round: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
 ) -> Response:

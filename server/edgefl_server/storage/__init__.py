@@ -25,6 +25,15 @@ from edgefl_server.storage.identities import (
 )
 from edgefl_server.storage.lineage import diff_versions, roll_back, run_history
 from edgefl_server.storage.logs import run_log
+from edgefl_server.storage.operators import (
+    OperatorRefusedError,
+    add_operator,
+    has_form_of_key,
+    list_operators,
+    operator_named,
+    operator_with_key,
+    revoke_operator,
+)
 from edgefl_server.storage.outcomes import (
     Accepted,
     Looked,
@@ -66,6 +75,7 @@ __all__ = [
     "NameTakenError",
     "NotWantedError",
     "OpenRun",
+    "OperatorRefusedError",
     "RunStateError",
     "ServerState",
     "Swept",
@@ -73,6 +83,7 @@ __all__ = [
     "Upload",
     "accept_outcome",
     "accept_upload",
+    "add_operator",
     "authenticate",
     "bytes_on_disk",
     "check_invitation",
@@ -91,14 +102,18 @@ __all__ = [
     "free_bytes",
     "has_form_of_credentials",
     "has_form_of_invitation",
+    "has_form_of_key",
     "invite",
     "keep_central",
     "keep_data",
     "keep_weights",
+    "list_operators",
     "look_at_outcome",
     "look_for_tasks",
     "next_central",
     "next_task",
+    "operator_named",
+    "operator_with_key",
     "pause_run",
     "pending_folds",
     "populations",
@@ -108,6 +123,7 @@ __all__ = [
     "require_data",
     "require_invited",
     "resume_run",
+    "revoke_operator",
     "roll_back",
     "run_history",
     "run_log",

@@ -21,6 +21,7 @@ __all__ = [
     "FoldRow",
     "FolderRow",
     "InvitationRow",
+    "OperatorRow",
     "OutcomeRow",
     "PopulationRow",
     "RunRow",
@@ -105,6 +106,21 @@ class InvitationRow(Table):
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     population: Mapped[str] = mapped_column(String(64), index=True)
     created_at: Mapped[float] = mapped_column(Float)
+
+
+class OperatorRow(Table):
+    """Somebody who may ask the server as an operator. Only the hash of the key is kept."""
+
+    __tablename__ = "operators"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    key_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float] = mapped_column(Float)
+    expires_at: Mapped[float | None] = mapped_column(Float)
+    revoked_at: Mapped[float | None] = mapped_column(Float)
+
+    __table_args__ = (Index("operators_by_key", "key_hash", unique=True),)
 
 
 class DeviceRow(Table):

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import typer
+
+from edgefl_server.durations import duration
+from edgefl_server.people_text import table
+from server_process import ServerProcess, edgefl, free_port
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    server = ServerProcess(tmp_path_factory.mktemp("people") / "state", free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_an_operator_works_with_a_key_of_its_own_until_it_is_revoked(server: ServerProcess) -> None:
+    added = edgefl("server", "operators", "add", "eve\n<i>", "--role", "viewer", "--state", server.state)
+    assert added.returncode == 0
+    key = added.stdout.split()[1]
+    for variable in ("EDGEFL_OPERATOR_KEY", "EDGEFL_ADMIN_TOKEN"):
+        assert edgefl("run", "list", "--server", server.url, **{variable: key}).returncode == 0
+    refused = edgefl(
+        "server", "invite", "--population", "p", "--server", server.url, "--format", "json", EDGEFL_OPERATOR_KEY=key
+    )
+    assert refused.returncode == 41
+    assert "needs the role operator" in json.loads(refused.stderr.splitlines()[-1])["message"]
+    listed = edgefl("server", "operators", "list", "--state", server.state).stdout.splitlines()
+    assert len(listed) == 2
+    assert listed[1].startswith("eve?<i>  viewer  active")
+    server.call("server", "operators", "revoke", "eve\n<i>")
+    revoked = edgefl("run", "list", "--server", server.url, "--format", "json", EDGEFL_OPERATOR_KEY=key)
+    assert revoked.returncode == 41
+    assert "was revoked" in json.loads(revoked.stderr.splitlines()[-1])["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("7d", 604800), ("90m", 5400), ("1.5h", 5400), ("2w", 1209600), ("5s", 5)]
+)
+def test_a_span_of_time_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "1y", "1 d", "1e3s", "9" * 30 + "d"])
+def test_what_is_no_span_of_time_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        duration(text)
+
+
+def test_a_cell_of_a_table_begins_no_line() -> None:
+    assert table(("name", "n"), [("a\nb\x1b[2J", "1"), ("c", "2")]).splitlines() == [
+        "name     n",
+        "a?b?[2J  1",
+        "c        2",
+    ]
