@@ -71,6 +71,7 @@ def start(
 ) -> None:
     """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
     # The web framework and the database are not needed by the verbs that only call a server.
+    from edgefl_server.dashboard import add_dashboard
     from edgefl_server.http import Address, create_app, serve
     from edgefl_server.http.serving import listen
     from edgefl_server.storage import sweep_outcomes
@@ -93,6 +94,7 @@ def start(
                 f"look in {kept.orphans}."
             )
         app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes, metrics_public=metrics_public)
+        add_dashboard(app)
         result = {
             "url": url,
             "state": str(state),

@@ -140,7 +140,7 @@ def _ending(place: Place | None, send: Send) -> Send:
     async def ending_send(message: Message) -> None:
         # A client that is still sending would lose an answer after which the connection is closed at once: it is not
         # told, and the connection ends when its body does.
-        if message["type"] == "http.response.start" and (place is None or place.whole):
+        if message["type"] == "http.response.start" and (place is None or (place.last and place.whole)):
             message["headers"] = [*(each for each in message.get("headers", ()) if each != _CLOSE), _CLOSE]
         await send(message)
 

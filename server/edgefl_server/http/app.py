@@ -98,7 +98,7 @@ def create_app(
     def limit_of(method: str, path: str) -> int:
         if method == "PUT" and path.endswith("/outcome"):
             return max_outcome_bytes
-        if method == "POST" and path in ("/v1/runs", "/v1/data", "/v1/initial-weights"):
+        if method == "POST" and path in ("/v1/runs", "/v1/data", "/v1/initial-weights", "/new"):
             return max_model_bytes
         return MAX_CONTROL_BYTES
 

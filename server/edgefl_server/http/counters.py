@@ -6,10 +6,11 @@ All is counted in the loop that answers requests, so that nothing needs a lock.
 from __future__ import annotations
 
 import bisect
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from edgefl.wire.refusals import Refusal
+from edgefl_server.aggregation import run_of_task
 
 __all__ = ["Counters", "Durations"]
 
@@ -53,6 +54,7 @@ class Counters:
         tasks: answers that held a task.
         outcomes: accepted ones, by how they ended.
         refused: outcomes that were not taken, by the code of the refusal.
+        refused_of_runs: the same for each run, from which a device had the task.
         upload_bytes: of accepted outcomes, by the codec of their update; ``none``: they held none.
         download_bytes: of models and weights that devices fetched.
         folds: how long each took.
@@ -62,10 +64,16 @@ class Counters:
     tasks: int = 0
     outcomes: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_OUTCOMES, 0)))
     refused: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(map(str, _REFUSED), 0)))
+    refused_of_runs: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     upload_bytes: Counter[str] = field(default_factory=Counter)
     download_bytes: int = 0
     folds: Durations = field(default_factory=Durations)
     folds_put_off: int = 0
+
+    def refuse(self, task_id: str, code: str) -> None:
+        """An outcome was not taken, of a task that its sender has or had."""
+        self.refused[code] += 1
+        self.refused_of_runs[run_of_task(task_id)][code] += 1
 
     def accepted(self, status: str, codec: str, size: int) -> None:
         """An outcome was accepted; empty status: it had been before."""

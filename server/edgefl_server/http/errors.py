@@ -154,7 +154,8 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _count_refusal(request: Request, code: str) -> None:
-    request.app.state.context.counters.refused[str(code)] += 1
+    task_id = request.scope["path"].rpartition("/tasks/")[2].partition("/")[0]
+    request.app.state.context.counters.refuse(task_id, str(code))
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

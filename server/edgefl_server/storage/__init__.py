@@ -7,6 +7,7 @@ from edgefl_server.storage.damage import fail_damaged_runs
 from edgefl_server.storage.figures import Figures, OpenRun, bytes_on_disk, free_bytes, server_figures
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
+from edgefl_server.storage.glances import glance
 from edgefl_server.storage.identities import (
     EnrolmentRefusedError,
     authenticate,
@@ -100,6 +101,7 @@ __all__ = [
     "fold_pending",
     "fold_round",
     "free_bytes",
+    "glance",
     "has_form_of_credentials",
     "has_form_of_invitation",
     "has_form_of_key",
