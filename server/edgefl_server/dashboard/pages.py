@@ -46,12 +46,10 @@ _LARGEST = 2**53
 
 def _runs(context: Context) -> dict[str, Any]:
     runs = runs_summary(context.state)
-    newest = sorted(runs[::-1], key=lambda each: each["state"] not in ("active", "paused"))
-    return {
-        "runs": newest[:_SHOWN_RUNS],
-        "left_out": max(0, len(runs) - _SHOWN_RUNS),
-        "warnings": warnings(context.state),
-    }
+    going_on = [each for each in runs if each["state"] in ("active", "paused")]
+    over = [each for each in runs if each["state"] not in ("active", "paused")]
+    shown = (going_on[::-1] + over[::-1])[:_SHOWN_RUNS]
+    return {"runs": shown, "left_out": len(runs) - len(shown), "warnings": warnings(context.state)}
 
 
 @router.get("/")
@@ -68,8 +66,8 @@ async def get_runs_part(who: SignedIn, context: Shared) -> Response:
 
 def _live(context: Context, run_id: str) -> dict[str, Any]:
     seen = glance(context.state, run_id)
-    refused = context.counters.refused_of_runs.get(seen["run"], {})
-    return {"run": seen, "refused": dict(sorted(refused.items())), "waiting": context.work.waiting()}
+    refused: dict[str, int] = dict(context.counters.refused_of_runs.get(seen["run"], {}))
+    return {"run": seen, "refused": dict(sorted(refused.items()))}
 
 
 @router.get("/runs/{run_id}")
@@ -154,19 +152,24 @@ async def get_weights(
 
     path, number = await run_in_threadpool(find)
     size = path.stat().st_size
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (size // 4,)})
+    header = _npy_header(size // 4)
 
     def pieces() -> Iterator[bytes]:
-        yield header.getvalue()
+        yield header
         with path.open("rb") as file:
             while piece := file.read(_PIECE_BYTES):
                 yield piece
 
     answer = StreamingResponse(pieces(), media_type="application/octet-stream")
     answer.headers["Content-Disposition"] = f'attachment; filename="{run_id}-round-{number}.npy"'
-    answer.headers["Content-Length"] = str(len(header.getvalue()) + size)
+    answer.headers["Content-Length"] = str(len(header) + size)
     return answer
+
+
+def _npy_header(elements: int) -> bytes:
+    file, described = io.BytesIO(), {"descr": "<f4", "fortran_order": False, "shape": (elements,)}
+    np.lib.format.write_array_header_1_0(file, described)  # type: ignore[no-untyped-call]
+    return file.getvalue()
 
 
 def _download(content: bytes, kind: str, name: str) -> Response:

@@ -1,4 +1,4 @@
-"""From values to pages: whatever is put into one is escaped, and what a browser may do with it is said in its header."""
+"""From values to pages: what is put into one is escaped, and what a browser may do with it is said in its header."""
 
 from __future__ import annotations
 
@@ -33,12 +33,10 @@ SECURE = {
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def page(
-    template: str, values: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def page(template: str, values: Mapping[str, Any], status: int = 200) -> Response:
     """An answer that shows a template."""
     text = _ENVIRONMENT.get_template(f"{template}.html.j2").render(**values)
-    return HTMLResponse(text, status, {**SECURE, **(headers or {})})
+    return HTMLResponse(text, status, SECURE)
 
 
 def secured(response: Response) -> Response:

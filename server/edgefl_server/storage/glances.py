@@ -40,14 +40,12 @@ def glance(state: ServerState, run_id: str) -> dict[str, Any]:
             return {"run": found, "readable": False, "troubles": state.troubles.of(found)}
         cohort = session.get_one(CohortRow, (run.run, run.cohort))
         fold = session.get_one(FoldRow, (run.run, run.fold))
-        tasks: dict[str, int] = {
-            name: count
-            for name, count in session.execute(
-                select(AssignmentRow.state, func.count())
-                .where(AssignmentRow.run == run.run, AssignmentRow.fold == run.fold)
-                .group_by(AssignmentRow.state)
-            )
-        }
+        states = session.execute(
+            select(AssignmentRow.state, func.count())
+            .where(AssignmentRow.run == run.run, AssignmentRow.fold == run.fold)
+            .group_by(AssignmentRow.state)
+        )
+        tasks = {str(each.state): int(each[1]) for each in states}
         reasons: dict[str, int] = {
             f"{status}: {reason}".replace("_", " "): count
             for status, reason, count in session.execute(
