@@ -12,6 +12,7 @@ class Refusal(str, Enum):
 
     WRONG_TOKEN = "wrong_token"  # noqa: S105
     WRONG_POPULATION = "wrong_population"
+    INVITATION_OVER = "invitation_over"
     IDENTITY_TAKEN = "identity_taken"
     UNKNOWN_DEVICE = "unknown_device"
     ROLE_NEEDED = "role_needed"

@@ -46,7 +46,9 @@ _KINDS: dict[str, type[EdgeflError]] = {
 _RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AWAY = (502, 503, 504)
 """A proxy says this while the server behind it is away, and a server that has too many connections."""
-_SHOWN = frozenset({"run", "runs", "token", "weights_hash", "data", "operator", "operators"})
+_SHOWN = frozenset(
+    {"run", "runs", "token", "weights_hash", "data", "operator", "operators", "audit", "invitation", "invitations"}
+)
 """Members of which every JSON answer to an operator has one."""
 _WHERE = "It is in operator.json of the server's state folder."
 _KEYS = ("EDGEFL_OPERATOR_KEY", "EDGEFL_ADMIN_TOKEN")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["date", "operators", "table"]
+__all__ = ["audit", "date", "invitations", "operators", "table"]
 
 
 def operators(result: dict[str, Any]) -> str:
@@ -18,6 +18,42 @@ def operators(result: dict[str, Any]) -> str:
     if not rows:
         return "no operators but whoever has the token of operator.json"
     return table(("name", "role", "state", "added", "expires"), rows)
+
+
+def audit(result: dict[str, Any]) -> str:
+    """Entries of the audit log, a line each."""
+    rows = [
+        (
+            str(each["number"]),
+            date(each["at"]),
+            each["who"] or "-",
+            each["role"],
+            each["act"],
+            each["about"] or "-",
+            ", ".join(f"{name} {_plain(value)}" for name, value in each["detail"].items() if value not in (None, "")),
+        )
+        for each in result["audit"]
+    ]
+    return table(("", "date (UTC)", "who", "role", "did", "to", ""), rows) if rows else "nothing"
+
+
+def invitations(result: dict[str, Any]) -> str:
+    """All invitations, a line each."""
+    rows = [
+        (
+            each["id"],
+            each["population"],
+            each["state"],
+            f"{each['used']} of {'any' if each['uses'] is None else each['uses']}",
+            date(each["created_at"]),
+            date(each["expires_at"]),
+            each["made_by"] or "-",
+            each["label"],
+        )
+        for each in result["invitations"]
+    ]
+    head = ("id", "population", "state", "used", "made (UTC)", "expires", "by", "label")
+    return table(head, rows) if rows else "nobody was invited yet"
 
 
 def date(seconds: float | None) -> str:
@@ -32,6 +68,12 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     plain = [tuple(map(_one_line, row)) for row in [head, *rows]]
     widths = [max(len(row[column]) for row in plain) for column in range(len(head))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in plain)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name or '?'}: {count}" for name, count in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _one_line(text: str) -> str:

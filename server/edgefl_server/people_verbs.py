@@ -1,8 +1,10 @@
-"""``edgefl server operators``: who may ask a server as an operator, and what each may do."""
+"""``edgefl server operators`` and ``audit``: who may ask a server as an operator, and who did what."""
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
+from urllib.parse import urlencode
 
 import typer
 
@@ -13,7 +15,7 @@ from edgefl_server.operator_client import OperatorClient
 from edgefl_server.roles import Role
 from edgefl_server.run_verbs import ServerOption, StateOption
 
-__all__ = ["operators"]
+__all__ = ["audit", "operators"]
 
 operators = typer.Typer(
     help="Add, list and revoke operators: each has a role and a key of its own.",
@@ -29,7 +31,9 @@ ExpiresOption = Annotated[float | None, _LIFE]
 @operators.command()
 def add(
     name: NameArgument,
-    role: Annotated[Role, typer.Option(help="What it may do: read; also runs and invitations; also all else.")],
+    role: Annotated[
+        Role, typer.Option(metavar="ROLE", help="viewer: read; operator: also runs, invitations; admin: all.")
+    ],
     expires: ExpiresOption = None,
     state: StateOption = None,
     server: ServerOption = None,
@@ -62,3 +66,20 @@ def revoke(
     """Make an operator's key worthless, at once and for good."""
     result = OperatorClient.find(state, server).post("/v1/operators/revoke", {"name": name})
     emit(result, format, lambda: f"{name} is revoked")
+
+
+def audit(
+    since: Annotated[
+        float | None, typer.Option(parser=duration, metavar="7d", help="Only of so long: s, m, h, d or w.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=1000)] = 100,
+    before: Annotated[int | None, typer.Option(help="Only those with a smaller number.", min=1)] = None,
+    state: StateOption = None,
+    server: ServerOption = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Tell who did what: acts of operators, enrolments, and how many were refused; newest first."""
+    asked = {"limit": limit, "since": None if since is None else time.time() - since, "before": before}
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
+    result = OperatorClient.find(state, server).get(f"/v1/audit?{query}")
+    emit(result, format, lambda: people_text.audit(result))

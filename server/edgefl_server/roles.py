@@ -1,4 +1,4 @@
-"""What operators may do: a role for each, and the rights that it has. Pure."""
+"""Says what operators may do: a role for each, and the rights that it has. Pure."""
 
 from __future__ import annotations
 

@@ -94,7 +94,10 @@ def test_what_is_typed_elsewhere_names_targets_files_and_options_that_are_there(
     command = getattr(load(verb.part), verb.attribute)
     if isinstance(command, typer.Typer):
         found: Any = typer.main.get_command(command)
-        known = found.commands[words[place + 2]].params
+        at = place + 2
+        while hasattr(found, "commands"):  # a verb may have verbs of its own
+            found, at = found.commands[words[at]], at + 1
+        known = found.params
     else:
         single = typer.Typer(add_completion=False)
         single.command()(command)

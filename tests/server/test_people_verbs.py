@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,13 @@ def test_an_operator_works_with_a_key_of_its_own_until_it_is_revoked(server: Ser
     revoked = edgefl("run", "list", "--server", server.url, "--format", "json", EDGEFL_OPERATOR_KEY=key)
     assert revoked.returncode == 41
     assert "was revoked" in json.loads(revoked.stderr.splitlines()[-1])["message"]
+    told = edgefl("server", "audit", "--since", "1h", "--limit", "5", "--state", server.state).stdout.splitlines()
+    assert len(told) == 3
+    assert re.search(r"admin +admin +operators.revoke +eve\?<i>$", told[1])
+    assert [each["act"] for each in server.call("server", "audit")["audit"]] == [  # type: ignore[attr-defined]
+        "operators.revoke",
+        "operators.create",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,3 +66,15 @@ def test_a_cell_of_a_table_begins_no_line() -> None:
         "a?b?[2J  1",
         "c        2",
     ]
+
+
+def test_an_invitation_is_made_listed_and_revoked(server: ServerProcess) -> None:
+    made = server.call("server", "invite", "--population", "hall", "--uses", 3, "--expires", "7d", "--label", "x\ny")
+    assert (made["uses"], made["expires_seconds"], made["label"]) == (3, 604800, "x\ny")
+    (listed,) = server.call("server", "invitations", "list")["invitations"]  # type: ignore[misc]
+    line = edgefl("server", "invitations", "list", "--state", server.state).stdout.splitlines()[1]
+    assert re.match(rf"{listed['id']}  hall +open +0 of 3 .* admin  x\?y$", line)
+    server.call("server", "invitations", "revoke", listed["id"])
+    (listed,) = server.call("server", "invitations", "list")["invitations"]  # type: ignore[misc]
+    assert listed["state"] == "revoked"
+    assert edgefl("server", "invitations", "revoke", "../runs", "--state", server.state).returncode == 4

@@ -23,6 +23,7 @@ from edgefl_server.http.errors import RequestError
 from edgefl_server.http.operator_routes import RunId
 from edgefl_server.roles import Right
 from edgefl_server.storage import (
+    audit_entries,
     bytes_on_disk,
     free_bytes,
     glance,
@@ -40,6 +41,7 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 
 _SHOWN_RUNS = 200
 _SHOWN_ROUNDS = 100
+_ENTRIES = 50
 _PIECE_BYTES = 1 << 18
 _LARGEST = 2**53
 
@@ -200,3 +202,13 @@ async def get_storage(who: SignedIn, context: Shared) -> Response:
         }
 
     return page("storage", {**await run_in_threadpool(find), **who.seen()})
+
+
+@router.get("/audit")
+async def get_audit(
+    who: SignedIn, context: Shared, before: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
+) -> Response:
+    """Who did what, newest first, page by page."""
+    entries = await run_in_threadpool(audit_entries, context.state, _ENTRIES, before=before)
+    older = entries[-1]["number"] if len(entries) == _ENTRIES else None
+    return page("audit", {"entries": entries, "older": older, "newest": before is None, **who.seen()})

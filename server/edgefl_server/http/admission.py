@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgefl.errors import EdgeflError
+from edgefl.errors import AuthenticationError, EdgeflError
 from edgefl.hashing import sha256
 from edgefl_server.http.connections import Place
 from edgefl_server.http.context import Context, bearer
@@ -33,7 +33,15 @@ __all__ = ["Admission"]
 _T = TypeVar("_T")
 
 _OF_DEVICES = ("/v1/tasks", "/v1/models", "/v1/weights")
-_OF_OPERATORS = ("/v1/runs", "/v1/invitations", "/v1/data", "/v1/initial-weights", "/v1/operators", "/v1/operator")
+_OF_OPERATORS = (
+    "/v1/runs",
+    "/v1/invitations",
+    "/v1/data",
+    "/v1/initial-weights",
+    "/v1/operators",
+    "/v1/operator",
+    "/v1/audit",
+)
 _OF_THE_INVITED = ("/v1/devices",)
 _MOST_KNOWN = 10_000
 """Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
@@ -68,8 +76,11 @@ class Admission:
         try:
             known = await self._admit(request)
         except RequestError as error:
+            self._refused(scope)
             await (await request_error(request, error))(scope, receive, _ending(place, send))
         except EdgeflError as error:
+            if isinstance(error, AuthenticationError):
+                self._refused(scope)
             await (await edgefl_error(request, error))(scope, receive, _ending(place, send))
         except Exception as error:
             await (await unexpected(request, error))(scope, receive, _ending(place, send))
@@ -117,6 +128,11 @@ class Admission:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return known
+
+    def _refused(self, scope: Scope) -> None:
+        path, client = scope["path"], scope.get("client")
+        kind = "operator" if _below(path, _OF_OPERATORS) else "device" if _below(path, _OF_DEVICES) else "invitation"
+        self._context.refusals.note(kind, client[0] if client else "")
 
     async def _operator(self, token: str) -> Operator:
         if not has_form_of_key(token):

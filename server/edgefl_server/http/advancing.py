@@ -9,8 +9,10 @@ import time
 
 from starlette.concurrency import run_in_threadpool
 
+from edgefl.errors import StorageError
 from edgefl_server.http.context import Context
 from edgefl_server.storage import (
+    Refusals,
     ServerState,
     close_due_rounds,
     fail_damaged_runs,
@@ -48,7 +50,7 @@ async def advance(context: Context) -> None:
     folding: dict[str, asyncio.Task[None]] = {}
     places = asyncio.Semaphore(_FOLDS_AT_ONCE)
     folded = asyncio.Event()
-    chores = Chores(state)
+    chores = Chores(state, context.refusals)
 
     async def fold(run: str, number: int) -> None:
         try:
@@ -99,6 +101,8 @@ async def advance(context: Context) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await settling
     await run_in_threadpool(_settle, state)
+    with contextlib.suppress(StorageError):  # on a full disk; nobody is there any more to be told
+        await run_in_threadpool(context.refusals.keep, state, now=True)
 
 
 def _settle(state: ServerState) -> None:
@@ -111,8 +115,8 @@ def _settle(state: ServerState) -> None:
 class Chores:
     """Does what is due now and then: looks at deadlines and files, keeps the time, deletes what is old enough."""
 
-    def __init__(self, state: ServerState) -> None:
-        self._state = state
+    def __init__(self, state: ServerState, refusals: Refusals) -> None:
+        self._state, self._refusals = state, refusals
         self._kept_at = self._tidied_at = state.clock()
         self._looked_at = self._swept_at = self._closed_at = -math.inf
 
@@ -152,6 +156,7 @@ class Chores:
         if now - self._swept_at >= _SWEEP_SECONDS:
             self._swept_at = now
             sweep_uploads(state)
+            self._refusals.keep(state)
         if now - self._kept_at >= _KEEP_TIME_SECONDS:
             self._kept_at = now
             state.keep_time()

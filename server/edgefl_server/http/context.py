@@ -25,6 +25,7 @@ from edgefl_server.log_lines import Repeats
 from edgefl_server.roles import ADMIN, Operator, Right, least_role
 from edgefl_server.storage import (
     DeviceRow,
+    Refusals,
     ServerState,
     devices_with_tasks,
     has_form_of_key,
@@ -53,6 +54,7 @@ class Context:
         handing_out: finds their tasks.
         folding: wakes what folds, after anything that may close a round.
         receiving: the bodies that are being written to files.
+        refusals: counts who was not let in.
         repeats: bounds what devices can make the server log.
         tasked: devices that may have an open task, each with its id, or with what marks the latest look for one. No
             other device has one: only a device's own calls for work give it one.
@@ -69,6 +71,7 @@ class Context:
     handing_out: HandingOut = field(init=False)
     folding: Bell = field(default_factory=Bell)
     receiving: Receiving = field(default_factory=Receiving)
+    refusals: Refusals = field(init=False)
     repeats: Repeats = field(default_factory=lambda: Repeats(_log))
     tasked: dict[str, object] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
@@ -76,6 +79,7 @@ class Context:
     metrics_public: bool = False
 
     def __post_init__(self) -> None:
+        self.refusals = Refusals(self.state.clock)
         self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population), self.repeats)
         self.handing_out = HandingOut(partial(look_for_tasks, self.state))
         self.tasked = dict.fromkeys(devices_with_tasks(self.state))
@@ -181,8 +185,9 @@ def needs(right: Right) -> Any:
         right: what they need.
     """
 
-    async def check(operator: AskedBy) -> None:
+    async def check(operator: AskedBy, context: Shared) -> None:
         if not operator.may(right):
+            context.refusals.note("role", operator.name)
             raise RequestError(
                 403,
                 Refusal.ROLE_NEEDED,

@@ -105,7 +105,11 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
         error = error.naming(option_of)
     message, hint = error.message, error.hint
     if isinstance(error, EnrolmentRefusedError):
-        statuses: dict[str, int] = {Refusal.WRONG_TOKEN: 401, Refusal.WRONG_POPULATION: 403}
+        statuses: dict[str, int] = {
+            Refusal.WRONG_TOKEN: 401,
+            Refusal.WRONG_POPULATION: 403,
+            Refusal.INVITATION_OVER: 403,
+        }
         return response(statuses.get(error.code, 409), error.code, message, hint)
     if isinstance(error, OperatorRefusedError):
         return response(401, Refusal.WRONG_TOKEN, message, hint, {"WWW-Authenticate": "Bearer"})

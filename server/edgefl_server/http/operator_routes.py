@@ -14,6 +14,7 @@ from edgefl.wire.calls import ROUND
 from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import SHORT_NAME
 from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
+from edgefl_server.http.acts import ActRoute, Deed, TheDeed
 from edgefl_server.http.context import Context, Shared, needs
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
@@ -23,7 +24,6 @@ from edgefl_server.storage import (
     continue_run,
     create_run,
     diff_versions,
-    invite,
     keep_data,
     keep_weights,
     pause_run,
@@ -43,9 +43,9 @@ from edgefl_server.storage import (
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["operators"])
+router = APIRouter(prefix="/v1", tags=["operators"], route_class=ActRoute)
 
-_READ, _RUN, _INVITE = ([needs(right)] for right in (Right.READ, Right.RUN, Right.INVITE))
+_READ, _RUN = [needs(Right.READ)], [needs(Right.RUN)]
 
 _LARGEST = 2**53
 """Above any number of a round or version: larger ones the database could not even be asked for."""
@@ -83,19 +83,6 @@ else:
     NewRun = create_model("NewRun", __base__=_NewRun, **{each.name: _parameter(each) for each in run_settings()})
 
 
-class Invitation(BaseModel):
-    """The body that asks for a token: which population it shall be for."""
-
-    population: str = Field(max_length=200)
-
-
-@router.post("/invitations", dependencies=_INVITE, summary="Make a token with which devices enrol", status_code=201)
-async def make_invitation(invitation: Invitation, context: Shared) -> dict[str, str]:
-    """A new token each time; older ones stay valid. Only its hash is kept."""
-    token = await run_in_threadpool(invite, context.state, invitation.population)
-    return {"population": invitation.population, "token": token}
-
-
 @router.post(
     "/runs",
     dependencies=_RUN,
@@ -103,7 +90,7 @@ async def make_invitation(invitation: Invitation, context: Shared) -> dict[str, 
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
 )
-async def post_run(new: Annotated[NewRun, Query()], request: Request, context: Shared) -> Response:
+async def post_run(new: Annotated[NewRun, Query()], request: Request, context: Shared, deed: TheDeed) -> Response:
     """The body is the model file, the query holds the settings. Answers the run's status."""
     settings = new.settings()
     await run_in_threadpool(require_invited, context.state, new.population)
@@ -122,6 +109,7 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
             )
         )
     context.changed(new.population)
+    deed.about, deed.detail = run, {"name": new.name, "population": new.population, "rounds": settings.rounds}
     status = await run_in_threadpool(run_status, context.state, run)
     if not status["devices_enrolled"]:
         others = [name for name, devices in (await run_in_threadpool(populations, context.state)).items() if devices]
@@ -137,10 +125,11 @@ async def post_run(new: Annotated[NewRun, Query()], request: Request, context: S
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
 )
-async def post_data(request: Request, context: Shared) -> dict[str, str]:
+async def post_data(request: Request, context: Shared, deed: TheDeed) -> dict[str, str]:
     """The body is an ``.npz`` as devices have it. Answers its hash, for `evaluate_on` of a new run."""
     async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
         digest = await context.receiving.use(lambda: keep_data(context.state, file.read()))
+    deed.about = digest
     return {"data": digest}
 
 
@@ -151,10 +140,11 @@ async def post_data(request: Request, context: Shared) -> dict[str, str]:
     status_code=201,
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
 )
-async def post_weights(request: Request, context: Shared) -> dict[str, str]:
+async def post_weights(request: Request, context: Shared, deed: TheDeed) -> dict[str, str]:
     """The body is little-endian float32 of a layout. Answers their hash, which ``weights`` of a new run may be."""
     async with context.receiving.file(request, context.state.uploads, context.max_model_bytes) as file:
-        return {"weights_hash": await context.receiving.use(lambda: keep_weights(context.state, file.read()))}
+        deed.about = await context.receiving.use(lambda: keep_weights(context.state, file.read()))
+    return {"weights_hash": deed.about}
 
 
 @router.get("/runs", dependencies=_READ, summary="List all runs")
@@ -185,9 +175,10 @@ async def get_diff(run_id: RunId, before: Number, after: Number, context: Shared
 
 
 @router.post("/runs/{run_id}/rollback", dependencies=_RUN, summary="Let a run go on from an earlier version")
-async def post_rollback(run_id: RunId, version: Number, context: Shared) -> dict[str, Any]:
+async def post_rollback(run_id: RunId, version: Number, context: Shared, deed: TheDeed) -> dict[str, Any]:
     """Discards what its open round has accepted; the earlier weights become the newest version."""
-    return await _status_after(lambda state, run: roll_back(state, run, version), run_id, context)
+    deed.detail = {"version": version}
+    return await _status_after(lambda state, run: roll_back(state, run, version), run_id, context, deed)
 
 
 @router.get("/runs/{run_id}/log", dependencies=_READ, summary="Tell what a run's weights follow from")
@@ -197,41 +188,44 @@ async def get_log(run_id: RunId, context: Shared) -> dict[str, Any]:
 
 
 @router.post("/runs/{run_id}/stop", dependencies=_RUN, summary="Stop a run")
-async def post_stop(run_id: RunId, context: Shared) -> dict[str, Any]:
+async def post_stop(run_id: RunId, context: Shared, deed: TheDeed) -> dict[str, Any]:
     """Ends it now; what the open round has accepted is discarded. 409 when it had ended before."""
     if not await run_in_threadpool(stop_run, context.state, run_id):
         raise RequestError(409, Refusal.ENDED, f"Run {run_id} had ended before.")
     status = await run_in_threadpool(run_status, context.state, run_id)
+    deed.about = status["run"]
     context.changed(status["population"])
     return status
 
 
 @router.post("/runs/{run_id}/pause", dependencies=_RUN, summary="Pause a run")
-async def post_pause(run_id: RunId, context: Shared) -> dict[str, Any]:
+async def post_pause(run_id: RunId, context: Shared, deed: TheDeed) -> dict[str, Any]:
     """Devices get no new task of it; what they are at is taken, and merged. Deadlines stand still."""
-    return await _status_after(pause_run, run_id, context)
+    return await _status_after(pause_run, run_id, context, deed)
 
 
 @router.post("/runs/{run_id}/resume", dependencies=_RUN, summary="Let a paused run go on")
-async def post_resume(run_id: RunId, context: Shared) -> dict[str, Any]:
+async def post_resume(run_id: RunId, context: Shared, deed: TheDeed) -> dict[str, Any]:
     """Its open round has as much time left as when it was paused."""
-    return await _status_after(resume_run, run_id, context)
+    return await _status_after(resume_run, run_id, context, deed)
 
 
-async def _status_after(change: Callable[[ServerState, str], str], run_id: str, context: Context) -> dict[str, Any]:
-    run = await run_in_threadpool(change, context.state, run_id)
+async def _status_after(
+    change: Callable[[ServerState, str], str], run_id: str, context: Context, deed: Deed
+) -> dict[str, Any]:
+    deed.about = run = await run_in_threadpool(change, context.state, run_id)
     status = await run_in_threadpool(run_status, context.state, run)
     context.changed(status["population"])
     return status
 
 
 @router.post("/runs/{run_id}/continue", dependencies=_RUN, summary="Give a run more rounds")
-async def post_continue(run_id: RunId, rounds: Annotated[int, Query()], context: Shared) -> dict[str, Any]:
+async def post_continue(
+    run_id: RunId, rounds: Annotated[int, Query()], context: Shared, deed: TheDeed
+) -> dict[str, Any]:
     """So many more; one that is over goes on from its newest weights, unless devices have forgotten what it needs."""
-    run = await run_in_threadpool(continue_run, context.state, run_id, rounds)
-    status = await run_in_threadpool(run_status, context.state, run)
-    context.changed(status["population"])
-    return status
+    deed.detail = {"rounds": rounds}
+    return await _status_after(lambda state, run: continue_run(state, run, rounds), run_id, context, deed)
 
 
 @router.get(

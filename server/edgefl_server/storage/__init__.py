@@ -1,5 +1,6 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
+from edgefl_server.storage.audit import MOST_ENTRIES, Refusals, audit_entries, note_act
 from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.creating import create_run, keep_weights
@@ -9,19 +10,23 @@ from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_r
 from edgefl_server.storage.found_tasks import UnknownTaskError
 from edgefl_server.storage.glances import glance
 from edgefl_server.storage.identities import (
-    EnrolmentRefusedError,
     authenticate,
-    check_invitation,
     enrol,
     has_form_of_credentials,
-    has_form_of_invitation,
-    invite,
     populations,
     require_invited,
     tell_capabilities,
     tell_of_double,
     tell_public_key,
     unknown_device,
+)
+from edgefl_server.storage.invitations import (
+    EnrolmentRefusedError,
+    check_invitation,
+    has_form_of_invitation,
+    invite,
+    list_invitations,
+    revoke_invitation,
     wrong_token,
 )
 from edgefl_server.storage.lineage import diff_versions, roll_back, run_history
@@ -66,6 +71,7 @@ from edgefl_server.storage.uploads import Upload
 
 __all__ = [
     "DEFAULT_KEEP_DAYS",
+    "MOST_ENTRIES",
     "Accepted",
     "CentralWork",
     "DeviceRow",
@@ -77,6 +83,7 @@ __all__ = [
     "NotWantedError",
     "OpenRun",
     "OperatorRefusedError",
+    "Refusals",
     "RunStateError",
     "ServerState",
     "Swept",
@@ -85,6 +92,7 @@ __all__ = [
     "accept_outcome",
     "accept_upload",
     "add_operator",
+    "audit_entries",
     "authenticate",
     "bytes_on_disk",
     "check_invitation",
@@ -109,11 +117,13 @@ __all__ = [
     "keep_central",
     "keep_data",
     "keep_weights",
+    "list_invitations",
     "list_operators",
     "look_at_outcome",
     "look_for_tasks",
     "next_central",
     "next_task",
+    "note_act",
     "operator_named",
     "operator_with_key",
     "pause_run",
@@ -125,6 +135,7 @@ __all__ = [
     "require_data",
     "require_invited",
     "resume_run",
+    "revoke_invitation",
     "revoke_operator",
     "roll_back",
     "run_history",

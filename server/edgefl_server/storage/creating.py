@@ -27,7 +27,7 @@ from edgefl_server.aggregation import (
 )
 from edgefl_server.storage.blobs import DamagedBlobError
 from edgefl_server.storage.evaluations import add_evaluation
-from edgefl_server.storage.identities import check_population
+from edgefl_server.storage.invitations import check_population
 from edgefl_server.storage.runs import NameTakenError, add_version, least_served, move_on
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector, put_vector

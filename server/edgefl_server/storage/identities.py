@@ -1,4 +1,4 @@
-"""Invitations and devices, which may talk to the server. Secrets are kept as hashes and compared in constant time."""
+"""Devices, which may talk to the server. Secrets are kept as hashes and compared in constant time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import hmac
 import logging
 import re
-import secrets
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,74 +13,39 @@ from sqlalchemy import func, select
 from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl.hashing import canonical_json, sha256
 from edgefl.wire.refusals import Refusal
-from edgefl.wire.words import HASH, RANDOM_ID, is_hash, is_public_key, is_random_id, is_short_name
+from edgefl.wire.words import HASH, RANDOM_ID, is_hash, is_public_key, is_random_id
+from edgefl_server.storage.audit import record
+from edgefl_server.storage.invitations import (
+    EnrolmentRefusedError,
+    check_population,
+    find_invitation,
+    invitation_id,
+    require_open,
+    use_invitation,
+)
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import DeviceRow, InvitationRow, PopulationRow
 
 __all__ = [
-    "EnrolmentRefusedError",
     "authenticate",
-    "check_invitation",
-    "check_population",
     "doubled_devices",
     "enrol",
     "has_form_of_credentials",
-    "has_form_of_invitation",
-    "invite",
     "populations",
     "require_invited",
     "tell_capabilities",
     "tell_of_double",
     "tell_public_key",
     "unknown_device",
-    "wrong_token",
 ]
 
 _log = logging.getLogger(__name__)
 
 _CREDENTIALS = re.compile(rf"{RANDOM_ID}\.{HASH}")
-_INVITATION = re.compile(r"[A-Za-z0-9_-]{43}")
 _MAX_CAPABILITIES_BYTES = 4096
 _NAMED = 20
 """Populations that a message names."""
-
-
-class EnrolmentRefusedError(AuthenticationError):
-    """A device may not enrol.
-
-    Args:
-        code: of docs/protocol.md: ``wrong_token``, ``wrong_population`` or ``identity_taken``.
-        message: expected and got.
-        hint: what the device's owner can do.
-    """
-
-    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
-
-
-def check_population(population: str) -> str:
-    """Returns the name if it is one.
-
-    Raises:
-        InvalidSettingError: it is not.
-    """
-    if not is_short_name(population):
-        raise InvalidSettingError(
-            "A population's name expects 1 to 64 letters, digits, dots, dashes and underscores, "
-            f"got {population!r:.80}."
-        )
-    return population
-
-
-def invite(state: ServerState, population: str) -> str:
-    """Makes a token with which any number of devices can enrol in a population; older ones stay valid."""
-    check_population(population)
-    token = secrets.token_urlsafe(32)
-    with state.database.write() as session:
-        session.add(InvitationRow(token_hash=sha256(token.encode()), population=population, created_at=state.date()))
-    return token
 
 
 def populations(state: ServerState) -> dict[str, int]:
@@ -132,8 +96,11 @@ def enrol(
     Returns:
         True for a new device, False when the same one enrols again.
 
+    A device that is known may enrol again with an invitation that has ended meanwhile: it only repeats itself.
+
     Raises:
-        EnrolmentRefusedError: the token is not valid (there), or the id belongs to a device with another secret.
+        EnrolmentRefusedError: the token is not valid (there), or has ended, or the id belongs to a device with another
+            secret.
         InvalidSettingError: a value has another form.
     """
     if not is_random_id(device) or not is_hash(secret_hash):
@@ -143,19 +110,16 @@ def enrol(
     _check_capabilities(capabilities)
     _check_public_key(public_key)
     check_population(population)
+    now = state.date()
+    with state.database.read() as session:
+        # A thousand that come too late do not queue for the writer.
+        invitation = find_invitation(session, token, population)
+        if session.get(DeviceRow, device) is None:
+            require_open(invitation, now)
     with state.database.write() as session:
-        # Looked up by hash: what timing tells about a hash does not help to guess the token.
-        invitation = session.get(InvitationRow, sha256(token.encode()))
-        if invitation is None:
-            raise wrong_token()
-        if invitation.population != population:
-            raise EnrolmentRefusedError(
-                Refusal.WRONG_POPULATION,
-                f"The token is for another population than {population!r}.",
-                hint="Use the population that the invitation names.",
-            )
         known = session.get(DeviceRow, device)
         if known is None:
+            invitation = use_invitation(session, token, population, now)
             size_of = session.get(PopulationRow, population)
             if size_of is None:
                 session.add(PopulationRow(population=population, devices=1))
@@ -168,9 +132,11 @@ def enrol(
                     secret_hash=secret_hash,
                     capabilities=capabilities,
                     public_key=public_key,
-                    created_at=state.date(),
+                    created_at=now,
                 )
             )
+            said = {"invitation": invitation_id(invitation), "label": invitation.label}
+            record(session, now, device, "device", "devices.enrol", population, said)
             return True
         if not hmac.compare_digest(known.secret_hash, secret_hash) or known.population != population:
             raise EnrolmentRefusedError(
@@ -225,29 +191,6 @@ def _check_capabilities(capabilities: dict[str, Any]) -> None:
         raise InvalidSettingError("The capabilities hold a number that JSON cannot.") from error
     if size > _MAX_CAPABILITIES_BYTES:
         raise InvalidSettingError(f"The capabilities expect at most {_MAX_CAPABILITIES_BYTES} bytes, got {size}.")
-
-
-def has_form_of_invitation(text: str) -> bool:
-    """Whether it may be an invitation's token; what is not need not be looked up."""
-    return _INVITATION.fullmatch(text) is not None
-
-
-def check_invitation(state: ServerState, token: str) -> None:
-    """Says before the rest of an enrolment is read whether its token is one of this server's.
-
-    Raises:
-        EnrolmentRefusedError: it is not.
-    """
-    with state.database.read() as session:
-        if session.get(InvitationRow, sha256(token.encode())) is None:
-            raise wrong_token()
-
-
-def wrong_token() -> EnrolmentRefusedError:
-    """The answer to whoever has no invitation."""
-    return EnrolmentRefusedError(
-        Refusal.WRONG_TOKEN, "The token is not one of this server's.", hint="Ask for a new `edgefl server invite`."
-    )
 
 
 def tell_of_double(state: ServerState, device: str) -> None:

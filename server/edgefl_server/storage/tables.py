@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
     "AssignmentRow",
+    "AuditRow",
     "CentralRow",
     "CohortRow",
     "DeviceRow",
@@ -106,6 +107,14 @@ class InvitationRow(Table):
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     population: Mapped[str] = mapped_column(String(64), index=True)
     created_at: Mapped[float] = mapped_column(Float)
+    label: Mapped[str] = mapped_column(String(200), default="")
+    made_by: Mapped[str] = mapped_column(String(64), default="")
+    """The operator's name; empty: nobody kept it."""
+    uses: Mapped[int | None] = mapped_column(Integer)
+    """The number of devices that may enrol with it; None: any."""
+    used: Mapped[int] = mapped_column(Integer, default=0)
+    expires_at: Mapped[float | None] = mapped_column(Float)
+    revoked_at: Mapped[float | None] = mapped_column(Float)
 
 
 class OperatorRow(Table):
@@ -121,6 +130,23 @@ class OperatorRow(Table):
     revoked_at: Mapped[float | None] = mapped_column(Float)
 
     __table_args__ = (Index("operators_by_key", "key_hash", unique=True),)
+
+
+class AuditRow(Table):
+    """An act of an operator's, an enrolment, or refusals of some minutes. Triggers keep rows from being changed."""
+
+    __tablename__ = "audit"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at: Mapped[float] = mapped_column(Float)
+    who: Mapped[str] = mapped_column(String(64))
+    """The operator's name, or the device's id; empty: strangers."""
+    role: Mapped[str] = mapped_column(String(16))
+    act: Mapped[str] = mapped_column(String(64))
+    about: Mapped[str] = mapped_column(String(128))
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+    __table_args__ = (Index("audit_by_date", "at"), {"sqlite_autoincrement": True})
 
 
 class DeviceRow(Table):

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from edgefl.errors import StorageError
 from edgefl_server.http import advancing, create_app
-from edgefl_server.storage import folding, run_status
+from edgefl_server.storage import Refusals, folding, run_status
 from model_files import make_model_file
 
 from .conftest import ADMIN, Api, code
@@ -101,7 +101,7 @@ def test_the_time_is_kept_and_old_files_and_rows_go_now_and_then(fleet, monkeypa
     monkeypatch.setattr(fleet.state, "keep_time", lambda: did.append("time"))
     monkeypatch.setattr(advancing, "sweep_outcomes", lambda state, starting: did.append(f"files {starting}"))
     monkeypatch.setattr(advancing, "prune_rows", lambda state: did.append("rows"))
-    chores = advancing.Chores(fleet.state)
+    chores = advancing.Chores(fleet.state, Refusals(fleet.clock))
     chores.do()
     assert did == []
     for _ in range(120):

@@ -5,9 +5,10 @@ import json
 import pytest
 from fastapi.routing import APIRoute
 
+from edgefl.errors import StorageError
 from edgefl_server.http import operator_routes, people_routes
 from edgefl_server.roles import Role
-from edgefl_server.storage import add_operator, revoke_operator
+from edgefl_server.storage import add_operator, audit_entries, revoke_operator
 
 from .conftest import ADMIN, Api, code
 
@@ -18,7 +19,7 @@ ROUTES = [
     if isinstance(each, APIRoute)
 ]
 READERS = {route.name for route in ROUTES if "GET" in route.methods} - {"get_operators"}
-ADMINS = {"get_operators", "post_operator", "post_revocation"}
+ADMINS = {"get_operators", "post_operator", "post_revocation", "post_invitation_revocation"}
 
 
 def keyed(api: Api, role: Role, name: str = "") -> dict[str, str]:
@@ -35,7 +36,7 @@ def test_every_call_of_operators_needs_a_role_and_says_which(api: Api, route: AP
     for role in roles:
         answer = api.client.request(
             method,
-            route.path.replace("{run_id}", "none"),
+            route.path.replace("{run_id}", "none").replace("{invitation_id}", "0" * 12),
             params=query if "runs" in route.path else {},
             content=body if method == "POST" else None,
             headers={"Content-Type": "application/json", **keyed(api, role)},
@@ -101,3 +102,73 @@ def test_a_key_that_was_revoked_between_two_calls_of_a_connection_is_refused(api
     assert api.client.get("/v1/runs", headers=viewer).status_code == 200
     revoke_operator(api.fleet.state, "eve")
     assert api.client.get("/v1/runs", headers=viewer).status_code == 401
+
+
+def entries(api: Api) -> list[dict]:
+    return api.client.get("/v1/audit", headers=ADMIN).json()["audit"]
+
+
+def test_every_act_is_in_the_audit_log_with_who_did_what_to_which_run(api: Api) -> None:
+    name = "<b>ada</b>\n"
+    ada = keyed(api, Role.OPERATOR, name)
+    run = api.create_run(name="mine")["run"]
+    for what in ("pause", "resume", "continue?rounds=2", "stop"):
+        assert api.client.post(f"/v1/runs/mine/{what}", headers=ada).status_code == 200
+    api.client.get("/v1/runs", headers=ada)
+    assert api.client.post("/v1/runs/mine/stop", headers=ada).status_code in (404, 409)  # nothing was done
+    found = [(each["who"], each["role"], each["act"], each["about"]) for each in reversed(entries(api))]
+    assert found == [
+        ("admin", "admin", "runs.create", run),
+        *((name, "operator", f"runs.{what}", run) for what in ("pause", "resume", "continue", "stop")),
+    ]
+
+
+def test_no_key_is_in_the_audit_log(api: Api) -> None:
+    key = api.client.post("/v1/operators", json={"name": "ada", "role": "viewer"}, headers=ADMIN).json()["key"]
+    token = api.client.post("/v1/invitations", json={"population": "p"}, headers=ADMIN).json()["token"]
+    told = json.dumps(entries(api))
+    assert "operators.create" in told
+    assert key not in told
+    assert token not in told
+
+
+def test_refusals_are_counted_and_told_when_the_server_stops(api: Api) -> None:
+    viewer = keyed(api, Role.VIEWER, "eve")
+    for _ in range(3):
+        api.client.get("/v1/runs", headers={"Authorization": "Bearer wrong"})
+        api.client.post("/v1/tasks/next")
+    api.client.post("/v1/invitations", json={"population": "p"}, headers=viewer)
+    assert entries(api) == []
+    api.client.__exit__()
+    (entry,) = audit_entries(api.fleet.state)
+    assert entry["detail"]["kinds"] == {"device": 3, "operator": 3, "role": 1}
+    assert entry["detail"]["from"] == {"testclient": 6, "eve": 1}
+
+
+def test_an_act_that_the_log_cannot_take_is_answered_as_done_and_shown(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = api.create_run()["run"]
+
+    def fail(*_: object) -> None:
+        raise StorageError("the disk is full", full=True)
+
+    monkeypatch.setattr("edgefl_server.http.acts.note_act", fail)
+    assert api.client.post(f"/v1/runs/{run}/pause", headers=ADMIN).status_code == 200
+    assert "write the audit log" in str(api.client.get("/v1/runs", headers=ADMIN).json()["warnings"])
+
+
+def test_an_invitation_ends_is_listed_and_revoked_by_calls(api: Api) -> None:
+    asked = {"population": "people", "uses": 1, "expires_seconds": 60, "label": "<i>hall</i>"}
+    made = api.client.post("/v1/invitations", json=asked, headers=ADMIN)
+    assert (made.status_code, {**made.json(), "token": ""}) == (201, {**asked, "token": ""})
+    assert api.enrol(5, token=made.json()["token"]).status_code == 201
+    refused = api.enrol(6, token=made.json()["token"])
+    assert (refused.status_code, code(refused)) == (403, "invitation_over")
+    first, second = api.client.get("/v1/invitations", headers=ADMIN).json()["invitations"]
+    assert {first["label"], second["label"]} == {"", "<i>hall</i>"}
+    assert made.json()["token"] not in json.dumps([first, second])
+    other = next(each["id"] for each in (first, second) if not each["label"])
+    assert api.client.post(f"/v1/invitations/{other}/revoke", headers=ADMIN).status_code == 200
+    assert api.enrol(7).json()["error"]["message"] == "The invitation was revoked."
+    assert api.enrol(5).status_code == 200
