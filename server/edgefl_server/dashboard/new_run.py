@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgefl_server.aggregation import Setting, run_settings
+from edgefl_server.aggregation import STRATEGIES, Setting, run_settings
+from edgefl_server.aggregation.schedules import SCHEDULES
 
 __all__ = ["Field", "Section", "sections"]
 
@@ -15,6 +16,9 @@ _OFTEN = (
     *("minimum", "deadline_seconds", "over_selection", "selection", "codec", "down_codec", "clip_norm"),
     *("evaluate_every", "evaluate_cohort", "schedule", "server_learning_rate", "mu", "seed"),
 )
+
+
+_NAMES: dict[str, Callable[[], Sequence[str]]] = {"strategy": STRATEGIES.names, "schedule": SCHEDULES.names}
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,16 @@ def _fields(known: dict[str, Setting], names: Sequence[str]) -> tuple[Field, ...
 
 def _field(setting: Setting) -> Field:
     numeric = setting.kind in (int, float)
-    kind = "choice" if setting.choices else "switch" if setting.kind is bool else "number" if numeric else "text"
+    choices = setting.choices or _NAMES.get(setting.name, tuple)()
+    kind = "choice" if choices else "switch" if setting.kind is bool else "number" if numeric else "text"
     default = "" if setting.default in (dataclasses.MISSING, None, "") else str(setting.default)
     return Field(
         setting.name,
-        setting.name.replace("_", " "),
+        setting.name.replace("_", " ").capitalize(),
         setting.help,
         kind,
         "1" if setting.kind is int else "any",
-        setting.choices,
+        tuple(choices),
         setting.shown or default,
         setting.required,
     )

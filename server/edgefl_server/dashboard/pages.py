@@ -25,6 +25,7 @@ from edgefl_server.roles import Right
 from edgefl_server.storage import (
     audit_entries,
     bytes_on_disk,
+    devices_page,
     free_bytes,
     glance,
     populations,
@@ -42,6 +43,7 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 _SHOWN_RUNS = 200
 _SHOWN_ROUNDS = 100
 _ENTRIES = 50
+_DEVICES = 50
 _PIECE_BYTES = 1 << 18
 _LARGEST = 2**53
 
@@ -96,15 +98,15 @@ def _rows(context: Context, run_id: str) -> list[dict[str, Any]]:
 
 def _rounds(context: Context, run_id: str) -> dict[str, Any]:
     rows = _rows(context, run_id)[::-1]
-    names: dict[str, None] = {}
-    for row in rows:
-        for part in ("training", "devices", "server"):
-            names.update(dict.fromkeys(row[part]))
+    columns: dict[tuple[str, str], None] = {}
+    for part in ("training", "devices", "server"):
+        for row in rows:
+            columns.update(dict.fromkeys((name, part) for name in row[part]))
     totals = {name: sum(each[name] or 0 for each in rows) for name in ("bytes_up", "bytes_down")}
     return {
         "rows": rows[:_SHOWN_ROUNDS],
         "rows_left_out": max(0, len(rows) - _SHOWN_ROUNDS),
-        "metrics": list(names),
+        "columns": sorted(columns, key=lambda each: each[0] != "loss"),  # the loss first, the others as they come
         "totals": totals,
     }
 
@@ -184,6 +186,23 @@ async def get_new(who: SignedIn, context: Shared) -> Response:
     who.require(Right.RUN)
     known = await run_in_threadpool(populations, context.state)
     return page("new", {"populations": known, "sections": sections(), **who.seen()})
+
+
+@router.get("/devices")
+async def get_devices(
+    who: SignedIn,
+    context: Shared,
+    population: Annotated[str, Query(max_length=64)] = "",
+    after: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """Devices, page by page; nothing of what one of them sent."""
+
+    def find() -> dict[str, Any]:
+        known = populations(context.state)
+        shown = devices_page(context.state, _DEVICES + 1, population=population or None, after=after)
+        return {"populations": known, "devices": shown[:_DEVICES], "more": len(shown) > _DEVICES}
+
+    return page("devices", {**await run_in_threadpool(find), "population": population, "after": after, **who.seen()})
 
 
 @router.get("/storage")

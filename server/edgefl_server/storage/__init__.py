@@ -5,6 +5,7 @@ from edgefl_server.storage.central import CentralWork, keep_central, keep_data, 
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.creating import create_run, keep_weights
 from edgefl_server.storage.damage import fail_damaged_runs
+from edgefl_server.storage.device_pages import devices_page
 from edgefl_server.storage.figures import Figures, OpenRun, bytes_on_disk, free_bytes, server_figures
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
@@ -99,6 +100,7 @@ __all__ = [
     "close_due_rounds",
     "continue_run",
     "create_run",
+    "devices_page",
     "devices_with_tasks",
     "diff_versions",
     "ended_runs",

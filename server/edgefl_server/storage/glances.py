@@ -11,6 +11,7 @@ from edgefl_server.storage.runs import find_run, readable_runs
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import (
     AssignmentRow,
+    CentralRow,
     CohortRow,
     FoldRow,
     OutcomeRow,
@@ -28,7 +29,8 @@ def glance(state: ServerState, run_id: str) -> dict[str, Any]:
     Returns:
         The run's name and state; of its latest round ``asked`` (tasks that were handed out), ``training`` (that devices
         have), ``arrived`` (outcomes that will be merged), ``reasons`` of those who gave up, by the reason, ``lost``
-        (tasks that took too long or went to another device) and ``seconds`` since its first task.
+        (tasks that took too long or went to another device) and ``seconds`` since its first task; ``measured`` rises
+        with each evaluation of a version.
 
     Raises:
         RunError: there is no such run, or it cannot be read now.
@@ -57,10 +59,11 @@ def glance(state: ServerState, run_id: str) -> dict[str, Any]:
         }
         enrolled = session.scalar(select(PopulationRow.devices).where(PopulationRow.population == run.population))
         evaluation = session.execute(
-            select(CohortRow.open, CohortRow.done)
-            .join(RunRow, (RunRow.run == CohortRow.run) & (RunRow.cohort == CohortRow.number))
-            .where(RunRow.evaluates == run.run, RunRow.state == RunState.ACTIVE)
+            select(RunRow.state, RunRow.fold, CohortRow.open, CohortRow.done)
+            .join(CohortRow, (RunRow.run == CohortRow.run) & (RunRow.cohort == CohortRow.number))
+            .where(RunRow.evaluates == run.run)
         ).first()
+        central = session.scalar(select(func.count()).where(CentralRow.run == run.run))
         started = cohort.started_clock
         return {
             "run": run.run,
@@ -83,7 +86,10 @@ def glance(state: ServerState, run_id: str) -> dict[str, Any]:
             "lost": sum(tasks.get(each.value, 0) for each in (AssignmentState.OUT_OF_TIME, AssignmentState.ABANDONED)),
             "seconds": None if started is None else max(0.0, state.clock() - max(started, fold.opened_clock)),
             "enrolled": enrolled or 0,
-            "evaluating": None if evaluation is None else {"open": evaluation.open, "done": evaluation.done},
+            "evaluating": {"open": evaluation.open, "done": evaluation.done}
+            if evaluation is not None and evaluation.state == RunState.ACTIVE
+            else None,
+            "measured": (central or 0) + (0 if evaluation is None else evaluation.fold),
             "created_at": run.created_at,
             "ended_at": run.ended_at,
             "troubles": state.troubles.of(run.run),

@@ -34,21 +34,17 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   document.addEventListener(name, () => { byId("silence").hidden = false; });
 }
 
-// A round has ended, or the run is over: said once, and what depends on it is fetched anew.
+// A round has ended, a version was evaluated, or the run is over: said once, and what depends on it is fetched anew.
 let standing = null;
 function notice() {
   const facts = document.querySelector("#live [data-run-state]");
   if (!facts) return;
-  const { runState, round, version, fold, evaluating, say } = facts.dataset;
-  const key = [runState, round, version, fold, evaluating].join(" ");
+  const { runState, round, version, fold, measured, say } = facts.dataset;
+  const key = [runState, round, version, fold, measured].join(" ");
   if (standing !== null && standing !== key) {
-    byId("announcement").textContent = say;
+    if (byId("announcement").textContent !== say) byId("announcement").textContent = say;
     htmx.trigger("#rounds", "edgefl:round");
     draw();
-  }
-  if (runState !== "active" && runState !== "paused") {
-    // An evaluation may still be under way: one more look a little later, then it is over.
-    if (standing !== key) setTimeout(() => { htmx.trigger("#rounds", "edgefl:round"); draw(); }, 5000);
   }
   standing = key;
 }
