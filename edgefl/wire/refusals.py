@@ -15,6 +15,8 @@ class Refusal(str, Enum):
     INVITATION_OVER = "invitation_over"
     IDENTITY_TAKEN = "identity_taken"
     UNKNOWN_DEVICE = "unknown_device"
+    BLOCKED = "blocked"
+    QUOTA_USED_UP = "quota_used_up"
     ROLE_NEEDED = "role_needed"
 
     NOT_FOUND = "not_found"

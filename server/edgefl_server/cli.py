@@ -18,6 +18,7 @@ from edgefl.wire.calls import ROUND
 from edgefl_server import run_text, watching
 from edgefl_server.aggregation import AUTO, choice_text
 from edgefl_server.continuing import More, continue_run, is_typed, number_of_rounds
+from edgefl_server.fleet_verbs import devices
 from edgefl_server.invitation_verbs import invitations, invite
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.people_verbs import audit, operators
@@ -151,6 +152,7 @@ def watch(
 
 add_verbs(run)
 server.command()(invite)
+server.add_typer(devices, name="devices")
 server.add_typer(invitations, name="invitations")
 server.add_typer(operators, name="operators")
 server.command()(audit)

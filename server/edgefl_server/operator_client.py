@@ -35,6 +35,7 @@ __all__ = ["OperatorClient", "run_path"]
 _KINDS: dict[str, type[EdgeflError]] = {
     Refusal.WRONG_TOKEN: AuthenticationError,
     Refusal.ROLE_NEEDED: AuthenticationError,
+    Refusal.NOT_FOUND: InvalidSettingError,
     Refusal.UNKNOWN_RUN: RunError,
     Refusal.ENDED: RunError,
     Refusal.INVALID_SETTING: InvalidSettingError,
@@ -46,9 +47,9 @@ _KINDS: dict[str, type[EdgeflError]] = {
 _RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AWAY = (502, 503, 504)
 """A proxy says this while the server behind it is away, and a server that has too many connections."""
-_SHOWN = frozenset(
-    {"run", "runs", "token", "weights_hash", "data", "operator", "operators", "audit", "invitation", "invitations"}
-)
+_OF_RUNS = ("run", "runs", "token", "weights_hash", "data")
+_OF_PEOPLE = ("operator", "operators", "audit", "invitation", "invitations", "device", "devices")
+_SHOWN = frozenset({*_OF_RUNS, *_OF_PEOPLE})
 """Members of which every JSON answer to an operator has one."""
 _WHERE = "It is in operator.json of the server's state folder."
 _KEYS = ("EDGEFL_OPERATOR_KEY", "EDGEFL_ADMIN_TOKEN")

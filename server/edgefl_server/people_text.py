@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["audit", "date", "invitations", "operators", "table"]
+__all__ = ["audit", "date", "device", "devices", "invitations", "operators", "removed", "table"]
 
 
 def operators(result: dict[str, Any]) -> str:
@@ -54,6 +55,50 @@ def invitations(result: dict[str, Any]) -> str:
     ]
     head = ("id", "population", "state", "used", "made (UTC)", "expires", "by", "label")
     return table(head, rows) if rows else "nobody was invited yet"
+
+
+def devices(result: dict[str, Any]) -> str:
+    """A page of devices, a line each."""
+    rows = [
+        (
+            each["device"],
+            each["population"],
+            each["state"],
+            date(each["seen_at"]),
+            str(each["outcomes"]),
+            " ".join(each["tags"]),
+        )
+        for each in result["devices"]
+    ]
+    if not rows:
+        return "no device"
+    shown = table(("device", "population", "state", "called last (UTC)", "outcomes", "tags"), rows)
+    return shown if result["next"] is None else f"{shown}\nmore: --after {result['next']}"
+
+
+def device(result: dict[str, Any]) -> str:
+    """All that is known of a device."""
+    quota = ", ".join(f"{number:,} {name} a day" for name, number in result["quota"].items() if number is not None)
+    rows = [
+        ("device", result["device"]),
+        ("population", result["population"]),
+        ("state", result["state"] + (", at a task" if result["working"] else "")),
+        ("tags", " ".join(result["tags"]) or "-"),
+        ("enrolled", date(result["enrolled_at"])),
+        ("called last", date(result["seen_at"])),
+        ("outcomes kept", str(result["outcomes"])),
+        ("quota", quota or "-"),
+        *((name, json.dumps(value)) for name, value in result["capabilities"].items()),
+    ]
+    return table(rows[0], rows[1:])
+
+
+def removed(result: dict[str, Any]) -> str:
+    """The result of a removal."""
+    text = f"device {result['device']} is removed; accepted outcomes that no round merges now: {result['dropped']}"
+    if result["folded"]:
+        text += f"\n{result['folded']} are part of weights already: they cannot be taken out"
+    return text
 
 
 def date(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from edgefl_server.durations import duration
 from edgefl_server.people_text import table
+from fake_device import FakeDevice, Identity
 from server_process import ServerProcess, edgefl, free_port
 
 
@@ -78,3 +79,23 @@ def test_an_invitation_is_made_listed_and_revoked(server: ServerProcess) -> None
     (listed,) = server.call("server", "invitations", "list")["invitations"]  # type: ignore[misc]
     assert listed["state"] == "revoked"
     assert edgefl("server", "invitations", "revoke", "../runs", "--state", server.state).returncode == 4
+
+
+def test_devices_are_listed_shown_tagged_limited_blocked_and_removed(server: ServerProcess) -> None:
+    token = str(server.call("server", "invite", "--population", "people")["token"])
+    device = FakeDevice(server.url, Identity.number(0))
+    device.enrol("people", token)
+    assert device.step() is None
+    me = Identity.number(0).device
+    server.call("server", "devices", "tag", me[:8], "hall", "b-2")
+    server.call("server", "devices", "quota", me, "--outcomes", 5)
+    assert server.call("server", "devices", "block", me)["state"] == "blocked"
+    listed = edgefl("server", "devices", "list", "--tag", "hall", "--state", server.state).stdout.splitlines()
+    assert re.match(rf"{me}  people +blocked +20\d\d-.* 0 +b-2 hall$", listed[1])
+    shown = edgefl("server", "devices", "show", me, "--state", server.state).stdout
+    assert re.search(r"^quota +5 outcomes a day$", shown, re.MULTILINE)
+    assert server.call("server", "devices", "unblock", me)["state"] == "active"
+    gone = edgefl("server", "devices", "remove", me, "--state", server.state)
+    assert "no round merges now: 0" in gone.stdout
+    unknown = edgefl("server", "devices", "show", me, "--state", server.state)
+    assert (unknown.returncode, "was removed" in unknown.stderr) == (4, True)

@@ -284,6 +284,7 @@ class Device:
             return None, 0
         if reply.status != 200:
             self._trouble(f"{self._connection.server} refused to say whether there is work: {reply.message}")
+            self._rest = max(self._rest, min(reply.retry_after or 0.0, self._settings.longest_rest))
             return None, 0
         try:
             return Task.decode(reply.body), len(reply.body)

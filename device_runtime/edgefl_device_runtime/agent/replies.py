@@ -182,6 +182,8 @@ def _look(reply: Reply, server: str) -> tuple[str, str]:
     status = reply.status
     if reply.code == Refusal.STORAGE_FULL:
         return Refusal.STORAGE_FULL, f"{server} says that its disk is full (HTTP status {status})."
+    if reply.code and status == 429:
+        return f"error {reply.code}", f"{server} asks for patience: {reply.message}"
     if reply.code and status >= 400:
         return f"error {reply.code}", f"{server} asks for patience (HTTP status {status}, {reply.code})."
     page = _page(reply)

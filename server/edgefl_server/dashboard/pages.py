@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from edgefl.wire.refusals import Refusal
 from edgefl_server.dashboard.curves import charts, history_table, rows_of
 from edgefl_server.dashboard.doors import Page, SignedIn
+from edgefl_server.dashboard.machines import machine_of
 from edgefl_server.dashboard.new_run import sections
 from edgefl_server.dashboard.rendering import page
 from edgefl_server.http.context import Context, Shared
@@ -25,9 +26,9 @@ from edgefl_server.roles import Right
 from edgefl_server.storage import (
     audit_entries,
     bytes_on_disk,
-    devices_page,
     free_bytes,
     glance,
+    list_devices,
     populations,
     run_history,
     run_status,
@@ -44,6 +45,7 @@ _SHOWN_RUNS = 200
 _SHOWN_ROUNDS = 100
 _ENTRIES = 50
 _DEVICES = 50
+_STATES = ("active", "blocked", "removed")
 _PIECE_BYTES = 1 << 18
 _LARGEST = 2**53
 
@@ -193,16 +195,20 @@ async def get_devices(
     who: SignedIn,
     context: Shared,
     population: Annotated[str, Query(max_length=64)] = "",
+    state: Annotated[str, Query(max_length=16)] = "",
     after: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
     """Devices, page by page; nothing of what one of them sent."""
+    wanted = state if state in _STATES else None
 
     def find() -> dict[str, Any]:
-        known = populations(context.state)
-        shown = devices_page(context.state, _DEVICES + 1, population=population or None, after=after)
-        return {"populations": known, "devices": shown[:_DEVICES], "more": len(shown) > _DEVICES}
+        known, more = populations(context.state), _DEVICES + 1
+        shown = list_devices(context.state, more, after=after, population=population or None, status=wanted)
+        devices = [{**each, "machine": machine_of(each["capabilities"])} for each in shown[:_DEVICES]]
+        return {"populations": known, "devices": devices, "more": len(shown) > _DEVICES, "now": context.state.date()}
 
-    return page("devices", {**await run_in_threadpool(find), "population": population, "after": after, **who.seen()})
+    asked = {"population": population, "state": wanted or "", "states": _STATES, "after": after}
+    return page("devices", {**await run_in_threadpool(find), **asked, **who.seen()})
 
 
 @router.get("/storage")

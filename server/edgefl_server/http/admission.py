@@ -38,11 +38,12 @@ _OF_OPERATORS = (
     "/v1/invitations",
     "/v1/data",
     "/v1/initial-weights",
-    "/v1/operators",
     "/v1/operator",
+    "/v1/operators",
     "/v1/audit",
+    "/v1/devices",
 )
-_OF_THE_INVITED = ("/v1/devices",)
+_OF_THE_INVITED = ("POST", "/v1/devices")
 _MOST_KNOWN = 10_000
 """Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
 _LOOKED_UP_AT_ONCE = 4
@@ -97,7 +98,7 @@ class Admission:
             StorageError: the database cannot be read.
         """
         path, state, token = request.scope["path"], request.scope["state"], bearer(request)
-        if _below(path, _OF_THE_INVITED):
+        if (request.scope["method"], path) == _OF_THE_INVITED:
             if not has_form_of_invitation(token):
                 raise wrong_token()
             # An invitation is for many and may be lost: its holder keeps a stranger's place.
@@ -131,7 +132,9 @@ class Admission:
 
     def _refused(self, scope: Scope) -> None:
         path, client = scope["path"], scope.get("client")
-        kind = "operator" if _below(path, _OF_OPERATORS) else "device" if _below(path, _OF_DEVICES) else "invitation"
+        kind = "operator" if _below(path, _OF_OPERATORS) else "device"
+        if (scope["method"], path) == _OF_THE_INVITED:
+            kind = "invitation"
         self._context.refusals.note(kind, client[0] if client else "")
 
     async def _operator(self, token: str) -> Operator:

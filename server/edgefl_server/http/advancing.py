@@ -103,6 +103,7 @@ async def advance(context: Context) -> None:
     await run_in_threadpool(_settle, state)
     with contextlib.suppress(StorageError):  # on a full disk; nobody is there any more to be told
         await run_in_threadpool(context.refusals.keep, state, now=True)
+        await run_in_threadpool(state.seen.keep, state.database, now=True)
 
 
 def _settle(state: ServerState) -> None:
@@ -157,6 +158,7 @@ class Chores:
             self._swept_at = now
             sweep_uploads(state)
             self._refusals.keep(state)
+            state.seen.keep(state.database)
         if now - self._kept_at >= _KEEP_TIME_SECONDS:
             self._kept_at = now
             state.keep_time()

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgefl.credentials import check_token
 from edgefl.hashing import sha256
 from edgefl.version import __version__
-from edgefl_server.http import device_routes, errors, health, operator_routes, people_routes
+from edgefl_server.http import device_routes, errors, fleet_routes, health, operator_routes, people_routes
 from edgefl_server.http.admission import Admission
 from edgefl_server.http.advancing import advance
 from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
@@ -83,6 +83,7 @@ def create_app(
     app.include_router(device_routes.router)
     app.include_router(operator_routes.router)
     app.include_router(people_routes.router)
+    app.include_router(fleet_routes.router)
     app.include_router(health.router)
     errors.install(app)
 

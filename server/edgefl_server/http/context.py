@@ -17,13 +17,14 @@ from edgefl.wire.calls import INSTANCE
 from edgefl.wire.messages import Task
 from edgefl.wire.refusals import Refusal
 from edgefl_server.http.counters import Counters
-from edgefl_server.http.errors import RequestError
+from edgefl_server.http.errors import RequestError, retry_after
 from edgefl_server.http.handing_out import HandingOut
 from edgefl_server.http.receiving import Receiving
 from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
 from edgefl_server.log_lines import Repeats
 from edgefl_server.roles import ADMIN, Operator, Right, least_role
 from edgefl_server.storage import (
+    REMOVED,
     DeviceRow,
     Refusals,
     ServerState,
@@ -39,6 +40,8 @@ from edgefl_server.storage import (
 __all__ = ["AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator"]
 
 _log = logging.getLogger(__name__)
+_BLOCKED_SECONDS = (300, 600)
+"""A device that is blocked asks again after so long, whether it still is."""
 
 
 @dataclass
@@ -156,14 +159,27 @@ async def caller(request: Request, context: Shared) -> DeviceRow:
     """The device that is asking.
 
     Raises:
-        AuthenticationError: it is none.
+        AuthenticationError: it is none, or was removed.
+        RequestError: it is blocked.
     """
     device: DeviceRow | None = request.scope["state"].get("device")
     if device is None:
         raise unknown_device()
+    who, state = device.device, context.state
+    state.seen.note(who, state.date())
+    if (barred := state.barring.why(who)) is not None:
+        if barred == REMOVED:
+            raise unknown_device()
+        raise RequestError(
+            403,
+            Refusal.BLOCKED,
+            "The operator has blocked this device.",
+            "It goes on by itself once the operator unblocks it.",
+            retry_after(*_BLOCKED_SECONDS),
+        )
     instance = request.headers.get(INSTANCE, "")
-    if instance and context.state.doubles.notice(device.device, instance, context.state.clock()):
-        await run_in_threadpool(tell_of_double, context.state, device.device)
+    if instance and state.doubles.notice(who, instance, state.clock()):
+        await run_in_threadpool(tell_of_double, state, who)
     return device
 
 

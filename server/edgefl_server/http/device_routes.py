@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -137,6 +138,8 @@ async def get_next_task(
         await run_in_threadpool(tell_capabilities, context.state, device, poll.capabilities)
     if poll is not None and poll.public_key is not None:
         await run_in_threadpool(tell_public_key, context.state, device, poll.public_key)
+    if context.state.barring.is_limited(device.device) and device.device not in context.tasked:
+        await _require_quota(context, device.device)
     seen, called = 0, False
     while True:
         ticket = line.ticket(population)
@@ -324,6 +327,20 @@ class _Download(FileResponse):
         await super().__call__(scope, receive, checked_send)
         if refusal is not None:
             await refusal(scope, receive, send)
+
+
+async def _require_quota(context: Context, device: str) -> None:
+    """Hands nothing more to a device that has sent as much as it may: nobody trains in vain."""
+    barring, date = context.state.barring, context.state.date()
+    seconds = await run_in_threadpool(barring.seconds_left, device, date)
+    if seconds > 0:
+        raise RequestError(
+            429,
+            Refusal.QUOTA_USED_UP,
+            "This device has sent as much as it may in a day.",
+            "It goes on by itself.",
+            {"Retry-After": str(math.ceil(seconds))},
+        )
 
 
 async def _ended(context: Context, population: str, remembers: list[str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from edgefl_server.storage import (
     NotWantedError,
     OperatorRefusedError,
     RunStateError,
+    UnknownDeviceError,
     UnknownTaskError,
 )
 from edgefl_server.storage.troubles import STORE
@@ -58,10 +59,19 @@ class RequestError(Exception):
         code: of docs/protocol.md.
         message: expected and got.
         hint: what to do.
+        headers: further ones of the answer.
     """
 
-    def __init__(self, status: int, code: str, message: str, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        hint: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
+        self.headers = dict(headers or {})
         self.status, self.code, self.message, self.hint = status, code, message, hint
 
 
@@ -94,8 +104,8 @@ def install(app: FastAPI) -> None:
 async def request_error(request: Request, error: Exception) -> JSONResponse:
     """Answers a request that ended with a `RequestError`."""
     assert isinstance(error, RequestError)
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-    return response(error.status, error.code, error.message, error.hint, headers)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    return response(error.status, error.code, error.message, error.hint, {**headers, **error.headers})
 
 
 async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
@@ -118,6 +128,8 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, NotWantedError):
         _count_refusal(request, error.code)
         return response(409, error.code, message, hint, retry_after(0, 2))
+    if isinstance(error, UnknownDeviceError):
+        return response(404, Refusal.NOT_FOUND, message, hint)
     if isinstance(error, UnknownTaskError):
         return response(404, Refusal.UNKNOWN_TASK, message, hint)
     if isinstance(error, OutcomeRefusedError):

@@ -1,12 +1,23 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
 from edgefl_server.storage.audit import MOST_ENTRIES, Refusals, audit_entries, note_act
+from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.creating import create_run, keep_weights
 from edgefl_server.storage.damage import fail_damaged_runs
-from edgefl_server.storage.device_pages import devices_page
 from edgefl_server.storage.figures import Figures, OpenRun, bytes_on_disk, free_bytes, server_figures
+from edgefl_server.storage.fleet import (
+    MOST_LISTED,
+    UnknownDeviceError,
+    block_device,
+    get_device,
+    limit_device,
+    list_devices,
+    remove_device,
+    tag_device,
+    unblock_device,
+)
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
 from edgefl_server.storage.glances import glance
@@ -71,8 +82,11 @@ from edgefl_server.storage.troubles import explained
 from edgefl_server.storage.uploads import Upload
 
 __all__ = [
+    "BLOCKED",
     "DEFAULT_KEEP_DAYS",
     "MOST_ENTRIES",
+    "MOST_LISTED",
+    "REMOVED",
     "Accepted",
     "CentralWork",
     "DeviceRow",
@@ -84,10 +98,12 @@ __all__ = [
     "NotWantedError",
     "OpenRun",
     "OperatorRefusedError",
+    "Quota",
     "Refusals",
     "RunStateError",
     "ServerState",
     "Swept",
+    "UnknownDeviceError",
     "UnknownTaskError",
     "Upload",
     "accept_outcome",
@@ -95,12 +111,12 @@ __all__ = [
     "add_operator",
     "audit_entries",
     "authenticate",
+    "block_device",
     "bytes_on_disk",
     "check_invitation",
     "close_due_rounds",
     "continue_run",
     "create_run",
-    "devices_page",
     "devices_with_tasks",
     "diff_versions",
     "ended_runs",
@@ -111,6 +127,7 @@ __all__ = [
     "fold_pending",
     "fold_round",
     "free_bytes",
+    "get_device",
     "glance",
     "has_form_of_credentials",
     "has_form_of_invitation",
@@ -119,6 +136,8 @@ __all__ = [
     "keep_central",
     "keep_data",
     "keep_weights",
+    "limit_device",
+    "list_devices",
     "list_invitations",
     "list_operators",
     "look_at_outcome",
@@ -133,6 +152,7 @@ __all__ = [
     "populations",
     "prune_rows",
     "received_bytes",
+    "remove_device",
     "renew_lease",
     "require_data",
     "require_invited",
@@ -149,9 +169,11 @@ __all__ = [
     "stop_run",
     "sweep_outcomes",
     "sweep_uploads",
+    "tag_device",
     "tell_capabilities",
     "tell_of_double",
     "tell_public_key",
+    "unblock_device",
     "unknown_device",
     "warnings",
     "weights_of_round",

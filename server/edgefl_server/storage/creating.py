@@ -173,7 +173,7 @@ def _given(state: ServerState, digest: str, manifest: ModelManifest) -> NDArray[
 def _require_enrolled(session: Session, root_device: str, population: str) -> None:
     """Makes sure that a run's root device, where it has one, is a device of its population."""
     known = session.get(DeviceRow, root_device) if root_device else None
-    if root_device and (known is None or known.population != population):
+    if root_device and (known is None or known.removed_at is not None or known.population != population):
         raise SettingError(
             f"{{root_device}} expects the id of a device that is enrolled in {population}, got {root_device!r:.80}.",
             hint="Start it first: `edgefl device run`; `edgefl device status --state DIR` says its id.",

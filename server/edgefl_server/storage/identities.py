@@ -52,7 +52,11 @@ def populations(state: ServerState) -> dict[str, int]:
     """Every population to which somebody was ever invited, by name, and how many devices are enrolled in it."""
     with state.database.read() as session:
         invited = session.scalars(select(InvitationRow.population).distinct()).all()
-        rows = session.execute(select(DeviceRow.population, func.count()).group_by(DeviceRow.population)).all()
+        rows = session.execute(
+            select(DeviceRow.population, func.count())
+            .where(DeviceRow.removed_at.is_(None))
+            .group_by(DeviceRow.population)
+        ).all()
     counts: dict[str, int] = dict(rows)
     return {name: counts.get(name, 0) for name in sorted({*invited, *counts})}
 
@@ -138,6 +142,12 @@ def enrol(
             said = {"invitation": invitation_id(invitation), "label": invitation.label}
             record(session, now, device, "device", "devices.enrol", population, said)
             return True
+        if known.removed_at is not None:
+            raise EnrolmentRefusedError(
+                Refusal.IDENTITY_TAKEN,
+                f"Device {device} was removed by the operator.",
+                hint="Ask the operator. With an empty state folder the device makes a new identity.",
+            )
         if not hmac.compare_digest(known.secret_hash, secret_hash) or known.population != population:
             raise EnrolmentRefusedError(
                 Refusal.IDENTITY_TAKEN,

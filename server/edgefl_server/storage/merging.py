@@ -46,7 +46,16 @@ from edgefl_server.storage.runs import metrics_of
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState, get_vector
 from edgefl_server.storage.statements import Row, Statement
-from edgefl_server.storage.tables import Disposition, FoldRow, RunRow, VersionRow, assignments, outcomes, versions
+from edgefl_server.storage.tables import (
+    Disposition,
+    FoldRow,
+    RunRow,
+    VersionRow,
+    assignments,
+    devices,
+    outcomes,
+    versions,
+)
 
 __all__ = ["Merged", "Work", "load_work", "merge", "starting_point"]
 
@@ -64,7 +73,9 @@ _OF_FOLD = Statement(
         versions.c.number.label("version"),
         assignments.c.continues,
         _BASES.c.disposition.label("basis"),
+        devices.c.removed_at,
     )
+    .join(devices, devices.c.device == outcomes.c.device)
     .join(assignments, assignments.c.task_id == outcomes.c.task_id)
     .outerjoin(_BASES, _BASES.c.task_id == assignments.c.continues)
     .join(versions, and_(versions.c.run == assignments.c.run, versions.c.number == assignments.c.version))
@@ -160,18 +171,19 @@ def merge(state: ServerState, work: Work, before: StrategyState, closed: Standin
     bases = {each.task_id: each.continues for each in work.accepted} if remembers else {}
     gone = {each.continues for each in work.accepted if each.basis in (Disposition.DISCARDED, Disposition.DAMAGED)}
     damaged: set[str] = set()
+    removed = {each.task_id for each in work.accepted if each.removed_at is not None}
     while True:
-        baseless = without_basis(bases, gone | damaged) - damaged
+        baseless = without_basis(bases, gone | damaged | removed) - damaged - removed
         lost = {
             **dict.fromkeys(sorted(damaged), Disposition.DAMAGED),
-            **dict.fromkeys(sorted(baseless), Disposition.DISCARDED),
+            **dict.fromkeys(sorted(baseless | removed), Disposition.DISCARDED),
         }
         intact = [each for each in work.accepted if each.task_id not in lost]
         fleet, rooted = apart(intact, root, lambda each: str(each.device))
         fewer = len([each for each in work.accepted if each.task_id in lost and each.device != root])
-        change = schedule.lose(closed, fewer, _left_out(damaged, baseless)) if fewer else Change(closed)
+        change = schedule.lose(closed, fewer, _left_out(damaged, baseless, removed)) if fewer else Change(closed)
         if root and rooted is None:
-            change = _failed(change, f"there is no update of the root device: {_left_out(damaged, baseless)}")
+            change = _failed(change, f"there is no update of the root device: {_left_out(damaged, baseless, removed)}")
         if change.standing.state is FoldState.FAILED:
             return Merged(change, lost, intact, None)
         contributions = [_contribution(state, work, each) for each in fleet]
@@ -265,8 +277,12 @@ def _damaged(run_id: str, contributions: Sequence[Contribution]) -> set[str]:
     return found
 
 
-def _left_out(damaged: set[str], baseless: set[str]) -> str:
-    whys = ("are damaged", damaged), ("go on from others that do not count", baseless)
+def _left_out(damaged: set[str], baseless: set[str], removed: set[str]) -> str:
+    whys = (
+        ("are damaged", damaged),
+        ("go on from others that do not count", baseless),
+        ("are of devices that were removed", removed),
+    )
     return "; ".join(
         f"{len(tasks)} accepted outcomes {why} and left out ({_some(tasks)})" for why, tasks in whys if tasks
     )

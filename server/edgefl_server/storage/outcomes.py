@@ -207,6 +207,7 @@ def accept_upload(
                 with contextlib.suppress(EdgeflError):  # a start puts it aside
                     state.outcomes.delete(digest)
             raise
+        state.barring.sent(device)
         if accepted.failed:
             state.keep_generation()
         return replace(accepted, status=_name(noted.status), codec=codec, size=size)

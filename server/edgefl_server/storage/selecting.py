@@ -60,7 +60,10 @@ _ONE = Statement(
 )
 _ENROLLED = Statement(
     select(_devices.c.device, cast(_devices.c.capabilities, Text).label("capabilities_text")).where(
-        _devices.c.population == bindparam("population")
+        _devices.c.population == bindparam("population"),
+        # Nobody waits for those that will not come.
+        _devices.c.removed_at.is_(None),
+        _devices.c.blocked_at.is_(None),
     )
 )
 

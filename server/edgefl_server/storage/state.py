@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgefl.errors import StorageError, storage_error
 from edgefl_server.aggregation import SettingError
+from edgefl_server.storage.barring import Barring
 from edgefl_server.storage.blobs import BlobStore, FolderBlobs
 from edgefl_server.storage.clock import Moment, Reading, ServerClock, boot_id, seconds_since_boot
 from edgefl_server.storage.database import Database, inspect
@@ -24,6 +25,7 @@ from edgefl_server.storage.doubles import Doubles
 from edgefl_server.storage.fetched import Fetched
 from edgefl_server.storage.folder import Mark, check_folder, make_private, read_mark, require_own, write_mark
 from edgefl_server.storage.placements import Placements
+from edgefl_server.storage.seen import Seen
 from edgefl_server.storage.tables import FolderRow
 from edgefl_server.storage.troubles import STORE, Troubles
 from edgefl_server.storage.uploads import Uploads
@@ -59,6 +61,8 @@ class ServerState:
         keep_seconds: `keep_days` in seconds.
         troubles: what does not work right now.
         doubles: devices that exist twice.
+        seen: when devices called last.
+        barring: devices that are blocked, removed or limited.
         intact: inode, size and time of change of blobs whose content was seen to have their hash.
         unrecorded: intact outcomes that no row named at the start, by the task that they answer.
         folded: outcomes in `outcomes` that are part of the weights; see `settle_folds`.
@@ -85,6 +89,7 @@ class ServerState:
         self.keep_seconds = keep_days * SECONDS_PER_DAY
         self.troubles = Troubles()
         self.doubles = Doubles()
+        self.seen = Seen()
         self.intact: dict[str, tuple[int, int, int]] = {}
         self.unrecorded: dict[str, Path] = {}
         self.folded: deque[str] = deque()
@@ -109,6 +114,7 @@ class ServerState:
             make_private(folder)
             self._marking, self._mark = threading.Lock(), read_mark(folder)
             self.database = Database(folder / "server.sqlite")
+            self.barring = Barring(self.database)
             saved, full = self._adopt()
             self._own_clock = None
             if clock is None:

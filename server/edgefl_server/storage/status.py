@@ -98,7 +98,8 @@ def _told(
 
 def _status(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]:
     hashes = _weights(session, run)
-    devices = session.scalar(select(func.count()).select_from(DeviceRow).where(DeviceRow.population == run.population))
+    enrolled = select(func.count()).where(DeviceRow.population == run.population, DeviceRow.removed_at.is_(None))
+    devices = session.scalar(enrolled)
     cohort = session.get_one(CohortRow, (run.run, run.cohort))
     evaluated = _evaluated(state, session, run)
     return {

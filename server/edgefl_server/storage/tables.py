@@ -31,6 +31,7 @@ __all__ = [
     "VersionRow",
     "assignments",
     "cohorts",
+    "devices",
     "folds",
     "outcomes",
     "populations",
@@ -163,6 +164,14 @@ class DeviceRow(Table):
     created_at: Mapped[float] = mapped_column(Float)
     doubled_at: Mapped[float | None] = mapped_column(Float)
     """The date at which two devices were last seen to use this identity in turn."""
+    tags: Mapped[list[str]] = mapped_column(JSON, default=list)
+    seen_at: Mapped[float | None] = mapped_column(Float)
+    """The date of its last call, up to some minutes ago; see `Seen`."""
+    blocked_at: Mapped[float | None] = mapped_column(Float)
+    removed_at: Mapped[float | None] = mapped_column(Float)
+    """Since when only its id is left, for the tasks that were folded."""
+    outcomes_a_day: Mapped[int | None] = mapped_column(Integer)
+    bytes_a_day: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class PopulationRow(Table):
@@ -365,6 +374,7 @@ class OutcomeRow(Table):
 # Without the classes, for statements that concern no objects: most of what the server does.
 assignments = table(AssignmentRow)
 cohorts = table(CohortRow)
+devices = table(DeviceRow)
 folds = table(FoldRow)
 outcomes = table(OutcomeRow)
 populations = table(PopulationRow)

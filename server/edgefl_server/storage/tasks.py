@@ -162,6 +162,8 @@ def look_for_tasks(state: ServerState, devices: Sequence[DeviceRow]) -> list[Fou
 
 def _hand_out(state: ServerState, session: Session, device: DeviceRow) -> Found:
     now = state.now()
+    if state.barring.why(device.device) is not None:  # since it asked
+        return Found(None, False)
     for offer in _offers(state, session, device, now.clock):
         try:
             task = _task(state, session, offer, now.clock)

@@ -332,6 +332,7 @@ def test_ten_thousand_devices_are_shown_page_by_page(visit: Visit, fleet: Any) -
         page = visit.get(more[1].replace("&amp;", "&")).text
     assert len(seen) == 550
     assert "(10,000)" in page
+    assert "aarch64, 4 GiB" in page
     last = visit.get("/devices?after=" + "f" * 30).text
     assert 'rel="next"' not in last
 
@@ -349,6 +350,7 @@ def fill(fleet: Any, count: int) -> None:
             "secret_hash": f"{index:064x}",
             "capabilities": {"machine": "aarch64", "memory_bytes": 4 << 30},
             "created_at": 1_000_000.0 + index,
+            "tags": ["shelf"],
         }
         for index in range(count)
     ]

@@ -9,9 +9,9 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from edgefl_server.http import device_routes, operator_routes, people_routes
+from edgefl_server.http import device_routes, fleet_routes, operator_routes, people_routes
 
-ROUTERS = (device_routes.router, operator_routes.router, people_routes.router)
+ROUTERS = (device_routes.router, fleet_routes.router, operator_routes.router, people_routes.router)
 ROUTES = [route for router in ROUTERS for route in router.routes if type(route) is APIRoute]
 
 

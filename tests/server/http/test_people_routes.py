@@ -6,7 +6,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from edgefl.errors import StorageError
-from edgefl_server.http import operator_routes, people_routes
+from edgefl_server.http import fleet_routes, operator_routes, people_routes
 from edgefl_server.roles import Role
 from edgefl_server.storage import add_operator, audit_entries, revoke_operator
 
@@ -14,12 +14,12 @@ from .conftest import ADMIN, Api, code
 
 ROUTES = [
     each
-    for router in (operator_routes.router, people_routes.router)
+    for router in (fleet_routes.router, operator_routes.router, people_routes.router)
     for each in router.routes
     if isinstance(each, APIRoute)
 ]
 READERS = {route.name for route in ROUTES if "GET" in route.methods} - {"get_operators"}
-ADMINS = {"get_operators", "post_operator", "post_revocation", "post_invitation_revocation"}
+ADMINS = {"get_operators", "post_operator", "post_revocation", "post_invitation_revocation", "post_removal"}
 
 
 def keyed(api: Api, role: Role, name: str = "") -> dict[str, str]:
@@ -36,7 +36,9 @@ def test_every_call_of_operators_needs_a_role_and_says_which(api: Api, route: AP
     for role in roles:
         answer = api.client.request(
             method,
-            route.path.replace("{run_id}", "none").replace("{invitation_id}", "0" * 12),
+            route.path.replace("{run_id}", "none")
+            .replace("{invitation_id}", "0" * 12)
+            .replace("{device_id}", "0" * 32),
             params=query if "runs" in route.path else {},
             content=body if method == "POST" else None,
             headers={"Content-Type": "application/json", **keyed(api, role)},
