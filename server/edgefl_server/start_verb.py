@@ -108,7 +108,7 @@ def start(
                 _emit_line(json.dumps(result))
             else:
                 _emit_line(
-                    f"edgefl server at {url}; invite devices with: "
+                    f"edgefl server at {url}, its dashboard too; invite devices with: "
                     f"edgefl server invite --state {state} --population NAME"
                 )
 

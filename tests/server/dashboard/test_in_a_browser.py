@@ -130,11 +130,11 @@ def test_an_operator_signs_in_creates_a_run_and_watches_it_live_to_its_end(
     # Nobody loads the page again.
     tab.evaluate("window.stayed = true")
     tab.locator("#live .state.done").wait_for()
-    tab.get_by_text("round 6 of 6").wait_for()
+    tab.locator(".standing", has_text="round 6 of 6").wait_for()
     tab.locator("#curves canvas").first.wait_for()
-    tab.locator("#rounds tbody tr").nth(6).wait_for()
+    tab.locator("#rounds .state.done").nth(5).wait_for()
     assert tab.evaluate("window.stayed") is True
-    assert tab.locator("#rounds .state.done").count() == 6
+    assert tab.locator("#rounds tbody tr").count() == 7
     assert tab.locator("#announcement").inner_text() == "Run first is done, round 6 of 6."
     titles = tab.locator("#curves figcaption").all_inner_texts()
     assert titles[0] == "loss"
