@@ -1,4 +1,4 @@
-"""What a run's curves are made of: values in, columns out. Values of the whole fleet only."""
+"""Makes a run's curves of what is known of it: values in, columns out. Values of the whole fleet only."""
 
 from __future__ import annotations
 

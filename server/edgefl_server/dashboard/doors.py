@@ -1,4 +1,4 @@
-"""Whom the dashboard lets in: sessions of operators, and what a form has to carry."""
+"""The doors of the dashboard: sessions of operators, and what a form has to carry."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Visitor:
         self.session, self.operator = session, operator
 
     def seen(self) -> dict[str, Any]:
-        """What every page is told of its visitor."""
+        """Everything that a page is told of its visitor."""
         return {
             "operator": self.operator,
             "may_run": self.operator.may(Right.RUN),
@@ -68,7 +68,7 @@ class SignInNeededError(Exception):
 
 
 async def visitor(request: Request) -> Visitor | None:
-    """Who is signed in; None: nobody. Its connection keeps its place as that of an operator's command does."""
+    """The operator who is signed in; None: nobody. Its connection keeps its place as that of an operator's command does."""
     sessions: Sessions = request.app.state.sessions
     context: Context = request.app.state.context
     session = sessions.read(request.cookies.get(sessions.cookie, ""), context.state.date())
@@ -128,7 +128,7 @@ def token_in(request: Request, form: dict[str, str]) -> str:
 
 
 def own_path(path: str) -> str:
-    """Where to go after signing in: a page of this server, whatever somebody has put into the address."""
+    """The page to go to after signing in: one of this server, whatever somebody has put into the address."""
     ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if ours else "/"
 

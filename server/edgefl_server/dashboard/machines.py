@@ -1,4 +1,4 @@
-"""What kind of machine a device says that it is, in a few words; it may say anything that JSON can."""
+"""The kind of machine that a device says it is, in a few words; it may say anything that JSON can."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ async def get_rounds_part(run_id: RunId, who: SignedIn, context: Shared) -> Resp
 
 @router.get("/runs/{run_id}/curves.json")
 async def get_curves(run_id: RunId, who: SignedIn, context: Shared) -> Response:
-    """What the curves are drawn from."""
+    """The columns that the curves are drawn from."""
     return JSONResponse({"charts": charts(await run_in_threadpool(_rows, context, run_id))})
 
 
@@ -233,7 +233,7 @@ async def get_storage(who: SignedIn, context: Shared) -> Response:
 async def get_audit(
     who: SignedIn, context: Shared, before: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
 ) -> Response:
-    """Who did what, newest first, page by page."""
+    """The audit log, newest first, page by page."""
     entries = await run_in_threadpool(audit_entries, context.state, _ENTRIES, before=before)
     older = entries[-1]["number"] if len(entries) == _ENTRIES else None
     return page("audit", {"entries": entries, "older": older, "newest": before is None, **who.seen()})

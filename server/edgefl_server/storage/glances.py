@@ -24,7 +24,7 @@ __all__ = ["glance"]
 
 
 def glance(state: ServerState, run_id: str) -> dict[str, Any]:
-    """How a run stands, and the round under way: counts only, nothing of any one device.
+    """Says how a run stands, and the round under way: counts only, nothing of any one device.
 
     Returns:
         The run's name and state; of its latest round ``asked`` (tasks that were handed out), ``training`` (that devices
