@@ -1,4 +1,4 @@
-"""The acts of operators on the pages: create, pause, stop and extend runs, by the functions behind the protocol's calls."""
+"""The acts of operators on the pages: create, pause, stop and extend runs, by the functions of the protocol's calls."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class SignInNeededError(Exception):
 
 
 async def visitor(request: Request) -> Visitor | None:
-    """The operator who is signed in; None: nobody. Its connection keeps its place as that of an operator's command does."""
+    """The operator who is signed in; None: nobody. Its connection keeps its place as that of a command does."""
     sessions: Sessions = request.app.state.sessions
     context: Context = request.app.state.context
     session = sessions.read(request.cookies.get(sessions.cookie, ""), context.state.date())

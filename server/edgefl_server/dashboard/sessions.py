@@ -1,4 +1,4 @@
-"""Sessions of operators in a browser: cookies that are signed, end, can be ended, and are worth what the key is worth."""
+"""Sessions of operators in a browser: cookies that are signed, end, can be ended, and are worth what the key is."""
 
 from __future__ import annotations
 
