@@ -9,14 +9,53 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from edgefl.errors import InvalidSettingError
 
-__all__ = ["certificate_pin", "public_key_info", "public_key_pin"]
+__all__ = [
+    "Pins",
+    "certificate_pin",
+    "pins_from_header",
+    "pins_of",
+    "pins_to_header",
+    "public_key_info",
+    "public_key_pin",
+]
 
 _SEQUENCE, _VERSION = 0x30, 0xA0
 _BEFORE_THE_KEY = 5
 """Serial number, signature algorithm, issuer, validity and subject."""
+
+
+Pins: TypeAlias = "tuple[str | None, str | None]"
+"""The pins of one certificate: its own, and that of its key. Each may be missing; those that are there have to fit."""
+
+_PAIR = re.compile("([0-9a-f]{64});(sha256//[A-Za-z0-9+/]{43}=)")
+_MOST_PAIRS = 4
+
+
+def pins_of(certificate: bytes) -> tuple[str, str]:
+    """Both pins of a certificate in DER.
+
+    Raises:
+        InvalidSettingError: it is no certificate.
+    """
+    return certificate_pin(certificate), public_key_pin(certificate)
+
+
+def pins_to_header(pairs: Iterable[Pins]) -> str:
+    """Pins of certificates as the header `calls.PINS` has them: the one that the server shows first."""
+    return ", ".join(f"{own};{key}" for own, key in pairs)
+
+
+def pins_from_header(text: str) -> list[tuple[str, str]]:
+    """Reads what `pins_to_header` made; empty where it is anything else."""
+    found = [_PAIR.fullmatch(each.strip()) for each in text.split(",", _MOST_PAIRS)]
+    pairs = [(each[1], each[2]) for each in found if each is not None]
+    return pairs if len(pairs) == len(found) <= _MOST_PAIRS else []
 
 
 def certificate_pin(certificate: bytes) -> str:

@@ -11,6 +11,8 @@ from edgefl.errors import InvalidSettingError
 
 __all__ = ["Invitation"]
 
+_PINS = ("certificate_pin", "public_key_pin", "next_certificate_pin", "next_public_key_pin")
+
 
 @dataclass(frozen=True)
 class Invitation:
@@ -22,6 +24,8 @@ class Invitation:
         token: shown once, when the device takes part for the first time.
         certificate_pin: SHA-256 of the server's certificate in hexadecimal, or None.
         public_key_pin: that of its public key, as ``sha256//BASE64``, or None.
+        next_certificate_pin: that of the certificate that the server is going to have, which is as good; or None.
+        next_public_key_pin: that of its public key, or None.
     """
 
     server: str
@@ -29,13 +33,16 @@ class Invitation:
     token: str
     certificate_pin: str | None = None
     public_key_pin: str | None = None
+    next_certificate_pin: str | None = None
+    next_public_key_pin: str | None = None
 
     def __repr__(self) -> str:
         return f"Invitation({self.server}, {self.population})"  # a token does not belong into a log
 
     def encode(self) -> str:
         """The line that `edgefl server invite` prints: base64url, without padding, of JSON."""
-        text = json.dumps(asdict(self), separators=(",", ":"))
+        said = {name: value for name, value in asdict(self).items() if value is not None or name in _PINS[:2]}
+        text = json.dumps(said, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
@@ -49,7 +56,7 @@ class Invitation:
         try:
             document = json.loads(base64.urlsafe_b64decode(compact + "=" * (-len(compact) % 4)))
             server, population, token = (document[name] for name in ("server", "population", "token"))
-            pins = [document.get(name) for name in ("certificate_pin", "public_key_pin")]
+            pins = [document.get(name) for name in _PINS]
             given = (server, population, token, *(pin for pin in pins if pin not in (None, "")))
             if all(isinstance(field, str) and field for field in given):
                 return cls(server, population, token, *(pin or None for pin in pins))

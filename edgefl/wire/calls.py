@@ -14,6 +14,7 @@ __all__ = [
     "MOST_ASKED",
     "MOST_HELD",
     "OFFSET",
+    "PINS",
     "ROUND",
 ]
 
@@ -25,6 +26,8 @@ INSTANCE = "EdgeFL-Instance"
 """The header of every call of a device: 128 random bits that its process drew at its start."""
 DIGEST, LENGTH, OFFSET = "EdgeFL-Digest", "EdgeFL-Length", "EdgeFL-Offset"
 """The headers of an upload that may be continued: the message's SHA-256 and size, and where in it the body begins."""
+PINS = "EdgeFL-Pins"
+"""The header of a poll's answer over TLS: pins of the certificate that the server shows, and of the one to come."""
 ROUND = "EdgeFL-Round"
 """The header of weights for an operator: the round after which they are."""
 

@@ -53,6 +53,7 @@ class Refusal(str, Enum):
     TOO_SLOW = "too_slow"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REFUSED = "refused"
+    TOO_MANY = "too_many"
     OVERLOADED = "overloaded"
     STORAGE_FULL = "storage_full"
     STORAGE_FAILED = "storage_failed"

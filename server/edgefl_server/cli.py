@@ -17,6 +17,7 @@ from edgefl.model_file import ModelFile
 from edgefl.wire.calls import ROUND
 from edgefl_server import run_text, watching
 from edgefl_server.aggregation import AUTO, choice_text
+from edgefl_server.backup_verbs import backup, check, restore
 from edgefl_server.continuing import More, continue_run, is_typed, number_of_rounds
 from edgefl_server.fleet_verbs import devices
 from edgefl_server.invitation_verbs import invitations, invite
@@ -156,6 +157,8 @@ server.add_typer(devices, name="devices")
 server.add_typer(invitations, name="invitations")
 server.add_typer(operators, name="operators")
 server.command()(audit)
+for verb in (backup, restore, check):
+    server.command()(verb)
 
 
 @run.command("list")

@@ -56,7 +56,8 @@ def invite(
             f"{client.url} is older than this edgefl: it made an invitation that does not end.",
             hint="Update the server, or invite without --uses, --expires and --label.",
         )
-    text = Invitation(address, population, token, client.certificate_pin, client.public_key_pin).encode()
+    pins = (client.certificate_pin, client.public_key_pin, *client.next_pins)
+    text = Invitation(address, population, token, *pins).encode()
     result = {
         "population": population,
         "token": token,

@@ -91,6 +91,7 @@ class OperatorClient:
             )
         self.url = operator.url.rstrip("/")
         self.certificate_pin, self.public_key_pin = operator.certificate_pin, operator.public_key_pin
+        self.next_pins = (operator.next_certificate_pin, operator.next_public_key_pin)
         self._headers = {"Authorization": f"Bearer {operator.admin_token}"}
         if operator.certificate_pin:
             # The pin is stricter than any authority: this very certificate.

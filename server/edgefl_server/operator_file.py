@@ -15,6 +15,7 @@ from edgefl.errors import StorageError, storage_error
 __all__ = ["OperatorFile"]
 
 _NAME = "operator.json"
+_PINS = ("certificate_pin", "public_key_pin", "next_certificate_pin", "next_public_key_pin")
 _ANEW = "Delete the file and start the server again: that makes a new token."
 
 
@@ -27,12 +28,16 @@ class OperatorFile:
         admin_token: the operator's; whoever has it can stop runs and read weights.
         certificate_pin: SHA-256 of the server's certificate, or None without TLS.
         public_key_pin: that of its public key as ``sha256//BASE64``, or None.
+        next_certificate_pin: of the certificate that it is going to have, or None.
+        next_public_key_pin: of the key of that one, or None.
     """
 
     url: str
     admin_token: str
     certificate_pin: str | None = None
     public_key_pin: str | None = None
+    next_certificate_pin: str | None = None
+    next_public_key_pin: str | None = None
 
     def __repr__(self) -> str:
         return f"OperatorFile({self.url})"  # the token does not belong into a log
@@ -49,8 +54,8 @@ class OperatorFile:
         try:
             document = json.loads(read_bytes(path))
             url, token = document["url"], document["admin_token"]
-            pin, key_pin = document.get("certificate_pin"), document.get("public_key_pin")
-            pins_fit = all(isinstance(each, (str, type(None))) for each in (pin, key_pin))
+            pins = [document.get(name) for name in _PINS]
+            pins_fit = all(isinstance(each, (str, type(None))) for each in pins)
             if not (isinstance(url, str) and isinstance(token, str) and pins_fit):
                 raise TypeError
         except FileNotFoundError as error:
@@ -64,8 +69,10 @@ class OperatorFile:
         return cls(
             url,
             check_token(token, str(path), hint=_ANEW),
-            pin and check_pin(pin, str(path), hint=_ANEW),
-            key_pin and check_public_key_pin(key_pin, str(path), hint=_ANEW),
+            *(
+                pin and check(pin, str(path), hint=_ANEW)
+                for pin, check in zip(pins, 2 * (check_pin, check_public_key_pin), strict=True)
+            ),
         )
 
     def write(self, folder: Path) -> None:

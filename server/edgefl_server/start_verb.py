@@ -38,6 +38,10 @@ def start(
     ] = 8470,
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.", rich_help_panel=_LISTENING)] = None,
     private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_LISTENING)] = None,
+    next_certificate: Annotated[
+        Path | None,
+        typer.Option(help="The one that it is going to have, PEM: devices learn it.", rich_help_panel=_LISTENING),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow other machines without TLS.", rich_help_panel=_LISTENING)
     ] = False,
@@ -59,6 +63,21 @@ def start(
             rich_help_panel=_LIMITS,
         ),
     ] = 0,
+    device_rate: Annotated[
+        int, typer.Option(help="Requests a minute of one device; 0: any number.", min=0, rich_help_panel=_LIMITS)
+    ] = 3000,
+    address_rate: Annotated[
+        int,
+        typer.Option(help="Refused requests a minute of one address; 0: any number.", min=0, rich_help_panel=_LIMITS),
+    ] = 1000,
+    trusted_proxies: Annotated[
+        str,
+        typer.Option(
+            help="Addresses and networks whose X-Forwarded-For is believed.",
+            show_default="none",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = "",
     keep_days: Annotated[
         float,
         typer.Option(
@@ -73,27 +92,38 @@ def start(
     # The web framework and the database are not needed by the verbs that only call a server.
     from edgefl_server.dashboard import add_dashboard
     from edgefl_server.http import Address, create_app, serve
+    from edgefl_server.http.rates import networks
     from edgefl_server.http.serving import listen
     from edgefl_server.storage import sweep_outcomes
 
     state = state_folder(state)
     log_lines.start()
-    address = Address(host, port, certificate, private_key, insecure)
+    address = Address(host, port, certificate, private_key, insecure, next_certificate)
     address.check()
-    pins = address.pins()
+    pins, next_pins = address.pins(), address.next_pins()
+    proxies = networks([each for each in trusted_proxies.split(",") if each.strip()])
     OperatorFile.token(state)  # a damaged one is refused before anything else is opened
     with _private_files(), closing(_opened(state, keep_days)) as kept:
         token = OperatorFile.token(state)
         listener = listen(address)
         url = address.url(listener.getsockname()[1])
-        _tell_operators(OperatorFile(url, token, *pins), state)
+        _tell_operators(OperatorFile(url, token, *pins, *next_pins), state)
         swept = sweep_outcomes(kept)
         if swept.orphans:
             progress(
                 f"{run_text.counted(swept.orphans, 'file')} that the database does not know lay among the outcomes; "
                 f"look in {kept.orphans}."
             )
-        app = create_app(kept, token, max_outcome_bytes=max_outcome_bytes, metrics_public=metrics_public)
+        app = create_app(
+            kept,
+            token,
+            max_outcome_bytes=max_outcome_bytes,
+            pins=address.announcement(),
+            device_rate=device_rate,
+            address_rate=address_rate,
+            trusted_proxies=proxies,
+            metrics_public=metrics_public,
+        )
         add_dashboard(app)
         result = {
             "url": url,

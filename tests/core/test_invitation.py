@@ -20,7 +20,7 @@ TEXT = st.text(min_size=1)
 COMPLETE = {"server": "s", "population": "p", "token": "t"}
 
 
-INVITATIONS = st.builds(Invitation, TEXT, TEXT, TEXT, st.none() | TEXT, st.none() | TEXT)
+INVITATIONS = st.builds(Invitation, TEXT, TEXT, TEXT, *(4 * [st.none() | TEXT]))
 
 
 @given(invitation=INVITATIONS, wrap=st.integers(1, 99))
@@ -32,7 +32,9 @@ def test_an_invitation_is_read_also_when_a_mail_wrapped_it(invitation, wrap):
 
 @given(INVITATIONS)
 def test_the_line_is_base64url_of_json_without_padding(invitation):
-    assert invitation.encode() == encode(asdict(invitation))
+    document = asdict(invitation)
+    told = {name: value for name, value in document.items() if value is not None or not name.startswith("next_")}
+    assert invitation.encode() == encode(told)
 
 
 def test_pins_may_be_missing_and_later_members_are_ignored():

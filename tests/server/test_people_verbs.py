@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -99,3 +100,20 @@ def test_devices_are_listed_shown_tagged_limited_blocked_and_removed(server: Ser
     assert "no round merges now: 0" in gone.stdout
     unknown = edgefl("server", "devices", "show", me, "--state", server.state)
     assert (unknown.returncode, "was removed" in unknown.stderr) == (4, True)
+
+
+def test_a_server_that_runs_is_backed_up_checked_and_restored(server: ServerProcess, tmp_path: Path) -> None:
+    made = server.call("server", "backup", tmp_path / "copy")
+    assert (made["missing"], made["damaged"]) == ([], [])
+    assert server.call("server", "check")["damaged"] == []
+    restored = edgefl("server", "restore", tmp_path / "copy", "--state", tmp_path / "again")
+    assert (restored.returncode, "goes on from there" in restored.stdout) == (0, True)
+    again = ServerProcess(tmp_path / "again", free_port())
+    again.start()
+    try:
+        assert again.call("server", "devices", "list") == server.call("server", "devices", "list")
+        assert again.call("server", "operators", "list") == server.call("server", "operators", "list")
+    finally:
+        again.stop()
+    refused = edgefl("server", "backup", tmp_path / "copy", "--state", server.state)
+    assert (refused.returncode, "not empty" in refused.stderr) == (52, True)

@@ -136,6 +136,7 @@ def run(
                 token=token or found.get("token"),
                 certificate_pin=certificate_pin or came.get("certificate_pin"),
                 public_key_pin=public_key_pin or came.get("public_key_pin"),
+                next_pins=(came.get("next_certificate_pin"), came.get("next_public_key_pin")),
                 num_threads=num_threads,
                 runtime=runtime,
                 minimum_examples=minimum_examples,

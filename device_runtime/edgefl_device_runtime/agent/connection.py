@@ -18,11 +18,12 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from edgefl.errors import AuthenticationError, EdgeflError
 from edgefl.version import __version__
-from edgefl.wire.calls import INSTANCE
+from edgefl.wire.calls import INSTANCE, PINS
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl_device_runtime.agent.replies import AbandonedError, NotReachedError, Reply, judged, plain
 from edgefl_device_runtime.agent.settings import Settings
 from edgefl_device_runtime.agent.transport import Limits, open_pool
+from edgefl_device_runtime.agent.trust import Trust
 
 __all__ = ["Connection", "Contact"]
 
@@ -68,6 +69,7 @@ class Connection:
             is accepted, whoever signed it.
         public_key_pin: SHA-256 of the server's public key as ``sha256//BASE64``; when given, only certificates of this
             key are accepted, whoever signed them. With both pins, both have to fit.
+        trust: instead of both pins: several pairs of them, of which any suffices.
         settings: waiting times.
         report: told what it looks like when the server cannot be reached, each kind once, and when it is back.
         sleep: how to wait.
@@ -89,6 +91,7 @@ class Connection:
         *,
         certificate_pin: str | None = None,
         public_key_pin: str | None = None,
+        trust: Trust | None = None,
         settings: Settings | None = None,
         report: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -105,7 +108,8 @@ class Connection:
         self._random = random.Random()
         self._count = threading.Lock()
         self._limits = Limits(self.settings)
-        self._pool, self._prefix = open_pool(server, certificate_pin, public_key_pin, self.settings, self._limits)
+        self._trust = trust or Trust([(certificate_pin, public_key_pin)])
+        self._pool, self._prefix = open_pool(server, self._trust, self.settings, self._limits)
         self.exposed = self._pool.scheme == "http" and self._pool.host not in _LOOPBACK
 
     def attempt(
@@ -273,6 +277,7 @@ class Connection:
         """
         judged(reply, self.server, shows)
         self.contact.made()
+        self._trust.learn(reply.headers.get(PINS, ""))
         if reply.status == 401:
             raise AuthenticationError(
                 f"{self.server} does not accept this device: {reply.message}",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from edgefl.certificates import Pins
 from edgefl.credentials import check_token
 from edgefl.errors import (
     AuthenticationError,
@@ -52,6 +53,7 @@ from edgefl_device_runtime.training.interpreter import check_installed, installe
 __all__ = ["Device"]
 
 _LONGEST_LINE = 1000
+_PINS = ("certificate_pin", "public_key_pin")
 _INVITED = "The operator's invitation holds the right one."
 
 
@@ -69,6 +71,7 @@ class Device:
         token: from the operator, needed the first time only.
         certificate_pin: SHA-256 of the server's certificate in hexadecimal; see `Connection`.
         public_key_pin: that of its public key, as ``sha256//BASE64``; see `Connection`.
+        next_pins: both of the certificate that the server is going to have; what it announces later is kept in `state`.
         num_threads: of the interpreter; ``auto`` measures once for each model which number trains fastest here.
         runtime: ``auto``, or an interpreter by name.
         minimum_examples: a task that would be done with fewer is declined: of a single example, an update may tell all.
@@ -99,6 +102,7 @@ class Device:
         token: str | None = None,
         certificate_pin: str | None = None,
         public_key_pin: str | None = None,
+        next_pins: Pins = (None, None),
         num_threads: int | str = 1,
         runtime: str = "auto",
         minimum_examples: int = MINIMUM_EXAMPLES,
@@ -124,13 +128,8 @@ class Device:
         self._settings = settings or Settings()
         self._print = report
         self._introduction = ""
-        self._connection = Connection(
-            server,
-            certificate_pin=certificate_pin,
-            public_key_pin=public_key_pin,
-            settings=self._settings,
-            report=self._report,
-        )
+        trust = self._state.trust([(certificate_pin, public_key_pin), next_pins])
+        self._connection = Connection(server, trust=trust, settings=self._settings, report=self._report)
         if self._connection.exposed:
             self._report(f"Warning: {server} is not encrypted: whoever listens on the way sees this device's updates.")
         self._state.acquire()
@@ -147,6 +146,7 @@ class Device:
             "population": population,
             "certificate_pin": certificate_pin,
             "public_key_pin": public_key_pin,
+            **{f"next_{name}": pin for name, pin in zip(_PINS, next_pins, strict=True) if pin is not None},
         }
         told = device_capabilities(_runtimes(runtime) if load_trainer is None else None, kinds)
         self._enrolment = Enrolment(self._connection, self._state, self._identity, where, token, told)

@@ -6,16 +6,18 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgefl.atomic import read_bytes, sync_folder, write_bytes, write_text
-from edgefl.errors import StorageError, storage_error
+from edgefl.certificates import Pins
+from edgefl.errors import InvalidSettingError, StorageError, storage_error
 from edgefl.hashing import sha256
 from edgefl.own_folder import require_own_folder
 from edgefl.wire.messages import Outcome
 from edgefl_device_runtime.agent.identity import Identity
+from edgefl_device_runtime.agent.trust import Trust
 
 __all__ = ["StateFolder"]
 
@@ -23,6 +25,7 @@ _IDENTITY = "identity.json"
 _OWN = (
     _IDENTITY,
     "enrolment.json",
+    "pins.json",
     "outcome.message",
     "cache",
     "runs",
@@ -41,6 +44,7 @@ class StateFolder:
     ======================  =====================================================================
     ``identity.json``       id and secret, mode 0600, made once
     ``enrolment.json``      server, population and pins, never the token
+    ``pins.json``           certificates that the server has announced since
     ``outcome.message``     a finished outcome that the server has not answered yet
     ``cache/``              models and weights by hash
     ``runs/``               what never leaves the device and belongs to a run: see `Memories`
@@ -66,6 +70,7 @@ class StateFolder:
         self.status = folder / "status.json"
         self._outcome = folder / "outcome.message"
         self._enrolment = folder / "enrolment.json"
+        self._pins = folder / "pins.json"
         self._work = folder / "work.json"
         self._lock: Any = None
 
@@ -123,6 +128,27 @@ class StateFolder:
         """Returns what `remember_enrolment` stored; empty when there is nothing or it is damaged."""
         found = _read_json(self._enrolment)
         return found if all(isinstance(value, (str, type(None))) for value in found.values()) else {}
+
+    def trust(self, given: Sequence[Pins]) -> Trust:
+        """The certificates that count for a device that is given these pins: what its server has announced since.
+
+        Raises:
+            InvalidSettingError: a pin that is given is none.
+        """
+        Trust(given)
+        given = [each for each in given if each != (None, None)]
+        key = [list(each) for each in given]
+
+        def learnt(pairs: list[Pins]) -> None:
+            document = {"given": key, "trusted": [list(each) for each in pairs]}
+            with contextlib.suppress(StorageError, OSError):  # the next answer says it again
+                write_text(self._pins, json.dumps(document), durable=True, mode=0o600)
+
+        found = _read_json(self._pins)
+        if found.get("given") == key:  # else it is another server, or a new invitation
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, InvalidSettingError):
+                return Trust([(own, pin) for own, pin in found["trusted"]], learnt)
+        return Trust(given, learnt)
 
     def work_for(self, server: str, population: str) -> str | None:
         """Makes the outcome and the runs those of one server and population, and of no other.

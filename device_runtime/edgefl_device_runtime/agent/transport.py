@@ -15,11 +15,10 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationParseError, SSLError
 
-from edgefl.certificates import public_key_pin as pin_of_key
-from edgefl.credentials import check_pin, check_public_key_pin
 from edgefl.errors import InvalidSettingError
 from edgefl_device_runtime.agent.replies import plain
 from edgefl_device_runtime.agent.settings import Settings
+from edgefl_device_runtime.agent.trust import Trust
 
 __all__ = ["Limits", "open_pool"]
 
@@ -124,21 +123,21 @@ class _Patient(HTTPConnection):
 
 
 class _PatientTls(_Patient, HTTPSConnection):
-    """The same over TLS; perhaps with one key only."""
+    """The same over TLS; perhaps with certain certificates only."""
 
-    def __init__(self, *arguments: Any, public_key_pin: str | None = None, **options: Any) -> None:
+    def __init__(self, *arguments: Any, trust: Trust, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._public_key_pin = public_key_pin
+        self._trust = trust
 
     def connect(self) -> None:
         super().connect()
-        if self._public_key_pin is None:
+        if not self._trust.is_pinned:
             return
         # TLS has shown that the server holds the private key to this certificate, and nothing has been sent yet.
-        found = pin_of_key(self.sock.getpeercert(binary_form=True))  # type: ignore[union-attr]
-        if found != self._public_key_pin:
+        shown = self.sock.getpeercert(binary_form=True)  # type: ignore[union-attr]
+        if not self._trust.accepts(shown or b""):
             self.close()
-            raise SSLError(f"Fingerprints of the key did not match. Expected {self._public_key_pin}, got {found}")
+            raise SSLError("Fingerprints did not match: neither the certificate nor its key is a pinned one")
         self.is_verified = True
 
 
@@ -150,13 +149,11 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _PatientTls
 
 
-def open_pool(
-    server: str, certificate_pin: str | None, public_key_pin: str | None, settings: Settings, limits: Limits
-) -> tuple[urllib3.HTTPConnectionPool, str]:
+def open_pool(server: str, trust: Trust, settings: Settings, limits: Limits) -> tuple[urllib3.HTTPConnectionPool, str]:
     """Connections to a server, and the path that its URL begins with.
 
     Raises:
-        InvalidSettingError: the URL or a pin is malformed.
+        InvalidSettingError: the URL is malformed, or there are pins without TLS.
     """
     try:
         url = urllib3.util.parse_url(server)
@@ -185,18 +182,14 @@ def open_pool(
         ],
     }
     if url.scheme == "http":
-        if certificate_pin or public_key_pin:
+        if trust.is_pinned:
             raise InvalidSettingError(
                 "A certificate pin needs an https:// server, got an http:// one.",
                 hint="Leave the pin out, or use the server's https:// address.",
             )
         return _Pool(url.host, url.port, **options), prefix
-    source, hint = "the device's settings", "The operator's invitation holds it."
-    if certificate_pin is not None:
-        options["assert_fingerprint"] = check_pin(certificate_pin, source, hint=hint)
-    if public_key_pin is not None:
-        options["public_key_pin"] = check_public_key_pin(public_key_pin, source, hint=hint)
-    if certificate_pin is not None or public_key_pin is not None:
+    options["trust"] = trust
+    if trust.is_pinned:
         # A pin names the one certificate or key, so who signed it does not matter.
         options["cert_reqs"] = "CERT_NONE"
     return _TlsPool(url.host, url.port, **options), prefix

@@ -37,9 +37,14 @@ async def post_sign_in(request: Request, context: Shared) -> Response:
     form = await form_of(request)
     sessions: Sessions = request.app.state.sessions
     where = own_path(form.get("next", "/"))
+    address = request.scope["state"].get("address", "")
+    if context.refused.wait(address) > 0:
+        why = "So many wrong keys came from this address that no more are looked at for a while."
+        return page("sign_in", {"next": where, "why": why}, 429)
     try:
         operator = await run_in_threadpool(context.operator, form.get("key", "").strip())
     except (RequestError, AuthenticationError) as error:
+        context.refuse("operator", address)
         return page("sign_in", {"next": where, "why": error.message}, 401)
     answer = RedirectResponse(where, 303)
     secure = request.url.scheme == "https" or request.headers.get("X-Forwarded-Proto", "") == "https"

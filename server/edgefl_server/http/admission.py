@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,9 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgefl.errors import AuthenticationError, EdgeflError
 from edgefl.hashing import sha256
+from edgefl.wire.refusals import Refusal
 from edgefl_server.http.connections import Place
 from edgefl_server.http.context import Context, bearer
-from edgefl_server.http.errors import RequestError, edgefl_error, request_error, unexpected
+from edgefl_server.http.errors import RequestError, edgefl_error, request_error, retry_after, unexpected
+from edgefl_server.http.rates import client_address
 from edgefl_server.roles import Operator
 from edgefl_server.storage import (
     DeviceRow,
@@ -77,7 +80,8 @@ class Admission:
         try:
             known = await self._admit(request)
         except RequestError as error:
-            self._refused(scope)
+            if error.status == 401:
+                self._refused(scope)
             await (await request_error(request, error))(scope, receive, _ending(place, send))
         except EdgeflError as error:
             if isinstance(error, AuthenticationError):
@@ -93,34 +97,38 @@ class Admission:
         """False where anybody may ask.
 
         Raises:
-            RequestError: neither the token of operator.json nor a key.
+            RequestError: neither the token of operator.json nor a key; or too many requests.
             AuthenticationError: neither a device's credentials, an invitation nor an operator's key that is good.
             StorageError: the database cannot be read.
         """
         path, state, token = request.scope["path"], request.scope["state"], bearer(request)
+        address = state["address"] = client_address(request.scope, self._context.trusted_proxies)
         if (request.scope["method"], path) == _OF_THE_INVITED:
             if not has_form_of_invitation(token):
                 raise wrong_token()
+            self._require_patience(self._context.refused.wait(address))
             # An invitation is for many and may be lost: its holder keeps a stranger's place.
             await self._look_up(lambda: check_invitation(self._context.state, token))
             return True
         if _below(path, _OF_DEVICES):
-            state["device"] = await self._device(token)
+            state["device"] = device = await self._device(token, address)
+            self._require_patience(self._context.asking.take(device.device))
         elif _below(path, _OF_OPERATORS) or (path == "/metrics" and not self._context.metrics_public):
-            state["operator"] = await self._operator(token)
+            state["operator"] = await self._operator(token, address)
         else:
             return False
         if (place := state.get("place")) is not None:
             place.trust()
         return True
 
-    async def _device(self, token: str) -> DeviceRow:
+    async def _device(self, token: str, address: str) -> DeviceRow:
         if not has_form_of_credentials(token):
             raise unknown_device()
         # Looked up by hash: what timing tells about a hash does not help to guess the secret.
         key = sha256(token.encode())
         known = self._known.get(key)
         if known is None:
+            self._require_patience(self._context.refused.wait(address))
             device, _, secret = token.partition(".")
             known = await self._look_up(lambda: authenticate(self._context.state, device, secret))
             # Neither the secret nor the population of a device ever changes: one that polls need not be read each time.
@@ -131,17 +139,28 @@ class Admission:
         return known
 
     def _refused(self, scope: Scope) -> None:
-        path, client = scope["path"], scope.get("client")
-        kind = "operator" if _below(path, _OF_OPERATORS) else "device"
+        path = scope["path"]
+        kind = "operator" if _below(path, _OF_OPERATORS) or path == "/metrics" else "device"
         if (scope["method"], path) == _OF_THE_INVITED:
             kind = "invitation"
-        self._context.refusals.note(kind, client[0] if client else "")
+        self._context.refuse(kind, scope["state"]["address"])
 
-    async def _operator(self, token: str) -> Operator:
+    async def _operator(self, token: str, address: str) -> Operator:
         if not has_form_of_key(token):
             return self._context.operator(token)  # which reads nothing for it
+        self._require_patience(self._context.refused.wait(address))
         # Each time anew: a key that was revoked is worthless at once.
         return await self._look_up(lambda: self._context.operator(token))
+
+    def _require_patience(self, seconds: float) -> None:
+        """Sends away whoever has asked too often, without a look into the database."""
+        if seconds > 0:
+            raise RequestError(
+                429,
+                Refusal.TOO_MANY,
+                "So many requests in so short a time are not answered.",
+                headers=retry_after(math.ceil(seconds), 2 * math.ceil(seconds)),
+            )
 
     async def _look_up(self, function: Callable[[], _T]) -> _T:
         return await run_sync(function, limiter=self._lookups)

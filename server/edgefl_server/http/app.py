@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any
@@ -22,6 +22,7 @@ from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
 from edgefl_server.http.central import evaluate_centrally
 from edgefl_server.http.context import Context
 from edgefl_server.http.direct_calls import DirectCalls
+from edgefl_server.http.rates import Network, RateLimit
 from edgefl_server.storage import ServerState
 
 __all__ = ["MAX_MODEL_BYTES", "MAX_OUTCOME_BYTES", "create_app"]
@@ -36,6 +37,10 @@ def create_app(
     *,
     max_outcome_bytes: int = MAX_OUTCOME_BYTES,
     max_model_bytes: int = MAX_MODEL_BYTES,
+    pins: str = "",
+    device_rate: int = 0,
+    address_rate: int = 0,
+    trusted_proxies: Sequence[Network] = (),
     metrics_public: bool = False,
 ) -> FastAPI:
     """The application of one server.
@@ -45,13 +50,20 @@ def create_app(
         admin_token: what operators show.
         max_outcome_bytes: larger outcomes get 413.
         max_model_bytes: larger model files get 413.
+        pins: of this server's certificates, as `Address.announcement` says; empty: devices are told none.
+        device_rate: requests in a minute, beyond which a device gets 429; 0: any number.
+        address_rate: the same for requests that are refused to an address.
+        trusted_proxies: whose ``X-Forwarded-For`` says which address that is.
         metrics_public: everybody may read /metrics, not only operators.
 
     Raises:
         InvalidSettingError: the token is empty or can be guessed.
     """
     token = check_token(admin_token, "create_app")
-    context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes, metrics_public=metrics_public)
+    context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes, pins)
+    context.asking, context.refused = RateLimit(device_rate), RateLimit(address_rate)
+    context.trusted_proxies = trusted_proxies
+    context.metrics_public = metrics_public
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

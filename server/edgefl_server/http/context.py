@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from edgefl.wire.refusals import Refusal
 from edgefl_server.http.counters import Counters
 from edgefl_server.http.errors import RequestError, retry_after
 from edgefl_server.http.handing_out import HandingOut
+from edgefl_server.http.rates import Network, RateLimit
 from edgefl_server.http.receiving import Receiving
 from edgefl_server.http.waiting import Bell, Outlook, WaitingLines
 from edgefl_server.log_lines import Repeats
@@ -53,6 +55,10 @@ class Context:
         admin_token_hash: SHA-256 of the operator's token.
         max_outcome_bytes: largest outcome that is read.
         max_model_bytes: largest model file that is read.
+        pins: what devices are told of the server's certificates; empty: nothing.
+        asking: bounds how often a device asks.
+        refused: bounds how often an address is refused: then it is not even looked at.
+        trusted_proxies: networks whose ``X-Forwarded-For`` is believed.
         work: the devices that wait, to be called after anything that may give them work.
         handing_out: finds their tasks.
         folding: wakes what folds, after anything that may close a round.
@@ -70,6 +76,10 @@ class Context:
     admin_token_hash: str
     max_outcome_bytes: int
     max_model_bytes: int
+    pins: str = ""
+    asking: RateLimit = field(default_factory=lambda: RateLimit(0))
+    refused: RateLimit = field(default_factory=lambda: RateLimit(0))
+    trusted_proxies: Sequence[Network] = ()
     work: WaitingLines = field(init=False)
     handing_out: HandingOut = field(init=False)
     folding: Bell = field(default_factory=Bell)
@@ -86,6 +96,11 @@ class Context:
         self.work = WaitingLines(lambda population: run_in_threadpool(self._outlook, population), self.repeats)
         self.handing_out = HandingOut(partial(look_for_tasks, self.state))
         self.tasked = dict.fromkeys(devices_with_tasks(self.state))
+
+    def refuse(self, kind: str, address: str) -> None:
+        """Counts somebody who was not let in."""
+        self.refused.take(address)
+        self.refusals.note(kind, address)
 
     def operator(self, token: str) -> Operator:
         """Whoever has a token; reads from the database where it has the form of a key.

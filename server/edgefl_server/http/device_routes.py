@@ -29,6 +29,7 @@ from edgefl.wire.calls import (
     MOST_ASKED,
     MOST_HELD,
     OFFSET,
+    PINS,
 )
 from edgefl.wire.messages import CONTENT_TYPE, CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
@@ -39,6 +40,7 @@ from edgefl_server.http.receiving import Announced, fill_at_once, is_short, is_w
 from edgefl_server.http.waiting import Call
 from edgefl_server.storage import (
     Accepted,
+    EnrolmentRefusedError,
     Looked,
     ServerState,
     Upload,
@@ -112,16 +114,13 @@ async def _announced(
 @router.post("/devices", summary="Enrol, or enrol again", status_code=201)
 async def enrol_device(enrolment: Enrolment, request: Request, context: Shared) -> Response:
     """201 for a new device, 200 when the same one enrols again: a lost reply costs nothing."""
-    new = await run_in_threadpool(
-        enrol,
-        context.state,
-        bearer(request),
-        enrolment.device_id,
-        enrolment.secret_hash,
-        enrolment.population,
-        enrolment.capabilities,
-        enrolment.public_key,
-    )
+    who, token = enrolment, bearer(request)
+    said = (who.device_id, who.secret_hash, who.population, who.capabilities, who.public_key)
+    try:
+        new = await run_in_threadpool(enrol, context.state, token, *said)
+    except EnrolmentRefusedError:
+        context.refuse("invitation", request.scope["state"].get("address", ""))
+        raise
     return control({"device_id": enrolment.device_id}, 201 if new else 200)
 
 
@@ -149,7 +148,7 @@ async def get_next_task(
             line.pass_on(population)
         if task is not None:
             context.counters.tasks += 1
-            headers = await _ended(context, population, remembers)
+            headers = await _headers(context, population, remembers)
             return Response(task.encode(), media_type=CONTENT_TYPE, headers=headers)
         # Who ends with the work learns at once that it is over, or soon when there was none. All others stay in line,
         # so that a new run has its devices at once.
@@ -166,7 +165,7 @@ async def get_next_task(
         if called and await request.is_disconnected():
             line.pass_on(population)
             break
-    headers = await _ended(context, population, remembers)
+    headers = await _headers(context, population, remembers)
     # A device that waits in line is soon there again; one that only asks need not ask often while there is nothing.
     soon = active or limit > _LONGEST_IDLE_WAIT_SECONDS
     headers |= {**(retry_after(1, 3) if soon else retry_after(5, 15)), ACTIVE_RUNS: str(active)}
@@ -343,9 +342,11 @@ async def _require_quota(context: Context, device: str) -> None:
         )
 
 
-async def _ended(context: Context, population: str, remembers: list[str]) -> dict[str, str]:
+async def _headers(context: Context, population: str, remembers: list[str]) -> dict[str, str]:
+    """Says in headers what every answer to a poll says beside the task."""
+    said = {PINS: context.pins} if context.pins else {}
     ended = await run_in_threadpool(ended_runs, context.state, population, remembers) if remembers else []
-    return {ENDED_RUNS: ",".join(ended)} if ended else {}
+    return {**said, ENDED_RUNS: ",".join(ended)} if ended else said
 
 
 def _fetch_weights(state: ServerState, device: str, digest: str, request: Request) -> Response:

@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from edgefl.certificates import certificate_pin, public_key_pin
+from edgefl.certificates import pins_of, pins_to_header
 from edgefl.errors import InsecureListenError, InvalidSettingError, ListenError, StorageError, storage_error
 from edgefl_server.http.connections import Acceptor, Connections, Place, most_connections, raise_file_limit
 from edgefl_server.http.protocol import MAX_HEADER_BYTES, Protocol
@@ -48,6 +48,7 @@ class Address:
         certificate: PEM file; with `private_key` the server speaks TLS.
         private_key: PEM file.
         insecure: listen beyond this machine without TLS.
+        next_certificate: PEM file of the certificate that the server is going to have; devices are told beforehand.
     """
 
     host: str
@@ -55,6 +56,7 @@ class Address:
     certificate: Path | None = None
     private_key: Path | None = None
     insecure: bool = False
+    next_certificate: Path | None = None
 
     def check(self) -> None:
         """Refuses what would send secrets in the clear.
@@ -64,6 +66,8 @@ class Address:
             InvalidSettingError: a certificate without its key, or files that are not a pair of them.
             ListenError: the host has no address.
         """
+        if self.next_certificate is not None and self.certificate is None:
+            raise InvalidSettingError("--next-certificate expects --certificate beside it, got none.")
         if (self.certificate is None) != (self.private_key is None):
             raise InvalidSettingError("TLS expects both --certificate and --private-key, got one of them.")
         if self.certificate is not None and self.private_key is not None:
@@ -96,18 +100,15 @@ class Address:
         Raises:
             StorageError: the certificate cannot be read.
         """
-        if self.certificate is None:
-            return None, None
-        try:
-            text = self.certificate.read_text()
-        except OSError as error:
-            raise storage_error(error, "read", self.certificate) from error
-        start = text.find("-----BEGIN CERTIFICATE-----")
-        end = text.find("-----END CERTIFICATE-----", start)
-        if start < 0 or end < 0:
-            raise StorageError(f"{self.certificate} holds no certificate in PEM.")
-        der = ssl.PEM_cert_to_DER_cert(text[start : end + len("-----END CERTIFICATE-----")])
-        return certificate_pin(der), public_key_pin(der)
+        return _pins_in(self.certificate)
+
+    def next_pins(self) -> tuple[str | None, str | None]:
+        """The same of the certificate to come; see `pins`."""
+        return _pins_in(self.next_certificate)
+
+    def announcement(self) -> str:
+        """All of them as devices are told; empty without TLS."""
+        return pins_to_header(each for each in (self.pins(), self.next_pins()) if each[0] is not None)
 
     def _resolve(self) -> list[str]:
         try:
@@ -115,6 +116,20 @@ class Address:
         except (OSError, UnicodeError) as error:
             raise ListenError(f"The host {self.host!r} has no address on this machine: {error}.") from error
         return [str(each[4][0]) for each in found]
+
+
+def _pins_in(file: Path | None) -> tuple[str | None, str | None]:
+    if file is None:
+        return None, None
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise storage_error(error, "read", file) from error
+    start = text.find("-----BEGIN CERTIFICATE-----")
+    end = text.find("-----END CERTIFICATE-----", start)
+    if start < 0 or end < 0:
+        raise StorageError(f"{file} holds no certificate in PEM.")
+    return pins_of(ssl.PEM_cert_to_DER_cert(text[start : end + len("-----END CERTIFICATE-----")]))
 
 
 def listen(address: Address) -> socket.socket:
@@ -206,7 +221,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nobody asks for the client's address
+        proxy_headers=False,  # `client_address` knows which to believe
         timeout_graceful_shutdown=_STOP_SECONDS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         ssl_certfile=address.certificate,

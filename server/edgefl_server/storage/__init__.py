@@ -1,6 +1,7 @@
 """Keeps what the server has: rows in a database, models, weights and outcomes in files."""
 
 from edgefl_server.storage.audit import MOST_ENTRIES, Refusals, audit_entries, note_act
+from edgefl_server.storage.backups import Checked, back_up, check, restore
 from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.central import CentralWork, keep_central, keep_data, next_central, require_data
 from edgefl_server.storage.continuing import continue_run
@@ -89,6 +90,7 @@ __all__ = [
     "REMOVED",
     "Accepted",
     "CentralWork",
+    "Checked",
     "DeviceRow",
     "EnrolmentRefusedError",
     "Figures",
@@ -111,8 +113,10 @@ __all__ = [
     "add_operator",
     "audit_entries",
     "authenticate",
+    "back_up",
     "block_device",
     "bytes_on_disk",
+    "check",
     "check_invitation",
     "close_due_rounds",
     "continue_run",
@@ -156,6 +160,7 @@ __all__ = [
     "renew_lease",
     "require_data",
     "require_invited",
+    "restore",
     "resume_run",
     "revoke_invitation",
     "revoke_operator",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgefl_server.http.rates import RateLimit
 from edgefl_server.roles import Role
 from edgefl_server.storage import audit_entries, enrol, invite, revoke_operator
 from fake_device import Identity
