@@ -15,6 +15,7 @@ import typer
 from edgefl.cli.output import Format, FormatOption, progress
 from edgefl.errors import StorageError
 from edgefl_server import log_lines, run_text
+from edgefl_server.log_lines import LogFormat
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.option_names import option_of
 from edgefl_server.state_folder import SHOWN, state_folder
@@ -26,6 +27,7 @@ __all__ = ["start"]
 
 _LISTENING = "Who can reach it"
 _LIMITS = "Limits"
+_LOG = "Log and alarms"
 
 
 def start(
@@ -86,6 +88,9 @@ def start(
             rich_help_panel=_LIMITS,
         ),
     ] = 7.0,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Lines for people, or an object a line with ids.", rich_help_panel=_LOG)
+    ] = LogFormat.text,
     format: FormatOption = Format.text,
 ) -> None:
     """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
@@ -97,7 +102,7 @@ def start(
     from edgefl_server.storage import sweep_outcomes
 
     state = state_folder(state)
-    log_lines.start()
+    log_lines.start(log_format)
     address = Address(host, port, certificate, private_key, insecure, next_certificate)
     address.check()
     pins, next_pins = address.pins(), address.next_pins()

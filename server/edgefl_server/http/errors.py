@@ -24,7 +24,7 @@ from edgefl.errors import (
 )
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
-from edgefl_server.aggregation import SettingError
+from edgefl_server.aggregation import SettingError, run_of_task
 from edgefl_server.option_names import converting_options, option_of
 from edgefl_server.storage import (
     EnrolmentRefusedError,
@@ -135,7 +135,8 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutcomeRefusedError):
         device = request.scope["state"]["device"].device
         if request.app.state.context.repeats.first(f"refused outcomes of device {device}: {error.reason}"):
-            _log.warning("refused %s: %s: %s", request.scope["path"], error.reason, message)
+            about = {"device": device, "run": run_of_task(_task_of(request))}
+            _log.warning("refused %s: %s: %s", request.scope["path"], error.reason, message, extra=about)
         _count_refusal(request, error.reason)
         return response(422, error.reason, message, hint)
     if isinstance(error, NameTakenError):
@@ -170,8 +171,12 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _count_refusal(request: Request, code: str) -> None:
-    task_id = request.scope["path"].rpartition("/tasks/")[2].partition("/")[0]
-    request.app.state.context.counters.refuse(task_id, str(code))
+    request.app.state.context.counters.refuse(_task_of(request), str(code))
+
+
+def _task_of(request: Request) -> str:
+    """The task that a call is about."""
+    return str(request.scope["path"].rpartition("/tasks/")[2].partition("/")[0])
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

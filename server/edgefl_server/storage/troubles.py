@@ -59,7 +59,8 @@ class Troubles:
         if news:
             unexpected = None if isinstance(error, EdgeflError) else error
             subject = f"run {whose}" if whose else "server"
-            _log.error("%s: cannot %s, will try again: %s", subject, action, message, exc_info=unexpected)
+            about = {"run": whose or None}
+            _log.error("%s: cannot %s, will try again: %s", subject, action, message, exc_info=unexpected, extra=about)
         return message
 
     def clear(self, whose: str, action: str) -> None:
@@ -69,7 +70,8 @@ class Troubles:
         with self._lock:
             known = self._known.pop((whose, action), None)
         if known is not None:
-            _log.warning("%s: no trouble any more: %s", f"run {whose}" if whose else "server", action)
+            subject, about = f"run {whose}" if whose else "server", {"run": whose or None}
+            _log.warning("%s: no trouble any more: %s", subject, action, extra=about)
 
     def drop(self, whose: str) -> None:
         """Nothing is tried any more."""

@@ -72,6 +72,16 @@ def test_signing_in_leads_to_no_other_server(visit: Visit, next: str) -> None:
     assert visit.sign_in(next=next).headers["Location"] == "/"
 
 
+def test_whoever_tries_keys_is_counted_and_soon_not_looked_at_any_more(visit: Visit, fleet: Any) -> None:
+    context = visit.client.app.state.context
+    context.refused = RateLimit(60)
+    answers = [visit.sign_in(f"wrong {index}").status_code for index in range(200)]
+    assert (answers[0], answers[-1]) == (401, 429)
+    assert visit.sign_in().status_code == 429
+    context.refusals.keep(fleet.state, now=True)
+    assert audit_entries(fleet.state)[0]["detail"]["kinds"] == {"operator": answers.count(401)}
+
+
 def test_the_cookie_is_kept_from_scripts_and_from_pages_of_others(visit: Visit) -> None:
     cookie = visit.sign_in().headers["Set-Cookie"]
     for word in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"):
