@@ -88,6 +88,15 @@ def start(
             rich_help_panel=_LIMITS,
         ),
     ] = 7.0,
+    alarm_webhook: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Alarms are sent there as JSON: a run is stuck, the fleet is gone, refusals rise, the disk is low.",
+            show_default="none",
+            rich_help_panel=_LOG,
+        ),
+    ] = "",
     log_format: Annotated[
         LogFormat, typer.Option(help="Lines for people, or an object a line with ids.", rich_help_panel=_LOG)
     ] = LogFormat.text,
@@ -99,6 +108,7 @@ def start(
     from edgefl_server.http import Address, create_app, serve
     from edgefl_server.http.rates import networks
     from edgefl_server.http.serving import listen
+    from edgefl_server.http.webhooks import check_webhook
     from edgefl_server.storage import sweep_outcomes
 
     state = state_folder(state)
@@ -107,6 +117,7 @@ def start(
     address.check()
     pins, next_pins = address.pins(), address.next_pins()
     proxies = networks([each for each in trusted_proxies.split(",") if each.strip()])
+    webhook = check_webhook(alarm_webhook) if alarm_webhook else ""
     OperatorFile.token(state)  # a damaged one is refused before anything else is opened
     with _private_files(), closing(_opened(state, keep_days)) as kept:
         token = OperatorFile.token(state)
@@ -128,6 +139,7 @@ def start(
             address_rate=address_rate,
             trusted_proxies=proxies,
             metrics_public=metrics_public,
+            alarm_webhook=webhook,
         )
         add_dashboard(app)
         result = {

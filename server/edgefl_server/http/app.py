@@ -18,6 +18,7 @@ from edgefl.version import __version__
 from edgefl_server.http import device_routes, errors, fleet_routes, health, operator_routes, people_routes
 from edgefl_server.http.admission import Admission
 from edgefl_server.http.advancing import advance
+from edgefl_server.http.alarming import raise_alarms
 from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
 from edgefl_server.http.central import evaluate_centrally
 from edgefl_server.http.context import Context
@@ -42,6 +43,7 @@ def create_app(
     address_rate: int = 0,
     trusted_proxies: Sequence[Network] = (),
     metrics_public: bool = False,
+    alarm_webhook: str = "",
 ) -> FastAPI:
     """The application of one server.
 
@@ -55,6 +57,7 @@ def create_app(
         address_rate: the same for requests that are refused to an address.
         trusted_proxies: whose ``X-Forwarded-For`` says which address that is.
         metrics_public: everybody may read /metrics, not only operators.
+        alarm_webhook: where alarms are sent; empty: nowhere.
 
     Raises:
         InvalidSettingError: the token is empty or can be guessed.
@@ -70,15 +73,17 @@ def create_app(
         context.work.attach()
         context.folding.attach()
         task = asyncio.create_task(advance(context))
-        evaluating = asyncio.create_task(evaluate_centrally(context))
+        beside = [asyncio.create_task(evaluate_centrally(context))]
+        if alarm_webhook:
+            beside.append(asyncio.create_task(raise_alarms(context, alarm_webhook)))
         yield
-        evaluating.cancel()
+        for each in beside:
+            each.cancel()
         context.work.stop()
         context.folding.stop()
-        with suppress(asyncio.CancelledError):
-            await task
-        with suppress(asyncio.CancelledError):
-            await evaluating
+        for each in (task, *beside):
+            with suppress(asyncio.CancelledError):
+                await each
 
     app = _Application(
         title="edgefl server",

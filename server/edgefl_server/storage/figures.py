@@ -31,6 +31,8 @@ class OpenRun:
     Attributes:
         run: its id.
         name: empty where it has none.
+        state: active or paused.
+        accepted: outcomes with an update that were accepted.
         population: whose devices work for it.
         round: the one under way.
         rounds: how many there will be.
@@ -40,6 +42,8 @@ class OpenRun:
 
     run: str
     name: str
+    state: str
+    accepted: int
     population: str
     round: int
     rounds: int
@@ -107,6 +111,8 @@ def _open_run(session: Session, run: RunRow) -> OpenRun:
     return OpenRun(
         run.run,
         run.name,
+        run.state,
+        run.accepted,
         run.population,
         run.fold,
         int(run.settings["rounds"]),
