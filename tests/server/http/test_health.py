@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,8 @@ from edgefl_server.http.health import unready
 from fake_device import Identity
 
 from .conftest import ADMIN, Api, code
+
+GRAFANA = Path(__file__).parents[3] / "docs" / "grafana.json"
 
 
 def metrics(api: Api) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -157,6 +162,31 @@ def test_while_the_database_cannot_be_read_the_metrics_are_those_of_the_process(
     found = metrics(api)
     assert ("edgefl_tasks_sent_total", ()) in found
     assert not any(name == "edgefl_rounds_total" for name, _ in found)
+
+
+def test_the_dashboard_for_grafana_asks_for_metrics_and_labels_that_there_are(api: Api) -> None:
+    me = api.device(0)
+    api.create_run(target=1, name="first")
+    task = api.task(me)
+    assert api.put(me, task).status_code == 202
+    api.client.app.state.context.folding.ring()
+    while (found := metrics(api)) and of(found, "edgefl_fold_duration_seconds_count") < 1:
+        pass
+    labels: dict[str, set[str]] = {}
+    for name, pairs in found:
+        labels.setdefault(name, {"instance", "job"}).update(label for label, _ in pairs)
+    document = json.loads(GRAFANA.read_text())
+    asked = [target["expr"] for panel in document["panels"] for target in panel["targets"]]
+    names = {name for expression in asked for name in re.findall(r"\b(?:edgefl|process)_\w+", expression)}
+    assert names <= set(labels)
+    told = {name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in labels}
+    shown = {name.removesuffix("_bucket") for name in names} | {"edgefl_tasks_sent_total", "edgefl_build_info"}
+    assert {name for name in told if name.startswith("edgefl_")} <= shown
+    for panel in document["panels"]:
+        for target in panel["targets"]:
+            known = set.union(*(labels[name] for name in names if name in target["expr"]))
+            used = re.findall(r"by \(([^)]*)\)", target["expr"]) + re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
+            assert {each.strip() for part in used for each in part.split(",")} <= known, target["expr"]
 
 
 def test_durations_are_counted_up_to_each_bound() -> None:
