@@ -6,6 +6,7 @@ import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from starlette.types import Scope
@@ -94,10 +95,13 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str:
         trusted: networks of proxies.
     """
     client = scope.get("client")
-    found = _address(client[0] if client else "")
+    peer = str(client[0]) if client else ""
+    if not trusted:
+        return _shown(peer)
+    found = _address(peer)
     if found is None:
-        return str(client[0]) if client else ""
-    if trusted and _is_in(found, trusted):
+        return peer
+    if _is_in(found, trusted):
         named = b",".join(value for name, value in scope["headers"] if name == _FORWARDED)
         for hop in reversed(named.decode("latin-1").rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]):
             before = _address(hop.strip())
@@ -106,11 +110,20 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str:
             found = before
             if not _is_in(found, trusted):
                 break
+    return _shown(str(found))
+
+
+@lru_cache(maxsize=4096)  # with each request, mostly of the same
+def _shown(text: str) -> str:
+    found = _address(text)
+    if found is None:
+        return text
     if found.version == 6:
         return str(ipaddress.ip_network((found, _IPV6_OF_ONE), strict=False))
     return str(found)
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         found = ipaddress.ip_address(text.partition("%")[0].strip("[]"))
