@@ -95,7 +95,13 @@ async def get_run_part(run_id: RunId, who: SignedIn, context: Shared) -> Respons
 
 
 def _rows(context: Context, run_id: str) -> list[dict[str, Any]]:
-    return rows_of(run_status(context.state, run_id), run_history(context.state, run_id))
+    status = run_status(context.state, run_id)
+    return rows_of(status, _history(context, status))
+
+
+def _history(context: Context, status: dict[str, Any]) -> dict[str, Any]:
+    """The versions of a run; of one that cannot be read, none."""
+    return run_history(context.state, status["run"]) if status["settings"] else {"versions": []}
 
 
 def _rounds(context: Context, run_id: str) -> dict[str, Any]:
@@ -137,8 +143,8 @@ async def get_report(run_id: RunId, who: SignedIn, context: Shared) -> Response:
     """Settings, rounds, evaluations and versions, as `edgefl run status` and `history` tell them."""
 
     def find() -> bytes:
-        told = {**run_status(context.state, run_id), "versions": run_history(context.state, run_id)["versions"]}
-        return json.dumps(told, indent=2).encode()
+        status = run_status(context.state, run_id)
+        return json.dumps({**status, **_history(context, status)}, indent=2).encode()
 
     return _download(await run_in_threadpool(find), "application/json", f"{run_id}.json")
 

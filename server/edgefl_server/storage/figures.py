@@ -87,12 +87,12 @@ def server_figures(state: ServerState) -> Figures:
         devices = session.execute(select(PopulationRow.population, PopulationRow.devices)).all()
         going_on = RunRow.state.in_(RunState.GOING_ON)
         found = readable_runs(state, session, (RunRow.evaluates == "") & going_on)
-        open_runs = tuple(_open_run(session, run) for _, run in found if run is not None)
+        shown = [_open_run(session, run) for _, run in found if run is not None]
     return Figures(
         {**dict.fromkeys(_STATES, 0), **_counts(runs)},
         {**dict.fromkeys(_ENDED, 0), **_counts(rounds)},
         _counts(devices),
-        open_runs,
+        tuple(each for each in shown if each is not None),
     )
 
 
@@ -100,7 +100,10 @@ def _counts(rows: Iterable[Any]) -> dict[str, int]:
     return {str(name): int(count) for name, count in rows}
 
 
-def _open_run(session: Session, run: RunRow) -> OpenRun:
+def _open_run(session: Session, run: RunRow) -> OpenRun | None:
+    """None: its settings cannot be read, which whoever lists the runs is told."""
+    if not isinstance(run.settings, dict) or not isinstance(run.settings.get("rounds"), int):
+        return None
     sums = session.scalar(
         select(FoldRow.metric_sums)
         .where(FoldRow.run == run.run, FoldRow.state == FoldState.DONE.value)
@@ -115,7 +118,7 @@ def _open_run(session: Session, run: RunRow) -> OpenRun:
         run.accepted,
         run.population,
         run.fold,
-        int(run.settings["rounds"]),
+        run.settings["rounds"],
         int(tasks or 0),
         finalise(sums, metrics_of(run)).get("loss") if sums else None,
     )

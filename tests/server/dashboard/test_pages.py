@@ -375,3 +375,32 @@ def test_the_page_of_storage_says_what_is_kept_and_what_is_left(visit: Visit) ->
     text = visit.get("/storage").text
     assert "Free on the disk" in text
     assert "weights" in text
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "statistics"])
+def test_a_run_that_trains_nothing_has_a_page_too(visit: Visit, kind: str) -> None:
+    visit.sign_in()
+    run = visit.run(name="asked", kind=kind, rounds=1, target=5)
+    for path in (run, f"/parts{run}", f"/parts{run}/rounds", f"{run}/curves.json", f"{run}/history.csv"):
+        assert visit.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize("settings", ["{not json", "[]"])
+def test_a_run_that_cannot_be_read_is_told_as_such_and_others_are_shown(
+    visit: Visit, fleet: Any, settings: str
+) -> None:
+    visit.sign_in()
+    run, other = visit.run(name="first"), visit.run(name="second")
+    with fleet.state.database.write() as session:
+        change = "UPDATE runs SET settings = ? WHERE name = 'first'"
+        session.objects.connection().exec_driver_sql(change, (settings,))
+    page = visit.get("/").text
+    assert run in page
+    assert other in page
+    for path in (run, f"/parts{run}"):
+        answer = visit.get(path)
+        assert answer.status_code == 200, answer.text
+        assert "cannot be read now" in answer.text
+    for path in (other, f"{run}/curves.json", f"{run}/history.csv", f"{run}/report.json"):
+        assert visit.get(path).status_code == 200, path
+    assert "edgefl_runs" in visit.client.get("/metrics", headers={"Authorization": "Bearer operators-token"}).text
