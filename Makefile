@@ -69,8 +69,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(VENV)/.made-from-* && touch $@
 	@echo "Done."
 
-demo: setup ## Federated learning on real smartwatch recordings: 8 device processes, 1 server, a table and a picture
-	@$(BIN)/python examples/smartwatch/run.py --out demo
+demo: setup ## Federated learning on real smartwatch recordings: 8 device processes, 1 server, a table and a picture; KEEP=1 leaves the server open
+	@$(BIN)/python examples/smartwatch/run.py --out demo $(if $(KEEP),--keep)
 
 test: setup ## The tests, without the slow ones and those that need a package registry
 	@echo "Running the tests (about 25 minutes on two slow cores; three of four parts beside the first, shown at the end)."

@@ -25,7 +25,7 @@ from edgefl.errors import EdgeflError
 from edgefl.hashing import sha256
 from edgefl_server.operator_client import OperatorClient
 
-__all__ = ["DeviceProcess", "Fleet", "ProcessFailedError", "edgefl", "stop_on_signals"]
+__all__ = ["DeviceProcess", "Fleet", "ProcessFailedError", "edgefl", "keep_open", "stop_on_signals"]
 
 Vector = NDArray[np.float32]
 
@@ -69,6 +69,15 @@ def edgefl(*arguments: str | Path, on_progress: Callable[[str], None] | None = N
         output.seek(0)
         document: dict[str, Any] = json.load(output)
     return document
+
+
+def keep_open(state: Path) -> None:
+    """Starts the server of a state folder once more, on a free port, and shows what it says until it is stopped."""
+    process = subprocess.Popen([*_EDGEFL, "server", "start", "--state", str(state), "--port", "0"], env=_environment())
+    try:
+        process.wait()
+    finally:
+        _end(process)
 
 
 @dataclass

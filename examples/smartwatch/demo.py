@@ -7,6 +7,7 @@ result is compared with, and leaves ``model.tflite``, ``model.keras``, ``summary
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefl.errors import EdgeflError
-from examples.fleet import DeviceProcess, Fleet, edgefl, stop_on_signals
+from examples.fleet import DeviceProcess, Fleet, edgefl, keep_open, stop_on_signals
 from examples.smartwatch import report
 from examples.smartwatch.contenders import Accuracies, Contenders, Judge
 from examples.smartwatch.recordings import Person, Split, load_recordings, recordings_file, split
@@ -133,7 +134,7 @@ def _convert(model: Path, verify: bool, say: Say) -> None:
 
 def _federate(fleet: Fleet, model: Path, data: Split, judge: Judge, rounds: int, epochs: int, say: Say) -> Federation:
     url = fleet.start_server()
-    say(f"  server at {url}")
+    say(f"  server at {url}: open it in a browser to watch; the key is admin_token in {fleet.state}/operator.json")
     invitation = fleet.operate("server", "invite", "--population", POPULATION)["invitation"]
     run_id = fleet.operate(
         "run", "create", model, "--population", POPULATION, "--rounds", str(rounds), "--epochs", str(epochs),
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of federated averaging")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes over local data in each round")
+    parser.add_argument("--keep", action="store_true", help="start the server again at the end, to look at the run")
     arguments = parser.parse_args()
 
     def say(line: str) -> None:
@@ -196,3 +198,8 @@ def main() -> None:
         f"\nDone in {result.seconds:.0f} s. In {arguments.out}/: summary.json, accuracy.png, model.keras (the federated"
     )
     say("model), model.tflite (what the devices trained), fleet/ (data, states and logs of all processes).")
+    if arguments.keep:
+        state = arguments.out / "fleet" / "server"
+        say(f"\nThe server is open again, until Ctrl-C; the key to sign in is admin_token in {state}/operator.json.")
+        with contextlib.suppress(KeyboardInterrupt), stop_on_signals():
+            keep_open(state)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,28 +11,25 @@ import typer
 
 from edgefl.atomic import write_bytes
 from edgefl.cli.output import Format, FormatOption, emit, progress
-from edgefl.errors import HashMismatchError, InvalidSettingError, StorageError, storage_error
+from edgefl.errors import HashMismatchError, InvalidSettingError, storage_error
 from edgefl.hashing import sha256
 from edgefl.model_file import ModelFile
-from edgefl.parts import Part, needing
 from edgefl.wire.calls import ROUND
-from edgefl_server import log_lines, run_text, watching
+from edgefl_server import run_text, watching
 from edgefl_server.aggregation import AUTO, choice_text
 from edgefl_server.backup_verbs import backup, check, restore
 from edgefl_server.continuing import More, continue_run, is_typed, number_of_rounds
 from edgefl_server.fleet_verbs import devices
 from edgefl_server.invitation_verbs import invitations, invite
 from edgefl_server.operator_client import OperatorClient, run_path
-from edgefl_server.operator_file import OperatorFile
-from edgefl_server.option_names import option_of
 from edgefl_server.people_verbs import audit, operators
 from edgefl_server.run_verbs import RunArgument, ServerOption, StateOption, add_verbs, read_vector
 from edgefl_server.setting_options import with_settings
-from edgefl_server.state_folder import SHOWN, state_folder
+from edgefl_server.start_verb import start
 from edgefl_server.statistics_verb import statistics
 
 if TYPE_CHECKING:
-    from edgefl_server.storage import ServerState
+    pass
 
 __all__ = ["run", "server"]
 
@@ -52,165 +44,10 @@ run = typer.Typer(
     no_args_is_help=True,
 )
 
-_LISTENING = "Who can reach it"
-_LIMITS = "Limits"
-
 _ROUNDS = "Rounds"
 
 
-@server.command()
-def start(
-    state: Annotated[
-        Path | None, typer.Option("--state", help="Folder for everything that the server keeps.", show_default=SHOWN)
-    ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep rows in PostgreSQL: postgresql://USER@HOST/NAME, the password in PGPASSWORD or ~/.pgpass.",
-            envvar="EDGEFL_DATABASE",
-            show_default="a file of SQLite's in the folder",
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Name or address to listen on.", rich_help_panel=_LISTENING)] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535, rich_help_panel=_LISTENING)
-    ] = 8470,
-    certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.", rich_help_panel=_LISTENING)] = None,
-    private_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_LISTENING)] = None,
-    next_certificate: Annotated[
-        Path | None,
-        typer.Option(help="The one that it is going to have, PEM: devices learn it.", rich_help_panel=_LISTENING),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow other machines without TLS.", rich_help_panel=_LISTENING)
-    ] = False,
-    max_outcome_bytes: Annotated[
-        int, typer.Option(help="Larger outcomes are refused.", min=1, rich_help_panel=_LIMITS)
-    ] = 256 << 20,
-    max_connections: Annotated[
-        int,
-        typer.Option(
-            help="More are turned away.",
-            min=0,
-            show_default="half of the open files, at most 16384",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = 0,
-    device_rate: Annotated[
-        int, typer.Option(help="Requests a minute of one device; 0: any number.", min=0, rich_help_panel=_LIMITS)
-    ] = 3000,
-    address_rate: Annotated[
-        int,
-        typer.Option(help="Refused requests a minute of one address; 0: any number.", min=0, rich_help_panel=_LIMITS),
-    ] = 1000,
-    trusted_proxies: Annotated[
-        str,
-        typer.Option(
-            help="Addresses and networks whose X-Forwarded-For is believed.",
-            show_default="none",
-            rich_help_panel=_LISTENING,
-        ),
-    ] = "",
-    keep_days: Annotated[
-        float,
-        typer.Option(
-            help="Days that outcomes of failed and stopped rounds are kept; 0: not at all.",
-            min=0,
-            rich_help_panel=_LIMITS,
-        ),
-    ] = 7.0,
-    format: FormatOption = Format.text,
-) -> None:
-    """Start a server; SIGTERM or Ctrl-C stops it, and the same line starts it again where it was."""
-    # The web framework and the database are not needed by the verbs that only call a server.
-    from edgefl_server.http import Address, create_app, serve
-    from edgefl_server.http.rates import networks
-    from edgefl_server.http.serving import listen
-    from edgefl_server.storage import sweep_outcomes
-
-    state = state_folder(state)
-    log_lines.start()
-    address = Address(host, port, certificate, private_key, insecure, next_certificate)
-    address.check()
-    pins, next_pins = address.pins(), address.next_pins()
-    proxies = networks([each for each in trusted_proxies.split(",") if each.strip()])
-    OperatorFile.token(state)  # a damaged one is refused before anything else is opened
-    with _private_files(), closing(_opened(state, keep_days, database)) as kept:
-        token = OperatorFile.token(state)
-        listener = listen(address)
-        url = address.url(listener.getsockname()[1])
-        _tell_operators(OperatorFile(url, token, *pins, *next_pins), state)
-        swept = sweep_outcomes(kept)
-        if swept.orphans:
-            progress(
-                f"{run_text.counted(swept.orphans, 'file')} that the database does not know lay among the outcomes; "
-                f"look in {kept.orphans}."
-            )
-        app = create_app(
-            kept,
-            token,
-            max_outcome_bytes=max_outcome_bytes,
-            pins=address.announcement(),
-            device_rate=device_rate,
-            address_rate=address_rate,
-            trusted_proxies=proxies,
-        )
-        result = {
-            "url": url,
-            "state": str(state),
-            "pid": os.getpid(),
-            "certificate_pin": pins[0],
-            "public_key_pin": pins[1],
-        }
-
-        def ready() -> None:
-            if format is Format.json:
-                emit_line(json.dumps(result))
-            else:
-                emit_line(
-                    f"edgefl server at {url}; invite devices with: "
-                    f"edgefl server invite --state {state} --population NAME"
-                )
-
-        serve(app, address, listener, ready, max_connections)
-
-
-def _opened(folder: Path, keep_days: float, database: str | None) -> ServerState:
-    """The state in a folder; a setting that it refuses is named as the option that it was given by."""
-    from edgefl_server.aggregation import SettingError
-    from edgefl_server.storage import ServerState
-
-    try:
-        with needing(Part("edgefl_server.storage", "postgresql")):
-            return ServerState(folder, keep_days=keep_days, database=database)
-    except SettingError as error:
-        raise error.naming(option_of) from error
-
-
-def _tell_operators(file: OperatorFile, state: Path) -> None:
-    """Writes `operator.json`; on a full disk the one of the last start will do, whose token is the same."""
-    try:
-        file.write(state)
-    except StorageError as error:
-        if not (error.full and OperatorFile.exists(state)):
-            raise
-        progress(f"{error.message} Commands with --state use the address of the last start until the next one.")
-
-
-@contextmanager
-def _private_files() -> Iterator[None]:
-    """Weights and updates are nobody else's business on this machine."""
-    umask = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(umask)
-
-
-def emit_line(line: str) -> None:
-    """One line to standard output at once, also into a pipe, for those who wait for it."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+server.command()(start)
 
 
 @run.command()

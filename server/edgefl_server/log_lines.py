@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from enum import Enum
 from types import TracebackType
+from typing import Any
 
-__all__ = ["LineFormatter", "Repeats", "printable", "start"]
+__all__ = ["JsonFormatter", "LineFormatter", "LogFormat", "Repeats", "printable", "start"]
 
 _COUNTED_SECONDS = 60.0
 _MOST_NAMED = 20
@@ -36,6 +41,49 @@ class LineFormatter(logging.Formatter):
     ) -> str:
         """A traceback ends with the exception's text, which may come from outside too."""
         return "\n".join(f"    {printable(line)}" for line in super().formatException(ei).splitlines())
+
+
+_NAMED = re.compile(r"(\w+)?\s?%[sd]")
+_IDS = {"run": "run", "round": "fold", "version": "version", "device": "device", "task": "task"}
+"""Words before a value in a message, and how it is called in JSON; what people call a round is a fold."""
+
+
+class LogFormat(str, Enum):
+    """The forms of the log."""
+
+    text = "text"
+    json = "json"
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: ``time``, ``level``, ``logger``, ``message``; the ids of what it is about; a ``traceback``.
+
+    Ids are the values that a message names (``run %s: round %d done``), or what its caller gave as ``extra``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging."""
+        time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        found = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage().rstrip(),
+            **_ids(record),
+        }
+        if record.exc_info:
+            found["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(found)  # in ASCII: no character of a value can end the line
+
+
+def _ids(record: logging.LogRecord) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if isinstance(record.args, tuple):
+        for word, value in zip(_NAMED.findall(str(record.msg)), record.args, strict=False):
+            if word in _IDS:
+                found[_IDS[word]] = value if isinstance(value, int) else str(value)
+    given: Mapping[str, Any] = vars(record)
+    return {**found, **{name: given[name] for name in _IDS.values() if given.get(name) is not None}}
 
 
 class Repeats:
@@ -81,9 +129,9 @@ class Repeats:
             self._log.warning("… and %d more in the last minute, of other devices or for other reasons", others)
 
 
-def start() -> None:
+def start(format: LogFormat = LogFormat.text) -> None:
     """Writes what the server says, and warnings of what it is made of, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(JsonFormatter() if format is LogFormat.json else LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("edgefl_server").setLevel(logging.INFO)

@@ -91,8 +91,15 @@ def test_the_wheel_has_every_package_with_its_data_and_nothing_else(wheel: zipfi
     parts = {"edgefl", "edgefl_converters", "edgefl_device_runtime", "edgefl_server", "edgefl_simulation"}
     assert {name for name in names if not name.endswith(".dist-info")} == parts
     assert {f"{part}/py.typed" for part in parts} <= set(wheel.namelist())
-    for needed in ("edgefl/cli/new_project/model.py.template", "edgefl_simulation/profiles/shipped/pi4.toml"):
-        assert needed in wheel.namelist()
+    needed = {"edgefl/cli/new_project/model.py.template", "edgefl_simulation/profiles/shipped/pi4.toml", *DASHBOARD}
+    assert needed <= set(wheel.namelist())
+
+
+DASHBOARD = [
+    str(path.relative_to(ROOT / "server"))
+    for folder in ("static", "templates")
+    for path in (ROOT / "server/edgefl_server/dashboard" / folder).iterdir()
+]
 
 
 def test_without_an_address_none_is_made_up(hook: ModuleType) -> None:

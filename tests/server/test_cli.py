@@ -19,7 +19,7 @@ import urllib3
 from edgefl.errors import StorageError
 from edgefl.invitation import Invitation
 from edgefl.layout import Parameter
-from edgefl_server import cli, starting
+from edgefl_server import start_verb, starting
 from edgefl_server.operator_file import OperatorFile
 from edgefl_server.state_folder import state_folder
 from fake_device import FakeDevice, Identity
@@ -534,13 +534,13 @@ def test_what_operators_need_is_written_only_when_it_changes_and_an_old_one_does
     with monkeypatch.context() as patched:
         patched.setattr("edgefl_server.operator_file.write_text", full)
         with pytest.raises(StorageError):
-            cli._tell_operators(first, tmp_path)
-    cli._tell_operators(first, tmp_path)
+            start_verb._tell_operators(first, tmp_path)
+    start_verb._tell_operators(first, tmp_path)
     before = (tmp_path / "operator.json").stat()
-    cli._tell_operators(first, tmp_path)
+    start_verb._tell_operators(first, tmp_path)
     assert (tmp_path / "operator.json").stat().st_ino == before.st_ino
     monkeypatch.setattr("edgefl_server.operator_file.write_text", full)
-    cli._tell_operators(replace(first, url="http://127.0.0.1:2"), tmp_path)
+    start_verb._tell_operators(replace(first, url="http://127.0.0.1:2"), tmp_path)
     assert "No space left" in capsys.readouterr().err
     assert OperatorFile.read(tmp_path) == first
 

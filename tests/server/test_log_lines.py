@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from typing import Any
 
 import pytest
 
-from edgefl_server.log_lines import LineFormatter, Repeats, printable
+from edgefl_server.log_lines import JsonFormatter, LineFormatter, Repeats, printable
 
 FORGED = "x\n2026-01-01 00:00:00,000 run abc: round 1 done"
 
@@ -34,6 +36,35 @@ def test_the_lines_of_a_traceback_cannot_be_taken_for_others() -> None:
     assert first.endswith("could not fold")
     assert others
     assert all(line.startswith("    ") for line in others)
+
+
+def as_json(message: str, *arguments: object, traceback: bool = False, **extra: object) -> dict[str, Any]:
+    record = logging.LogRecord("name", logging.ERROR, "", 1, message, arguments, sys.exc_info() if traceback else None)
+    vars(record).update(extra)
+    line = JsonFormatter().format(record)
+    assert len(line.splitlines()) == 1
+    assert line.isascii()
+    return dict(json.loads(line))
+
+
+def test_as_json_a_line_has_the_ids_of_what_it_is_about() -> None:
+    said = as_json("run %s: round %d done, %d outcomes folded", "33ecb569", 7, 8)
+    assert said["message"] == "run 33ecb569: round 7 done, 8 outcomes folded"
+    assert (said["run"], said["fold"], said["level"], said["logger"]) == ("33ecb569", 7, "error", "name")
+    assert said["time"].endswith("Z")
+    assert as_json("device %s exists twice", "ab")["device"] == "ab"
+    said = as_json("refused %s: %s", "/v1/tasks/x", "not_finite", device="ab", run=None)
+    assert (said["device"], "run" in said) == ("ab", False)
+
+
+def test_as_json_nothing_from_outside_makes_a_line_or_a_field_of_its_own() -> None:
+    said = as_json("refused %s: %s", "path", FORGED + '", "run": "abc\u2028')
+    assert "run" not in said
+    assert FORGED in said["message"]
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        assert FORGED in as_json("could not fold", traceback=True)["traceback"]
 
 
 def test_a_line_end_at_the_end_of_a_message_is_not_written_out() -> None:

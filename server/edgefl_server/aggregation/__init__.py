@@ -38,7 +38,15 @@ from edgefl_server.aggregation.selecting import FIRST_COME, Admission, Candidate
 from edgefl_server.aggregation.settings import RunSettings, demand_for, strategy_for
 from edgefl_server.aggregation.staleness import Staleness
 from edgefl_server.aggregation.strategies import STRATEGIES, Cohort, Demand, Strategy, StrategyState
-from edgefl_server.aggregation.tasks import Blob, TaskSource, codecs_of, named_vectors, task_for, task_id_of
+from edgefl_server.aggregation.tasks import (
+    Blob,
+    TaskSource,
+    codecs_of,
+    named_vectors,
+    run_of_task,
+    task_for,
+    task_id_of,
+)
 from edgefl_server.aggregation.update_codecs import AUTO, choice_text
 from edgefl_server.aggregation.updates import Contribution, FoldError, Stored, Update, Updates, in_order, without_basis
 from edgefl_server.aggregation.validation import Expectation, decode_outcome, most_bytes, validate
@@ -111,6 +119,7 @@ __all__ = [
     "next_evaluation",
     "replay",
     "root_device_of",
+    "run_of_task",
     "run_settings",
     "schedule_for",
     "settle",

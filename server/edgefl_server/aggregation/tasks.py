@@ -15,7 +15,7 @@ from edgefl_server.aggregation.settings import RunSettings
 from edgefl_server.aggregation.strategies.base import Demand
 from edgefl_server.aggregation.update_codecs import section_codec
 
-__all__ = ["Blob", "TaskSource", "codecs_of", "named_vectors", "task_for", "task_id_of"]
+__all__ = ["Blob", "TaskSource", "codecs_of", "named_vectors", "run_of_task", "task_for", "task_id_of"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class TaskSource:
 def task_id_of(run: str, cohort: int, assignment: Assignment) -> str:
     """Task ids sort by device inside a cohort, which fixes the order of folding for given devices."""
     return f"{run}-{cohort:06d}-{assignment.device}-{assignment.attempt:03d}"
+
+
+def run_of_task(task_id: str) -> str:
+    """The run of a task, by its id."""
+    return task_id.rsplit("-", 3)[0]
 
 
 def named_vectors(demand: Demand, slots: Mapping[str, str]) -> dict[str, str]:

@@ -113,7 +113,7 @@ class Admission:
         if _below(path, _OF_DEVICES):
             state["device"] = device = await self._device(token, address)
             self._require_patience(self._context.asking.take(device.device))
-        elif _below(path, _OF_OPERATORS):
+        elif _below(path, _OF_OPERATORS) or (path == "/metrics" and not self._context.metrics_public):
             state["operator"] = await self._operator(token, address)
         else:
             return False
@@ -140,7 +140,7 @@ class Admission:
 
     def _refused(self, scope: Scope) -> None:
         path = scope["path"]
-        kind = "operator" if _below(path, _OF_OPERATORS) else "device"
+        kind = "operator" if _below(path, _OF_OPERATORS) or path == "/metrics" else "device"
         if (scope["method"], path) == _OF_THE_INVITED:
             kind = "invitation"
         self._context.refuse(kind, scope["state"]["address"])
@@ -178,7 +178,7 @@ def _ending(place: Place | None, send: Send) -> Send:
     async def ending_send(message: Message) -> None:
         # A client that is still sending would lose an answer after which the connection is closed at once: it is not
         # told, and the connection ends when its body does.
-        if message["type"] == "http.response.start" and (place is None or place.whole):
+        if message["type"] == "http.response.start" and (place is None or (place.last and place.whole)):
             message["headers"] = [*(each for each in message.get("headers", ()) if each != _CLOSE), _CLOSE]
         await send(message)
 

@@ -55,7 +55,11 @@ async def advance(context: Context) -> None:
     async def fold(run: str, number: int) -> None:
         try:
             async with places:
-                await run_in_threadpool(fold_round, state, run, number, context.work.ring)
+                began = time.monotonic()
+                if await run_in_threadpool(fold_round, state, run, number, context.work.ring):
+                    context.counters.folds.note(time.monotonic() - began)
+                else:
+                    context.counters.folds_put_off += 1
         finally:
             del folding[run]
             folded.set()
@@ -83,6 +87,7 @@ async def advance(context: Context) -> None:
             pause = state.troubles.rest("", action, state.clock())
         else:
             state.troubles.clear("", _ADVANCE)
+            context.advanced_at = time.monotonic()
             for run, number in pending:
                 if run not in folding:
                     folding[run] = asyncio.create_task(fold(run, number))

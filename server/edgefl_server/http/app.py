@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgefl.credentials import check_token
 from edgefl.hashing import sha256
 from edgefl.version import __version__
-from edgefl_server.http import device_routes, errors, fleet_routes, operator_routes, people_routes
+from edgefl_server.http import device_routes, errors, fleet_routes, health, operator_routes, people_routes
 from edgefl_server.http.admission import Admission
 from edgefl_server.http.advancing import advance
+from edgefl_server.http.alarming import raise_alarms
 from edgefl_server.http.body_limit import MAX_CONTROL_BYTES, BodyLimit
 from edgefl_server.http.central import evaluate_centrally
 from edgefl_server.http.context import Context
@@ -41,6 +42,8 @@ def create_app(
     device_rate: int = 0,
     address_rate: int = 0,
     trusted_proxies: Sequence[Network] = (),
+    metrics_public: bool = False,
+    alarm_webhook: str = "",
 ) -> FastAPI:
     """The application of one server.
 
@@ -53,6 +56,8 @@ def create_app(
         device_rate: requests in a minute, beyond which a device gets 429; 0: any number.
         address_rate: the same for requests that are refused to an address.
         trusted_proxies: whose ``X-Forwarded-For`` says which address that is.
+        metrics_public: everybody may read /metrics, not only operators.
+        alarm_webhook: where alarms are sent; empty: nowhere.
 
     Raises:
         InvalidSettingError: the token is empty or can be guessed.
@@ -61,21 +66,24 @@ def create_app(
     context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes, pins)
     context.asking, context.refused = RateLimit(device_rate), RateLimit(address_rate)
     context.trusted_proxies = trusted_proxies
+    context.metrics_public = metrics_public
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         context.work.attach()
         context.folding.attach()
         task = asyncio.create_task(advance(context))
-        evaluating = asyncio.create_task(evaluate_centrally(context))
+        beside = [asyncio.create_task(evaluate_centrally(context))]
+        if alarm_webhook:
+            beside.append(asyncio.create_task(raise_alarms(context, alarm_webhook)))
         yield
-        evaluating.cancel()
+        for each in beside:
+            each.cancel()
         context.work.stop()
         context.folding.stop()
-        with suppress(asyncio.CancelledError):
-            await task
-        with suppress(asyncio.CancelledError):
-            await evaluating
+        for each in (task, *beside):
+            with suppress(asyncio.CancelledError):
+                await each
 
     app = _Application(
         title="edgefl server",
@@ -93,6 +101,7 @@ def create_app(
     app.include_router(operator_routes.router)
     app.include_router(people_routes.router)
     app.include_router(fleet_routes.router)
+    app.include_router(health.router)
     errors.install(app)
 
     @cache
@@ -107,7 +116,7 @@ def create_app(
     def limit_of(method: str, path: str) -> int:
         if method == "PUT" and path.endswith("/outcome"):
             return max_outcome_bytes
-        if method == "POST" and path in ("/v1/runs", "/v1/data", "/v1/initial-weights"):
+        if method == "POST" and path in ("/v1/runs", "/v1/data", "/v1/initial-weights", "/new"):
             return max_model_bytes
         return MAX_CONTROL_BYTES
 

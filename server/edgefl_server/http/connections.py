@@ -77,7 +77,7 @@ class Place:
 
     def trust(self) -> None:
         """A device or an operator has sent the request that is under way."""
-        self.known = True
+        self.known, self.last = True, False
         self._connections.put(self, idle=False)
 
     def rest(self) -> None:

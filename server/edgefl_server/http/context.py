@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from edgefl.hashing import sha256
 from edgefl.wire.calls import INSTANCE
 from edgefl.wire.messages import Task
 from edgefl.wire.refusals import Refusal
+from edgefl_server.http.counters import Counters
 from edgefl_server.http.errors import RequestError, retry_after
 from edgefl_server.http.handing_out import HandingOut
 from edgefl_server.http.rates import Network, RateLimit
@@ -65,6 +67,9 @@ class Context:
         repeats: bounds what devices can make the server log.
         tasked: devices that may have an open task, each with its id, or with what marks the latest look for one. No
             other device has one: only a device's own calls for work give it one.
+        counters: what has happened since the start, for metrics.
+        advanced_at: when deadlines and folds were last looked at without trouble, on a clock that only grows.
+        metrics_public: whether everybody may read the metrics.
     """
 
     state: ServerState
@@ -82,6 +87,9 @@ class Context:
     refusals: Refusals = field(init=False)
     repeats: Repeats = field(default_factory=lambda: Repeats(_log))
     tasked: dict[str, object] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
+    advanced_at: float = field(default_factory=time.monotonic)
+    metrics_public: bool = False
 
     def __post_init__(self) -> None:
         self.refusals = Refusals(self.state.clock)

@@ -147,6 +147,7 @@ async def get_next_task(
         if called and active:
             line.pass_on(population)
         if task is not None:
+            context.counters.tasks += 1
             headers = await _headers(context, population, remembers)
             return Response(task.encode(), media_type=CONTENT_TYPE, headers=headers)
         # Who ends with the work learns at once that it is over, or soon when there was none. All others stay in line,
@@ -253,6 +254,7 @@ async def put_outcome(
                 accepted = await receiving.accept(
                     lambda: accept_upload(state, who, task_id, upload, looked.expected, receiving.in_memory)
                 )
+    context.counters.accepted(accepted.status, accepted.codec, accepted.size)
     if accepted.idle:
         context.settled(who, task_id)
     if accepted.closed:
@@ -392,3 +394,4 @@ class _Counted(Response):
             await self._answer(scope, receive, counting_send)
         finally:
             self.note(sent)
+            scope["app"].state.context.counters.download_bytes += sent

@@ -24,7 +24,7 @@ from edgefl.errors import (
 )
 from edgefl.wire.messages import CONTROL_TYPE
 from edgefl.wire.refusals import Refusal
-from edgefl_server.aggregation import SettingError
+from edgefl_server.aggregation import SettingError, run_of_task
 from edgefl_server.option_names import converting_options, option_of
 from edgefl_server.storage import (
     EnrolmentRefusedError,
@@ -126,6 +126,7 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, AuthenticationError):
         return response(401, Refusal.UNKNOWN_DEVICE, message, hint, {"WWW-Authenticate": "Bearer"})
     if isinstance(error, NotWantedError):
+        _count_refusal(request, error.code)
         return response(409, error.code, message, hint, retry_after(0, 2))
     if isinstance(error, UnknownDeviceError):
         return response(404, Refusal.NOT_FOUND, message, hint)
@@ -134,7 +135,9 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OutcomeRefusedError):
         device = request.scope["state"]["device"].device
         if request.app.state.context.repeats.first(f"refused outcomes of device {device}: {error.reason}"):
-            _log.warning("refused %s: %s: %s", request.scope["path"], error.reason, message)
+            about = {"device": device, "run": run_of_task(_task_of(request))}
+            _log.warning("refused %s: %s: %s", request.scope["path"], error.reason, message, extra=about)
+        _count_refusal(request, error.reason)
         return response(422, error.reason, message, hint)
     if isinstance(error, NameTakenError):
         return response(409, Refusal.NAME_TAKEN, message, hint)
@@ -165,6 +168,15 @@ async def edgefl_error(request: Request, error: Exception) -> JSONResponse:
     if request.app.state.context.repeats.first(f"unexpected {type(error).__name__}"):
         _log.error("unexpected %s: %s", type(error).__name__, error)
     return response(500, Refusal.INTERNAL, "The server failed; nothing was kept.", None, retry_after(5, 30))
+
+
+def _count_refusal(request: Request, code: str) -> None:
+    request.app.state.context.counters.refuse(_task_of(request), str(code))
+
+
+def _task_of(request: Request) -> str:
+    """The task that a call is about."""
+    return str(request.scope["path"].rpartition("/tasks/")[2].partition("/")[0])
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -159,6 +159,10 @@ class WaitingLines:
             line.outlook = None
             raise
 
+    def waiting(self) -> int:
+        """The number of those that wait, in all lines."""
+        return sum(len(line.waiting) for line in self._lines.values())
+
     def taken(self, population: str) -> None:
         """A task was handed out: if it may have been the last, the outlook is not believed any more."""
         line = self._line(population)

@@ -7,6 +7,7 @@ from edgefl_server.storage.central import CentralWork, keep_central, keep_data, 
 from edgefl_server.storage.continuing import continue_run
 from edgefl_server.storage.creating import create_run, keep_weights
 from edgefl_server.storage.damage import fail_damaged_runs
+from edgefl_server.storage.figures import Figures, OpenRun, bytes_on_disk, free_bytes, server_figures
 from edgefl_server.storage.fleet import (
     MOST_LISTED,
     UnknownDeviceError,
@@ -20,6 +21,7 @@ from edgefl_server.storage.fleet import (
 )
 from edgefl_server.storage.folding import close_due_rounds, fold_pending, fold_round, pending_folds, settle_folds
 from edgefl_server.storage.found_tasks import UnknownTaskError
+from edgefl_server.storage.glances import glance
 from edgefl_server.storage.identities import (
     authenticate,
     enrol,
@@ -91,10 +93,12 @@ __all__ = [
     "Checked",
     "DeviceRow",
     "EnrolmentRefusedError",
+    "Figures",
     "Found",
     "Looked",
     "NameTakenError",
     "NotWantedError",
+    "OpenRun",
     "OperatorRefusedError",
     "Quota",
     "Refusals",
@@ -111,6 +115,7 @@ __all__ = [
     "authenticate",
     "back_up",
     "block_device",
+    "bytes_on_disk",
     "check",
     "check_invitation",
     "close_due_rounds",
@@ -125,7 +130,9 @@ __all__ = [
     "fetching_run",
     "fold_pending",
     "fold_round",
+    "free_bytes",
     "get_device",
+    "glance",
     "has_form_of_credentials",
     "has_form_of_invitation",
     "has_form_of_key",
@@ -162,6 +169,7 @@ __all__ = [
     "run_log",
     "run_status",
     "runs_summary",
+    "server_figures",
     "settle_folds",
     "stop_run",
     "sweep_outcomes",

@@ -91,12 +91,18 @@ class Accepted:
         closed: its round takes no more outcomes: it is to be folded, or the next one is open, or the run is over.
         idle: the device has no other open task.
         failed: its round failed of it, and the run with it or not.
+        status: how it ended, in a word; empty: it was accepted before.
+        codec: that wrote its update; ``none``: it holds none.
+        size: bytes of the message.
     """
 
     made_room: bool = False
     closed: bool = False
     idle: bool = False
     failed: bool = False
+    status: str = ""
+    codec: str = "none"
+    size: int = 0
 
 
 def look_at_outcome(state: ServerState, device: str, task_id: str, digest: str | None) -> Looked:
@@ -186,18 +192,18 @@ def accept_upload(
         if expected is None:
             return Accepted()
         with in_memory or contextlib.nullcontext():
-            noted, located = _checked(upload, expected)
+            noted, located, codec = _checked(upload, expected)
         if OutcomeStatus(noted.status) is OutcomeStatus.DONE:
             # The file first: a row never names a file that is not there. A file without a row is an orphan and
             # harmless. Of an outcome that holds no update the row says all.
             state.outcomes.adopt(upload.path, digest)
             state.placements.note(digest, expected, located)
 
-        def record(session: Session) -> Accepted:
+        def record(session: Session) -> Accepted | None:
             now = state.now()
             task = find_task(session, device, task_id, now.clock)
             if _was_accepted(task, digest):
-                return Accepted()
+                return None
             return _record(session, device, task, now, noted, digest, size)
 
         try:
@@ -212,20 +218,26 @@ def accept_upload(
                 with contextlib.suppress(EdgeflError):  # a start puts it aside
                     state.outcomes.delete(digest)
             raise
+        if accepted is None:
+            return Accepted()
         state.barring.sent(device)
         if accepted.failed:
             state.keep_generation()
-        return accepted
+        return replace(accepted, status=_name(noted.status), codec=codec, size=size)
     finally:
         upload.discard()
 
 
-def _checked(upload: Upload, expected: Expectation) -> tuple[Outcome, Located | None]:
-    """What is recorded of a message that fits, and where its vectors are, which are as large as the file: they go."""
+def _checked(upload: Upload, expected: Expectation) -> tuple[Outcome, Located | None, str]:
+    """A message that fits, without its vectors, which are as large as the file; where these are; and their codec."""
     data = upload.read()
     outcome = decode_outcome(data)
     update = validate(outcome, expected)
-    return replace(outcome, sections=()), None if update is None else Located.of(data, outcome, update)
+    noted = replace(outcome, sections=())
+    if update is None:  # nobody has looked at what it calls its codecs
+        return noted, None, "none"
+    codec = outcome.sections[0].codec if outcome.sections else "none"
+    return noted, Located.of(data, outcome, update), codec
 
 
 def sweep_uploads(state: ServerState) -> None:

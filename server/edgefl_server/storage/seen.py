@@ -32,10 +32,12 @@ class Seen:
         self._latest: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}
         self._written = clock()
+        self.latest_at = 0.0
+        """The date of the latest call of any device since the start; 0: there was none."""
 
     def note(self, device: str, date: float) -> None:
-        """A device has called. Two entries in memory, and nothing else."""
-        self._latest[device] = self._unwritten[device] = date
+        """A device has called. Two entries and a date in memory, and nothing else."""
+        self._latest[device] = self._unwritten[device] = self.latest_at = date
 
     def of(self, device: str) -> float | None:
         """The date of its last call; None: it has not called since the start."""

@@ -59,7 +59,8 @@ class Troubles:
         if news:
             unexpected = None if isinstance(error, EdgeflError) else error
             subject = f"run {whose}" if whose else "server"
-            _log.error("%s: cannot %s, will try again: %s", subject, action, message, exc_info=unexpected)
+            about = {"run": whose or None}
+            _log.error("%s: cannot %s, will try again: %s", subject, action, message, exc_info=unexpected, extra=about)
         return message
 
     def clear(self, whose: str, action: str) -> None:
@@ -69,7 +70,8 @@ class Troubles:
         with self._lock:
             known = self._known.pop((whose, action), None)
         if known is not None:
-            _log.warning("%s: no trouble any more: %s", f"run {whose}" if whose else "server", action)
+            subject, about = f"run {whose}" if whose else "server", {"run": whose or None}
+            _log.warning("%s: no trouble any more: %s", subject, action, extra=about)
 
     def drop(self, whose: str) -> None:
         """Nothing is tried any more."""
@@ -86,6 +88,10 @@ class Troubles:
         known = self._known.get((whose, action))
         if known is not None and now - known.noted_at > _FORGOTTEN_AFTER_SECONDS:
             self.clear(whose, action)
+
+    def count(self) -> int:
+        """The number of things that do not work right now."""
+        return len(self._known)
 
     def of(self, whose: str) -> list[str]:
         """Lists what operators are told."""
