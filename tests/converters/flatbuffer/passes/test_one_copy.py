@@ -12,7 +12,7 @@ from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters import FineTuning
 from edgefl_converters.building.building import build
-from edgefl_converters.flatbuffer.in_place import LARGE
+from edgefl_converters.flatbuffer.in_place import LARGE, is_read_in_place
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.verification.agreement import check_agreement
@@ -156,6 +156,11 @@ def test_few_rows_leave_kernels_as_they_are():
         few = build(model, batch_size=8, options=Options(tuning))
         without = build(model, batch_size=8, options=Options(tuning, without_passes="one_copy"))
     assert few.data == without.data
+
+
+def test_at_most_a_quarter_of_a_tile_may_be_idle():
+    enough = [rows for rows in range(1, 97) if is_read_in_place((WIDTH, WIDTH), rows)]
+    assert enough == [*range(24, 33), *range(48, 65), *range(72, 97)]
 
 
 class OfTwoKernels(layers.Layer):
