@@ -7,7 +7,7 @@ and what is no page of a file; a round sends and fetches the adapters. Conversio
 with 2 where a bar is missed.
 
     python benchmarks/language_models.py --sizes 1M,10M
-    python benchmarks/language_models.py --json bench/language_models.json      (125M: 8 GB of memory, minutes)
+    python benchmarks/language_models.py --json bench/language_models.json      (125M: 5.4 GB of memory, minutes)
 """
 
 from __future__ import annotations

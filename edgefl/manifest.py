@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 FORMAT = "edgefl-model"
-FORMAT_VERSION = (1, 5)
+FORMAT_VERSION = (1, 6)
 """Major and minor. A reader refuses another major; fields of a newer minor are kept and ignored."""
 
 
@@ -73,12 +73,15 @@ class Target:
         classes: number of classes when the target is an integer label in ``[0, classes)``, else None.
         bounds: the smallest and the largest number that its loss is made for, as 0 and 1 of binary cross-entropy, which
             grows without end below and above; None for a loss of any numbers, and in older files.
+        ignored: of labels, the number of positions that the loss leaves out, whether it is a class or not; None where
+            it leaves out none, and in older files.
     """
 
     name: str
     output: str
     classes: int | None = None
     bounds: tuple[float, float] | None = None
+    ignored: int | None = None
 
 
 @dataclass(frozen=True)
@@ -356,4 +359,6 @@ def _read(kind: type[Any], document: dict[str, Any]) -> Any:
         if not low < high:
             raise ValueError(f"bounds {known['bounds']!r:.40}")
         known["bounds"] = low, high
+    if type(known.get("ignored", 0)) not in (int, type(None)):
+        raise ValueError(f"ignored {known['ignored']!r:.40}")
     return kind(**known)

@@ -82,7 +82,7 @@ def batch_of(size: Size) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 def write(folder: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Writes weights by name, a file each, so that a reader can map them."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # as a run leaves it that was interrupted
     for index, array in enumerate(arrays.values()):
         np.save(folder / f"{index}.npy", array)
     (folder / "names.json").write_text(json.dumps(list(arrays)))

@@ -211,7 +211,8 @@ def relabelled(attack: Attack, task: Task, arrays: Mapping[str, NDArray[Any]], m
         if labels is None:
             continue
         if target.classes is not None:
-            found[target.name] = attack.labels(labels, target.classes, task.seed)
+            false = attack.labels(labels, target.classes, task.seed)
+            found[target.name] = false if target.ignored is None else np.where(labels == target.ignored, labels, false)
         elif labels.ndim == 2 and labels.shape[1] > 1 and _is_one_hot(labels):
             chosen = attack.labels(labels.argmax(axis=1), labels.shape[1], task.seed)
             found[target.name] = np.eye(labels.shape[1], dtype=labels.dtype)[chosen]

@@ -67,3 +67,9 @@ def test_a_wrong_size_is_named() -> None:
     done = subprocess.run([sys.executable, PROGRAM, "--sizes", "2M"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "there is no size 2M; there are 1M, 10M, 30M, 125M" in done.stderr
+
+
+def test_weights_are_written_again_where_a_run_was_interrupted(tmp_path: Path) -> None:
+    write(tmp_path / "base", {"a/kernel": np.zeros((2, 3), np.float32), "b": np.zeros(1, np.float32)})
+    write(tmp_path / "base", {"a/kernel": np.ones((2, 3), np.float32)})
+    assert {name: each.tolist() for name, each in read(tmp_path / "base").items()} == {"a/kernel": [[1.0] * 3] * 2}

@@ -292,6 +292,19 @@ def test_between_which_labels_a_loss_is_defined_is_known_of_keras_s_own(loss, bo
     assert target_of(get_loss(loss, None, None), output, 0, "y").bounds == bounds
 
 
+@pytest.mark.parametrize(("ignored", "metrics"), [(-1, ["accuracy"]), (255, []), (1, [])])
+def test_positions_of_an_ignored_class_train_as_in_keras_whether_it_is_a_class_or_not(ignored, metrics, tmp_path):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6, 4)), layers.Dense(8, activation="tanh"), layers.Dense(3)])
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
+    model.compile(keras.optimizers.SGD(0.1), loss, metrics=metrics)
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(12, 6, 4)).astype(np.float32), generator.integers(0, 3, (12, 6)).astype(np.int32)
+    y[generator.random(y.shape) < 0.4] = ignored
+    (target,) = fits_alike(model, tmp_path, x, y).targets
+    assert (target.classes, target.ignored) == (3, ignored)
+
+
 class Quiet(layers.Layer):
     """Adds a loss for large outputs, by rows."""
 

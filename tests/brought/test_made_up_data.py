@@ -56,6 +56,15 @@ def test_images_lie_in_the_range_of_the_layer_that_augments_them_and_other_input
     assert 230 < numbers.max() <= 255
 
 
+def test_labels_that_a_loss_ignores_are_among_those_that_are_drawn_but_never_all_of_them():
+    model = of(keras.Input((2,)), layers.Dense(3))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100))
+    batches = draw_batches(specify(model, batch_size=4), 20, np.random.default_rng(0))
+    labels = np.stack([batch.targets[0] for batch in batches])
+    assert set(labels.ravel().tolist()) == {-100, 0, 1, 2}
+    assert (labels.max(axis=1) >= 0).all()
+
+
 def test_a_rescaling_before_that_layer_is_undone():
     stack = [keras.Input((6, 6, 3)), layers.Rescaling(1 / 127.5, -1), layers.RandomBrightness(0.2, value_range=(-1, 1))]
     numbers = numbers_for(of(*stack, layers.Dense(1)))

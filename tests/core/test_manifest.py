@@ -35,7 +35,7 @@ MANIFEST = ModelManifest(
     outputs=("head",),
     input_structure={"readings": 0},
     output_structure={"kind": 0},
-    targets=(Target("y", "head", classes=3, bounds=(0.0, 1.0)),),
+    targets=(Target("y", "head", classes=3, bounds=(0.0, 1.0), ignored=-1),),
     batch_size=8,
     further_batch_sizes=(1, 4),
     index_sizes={"x": (None, 7, 7, None)},
@@ -58,6 +58,7 @@ MANIFEST = ModelManifest(
     weights_hash="2b" * 32,
 )
 
+SIXTH = replace(MANIFEST, targets=(Target("y", "head", classes=3, bounds=(0.0, 1.0)),))
 FIFTH = replace(MANIFEST, targets=(Target("y", "head", classes=3),))
 FOURTH = replace(FIFTH, index_sizes={})
 THIRD = replace(
@@ -111,6 +112,17 @@ def test_a_manifest_of_the_fourth_version_says_nothing_of_what_is_looked_up() ->
 
 def test_a_manifest_of_the_fifth_version_has_targets_without_bounds() -> None:
     assert ModelManifest.from_json(GOLDEN.with_name("manifest_1_4.json").read_bytes()) == FIFTH
+
+
+def test_a_manifest_of_the_sixth_version_has_targets_of_which_nothing_is_ignored() -> None:
+    assert ModelManifest.from_json(GOLDEN.with_name("manifest_1_5.json").read_bytes()) == SIXTH
+
+
+@pytest.mark.parametrize("ignored", ["-1", 0.5, True, [1]])
+def test_an_ignored_label_that_is_none_is_refused(ignored: Any) -> None:
+    targets = [{"name": "y", "output": "head", "classes": 3, "ignored": ignored}]
+    with pytest.raises(ModelFileError, match="lacks or mistypes"):
+        ModelManifest.from_json(json.dumps(document(targets=targets)))
 
 
 @pytest.mark.parametrize("bounds", [[1, 0], [0, 0], [0], "ab", 1, [float("nan"), 1]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,15 @@ def test_data_poisoning_mirrors_labels_or_draws_them_and_leaves_the_rows_as_they
     assert (drawn.min(), drawn.max(), drawn.dtype) == (0, 4, np.int32)
     assert rows[target.name].tolist() == [0, 1, 2, 3, 4]
     assert relabelled(SignFlip(), task, rows, manifest)[target.name].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_labels_that_the_loss_ignores_are_not_flipped(plain_sgd_file):
+    manifest = ModelFile.read(plain_sgd_file).manifest
+    (target,) = manifest.targets
+    manifest = replace(manifest, targets=(replace(target, ignored=-1),))
+    for attack in (LabelFlip(), LabelFlip(drawn=True)):
+        found = relabelled(attack, task_of(), {target.name: np.array([-1, 0, -1, 4], np.int32)}, manifest)[target.name]
+        assert (found == -1).tolist() == [True, False, True, False]
 
 
 def test_labels_without_classes_are_flipped_where_they_are_some_and_otherwise_left():

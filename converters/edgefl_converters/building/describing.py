@@ -64,7 +64,8 @@ def describe(
         input_structure=_positions(specification.nesting.input_structure, len(specification.inputs)),
         output_structure=_positions(specification.nesting.output_structure, len(outputs)),
         targets=tuple(
-            Target(port.name, outputs[port.output].name, port.classes, port.bounds) for port in specification.targets
+            Target(port.name, outputs[port.output].name, port.classes, port.bounds, port.ignored)
+            for port in specification.targets
         ),
         index_sizes=index_sizes(traces, specification.inputs),
         batch_size=specification.batch_size,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgefl.errors import ModelError, first_line
 from edgefl_converters.training_step.ports import Port
 
-__all__ = ["LossForm", "close", "form_of", "is_of_keras", "made_up_rows", "some_of", "target_of"]
+__all__ = ["LossForm", "close", "form_of", "ignored_class", "is_of_keras", "made_up_rows", "some_of", "target_of"]
 
 _TOGETHER = ("circle",)
 """Keras's own losses that compare the rows of a batch with each other."""
@@ -70,8 +70,10 @@ def target_of(loss: Any, output: Port, index: int, name: str, shape: tuple[int, 
         ModelError: it takes neither, or no target of this shape.
     """
     if shape is None or shape == output.shape:
-        return _found_target(loss, output, index, name)
-    return _said_target(loss, output, index, Port(name, shape, "float32", index))
+        found = _found_target(loss, output, index, name)
+    else:
+        found = _said_target(loss, output, index, Port(name, shape, "float32", index))
+    return found if found.classes is None else replace(found, ignored=ignored_class(loss))
 
 
 def _said_target(loss: Any, output: Port, index: int, said: Port) -> Port:
@@ -217,6 +219,12 @@ def is_of_keras(of_class: Any, function: Any) -> bool:
     """Tells whether Keras itself wrote the class of an object, and the function that it wraps, if any."""
     made_by = [type(of_class), *([] if function is None else [function])]
     return all(str(getattr(each, "__module__", "")).startswith("keras.") for each in made_by)
+
+
+def ignored_class(loss: Any) -> int | None:
+    """The class number whose positions one of Keras's losses leaves out."""
+    found: int | None = getattr(loss, "_fn_kwargs", {}).get("ignore_class")
+    return found
 
 
 def _takes_labels(loss: Any) -> bool:

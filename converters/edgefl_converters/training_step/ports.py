@@ -22,6 +22,7 @@ class Port:
         output: for a target, index of the model output that it is compared with.
         classes: for a target of integer labels, their number; else None.
         bounds: for a target of a loss that is made for numbers between two, these; else None.
+        ignored: for a target of integer labels, the one whose positions the loss leaves out; else None.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Port:
     output: int = 0
     classes: int | None = None
     bounds: tuple[float, float] | None = None
+    ignored: int | None = None
 
     @property
     def symbolic(self) -> Any:

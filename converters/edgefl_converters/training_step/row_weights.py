@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras.src.backend import get_keras_mask, set_keras_mask
 
 from edgefl.errors import UnsupportedModelError
-from edgefl_converters.training_step.loss_forms import LossForm
+from edgefl_converters.training_step.loss_forms import LossForm, ignored_class
 
 __all__ = [
     "CountedPositions",
@@ -141,7 +141,7 @@ class RowWeightedLoss:
             # A quotient of sums over everything, in which zeros do not count.
             target, prediction = (each * _per_row(real, len(each.shape)) for each in (target, prediction))
             return self._loss(target, prediction, mean_weight(sample_weight) * tf.reduce_mean(real))
-        if mask is not None or _ignored_class(self._loss) is not None:
+        if mask is not None or ignored_class(self._loss) is not None:
             return self._of_positions(target, prediction, sample_weight, mask, real)
         if self._loss.reduction == "sum" or not _reduces(self._loss):
             # The factor B / n is for losses that divide by B; a sum does not divide.
@@ -182,7 +182,7 @@ class CountedPositions:
 
 
 def _counts_positions(loss: Any, mask: Any) -> bool:
-    return (mask is not None or _ignored_class(loss) is not None) and _reduces(loss) and loss.reduction != "sum"
+    return (mask is not None or ignored_class(loss) is not None) and _reduces(loss) and loss.reduction != "sum"
 
 
 def _positions(
@@ -190,7 +190,7 @@ def _positions(
 ) -> tf.Tensor:
     """Counts positions that are neither masked nor ignored; each as much as its row where Keras divides by weights."""
     counted = _unmasked(prediction, mask, sample_weight)
-    ignored = _ignored_class(loss)
+    ignored = ignored_class(loss)
     if ignored is not None:
         classes = tf.reshape(target, counted.shape)
         counted = tf.logical_and(counted, tf.not_equal(classes, tf.cast(ignored, classes.dtype)))
@@ -205,11 +205,6 @@ def _unmasked(prediction: tf.Tensor, mask: Any, sample_weight: tf.Tensor) -> tf.
     """Tells which positions of a prediction belong to real rows and are not masked, bool ``[B, ...]``."""
     real = _per_row(real_rows(sample_weight), len(prediction.shape) - 1) * tf.ones(prediction.shape[:-1]) > 0.0
     return real if mask is None else tf.logical_and(mask, real)
-
-
-def _ignored_class(loss: Any) -> int | None:
-    found: int | None = getattr(loss, "_fn_kwargs", {}).get("ignore_class")
-    return found
 
 
 def _reduces(loss: Any) -> bool:

@@ -21,6 +21,8 @@ NUMBERS: tuple[Numbers, ...] = get_args(Numbers)
 logarithm; 0 and 1, for one of which an input is labels, whatever type it has."""
 
 _Range = tuple[float, float]
+_IGNORED = 0.25
+"""The share of labels that are the one which a loss leaves out; the first of a batch never is."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,12 @@ def _target(port: Port, kind: str, generator: np.random.Generator) -> NDArray[An
     if kind == "sequence":
         return _sequences(port, generator)
     if port.classes is not None:
-        return generator.integers(0, port.classes, port.shape).astype(port.dtype)
+        labels = generator.integers(0, port.classes, port.shape)
+        if port.ignored is not None:  # which need be no class
+            left_out = generator.random(labels.size) < _IGNORED
+            left_out[0] = False
+            labels = np.where(left_out.reshape(labels.shape), port.ignored, labels)
+        return labels.astype(port.dtype)
     if port.dtype.startswith("int"):
         return generator.integers(0, 2, port.shape).astype(port.dtype)
     if kind == "one-hot":

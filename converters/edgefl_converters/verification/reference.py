@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from edgefl.errors import UnsupportedModelError
 from edgefl_converters.models.naming import slot_name, unique
 from edgefl_converters.training_step.keras_rewrites.rewriting import rewritten_keras
 from edgefl_converters.training_step.lean_graphs import lean_graphs
@@ -230,7 +231,16 @@ class Reference:
     def _run(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, Any]:
         weight = np.ones(len(batch.inputs[0]), self.dtype) if sample_weight is None else sample_weight
         arrays = [self._cast(array) for array in (*batch.inputs, *batch.targets)]
-        returned: dict[str, Any] = function(*arrays, self._cast(weight), np.array([batch.seed], np.int32))
+        try:
+            returned: dict[str, Any] = function(*arrays, self._cast(weight), np.array([batch.seed], np.int32))
+        except tf.errors.UnimplementedError as error:
+            if "NCHW" not in error.message and "NCDHW" not in error.message:
+                raise
+            raise UnsupportedModelError(
+                "Keras cannot compute layers with data_format='channels_first' on this processor without oneDNN, which "
+                "is switched off here to save memory, so that there is nothing to compare the file with.",
+                hint="Set TF_ENABLE_ONEDNN_OPTS=1 in the environment, or verify nothing (`verify=False`).",
+            ) from error
         return returned
 
     def _call(self, function: Any, batch: Batch, sample_weight: NDArray[np.float32] | None) -> dict[str, float]:

@@ -88,7 +88,8 @@ class Intake:
             name: Expected("input", specs[name], entries=manifest.index_sizes.get(name)) for name in manifest.inputs
         }
         self._targets = {
-            each.name: Expected("target", specs[each.name], each.classes, bounds=each.bounds) for each in targets
+            each.name: Expected("target", specs[each.name], each.classes, bounds=each.bounds, ignored=each.ignored)
+            for each in targets
         }
         self._aliases = {target.output: target.name for target in targets}
         self._of_inputs = _Nesting(manifest.input_structure, dict(enumerate(manifest.inputs)))

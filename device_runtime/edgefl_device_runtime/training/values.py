@@ -27,6 +27,7 @@ class Expected:
         classes: of a target of labels, their number.
         entries: of an input that is looked up, how many there are to look up, as the manifest's `index_sizes` say it.
         bounds: of a target of numbers, between which its loss is made for them; None: for any.
+        ignored: of a target of labels, the number that its loss leaves out, which need be no class; None: none.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Expected:
         classes: int | None = None,
         entries: int | tuple[int | None, ...] | None = None,
         bounds: tuple[float, float] | None = None,
+        ignored: int | None = None,
     ) -> None:
         self.name = spec.name
         self.title = f"{what.capitalize()} {spec.name!r}"
@@ -51,7 +53,7 @@ class Expected:
         if classes is not None and self._whole:
             self._low, self._high = 0, classes - 1
         self._entries = entries
-        self._bounds = bounds
+        self._bounds, self._ignored = bounds, ignored
         if bounds is not None:
             self._low, self._high = bounds
         if isinstance(entries, int):
@@ -111,12 +113,19 @@ class Expected:
         """Tells whether a value leaves the range, or is no number."""
         if chunk.dtype.kind == "b" and self._entries is None:
             return False
-        if self._one_range:
-            return not bool(chunk.min() >= self._low and chunk.max() <= self._high)
-        return not bool(((chunk >= self._low) & (chunk <= self._high)).all())
+        if self._one_range and chunk.min() >= self._low and chunk.max() <= self._high:
+            return False
+        return bool(self._wrong(chunk).any())
+
+    def _wrong(self, chunk: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tells of each value whether it leaves the range, or is no number."""
+        wrong: NDArray[np.bool_] = ~((chunk >= self._low) & (chunk <= self._high))
+        if self._ignored is not None:
+            wrong &= chunk != self._ignored
+        return wrong
 
     def _refuse(self, chunk: NDArray[Any], start: int) -> None:
-        wrong = ~((chunk >= self._low) & (chunk <= self._high))
+        wrong = self._wrong(chunk)
         first = tuple(int(each[0]) for each in np.nonzero(wrong))
         low, high = (int(np.broadcast_to(each, chunk.shape)[first] // 1) for each in (self._low, self._high))
         hint = None
@@ -131,9 +140,13 @@ class Expected:
             )
         numbers = "numbers" if self._bounds is not None else "whole numbers"
         raise DataError(
-            f"{self.title} expects {numbers} from {low} to {high}, got {chunk[first]} in {_place(wrong, start)}.",
+            f"{self.title} expects {numbers} from {low} to {high}{self._or_ignored(low, high)}, got {chunk[first]} in "
+            f"{_place(wrong, start)}.",
             hint=hint,
         )
+
+    def _or_ignored(self, low: int, high: int) -> str:
+        return "" if self._ignored is None or low <= self._ignored <= high else f", or {self._ignored} to be ignored"
 
 
 def check_finite(title: str, array: NDArray[Any] | FileRows, dtype: np.dtype[Any]) -> None:

@@ -24,6 +24,12 @@ MODULE = """
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="relu"), keras.layers.Dense(2)])
         return model
+
+    def channels_first():
+        layers = [keras.layers.Conv2D(2, 2, data_format="channels_first"), keras.layers.Flatten()]
+        model = keras.Sequential([keras.Input((3, 4, 4)), *layers])
+        model.compile("sgd", "mse")
+        return model
 """
 
 
@@ -48,6 +54,14 @@ def here(folder, monkeypatch, capsys, *arguments):
         main(list(arguments))
     printed = capsys.readouterr()
     return subprocess.CompletedProcess(arguments, ended.value.code, printed.out, printed.err)
+
+
+def test_channels_that_keras_cannot_compute_without_one_dnn_are_refused_with_what_to_do(folder):
+    done = edgefl(folder, "convert", "my_models:channels_first", "-o", "first.tflite", "--batch-size", "2")
+    assert done.returncode == 11, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("edgefl: Keras cannot compute layers with data_format='channels_first'")
+    assert last.endswith("Set TF_ENABLE_ONEDNN_OPTS=1 in the environment, or verify nothing (--no-verify).")
 
 
 def test_a_model_is_converted_verified_and_exported(folder, monkeypatch, capsys):

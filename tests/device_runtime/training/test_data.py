@@ -249,6 +249,30 @@ def test_a_label_beyond_what_the_loss_is_made_for_is_refused(low: float, wrong: 
     assert Intake(bounded(low, 1.0), "evaluate").take_batch(x, labels.astype(np.float32), 4) is None
 
 
+@pytest.mark.parametrize("given_as", [np.int8, np.int64, np.float32])
+def test_the_label_that_a_loss_ignores_need_be_no_class(given_as: Any) -> None:
+    target = Target("y", "scores", 3, ignored=-1)
+    model = manifest(
+        TensorSpec("x", "x", (4, 1), "float32"),
+        targets=(target,),
+        target_specs=(TensorSpec("y", "y", (4, 2), "int32"),),
+    )
+    x, labels = np.zeros((4, 1), np.float32), np.array([[0, -1], [-1, -1], [2, 1], [-1, 0]], given_as)
+    data = prepare(model, "evaluate", x, labels)
+    np.testing.assert_array_equal(data.columns[1].data, labels)
+    assert Intake(model, "evaluate").take_batch(x, labels.astype(np.int32), 4) is not None
+    labels[2, 1] = -2
+    refused(
+        "expects whole numbers from 0 to 2, or -1 to be ignored, got -2(.0)? in row 2 at position 1",
+        x,
+        labels,
+        model=model,
+    )
+    assert Intake(model, "evaluate").take_batch(x, labels.astype(np.int32), 4) is None
+    older = replace(model, targets=(replace(target, ignored=None),))
+    refused("expects whole numbers from 0 to 2, got -1(.0)? in row 0 at position 1", x, labels, model=older)
+
+
 def test_labels_name_the_place_in_a_row_of_several() -> None:
     model = manifest(
         TensorSpec("x", "x", (4, 1), "float32"),

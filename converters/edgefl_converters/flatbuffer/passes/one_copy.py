@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +62,7 @@ def read_kernels_in_place(context: PassContext) -> None:
     """Stores each large frozen kernel in one form, and multiplies by it from the left."""
     file = context.file
     uses = [list(_uses(file, context.index(subgraph))) for subgraph in file.subgraphs]
-    kernels = _Kernels(file)
+    kernels = _Kernels(file, {id(use.product) for found in uses for use in found})
     of_kernel: defaultdict[bytes, list[_Use]] = defaultdict(list)
     for use in (each for found in uses for each in found):
         of_kernel[kernels.form(use).kernel].append(use)
@@ -84,18 +84,27 @@ def _uses(file: FlatModel, index: GraphIndex) -> Iterator[_Use]:
         ranks = {len(shape) for shape in shapes}
         if len(ranks) > 1 or max(ranks) > _MOST_DIMENSIONS or any(math.prod(shape[:-2]) != 1 for shape in shapes):
             continue
-        for side, rows in ((_LEFT, shapes[_RIGHT][-1]), (_RIGHT, shapes[_LEFT][-2])):
-            tensor, shape = tensors[side], (shapes[side][-2], shapes[side][-1])
-            data = file.model.buffers[tensor.buffer].data
-            is_float = tensor.type == schema.TensorType.FLOAT32
-            if is_float and data is not None and len(data) >= LARGE:
-                yield _Use(product, side, int(tensor.buffer), shape, rows)
+        large = [side for side, tensor in enumerate(tensors) if _is_large_constant(file, tensor)]
+        if len(large) == 1:  # of two kernels neither can be turned without the other
+            side, other = large[0], shapes[1 - large[0]]
+            shape, rows = (shapes[side][-2], shapes[side][-1]), other[-1 if side == _LEFT else -2]
+            yield _Use(product, side, int(tensors[side].buffer), shape, rows)
+
+
+def _is_large_constant(file: FlatModel, tensor: Any) -> bool:
+    data = file.model.buffers[tensor.buffer].data
+    return tensor.type == schema.TensorType.FLOAT32 and data is not None and len(data) >= LARGE
 
 
 class _Kernels:
-    """The kernels of a file by their numbers: one that is there plain and transposed is one kernel."""
+    """The kernels of a file by their numbers: one that is there plain and transposed is one kernel.
 
-    def __init__(self, file: FlatModel) -> None:
+    Args:
+        file: where they are.
+        turning: ids of the ops that take a kernel either way round.
+    """
+
+    def __init__(self, file: FlatModel, turning: Collection[int]) -> None:
         self._file = file
         self._forms: dict[tuple[int, tuple[int, int]], _Form] = {}
         self._buffers: dict[_Form, int] = {}
@@ -103,7 +112,7 @@ class _Kernels:
             int(subgraph.tensors[int(each)].buffer)
             for subgraph in file.subgraphs
             for operator in subgraph.operators
-            if file.builtin(operator) != _BATCH_MATMUL
+            if id(operator) not in turning
             for each in operator.inputs
             if each >= 0
         }
@@ -118,7 +127,7 @@ class _Kernels:
         return self._forms[key]
 
     def choose(self, uses: Iterable[_Use]) -> _Form:
-        """The form in which a kernel is stored: what looks rows up in it needs one, else most products decide."""
+        """The form in which a kernel is stored: what reads it otherwise needs one, else most products decide."""
         votes: Counter[_Form] = Counter()
         for use in uses:
             form = self.form(use)

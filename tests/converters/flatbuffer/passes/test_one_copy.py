@@ -5,14 +5,14 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from edgefl.child_processes import run_child
 from edgefl.inspecting.graph import read_graph
 from edgefl.model_file import ModelFile
 from edgefl_converters import FineTuning
 from edgefl_converters.building.building import build
-from edgefl_converters.flatbuffer.in_place import LARGE
+from edgefl_converters.flatbuffer.in_place import LARGE, is_read_in_place
 from edgefl_converters.settings.options import Options
 from edgefl_converters.training_step.selection import fine_tuned
 from edgefl_converters.verification.agreement import check_agreement
@@ -156,6 +156,37 @@ def test_few_rows_leave_kernels_as_they_are():
         few = build(model, batch_size=8, options=Options(tuning))
         without = build(model, batch_size=8, options=Options(tuning, without_passes="one_copy"))
     assert few.data == without.data
+
+
+def test_at_most_a_quarter_of_a_tile_may_be_idle():
+    enough = [rows for rows in range(1, 97) if is_read_in_place((WIDTH, WIDTH), rows)]
+    assert enough == [*range(24, 33), *range(48, 65), *range(72, 97)]
+
+
+class OfTwoKernels(layers.Layer):
+    """Multiplies a kernel with another one, and inputs with either."""
+
+    def build(self, shape):
+        self.one = self.add_weight(shape=(WIDTH, WIDTH), name="one")
+        self.other = self.add_weight(shape=(WIDTH, WIDTH), name="other")
+
+    def call(self, x):
+        parts = [ops.tanh(ops.tanh(scale * x) @ self.one) @ self.other for scale in (1.0, 2.0, 3.0)]
+        return x @ (self.one @ self.other) + sum(parts)
+
+
+def test_the_product_of_two_kernels_stays_as_it_is():
+    keras.utils.set_random_seed(6)
+    ends = layers.Dense(WIDTH, name="first"), layers.Dense(4, name="head")
+    network = keras.Sequential([keras.Input((TOKENS, WIDTH)), ends[0], OfTwoKernels(name="two"), ends[1]])
+    network.compile(keras.optimizers.SGD(0.05), "mse")
+    tuning = FineTuning(trainable=["first", "head"])
+    with fine_tuned(network, tuning) as model:
+        built = build(model, batch_size=ROWS, options=Options(tuning))
+        check_agreement(model, built.data).require()
+        kernels = [np.asarray(each) for each in model.model.layers[1].weights]
+    assert [built.data.count(kernel.tobytes()) for kernel in kernels] == [1, 1]
+    assert [built.data.count(np.ascontiguousarray(kernel.T).tobytes()) for kernel in kernels] == [0, 0]
 
 
 _STEP = """
