@@ -220,7 +220,7 @@ def accept_upload(
 
 
 def _checked(upload: Upload, expected: Expectation) -> tuple[Outcome, Located | None]:
-    """Returns what is recorded of a message that fits, and where its vectors are, which are as large as the file: they go."""
+    """Returns what is recorded of a message that fits, and where its vectors are; they are not kept in memory."""
     data = upload.read()
     outcome = decode_outcome(data)
     update = validate(outcome, expected)
