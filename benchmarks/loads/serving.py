@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -130,11 +131,12 @@ class Prober:
 
 
 def _family(process: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except OSError:
-        return [process]
-    return [process, *(each for child in map(int, children) for each in _family(child))]
+    """A process, and those that any of its threads started."""
+    children: list[int] = []
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            children += map(int, file.read_text().split())
+    return [process, *(each for child in children for each in _family(child))]
 
 
 def _resident_mb(process: int) -> float:

@@ -31,7 +31,7 @@ _AT_ONCE = 2
 _ACCEPTED_AT_ONCE = 16
 """Bodies that are accepted at once: what waits for the disk together waits once."""
 _BUFFERS_BYTES = 16 << 20
-"""Of all bodies that arrive together. Small pieces are written together, and the larger the fewer there are."""
+"""For all bodies that arrive together. Small pieces are written together, and the larger the fewer there are."""
 _LEAST_BUFFER_BYTES, _LARGEST_BUFFER_BYTES = 32 << 10, 512 << 10
 _SHORT_AT_ONCE = 8
 """Short ones that are checked at once: each waits for the disk three times, and what waits together waits once."""

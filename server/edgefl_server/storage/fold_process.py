@@ -42,7 +42,7 @@ class _Folder:
 
 @dataclass(frozen=True)
 class _Given:
-    """What the process is told."""
+    """All that the process is told."""
 
     folder: Path
     work: Work
@@ -52,7 +52,7 @@ class _Given:
 
 @dataclass(frozen=True)
 class _Failed:
-    """Why it did not work, for whoever asked."""
+    """The reason for which it did not work, for whoever asked."""
 
     kind: str
     message: str
@@ -129,7 +129,7 @@ def _end_with_the_server() -> None:
 
 
 def fold() -> None:
-    """What the process does: reads what it is given from standard input, and writes what came of it."""
+    """Is all that the process does: reads what it is given from standard input, and writes what came of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the server, which waits for it
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a strategy prints is no answer

@@ -37,8 +37,8 @@ __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds", "s
 _log = logging.getLogger(__name__)
 _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
-_LARGE_BYTES = 512 << 20
-"""Outcomes of so many bytes are folded in a process of its own: its start takes as long as to fold so many here."""
+_LARGE_BYTES = 1 << 30
+"""Outcomes of so many bytes are folded in a process of its own: its start takes longer than to average fewer here."""
 _pausing = runs.alias("pausing")
 _PAUSED = select(_pausing.c.run).where(_pausing.c.state == RunState.PAUSED)
 _ACTIVE = Statement(

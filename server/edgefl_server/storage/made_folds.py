@@ -19,7 +19,7 @@ __all__ = ["Figures", "Intact", "LostStartError", "Made", "make"]
 
 
 class LostStartError(EdgeflError):
-    """What the fold is to be merged into is not what was kept, and will not be."""
+    """The vectors that a fold is to be merged into are not those that were kept, and will not be."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Made:
-    """What a fold came to.
+    """The outcome of making a fold.
 
     Attributes:
         change, lost: see `Merged`.

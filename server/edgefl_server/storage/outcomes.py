@@ -229,7 +229,7 @@ def accept_upload(
 
 
 def _checked(upload: Upload, expected: Expectation) -> tuple[Outcome, Located | None, str]:
-    """A message that fits, without its vectors, which are as large as the file; where these are; and their codec."""
+    """Returns what is recorded of a message that fits, without its vectors, where these are, and their codec."""
     data = upload.read()
     outcome = decode_outcome(data)
     update = validate(outcome, expected)

@@ -111,7 +111,7 @@ class Placements:
         return self._placed(digest, path, known.located)
 
     def known(self, digests: Collection[str]) -> dict[str, Known]:
-        """What is remembered of some updates, for another process to `learn`."""
+        """Returns what is remembered of some updates, for another process to `learn`."""
         with self._lock:
             return {digest: self._known[digest] for digest in digests if digest in self._known}
 

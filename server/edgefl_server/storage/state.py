@@ -41,7 +41,7 @@ _MARK = "say how far the database has come"
 
 
 class Files(Protocol):
-    """What of a `ServerState` is in files: all that a fold is made of."""
+    """The part of a `ServerState` that is in files: all that a fold is made of."""
 
     folder: Path
     weights: BlobStore

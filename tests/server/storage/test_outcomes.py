@@ -16,6 +16,7 @@ from edgefl_server.storage import (
     accept_outcome,
     look_at_outcome,
     next_task,
+    renew_lease,
     run_status,
     stop_run,
     sweep_outcomes,
@@ -327,3 +328,20 @@ def test_the_largest_outcome_leaves_room_for_any_codec(fleet) -> None:
     assert len(outcome.encode()) < look_at_outcome(fleet.state, device.device, task.task_id, None).most_bytes < 2**21
     with pytest.raises(UnknownTaskError):
         look_at_outcome(fleet.state, "0" * 32, task.task_id, None)
+
+
+def test_a_lease_is_to_be_renewed_when_a_third_of_it_has_passed(fleet) -> None:
+    (device,) = fleet.add_devices(1)
+    fleet.create_run(target=1, lease_seconds=30)
+    task = fleet.task(device)
+
+    def fades() -> bool:
+        return look_at_outcome(fleet.state, device.device, task.task_id, "0" * 64).lease_fades
+
+    assert not fades()
+    fleet.clock.now += 9
+    assert not fades()
+    fleet.clock.now += 1
+    assert fades()
+    assert renew_lease(fleet.state, device.device, task.task_id) == 30
+    assert not fades()
