@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,14 @@ __all__ = ["available", "give_back"]
 _MEMINFO = Path("proc/meminfo")
 _OWN_GROUPS = Path("proc/self/cgroup")
 _GROUPS = Path("sys/fs/cgroup")
+_OWN_LIMITS, _OWN_SIZE = Path("proc/self/limits"), Path("proc/self/statm")
+_ADDRESSES = "Max address space"
 _UNLIMITED = 1 << 60
 """Version 1 of control groups says so large a number where there is no limit."""
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """Bytes that may still be taken, free swap among them: of the machine, or of the control group if it has fewer.
+    """Bytes that may still be taken, free swap among them: of the machine, its control group, or by this process.
 
     Args:
         root: of the file system in which Linux tells of itself.
@@ -26,7 +29,7 @@ def available(root: Path = Path("/")) -> int | None:
         None where it cannot be found out.
     """
     machine = _meminfo(root / _MEMINFO)
-    limits = [*_groups(root)]
+    limits = [*_groups(root), *_address_space(root)]
     if machine is not None:
         limits.append(machine)
     return max(0, min(limits)) if limits else None
@@ -70,6 +73,20 @@ def _groups(root: Path) -> Iterator[int]:
             if limit is not None and used is not None and limit < _UNLIMITED:
                 # Cached pages of files count as used, and give way.
                 yield limit - used + _cached(folder / "memory.stat")
+
+
+def _address_space(root: Path) -> Iterator[int]:
+    """Yields what is left of the addresses that this process may have (``ulimit -v``), where they are limited."""
+    try:
+        lines = (root / _OWN_LIMITS).read_text().splitlines()
+        pages = int((root / _OWN_SIZE).read_text().split()[0])
+    except OSError:
+        return
+    for line in lines:
+        if line.startswith(_ADDRESSES):
+            limit = line.removeprefix(_ADDRESSES).split()[0]
+            if limit.isdigit():
+                yield int(limit) - pages * resource.getpagesize()
 
 
 def _number(path: Path) -> int | None:

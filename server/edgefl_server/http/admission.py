@@ -47,7 +47,7 @@ _OF_OPERATORS = (
     "/v1/devices",
 )
 _OF_THE_INVITED = ("POST", "/v1/devices")
-_MOST_KNOWN = 10_000
+_MOST_KNOWN = 20_000
 """Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
 _LOOKED_UP_AT_ONCE = 4
 """Threads that read credentials; strangers who invent some must not take those of everybody else."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -155,3 +156,18 @@ def test_a_control_group_or_one_around_it_may_leave_less(tmp_path):
 def test_control_groups_of_the_first_version_count_too(tmp_path):
     limits = {"memory.limit_in_bytes": f"{GB}\n", "memory.usage_in_bytes": f"{GB // 4}\n"}
     assert available(linux(tmp_path, MEMINFO, {"memory/here": limits})) == GB - GB // 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"), [("4294967296", 4 * GB - 1000 * resource.getpagesize()), ("unlimited", None)]
+)
+def test_a_limit_of_the_process_itself_counts_what_it_has_reserved(tmp_path, limit, left):
+    linux(tmp_path, MEMINFO, {})
+    (tmp_path / "proc/self/limits").write_text(
+        "Limit                     Soft Limit           Hard Limit           Units\n"
+        "Max cpu time              unlimited            unlimited            seconds\n"
+        f"Max address space         {limit:<20} unlimited            bytes\n"
+    )
+    (tmp_path / "proc/self/statm").write_text("1000 300 200 1 0 500 0\n")
+    left = 5_000_000 << 10 if limit == "unlimited" else 4 * GB - 1000 * resource.getpagesize()
+    assert available(tmp_path) == left
