@@ -179,7 +179,7 @@ def test_a_model_is_fine_tuned_with_its_base_in_fewer_bytes(folder, monkeypatch)
         ("--lora-alpha 4", 4, "--lora-rank is missing. Give the rank of the adapters, for example --lora-rank 4"),
         ("--lora-rank 2 --lora-target norm", 10, "names no layer that takes adapters, only BatchNormalization"),
         ("--quantize-frozen int8", 4, "Nothing is frozen"),
-        ("--quantize-frozen int4", 4, "can be stored as float16 or int8, got 'int4'"),
+        ("--quantize-frozen int4", 4, "can be stored as float16, int8 or int8-dynamic, got 'int4'"),
         ("--local *", 4, "Every trained weight would stay on the device"),
         ("--algorithm fedavgm", 4, "There is no algorithm 'fedavgm'"),
         ("--algorithm scaffold --optimizer adam", 4, "SCAFFOLD expects plain SGD"),
