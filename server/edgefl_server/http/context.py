@@ -181,10 +181,11 @@ async def caller(request: Request, context: Shared) -> DeviceRow:
     if device is None:
         raise unknown_device()
     who, state = device.device, context.state
+    barred = state.barring.why(who)
+    if barred == REMOVED:
+        raise unknown_device()
     state.seen.note(who, state.date())
-    if (barred := state.barring.why(who)) is not None:
-        if barred == REMOVED:
-            raise unknown_device()
+    if barred is not None:
         raise RequestError(
             403,
             Refusal.BLOCKED,

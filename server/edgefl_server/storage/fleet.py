@@ -17,6 +17,7 @@ from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.changes import apply
 from edgefl_server.storage.cohorts import concerned_by_time
 from edgefl_server.storage.found_tasks import find_task
+from edgefl_server.storage.identities import shown_capabilities
 from edgefl_server.storage.runs import after_failed_fold
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
@@ -278,7 +279,7 @@ def _told(state: ServerState, session: Session, rows: Sequence[DeviceRow]) -> li
             "working": row.device in busy,
             "outcomes": outcomes.get(row.device, 0),
             "quota": {"outcomes": row.outcomes_a_day, "bytes": row.bytes_a_day},
-            "capabilities": row.capabilities,
+            "capabilities": shown_capabilities(row.capabilities),
             "doubled_at": row.doubled_at,
         }
         for row in rows
