@@ -41,15 +41,15 @@ from edgefl_server.storage import (
     weights_of_round,
 )
 
-__all__ = ["router"]
+__all__ = ["LARGEST_NUMBER", "router"]
 
 router = APIRouter(prefix="/v1", tags=["operators"], route_class=ActRoute)
 
 _READ, _RUN = [needs(Right.READ)], [needs(Right.RUN)]
 
-_LARGEST = 2**53
-"""Above any number of a round or version: larger ones the database could not even be asked for."""
-Number = Annotated[int, Query(ge=0, le=_LARGEST)]
+LARGEST_NUMBER = 2**31 - 1
+"""Above any number of a round, a version or an entry: PostgreSQL could not even be asked for a larger one."""
+Number = Annotated[int, Query(ge=0, le=LARGEST_NUMBER)]
 RunId = Annotated[str, Path(pattern=f"^{SHORT_NAME}$", description="id, or the name when only one run has it")]
 
 
@@ -235,7 +235,10 @@ async def post_continue(
     response_class=FileResponse,
 )
 async def get_weights_of_run(
-    run_id: RunId, request: Request, context: Shared, round: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
+    run_id: RunId,
+    request: Request,
+    context: Shared,
+    round: Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)] = None,
 ) -> Response:
     """Little-endian float32 of the layout; after the given round, or the latest. 0: the initial ones."""
 

@@ -404,3 +404,17 @@ def test_a_run_that_cannot_be_read_is_told_as_such_and_others_are_shown(
     for path in (other, f"{run}/curves.json", f"{run}/history.csv", f"{run}/report.json"):
         assert visit.get(path).status_code == 200, path
     assert "edgefl_runs" in visit.client.get("/metrics", headers={"Authorization": "Bearer operators-token"}).text
+
+
+@pytest.mark.parametrize("query", ["population=%00", "after=%00", "after=zz", "population=%F0%9F%98%80", "state=%00"])
+def test_a_filter_that_is_no_name_is_refused_or_finds_everything(visit: Visit, query: str) -> None:
+    visit.sign_in()
+    assert visit.get(f"/devices?{query}").status_code in (200, 422)
+
+
+@pytest.mark.parametrize("path", ["/audit?before={}", "/runs/{run}/weights?round={}"])
+@pytest.mark.parametrize("number", [2**31, 2**53, 2**63])
+def test_a_number_that_no_column_holds_is_refused(visit: Visit, path: str, number: int) -> None:
+    visit.sign_in()
+    run = visit.run().rpartition("/")[2]
+    assert visit.get(path.format(number, run=run)).status_code == 422

@@ -32,3 +32,20 @@ def test_capabilities_that_an_older_server_kept_are_not_shown_and_the_others_are
     assert {each["device"]: each["capabilities"] for each in found} == dict.fromkeys(
         [Identity.number(0).device, Identity.number(1).device], {}
     )
+
+
+@pytest.mark.parametrize("number", [2**31 - 1, 2**31, 2**53, 2**63, 10**400])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/audit?before={}"),
+        ("GET", "/v1/runs/{run}/weights?round={}"),
+        ("GET", "/v1/runs/{run}/diff?before=0&after={}"),
+        ("POST", "/v1/runs/{run}/rollback?version={}"),
+        ("POST", "/v1/runs/{run}/continue?rounds={}"),
+    ],
+)
+def test_a_number_that_no_column_holds_is_refused_or_not_found(api: Api, method: str, path: str, number: int) -> None:
+    run = api.create_run()["run"]
+    answer = api.client.request(method, path.format(number, run=run), headers=ADMIN)
+    assert answer.status_code in ((200, 404, 422) if number < 2**31 else (422,)), answer.text
