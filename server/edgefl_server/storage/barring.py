@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 
 from edgefl_server.storage.database import Database
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.tables import DeviceRow, OutcomeRow
 
 __all__ = ["BLOCKED", "REMOVED", "Barring", "Quota"]
@@ -96,18 +98,24 @@ class Barring:
         """It has sent an outcome."""
         self._until.pop(device, None)
 
-    def seconds_left(self, device: str, date: float) -> float:
-        """The seconds for which its quota is used up; 0: it may go on."""
+    def seconds_left(self, device: str, date: float, session: Session | None = None) -> float:
+        """The seconds for which its quota is used up; 0: it may go on.
+
+        Args:
+            device: its id.
+            date: now.
+            session: to look anew in; None: an outcome that is being accepted just now may be missing.
+        """
         quota = self._quotas.get(device)
         if quota is None:
             return 0.0
         until = self._until.get(device)
-        if until is None or 0 < until <= date:
-            self._until[device] = until = quota.until(self._sent(device, date))
+        if session is not None or until is None or 0 < until <= date:
+            self._until[device] = until = quota.until(self._sent(device, date, session))
         return min(max(0.0, until - date), _DAY_SECONDS)
 
-    def _sent(self, device: str, date: float) -> list[tuple[float, int]]:
-        with self._database.read() as session:
+    def _sent(self, device: str, date: float, looking: Session | None) -> list[tuple[float, int]]:
+        with self._database.read() if looking is None else nullcontext(looking) as session:
             rows = session.execute(
                 select(OutcomeRow.accepted_at, OutcomeRow.size)
                 .where(OutcomeRow.device == device, OutcomeRow.status == "done")
