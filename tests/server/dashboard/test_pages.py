@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgefl_server.dashboard.curves import history_table
 from edgefl_server.http.rates import RateLimit
 from edgefl_server.roles import Role
 from edgefl_server.storage import audit_entries, enrol, invite, revoke_operator
@@ -418,3 +419,9 @@ def test_a_number_that_no_column_holds_is_refused(visit: Visit, path: str, numbe
     visit.sign_in()
     run = visit.run().rpartition("/")[2]
     assert visit.get(path.format(number, run=run)).status_code == 422
+
+
+@pytest.mark.parametrize("why", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1+1"])
+def test_no_text_of_a_table_is_a_formula(why: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(history_table([{"round": 1, "why": why, "loss": -1.5}]), newline=""))
+    assert row == {"round": "1", "why": f"'{why}", "loss": "-1.5"}
