@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from sqlalchemy import or_, select
@@ -58,6 +60,8 @@ class Barring:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.changing = threading.Lock()
+        """Is held from a look at a device to what is changed of it, so that memory and database change in one order."""
         self._quotas: dict[str, Quota] = {}
         self._until: dict[str, float] = {}
         self._barred: dict[str, str] = {}
@@ -74,9 +78,21 @@ class Barring:
         """`BLOCKED` or `REMOVED`; None: it may go on."""
         return self._barred.get(device)
 
-    def bar(self, device: str, why: str) -> None:
-        """Call before the database says so: what is handed out from now on, it is not."""
-        self._barred[device] = why
+    @contextmanager
+    def barred(self, device: str, why: str) -> Iterator[None]:
+        """Bars a device before the database says so, which the block is to do: as it was before, where that raises.
+
+        Call with `changing` held.
+        """
+        before = self._barred.get(device)
+        self._barred[device] = why  # what is handed out from now on, it is not
+        try:
+            yield
+        except BaseException:
+            self.let(device)
+            if before is not None:
+                self._barred[device] = before
+            raise
 
     def let(self, device: str) -> None:
         """Call after the database says so."""

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from edgefl.errors import AuthenticationError, InvalidSettingError
+from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl_server.storage import (
     EnrolmentRefusedError,
     NotWantedError,
@@ -149,6 +151,40 @@ def test_a_fold_never_has_what_a_removed_device_sent_even_where_its_file_stayed(
     status = run_status(fleet.state, run)
     assert (status["state"], status["history"][0]["outcomes"]["folded"]) == ("done", 1)
     assert np.isfinite(status["history"][0]["loss"])
+
+
+def test_a_block_that_fails_lets_nobody_in_who_was_blocked_before(fleet, monkeypatch) -> None:
+    (device,) = fleet.add_devices(1)
+    block_device(fleet.state, device.device)
+
+    def full():
+        raise StorageError("The disk is full.", full=True)
+
+    for act in (block_device, remove_device, unblock_device):
+        with monkeypatch.context() as patched:
+            patched.setattr(fleet.state.database, "write", full)
+            with pytest.raises(StorageError):
+                act(fleet.state, device.device)
+        assert fleet.state.barring.why(device.device) == "blocked"
+
+
+def test_a_device_that_is_removed_while_it_is_being_blocked_stays_removed(fleet, monkeypatch) -> None:
+    (device,) = fleet.add_devices(1)
+    removing = threading.Thread(target=remove_device, args=(fleet.state, device.device))
+    read = fleet.state.database.read
+
+    @contextmanager
+    def read_and_be_slow():
+        with read() as session:
+            yield session
+        if not removing.ident:
+            removing.start()
+            removing.join(0.5)  # as long as it would take, if it did not wait
+
+    monkeypatch.setattr(fleet.state.database, "read", read_and_be_slow)
+    block_device(fleet.state, device.device)
+    removing.join()
+    assert fleet.state.barring.why(device.device) == "removed"
 
 
 def test_a_device_that_is_removed_while_its_round_is_merged_is_not_in_what_comes_of_it(fleet, monkeypatch) -> None:
