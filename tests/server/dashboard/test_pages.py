@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from edgefl_server.dashboard.curves import history_table
 from edgefl_server.http.rates import RateLimit
 from edgefl_server.roles import Role
-from edgefl_server.storage import audit_entries, enrol, invite, revoke_operator
+from edgefl_server.storage import OperatorRefusedError, audit_entries, enrol, invite, revoke_operator
 from fake_device import Identity
 
 from .conftest import OWN, Visit
@@ -81,6 +83,25 @@ def test_whoever_tries_keys_is_counted_and_soon_not_looked_at_any_more(visit: Vi
     assert visit.sign_in().status_code == 429
     context.refusals.keep(fleet.state, now=True)
     assert audit_entries(fleet.state)[0]["detail"]["kinds"] == {"operator": answers.count(401)}
+
+
+def test_strangers_who_try_keys_take_few_of_the_threads(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, looking, most = threading.Condition(), 0, 0
+
+    def look(state: object, key: str) -> None:
+        nonlocal looking, most
+        with guard:
+            looking, most = looking + 1, max(most, looking + 1)
+            guard.notify_all()
+            guard.wait_for(lambda: most > 4, 0.1)
+            looking -= 1
+        raise OperatorRefusedError("no")
+
+    monkeypatch.setattr("edgefl_server.http.context.operator_with_key", look)
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda _: visit.sign_in(f"edgefl_{'x' * 43}").status_code, range(12)))
+    assert answers == [401] * 12
+    assert most <= 4
 
 
 def test_the_cookie_is_kept_from_scripts_and_from_pages_of_others(visit: Visit) -> None:
