@@ -39,6 +39,8 @@ _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
 _LARGE_BYTES = 1 << 30
 """Outcomes of so many bytes are folded in a process of its own: its start takes longer than to average fewer here."""
+_MOST_EXAMPLES = 2**63 - 1
+"""More no column holds: a thousand devices that claim as many as one may would keep their evaluation from its end."""
 _pausing = runs.alias("pausing")
 _PAUSED = select(_pausing.c.run).where(_pausing.c.state == RunState.PAUSED)
 _ACTIVE = Statement(
@@ -248,7 +250,7 @@ def _keep(state: ServerState, work: Work, made: Made, found: Figures) -> bool:
             raise _RemovedMeanwhileError
         now, fetched = state.now(), state.fetched.of(of.run)
         figures = {
-            "num_examples": found.num_examples,
+            "num_examples": min(found.num_examples, _MOST_EXAMPLES),
             "devices": len({each.device for each in made.intact} - {of.root}),
             "bytes_up": sum(each.size for each in made.intact),
             "metric_sums": found.metric_sums,

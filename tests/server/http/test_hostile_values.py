@@ -29,9 +29,7 @@ def test_capabilities_that_an_older_server_kept_are_not_shown_and_the_others_are
     with api.fleet.state.database.write() as session:
         session.get_one(DeviceRow, Identity.number(0).device).capabilities = {"machine": "\ud800"}
     found = api.client.get("/v1/devices", headers=ADMIN).json()["devices"]
-    assert {each["device"]: each["capabilities"] for each in found} == dict.fromkeys(
-        [Identity.number(0).device, Identity.number(1).device], {}
-    )
+    assert [each["capabilities"] for each in found] == [{}, {}]
 
 
 @pytest.mark.parametrize("number", [2**31 - 1, 2**31, 2**53, 2**63, 10**400])
