@@ -20,9 +20,9 @@ from edgefl_server.dashboard.doors import Page, SignedIn
 from edgefl_server.dashboard.machines import machine_of
 from edgefl_server.dashboard.new_run import sections
 from edgefl_server.dashboard.rendering import page
-from edgefl_server.http.context import Context, Shared
+from edgefl_server.http.context import LARGEST_NUMBER, Context, Shared
 from edgefl_server.http.errors import RequestError
-from edgefl_server.http.operator_routes import LARGEST_NUMBER, RunId
+from edgefl_server.http.operator_routes import RunId
 from edgefl_server.roles import Right
 from edgefl_server.storage import (
     audit_entries,

@@ -41,9 +41,11 @@ from edgefl_server.storage import (
     work_for,
 )
 
-__all__ = ["AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator"]
+__all__ = ["LARGEST_NUMBER", "AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator"]
 
 _log = logging.getLogger(__name__)
+LARGEST_NUMBER = 2**31 - 1
+"""Above any number of a round, a version or an entry: PostgreSQL could not even be asked for a larger one."""
 _T = TypeVar("_T")
 _LOOKED_UP_AT_ONCE = 4
 """Threads that read credentials; strangers who invent some must not take those of everybody else."""

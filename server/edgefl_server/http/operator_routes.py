@@ -15,7 +15,7 @@ from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import SHORT_NAME
 from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
 from edgefl_server.http.acts import ActRoute, Deed, TheDeed
-from edgefl_server.http.context import Context, Shared, needs
+from edgefl_server.http.context import LARGEST_NUMBER, Context, Shared, needs
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
 from edgefl_server.roles import Right
@@ -41,14 +41,12 @@ from edgefl_server.storage import (
     weights_of_round,
 )
 
-__all__ = ["LARGEST_NUMBER", "router"]
+__all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["operators"], route_class=ActRoute)
 
 _READ, _RUN = [needs(Right.READ)], [needs(Right.RUN)]
 
-LARGEST_NUMBER = 2**31 - 1
-"""Above any number of a round, a version or an entry: PostgreSQL could not even be asked for a larger one."""
 Number = Annotated[int, Query(ge=0, le=LARGEST_NUMBER)]
 RunId = Annotated[str, Path(pattern=f"^{SHORT_NAME}$", description="id, or the name when only one run has it")]
 

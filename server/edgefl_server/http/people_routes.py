@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from edgefl_server.http.acts import ActRoute, TheDeed
-from edgefl_server.http.context import AskedBy, Shared, needs
-from edgefl_server.http.operator_routes import LARGEST_NUMBER
+from edgefl_server.http.context import LARGEST_NUMBER, AskedBy, Shared, needs
 from edgefl_server.roles import Right, Role, rights_of
 from edgefl_server.storage import (
     MOST_ENTRIES,
