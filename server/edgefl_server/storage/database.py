@@ -1,4 +1,4 @@
-"""What a database of the server is, and which tables it has."""
+"""Says what a database of the server is, and which tables it has."""
 
 from __future__ import annotations
 

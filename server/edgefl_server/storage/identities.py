@@ -222,7 +222,7 @@ def _check_capabilities(capabilities: dict[str, Any]) -> None:
 
 
 def shown_capabilities(capabilities: Any) -> dict[str, Any]:
-    """What a device says of itself, for an answer; nothing where an older server kept what no answer can hold."""
+    """Returns what a device says of itself; nothing where an older server kept what no answer can hold."""
     try:
         _check_capabilities(capabilities)
     except InvalidSettingError:
