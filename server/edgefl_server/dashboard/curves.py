@@ -160,4 +160,4 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _harmless(cell: Any) -> Any:
     """A text that a spreadsheet would take for a formula is told to be none."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

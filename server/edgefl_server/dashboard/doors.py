@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -113,7 +114,8 @@ def require_own_page(request: Request, who: Visitor | None, token: str) -> None:
     Raises:
         RequestError: 403.
     """
-    if not is_own_page(request.headers) or (who is not None and token != who.session.token):
+    right = who is None or hmac.compare_digest(token.encode(), who.session.token.encode())
+    if not is_own_page(request.headers) or not right:
         raise RequestError(
             403,
             Refusal.REFUSED,

@@ -14,12 +14,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from edgefl.wire.refusals import Refusal
+from edgefl.wire.words import RANDOM_ID, SHORT_NAME
 from edgefl_server.dashboard.curves import charts, history_table, rows_of
 from edgefl_server.dashboard.doors import Page, SignedIn
 from edgefl_server.dashboard.machines import machine_of
 from edgefl_server.dashboard.new_run import sections
 from edgefl_server.dashboard.rendering import page
-from edgefl_server.http.context import Context, Shared
+from edgefl_server.http.context import LARGEST_NUMBER, Context, Shared
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.operator_routes import RunId
 from edgefl_server.roles import Right
@@ -47,7 +48,6 @@ _ENTRIES = 50
 _DEVICES = 50
 _STATES = ("active", "blocked", "removed")
 _PIECE_BYTES = 1 << 18
-_LARGEST = 2**53
 
 
 def _runs(context: Context) -> dict[str, Any]:
@@ -151,7 +151,7 @@ async def get_report(run_id: RunId, who: SignedIn, context: Shared) -> Response:
 
 @router.get("/runs/{run_id}/weights")
 async def get_weights(
-    run_id: RunId, who: SignedIn, context: Shared, round: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
+    run_id: RunId, who: SignedIn, context: Shared, round: Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)] = None
 ) -> Response:
     """The weights after a round, or the latest, as the .npy that `edgefl run weights` writes."""
 
@@ -200,9 +200,9 @@ async def get_new(who: SignedIn, context: Shared) -> Response:
 async def get_devices(
     who: SignedIn,
     context: Shared,
-    population: Annotated[str, Query(max_length=64)] = "",
+    population: Annotated[str, Query(pattern=f"^({SHORT_NAME})?$")] = "",
     state: Annotated[str, Query(max_length=16)] = "",
-    after: Annotated[str, Query(max_length=64)] = "",
+    after: Annotated[str, Query(pattern=f"^({RANDOM_ID})?$")] = "",
 ) -> Response:
     """Devices, page by page; nothing of what one of them sent."""
     wanted = state if state in _STATES else None
@@ -237,7 +237,7 @@ async def get_storage(who: SignedIn, context: Shared) -> Response:
 
 @router.get("/audit")
 async def get_audit(
-    who: SignedIn, context: Shared, before: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
+    who: SignedIn, context: Shared, before: Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)] = None
 ) -> Response:
     """The audit log, newest first, page by page."""
     entries = await run_in_threadpool(audit_entries, context.state, _ENTRIES, before=before)

@@ -85,8 +85,11 @@ def is_own_page(headers: Mapping[str, str]) -> bool:
     if (site := headers.get("sec-fetch-site")) is not None:
         return site == "same-origin"
     # Browsers say that only of pages that came by TLS or from this machine; all say the origin of a form.
-    origin = headers.get("origin", "")
-    return bool(origin) and urlsplit(origin).netloc == headers.get("host", "")
+    try:
+        origin = urlsplit(headers.get("origin", "")).netloc
+    except ValueError:  # no browser says so
+        return False
+    return bool(origin) and origin == headers.get("host", "")
 
 
 def _encoded(name: str) -> str:

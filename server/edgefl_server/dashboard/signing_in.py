@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
-from starlette.concurrency import run_in_threadpool
 
 from edgefl.errors import AuthenticationError
 from edgefl_server.dashboard.doors import Page, SignedIn, form_of, own_path, require_own_page, token_in, visitor
@@ -42,7 +41,7 @@ async def post_sign_in(request: Request, context: Shared) -> Response:
         why = "So many wrong keys came from this address that no more are looked at for a while."
         return page("sign_in", {"next": where, "why": why}, 429)
     try:
-        operator = await run_in_threadpool(context.operator, form.get("key", "").strip())
+        operator = await context.look_up(lambda: context.operator(form.get("key", "").strip()))
     except (RequestError, AuthenticationError) as error:
         context.refuse("operator", address)
         return page("sign_in", {"next": where, "why": error.message}, 401)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TypeVar
 
-import anyio
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,8 +29,6 @@ from edgefl_server.storage import (
 
 __all__ = ["Admission"]
 
-_T = TypeVar("_T")
-
 _OF_DEVICES = ("/v1/tasks", "/v1/models", "/v1/weights")
 _OF_OPERATORS = (
     "/v1/runs",
@@ -49,8 +43,6 @@ _OF_OPERATORS = (
 _OF_THE_INVITED = ("POST", "/v1/devices")
 _MOST_KNOWN = 20_000
 """Devices whose credentials are kept in memory, 2 kB each; more are read from the database."""
-_LOOKED_UP_AT_ONCE = 4
-"""Threads that read credentials; strangers who invent some must not take those of everybody else."""
 _CLOSE = (b"connection", b"close")
 
 
@@ -68,7 +60,6 @@ class Admission:
     def __init__(self, app: ASGIApp, context: Context) -> None:
         self._app, self._context = app, context
         self._known: OrderedDict[str, DeviceRow] = OrderedDict()
-        self._lookups = anyio.CapacityLimiter(_LOOKED_UP_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, with its sender."""
@@ -108,7 +99,7 @@ class Admission:
                 raise wrong_token()
             self._require_patience(self._context.refused.wait(address))
             # An invitation is for many and may be lost: its holder keeps a stranger's place.
-            await self._look_up(lambda: check_invitation(self._context.state, token))
+            await self._context.look_up(lambda: check_invitation(self._context.state, token))
             return True
         if _below(path, _OF_DEVICES):
             state["device"] = device = await self._device(token, address)
@@ -130,7 +121,7 @@ class Admission:
         if known is None:
             self._require_patience(self._context.refused.wait(address))
             device, _, secret = token.partition(".")
-            known = await self._look_up(lambda: authenticate(self._context.state, device, secret))
+            known = await self._context.look_up(lambda: authenticate(self._context.state, device, secret))
             # Neither the secret nor the population of a device ever changes: one that polls need not be read each time.
             self._known[key] = known
             if len(self._known) > _MOST_KNOWN:
@@ -150,7 +141,7 @@ class Admission:
             return self._context.operator(token)  # which reads nothing for it
         self._require_patience(self._context.refused.wait(address))
         # Each time anew: a key that was revoked is worthless at once.
-        return await self._look_up(lambda: self._context.operator(token))
+        return await self._context.look_up(lambda: self._context.operator(token))
 
     def _require_patience(self, seconds: float) -> None:
         """Sends away whoever has asked too often, without a look into the database."""
@@ -161,9 +152,6 @@ class Admission:
                 "So many requests in so short a time are not answered.",
                 headers=retry_after(math.ceil(seconds), 2 * math.ceil(seconds)),
             )
-
-    async def _look_up(self, function: Callable[[], _T]) -> _T:
-        return await run_sync(function, limiter=self._lookups)
 
 
 def _below(path: str, places: tuple[str, ...]) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import anyio
+from anyio.to_thread import run_sync
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
@@ -39,9 +41,14 @@ from edgefl_server.storage import (
     work_for,
 )
 
-__all__ = ["AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator"]
+__all__ = ["LARGEST_NUMBER", "AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator"]
 
 _log = logging.getLogger(__name__)
+LARGEST_NUMBER = 2**31 - 1
+"""Above any number of a round, a version or an entry: PostgreSQL could not even be asked for a larger one."""
+_T = TypeVar("_T")
+_LOOKED_UP_AT_ONCE = 4
+"""Threads that read credentials; strangers who invent some must not take those of everybody else."""
 _BLOCKED_SECONDS = (300, 600)
 """A device that is blocked asks again after so long, whether it still is."""
 
@@ -70,6 +77,7 @@ class Context:
         counters: what has happened since the start, for metrics.
         advanced_at: when deadlines and folds were last looked at without trouble, on a clock that only grows.
         metrics_public: whether everybody may read the metrics.
+        lookups: bounds the threads that read credentials.
     """
 
     state: ServerState
@@ -90,6 +98,7 @@ class Context:
     counters: Counters = field(default_factory=Counters)
     advanced_at: float = field(default_factory=time.monotonic)
     metrics_public: bool = False
+    lookups: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LOOKED_UP_AT_ONCE))
 
     def __post_init__(self) -> None:
         self.refusals = Refusals(self.state.clock)
@@ -101,6 +110,10 @@ class Context:
         """Counts somebody who was not let in."""
         self.refused.take(address)
         self.refusals.note(kind, address)
+
+    async def look_up(self, function: Callable[[], _T]) -> _T:
+        """Reads credentials in a thread, of which there are few for that."""
+        return await run_sync(function, limiter=self.lookups)
 
     def operator(self, token: str) -> Operator:
         """Whoever has a token; reads from the database where it has the form of a key.
@@ -181,10 +194,11 @@ async def caller(request: Request, context: Shared) -> DeviceRow:
     if device is None:
         raise unknown_device()
     who, state = device.device, context.state
+    barred = state.barring.why(who)
+    if barred == REMOVED:
+        raise unknown_device()
     state.seen.note(who, state.date())
-    if (barred := state.barring.why(who)) is not None:
-        if barred == REMOVED:
-            raise unknown_device()
+    if barred is not None:
         raise RequestError(
             403,
             Refusal.BLOCKED,

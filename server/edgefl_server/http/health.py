@@ -21,6 +21,7 @@ from edgefl_server.storage.database import ReplacedDatabaseError
 from edgefl_server.storage.tables import FolderRow
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
 __all__ = ["router", "unready"]
@@ -33,6 +34,7 @@ _SILENT_SECONDS = 90.0
 """Deadlines are looked at once a second, and in trouble once a minute."""
 _SPARE_BYTES = 1 << 20
 """With less, hardly anything can be accepted."""
+_OPENMETRICS = "application/openmetrics-text"
 _SIZES_SECONDS = 30.0
 """Every file is looked at for the sizes of the folders, which takes its time with many."""
 
@@ -46,6 +48,10 @@ class _Remembered:
     why: list[str] = field(default_factory=list)
     measured_at: float = -_SIZES_SECONDS
     sizes: dict[str, int] = field(default_factory=dict)
+    telling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    told_at: float = -_FRESH_SECONDS
+    told: dict[str, bytes] = field(default_factory=dict)
+    """The metrics by their type."""
 
 
 def _remembered(request: Request) -> _Remembered:
@@ -108,10 +114,29 @@ async def get_readiness(request: Request, context: Shared) -> Response:
 async def get_metrics(request: Request, context: Shared) -> Response:
     """In the text format, or that of OpenMetrics for whoever asks for it. No label names a device."""
     # Not needed by a server that nobody asks.
-    from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.exposition import choose_encoder
 
     known = _remembered(request)
+    # Of the two formats that there are: it would repeat whatever version somebody asks for.
+    openmetrics = _OPENMETRICS in request.headers.get("Accept", "")
+    encode, content_type = choose_encoder(_OPENMETRICS if openmetrics else "")
+    if not context.metrics_public:
+        return _metrics(encode(await _registry(known, context)), content_type)
+    async with known.telling:  # anybody may ask
+        if time.monotonic() - known.told_at >= _FRESH_SECONDS:
+            known.told, known.told_at = {}, time.monotonic()
+        if content_type not in known.told:
+            known.told[content_type] = encode(await _registry(known, context))
+        return _metrics(known.told[content_type], content_type)
+
+
+def _metrics(content: bytes, content_type: str) -> Response:
+    return Response(content, headers={"Content-Type": content_type})
+
+
+async def _registry(known: _Remembered, context: Context) -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
     if time.monotonic() - known.measured_at >= _SIZES_SECONDS:
         known.measured_at = time.monotonic()
         known.sizes = await run_in_threadpool(bytes_on_disk, context.state)
@@ -127,8 +152,7 @@ async def get_metrics(request: Request, context: Shared) -> Response:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Told(families))
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return Response(encode(registry), headers={"Content-Type": content_type})
+    return registry
 
 
 class _Told:

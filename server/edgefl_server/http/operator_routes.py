@@ -15,7 +15,7 @@ from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import SHORT_NAME
 from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
 from edgefl_server.http.acts import ActRoute, Deed, TheDeed
-from edgefl_server.http.context import Context, Shared, needs
+from edgefl_server.http.context import LARGEST_NUMBER, Context, Shared, needs
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError
 from edgefl_server.roles import Right
@@ -47,9 +47,7 @@ router = APIRouter(prefix="/v1", tags=["operators"], route_class=ActRoute)
 
 _READ, _RUN = [needs(Right.READ)], [needs(Right.RUN)]
 
-_LARGEST = 2**53
-"""Above any number of a round or version: larger ones the database could not even be asked for."""
-Number = Annotated[int, Query(ge=0, le=_LARGEST)]
+Number = Annotated[int, Query(ge=0, le=LARGEST_NUMBER)]
 RunId = Annotated[str, Path(pattern=f"^{SHORT_NAME}$", description="id, or the name when only one run has it")]
 
 
@@ -235,7 +233,10 @@ async def post_continue(
     response_class=FileResponse,
 )
 async def get_weights_of_run(
-    run_id: RunId, request: Request, context: Shared, round: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
+    run_id: RunId,
+    request: Request,
+    context: Shared,
+    round: Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)] = None,
 ) -> Response:
     """Little-endian float32 of the layout; after the given round, or the latest. 0: the initial ones."""
 

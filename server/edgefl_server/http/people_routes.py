@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from edgefl_server.http.acts import ActRoute, TheDeed
-from edgefl_server.http.context import AskedBy, Shared, needs
+from edgefl_server.http.context import LARGEST_NUMBER, AskedBy, Shared, needs
 from edgefl_server.roles import Right, Role, rights_of
 from edgefl_server.storage import (
     MOST_ENTRIES,
@@ -124,7 +124,9 @@ async def get_audit(
     context: Shared,
     limit: Annotated[int, Query(ge=1, le=MOST_ENTRIES)] = 100,
     since: Annotated[float | None, Query(allow_inf_nan=False, description="seconds since 1970 in UTC")] = None,
-    before: Annotated[int | None, Query(ge=1, le=2**53, description="only entries with a smaller number")] = None,
+    before: Annotated[
+        int | None, Query(ge=1, le=LARGEST_NUMBER, description="only entries with a smaller number")
+    ] = None,
 ) -> dict[str, Any]:
     """Acts of operators, enrolments, and how many were refused; newest first. Texts are as they were given."""
     return {"audit": await run_in_threadpool(audit_entries, context.state, limit, since=since, before=before)}

@@ -113,7 +113,9 @@ def post(url: str) -> Callable[[Mapping[str, Any]], None]:
 
     def send(document: Mapping[str, Any]) -> None:
         body = json.dumps(document).encode()
-        answer = pool.request("POST", url, body=body, headers={"Content-Type": "application/json"}, redirect=False)
+        headers = {"Content-Type": "application/json"}
+        answer = pool.request("POST", url, body=body, headers=headers, redirect=False, preload_content=False)
+        answer.close()  # what else it says is not read: it may never end
         if not 200 <= answer.status < 300:
             raise OSError(f"answered with {answer.status}")
 

@@ -48,7 +48,7 @@ class Checked:
         bytes: of these.
         missing: files that the database names and that are not there, as ``store/hash``.
         damaged: those whose content has another hash.
-        unknown: outcomes that the database does not name.
+        unknown: outcomes that the database does not name, or that a device had sent which was removed.
     """
 
     files: int = 0
@@ -251,13 +251,11 @@ def _files(store: Path) -> Iterator[Path]:
 def _named(database: Path) -> list[str]:
     """All files that a database needs."""
     with _reading(database) as connection:
-        columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(runs)")}
-        found = [
-            f"{store}/{digest}"
-            for store, query in _NEEDED.items()
-            if store != "data" or "evaluation_data" in columns  # an older server's, before it is migrated
-            for (digest,) in connection.execute(query)
-        ]
+        queries = {**_NEEDED}
+        if not _has_column(connection, "runs", "evaluation_data"):  # an older server's, before it is migrated
+            del queries["data"]
+        queries["outcomes"] += f" AND {_not_of_removed_devices(connection)}"
+        found = [f"{store}/{digest}" for store, query in queries.items() for (digest,) in connection.execute(query)]
         for (slots,) in connection.execute("SELECT DISTINCT slots FROM versions"):
             with contextlib.suppress(ValueError, AttributeError):  # what makes no sense is told by the run's trouble
                 found += [f"weights/{digest}" for digest in json.loads(slots).values()]
@@ -266,8 +264,20 @@ def _named(database: Path) -> list[str]:
 
 def _unknown(folder: Path) -> list[str]:
     with _reading(folder / _DATABASE) as connection:
-        known = {digest for (digest,) in connection.execute("SELECT digest FROM outcomes")}
+        query = f"SELECT digest FROM outcomes WHERE {_not_of_removed_devices(connection)}"  # noqa: S608 - our words
+        known = {digest for (digest,) in connection.execute(query)}
     return [f"outcomes/{path.name}" for path in _files(folder / "outcomes") if path.name not in known]
+
+
+def _not_of_removed_devices(connection: sqlite3.Connection) -> str:
+    """Says in SQL which outcomes anybody needs: those of a removed device have rows until their round ends."""
+    if not _has_column(connection, "devices", "removed_at"):
+        return "1"
+    return "device NOT IN (SELECT device FROM devices WHERE removed_at IS NOT NULL)"
+
+
+def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    return any(name == column for _, name, *_ in connection.execute(f"PRAGMA table_info({table})"))
 
 
 @contextmanager

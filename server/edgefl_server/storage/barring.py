@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 
 from edgefl_server.storage.database import Database
+from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.tables import DeviceRow, OutcomeRow
 
 __all__ = ["BLOCKED", "REMOVED", "Barring", "Quota"]
@@ -56,6 +60,8 @@ class Barring:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.changing = threading.Lock()
+        """Is held from a look at a device to what is changed of it, so that memory and database change in one order."""
         self._quotas: dict[str, Quota] = {}
         self._until: dict[str, float] = {}
         self._barred: dict[str, str] = {}
@@ -72,9 +78,21 @@ class Barring:
         """`BLOCKED` or `REMOVED`; None: it may go on."""
         return self._barred.get(device)
 
-    def bar(self, device: str, why: str) -> None:
-        """Call before the database says so: what is handed out from now on, it is not."""
-        self._barred[device] = why
+    @contextmanager
+    def barred(self, device: str, why: str) -> Iterator[None]:
+        """Bars a device before the database says so, which the block is to do: as it was before, where that raises.
+
+        Call with `changing` held.
+        """
+        before = self._barred.get(device)
+        self._barred[device] = why  # what is handed out from now on, it is not
+        try:
+            yield
+        except BaseException:
+            self.let(device)
+            if before is not None:
+                self._barred[device] = before
+            raise
 
     def let(self, device: str) -> None:
         """Call after the database says so."""
@@ -96,18 +114,24 @@ class Barring:
         """It has sent an outcome."""
         self._until.pop(device, None)
 
-    def seconds_left(self, device: str, date: float) -> float:
-        """The seconds for which its quota is used up; 0: it may go on."""
+    def seconds_left(self, device: str, date: float, session: Session | None = None) -> float:
+        """The seconds for which its quota is used up; 0: it may go on.
+
+        Args:
+            device: its id.
+            date: now.
+            session: to look anew in; None: an outcome that is being accepted just now may be missing.
+        """
         quota = self._quotas.get(device)
         if quota is None:
             return 0.0
         until = self._until.get(device)
-        if until is None or 0 < until <= date:
-            self._until[device] = until = quota.until(self._sent(device, date))
+        if session is not None or until is None or 0 < until <= date:
+            self._until[device] = until = quota.until(self._sent(device, date, session))
         return min(max(0.0, until - date), _DAY_SECONDS)
 
-    def _sent(self, device: str, date: float) -> list[tuple[float, int]]:
-        with self._database.read() as session:
+    def _sent(self, device: str, date: float, looking: Session | None) -> list[tuple[float, int]]:
+        with self._database.read() if looking is None else nullcontext(looking) as session:
             rows = session.execute(
                 select(OutcomeRow.accepted_at, OutcomeRow.size)
                 .where(OutcomeRow.device == device, OutcomeRow.status == "done")

@@ -1,4 +1,4 @@
-"""The database that a server needs, whichever it is, and which tables it has."""
+"""Says what a database of the server is, and which tables it has."""
 
 from __future__ import annotations
 

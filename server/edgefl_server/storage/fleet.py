@@ -17,6 +17,7 @@ from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.changes import apply
 from edgefl_server.storage.cohorts import concerned_by_time
 from edgefl_server.storage.found_tasks import find_task
+from edgefl_server.storage.identities import shown_capabilities
 from edgefl_server.storage.runs import after_failed_fold
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
@@ -120,10 +121,11 @@ def limit_device(state: ServerState, which: str, quota: Quota) -> str:
     for number in (quota.outcomes, quota.bytes):
         if number is not None and not 0 <= number <= _MOST:
             raise InvalidSettingError(f"A quota expects 0 to {_MOST}, got {number}.")
-    with state.database.write() as session:
-        row = _find(session, which)
-        row.outcomes_a_day, row.bytes_a_day = quota.outcomes, quota.bytes
-    state.barring.limit(row.device, quota)
+    with state.barring.changing:
+        with state.database.write() as session:
+            row = _find(session, which)
+            row.outcomes_a_day, row.bytes_a_day = quota.outcomes, quota.bytes
+        state.barring.limit(row.device, quota)
     return row.device
 
 
@@ -136,18 +138,14 @@ def block_device(state: ServerState, which: str) -> str:
     Raises:
         UnknownDeviceError: there is none.
     """
-    with state.database.read() as session:
-        device = _find(session, which).device
-    # First, so that nothing is handed out behind the transaction that takes its tasks from it.
-    state.barring.bar(device, BLOCKED)
-    try:
-        with state.database.write() as session:
+    with state.barring.changing:
+        with state.database.read() as session:
+            device = _find(session, which).device
+        # First, so that nothing is handed out behind the transaction that takes its tasks from it.
+        with state.barring.barred(device, BLOCKED), state.database.write() as session:
             row = _find(session, device)
             row.blocked_at = row.blocked_at or state.date()
             _give_back(state, session, device)
-    except BaseException:
-        state.barring.let(device)
-        raise
     return device
 
 
@@ -157,10 +155,11 @@ def unblock_device(state: ServerState, which: str) -> str:
     Raises:
         UnknownDeviceError: there is none.
     """
-    with state.database.write() as session:
-        row = _find(session, which)
-        row.blocked_at = None
-    state.barring.let(row.device)
+    with state.barring.changing:
+        with state.database.write() as session:
+            row = _find(session, which)
+            row.blocked_at = None
+        state.barring.let(row.device)
     return row.device
 
 
@@ -176,12 +175,10 @@ def remove_device(state: ServerState, which: str) -> dict[str, Any]:
     Raises:
         UnknownDeviceError: there is none.
     """
-    with state.database.read() as session:
-        device = _find(session, which).device
-    before = state.barring.why(device)
-    state.barring.bar(device, REMOVED)
-    try:
-        with state.database.write() as session:
+    with state.barring.changing:
+        with state.database.read() as session:
+            device = _find(session, which).device
+        with state.barring.barred(device, REMOVED), state.database.write() as session:
             row = _find(session, device)
             _give_back(state, session, device)
             row.secret_hash, row.capabilities, row.public_key, row.tags = "", {}, None, []
@@ -193,13 +190,8 @@ def remove_device(state: ServerState, which: str) -> dict[str, Any]:
             kept = session.execute(
                 select(OutcomeRow.digest, OutcomeRow.disposition).where(OutcomeRow.device == device)
             ).all()
-    except BaseException:
-        state.barring.let(device)
-        if before is not None:
-            state.barring.bar(device, before)
-        raise
+        state.barring.limit(device, Quota())
     # From here on nothing of it is merged, whatever happens to the files.
-    state.barring.limit(device, Quota())
     state.seen.forget(device)
     state.uploads.forget(device)
     for digest, disposition in kept:
@@ -278,7 +270,7 @@ def _told(state: ServerState, session: Session, rows: Sequence[DeviceRow]) -> li
             "working": row.device in busy,
             "outcomes": outcomes.get(row.device, 0),
             "quota": {"outcomes": row.outcomes_a_day, "bytes": row.bytes_a_day},
-            "capabilities": row.capabilities,
+            "capabilities": shown_capabilities(row.capabilities),
             "doubled_at": row.doubled_at,
         }
         for row in rows

@@ -30,7 +30,7 @@ from edgefl_server.storage.runs import add_version, after_failed_fold, metrics_o
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.statements import Statement
-from edgefl_server.storage.tables import FoldRow, RunRow, RunState, VersionRow, folds, outcomes, runs
+from edgefl_server.storage.tables import FoldRow, RunRow, RunState, VersionRow, devices, folds, outcomes, runs
 
 __all__ = ["close_due_rounds", "fold_pending", "fold_round", "pending_folds", "settle_folds"]
 
@@ -39,6 +39,8 @@ _CLOSE, _FOLD = "close the round", "fold"
 _CANNOT = "cannot "
 _LARGE_BYTES = 1 << 30
 """Outcomes of so many bytes are folded in a process of its own: its start takes longer than to average fewer here."""
+_MOST_EXAMPLES = 2**63 - 1
+"""More no column holds: a thousand devices that claim as many as one may would keep their evaluation from its end."""
 _pausing = runs.alias("pausing")
 _PAUSED = select(_pausing.c.run).where(_pausing.c.state == RunState.PAUSED)
 _ACTIVE = Statement(
@@ -53,6 +55,15 @@ _PENDING = Statement(
     .order_by(folds.c.run)
 )
 """The earliest of each run: what comes later is merged into what it makes."""
+_REMOVED = Statement(
+    select(outcomes.c.device)
+    .join(devices, devices.c.device == outcomes.c.device)
+    .where(
+        outcomes.c.run == bindparam("run"),
+        outcomes.c.fold == bindparam("fold"),
+        devices.c.removed_at.is_not(None),
+    )
+)
 _MARK = Statement(
     update(outcomes).where(outcomes.c.task_id == bindparam("of")).values(disposition=bindparam("disposition"))
 )
@@ -192,7 +203,17 @@ def _reason(why: str) -> str:
     return why.partition(_CANNOT)[0].removesuffix("; ")
 
 
+class _RemovedMeanwhileError(Exception):
+    """A device was removed, and told so, while what it had sent was merged."""
+
+
 def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
+    while True:
+        with contextlib.suppress(_RemovedMeanwhileError):
+            return _fold_once(state, run_id, number, moved)
+
+
+def _fold_once(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
     with state.database.read() as session:
         work = load_work(session, run_id, number)
     closed = replace(work.of.standing, why=_reason(work.why))
@@ -211,7 +232,11 @@ def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None
 
 
 def _keep(state: ServerState, work: Work, made: Made, found: Figures) -> bool:
-    """Makes what was merged the newest version, or keeps what was found; False when the run was stopped meanwhile."""
+    """Makes what was merged the newest version, or keeps what was found; False when the run was stopped meanwhile.
+
+    Raises:
+        _RemovedMeanwhileError: it is to be merged again, without what the device sent. Nothing was written.
+    """
     of, makes_weights = work.of, work.of.settings.makes_weights
     if found.difference is not None:
         state.differences.keep(found.weights_hash, work.version.weights_hash, found.difference)
@@ -220,9 +245,12 @@ def _keep(state: ServerState, work: Work, made: Made, found: Figures) -> bool:
         reached = load_fold(session, of.run, of.fold)
         if reached.standing.state is not FoldState.FOLDING:
             return False
+        gone = session.execute(_REMOVED, {"run": of.run, "fold": of.fold}).all()
+        if not {each.device for each in made.intact}.isdisjoint(each.device for each in gone):
+            raise _RemovedMeanwhileError
         now, fetched = state.now(), state.fetched.of(of.run)
         figures = {
-            "num_examples": found.num_examples,
+            "num_examples": min(found.num_examples, _MOST_EXAMPLES),
             "devices": len({each.device for each in made.intact} - {of.root}),
             "bytes_up": sum(each.size for each in made.intact),
             "metric_sums": found.metric_sums,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import json
 import logging
 import re
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = [
     "has_form_of_credentials",
     "populations",
     "require_invited",
+    "shown_capabilities",
     "tell_capabilities",
     "tell_of_double",
     "tell_public_key",
@@ -44,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 _CREDENTIALS = re.compile(rf"{RANDOM_ID}\.{HASH}")
 _MAX_CAPABILITIES_BYTES = 4096
+_MOST_NESTED = 8
+"""Whoever shows a device goes into its capabilities level by level, and cannot go as deep as JSON can."""
 _NAMED = 20
 """Populations that a message names."""
 
@@ -169,7 +173,7 @@ def tell_capabilities(state: ServerState, device: DeviceRow, capabilities: dict[
         return
     _check_capabilities(capabilities)
     with state.database.write() as session:
-        session.get_one(DeviceRow, device.device).capabilities = capabilities
+        _present(session, device.device).capabilities = capabilities
     device.capabilities = capabilities
 
 
@@ -183,8 +187,16 @@ def tell_public_key(state: ServerState, device: DeviceRow, public_key: str) -> N
         return
     _check_public_key(public_key)
     with state.database.write() as session:
-        session.get_one(DeviceRow, device.device).public_key = public_key
+        _present(session, device.device).public_key = public_key
     device.public_key = public_key
+
+
+def _present(session: Session, device: str) -> DeviceRow:
+    """The row of a device that may have been removed since it was let in: of that one, nothing is kept any more."""
+    row = session.get_one(DeviceRow, device)
+    if row.removed_at is not None:
+        raise unknown_device()
+    return row
 
 
 def _check_public_key(public_key: str | None) -> None:
@@ -195,12 +207,33 @@ def _check_public_key(public_key: str | None) -> None:
 
 
 def _check_capabilities(capabilities: dict[str, Any]) -> None:
+    if _is_deeper(capabilities, _MOST_NESTED):  # before anything else goes into it
+        raise InvalidSettingError(f"The capabilities expect at most {_MOST_NESTED} levels, got more.")
+    try:
+        json.dumps(capabilities, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidSettingError("The capabilities hold half of a character, which is no text.") from error
     try:
         size = len(canonical_json(capabilities))
     except ValueError as error:
         raise InvalidSettingError("The capabilities hold a number that JSON cannot.") from error
     if size > _MAX_CAPABILITIES_BYTES:
         raise InvalidSettingError(f"The capabilities expect at most {_MAX_CAPABILITIES_BYTES} bytes, got {size}.")
+
+
+def shown_capabilities(capabilities: Any) -> dict[str, Any]:
+    """Returns what a device says of itself; nothing where an older server kept what no answer can hold."""
+    try:
+        _check_capabilities(capabilities)
+    except InvalidSettingError:
+        return {}
+    return dict(capabilities)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether JSON has more levels of lists and objects, itself among them; looks no deeper than those."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inside is not None and (levels == 0 or any(_is_deeper(each, levels - 1) for each in inside))
 
 
 def tell_of_double(state: ServerState, device: str) -> None:

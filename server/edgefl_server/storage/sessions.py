@@ -180,7 +180,8 @@ class Session:
         try:
             if self._objects is not None:
                 self._objects.close()
-            self._connection.rollback()
+            if self._connection.is_valid:  # else SQLAlchemy saw it break, and has dropped it
+                self._connection.rollback()
         except self._error:  # the connection broke, and the transaction with it
             self._connection.invalidate()
         finally:

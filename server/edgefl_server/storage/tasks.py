@@ -165,6 +165,9 @@ def _hand_out(state: ServerState, session: Session, device: DeviceRow) -> Found:
     if state.barring.why(device.device) is not None:  # since it asked
         return Found(None, False)
     for offer in _offers(state, session, device, now.clock):
+        # Since it asked it may have sent all that it may. A task that it has would come first.
+        if offer.change.assigned is not None and state.barring.seconds_left(device.device, now.date, session) > 0:
+            break
         try:
             task = _task(state, session, offer, now.clock)
             why = _lacks(session, device, limits_of(offer.run.limits_text).target, task)

@@ -6,15 +6,18 @@ import csv
 import io
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgefl_server.dashboard.curves import history_table
 from edgefl_server.http.rates import RateLimit
 from edgefl_server.roles import Role
-from edgefl_server.storage import audit_entries, enrol, invite, revoke_operator
+from edgefl_server.storage import OperatorRefusedError, audit_entries, enrol, invite, revoke_operator
 from fake_device import Identity
 
 from .conftest import OWN, Visit
@@ -80,6 +83,25 @@ def test_whoever_tries_keys_is_counted_and_soon_not_looked_at_any_more(visit: Vi
     assert visit.sign_in().status_code == 429
     context.refusals.keep(fleet.state, now=True)
     assert audit_entries(fleet.state)[0]["detail"]["kinds"] == {"operator": answers.count(401)}
+
+
+def test_strangers_who_try_keys_take_few_of_the_threads(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, looking, most = threading.Condition(), 0, 0
+
+    def look(state: object, key: str) -> None:
+        nonlocal looking, most
+        with guard:
+            looking, most = looking + 1, max(most, looking + 1)
+            guard.notify_all()
+            guard.wait_for(lambda: most > 4, 0.1)
+            looking -= 1
+        raise OperatorRefusedError("no")
+
+    monkeypatch.setattr("edgefl_server.http.context.operator_with_key", look)
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda _: visit.sign_in(f"edgefl_{'x' * 43}").status_code, range(12)))
+    assert answers == [401] * 12
+    assert most <= 4
 
 
 def test_the_cookie_is_kept_from_scripts_and_from_pages_of_others(visit: Visit) -> None:
@@ -404,3 +426,23 @@ def test_a_run_that_cannot_be_read_is_told_as_such_and_others_are_shown(
     for path in (other, f"{run}/curves.json", f"{run}/history.csv", f"{run}/report.json"):
         assert visit.get(path).status_code == 200, path
     assert "edgefl_runs" in visit.client.get("/metrics", headers={"Authorization": "Bearer operators-token"}).text
+
+
+@pytest.mark.parametrize("query", ["population=%00", "after=%00", "after=zz", "population=%F0%9F%98%80", "state=%00"])
+def test_a_filter_that_is_no_name_is_refused_or_finds_everything(visit: Visit, query: str) -> None:
+    visit.sign_in()
+    assert visit.get(f"/devices?{query}").status_code in (200, 422)
+
+
+@pytest.mark.parametrize("path", ["/audit?before={}", "/runs/{run}/weights?round={}"])
+@pytest.mark.parametrize("number", [2**31, 2**53, 2**63])
+def test_a_number_that_no_column_holds_is_refused(visit: Visit, path: str, number: int) -> None:
+    visit.sign_in()
+    run = visit.run().rpartition("/")[2]
+    assert visit.get(path.format(number, run=run)).status_code == 422
+
+
+@pytest.mark.parametrize("why", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1+1"])
+def test_no_text_of_a_table_is_a_formula(why: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(history_table([{"round": 1, "why": why, "loss": -1.5}]), newline=""))
+    assert row == {"round": "1", "why": f"'{why}", "loss": "-1.5"}

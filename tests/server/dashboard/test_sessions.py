@@ -78,6 +78,9 @@ def test_tokens_of_two_sessions_differ() -> None:
         ({"origin": "http://evil", "host": "here"}, False),
         ({"origin": "null", "host": "here"}, False),
         ({"origin": "", "host": ""}, False),
+        ({"origin": "null", "host": ""}, False),
+        ({"origin": "http://[::1", "host": "here"}, False),
+        ({"origin": "http://here@evil", "host": "here"}, False),
         ({"host": "here"}, False),
     ],
 )

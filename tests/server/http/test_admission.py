@@ -72,7 +72,7 @@ def test_credentials_that_have_not_even_the_form_are_not_looked_up(api: Api, mon
     async def look_up(*_: object, **__: object) -> None:
         raise AssertionError("a thread was used")
 
-    monkeypatch.setattr("edgefl_server.http.admission.run_sync", look_up)
+    monkeypatch.setattr("edgefl_server.http.context.run_sync", look_up)
     identity = Identity.number(0)
     for token in ("", "x", f"{identity.device}.{identity.secret[:-1]}", f"{identity.device}{identity.secret}"):
         headers = {"Authorization": f"Bearer {token}"}

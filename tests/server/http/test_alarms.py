@@ -189,6 +189,30 @@ def test_an_answer_that_is_no_success_is_no_delivery() -> None:
     hook.server_close()
 
 
+def test_an_answer_that_does_not_end_is_not_waited_for() -> None:
+    broke_off = threading.Event()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            try:
+                for _ in range(1000):  # far more than lies in the buffers of two sockets
+                    self.wfile.write(bytes(1 << 20))
+            except OSError:
+                broke_off.set()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    hook = HTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=hook.serve_forever, daemon=True).start()
+    post(f"http://127.0.0.1:{hook.server_address[1]}")({})
+    assert broke_off.wait(60)
+    hook.shutdown()
+    hook.server_close()
+
+
 def test_what_is_seen_changes_with_every_accepted_outcome_and_every_call(fleet: Any) -> None:
     with TestClient(create_app(fleet.state, "operators-token")) as client:
         context = client.app.state.context  # type: ignore[attr-defined]

@@ -46,6 +46,7 @@ def test_a_removed_device_is_unknown_although_it_was_known_a_moment_ago(api: Api
     assert (refused.status_code, code(refused)) == (401, "unknown_device")
     refused = api.enrol(0)
     assert (refused.status_code, code(refused)) == (409, "identity_taken")
+    assert api.fleet.state.seen.of(Identity.number(0).device) is None  # nobody is told when it still calls
     missing = api.client.get(f"/v1/devices/{Identity.number(0).device}", headers=ADMIN)
     assert (missing.status_code, code(missing)) == (404, "not_found")
 

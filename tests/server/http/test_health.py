@@ -18,6 +18,7 @@ from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 from edgefl_server.http import create_app
 from edgefl_server.http.counters import Durations
 from edgefl_server.http.health import unready
+from edgefl_server.storage import server_figures
 from fake_device import Identity
 
 from .conftest import ADMIN, Api, code
@@ -92,6 +93,22 @@ def test_only_an_operator_may_read_the_metrics(api: Api) -> None:
 def test_everybody_may_where_the_server_was_started_so(fleet: Any) -> None:
     with TestClient(create_app(fleet.state, "operators-token", metrics_public=True)) as client:
         assert "edgefl_build_info" in client.get("/metrics").text
+
+
+def test_strangers_who_scrape_again_and_again_cost_one_look_a_second(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    read = server_figures
+    monkeypatch.setattr("edgefl_server.http.health.server_figures", lambda state: looks.append(state) or read(state))
+    monkeypatch.setattr("edgefl_server.http.health._FRESH_SECONDS", 3600.0)
+    with TestClient(create_app(fleet.state, "operators-token", metrics_public=True)) as client:
+        for number in range(20):
+            for kind in ("text/plain", "application/openmetrics-text"):
+                answer = client.get("/metrics", headers={"Accept": f"{kind}; version={number}.0.0; escaping=dots"})
+                assert answer.headers["Content-Type"].startswith(kind)
+                assert "edgefl_build_info" in answer.text
+    assert len(looks) == 2  # one for each format
 
 
 def test_a_round_is_counted(api: Api) -> None:

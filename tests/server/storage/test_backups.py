@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgefl.errors import StorageError
-from edgefl_server.storage import ServerState, audit_entries, back_up, check, restore, run_status
+from edgefl_server.storage import ServerState, audit_entries, back_up, check, remove_device, restore, run_status
 from edgefl_server.storage import backups as module
 from server.conftest import Fleet
 
@@ -105,6 +105,34 @@ def test_a_copy_whose_outcome_was_folded_meanwhile_is_made_again(fleet, tmp_path
     monkeypatch.setattr(module, "_copy_database", fold_between)
     found = back_up(fleet.state.folder, tmp_path / "copy")
     assert (made, found.missing) == (2, [])
+
+
+def test_what_a_removed_device_had_sent_is_neither_missed_nor_copied(fleet, tmp_path: Path, monkeypatch) -> None:
+    run = fleet.create_run(rounds=1, target=2, minimum=1)
+    first, second = fleet.add_devices(2)
+    fleet.finish(first)
+    remove_device(fleet.state, first.device)
+    made = back_up(fleet.state.folder, tmp_path / "copy")
+    assert (made.missing, made.unknown) == ([], [])
+    restore(tmp_path / "copy", tmp_path / "again")
+    fleet.finish(second)
+    again = opened(fleet, tmp_path / "again")
+    again.finish(second)
+    assert again.fold()
+    assert run_status(again.state, run)["state"] == "done"
+    again.state.close()
+
+    def copied_before(source: Path, target: Path) -> None:  # removed after its file was copied
+        copy_database(source, target)
+        if fleet.devices:
+            remove_device(fleet.state, fleet.devices.pop().device)
+            copy_database(source, target)
+
+    copy_database = module._copy_database
+    fleet.devices.pop(0)
+    monkeypatch.setattr(module, "_copy_database", copied_before)
+    back_up(fleet.state.folder, tmp_path / "third")
+    assert list((tmp_path / "third" / "outcomes").iterdir()) == []
 
 
 def test_what_the_folder_lacks_is_named_and_does_not_keep_the_rest_from_being_copied(fleet, tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from edgefl.errors import AuthenticationError, InvalidSettingError
+from edgefl.errors import AuthenticationError, InvalidSettingError, StorageError
 from edgefl_server.storage import (
     EnrolmentRefusedError,
     NotWantedError,
@@ -17,6 +19,7 @@ from edgefl_server.storage import (
     authenticate,
     block_device,
     enrol,
+    folding,
     get_device,
     limit_device,
     list_devices,
@@ -148,6 +151,77 @@ def test_a_fold_never_has_what_a_removed_device_sent_even_where_its_file_stayed(
     status = run_status(fleet.state, run)
     assert (status["state"], status["history"][0]["outcomes"]["folded"]) == ("done", 1)
     assert np.isfinite(status["history"][0]["loss"])
+
+
+def test_a_block_that_fails_lets_nobody_in_who_was_blocked_before(fleet, monkeypatch) -> None:
+    (device,) = fleet.add_devices(1)
+    block_device(fleet.state, device.device)
+
+    def full():
+        raise StorageError("The disk is full.", full=True)
+
+    for act in (block_device, remove_device, unblock_device):
+        with monkeypatch.context() as patched:
+            patched.setattr(fleet.state.database, "write", full)
+            with pytest.raises(StorageError):
+                act(fleet.state, device.device)
+        assert fleet.state.barring.why(device.device) == "blocked"
+
+
+def test_a_device_that_is_removed_while_it_is_being_blocked_stays_removed(fleet, monkeypatch) -> None:
+    (device,) = fleet.add_devices(1)
+    removing = threading.Thread(target=remove_device, args=(fleet.state, device.device))
+    read = fleet.state.database.read
+
+    @contextmanager
+    def read_and_be_slow():
+        with read() as session:
+            yield session
+        if not removing.ident:
+            removing.start()
+            removing.join(0.5)  # as long as it would take, if it did not wait
+
+    monkeypatch.setattr(fleet.state.database, "read", read_and_be_slow)
+    block_device(fleet.state, device.device)
+    removing.join()
+    assert fleet.state.barring.why(device.device) == "removed"
+
+
+def test_a_device_that_is_removed_while_its_round_is_merged_is_not_in_what_comes_of_it(fleet, monkeypatch) -> None:
+    run = fleet.create_run(rounds=1, target=3, minimum=1)
+    devices = fleet.add_devices(3)
+    for device in devices:
+        fleet.finish(device)
+    make, gone = folding.make, []
+
+    def make_and_remove(*given):
+        made = make(*given)
+        if len(gone) < 2:
+            gone.append(remove_device(fleet.state, devices[len(gone)].device))
+        return made
+
+    monkeypatch.setattr(folding, "make", make_and_remove)
+    fleet.fold()
+    assert [(each["dropped"], each["folded"]) for each in gone] == [(1, 0), (1, 0)]
+    status = run_status(fleet.state, run)
+    assert status["state"] == "done"
+    counts = status["history"][0]["outcomes"]
+    assert (counts["folded"], counts["discarded"]) == (1, 2)
+    monkeypatch.undo()
+    assert remove_device(fleet.state, devices[2].device)["folded"] == 1
+
+
+def test_a_quota_holds_for_a_call_that_was_waiting_while_the_last_outcome_came(fleet) -> None:
+    device, other = fleet.add_devices(2)
+    fleet.create_run(rounds=9, target=1)
+    fleet.create_run(rounds=9, target=1)
+    limit_device(fleet.state, device.device, Quota(outcomes=1))
+    task = fleet.task(device)
+    assert fleet.state.barring.seconds_left(device.device, fleet.clock.now) == 0  # as a second call was told
+    fleet.accept(device, fleet.outcome(task))
+    fleet.state.barring._until[device.device] = 0.0  # as when that call's look ended last
+    assert next_task(fleet.state, device) is None
+    assert next_task(fleet.state, other) is not None
 
 
 def test_a_removed_device_is_nobody_and_its_id_is_never_taken_again(fleet) -> None:

@@ -361,3 +361,18 @@ def test_the_deadline_fails_a_round_with_too_few_and_its_outcomes_are_discarded(
     assert second["state"] == "selecting"
     assert second["base_weights_hash"] == first["base_weights_hash"]
     assert folding_module.fold_pending(fleet.state) is False
+
+
+def test_as_many_examples_as_no_column_holds_keep_no_round_from_its_end(fleet, monkeypatch) -> None:
+    run = fleet.create_run(rounds=1, target=1)
+    (device,) = fleet.add_devices(1)
+    fleet.finish(device)
+    make = folding_module.make
+
+    def of_a_thousand_that_claim_all_they_may(*given):
+        made = make(*given)
+        return replace(made, figures=replace(made.figures, num_examples=1024 * 2**53))
+
+    monkeypatch.setattr(folding_module, "make", of_a_thousand_that_claim_all_they_may)
+    fleet.fold()
+    assert run_status(fleet.state, run)["state"] == "done"

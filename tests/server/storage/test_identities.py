@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from edgefl.errors import AuthenticationError, InvalidSettingError
-from edgefl_server.storage import EnrolmentRefusedError, authenticate, enrol, invite, tell_public_key
+from edgefl_server.storage import (
+    EnrolmentRefusedError,
+    authenticate,
+    enrol,
+    get_device,
+    invite,
+    list_devices,
+    remove_device,
+    tell_capabilities,
+    tell_public_key,
+)
 from fake_device import Identity
 
 ME = Identity.number(0)
@@ -55,10 +65,37 @@ def test_ids_and_hashes_of_another_form_are_refused(fleet, device: str, secret_h
         enrol(fleet.state, fleet.token, device, secret_hash, "people", {})
 
 
-@pytest.mark.parametrize("capabilities", [{"x": "y" * 5000}, {"x": float("nan")}])
+def nested(levels: int) -> dict:
+    found: dict = {}
+    for _ in range(levels - 1):
+        found = {"x": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    "capabilities", [{"x": "y" * 5000}, {"x": float("nan")}, {"x": "\ud800"}, {"\udfff": 1}, nested(9), nested(900)]
+)
 def test_capabilities_are_small_and_plain(fleet, capabilities: dict) -> None:
     with pytest.raises(InvalidSettingError):
         enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", capabilities)
+
+
+def test_capabilities_may_have_some_levels_and_any_text(fleet) -> None:
+    said = {**nested(8), "text": "\0\u202e😀", "list": [[1], {}]}
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", said)
+    assert get_device(fleet.state, ME.device)["capabilities"] == said
+
+
+def test_a_removed_device_that_still_has_a_call_under_way_leaves_nothing_behind(fleet) -> None:
+    enrol(fleet.state, fleet.token, ME.device, ME.secret_hash, "people", {})
+    let_in = authenticate(fleet.state, ME.device, ME.secret)
+    remove_device(fleet.state, ME.device)
+    with pytest.raises(AuthenticationError):
+        tell_capabilities(fleet.state, let_in, {"machine": "of somebody"})
+    with pytest.raises(AuthenticationError):
+        tell_public_key(fleet.state, let_in, key(1))
+    (row,) = list_devices(fleet.state, status="removed")
+    assert row["capabilities"] == {}
 
 
 def key(last: int) -> str:

@@ -20,7 +20,7 @@ OF = Statement(
         invitations.c.population == bindparam("who"), invitations.c.created_at > 0
     )
 )
-ROW = {"token_hash": "a" * 64, "population": "p", "created_at": 2}
+ROW = {"token_hash": "a" * 64, "population": "p", "created_at": 2, "label": "", "made_by": "", "used": 0}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, text
 
 from edgefl.errors import StorageError
+from edgefl_server.storage.postgresql import PostgresqlDatabase
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.sqlite import SqliteDatabase
 from edgefl_server.storage.tables import PopulationRow
@@ -105,7 +106,7 @@ def names(database: SqliteDatabase) -> list[str]:
         return list(session.scalars(select(PopulationRow.population).order_by(PopulationRow.population)))
 
 
-def write_all(database: SqliteDatabase, works: Sequence[Any]) -> list[Any]:
+def write_all(database: SqliteDatabase | PostgresqlDatabase, works: Sequence[Any]) -> list[Any]:
     """Of all of them at once."""
     return database._writer._write_all(lambda: works)
 
@@ -143,3 +144,27 @@ def test_a_commit_that_fails_is_told_to_all_that_shared_it(tmp_path, monkeypatch
     assert names(database) == []
     assert database.write_together(direct("d")) == "d"
     database.close()
+
+
+def test_a_connection_that_breaks_in_a_transaction_is_a_storage_error_and_costs_no_connection(postgresql) -> None:
+    url = postgresql.make()
+    database = PostgresqlDatabase(url)
+    end = "SELECT pg_terminate_backend(pg_backend_pid())"
+
+    def by_sqlalchemy(session: Session) -> None:
+        session.execute(text(end))
+
+    def past_it(session: Session) -> None:
+        session._run(end)
+
+    for _ in range(30):  # more than there are connections
+        for work in (by_sqlalchemy, past_it):
+            with pytest.raises(StorageError, match="terminating connection"), database.write() as session:
+                work(session)
+            with pytest.raises(StorageError, match="terminating connection"), database.read() as session:
+                by_sqlalchemy(session)
+            with pytest.raises(StorageError):
+                database.write_together(work)
+    assert write_all(database, [add("a")]) == ["a"]
+    database.close()
+    postgresql.give_back(url)
