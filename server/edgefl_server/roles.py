@@ -23,11 +23,11 @@ class Right(Enum):
     """A thing that an operator may do, in words that follow "may not"."""
 
     READ = "read"
-    RUN = "create, pause, stop and extend runs"
+    RUN = "create, pause, stop, extend and roll back runs"
     INVITE = "invite devices"
-    TEND = "tag and block devices"
+    TEND = "tag, block and limit devices"
     REMOVE = "remove devices and revoke invitations"
-    APPOINT = "add and revoke operators"
+    APPOINT = "list, add and revoke operators"
 
 
 _OWN = {

@@ -39,7 +39,7 @@ from edgefl_server.storage import (
     work_for,
 )
 
-__all__ = ["AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator"]
+__all__ = ["AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator", "require"]
 
 _log = logging.getLogger(__name__)
 _BLOCKED_SECONDS = (300, 600)
@@ -217,14 +217,23 @@ def needs(right: Right) -> Any:
     """
 
     async def check(operator: AskedBy, context: Shared) -> None:
-        if not operator.may(right):
-            context.refusals.note("role", operator.name)
-            raise RequestError(
-                403,
-                Refusal.ROLE_NEEDED,
-                f"{operator.name!r} has the role {operator.role} and may not {right.value}: that needs the role "
-                f"{least_role(right)}.",
-                "Ask an admin for a key with that role.",
-            )
+        require(context, operator, right)
 
     return Depends(check)
+
+
+def require(context: Context, operator: Operator, right: Right) -> None:
+    """Refuses an operator who may not do something, and counts it for the audit log.
+
+    Raises:
+        RequestError: 403.
+    """
+    if not operator.may(right):
+        context.refusals.note("role", operator.name)
+        raise RequestError(
+            403,
+            Refusal.ROLE_NEEDED,
+            f"{operator.name!r} has the role {operator.role} and may not {right.value}: that needs the role "
+            f"{least_role(right)}.",
+            "Ask an admin for a key with that role.",
+        )

@@ -201,7 +201,7 @@ def test_a_wrong_setting_or_file_is_told_as_the_command_line_tells_it(visit: Vis
     assert visit.client.post("/new", params={"rounds": "x"}, content=b"", headers=headers).status_code == 422
 
 
-def test_a_viewer_sees_all_and_changes_nothing(visit: Visit) -> None:
+def test_a_viewer_sees_all_and_changes_nothing_and_attempts_are_counted(visit: Visit, fleet: Any) -> None:
     visit.sign_in()
     run = visit.run()
     visit.post("/sign-out", {"form": visit.token()})
@@ -212,6 +212,8 @@ def test_a_viewer_sees_all_and_changes_nothing(visit: Visit) -> None:
     assert visit.get("/new").status_code == 403
     assert visit.post(f"{run}/stop", {"form": visit.token()}).status_code == 403
     assert visit.create().status_code == 403
+    visit.client.app.state.context.refusals.keep(fleet.state, now=True)
+    assert audit_entries(fleet.state)[0]["detail"]["kinds"] == {"role": 3}
 
 
 def test_names_with_html_in_them_are_text_everywhere(visit: Visit, fleet: Any) -> None:
