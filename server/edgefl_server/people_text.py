@@ -35,7 +35,10 @@ def audit(result: dict[str, Any]) -> str:
         )
         for each in result["audit"]
     ]
-    return table(("", "date (UTC)", "who", "role", "did", "to", ""), rows) if rows else "nothing"
+    if not rows:
+        return "nothing"
+    shown = table(("", "date (UTC)", "who", "role", "did", "to", ""), rows)
+    return shown if result["next"] is None else f"{shown}\nolder ones: --before {result['next']}"
 
 
 def invitations(result: dict[str, Any]) -> str:

@@ -40,6 +40,8 @@ def test_an_operator_works_with_a_key_of_its_own_until_it_is_revoked(server: Ser
     revoked = edgefl("run", "list", "--server", server.url, "--format", "json", EDGEFL_OPERATOR_KEY=key)
     assert revoked.returncode == 41
     assert "was revoked" in json.loads(revoked.stderr.splitlines()[-1])["message"]
+    newest = edgefl("server", "audit", "--limit", "1", "--state", server.state).stdout.splitlines()
+    assert re.fullmatch(r"older ones: --before \d+", newest[-1])
     told = edgefl("server", "audit", "--since", "1h", "--limit", "5", "--state", server.state).stdout.splitlines()
     assert len(told) == 3
     assert re.search(r"admin +admin +operators.revoke +eve\?<i>$", told[1])

@@ -208,10 +208,10 @@ async def get_devices(
     wanted = state if state in _STATES else None
 
     def find() -> dict[str, Any]:
-        known, more = populations(context.state), _DEVICES + 1
-        shown = list_devices(context.state, more, after=after, population=population or None, status=wanted)
-        devices = [{**each, "machine": machine_of(each["capabilities"])} for each in shown[:_DEVICES]]
-        return {"populations": known, "devices": devices, "more": len(shown) > _DEVICES, "now": context.state.date()}
+        state = context.state
+        found = list_devices(state, _DEVICES, after=after, population=population or None, status=wanted)
+        devices = [{**each, "machine": machine_of(each["capabilities"])} for each in found["devices"]]
+        return {"populations": populations(state), "devices": devices, "next": found["next"], "now": state.date()}
 
     asked = {"population": population, "state": wanted or "", "states": _STATES, "after": after}
     return page("devices", {**await run_in_threadpool(find), **asked, **who.seen()})
@@ -240,6 +240,6 @@ async def get_audit(
     who: SignedIn, context: Shared, before: Annotated[int | None, Query(ge=0, le=_LARGEST)] = None
 ) -> Response:
     """The audit log, newest first, page by page."""
-    entries = await run_in_threadpool(audit_entries, context.state, _ENTRIES, before=before)
-    older = entries[-1]["number"] if len(entries) == _ENTRIES else None
-    return page("audit", {"entries": entries, "older": older, "newest": before is None, **who.seen()})
+    found = await run_in_threadpool(audit_entries, context.state, _ENTRIES, before=before)
+    shown = {"entries": found["audit"], "next": found["next"], "newest": before is None}
+    return page("audit", {**shown, **who.seen()})

@@ -57,11 +57,10 @@ async def get_devices(
 ) -> dict[str, Any]:
     """A page in the order of ids; `next` is the `after` of the page behind it, null where that is empty."""
 
-    def find() -> list[dict[str, Any]]:
+    def find() -> dict[str, Any]:
         return list_devices(context.state, limit, after=after, population=population, tag=tag, status=state)
 
-    found = await run_in_threadpool(find)
-    return {"devices": found, "next": found[-1]["device"] if len(found) == limit else None}
+    return await run_in_threadpool(find)
 
 
 @router.get("/devices/{device_id}", dependencies=_READ, summary="Say what is known of a device")

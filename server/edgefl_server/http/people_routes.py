@@ -126,8 +126,11 @@ async def get_audit(
     since: Annotated[float | None, Query(allow_inf_nan=False, description="seconds since 1970 in UTC")] = None,
     before: Annotated[int | None, Query(ge=1, le=2**53, description="only entries with a smaller number")] = None,
 ) -> dict[str, Any]:
-    """Acts of operators, enrolments, and how many were refused; newest first. Texts are as they were given."""
-    return {"audit": await run_in_threadpool(audit_entries, context.state, limit, since=since, before=before)}
+    """Acts of operators, enrolments, and how many were refused; newest first. Texts are as they were given.
+
+    `next` is the `before` of the page behind it, null where that is empty.
+    """
+    return await run_in_threadpool(audit_entries, context.state, limit, since=since, before=before)
 
 
 def _words(role: Role) -> list[str]:

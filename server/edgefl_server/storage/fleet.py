@@ -56,7 +56,7 @@ def list_devices(
     population: str | None = None,
     tag: str | None = None,
     status: str | None = None,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """A page of the devices, in the order of their ids; each page costs the same, however many there are before it.
 
     Args:
@@ -66,8 +66,12 @@ def list_devices(
         population: only its devices.
         tag: only those that have it.
         status: only those that are ``active``, ``blocked`` or ``removed``; None: all that are not removed.
+
+    Returns:
+        ``devices``, and ``next``: the `after` of the page behind it, None where that would be empty.
     """
-    query = select(DeviceRow).where(DeviceRow.device > after).order_by(DeviceRow.device).limit(min(limit, MOST_LISTED))
+    limit = min(limit, MOST_LISTED)
+    query = select(DeviceRow).where(DeviceRow.device > after).order_by(DeviceRow.device).limit(limit + 1)
     if population is not None:
         query = query.where(DeviceRow.population == population)
     if tag is not None:
@@ -79,7 +83,8 @@ def list_devices(
         query = query.where(blocked if status == BLOCKED else ~blocked)
     with state.database.read() as session:
         rows = session.scalars(query).all()
-        return _told(state, session, rows)
+        found = _told(state, session, rows[:limit])
+    return {"devices": found, "next": found[-1]["device"] if len(rows) > limit else None}
 
 
 def get_device(state: ServerState, which: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_whoever_tries_keys_is_counted_and_soon_not_looked_at_any_more(visit: Vi
     assert (answers[0], answers[-1]) == (401, 429)
     assert visit.sign_in().status_code == 429
     context.refusals.keep(fleet.state, now=True)
-    assert audit_entries(fleet.state)[0]["detail"]["kinds"] == {"operator": answers.count(401)}
+    assert audit_entries(fleet.state)["audit"][0]["detail"]["kinds"] == {"operator": answers.count(401)}
 
 
 def test_the_cookie_is_kept_from_scripts_and_from_pages_of_others(visit: Visit) -> None:
@@ -171,7 +171,7 @@ def test_a_run_is_created_paused_resumed_extended_and_stopped_and_the_audit_log_
     for act, shown in (("pause", ">paused<"), ("resume", ">active<"), ("extend", "of 8"), ("stop", ">stopped<")):
         assert visit.post(f"{run}/{act}", form).headers["Location"] == run
         assert shown in visit.get(run).text
-    done = [(each["who"], each["act"], each["about"]) for each in audit_entries(fleet.state)]
+    done = [(each["who"], each["act"], each["about"]) for each in audit_entries(fleet.state)["audit"]]
     about = run.removeprefix("/runs/")
     acts = ("runs.stop", "runs.continue", "runs.resume", "runs.pause", "runs.create")
     assert done[:5] == [("a operator", act, about) for act in acts]
@@ -213,7 +213,7 @@ def test_a_viewer_sees_all_and_changes_nothing_and_attempts_are_counted(visit: V
     assert visit.post(f"{run}/stop", {"form": visit.token()}).status_code == 403
     assert visit.create().status_code == 403
     visit.client.app.state.context.refusals.keep(fleet.state, now=True)
-    assert audit_entries(fleet.state)[0]["detail"]["kinds"] == {"role": 3}
+    assert audit_entries(fleet.state)["audit"][0]["detail"]["kinds"] == {"role": 3}
 
 
 def test_names_with_html_in_them_are_text_everywhere(visit: Visit, fleet: Any) -> None:

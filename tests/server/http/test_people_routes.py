@@ -143,7 +143,7 @@ def test_refusals_are_counted_and_told_when_the_server_stops(api: Api) -> None:
     api.client.post("/v1/invitations", json={"population": "p"}, headers=viewer)
     assert entries(api) == []
     api.client.__exit__()
-    (entry,) = audit_entries(api.fleet.state)
+    (entry,) = audit_entries(api.fleet.state)["audit"]
     assert entry["detail"]["kinds"] == {"device": 3, "operator": 3, "role": 1}
     assert entry["detail"]["from"] == {"testclient": 6, "eve": 1}
 
