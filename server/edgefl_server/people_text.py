@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["audit", "date", "device", "devices", "invitations", "operators", "removed", "table"]
+__all__ = ["audit", "date", "detail", "device", "devices", "invitations", "operators", "removed", "table"]
 
 
 def operators(result: dict[str, Any]) -> str:
@@ -31,7 +31,7 @@ def audit(result: dict[str, Any]) -> str:
             each["role"],
             each["act"],
             each["about"] or "-",
-            ", ".join(f"{name} {_plain(value)}" for name, value in each["detail"].items() if value not in (None, "")),
+            detail(each["detail"]),
         )
         for each in result["audit"]
     ]
@@ -39,6 +39,12 @@ def audit(result: dict[str, Any]) -> str:
         return "nothing"
     shown = table(("", "date (UTC)", "who", "role", "did", "to", ""), rows)
     return shown if result["next"] is None else f"{shown}\nolder ones: --before {result['next']}"
+
+
+def detail(said: dict[str, Any]) -> str:
+    """An entry's detail in words; nothing of what was not given."""
+    given = {name: value for name, value in said.items() if value not in (None, "")}
+    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in given.items())
 
 
 def invitations(result: dict[str, Any]) -> str:
@@ -121,6 +127,8 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name or '?'}: {count}" for name, count in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

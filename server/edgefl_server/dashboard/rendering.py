@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from edgefl.version import __version__
+from edgefl_server import people_text
 from edgefl_server.dashboard.static_files import link
 
 __all__ = ["SECURE", "page", "secured"]
@@ -91,6 +92,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"bytes": _bytes, "number": _number, "when": _when, "ago": _ago, "words": _words}
+    environment.filters["detail"] = people_text.detail
     environment.globals |= {"link": link, "version": __version__, "escape": escape}
     return environment
 

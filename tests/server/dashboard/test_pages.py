@@ -17,7 +17,7 @@ from edgefl_server.roles import Role
 from edgefl_server.storage import audit_entries, enrol, invite, revoke_operator
 from fake_device import Identity
 
-from .conftest import OWN, Visit
+from .conftest import ADMIN, OWN, Visit
 
 PAGES = ("/", "/new", "/devices", "/storage", "/audit")
 ROGUE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
@@ -177,6 +177,11 @@ def test_a_run_is_created_paused_resumed_extended_and_stopped_and_the_audit_log_
     assert done[:5] == [("a operator", act, about) for act in acts]
     audit = visit.get("/audit").text
     assert "runs.continue" in audit
+    visit.sign_in()
+    visit.client.post("/v1/invitations", json={"population": "hall"}, headers={"Authorization": f"Bearer {ADMIN}"})
+    audit = visit.get("/audit").text
+    assert "invitations.create" in audit
+    assert "None" not in audit  # what was not given is not told
 
 
 def test_what_is_not_possible_is_a_page_that_says_why(visit: Visit) -> None:
