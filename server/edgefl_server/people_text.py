@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["audit", "date", "detail", "device", "devices", "invitations", "operators", "removed", "table"]
+from edgefl_server.dates import date_and_time
+
+__all__ = ["audit", "detail", "device", "devices", "invitations", "operators", "removed", "table"]
 
 
 def operators(result: dict[str, Any]) -> str:
     """All operators, a line each."""
     rows = [
-        (each["name"], each["role"], each["state"], date(each["created_at"]), date(each["expires_at"]))
+        (
+            each["name"],
+            each["role"],
+            each["state"],
+            date_and_time(each["created_at"]),
+            date_and_time(each["expires_at"]),
+        )
         for each in result["operators"]
     ]
     if not rows:
@@ -26,7 +33,7 @@ def audit(result: dict[str, Any]) -> str:
     rows = [
         (
             str(each["number"]),
-            date(each["at"]),
+            date_and_time(each["at"]),
             each["who"] or "-",
             each["role"],
             each["act"],
@@ -55,8 +62,8 @@ def invitations(result: dict[str, Any]) -> str:
             each["population"],
             each["state"],
             f"{each['used']} of {'any' if each['uses'] is None else each['uses']}",
-            date(each["created_at"]),
-            date(each["expires_at"]),
+            date_and_time(each["created_at"]),
+            date_and_time(each["expires_at"]),
             each["made_by"] or "-",
             each["label"],
         )
@@ -73,7 +80,7 @@ def devices(result: dict[str, Any]) -> str:
             each["device"],
             each["population"],
             each["state"],
-            date(each["seen_at"]),
+            date_and_time(each["seen_at"]),
             str(each["outcomes"]),
             " ".join(each["tags"]),
         )
@@ -93,8 +100,8 @@ def device(result: dict[str, Any]) -> str:
         ("population", result["population"]),
         ("state", result["state"] + (", at a task" if result["working"] else "")),
         ("tags", " ".join(result["tags"]) or "-"),
-        ("enrolled", date(result["enrolled_at"])),
-        ("called last", date(result["seen_at"])),
+        ("enrolled", date_and_time(result["enrolled_at"])),
+        ("called last", date_and_time(result["seen_at"])),
         ("outcomes kept", str(result["outcomes"])),
         ("quota", quota or "-"),
         *((name, json.dumps(value)) for name, value in result["capabilities"].items()),
@@ -108,13 +115,6 @@ def removed(result: dict[str, Any]) -> str:
     if result["folded"]:
         text += f"\n{result['folded']} are part of weights already: they cannot be taken out"
     return text
-
-
-def date(seconds: float | None) -> str:
-    """A date for people, in UTC; a dash for none."""
-    if seconds is None:
-        return "-"
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from edgefl.version import __version__
 from edgefl_server import people_text
 from edgefl_server.dashboard.static_files import link
+from edgefl_server.dates import date_and_time, iso_date
 
 __all__ = ["SECURE", "page", "secured"]
 
@@ -64,10 +64,7 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _when(seconds: float | None) -> Markup | str:
     if seconds is None:
         return "–"
-    date = datetime.fromtimestamp(seconds, timezone.utc)
-    return Markup('<time datetime="{}">{}</time>').format(
-        date.isoformat(timespec="seconds"), f"{date:%Y-%m-%d %H:%M} UTC"
-    )
+    return Markup('<time datetime="{}">{} UTC</time>').format(iso_date(seconds), date_and_time(seconds))
 
 
 def _ago(seconds: float | None) -> str:

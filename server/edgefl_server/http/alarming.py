@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime, timezone
 
 from starlette.concurrency import run_in_threadpool
 
+from edgefl_server.dates import iso_date
 from edgefl_server.http.alarms import Alarms, RunSeen, Seen
 from edgefl_server.http.context import Context
 from edgefl_server.http.webhooks import Webhook, post
@@ -58,7 +58,7 @@ async def raise_alarms(context: Context, url: str) -> None:
             else:
                 state.troubles.clear("", _ALARM)
                 for each in alarms.look(seen, time.monotonic()):
-                    at = datetime.fromtimestamp(state.date(), timezone.utc).isoformat(timespec="seconds")
+                    at = iso_date(state.date())
                     about = {"run": each.about} if each.about else {}
                     webhook.put({"alarm": each.alarm, "state": each.state, **about, "message": each.message, "at": at})
             await asyncio.sleep(_LOOK_SECONDS)

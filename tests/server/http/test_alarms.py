@@ -167,7 +167,7 @@ def test_a_server_sends_its_alarms_as_json(fleet: Any, monkeypatch: pytest.Monke
         "alarm": "disk_low",
         "state": "raised",
         "message": "0 MB are left on the disk of the state folder",
-        "at": "1970-01-12T13:46:40+00:00",
+        "at": "1970-01-12T13:46:40Z",
     }
 
 
