@@ -10,6 +10,7 @@ import typer
 
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
+from edgefl.wire.words import DEVICE_BEGINNING
 from edgefl_server import people_text
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.run_verbs import ServerOption, StateOption
@@ -119,7 +120,7 @@ def _change(
 
 
 def _path(device: str, what: str = "") -> str:
-    if not re.fullmatch("[0-9a-f]{6,32}", device):
+    if not re.fullmatch(DEVICE_BEGINNING, device):
         raise InvalidSettingError(
             f"There is no device {device!r:.80}.", hint="`edgefl server devices list` names all; 6 digits suffice."
         )

@@ -12,6 +12,7 @@ import typer
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import InvalidSettingError, ProtocolError
 from edgefl.invitation import Invitation
+from edgefl.wire.words import INVITATION_ID
 from edgefl_server import people_text
 from edgefl_server.durations import duration
 from edgefl_server.operator_client import OperatorClient
@@ -131,7 +132,7 @@ def revoke(
     format: FormatOption = Format.text,
 ) -> None:
     """Let nobody enrol with an invitation any more; devices that have stay."""
-    if not re.fullmatch("[0-9a-f]{12}", invitation):
+    if not re.fullmatch(INVITATION_ID, invitation):
         raise InvalidSettingError(
             f"There is no invitation {invitation!r:.80}.", hint="`edgefl server invitations list` names all."
         )

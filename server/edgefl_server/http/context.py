@@ -56,8 +56,8 @@ class Context:
         max_outcome_bytes: largest outcome that is read.
         max_model_bytes: largest model file that is read.
         pins: what devices are told of the server's certificates; empty: nothing.
-        asking: bounds how often a device asks.
-        refused: bounds how often an address is refused: then it is not even looked at.
+        device_rate: bounds how often a device asks.
+        address_rate: bounds how often an address is refused: then it is not even looked at.
         trusted_proxies: networks whose ``X-Forwarded-For`` is believed.
         work: the devices that wait, to be called after anything that may give them work.
         handing_out: finds their tasks.
@@ -77,8 +77,8 @@ class Context:
     max_outcome_bytes: int
     max_model_bytes: int
     pins: str = ""
-    asking: RateLimit = field(default_factory=lambda: RateLimit(0))
-    refused: RateLimit = field(default_factory=lambda: RateLimit(0))
+    device_rate: RateLimit = field(default_factory=lambda: RateLimit(0))
+    address_rate: RateLimit = field(default_factory=lambda: RateLimit(0))
     trusted_proxies: Sequence[Network] = ()
     work: WaitingLines = field(init=False)
     handing_out: HandingOut = field(init=False)
@@ -99,7 +99,7 @@ class Context:
 
     def refuse(self, kind: str, address: str) -> None:
         """Counts somebody who was not let in."""
-        self.refused.take(address)
+        self.address_rate.take(address)
         self.refusals.note(kind, address)
 
     def operator(self, token: str) -> Operator:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from edgefl.wire.words import RANDOM_ID, SHORT_NAME
-from edgefl_server.http.acts import ActRoute, Deed, TheDeed
+from edgefl.wire.words import DEVICE_BEGINNING, RANDOM_ID, SHORT_NAME
+from edgefl_server.http.auditing import ActRoute, Deed, TheDeed
 from edgefl_server.http.context import Context, Shared, needs
 from edgefl_server.roles import Right
 from edgefl_server.storage import (
@@ -30,7 +30,9 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["fleet"], route_class=ActRoute)
 
 _READ, _TEND, _REMOVE = ([needs(right)] for right in (Right.READ, Right.TEND, Right.REMOVE))
-DeviceId = Annotated[str, Path(pattern="^[0-9a-f]{6,32}$", description="id, or its beginning when only one begins so")]
+DeviceId = Annotated[
+    str, Path(pattern=f"^{DEVICE_BEGINNING}$", description="id, or its beginning when only one begins so")
+]
 
 
 class Tags(BaseModel):

@@ -11,7 +11,7 @@ from sqlalchemy import Text, cast, func, select
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import EdgeflError, InvalidSettingError
-from edgefl.wire.words import is_short_name
+from edgefl.wire.words import DEVICE_BEGINNING, is_short_name
 from edgefl_server.aggregation import AssignmentState, Concerned, FoldState
 from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.changes import apply
@@ -39,8 +39,6 @@ MOST_LISTED = 1000
 _MOST_TAGS = 16
 _MOST = 2**31 - 1
 """The largest number of a quota: 2 GiB a day, as a larger one limits nobody."""
-_SHORTEST_BEGINNING = 6
-_BEGINNING = re.compile(f"[0-9a-f]{{{_SHORTEST_BEGINNING},32}}")
 _GIVE_BACK = "give back a device's task"
 
 
@@ -247,7 +245,7 @@ def _give_back(state: ServerState, session: Session, device: str) -> None:
 
 def _find(session: Session, which: str) -> DeviceRow:
     rows: Sequence[DeviceRow] = ()
-    if _BEGINNING.fullmatch(which):
+    if re.fullmatch(DEVICE_BEGINNING, which):
         query = select(DeviceRow).where(DeviceRow.device >= which, DeviceRow.device < f"{which}g")
         rows = session.scalars(query.order_by(DeviceRow.device).limit(2)).all()
     if len(rows) == 1 and rows[0].removed_at is None:
@@ -257,7 +255,7 @@ def _find(session: Session, which: str) -> DeviceRow:
     removed = " any more: it was removed" if rows else ""
     raise UnknownDeviceError(
         f"There is no device {which!r:.80}{removed}.",
-        hint=f"`edgefl server devices list` names all; {_SHORTEST_BEGINNING} digits of an id suffice.",
+        hint="`edgefl server devices list` names all; 6 digits of an id suffice.",
     )
 
 

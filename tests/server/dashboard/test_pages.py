@@ -74,7 +74,7 @@ def test_signing_in_leads_to_no_other_server(visit: Visit, next: str) -> None:
 
 def test_whoever_tries_keys_is_counted_and_soon_not_looked_at_any_more(visit: Visit, fleet: Any) -> None:
     context = visit.client.app.state.context
-    context.refused = RateLimit(60)
+    context.address_rate = RateLimit(60)
     answers = [visit.sign_in(f"wrong {index}").status_code for index in range(200)]
     assert (answers[0], answers[-1]) == (401, 429)
     assert visit.sign_in().status_code == 429

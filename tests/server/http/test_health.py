@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgefl.errors import StorageError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 from edgefl_server.http import create_app
-from edgefl_server.http.counters import Durations
+from edgefl_server.http.counters import Histogram
 from edgefl_server.http.health import unready
 from fake_device import Identity
 
@@ -190,7 +190,7 @@ def test_the_dashboard_for_grafana_asks_for_metrics_and_labels_that_there_are(ap
 
 
 def test_durations_are_counted_up_to_each_bound() -> None:
-    durations = Durations()
+    durations = Histogram()
     for seconds in (0.01, 0.02, 7.0, 1e9):
         durations.note(seconds)
     buckets = dict(durations.buckets())

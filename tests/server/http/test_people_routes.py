@@ -156,7 +156,7 @@ def test_an_act_that_the_log_cannot_take_is_answered_as_done_and_shown(
     def fail(*_: object) -> None:
         raise StorageError("the disk is full", full=True)
 
-    monkeypatch.setattr("edgefl_server.http.acts.note_act", fail)
+    monkeypatch.setattr("edgefl_server.http.auditing.note_act", fail)
     assert api.client.post(f"/v1/runs/{run}/pause", headers=ADMIN).status_code == 200
     assert "write the audit log" in str(api.client.get("/v1/runs", headers=ADMIN).json()["warnings"])
 
