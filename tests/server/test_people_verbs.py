@@ -26,6 +26,8 @@ def test_an_operator_works_with_a_key_of_its_own_until_it_is_revoked(server: Ser
     added = edgefl("server", "operators", "add", "eve\n<i>", "--role", "viewer", "--state", server.state)
     assert added.returncode == 0
     key = added.stdout.split()[1]
+    assert f"signs in at {server.url}," in added.stdout
+    assert f"Other machines cannot use {server.url}" in added.stderr
     for variable in ("EDGEFL_OPERATOR_KEY", "EDGEFL_ADMIN_TOKEN"):
         assert edgefl("run", "list", "--server", server.url, **{variable: key}).returncode == 0
     refused = edgefl(
