@@ -221,6 +221,13 @@ def test_a_viewer_sees_all_and_changes_nothing_and_attempts_are_counted(visit: V
     assert audit_entries(fleet.state)["audit"][0]["detail"]["kinds"] == {"role": 3}
 
 
+def test_a_run_waits_for_as_many_devices_as_it_needs_and_a_buffer_needs_one(visit: Visit, fleet: Any) -> None:
+    fleet.add_devices(1)
+    visit.sign_in()
+    assert "1 of 3 devices are enrolled" in visit.get(visit.run(target=3)).text
+    assert "devices are enrolled" not in visit.get(visit.run(target=3, schedule="buffered", strategy="fedbuff")).text
+
+
 def test_names_with_html_in_them_are_text_everywhere(visit: Visit, fleet: Any) -> None:
     visit.sign_in()
     token = invite(fleet.state, "people")
