@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -21,11 +21,11 @@ from edgefl_server.dashboard.new_run import sections
 from edgefl_server.dashboard.rendering import page
 from edgefl_server.http.context import Context, Shared
 from edgefl_server.http.errors import RequestError
+from edgefl_server.http.health import stored_bytes
 from edgefl_server.http.operator_routes import RunId
 from edgefl_server.roles import Right
 from edgefl_server.storage import (
     audit_entries,
-    bytes_on_disk,
     free_bytes,
     glance,
     list_devices,
@@ -218,12 +218,12 @@ async def get_devices(
 
 
 @router.get("/storage")
-async def get_storage(who: SignedIn, context: Shared) -> Response:
+async def get_storage(request: Request, who: SignedIn, context: Shared) -> Response:
     """The sizes of what is kept, and how much space is left."""
+    sizes = await stored_bytes(request, context)
 
     def find() -> dict[str, Any]:
         state = context.state
-        sizes = bytes_on_disk(state)
         return {
             "sizes": sizes,
             "total": sum(sizes.values()),

@@ -23,7 +23,7 @@ from edgefl_server.storage.tables import FolderRow
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["router", "unready"]
+__all__ = ["router", "stored_bytes", "unready"]
 
 router = APIRouter(tags=["health"])
 
@@ -111,17 +111,14 @@ async def get_metrics(request: Request, context: Shared) -> Response:
     from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.exposition import choose_encoder
 
-    known = _remembered(request)
-    if time.monotonic() - known.measured_at >= _SIZES_SECONDS:
-        known.measured_at = time.monotonic()
-        known.sizes = await run_in_threadpool(bytes_on_disk, context.state)
+    sizes = await stored_bytes(request, context)
     try:
         figures = await run_in_threadpool(server_figures, context.state)
     except StorageError:  # what is only in memory is told all the same
         figures = None
     waiting, families = context.work.waiting(), list[Any]()
     families += _of_process(context, waiting)
-    families += _of_disk(context.state, known.sizes)
+    families += _of_disk(context.state, sizes)
     if figures is not None:
         families += _of_runs(figures)
     registry = CollectorRegistry()
@@ -129,6 +126,15 @@ async def get_metrics(request: Request, context: Shared) -> Response:
     registry.register(_Told(families))
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type})
+
+
+async def stored_bytes(request: Request, context: Context) -> dict[str, int]:
+    """The sizes of what is kept, by kind, as they were at most 30 seconds ago."""
+    known = _remembered(request)
+    if time.monotonic() - known.measured_at >= _SIZES_SECONDS:
+        known.measured_at = time.monotonic()
+        known.sizes = await run_in_threadpool(bytes_on_disk, context.state)
+    return known.sizes
 
 
 class _Told:

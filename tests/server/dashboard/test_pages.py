@@ -221,6 +221,16 @@ def test_a_viewer_sees_all_and_changes_nothing_and_attempts_are_counted(visit: V
     assert audit_entries(fleet.state)["audit"][0]["detail"]["kinds"] == {"role": 3}
 
 
+def test_pages_and_metrics_share_one_look_at_all_files(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr("edgefl_server.http.health.bytes_on_disk", lambda state: looks.append(state) or {"models": 7})
+    visit.sign_in()
+    for _ in range(3):
+        assert "7 B" in visit.get("/storage").text
+        assert 'kind="models"} 7' in visit.client.get("/metrics", headers={"Authorization": f"Bearer {ADMIN}"}).text
+    assert len(looks) == 1
+
+
 def test_a_run_waits_for_as_many_devices_as_it_needs_and_a_buffer_needs_one(visit: Visit, fleet: Any) -> None:
     fleet.add_devices(1)
     visit.sign_in()
