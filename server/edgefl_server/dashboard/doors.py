@@ -40,7 +40,7 @@ class Visitor:
     def __init__(self, session: Session, operator: Operator, context: Context) -> None:
         self.session, self.operator, self._context = session, operator, context
 
-    def seen(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, Any]:
         """Everything that a page is told of its visitor."""
         return {
             "operator": self.operator,
@@ -147,7 +147,7 @@ class Page(APIRoute):
                 return secured(refused)
             values = {**json.loads(bytes(refused.body))["error"], "status": refused.status_code}
             who = await visitor(request)
-            shown = {} if who is None else who.seen()
+            shown = {} if who is None else who.shown()
             return page("error", {**values, "shown": shown, **shown}, refused.status_code)
 
         return handle_errors

@@ -61,7 +61,7 @@ def _runs(context: Context) -> dict[str, Any]:
 @router.get("/")
 async def get_runs(who: SignedIn, context: Shared) -> Response:
     """All runs: those under way first, then the newest."""
-    return page("runs", {**await run_in_threadpool(_runs, context), **who.seen()})
+    return page("runs", {**await run_in_threadpool(_runs, context), **who.shown()})
 
 
 @router.get("/parts/runs")
@@ -85,13 +85,13 @@ async def get_run(run_id: RunId, who: SignedIn, context: Shared) -> Response:
         status = run_status(context.state, live["run"]["run"])
         return {**live, "status": status, **_rounds(context, live["run"]["run"])}
 
-    return page("run", {**await run_in_threadpool(find), **who.seen()})
+    return page("run", {**await run_in_threadpool(find), **who.shown()})
 
 
 @router.get("/parts/runs/{run_id}")
 async def get_run_part(run_id: RunId, who: SignedIn, context: Shared) -> Response:
     """The state and the round under way alone: what is asked for every two seconds, from a few rows."""
-    return page("run_part", {**await run_in_threadpool(_live, context, run_id), **who.seen()})
+    return page("run_part", {**await run_in_threadpool(_live, context, run_id), **who.shown()})
 
 
 def _rows(context: Context, run_id: str) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ async def get_new(who: SignedIn, context: Shared) -> Response:
     """The form for a new run."""
     who.require(Right.RUN)
     known = await run_in_threadpool(populations, context.state)
-    return page("new", {"populations": known, "sections": sections(), **who.seen()})
+    return page("new", {"populations": known, "sections": sections(), **who.shown()})
 
 
 @router.get("/devices")
@@ -214,7 +214,7 @@ async def get_devices(
         return {"populations": populations(state), "devices": devices, "next": found["next"], "now": state.date()}
 
     asked = {"population": population, "state": wanted or "", "states": _STATES, "after": after}
-    return page("devices", {**await run_in_threadpool(find), **asked, **who.seen()})
+    return page("devices", {**await run_in_threadpool(find), **asked, **who.shown()})
 
 
 @router.get("/storage")
@@ -232,7 +232,7 @@ async def get_storage(request: Request, who: SignedIn, context: Shared) -> Respo
             "keep_days": state.keep_seconds / 86_400,
         }
 
-    return page("storage", {**await run_in_threadpool(find), **who.seen()})
+    return page("storage", {**await run_in_threadpool(find), **who.shown()})
 
 
 @router.get("/audit")
@@ -242,4 +242,4 @@ async def get_audit(
     """The audit log, newest first, page by page."""
     found = await run_in_threadpool(audit_entries, context.state, _ENTRIES, before=before)
     shown = {"entries": found["audit"], "next": found["next"], "newest": before is None}
-    return page("audit", {**shown, **who.seen()})
+    return page("audit", {**shown, **who.shown()})
