@@ -11,6 +11,10 @@ from edgefl_server.dates import date_and_time
 __all__ = ["audit", "detail", "device", "devices", "invitations", "operators", "removed", "table"]
 
 
+_DIGITS = 12
+"""Of a device's id in a list: more than commands need, and a line still fits on a terminal."""
+
+
 def operators(result: dict[str, Any]) -> str:
     """All operators, a line each."""
     rows = [
@@ -30,18 +34,16 @@ def operators(result: dict[str, Any]) -> str:
 
 def audit(result: dict[str, Any]) -> str:
     """Entries of the audit log, a line each."""
-    rows = [
-        (
-            str(each["number"]),
-            date_and_time(each["at"]),
-            each["who"] or "-",
-            each["role"],
-            each["act"],
-            each["about"] or "-",
-            detail(each["detail"]),
-        )
-        for each in result["audit"]
-    ]
+    rows = []
+    for each in result["audit"]:
+        who, about = each["who"], each["about"]
+        if each["role"] == "device":
+            who = who[:_DIGITS]
+        elif each["act"].startswith("devices."):
+            about = about[:_DIGITS]
+        said = detail(each["detail"])
+        number, at = str(each["number"]), date_and_time(each["at"])
+        rows.append((number, at, who or "-", each["role"], each["act"], about or "-", said))
     if not rows:
         return "nothing"
     shown = table(("", "date (UTC)", "who", "role", "did", "to", ""), rows)
@@ -77,7 +79,7 @@ def devices(result: dict[str, Any]) -> str:
     """A page of devices, a line each."""
     rows = [
         (
-            each["device"],
+            each["device"][:_DIGITS],
             each["population"],
             each["state"],
             date_and_time(each["seen_at"]),

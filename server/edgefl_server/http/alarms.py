@@ -10,7 +10,7 @@ __all__ = ["Alarm", "Alarms", "Observed", "ObservedRun"]
 STUCK_SECONDS = 1800.0
 """A run of which no outcome was accepted and no round ended for so long, whatever its deadline."""
 VANISHED_SECONDS = 600.0
-"""Devices that wait for work call every minute."""
+"""Devices that wait for work call about every 25 seconds, those that are blocked or told to come back less often."""
 _WINDOW_SECONDS = 600.0
 _REFUSED_AT_LEAST = 20
 """Fewer in a window may be of a single device with an old version."""
