@@ -19,6 +19,7 @@ from edgefl_server.dashboard.doors import Page, SignedIn
 from edgefl_server.dashboard.machines import machine_of
 from edgefl_server.dashboard.new_run import sections
 from edgefl_server.dashboard.rendering import page
+from edgefl_server.device_states import DeviceState
 from edgefl_server.http.context import Context, Shared
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.health import stored_bytes
@@ -45,7 +46,7 @@ _SHOWN_RUNS = 200
 _SHOWN_ROUNDS = 100
 _ENTRIES = 50
 _DEVICES = 50
-_STATES = ("active", "blocked", "removed")
+_STATES = tuple(each.value for each in DeviceState)
 _PIECE_BYTES = 1 << 18
 _LARGEST = 2**53
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from edgefl.wire.words import DEVICE_BEGINNING, RANDOM_ID, SHORT_NAME
+from edgefl_server.device_states import DeviceState
 from edgefl_server.http.auditing import ActRoute, Deed, TheDeed
 from edgefl_server.http.context import Context, Shared, needs
 from edgefl_server.roles import Right
@@ -55,7 +56,7 @@ async def get_devices(
     after: Annotated[str, Query(pattern=f"^({RANDOM_ID})?$", description="the last id of the page before")] = "",
     population: Annotated[str | None, Query(pattern=f"^{SHORT_NAME}$")] = None,
     tag: Annotated[str | None, Query(pattern=f"^{SHORT_NAME}$")] = None,
-    state: Annotated[Literal["active", "blocked", "removed"] | None, Query()] = None,
+    state: Annotated[DeviceState | None, Query()] = None,
 ) -> dict[str, Any]:
     """A page in the order of ids; `next` is the `after` of the page behind it, null where that is empty."""
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 from edgefl.errors import EdgeflError, InvalidSettingError
 from edgefl.wire.words import DEVICE_BEGINNING, is_short_name
 from edgefl_server.aggregation import AssignmentState, Concerned, FoldState
+from edgefl_server.device_states import DeviceState
 from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.changes import apply
 from edgefl_server.storage.cohorts import concerned_by_time
@@ -77,7 +78,7 @@ def list_devices(
         query = query.where(cast(DeviceRow.tags, Text).contains(f'"{tag}"', autoescape=True))
     removed, blocked = DeviceRow.removed_at.is_not(None), DeviceRow.blocked_at.is_not(None)
     query = query.where(removed if status == REMOVED else ~removed)
-    if status in (BLOCKED, "active"):
+    if status in (BLOCKED, DeviceState.active):
         query = query.where(blocked if status == BLOCKED else ~blocked)
     with state.database.read() as session:
         rows = session.scalars(query).all()
@@ -274,7 +275,11 @@ def _told(state: ServerState, session: Session, rows: Sequence[DeviceRow]) -> li
         {
             "device": row.device,
             "population": row.population,
-            "state": REMOVED if row.removed_at is not None else BLOCKED if row.blocked_at is not None else "active",
+            "state": REMOVED
+            if row.removed_at is not None
+            else BLOCKED
+            if row.blocked_at is not None
+            else DeviceState.active.value,
             "tags": list(row.tags),
             "enrolled_at": row.created_at,
             "seen_at": state.seen.of(row.device) or row.seen_at,
