@@ -131,7 +131,9 @@ def _plain(value: Any) -> str:
         return " ".join(f"{name or '?'}: {count}" for name, count in value.items())
     if isinstance(value, list):
         return " ".join(map(str, value)) or "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:g}"
+    return str(value)
 
 
 def _one_line(text: str) -> str:

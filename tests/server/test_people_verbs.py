@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from edgefl_server.durations import duration
-from edgefl_server.people_text import table
+from edgefl_server.people_text import detail, table
 from fake_device import FakeDevice, Identity
 from server_process import ServerProcess, edgefl, free_port
 
@@ -64,6 +64,11 @@ def test_a_span_of_time_is_a_number_and_a_unit(text: str, seconds: float) -> Non
 def test_what_is_no_span_of_time_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         duration(text)
+
+
+def test_details_of_the_audit_log_are_words_and_whole_numbers() -> None:
+    said = {"role": "viewer", "expires_seconds": 7776000.0, "label": "", "uses": None, "tags": [], "kinds": {"role": 2}}
+    assert detail(said) == "role viewer, expires seconds 7776000, tags -, kinds role: 2"
 
 
 def test_a_cell_of_a_table_begins_no_line() -> None:

@@ -76,6 +76,11 @@ def _ago(seconds: float | None) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
+def _took(seconds: float | None) -> str:
+    """How long something took: rounds of small models take less than a second."""
+    return f"{seconds:.1f} s" if seconds is not None and 0 <= seconds < 10 else _ago(seconds)
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
@@ -88,7 +93,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"bytes": _bytes, "number": _number, "when": _when, "ago": _ago, "words": _words}
+    environment.filters |= {
+        "bytes": _bytes,
+        "number": _number,
+        "when": _when,
+        "ago": _ago,
+        "took": _took,
+        "words": _words,
+    }
     environment.filters["detail"] = people_text.detail
     environment.globals |= {"link": link, "version": __version__, "escape": escape}
     return environment

@@ -56,7 +56,7 @@ def test_a_viewer_who_stops_a_run_is_told_what_that_needs_and_the_run_goes_on(ap
     refused = api.client.post(f"/v1/runs/{run}/stop", headers=viewer)
     assert (refused.status_code, code(refused)) == (403, "role_needed")
     message = refused.json()["error"]["message"]
-    assert "create, pause, stop, extend and roll back runs: that needs the role operator" in message
+    assert "create, pause, stop, extend or roll back runs: that needs the role operator" in message
     assert "\n" not in message
     assert api.client.get(f"/v1/runs/{run}", headers=viewer).json()["state"] == "active"
 
