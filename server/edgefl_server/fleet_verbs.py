@@ -33,7 +33,12 @@ def list_devices(
     tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
     only: Annotated[
         DeviceState | None,
-        typer.Option("--only", help="Only those in this state.", show_default="all but removed"),
+        typer.Option(
+            "--only",
+            metavar="STATE",
+            help="Only those that are active, blocked or removed.",
+            show_default="all but removed",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="At most so many, up to 1000.", min=1, max=1000)] = 100,
     after: Annotated[str | None, typer.Option(metavar="ID", help="Only those behind this one.")] = None,
