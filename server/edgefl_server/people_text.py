@@ -12,7 +12,7 @@ __all__ = ["audit", "detail", "device", "devices", "invitations", "operators", "
 
 
 _DIGITS = 12
-"""Of a device's id in a list: more than commands need, and a line still fits on a terminal."""
+"""The digits of a device's id in a list: more than commands need, and a line still fits on a terminal."""
 
 
 def operators(result: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ def _ago(seconds: float | None) -> str:
 
 
 def _took(seconds: float | None) -> str:
-    """How long something took: rounds of small models take less than a second."""
+    """The time that something took: rounds of small models take less than a second."""
     return f"{seconds:.1f} s" if seconds is not None and 0 <= seconds < 10 else _ago(seconds)
 
 
