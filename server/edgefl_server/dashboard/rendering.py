@@ -92,6 +92,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,  # an update of edgefl while it runs is for the next start
     )
     environment.filters |= {
         "bytes": _bytes,
