@@ -11,7 +11,7 @@ all the time (a poll, a fetch, a lease, the operator's list) and notes how long 
 What must hold: a run's 2,000 tasks are handed out within 20 s while 10,000 devices wait, and 99 % of the other calls
 are answered within 0.5 s meanwhile; 500 uploads of 1.4 MB that come at once are all accepted, at least half as fast as
 the same files are written durably one after the other (in turns, the median of three), in at most 300 MB; and 99 % of
-the polls are answered within 0.5 s while 2,000 updates of 0.8 MB are folded.
+the polls are answered within 0.5 s while 2,000 updates of 0.8 MB are folded. Exits with 1 where a bound is not held.
 """
 
 from __future__ import annotations

@@ -26,19 +26,20 @@ class Format(str, Enum):
 FormatOption = Annotated[Format, typer.Option("--format", help="Print the result as text, or as JSON.")]
 
 
-def emit(result: Any, chosen: Format, text: Callable[[], str]) -> None:
+def emit(result: Any, chosen: Format, text: Callable[[], str], *, indent: int | None = 2) -> None:
     """Prints a verb's result to standard output; a reader that is gone has seen what it wanted.
 
     Args:
         result: what JSON can hold; the whole result.
         chosen: what the user asked for.
         text: makes the text for people, only when it is wanted.
+        indent: of JSON; None: one line, for who reads line by line from a verb that goes on.
 
     Raises:
         StorageError: standard output cannot be written.
     """
     try:
-        shown = json.dumps(result, indent=2) if chosen is Format.json else _shown(text(), sys.stdout)
+        shown = json.dumps(result, indent=indent) if chosen is Format.json else _shown(text(), sys.stdout)
         print(shown, flush=True)  # noqa: T201 - the one place
     except OSError as error:
         sys.stdout = None  # what is left in its buffer would be tried again at the end of the process

@@ -14,7 +14,9 @@ from edgefl.errors import MessageError
 
 __all__ = [
     "CODEC",
+    "DEVICE_BEGINNING",
     "HASH",
+    "INVITATION_ID",
     "NAME",
     "RANDOM_ID",
     "SHORT_NAME",
@@ -33,6 +35,10 @@ HASH = "[0-9a-f]{64}"
 """The regular expression of a SHA-256, and of 256 bits that are a secret."""
 RANDOM_ID = "[0-9a-f]{32}"
 """The regular expression of 128 random bits: the id of a device, a process, a state folder."""
+DEVICE_BEGINNING = "[0-9a-f]{6,32}"
+"""The regular expression of a device's id, or of so much of its beginning that people may type instead."""
+INVITATION_ID = "[0-9a-f]{12}"
+"""The regular expression of the id of an invitation, which is no part of its token."""
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 """The regular expression of an id or a name in a message."""
 CODEC = "[A-Za-z0-9][A-Za-z0-9._+-]{0,127}"

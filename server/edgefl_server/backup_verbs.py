@@ -49,7 +49,7 @@ def restore(
 
 
 def check(state: StateOption = None, format: FormatOption = Format.text) -> None:
-    """Compare a state folder, or a copy of one, with its database and its hashes; changes nothing."""
+    """Compare a state folder, or a copy, with its database and hashes; changes nothing, exits with 52 if not whole."""
     from edgefl_server import storage
 
     folder = state_folder(state)

@@ -10,7 +10,9 @@ import typer
 
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError
+from edgefl.wire.words import DEVICE_BEGINNING
 from edgefl_server import people_text
+from edgefl_server.device_states import DeviceState
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.run_verbs import ServerOption, StateOption
 
@@ -30,8 +32,13 @@ def list_devices(
     population: Annotated[str | None, typer.Option(help="Only of this population.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
     only: Annotated[
-        str | None,
-        typer.Option("--only", metavar="WORD", help="Those that are active, blocked or removed."),
+        DeviceState | None,
+        typer.Option(
+            "--only",
+            metavar="STATE",
+            help="Only those that are active, blocked or removed.",
+            show_default="all but removed",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="At most so many, up to 1000.", min=1, max=1000)] = 100,
     after: Annotated[str | None, typer.Option(metavar="ID", help="Only those behind this one.")] = None,
@@ -40,7 +47,13 @@ def list_devices(
     format: FormatOption = Format.text,
 ) -> None:
     """List devices: when each called last, its tags, and how many outcomes are kept of it."""
-    asked = {"population": population, "tag": tag, "state": only, "limit": limit, "after": after}
+    asked = {
+        "population": population,
+        "tag": tag,
+        "state": None if only is None else only.value,
+        "limit": limit,
+        "after": after,
+    }
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     result = OperatorClient.find(state, server).get(f"/v1/devices?{query}")
     emit(result, format, lambda: people_text.devices(result))
@@ -119,7 +132,7 @@ def _change(
 
 
 def _path(device: str, what: str = "") -> str:
-    if not re.fullmatch("[0-9a-f]{6,32}", device):
+    if not re.fullmatch(DEVICE_BEGINNING, device):
         raise InvalidSettingError(
             f"There is no device {device!r:.80}.", hint="`edgefl server devices list` names all; 6 digits suffice."
         )

@@ -12,10 +12,12 @@ import typer
 from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import InvalidSettingError, ProtocolError
 from edgefl.invitation import Invitation
+from edgefl.wire.words import INVITATION_ID
 from edgefl_server import people_text
 from edgefl_server.durations import duration
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.run_verbs import ServerOption, StateOption
+from edgefl_server.urls import is_http_url, is_of_this_machine
 
 __all__ = ["invitations", "invite"]
 
@@ -69,7 +71,7 @@ def invite(
         "certificate_pin": client.certificate_pin,
         "public_key_pin": client.public_key_pin,
     }
-    if urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost"):
+    if is_of_this_machine(address):
         progress(
             f"Devices on other machines cannot use {address}: for them, start the server with --host, "
             f"and give --url with this machine's name ({socket.gethostname()})."
@@ -90,23 +92,19 @@ def _for_devices(url: str, client: OperatorClient) -> str:
     Raises:
         InvalidSettingError: no device could use it.
     """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
     scheme, _, own = client.url.partition("://")
-    if not usable:
+    if not is_http_url(url):
         bare = url.rpartition("/")[2] or own
         raise InvalidSettingError(
             f"--url expects http:// or https://, and the name of this machine, got {url!r}.",
             hint=f"For example: {scheme}://{bare}" + ("" if ":" in bare else f":{urlsplit(client.url).port}"),
         )
-    if parts.scheme == "http" and client.certificate_pin is not None:
+    given = urlsplit(url).scheme
+    if given == "http" and client.certificate_pin is not None:
         raise InvalidSettingError(
             f"The server shows a certificate, which no device would see at {url}.", hint="Give --url with https://."
         )
-    if parts.scheme == "https" and scheme == "http":
+    if given == "https" and scheme == "http":
         progress(
             f"This server does not speak TLS: devices reach {url} only if something in front of it does. "
             "Else give http://, or start the server with --certificate and --private-key."
@@ -131,7 +129,7 @@ def revoke(
     format: FormatOption = Format.text,
 ) -> None:
     """Let nobody enrol with an invitation any more; devices that have stay."""
-    if not re.fullmatch("[0-9a-f]{12}", invitation):
+    if not re.fullmatch(INVITATION_ID, invitation):
         raise InvalidSettingError(
             f"There is no invitation {invitation!r:.80}.", hint="`edgefl server invitations list` names all."
         )

@@ -8,10 +8,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from enum import Enum
 from types import TracebackType
 from typing import Any
+
+from edgefl_server.dates import iso_date
 
 __all__ = ["JsonFormatter", "LineFormatter", "LogFormat", "Repeats", "printable", "start"]
 
@@ -63,9 +64,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging."""
-        time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         found = {
-            "time": time.replace("+00:00", "Z"),
+            "time": iso_date(record.created, "milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage().rstrip(),

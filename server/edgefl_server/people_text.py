@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["audit", "date", "device", "devices", "invitations", "operators", "removed", "table"]
+from edgefl_server.dates import date_and_time
+
+__all__ = ["audit", "detail", "device", "devices", "invitations", "operators", "removed", "table"]
+
+
+_DIGITS = 12
+"""The digits of a device's id in a list: more than commands need, and a line still fits on a terminal."""
 
 
 def operators(result: dict[str, Any]) -> str:
     """All operators, a line each."""
     rows = [
-        (each["name"], each["role"], each["state"], date(each["created_at"]), date(each["expires_at"]))
+        (
+            each["name"],
+            each["role"],
+            each["state"],
+            date_and_time(each["created_at"]),
+            date_and_time(each["expires_at"]),
+        )
         for each in result["operators"]
     ]
     if not rows:
@@ -23,19 +34,26 @@ def operators(result: dict[str, Any]) -> str:
 
 def audit(result: dict[str, Any]) -> str:
     """Entries of the audit log, a line each."""
-    rows = [
-        (
-            str(each["number"]),
-            date(each["at"]),
-            each["who"] or "-",
-            each["role"],
-            each["act"],
-            each["about"] or "-",
-            ", ".join(f"{name} {_plain(value)}" for name, value in each["detail"].items() if value not in (None, "")),
-        )
-        for each in result["audit"]
-    ]
-    return table(("", "date (UTC)", "who", "role", "did", "to", ""), rows) if rows else "nothing"
+    rows = []
+    for each in result["audit"]:
+        who, about = each["who"], each["about"]
+        if each["role"] == "device":
+            who = who[:_DIGITS]
+        elif each["act"].startswith("devices."):
+            about = about[:_DIGITS]
+        said = detail(each["detail"])
+        number, at = str(each["number"]), date_and_time(each["at"])
+        rows.append((number, at, who or "-", each["role"], each["act"], about or "-", said))
+    if not rows:
+        return "nothing"
+    shown = table(("", "date (UTC)", "who", "role", "did", "to", ""), rows)
+    return shown if result["next"] is None else f"{shown}\nolder ones: --before {result['next']}"
+
+
+def detail(said: dict[str, Any]) -> str:
+    """An entry's detail in words; nothing of what was not given."""
+    given = {name: value for name, value in said.items() if value not in (None, "")}
+    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in given.items())
 
 
 def invitations(result: dict[str, Any]) -> str:
@@ -46,8 +64,8 @@ def invitations(result: dict[str, Any]) -> str:
             each["population"],
             each["state"],
             f"{each['used']} of {'any' if each['uses'] is None else each['uses']}",
-            date(each["created_at"]),
-            date(each["expires_at"]),
+            date_and_time(each["created_at"]),
+            date_and_time(each["expires_at"]),
             each["made_by"] or "-",
             each["label"],
         )
@@ -61,10 +79,10 @@ def devices(result: dict[str, Any]) -> str:
     """A page of devices, a line each."""
     rows = [
         (
-            each["device"],
+            each["device"][:_DIGITS],
             each["population"],
             each["state"],
-            date(each["seen_at"]),
+            date_and_time(each["seen_at"]),
             str(each["outcomes"]),
             " ".join(each["tags"]),
         )
@@ -84,8 +102,8 @@ def device(result: dict[str, Any]) -> str:
         ("population", result["population"]),
         ("state", result["state"] + (", at a task" if result["working"] else "")),
         ("tags", " ".join(result["tags"]) or "-"),
-        ("enrolled", date(result["enrolled_at"])),
-        ("called last", date(result["seen_at"])),
+        ("enrolled", date_and_time(result["enrolled_at"])),
+        ("called last", date_and_time(result["seen_at"])),
         ("outcomes kept", str(result["outcomes"])),
         ("quota", quota or "-"),
         *((name, json.dumps(value)) for name, value in result["capabilities"].items()),
@@ -101,13 +119,6 @@ def removed(result: dict[str, Any]) -> str:
     return text
 
 
-def date(seconds: float | None) -> str:
-    """A date for people, in UTC; a dash for none."""
-    if seconds is None:
-        return "-"
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Columns under each other; what is in a cell cannot begin a line of its own."""
     plain = [tuple(map(_one_line, row)) for row in [head, *rows]]
@@ -118,7 +129,11 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name or '?'}: {count}" for name, count in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "-"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:g}"
+    return str(value)
 
 
 def _one_line(text: str) -> str:

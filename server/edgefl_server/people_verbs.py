@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Annotated
 from urllib.parse import urlencode
 
 import typer
 
-from edgefl.cli.output import Format, FormatOption, emit
+from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl_server import people_text
 from edgefl_server.durations import duration
 from edgefl_server.operator_client import OperatorClient
 from edgefl_server.roles import Role
 from edgefl_server.run_verbs import ServerOption, StateOption
+from edgefl_server.urls import is_of_this_machine
 
 __all__ = ["audit", "operators"]
 
@@ -32,7 +34,7 @@ ExpiresOption = Annotated[float | None, _LIFE]
 def add(
     name: NameArgument,
     role: Annotated[
-        Role, typer.Option(metavar="ROLE", help="viewer: read; operator: also runs, invitations; admin: all.")
+        Role, typer.Option(metavar="ROLE", help="viewer: read; operator: also runs, invitations, devices; admin: all.")
     ],
     expires: ExpiresOption = None,
     state: StateOption = None,
@@ -42,12 +44,19 @@ def add(
     """Make an operator, and print its key: it is shown this once."""
     client = OperatorClient.find(state, server)
     result = client.post("/v1/operators", {"name": name, "role": role.value, "expires_seconds": expires})
+    if is_of_this_machine(client.url):
+        progress(
+            f"Other machines cannot use {client.url}: start the server with --host, and tell them this machine's name "
+            f"({socket.gethostname()}) in its place."
+        )
+    pin = f"EDGEFL_CERTIFICATE_PIN={client.certificate_pin} " if client.certificate_pin else ""
     emit(
-        result,
+        {**result, "url": client.url, "certificate_pin": client.certificate_pin},
         format,
         lambda: (
-            f"key  {result['key']}\nFor {result['role']} {name}: EDGEFL_OPERATOR_KEY=KEY edgefl run list "
-            f"--server {client.url}"
+            f"key  {result['key']}\n"
+            f"For {result['role']} {name}: the key signs in at {client.url}, and is for commands:\n"
+            f"EDGEFL_OPERATOR_KEY=KEY {pin}edgefl run list --server {client.url}"
         ),
     )
 

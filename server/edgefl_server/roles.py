@@ -23,11 +23,11 @@ class Right(Enum):
     """A thing that an operator may do, in words that follow "may not"."""
 
     READ = "read"
-    RUN = "create, pause, stop and extend runs"
+    RUN = "create, pause, stop, extend or roll back runs"
     INVITE = "invite devices"
-    TEND = "tag and block devices"
-    REMOVE = "remove devices and revoke invitations"
-    APPOINT = "add and revoke operators"
+    TEND = "tag, block or limit devices"
+    REMOVE = "remove devices or revoke invitations"
+    APPOINT = "list, add or revoke operators"
 
 
 _OWN = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from edgefl.atomic import write_text
 from edgefl.cli.output import Format, FormatOption, emit
 from edgefl.errors import InvalidSettingError, storage_error
 from edgefl_server import run_text
+from edgefl_server.dates import date_and_time
 from edgefl_server.operator_client import OperatorClient, run_path
 from edgefl_server.state_folder import SHOWN
 
@@ -145,7 +145,7 @@ def _version_line(entry: dict[str, Any]) -> str:
         if values := entry.get(name):
             parts.append(f"on {where} " + " ".join(f"{metric} {value:.4f}" for metric, value in values.items()))
     if entry["made_at"] is not None:
-        parts.append(datetime.fromtimestamp(entry["made_at"], timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"))
+        parts.append(f"{date_and_time(entry['made_at'])} UTC")
     return ", ".join([*parts, entry["weights_hash"][:12]])
 
 

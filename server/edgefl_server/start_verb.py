@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.output import Format, FormatOption, progress
+from edgefl.cli.output import Format, FormatOption, emit, progress
 from edgefl.errors import StorageError
 from edgefl.parts import Part, needing
 from edgefl_server import log_lines, run_text
@@ -159,14 +157,16 @@ def start(
             "public_key_pin": pins[1],
         }
 
+        listening = (
+            f"edgefl server at {url}, its dashboard too; invite devices with: "
+            f"edgefl server invite --state {state} --population NAME"
+        )
+
         def ready() -> None:
-            if format is Format.json:
-                _emit_line(json.dumps(result))
-            else:
-                _emit_line(
-                    f"edgefl server at {url}, its dashboard too; invite devices with: "
-                    f"edgefl server invite --state {state} --population NAME"
-                )
+            try:
+                emit(result, format, lambda: listening, indent=None)
+            except StorageError as error:  # devices wait for the server, not for its standard output
+                progress(f"{error.message} {listening}")
 
         serve(app, address, listener, ready, max_connections)
 
@@ -201,9 +201,3 @@ def _private_files() -> Iterator[None]:
         yield
     finally:
         os.umask(umask)
-
-
-def _emit_line(line: str) -> None:
-    """One line to standard output at once, also into a pipe, for those who wait for it."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

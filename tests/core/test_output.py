@@ -25,6 +25,17 @@ def test_as_json_nothing_is_changed(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.isascii()
 
 
+def test_a_verb_that_goes_on_says_its_result_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"name": HOSTILE, "pid": 7}, Format.json, str, indent=None)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"name": HOSTILE, "pid": 7}
+
+
+def test_a_standard_output_that_is_closed_ends_no_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    emit({"pid": 7}, Format.json, str, indent=None)
+
+
 @pytest.mark.parametrize(("encoding", "expected"), [("ascii", "no_data ?2?\n"), ("latin-1", "no_data ×2?\n")])
 def test_what_a_terminal_cannot_show_becomes_a_question_mark(
     monkeypatch: pytest.MonkeyPatch, encoding: str, expected: str

@@ -496,6 +496,20 @@ def test_a_start_without_its_database_is_one_clear_line_and_deletes_no_outcome(s
     assert not (stopped.state / "server.sqlite").exists()
 
 
+def test_a_standard_output_that_is_full_or_closed_ends_no_server(stopped: ServerProcess) -> None:
+    command = [sys.executable, "-m", "edgefl.cli.main", "server", "start", "--state", str(stopped.state)]
+    command += ["--port", str(stopped.port)]
+    for end in ("> /dev/full", ">&-"):
+        shell = ["sh", "-c", f'exec "$@" {end}', "sh", *command]
+        with subprocess.Popen(shell, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert "runs" in stopped.call("run", "list")
+            finally:
+                process.terminate()
+                said = process.communicate()[1]
+        assert (process.returncode, "Traceback" in said) == (0, False)
+
+
 def test_a_start_with_an_empty_token_is_refused(stopped: ServerProcess) -> None:
     path = stopped.state / "operator.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "admin_token": ""}))

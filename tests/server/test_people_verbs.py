@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from edgefl_server.durations import duration
-from edgefl_server.people_text import table
+from edgefl_server.people_text import detail, table
 from fake_device import FakeDevice, Identity
 from server_process import ServerProcess, edgefl, free_port
 
@@ -26,6 +26,8 @@ def test_an_operator_works_with_a_key_of_its_own_until_it_is_revoked(server: Ser
     added = edgefl("server", "operators", "add", "eve\n<i>", "--role", "viewer", "--state", server.state)
     assert added.returncode == 0
     key = added.stdout.split()[1]
+    assert f"signs in at {server.url}," in added.stdout
+    assert f"Other machines cannot use {server.url}" in added.stderr
     for variable in ("EDGEFL_OPERATOR_KEY", "EDGEFL_ADMIN_TOKEN"):
         assert edgefl("run", "list", "--server", server.url, **{variable: key}).returncode == 0
     refused = edgefl(
@@ -40,6 +42,8 @@ def test_an_operator_works_with_a_key_of_its_own_until_it_is_revoked(server: Ser
     revoked = edgefl("run", "list", "--server", server.url, "--format", "json", EDGEFL_OPERATOR_KEY=key)
     assert revoked.returncode == 41
     assert "was revoked" in json.loads(revoked.stderr.splitlines()[-1])["message"]
+    newest = edgefl("server", "audit", "--limit", "1", "--state", server.state).stdout.splitlines()
+    assert re.fullmatch(r"older ones: --before \d+", newest[-1])
     told = edgefl("server", "audit", "--since", "1h", "--limit", "5", "--state", server.state).stdout.splitlines()
     assert len(told) == 3
     assert re.search(r"admin +admin +operators.revoke +eve\?<i>$", told[1])
@@ -60,6 +64,11 @@ def test_a_span_of_time_is_a_number_and_a_unit(text: str, seconds: float) -> Non
 def test_what_is_no_span_of_time_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         duration(text)
+
+
+def test_details_of_the_audit_log_are_words_and_whole_numbers() -> None:
+    said = {"role": "viewer", "expires_seconds": 7776000.0, "label": "", "uses": None, "tags": [], "kinds": {"role": 2}}
+    assert detail(said) == "role viewer, expires seconds 7776000, tags -, kinds role: 2"
 
 
 def test_a_cell_of_a_table_begins_no_line() -> None:
@@ -92,7 +101,7 @@ def test_devices_are_listed_shown_tagged_limited_blocked_and_removed(server: Ser
     server.call("server", "devices", "quota", me, "--outcomes", 5)
     assert server.call("server", "devices", "block", me)["state"] == "blocked"
     listed = edgefl("server", "devices", "list", "--tag", "hall", "--state", server.state).stdout.splitlines()
-    assert re.match(rf"{me}  people +blocked +20\d\d-.* 0 +b-2 hall$", listed[1])
+    assert re.match(rf"{me[:12]}  people +blocked +20\d\d-.* 0 +b-2 hall$", listed[1])
     shown = edgefl("server", "devices", "show", me, "--state", server.state).stdout
     assert re.search(r"^quota +5 outcomes a day$", shown, re.MULTILINE)
     assert server.call("server", "devices", "unblock", me)["state"] == "active"

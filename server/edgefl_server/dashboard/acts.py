@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from edgefl.wire.refusals import Refusal
 from edgefl_server.dashboard.doors import CSRF, Page, SignedIn, form_of, require_own_page, token_in
 from edgefl_server.http import operator_routes
-from edgefl_server.http.acts import ActRoute, TheDeed
+from edgefl_server.http.auditing import ActRoute, TheDeed
 from edgefl_server.http.context import Shared
 from edgefl_server.http.errors import RequestError
 from edgefl_server.http.operator_routes import NewRun, RunId

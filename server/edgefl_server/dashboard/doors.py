@@ -17,9 +17,9 @@ from edgefl.errors import EdgeflError
 from edgefl.wire.refusals import Refusal
 from edgefl_server.dashboard.rendering import page, secured
 from edgefl_server.dashboard.sessions import Session, Sessions, is_own_page
-from edgefl_server.http.context import Context
+from edgefl_server.http.context import Context, require
 from edgefl_server.http.errors import RequestError, edgefl_error, request_error
-from edgefl_server.roles import Operator, Right, least_role
+from edgefl_server.roles import Operator, Right
 from edgefl_server.storage import operator_named
 
 __all__ = ["CSRF", "Page", "SignedIn", "Visitor", "form_of", "own_path", "require_own_page", "visitor"]
@@ -35,12 +35,13 @@ class Visitor:
     Args:
         session: of the browser.
         operator: name and role as they are now.
+        context: the server.
     """
 
-    def __init__(self, session: Session, operator: Operator) -> None:
-        self.session, self.operator = session, operator
+    def __init__(self, session: Session, operator: Operator, context: Context) -> None:
+        self.session, self.operator, self._context = session, operator, context
 
-    def seen(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, Any]:
         """Everything that a page is told of its visitor."""
         return {
             "operator": self.operator,
@@ -54,14 +55,7 @@ class Visitor:
         Raises:
             RequestError: 403.
         """
-        if not self.operator.may(right):
-            raise RequestError(
-                403,
-                Refusal.ROLE_NEEDED,
-                f"{self.operator.name!r} has the role {self.operator.role} and may not {right.value}: that needs the "
-                f"role {least_role(right)}.",
-                "Ask an admin for a key with that role.",
-            )
+        require(self._context, self.operator, right)
 
 
 class SignInNeededError(Exception):
@@ -82,7 +76,7 @@ async def visitor(request: Request) -> Visitor | None:
     request.scope["state"]["operator"] = operator
     if (place := request.scope["state"].get("place")) is not None:
         place.trust()
-    return Visitor(session, operator)
+    return Visitor(session, operator, context)
 
 
 async def _signed_in(request: Request) -> Visitor:
@@ -155,7 +149,7 @@ class Page(APIRoute):
                 return secured(refused)
             values = {**json.loads(bytes(refused.body))["error"], "status": refused.status_code}
             who = await visitor(request)
-            shown = {} if who is None else who.seen()
+            shown = {} if who is None else who.shown()
             return page("error", {**values, "shown": shown, **shown}, refused.status_code)
 
         return handle_errors

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -20,13 +20,14 @@ from edgefl_server.dashboard.doors import Page, SignedIn
 from edgefl_server.dashboard.machines import machine_of
 from edgefl_server.dashboard.new_run import sections
 from edgefl_server.dashboard.rendering import page
+from edgefl_server.device_states import DeviceState
 from edgefl_server.http.context import LARGEST_NUMBER, Context, Shared
 from edgefl_server.http.errors import RequestError
+from edgefl_server.http.health import stored_bytes
 from edgefl_server.http.operator_routes import RunId
 from edgefl_server.roles import Right
 from edgefl_server.storage import (
     audit_entries,
-    bytes_on_disk,
     free_bytes,
     glance,
     list_devices,
@@ -46,7 +47,7 @@ _SHOWN_RUNS = 200
 _SHOWN_ROUNDS = 100
 _ENTRIES = 50
 _DEVICES = 50
-_STATES = ("active", "blocked", "removed")
+_STATES = tuple(each.value for each in DeviceState)
 _PIECE_BYTES = 1 << 18
 
 
@@ -61,7 +62,7 @@ def _runs(context: Context) -> dict[str, Any]:
 @router.get("/")
 async def get_runs(who: SignedIn, context: Shared) -> Response:
     """All runs: those under way first, then the newest."""
-    return page("runs", {**await run_in_threadpool(_runs, context), **who.seen()})
+    return page("runs", {**await run_in_threadpool(_runs, context), **who.shown()})
 
 
 @router.get("/parts/runs")
@@ -85,13 +86,13 @@ async def get_run(run_id: RunId, who: SignedIn, context: Shared) -> Response:
         status = run_status(context.state, live["run"]["run"])
         return {**live, "status": status, **_rounds(context, live["run"]["run"])}
 
-    return page("run", {**await run_in_threadpool(find), **who.seen()})
+    return page("run", {**await run_in_threadpool(find), **who.shown()})
 
 
 @router.get("/parts/runs/{run_id}")
 async def get_run_part(run_id: RunId, who: SignedIn, context: Shared) -> Response:
     """The state and the round under way alone: what is asked for every two seconds, from a few rows."""
-    return page("run_part", {**await run_in_threadpool(_live, context, run_id), **who.seen()})
+    return page("run_part", {**await run_in_threadpool(_live, context, run_id), **who.shown()})
 
 
 def _rows(context: Context, run_id: str) -> list[dict[str, Any]]:
@@ -193,7 +194,7 @@ async def get_new(who: SignedIn, context: Shared) -> Response:
     """The form for a new run."""
     who.require(Right.RUN)
     known = await run_in_threadpool(populations, context.state)
-    return page("new", {"populations": known, "sections": sections(), **who.seen()})
+    return page("new", {"populations": known, "sections": sections(), **who.shown()})
 
 
 @router.get("/devices")
@@ -208,22 +209,22 @@ async def get_devices(
     wanted = state if state in _STATES else None
 
     def find() -> dict[str, Any]:
-        known, more = populations(context.state), _DEVICES + 1
-        shown = list_devices(context.state, more, after=after, population=population or None, status=wanted)
-        devices = [{**each, "machine": machine_of(each["capabilities"])} for each in shown[:_DEVICES]]
-        return {"populations": known, "devices": devices, "more": len(shown) > _DEVICES, "now": context.state.date()}
+        state = context.state
+        found = list_devices(state, _DEVICES, after=after, population=population or None, status=wanted)
+        devices = [{**each, "machine": machine_of(each["capabilities"])} for each in found["devices"]]
+        return {"populations": populations(state), "devices": devices, "next": found["next"], "now": state.date()}
 
     asked = {"population": population, "state": wanted or "", "states": _STATES, "after": after}
-    return page("devices", {**await run_in_threadpool(find), **asked, **who.seen()})
+    return page("devices", {**await run_in_threadpool(find), **asked, **who.shown()})
 
 
 @router.get("/storage")
-async def get_storage(who: SignedIn, context: Shared) -> Response:
+async def get_storage(request: Request, who: SignedIn, context: Shared) -> Response:
     """The sizes of what is kept, and how much space is left."""
+    sizes = await stored_bytes(request, context)
 
     def find() -> dict[str, Any]:
         state = context.state
-        sizes = bytes_on_disk(state)
         return {
             "sizes": sizes,
             "total": sum(sizes.values()),
@@ -232,7 +233,7 @@ async def get_storage(who: SignedIn, context: Shared) -> Response:
             "keep_days": state.keep_seconds / 86_400,
         }
 
-    return page("storage", {**await run_in_threadpool(find), **who.seen()})
+    return page("storage", {**await run_in_threadpool(find), **who.shown()})
 
 
 @router.get("/audit")
@@ -240,6 +241,6 @@ async def get_audit(
     who: SignedIn, context: Shared, before: Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)] = None
 ) -> Response:
     """The audit log, newest first, page by page."""
-    entries = await run_in_threadpool(audit_entries, context.state, _ENTRIES, before=before)
-    older = entries[-1]["number"] if len(entries) == _ENTRIES else None
-    return page("audit", {"entries": entries, "older": older, "newest": before is None, **who.seen()})
+    found = await run_in_threadpool(audit_entries, context.state, _ENTRIES, before=before)
+    shown = {"entries": found["audit"], "next": found["next"], "newest": before is None}
+    return page("audit", {**shown, **who.shown()})

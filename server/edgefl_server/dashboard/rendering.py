@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from edgefl.version import __version__
+from edgefl_server import people_text
 from edgefl_server.dashboard.static_files import link
+from edgefl_server.dates import date_and_time, iso_date
 
 __all__ = ["SECURE", "page", "secured"]
 
@@ -63,10 +64,7 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _when(seconds: float | None) -> Markup | str:
     if seconds is None:
         return "–"
-    date = datetime.fromtimestamp(seconds, timezone.utc)
-    return Markup('<time datetime="{}">{}</time>').format(
-        date.isoformat(timespec="seconds"), f"{date:%Y-%m-%d %H:%M} UTC"
-    )
+    return Markup('<time datetime="{}">{} UTC</time>').format(iso_date(seconds), date_and_time(seconds))
 
 
 def _ago(seconds: float | None) -> str:
@@ -76,6 +74,11 @@ def _ago(seconds: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(0, seconds):.0f} s"
+
+
+def _took(seconds: float | None) -> str:
+    """The time that something took: rounds of small models take less than a second."""
+    return f"{seconds:.1f} s" if seconds is not None and 0 <= seconds < 10 else _ago(seconds)
 
 
 def _words(name: str) -> str:
@@ -89,8 +92,17 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,  # an update of edgefl while it runs is for the next start
     )
-    environment.filters |= {"bytes": _bytes, "number": _number, "when": _when, "ago": _ago, "words": _words}
+    environment.filters |= {
+        "bytes": _bytes,
+        "number": _number,
+        "when": _when,
+        "ago": _ago,
+        "took": _took,
+        "words": _words,
+    }
+    environment.filters["detail"] = people_text.detail
     environment.globals |= {"link": link, "version": __version__, "escape": escape}
     return environment
 

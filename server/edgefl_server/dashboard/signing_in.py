@@ -37,7 +37,7 @@ async def post_sign_in(request: Request, context: Shared) -> Response:
     sessions: Sessions = request.app.state.sessions
     where = own_path(form.get("next", "/"))
     address = request.scope["state"].get("address", "")
-    if context.refused.wait(address) > 0:
+    if context.address_rate.wait(address) > 0:
         why = "So many wrong keys came from this address that no more are looked at for a while."
         return page("sign_in", {"next": where, "why": why}, 429)
     try:

@@ -97,13 +97,13 @@ class Admission:
         if (request.scope["method"], path) == _OF_THE_INVITED:
             if not has_form_of_invitation(token):
                 raise wrong_token()
-            self._require_patience(self._context.refused.wait(address))
+            self._require_patience(self._context.address_rate.wait(address))
             # An invitation is for many and may be lost: its holder keeps a stranger's place.
             await self._context.look_up(lambda: check_invitation(self._context.state, token))
             return True
         if _below(path, _OF_DEVICES):
             state["device"] = device = await self._device(token, address)
-            self._require_patience(self._context.asking.take(device.device))
+            self._require_patience(self._context.device_rate.take(device.device))
         elif _below(path, _OF_OPERATORS) or (path == "/metrics" and not self._context.metrics_public):
             state["operator"] = await self._operator(token, address)
         else:
@@ -119,7 +119,7 @@ class Admission:
         key = sha256(token.encode())
         known = self._known.get(key)
         if known is None:
-            self._require_patience(self._context.refused.wait(address))
+            self._require_patience(self._context.address_rate.wait(address))
             device, _, secret = token.partition(".")
             known = await self._context.look_up(lambda: authenticate(self._context.state, device, secret))
             # Neither the secret nor the population of a device ever changes: one that polls need not be read each time.
@@ -139,7 +139,7 @@ class Admission:
     async def _operator(self, token: str, address: str) -> Operator:
         if not has_form_of_key(token):
             return self._context.operator(token)  # which reads nothing for it
-        self._require_patience(self._context.refused.wait(address))
+        self._require_patience(self._context.address_rate.wait(address))
         # Each time anew: a key that was revoked is worthless at once.
         return await self._context.look_up(lambda: self._context.operator(token))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime, timezone
 
 from starlette.concurrency import run_in_threadpool
 
-from edgefl_server.http.alarms import Alarms, RunSeen, Seen
+from edgefl_server.dates import iso_date
+from edgefl_server.http.alarms import Alarms, Observed, ObservedRun
 from edgefl_server.http.context import Context
 from edgefl_server.http.webhooks import Webhook, post
 from edgefl_server.storage import free_bytes, server_figures
@@ -19,16 +19,16 @@ _LOOK_SECONDS = 15.0
 _ALARM = "look for alarms"
 
 
-def see(context: Context) -> Seen:
+def see(context: Context) -> Observed:
     """Reads what alarms are about; called in a thread.
 
     Raises:
         StorageError, OSError: the database or the disk cannot be read.
     """
     figures = server_figures(context.state)
-    return Seen(
+    return Observed(
         runs=tuple(
-            RunSeen(each.run, each.name, (each.round, each.accepted))
+            ObservedRun(each.run, each.name, (each.round, each.accepted))
             for each in figures.open_runs
             if each.state == "active"
         ),
@@ -58,7 +58,7 @@ async def raise_alarms(context: Context, url: str) -> None:
             else:
                 state.troubles.clear("", _ALARM)
                 for each in alarms.look(seen, time.monotonic()):
-                    at = datetime.fromtimestamp(state.date(), timezone.utc).isoformat(timespec="seconds")
+                    at = iso_date(state.date())
                     about = {"run": each.about} if each.about else {}
                     webhook.put({"alarm": each.alarm, "state": each.state, **about, "message": each.message, "at": at})
             await asyncio.sleep(_LOOK_SECONDS)

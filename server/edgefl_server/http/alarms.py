@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Alarm", "Alarms", "RunSeen", "Seen"]
+__all__ = ["Alarm", "Alarms", "Observed", "ObservedRun"]
 
 STUCK_SECONDS = 1800.0
 """A run of which no outcome was accepted and no round ended for so long, whatever its deadline."""
 VANISHED_SECONDS = 600.0
-"""Devices that wait for work call every minute."""
+"""Devices that wait for work call about every 25 seconds, those that are blocked or told to come back less often."""
 _WINDOW_SECONDS = 600.0
 _REFUSED_AT_LEAST = 20
 """Fewer in a window may be of a single device with an old version."""
@@ -18,7 +18,7 @@ _SPARE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class RunSeen:
+class ObservedRun:
     """A run that is active.
 
     Attributes:
@@ -33,7 +33,7 @@ class RunSeen:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observed:
     """Everything that alarms are about, as it is now.
 
     Attributes:
@@ -45,7 +45,7 @@ class Seen:
         free_bytes: on the disk of the state folder.
     """
 
-    runs: tuple[RunSeen, ...]
+    runs: tuple[ObservedRun, ...]
     devices: int
     called_at: float
     accepted: int
@@ -85,7 +85,7 @@ class Alarms:
     _window: list[tuple[float, int, dict[str, int]]] = field(default_factory=list)
     _raised: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def look(self, seen: Seen, now: float) -> list[Alarm]:
+    def look(self, seen: Observed, now: float) -> list[Alarm]:
         """The alarms that begin or end with what is seen now.
 
         Args:
@@ -105,7 +105,7 @@ class Alarms:
             self._since[what] = value, now
         return now - self._since[what][1]
 
-    def _stuck(self, seen: Seen, now: float) -> dict[tuple[str, str], str]:
+    def _stuck(self, seen: Observed, now: float) -> dict[tuple[str, str], str]:
         active = {f"run {each.run}" for each in seen.runs}
         self._since = {what: each for what, each in self._since.items() if what in active or what == "calls"}
         found = {}
@@ -117,14 +117,14 @@ class Alarms:
                 found["run_stuck", each.run] = f"run {each.run}{named}: nothing was accepted for {minutes}"
         return found
 
-    def _vanished(self, seen: Seen, now: float) -> dict[tuple[str, str], str]:
+    def _vanished(self, seen: Observed, now: float) -> dict[tuple[str, str], str]:
         seconds = self._unchanged("calls", seen.called_at, now)
         if not seen.runs or not seen.devices or seconds < self.vanished_seconds:
             return {}
         text = f"none of {seen.devices} devices has called for {seconds / 60:.0f} minutes, and a run is active"
         return {("fleet_vanished", ""): text}
 
-    def _refusals(self, seen: Seen, now: float) -> dict[tuple[str, str], str]:
+    def _refusals(self, seen: Observed, now: float) -> dict[tuple[str, str], str]:
         self._window.append((now, seen.accepted, dict(seen.refused)))
         while len(self._window) > 1 and now - self._window[1][0] >= _WINDOW_SECONDS:
             self._window.pop(0)
@@ -138,7 +138,7 @@ class Alarms:
         return {("refusals_rising", ""): text}
 
 
-def _disk(seen: Seen) -> dict[tuple[str, str], str]:
+def _disk(seen: Observed) -> dict[tuple[str, str], str]:
     if seen.free_bytes >= _SPARE_BYTES:
         return {}
     return {("disk_low", ""): f"{seen.free_bytes / 1e6:.0f} MB are left on the disk of the state folder"}

@@ -64,7 +64,7 @@ def create_app(
     """
     token = check_token(admin_token, "create_app")
     context = Context(state, sha256(token.encode()), max_outcome_bytes, max_model_bytes, pins)
-    context.asking, context.refused = RateLimit(device_rate), RateLimit(address_rate)
+    context.device_rate, context.address_rate = RateLimit(device_rate), RateLimit(address_rate)
     context.trusted_proxies = trusted_proxies
     context.metrics_public = metrics_public
 

@@ -41,7 +41,18 @@ from edgefl_server.storage import (
     work_for,
 )
 
-__all__ = ["LARGEST_NUMBER", "AskedBy", "Caller", "Context", "Shared", "bearer", "caller", "needs", "not_the_operator"]
+__all__ = [
+    "LARGEST_NUMBER",
+    "AskedBy",
+    "Caller",
+    "Context",
+    "Shared",
+    "bearer",
+    "caller",
+    "needs",
+    "not_the_operator",
+    "require",
+]
 
 _log = logging.getLogger(__name__)
 LARGEST_NUMBER = 2**31 - 1
@@ -63,8 +74,8 @@ class Context:
         max_outcome_bytes: largest outcome that is read.
         max_model_bytes: largest model file that is read.
         pins: what devices are told of the server's certificates; empty: nothing.
-        asking: bounds how often a device asks.
-        refused: bounds how often an address is refused: then it is not even looked at.
+        device_rate: bounds how often a device asks.
+        address_rate: bounds how often an address is refused: then it is not even looked at.
         trusted_proxies: networks whose ``X-Forwarded-For`` is believed.
         work: the devices that wait, to be called after anything that may give them work.
         handing_out: finds their tasks.
@@ -85,8 +96,8 @@ class Context:
     max_outcome_bytes: int
     max_model_bytes: int
     pins: str = ""
-    asking: RateLimit = field(default_factory=lambda: RateLimit(0))
-    refused: RateLimit = field(default_factory=lambda: RateLimit(0))
+    device_rate: RateLimit = field(default_factory=lambda: RateLimit(0))
+    address_rate: RateLimit = field(default_factory=lambda: RateLimit(0))
     trusted_proxies: Sequence[Network] = ()
     work: WaitingLines = field(init=False)
     handing_out: HandingOut = field(init=False)
@@ -108,7 +119,7 @@ class Context:
 
     def refuse(self, kind: str, address: str) -> None:
         """Counts somebody who was not let in."""
-        self.refused.take(address)
+        self.address_rate.take(address)
         self.refusals.note(kind, address)
 
     async def look_up(self, function: Callable[[], _T]) -> _T:
@@ -231,14 +242,23 @@ def needs(right: Right) -> Any:
     """
 
     async def check(operator: AskedBy, context: Shared) -> None:
-        if not operator.may(right):
-            context.refusals.note("role", operator.name)
-            raise RequestError(
-                403,
-                Refusal.ROLE_NEEDED,
-                f"{operator.name!r} has the role {operator.role} and may not {right.value}: that needs the role "
-                f"{least_role(right)}.",
-                "Ask an admin for a key with that role.",
-            )
+        require(context, operator, right)
 
     return Depends(check)
+
+
+def require(context: Context, operator: Operator, right: Right) -> None:
+    """Refuses an operator who may not do something, and counts it for the audit log.
+
+    Raises:
+        RequestError: 403.
+    """
+    if not operator.may(right):
+        context.refusals.note("role", operator.name)
+        raise RequestError(
+            403,
+            Refusal.ROLE_NEEDED,
+            f"{operator.name!r} has the role {operator.role} and may not {right.value}: that needs the role "
+            f"{least_role(right)}.",
+            "Ask an admin for a key with that role.",
+        )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from edgefl.wire.refusals import Refusal
 from edgefl_server.aggregation import run_of_task
 
-__all__ = ["Counters", "Durations"]
+__all__ = ["Counters", "Histogram"]
 
 _BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 _OUTCOMES = ("done", "declined", "failed")
@@ -25,8 +25,8 @@ _REFUSED = (
 """Those that an outcome meets: each is there from the start, as 0, so that its first is seen to be one more."""
 
 
-class Durations:
-    """Durations in seconds, counted by how long they are."""
+class Histogram:
+    """Histogram in seconds, counted by how long they are."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(_BOUNDS) + 1)
@@ -67,7 +67,7 @@ class Counters:
     refused_of_runs: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     upload_bytes: Counter[str] = field(default_factory=Counter)
     download_bytes: int = 0
-    folds: Durations = field(default_factory=Durations)
+    folds: Histogram = field(default_factory=Histogram)
     folds_put_off: int = 0
 
     def refuse(self, task_id: str, code: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from edgefl.wire.words import RANDOM_ID, SHORT_NAME
-from edgefl_server.http.acts import ActRoute, Deed, TheDeed
+from edgefl.wire.words import DEVICE_BEGINNING, RANDOM_ID, SHORT_NAME
+from edgefl_server.device_states import DeviceState
+from edgefl_server.http.auditing import ActRoute, Deed, TheDeed
 from edgefl_server.http.context import Context, Shared, needs
 from edgefl_server.roles import Right
 from edgefl_server.storage import (
@@ -30,7 +31,9 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["fleet"], route_class=ActRoute)
 
 _READ, _TEND, _REMOVE = ([needs(right)] for right in (Right.READ, Right.TEND, Right.REMOVE))
-DeviceId = Annotated[str, Path(pattern="^[0-9a-f]{6,32}$", description="id, or its beginning when only one begins so")]
+DeviceId = Annotated[
+    str, Path(pattern=f"^{DEVICE_BEGINNING}$", description="id, or its beginning when only one begins so")
+]
 
 
 class Tags(BaseModel):
@@ -53,15 +56,14 @@ async def get_devices(
     after: Annotated[str, Query(pattern=f"^({RANDOM_ID})?$", description="the last id of the page before")] = "",
     population: Annotated[str | None, Query(pattern=f"^{SHORT_NAME}$")] = None,
     tag: Annotated[str | None, Query(pattern=f"^{SHORT_NAME}$")] = None,
-    state: Annotated[Literal["active", "blocked", "removed"] | None, Query()] = None,
+    state: Annotated[DeviceState | None, Query()] = None,
 ) -> dict[str, Any]:
     """A page in the order of ids; `next` is the `after` of the page behind it, null where that is empty."""
 
-    def find() -> list[dict[str, Any]]:
+    def find() -> dict[str, Any]:
         return list_devices(context.state, limit, after=after, population=population, tag=tag, status=state)
 
-    found = await run_in_threadpool(find)
-    return {"devices": found, "next": found[-1]["device"] if len(found) == limit else None}
+    return await run_in_threadpool(find)
 
 
 @router.get("/devices/{device_id}", dependencies=_READ, summary="Say what is known of a device")

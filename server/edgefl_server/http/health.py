@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["router", "unready"]
+__all__ = ["router", "stored_bytes", "unready"]
 
 router = APIRouter(tags=["health"])
 
@@ -121,12 +121,12 @@ async def get_metrics(request: Request, context: Shared) -> Response:
     openmetrics = _OPENMETRICS in request.headers.get("Accept", "")
     encode, content_type = choose_encoder(_OPENMETRICS if openmetrics else "")
     if not context.metrics_public:
-        return _metrics(encode(await _registry(known, context)), content_type)
+        return _metrics(encode(await _registry(request, context)), content_type)
     async with known.telling:  # anybody may ask
         if time.monotonic() - known.told_at >= _FRESH_SECONDS:
             known.told, known.told_at = {}, time.monotonic()
         if content_type not in known.told:
-            known.told[content_type] = encode(await _registry(known, context))
+            known.told[content_type] = encode(await _registry(request, context))
         return _metrics(known.told[content_type], content_type)
 
 
@@ -134,25 +134,32 @@ def _metrics(content: bytes, content_type: str) -> Response:
     return Response(content, headers={"Content-Type": content_type})
 
 
-async def _registry(known: _Remembered, context: Context) -> CollectorRegistry:
+async def _registry(request: Request, context: Context) -> CollectorRegistry:
     from prometheus_client import CollectorRegistry, ProcessCollector
 
-    if time.monotonic() - known.measured_at >= _SIZES_SECONDS:
-        known.measured_at = time.monotonic()
-        known.sizes = await run_in_threadpool(bytes_on_disk, context.state)
+    sizes = await stored_bytes(request, context)
     try:
         figures = await run_in_threadpool(server_figures, context.state)
     except StorageError:  # what is only in memory is told all the same
         figures = None
     waiting, families = context.work.waiting(), list[Any]()
     families += _of_process(context, waiting)
-    families += _of_disk(context.state, known.sizes)
+    families += _of_disk(context.state, sizes)
     if figures is not None:
         families += _of_runs(figures)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Told(families))
     return registry
+
+
+async def stored_bytes(request: Request, context: Context) -> dict[str, int]:
+    """The sizes of what is kept, by kind, as they were at most 30 seconds ago."""
+    known = _remembered(request)
+    if time.monotonic() - known.measured_at >= _SIZES_SECONDS:
+        known.measured_at = time.monotonic()
+        known.sizes = await run_in_threadpool(bytes_on_disk, context.state)
+    return known.sizes
 
 
 class _Told:

@@ -14,7 +14,7 @@ from edgefl.wire.calls import ROUND
 from edgefl.wire.refusals import Refusal
 from edgefl.wire.words import SHORT_NAME
 from edgefl_server.aggregation import RunSettings, Setting, run_settings, schedule_for
-from edgefl_server.http.acts import ActRoute, Deed, TheDeed
+from edgefl_server.http.auditing import ActRoute, Deed, TheDeed
 from edgefl_server.http.context import LARGEST_NUMBER, Context, Shared, needs
 from edgefl_server.http.device_routes import send_blob
 from edgefl_server.http.errors import RequestError

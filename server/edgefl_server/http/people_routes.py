@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from edgefl_server.http.acts import ActRoute, TheDeed
+from edgefl.wire.words import INVITATION_ID
+from edgefl_server.http.auditing import ActRoute, TheDeed
 from edgefl_server.http.context import LARGEST_NUMBER, AskedBy, Shared, needs
 from edgefl_server.roles import Right, Role, rights_of
 from edgefl_server.storage import (
@@ -84,7 +85,7 @@ async def get_invitations(context: Shared) -> dict[str, Any]:
 
 @router.post("/invitations/{invitation_id}/revoke", dependencies=_REMOVE, summary="Revoke an invitation")
 async def post_invitation_revocation(
-    invitation_id: Annotated[str, Path(pattern="^[0-9a-f]{12}$")], context: Shared
+    invitation_id: Annotated[str, Path(pattern=f"^{INVITATION_ID}$")], context: Shared
 ) -> dict[str, Any]:
     """Nobody enrols with it any more. Devices that have stay."""
     await run_in_threadpool(revoke_invitation, context.state, invitation_id)
@@ -128,8 +129,11 @@ async def get_audit(
         int | None, Query(ge=1, le=LARGEST_NUMBER, description="only entries with a smaller number")
     ] = None,
 ) -> dict[str, Any]:
-    """Acts of operators, enrolments, and how many were refused; newest first. Texts are as they were given."""
-    return {"audit": await run_in_threadpool(audit_entries, context.state, limit, since=since, before=before)}
+    """Acts of operators, enrolments, and how many were refused; newest first. Texts are as they were given.
+
+    `next` is the `before` of the page behind it, null where that is empty.
+    """
+    return await run_in_threadpool(audit_entries, context.state, limit, since=since, before=before)
 
 
 def _words(role: Role) -> list[str]:

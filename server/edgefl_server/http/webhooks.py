@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import urllib3
 from anyio.to_thread import run_sync
 
 from edgefl.errors import InvalidSettingError
+from edgefl_server.urls import is_http_url
 
 __all__ = ["Webhook", "check_webhook", "post"]
 
@@ -34,12 +34,7 @@ def check_webhook(url: str) -> str:
     Raises:
         InvalidSettingError: it is none.
     """
-    try:
-        parts = urlsplit(url)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fits = False
-    if not fits:  # it may hold a secret, and is not repeated
+    if not is_http_url(url):  # it may hold a secret, and is not repeated
         raise InvalidSettingError("--alarm-webhook expects an address that begins with http:// or https://.")
     return url
 

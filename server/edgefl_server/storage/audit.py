@@ -60,23 +60,27 @@ def note_act(
 
 def audit_entries(
     state: ServerState, limit: int = 100, *, since: float | None = None, before: int | None = None
-) -> list[dict[str, Any]]:
-    """Entries of the log, newest first.
+) -> dict[str, Any]:
+    """A page of the log, newest first.
 
     Args:
         state: the server's.
         limit: at most so many, and at most `MOST_ENTRIES`.
         since: none that are older than this date.
-        before: only those with a smaller number: how one goes on after the last of a page.
+        before: only those with a smaller number.
+
+    Returns:
+        ``audit``: the entries, and ``next``: the `before` of the page behind it, None where that would be empty.
     """
-    query = select(AuditRow).order_by(AuditRow.number.desc()).limit(min(limit, MOST_ENTRIES))
+    limit = min(limit, MOST_ENTRIES)
+    query = select(AuditRow).order_by(AuditRow.number.desc()).limit(limit + 1)
     if since is not None:
         query = query.where(AuditRow.at >= since)
     if before is not None:
         query = query.where(AuditRow.number < before)
     with state.database.read() as session:
         rows = session.scalars(query).all()
-    return [
+    found = [
         {
             "number": row.number,
             "at": row.at,
@@ -86,8 +90,9 @@ def audit_entries(
             "about": row.about,
             "detail": row.detail,
         }
-        for row in rows
+        for row in rows[:limit]
     ]
+    return {"audit": found, "next": found[-1]["number"] if len(rows) > limit else None}
 
 
 class Refusals:

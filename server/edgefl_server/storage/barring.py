@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 
+from edgefl_server.device_states import DeviceState
 from edgefl_server.storage.database import Database
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.tables import DeviceRow, OutcomeRow
 
 __all__ = ["BLOCKED", "REMOVED", "Barring", "Quota"]
 
-BLOCKED, REMOVED = "blocked", "removed"
+BLOCKED, REMOVED = DeviceState.blocked.value, DeviceState.removed.value
 _DAY_SECONDS = 86_400.0
 
 

@@ -1,4 +1,4 @@
-"""Says what a database of the server is, and which tables it has."""
+"""The databases that a server may have: what each can do, and which tables it has."""
 
 from __future__ import annotations
 

@@ -134,9 +134,14 @@ def free_bytes(state: ServerState) -> int:
 
 
 def bytes_on_disk(state: ServerState) -> dict[str, int]:
-    """The sizes of the database and of each folder that files of runs lie in; looks at every file."""
-    sizes = {"database": sum(_size(state.folder / f"server.sqlite{end}") for end in ("", "-wal", "-shm"))}
-    return {**sizes, **{name: _below(state.folder / name) for name in _FOLDERS}}
+    """The sizes of the database, where it lies in the state folder, and of each folder that files of runs lie in.
+
+    Looks at every file.
+    """
+    sizes = {name: _below(state.folder / name) for name in _FOLDERS}
+    if database := sum(_size(state.folder / f"server.sqlite{end}") for end in ("", "-wal", "-shm")):
+        sizes = {"database": database, **sizes}
+    return sizes
 
 
 def _below(folder: Path) -> int:

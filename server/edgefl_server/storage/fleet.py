@@ -11,8 +11,9 @@ from sqlalchemy import Text, cast, func, select
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import EdgeflError, InvalidSettingError
-from edgefl.wire.words import is_short_name
+from edgefl.wire.words import DEVICE_BEGINNING, is_short_name
 from edgefl_server.aggregation import AssignmentState, Concerned, FoldState
+from edgefl_server.device_states import DeviceState
 from edgefl_server.storage.barring import BLOCKED, REMOVED, Quota
 from edgefl_server.storage.changes import apply
 from edgefl_server.storage.cohorts import concerned_by_time
@@ -40,8 +41,6 @@ MOST_LISTED = 1000
 _MOST_TAGS = 16
 _MOST = 2**31 - 1
 """The largest number of a quota: 2 GiB a day, as a larger one limits nobody."""
-_SHORTEST_BEGINNING = 6
-_BEGINNING = re.compile(f"[0-9a-f]{{{_SHORTEST_BEGINNING},32}}")
 _GIVE_BACK = "give back a device's task"
 
 
@@ -57,7 +56,7 @@ def list_devices(
     population: str | None = None,
     tag: str | None = None,
     status: str | None = None,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """A page of the devices, in the order of their ids; each page costs the same, however many there are before it.
 
     Args:
@@ -67,8 +66,12 @@ def list_devices(
         population: only its devices.
         tag: only those that have it.
         status: only those that are ``active``, ``blocked`` or ``removed``; None: all that are not removed.
+
+    Returns:
+        ``devices``, and ``next``: the `after` of the page behind it, None where that would be empty.
     """
-    query = select(DeviceRow).where(DeviceRow.device > after).order_by(DeviceRow.device).limit(min(limit, MOST_LISTED))
+    limit = min(limit, MOST_LISTED)
+    query = select(DeviceRow).where(DeviceRow.device > after).order_by(DeviceRow.device).limit(limit + 1)
     if population is not None:
         query = query.where(DeviceRow.population == population)
     if tag is not None:
@@ -76,11 +79,12 @@ def list_devices(
         query = query.where(cast(DeviceRow.tags, Text).contains(f'"{tag}"', autoescape=True))
     removed, blocked = DeviceRow.removed_at.is_not(None), DeviceRow.blocked_at.is_not(None)
     query = query.where(removed if status == REMOVED else ~removed)
-    if status in (BLOCKED, "active"):
+    if status in (BLOCKED, DeviceState.active):
         query = query.where(blocked if status == BLOCKED else ~blocked)
     with state.database.read() as session:
         rows = session.scalars(query).all()
-        return _told(state, session, rows)
+        found = _told(state, session, rows[:limit])
+    return {"devices": found, "next": found[-1]["device"] if len(rows) > limit else None}
 
 
 def get_device(state: ServerState, which: str) -> dict[str, Any]:
@@ -234,7 +238,7 @@ def _give_back(state: ServerState, session: Session, device: str) -> None:
 
 def _find(session: Session, which: str) -> DeviceRow:
     rows: Sequence[DeviceRow] = ()
-    if _BEGINNING.fullmatch(which):
+    if re.fullmatch(DEVICE_BEGINNING, which):
         query = select(DeviceRow).where(DeviceRow.device >= which, DeviceRow.device < f"{which}g")
         rows = session.scalars(query.order_by(DeviceRow.device).limit(2)).all()
     if len(rows) == 1 and rows[0].removed_at is None:
@@ -244,7 +248,7 @@ def _find(session: Session, which: str) -> DeviceRow:
     removed = " any more: it was removed" if rows else ""
     raise UnknownDeviceError(
         f"There is no device {which!r:.80}{removed}.",
-        hint=f"`edgefl server devices list` names all; {_SHORTEST_BEGINNING} digits of an id suffice.",
+        hint="`edgefl server devices list` names all; 6 digits of an id suffice.",
     )
 
 
@@ -263,7 +267,11 @@ def _told(state: ServerState, session: Session, rows: Sequence[DeviceRow]) -> li
         {
             "device": row.device,
             "population": row.population,
-            "state": REMOVED if row.removed_at is not None else BLOCKED if row.blocked_at is not None else "active",
+            "state": REMOVED
+            if row.removed_at is not None
+            else BLOCKED
+            if row.blocked_at is not None
+            else DeviceState.active.value,
             "tags": list(row.tags),
             "enrolled_at": row.created_at,
             "seen_at": state.seen.of(row.device) or row.seen_at,

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.exc import DatabaseError
 
-from edgefl_server.aggregation import AssignmentState
+from edgefl_server.aggregation import AssignmentState, RunSettings, devices_needed
 from edgefl_server.storage.runs import find_run, readable_runs
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
@@ -33,8 +33,8 @@ def glance(state: ServerState, run_id: str) -> dict[str, Any]:
     Returns:
         The run's name and state; of its latest round ``asked`` (tasks that were handed out), ``training`` (that devices
         have), ``arrived`` (outcomes that will be merged), ``reasons`` of those who gave up, by the reason, ``lost``
-        (tasks that took too long or went to another device) and ``seconds`` since its first task; ``measured`` rises
-        with each evaluation of a version.
+        (tasks that took too long or went to another device) and ``seconds`` since its first task; how many devices are
+        ``enrolled`` and how many are ``needed`` at least; ``measured`` rises with each evaluation of a version.
 
     Raises:
         RunError: there is no such run.
@@ -99,6 +99,7 @@ def _glance(state: ServerState, session: Session, run: RunRow) -> dict[str, Any]
         "lost": sum(tasks.get(each.value, 0) for each in (AssignmentState.OUT_OF_TIME, AssignmentState.ABANDONED)),
         "seconds": None if started is None else max(0.0, state.clock() - max(started, fold.opened_clock)),
         "enrolled": enrolled or 0,
+        "needed": devices_needed(RunSettings.from_json(run.settings)),
         "evaluating": {"open": evaluation.open, "done": evaluation.done}
         if evaluation is not None and evaluation.state == RunState.ACTIVE
         else None,

@@ -11,7 +11,7 @@ from sqlalchemy import or_, select, update
 from edgefl.errors import AuthenticationError, InvalidSettingError
 from edgefl.hashing import sha256
 from edgefl.wire.refusals import Refusal
-from edgefl.wire.words import is_short_name
+from edgefl.wire.words import INVITATION_ID, is_short_name
 from edgefl_server.storage.sessions import Session
 from edgefl_server.storage.state import ServerState
 from edgefl_server.storage.tables import InvitationRow
@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 _INVITATION = re.compile(r"[A-Za-z0-9_-]{43}")
-_ID = re.compile(r"[0-9a-f]{12}")
 _ID_LENGTH = 12
 _LONGEST_LABEL = 200
 _MOST_USES = 10**9
@@ -148,7 +147,7 @@ def revoke_invitation(state: ServerState, which: str) -> None:
     """
     with state.database.write() as session:
         of_id = select(InvitationRow).where(InvitationRow.token_hash.startswith(which))
-        rows = list(session.scalars(of_id)) if _ID.fullmatch(which) else []
+        rows = list(session.scalars(of_id)) if re.fullmatch(INVITATION_ID, which) else []
         if not rows:
             raise InvalidSettingError(
                 f"There is no invitation {which!r:.80}.", hint="`edgefl server invitations list` names all."

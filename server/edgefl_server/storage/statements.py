@@ -145,7 +145,7 @@ class _Made:
         return Result(list(map(self._row, rows)), cursor.rowcount)
 
     def _processors(self, codes: list[Any]) -> list[tuple[int, Callable[[Any], Any]]]:
-        """Finds what makes values of the columns' types of what the driver gives; it says by codes what that is."""
+        """The makers of values of the columns' types of what the driver gives; it says by codes what that is."""
         found = [
             column.type.dialect_impl(self._dialect).result_processor(self._dialect, code)
             for column, code in zip(self._columns, codes, strict=True)

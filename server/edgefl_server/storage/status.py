@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -13,6 +12,7 @@ from sqlalchemy.exc import DatabaseError
 from edgefl.errors import RunError
 from edgefl.wire.messages import Reason
 from edgefl_server.aggregation import AssignmentState, FoldState, RunSettings, devices_needed, finalise
+from edgefl_server.dates import date_and_time
 from edgefl_server.storage.central import central_of
 from edgefl_server.storage.identities import doubled_devices
 from edgefl_server.storage.orphans import count_unrecorded
@@ -55,7 +55,7 @@ def warnings(state: ServerState, population: str | None = None) -> list[str]:
         unrecorded = count_unrecorded(state, session, population)
     told = [
         f"device {each['device']} of {each['population']} exists twice, which loses work: "
-        f"give one of the two an empty state folder (last seen {_date(each['doubled_at'])})"
+        f"give one of the two an empty state folder (last seen {date_and_time(each['doubled_at'])} UTC)"
         for each in doubled
     ]
     if unrecorded:
@@ -297,10 +297,6 @@ def _out_of_time(session: Session, run: RunRow) -> list[tuple[int, str, str, str
         .group_by(AssignmentRow.fold)
     )
     return [(number, Disposition.NOTED, "failed", _OUT_OF_TIME, count) for number, count in rows]
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _started(session: Session, run: RunRow) -> list[tuple[int, float | None]]:

@@ -20,7 +20,7 @@ from edgefl_server.roles import Role
 from edgefl_server.storage import OperatorRefusedError, audit_entries, enrol, invite, revoke_operator
 from fake_device import Identity
 
-from .conftest import OWN, Visit
+from .conftest import ADMIN, OWN, Visit
 
 PAGES = ("/", "/new", "/devices", "/storage", "/audit")
 ROGUE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
@@ -77,12 +77,12 @@ def test_signing_in_leads_to_no_other_server(visit: Visit, next: str) -> None:
 
 def test_whoever_tries_keys_is_counted_and_soon_not_looked_at_any_more(visit: Visit, fleet: Any) -> None:
     context = visit.client.app.state.context
-    context.refused = RateLimit(60)
+    context.address_rate = RateLimit(60)
     answers = [visit.sign_in(f"wrong {index}").status_code for index in range(200)]
     assert (answers[0], answers[-1]) == (401, 429)
     assert visit.sign_in().status_code == 429
     context.refusals.keep(fleet.state, now=True)
-    assert audit_entries(fleet.state)[0]["detail"]["kinds"] == {"operator": answers.count(401)}
+    assert audit_entries(fleet.state)["audit"][0]["detail"]["kinds"] == {"operator": answers.count(401)}
 
 
 def test_strangers_who_try_keys_take_few_of_the_threads(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,12 +193,17 @@ def test_a_run_is_created_paused_resumed_extended_and_stopped_and_the_audit_log_
     for act, shown in (("pause", ">paused<"), ("resume", ">active<"), ("extend", "of 8"), ("stop", ">stopped<")):
         assert visit.post(f"{run}/{act}", form).headers["Location"] == run
         assert shown in visit.get(run).text
-    done = [(each["who"], each["act"], each["about"]) for each in audit_entries(fleet.state)]
+    done = [(each["who"], each["act"], each["about"]) for each in audit_entries(fleet.state)["audit"]]
     about = run.removeprefix("/runs/")
     acts = ("runs.stop", "runs.continue", "runs.resume", "runs.pause", "runs.create")
     assert done[:5] == [("a operator", act, about) for act in acts]
     audit = visit.get("/audit").text
     assert "runs.continue" in audit
+    visit.sign_in()
+    visit.client.post("/v1/invitations", json={"population": "hall"}, headers={"Authorization": f"Bearer {ADMIN}"})
+    audit = visit.get("/audit").text
+    assert "invitations.create" in audit
+    assert "None" not in audit  # what was not given is not told
 
 
 def test_what_is_not_possible_is_a_page_that_says_why(visit: Visit) -> None:
@@ -223,7 +228,7 @@ def test_a_wrong_setting_or_file_is_told_as_the_command_line_tells_it(visit: Vis
     assert visit.client.post("/new", params={"rounds": "x"}, content=b"", headers=headers).status_code == 422
 
 
-def test_a_viewer_sees_all_and_changes_nothing(visit: Visit) -> None:
+def test_a_viewer_sees_all_and_changes_nothing_and_attempts_are_counted(visit: Visit, fleet: Any) -> None:
     visit.sign_in()
     run = visit.run()
     visit.post("/sign-out", {"form": visit.token()})
@@ -234,6 +239,25 @@ def test_a_viewer_sees_all_and_changes_nothing(visit: Visit) -> None:
     assert visit.get("/new").status_code == 403
     assert visit.post(f"{run}/stop", {"form": visit.token()}).status_code == 403
     assert visit.create().status_code == 403
+    visit.client.app.state.context.refusals.keep(fleet.state, now=True)
+    assert audit_entries(fleet.state)["audit"][0]["detail"]["kinds"] == {"role": 3}
+
+
+def test_pages_and_metrics_share_one_look_at_all_files(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr("edgefl_server.http.health.bytes_on_disk", lambda state: looks.append(state) or {"models": 7})
+    visit.sign_in()
+    for _ in range(3):
+        assert "7 B" in visit.get("/storage").text
+        assert 'kind="models"} 7' in visit.client.get("/metrics", headers={"Authorization": f"Bearer {ADMIN}"}).text
+    assert len(looks) == 1
+
+
+def test_a_run_waits_for_as_many_devices_as_it_needs_and_a_buffer_needs_one(visit: Visit, fleet: Any) -> None:
+    fleet.add_devices(1)
+    visit.sign_in()
+    assert "1 of 3 devices are enrolled" in visit.get(visit.run(target=3)).text
+    assert "devices are enrolled" not in visit.get(visit.run(target=3, schedule="buffered", strategy="fedbuff")).text
 
 
 def test_names_with_html_in_them_are_text_everywhere(visit: Visit, fleet: Any) -> None:

@@ -16,11 +16,11 @@ from fastapi.testclient import TestClient
 from edgefl.errors import InvalidSettingError
 from edgefl_server.http import create_app
 from edgefl_server.http.alarming import see
-from edgefl_server.http.alarms import Alarm, Alarms, RunSeen, Seen
+from edgefl_server.http.alarms import Alarm, Alarms, Observed, ObservedRun
 from edgefl_server.http.webhooks import Webhook, check_webhook, post
 
-WELL = Seen(
-    runs=(RunSeen("abc", "first", (1, 0)),), devices=3, called_at=1.0, accepted=0, refused={}, free_bytes=50 << 30
+WELL = Observed(
+    runs=(ObservedRun("abc", "first", (1, 0)),), devices=3, called_at=1.0, accepted=0, refused={}, free_bytes=50 << 30
 )
 
 
@@ -35,7 +35,7 @@ def test_a_run_without_progress_is_stuck_once_and_over_once() -> None:
     (raised,) = alarms.look(WELL, 1800.0)
     assert raised == Alarm("run_stuck", "abc", "raised", "run abc (first): nothing was accepted for 30 minutes")
     assert alarms.look(WELL, 5000.0) == []
-    moved = replace(WELL, runs=(RunSeen("abc", "first", (1, 1)),))
+    moved = replace(WELL, runs=(ObservedRun("abc", "first", (1, 1)),))
     assert named(alarms.look(moved, 5001.0)) == [("run_stuck", "abc", "over")]
     assert alarms.look(moved, 5002.0) == []
 
@@ -167,7 +167,7 @@ def test_a_server_sends_its_alarms_as_json(fleet: Any, monkeypatch: pytest.Monke
         "alarm": "disk_low",
         "state": "raised",
         "message": "0 MB are left on the disk of the state folder",
-        "at": "1970-01-12T13:46:40+00:00",
+        "at": "1970-01-12T13:46:40Z",
     }
 
 

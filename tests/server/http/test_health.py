@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgefl.errors import StorageError
 from edgefl.wire.messages import Outcome, OutcomeStatus, Reason
 from edgefl_server.http import create_app
-from edgefl_server.http.counters import Durations
+from edgefl_server.http.counters import Histogram
 from edgefl_server.http.health import unready
-from edgefl_server.storage import server_figures
+from edgefl_server.storage import bytes_on_disk, server_figures
 from fake_device import Identity
 
 from .conftest import ADMIN, Api, code
@@ -56,6 +56,13 @@ def why(api: Api) -> list[str]:
 def test_anybody_may_ask_whether_it_is_alive_and_ready(api: Api) -> None:
     assert api.client.get("/healthz").json() == {"status": "alive"}
     assert why(api) == []
+
+
+@pytest.mark.parametrize("kind_of_database", ["sqlite", "postgresql"])
+def test_a_database_that_lies_elsewhere_has_no_size_here(fleet: Any, kind_of_database: str) -> None:
+    sizes = bytes_on_disk(fleet.state)
+    assert (sizes.get("database", 0) > 0) is (kind_of_database == "sqlite")
+    assert sizes["models"] == 0
 
 
 def test_a_server_whose_database_was_deleted_is_not_ready_and_says_so_without_a_path(api: Api) -> None:
@@ -207,7 +214,7 @@ def test_the_dashboard_for_grafana_asks_for_metrics_and_labels_that_there_are(ap
 
 
 def test_durations_are_counted_up_to_each_bound() -> None:
-    durations = Durations()
+    durations = Histogram()
     for seconds in (0.01, 0.02, 7.0, 1e9):
         durations.note(seconds)
     buckets = dict(durations.buckets())

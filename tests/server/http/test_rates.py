@@ -117,7 +117,7 @@ def test_an_address_that_is_refused_again_and_again_is_not_looked_at_and_known_d
         assert client.post("/v1/tasks/next", json={}, headers=elsewhere).status_code == 401
         forged = {**bad, "X-Forwarded-For": "6.6.6.6, 9.9.9.9"}
         assert client.post("/v1/tasks/next", json={}, headers=forged).status_code == 429
-    (entry,) = [each for each in audit_entries(fleet.state) if each["act"] == "refused"]
+    (entry,) = [each for each in audit_entries(fleet.state)["audit"] if each["act"] == "refused"]
     assert entry["detail"]["from"] == {"9.9.9.9": 5, "6.6.6.6": 1}
 
 

@@ -74,7 +74,7 @@ def test_a_revoked_invitation_lets_nobody_in_and_takes_nothing_from_who_was(flee
     assert take_in(fleet, 0, token) is False
     assert latest(fleet)["state"] == "revoked"
     assert take_in(fleet, 1, fleet.token)
-    assert audit_entries(fleet.state)[-1]["detail"] == {"invitation": found["id"], "label": "<b>hall</b>\n"}
+    assert audit_entries(fleet.state)["audit"][-1]["detail"] == {"invitation": found["id"], "label": "<b>hall</b>\n"}
 
 
 @pytest.mark.parametrize("which", ["", "0" * 12, "%", "_" * 12, "g" * 12, "0" * 64])
