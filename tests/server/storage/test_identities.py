@@ -94,7 +94,7 @@ def test_a_removed_device_that_still_has_a_call_under_way_leaves_nothing_behind(
         tell_capabilities(fleet.state, let_in, {"machine": "of somebody"})
     with pytest.raises(AuthenticationError):
         tell_public_key(fleet.state, let_in, key(1))
-    (row,) = list_devices(fleet.state, status="removed")
+    (row,) = list_devices(fleet.state, status="removed")["devices"]
     assert row["capabilities"] == {}
 
 

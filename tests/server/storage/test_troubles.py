@@ -191,8 +191,8 @@ def test_while_another_program_holds_the_writer_one_call_waits_for_it_and_no_oth
             target=lambda: renewed.append(renew_lease(fleet.state, first.device, held.task_id)), daemon=True
         )
         waiting.start()
-        while fleet.state.database._writing.acquire(blocking=False):  # until it has its turn
-            fleet.state.database._writing.release()
+        while fleet.state.database._writer._writing.acquire(blocking=False):  # until it has its turn
+            fleet.state.database._writer._writing.release()
         for _ in range(3):
             with pytest.raises(StorageError, match="takes too long"):
                 renew_lease(fleet.state, second.device, task.task_id)
