@@ -176,7 +176,7 @@ class Device:
         named = token or f"{self.device}.{self.secret}"
         request = head(method, path, named, sum(map(len, body)), kind, more)
         for _ in range(_CALLS - 1):
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError):  # counted, and called again
                 return await self._ask(request, body)
             self.broken += 1
         return await self._ask(request, body)

@@ -201,5 +201,5 @@ def main() -> None:
     if arguments.keep:
         state = arguments.out / "fleet" / "server"
         say(f"\nThe server is open again, until Ctrl-C; the key to sign in is admin_token in {state}/operator.json.")
-        with contextlib.suppress(KeyboardInterrupt), stop_on_signals():
+        with contextlib.suppress(KeyboardInterrupt), stop_on_signals():  # Ctrl-C is how it is meant to end
             keep_open(state)

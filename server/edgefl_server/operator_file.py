@@ -82,7 +82,7 @@ class OperatorFile:
             StorageError: it cannot be written.
         """
         path, text = folder / _NAME, json.dumps(asdict(self), indent=2) + "\n"
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # what cannot be read is written
             if read_bytes(path) == text.encode():
                 return
         write_text(path, text, durable=True, mode=0o600)

@@ -146,6 +146,7 @@ class StateFolder:
 
         found = _read_json(self._pins)
         if found.get("given") == key:  # else it is another server, or a new invitation
+            # Of a damaged file the pins that the device was given are left, and the server tells the others again.
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, InvalidSettingError):
                 return Trust([(own, pin) for own, pin in found["trusted"]], learnt)
         return Trust(given, learnt)

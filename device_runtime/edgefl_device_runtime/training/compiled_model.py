@@ -116,7 +116,7 @@ def _packed_beside(model_path: str | None) -> Iterator[str]:
     """
     path = ""
     if model_path is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # on a full or read-only disk it costs memory, as said above
             # A name that the agent clears away too, should the process be killed meanwhile.
             handle, path = tempfile.mkstemp(prefix=".packed-", suffix=".part", dir=Path(model_path).parent)
             os.close(handle)

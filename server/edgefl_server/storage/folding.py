@@ -209,7 +209,7 @@ class _RemovedMeanwhileError(Exception):
 
 def _fold(state: ServerState, run_id: str, number: int, moved: Callable[[], None]) -> None:
     while True:
-        with contextlib.suppress(_RemovedMeanwhileError):
+        with contextlib.suppress(_RemovedMeanwhileError):  # merged anew without the device, which is in no row any more
             return _fold_once(state, run_id, number, moved)
 
 
